@@ -1,0 +1,176 @@
+"""The command `a2r`. Nothing heavy is imported before a verb is chosen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from a2r_train.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from a2r_train.two_stage import Answer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+RECIPE = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command(context_settings=RECIPE)
+def explore(context: typer.Context) -> None:
+    """problems -> rollouts: sample and verify n solutions of every problem."""
+    from a2r_train.explore import ExploreConfig
+    from a2r_train.explore import explore as stage
+
+    _stage(ExploreConfig, stage, context.args)
+
+
+@app.command(context_settings=RECIPE)
+def bundle(context: typer.Context) -> None:
+    """rollouts -> bundles: group, mix, decontaminate and split them, with a dataset card."""
+    from a2r_train.bundle import BundleConfig
+    from a2r_train.bundle import bundle as stage
+
+    _stage(BundleConfig, stage, context.args)
+
+
+@app.command(context_settings=RECIPE)
+def evaluate(context: typer.Context) -> None:
+    """bundles and checkpoints -> results.json, report.md, report.html."""
+    from a2r_train.evaluate import EvaluateConfig
+    from a2r_train.evaluate import evaluate as stage
+
+    _stage(EvaluateConfig, stage, context.args)
+
+
+@app.command(context_settings=RECIPE)
+def check(context: typer.Context) -> None:
+    """Preflight of a training recipe: one line a check, green or red; exit status 2 on red."""
+    from a2r_train.pipeline import check as preflight
+
+    sys.exit(preflight(context.args))
+
+
+@app.command()
+def run(recipes: str, accelerate_config: str = "") -> None:
+    """All stages of a recipe folder in order, skipping what is already done."""
+    from a2r_train.pipeline import run as run_stages
+
+    run_stages(recipes, accelerate_config)
+
+
+@app.command()
+def gather(shards: list[str], output: str) -> None:
+    """Join the folders of explore's shards into one, none of its chunks missing or twice."""
+    from a2r_train.explore import gather as join
+
+    sys.stdout.write(f"{join(shards, output)}\n")
+
+
+@app.command()
+def merge(adapter: str, output: str) -> None:
+    """Fold a LoRA adapter into its base model; its prompt comes along."""
+    from a2r_train.models import merge as fold
+
+    fold(adapter, output)
+
+
+@app.command()
+def solve(
+    question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
+    explorer: Annotated[str, typer.Option(help="the model of stage 1")] = "data/tiny/explorer",
+    synthesizer: Annotated[str, typer.Option(help="the model of stage 2")] = "data/tiny/synthesizer",
+    file: Annotated[str, typer.Option(help="a file of problems instead of one question")] = "",
+    k: Annotated[int, typer.Option(help="references")] = 4,
+    temperature: Annotated[float, typer.Option(help="of the explorer")] = 1.0,
+    max_completion_tokens: Annotated[int, typer.Option(help="of either model")] = 1024,
+    prompt: Annotated[str, typer.Option(help="a prompt file; empty for the checkpoint's own or the default")] = "",
+    seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
+) -> None:
+    """The loop on one question, references shown; or on a file of problems, one JSON line each."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from a2r_train.engines import Sampling
+    from a2r_train.records import Problem, read
+    from a2r_train.synthesise import prompt_of
+    from a2r_train.two_stage import TwoStage
+
+    if bool(question) == bool(file):
+        raise InputError("solve: expected either a question or --file")
+    problems: list[Problem | str] = [*read(Problem, file)] if file else [question]
+    loop = TwoStage(
+        explorer,
+        synthesizer,
+        k=k,
+        prompt=prompt_of(synthesizer, prompt),
+        exploring=Sampling(temperature, max_completion_tokens=max_completion_tokens),
+        synthesising=Sampling(0.0, max_completion_tokens=max_completion_tokens),
+        seed=seed,
+    )
+    for answer in loop.solve_all(problems):
+        if file:
+            sys.stdout.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
+        else:
+            _show(answer, Console())
+
+
+def main() -> None:
+    """Entry of the console script: the user's mistakes become one line and exit status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx2", "transformers", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        app()
+    except InputError as error:
+        sys.stderr.write(f"a2r: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        from a2r_train.output import no_room
+
+        if not (line := no_room(error)):
+            raise
+        sys.stderr.write(f"a2r: {line}\n")
+        sys.exit(1)
+
+
+def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    from a2r_train.config import parse
+    from a2r_train.evaluate.report import table
+
+    (config,) = parse([kind], arguments)
+    if config.dry_run:
+        from a2r_train.preview import preview
+
+        preview(config, Console())
+        return
+    result = stage(config)
+    if isinstance(result, dict):
+        Console().print(table(result))
+        sys.stdout.write(f"{config.output_dir}/report.html\n")
+    else:
+        sys.stdout.write(f"{result}\n")
+
+
+def _show(answer: Answer, console: Console) -> None:
+    from rich.columns import Columns
+    from rich.markup import escape
+    from rich.panel import Panel
+
+    pairs = zip(answer.references, answer.reference_answers, strict=True)
+    panels = [Panel(escape(text), title=f"reference {i}", subtitle=escape(given)) for i, (text, given) in enumerate(pairs, 1)]
+    console.print(Columns(panels))
+    console.print(Panel(escape(answer.text), title="synthesis", subtitle=escape(answer.answer)))
+    tokens = ", ".join(f"{stage} {count}" for stage, count in answer.tokens.items())
+    console.print(f"[bold]{escape(answer.answer)}[/bold]   tokens: {tokens}   {answer.seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

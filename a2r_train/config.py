@@ -1,0 +1,106 @@
+"""Recipes: one YAML file plus command-line overrides, read into dataclasses with strict keys.
+
+TRL's parser does the typing and the merging; this module refuses what it would let pass: misspelt keys, keys written twice,
+and values of the wrong shape. Every mistake is one InputError that names the file and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+import yaml
+
+from a2r_train.errors import InputError
+
+
+def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Read `--config recipe.yaml` and `--key value` overrides into one instance of each dataclass.
+
+    Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), and a value of the
+    wrong type.
+    """
+    from trl.scripts.utils import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            raise InputError(message.replace("the following arguments are required", "missing"))
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    path, recipe, arguments = _recipe(arguments)
+    known = {field.name for kind in types for field in fields(kind) if field.init}
+    check_keys(recipe, known, path)
+    check_keys([a[2:].partition("=")[0] for a in arguments if a.startswith("--")], known, "command line")
+    parser = Parser(dataclass_types=list(types), allow_abbrev=False)
+    parser.set_defaults_with_config(**recipe)
+    for kind in types:
+        _check_shapes(kind, recipe, path)
+    try:
+        return tuple(parser.parse_args_into_dataclasses(args=arguments))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def check_least(config: Any, **least: int) -> None:
+    """Raise InputError for a number of a config that is below the least that makes sense."""
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise InputError(f"{name} is {getattr(config, name)}; expected at least {value}")
+
+
+def _recipe(arguments: list[str]) -> tuple[str, dict[str, Any], list[str]]:
+    """Take `--config PATH` out of the arguments and read it; no recipe is an empty one."""
+    if "--config" not in arguments:
+        return "command line", {}, arguments
+    at = arguments.index("--config")
+    if at + 1 == len(arguments):
+        raise InputError("--config: expected the path of a YAML recipe")
+    path = arguments[at + 1]
+    return path, load_yaml(path), arguments[:at] + arguments[at + 2 :]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} is written twice, at line {node.start_mark.line + 1} and after")
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """A YAML mapping, safely loaded. Raises InputError for a missing or broken file, or one that is no mapping."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.load(file, Loader=_UniqueKeys) or {}
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a YAML recipe") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected `key: value` lines, found a {type(content).__name__}")
+    return content
+
+
+def check_keys(keys: Iterable[str], known: set[str], place: str) -> None:
+    """Raise InputError for a key that is not known, naming the nearest one that is."""
+    for key in keys:
+        if str(key) not in known:
+            near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(sorted(known))[:300]}"
+            raise InputError(f"{place}: unknown key {key!r}; {hint}")
+
+
+def _check_shapes(kind: type, recipe: dict[str, Any], path: str) -> None:
+    """A YAML value passes argparse unseen unless it is a string, so the plain types are checked here."""
+    plain: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str, int, float)}
+    for field in fields(kind):
+        hint = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
+        value = recipe.get(field.name)
+        if hint not in plain or value is None or isinstance(value, str):
+            continue
+        if not isinstance(value, plain[hint]) or (isinstance(value, bool) and hint != "bool"):
+            raise InputError(f"{path}: key {field.name!r} is {value!r}; expected {hint}")

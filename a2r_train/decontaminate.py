@@ -1,0 +1,40 @@
+"""Training problems that an evaluation set holds already are dropped, and listed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from a2r_train.errors import InputError
+from a2r_train.records import Problem
+
+Method = Literal["ngram", "template", "none"]
+NGRAM_WORDS = 13  # the usual length for decontamination, since GPT-3 (arXiv 2005.14165, appendix C)
+
+
+def contaminated(problems: Sequence[Problem], evaluation: Iterable[Problem], method: Method) -> dict[str, str]:
+    """Map the id of each problem that must go to the evaluation problem that it meets.
+
+    ngram: they share 13 words in a row, on lower-case text without punctuation, numbers kept; a problem of fewer words must
+    be equal as a whole. template: equal `source` and equal numbers in equal order, for sets whose templates repeat.
+    """
+    if method == "none":
+        return {}
+    if method not in ("ngram", "template"):
+        raise InputError(f"decontamination {method!r}: expected ngram, template or none")
+    keys = _ngrams if method == "ngram" else _template
+    seen = {key: other.id for other in evaluation for key in keys(other)}
+    found = {p.id: next((seen[key] for key in keys(p) if key in seen), "") for p in problems}
+    return {identity: other for identity, other in found.items() if other}
+
+
+def _ngrams(problem: Problem) -> list[str]:
+    words = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", problem.problem.lower())
+    if len(words) < NGRAM_WORDS:
+        return [" ".join(words)]
+    return [" ".join(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)]
+
+
+def _template(problem: Problem) -> list[str]:
+    return [f"{problem.source}|{'|'.join(re.findall(r'[0-9]+', problem.problem))}"]

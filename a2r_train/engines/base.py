@@ -1,0 +1,93 @@
+"""The interface that every engine shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from a2r_train.errors import InputError
+from a2r_train.models import check_weights
+from a2r_train.prompts import Chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a completion is drawn. Temperature 0 is greedy; top_k 0 and top_p 1 leave the distribution whole."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_completion_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_completion_tokens < 1:
+            raise InputError(f"sampling: {self} is out of range; expected temperature >= 0, 0 < top_p <= 1, top_k >= 0")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine returns for one chat; token counts are the engine's. finish_reason: `stop`, `length`, or, with
+    an empty text, `refused` (a server did not take the prompt) or `failed` (no try was answered)."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """A model that answers chats. `name` is the model as the recipe names it.
+
+    `parameters` is for the cost by FLOPs; 0 where they are not known.
+    """
+
+    name: str
+    parameters: int
+    tokenizer: PreTrainedTokenizerBase
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion a chat, in order; the seed of a chat fixes its completion, whatever else is in the batch."""
+        ...
+
+
+def load_engine(
+    kind: str,
+    model: str,
+    *,
+    adapter: str = "",
+    batch_size: int = 64,
+    dtype: str = "auto",
+    endpoint: str = "",
+    max_concurrent_requests: int = 64,
+    request_deadline_s: float = 600.0,
+) -> Engine:
+    """Start an engine by name. Raises InputError for an unknown name and for a model that cannot be loaded or is not served."""
+    check_engine(kind, model, endpoint)
+    if kind == "openai":
+        from a2r_train.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(
+            model, endpoint, max_concurrent_requests=max_concurrent_requests, request_deadline_s=request_deadline_s
+        )
+    from a2r_train.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model, adapter=adapter, batch_size=batch_size, dtype=dtype)
+
+
+def check_engine(kind: str, model: str, endpoint: str = "") -> None:
+    """What can be said before weights are loaded. Raises InputError for an unknown engine and a folder without weights."""
+    if kind == "openai":
+        from a2r_train.engines.openai import api_key, base_urls
+
+        base_urls(endpoint)
+        api_key()
+        return
+    if kind != "transformers":
+        raise InputError(f"engine {kind!r}: expected transformers or openai")
+    if endpoint:
+        raise InputError(f"endpoint: the engine {kind} has none; expected engine: openai")
+    check_weights(model)

@@ -1,0 +1,235 @@
+"""The engine for any OpenAI-compatible server, such as `vllm serve`: chat completions over one or several base URLs.
+
+A request is a function of its chat, sampling and seed, so it may be repeated: on 429, 5xx, a lost connection, a broken answer
+or a missed deadline it is tried again, with exponential backoff and full jitter, at the next endpoint. The key comes from
+OPENAI_API_KEY alone, and is blotted out of whatever a server says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2
+
+from a2r_train.engines.base import Completion, Sampling
+from a2r_train.errors import InputError
+from a2r_train.models import count_parameters, load_tokenizer
+from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
+
+log = logging.getLogger(__name__)
+
+TRIES = 10  # with the waits below about a minute, more if the server names a longer wait
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+PREFLIGHT_S = 10.0
+REFUSED = (400, 413, 422)  # the prompt is too long, or its content is not wanted
+AGAIN = (408, 409, 425, 429)
+# Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and again.
+PROBE: tuple[Chat, dict[str, Any], float] = ([{"role": "user", "content": "1"}], {"max_tokens": 1}, 60.0)
+
+
+class _Again(Exception):
+    """A try that failed in a way that another may not; `wait_s` is what the server asks for."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class OpenAIEngine:
+    """One model behind the endpoints that serve it (comma-separated base URLs, such as `http://localhost:8000/v1`).
+
+    `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples of one chat go to
+    one endpoint, so that its prefix cache is of use. A refused prompt has finish_reason `refused`; a request of which all tries
+    failed has `failed`, if the server then answers a probe. Raises InputError where no endpoint answers at all, serves the
+    model, or accepts the key.
+    """
+
+    def __init__(
+        self, model: str, endpoint: str, *, max_concurrent_requests: int = 64, request_deadline_s: float = 600.0
+    ) -> None:
+        self.name = model
+        self.tokenizer = load_tokenizer(model)
+        self.parameters = count_parameters(model)
+        self.max_concurrent_requests, self.request_deadline_s = max_concurrent_requests, request_deadline_s
+        self._key = api_key()
+        self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._prompter = Prompter(self.tokenizer)
+        self._compared = False
+        self._last = {"refused": "by its content", "failed": ""}
+        self.urls = self._serving(base_urls(endpoint))
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        found = asyncio.run(self._all(chats, sampling, seeds))
+        for reason in ("refused", "failed"):
+            if count := sum(c.finish_reason == reason for c in found):
+                log.warning("%s: %d of %d requests %s (the last: %s)", self.name, count, len(found), reason, self._last[reason])
+        return found
+
+    async def _all(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        slots = {url: asyncio.Semaphore(self.max_concurrent_requests) for url in self.urls}
+        limits = httpx2.Limits(max_connections=None)
+        async with httpx2.AsyncClient(headers=self._headers, timeout=None, limits=limits) as client:
+
+            async def one(chat: Chat, seed: int, home: int) -> Completion:
+                found = await self._ask(client, slots, home, chat, {**_body(sampling), "seed": seed}, self.request_deadline_s)
+                if isinstance(found, Completion):
+                    return found
+                if isinstance(down := await self._ask(client, slots, home, *PROBE), str):
+                    raise InputError(f"{down}; start the server, and run this again to go on")
+                self._last["failed"] = found
+                return Completion("", 0, 0, "failed")
+
+            homes: dict[str, int] = {}
+            places = [homes.setdefault(str(chat), len(homes)) for chat in chats]
+            return await asyncio.gather(*map(one, chats, seeds, places))
+
+    async def _ask(
+        self,
+        client: httpx2.AsyncClient,
+        slots: dict[str, asyncio.Semaphore],
+        home: int,
+        chat: Chat,
+        body: dict[str, Any],
+        deadline_s: float,
+    ) -> Completion | str:
+        """The completion, or what was wrong at the last try. The endpoint at index `home` is tried first, then the next."""
+        reason = ""
+        for number in range(TRIES):
+            url = self.urls[(home + number) % len(self.urls)]
+            asked = 0.0
+            try:
+                async with slots[url], asyncio.timeout(deadline_s):
+                    given = {"model": self.name, "messages": chat, **body}
+                    return self._completion(url, chat, await client.post(f"{url}/chat/completions", json=given))
+            except _Again as error:
+                reason, asked = str(error), error.wait_s
+            except TimeoutError:
+                reason = f"nothing in {deadline_s:g} s"
+            except httpx2.RequestError as error:
+                reason = self._clean(str(error)) or type(error).__name__
+            log.debug("%s: try %d: %s", url, number + 1, reason)
+            if number + 1 < TRIES:
+                await asyncio.sleep(asked + random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**number)))
+        return f"{url}: no answer in {TRIES} tries ({reason})"
+
+    def _completion(self, url: str, chat: Chat, response: httpx2.Response) -> Completion:
+        """What an answer says. Raises _Again where another try may help, InputError where none will."""
+        status = response.status_code
+        if status in AGAIN or status >= 500:
+            raise _Again(f"status {status}: {self._words(response)}", _retry_after(response))
+        if status in REFUSED:
+            self._last["refused"] = self._words(response)
+            return Completion("", len(self._prompter.token_ids(chat)), 0, "refused")
+        if status != 200:
+            raise InputError(f"{url}: status {status}: {self._words(response)}")
+        try:
+            content = response.json()
+            choice, usage = content["choices"][0], content["usage"]
+            reason = "refused" if choice["finish_reason"] == "content_filter" else str(choice["finish_reason"])
+            text = self._text(choice["message"])
+            found = Completion(text, int(usage["prompt_tokens"]), int(usage["completion_tokens"]), reason)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _Again(f"a broken answer ({type(error).__name__})") from None
+        self._compare(url, chat, found)
+        return found
+
+    def _text(self, message: dict[str, Any]) -> str:
+        """The completion as the model wrote it, also where the server has parted the thinking from the rest."""
+        text = message.get("content") or ""
+        thinking = message.get("reasoning_content") or message.get("reasoning")
+        if not thinking:
+            return str(text)
+        opened = "" if self._prompter.opens_thinking else THINK_OPEN
+        return f"{opened}{thinking}{THINK_CLOSE}{text}" if text else f"{opened}{thinking}"
+
+    def _compare(self, url: str, chat: Chat, found: Completion) -> None:
+        if not self._compared and (ours := len(self._prompter.token_ids(chat))) != found.prompt_tokens:
+            log.warning(
+                "%s: counts %d prompt tokens where %s has %d: the server's chat template differs from the tokenizer's",
+                url, found.prompt_tokens, self.name, ours,
+            )  # fmt: skip
+        self._compared = True
+
+    def _serving(self, urls: list[str]) -> list[str]:
+        """The endpoints that serve the model. Raises InputError if there is none."""
+        said: dict[str, str] = {}
+        serving = []
+        for url in urls:
+            try:
+                response = httpx2.get(f"{url}/models", headers=self._headers, timeout=PREFLIGHT_S)
+                response.raise_for_status()
+                names = [str(row["id"]) for row in response.json()["data"]]
+            except httpx2.HTTPStatusError as error:
+                hint = "; set OPENAI_API_KEY" if error.response.status_code in (401, 403) else ""
+                said[url] = f"status {error.response.status_code}: {self._words(error.response)}{hint}"
+            except (httpx2.RequestError, ValueError, KeyError, TypeError) as error:
+                said[url] = f"no server answers /models ({self._clean(str(error)) or type(error).__name__})"
+            else:
+                if self.name in names:
+                    serving.append(url)
+                else:
+                    said[url] = f"serves {', '.join(names)}, not {self.name}"
+        for url, words in said.items() if serving else ():
+            log.warning("%s: %s; left out", url, words)
+        if not serving:
+            raise InputError("; ".join(f"{url}: {words}" for url, words in said.items()))
+        return serving
+
+    def _words(self, response: httpx2.Response) -> str:
+        """The server's message on one line, cut to 200 characters."""
+        found = re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', response.text)
+        return self._clean(found[1] if found else response.text) or response.reason_phrase
+
+    def _clean(self, text: str) -> str:
+        text = text.replace(self._key, "***") if self._key else text
+        return " ".join(text.split())[:200]
+
+
+def base_urls(endpoint: str) -> list[str]:
+    """The base URLs of the comma-separated `endpoint`. Raises InputError for what is none, or holds a password or a query."""
+    urls = [url.strip().rstrip("/") for url in endpoint.split(",") if url.strip()]
+    for url in urls:
+        if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url) or urls.count(url) > 1:
+            urls = []
+    if not urls:
+        raise InputError("endpoint: expected different base URLs such as http://localhost:8000/v1, comma-separated, no key")
+    return urls
+
+
+def api_key() -> str:
+    """OPENAI_API_KEY, or "". Raises InputError, without the key, for one that fits in no header."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and (key.isprintable() and " " not in key)):
+        raise InputError("OPENAI_API_KEY: holds a space or a character that no key has")
+    return key
+
+
+def _body(sampling: Sampling) -> dict[str, Any]:
+    """The request's sampling. What is not said, vLLM takes from the model's generation_config.json; so all of it is said."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "max_tokens": sampling.max_completion_tokens,
+    }
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    """Seconds of the Retry-After header: a number or a date (RFC 9110, 10.2.3); 0 without one."""
+    value = response.headers.get("retry-after", "")
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

@@ -1,0 +1,134 @@
+"""The engine that always works: transformers' `generate` on left-padded batches, with one seed a completion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from a2r_train.engines.base import Completion, Sampling
+from a2r_train.models import load_model, load_tokenizer
+from a2r_train.prompts import Chat, Prompter
+
+log = logging.getLogger(__name__)
+
+
+class SeededDraw(LogitsProcessor):
+    """Draws each row's next token with that row's own random numbers, by inverting the cumulative distribution.
+
+    The number of row i at step t is a hash of (seed i, t) (splitmix64; Steele, Lea and Flood, 2014), so a completion depends
+    on its seed and its prompt alone, not on its place in the batch. All scores but the drawn token's become -inf.
+    """
+
+    def __init__(self, seeds: Sequence[int], prompt_width: int) -> None:
+        self.seeds = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64)
+        self.prompt_width = prompt_width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = input_ids.shape[1] - self.prompt_width
+        numbers = torch.from_numpy(uniform(self.seeds, step)).to(scores.device)
+        cumulative = scores.double().softmax(-1).cumsum(-1)
+        drawn = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)
+        drawn = drawn.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def uniform(seeds: np.ndarray, step: int) -> np.ndarray:
+    """Numbers in [0, 1), one a seed, of a given step."""
+    with np.errstate(over="ignore"):
+        x = _mix(_mix(seeds) + np.uint64(step))
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+class TransformersEngine:
+    """One model on one device. `batch_size` is the most completions made at once; chats of like length are put together."""
+
+    def __init__(self, model: str, *, adapter: str = "", batch_size: int = 64, dtype: str = "auto") -> None:
+        self.name = adapter or model
+        self.tokenizer = load_tokenizer(self.name)
+        self.batch_size = batch_size
+        device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
+        self.device = device if device.type == "cuda" else torch.device("cpu")
+        self.model: Any = load_model(self.name, dtype).to(self.device)
+        self.parameters = int(self.model.num_parameters())
+        self._prompter = Prompter(self.tokenizer)
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        prompts = [self._prompter.token_ids(chat) for chat in chats]
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        done: dict[int, Completion] = {}
+        for at in range(0, len(order), self.batch_size):
+            pick = order[at : at + self.batch_size]
+            batch = self._batch([prompts[i] for i in pick], sampling, [seeds[i] for i in pick])
+            done.update(zip(pick, batch, strict=True))
+        return [done[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _batch(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
+        inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(self.device)
+        width = inputs["input_ids"].shape[1]
+        output = self.model.generate(
+            **inputs,
+            **self._shared_prefix(prompts, inputs),
+            max_new_tokens=sampling.max_completion_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            logits_processor=_processors(sampling, seeds, width),
+        )
+        return [self._completion(len(p), ids) for p, ids in zip(prompts, output[:, width:].tolist(), strict=True)]
+
+    def _shared_prefix(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
+        """The keys and values of all but the last prompt token, computed once for equal prompts; nothing if all differ."""
+        firsts = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
+        if len(firsts) == len(prompts) or inputs["input_ids"].shape[1] == 1:
+            return {}
+        rows = sorted(firsts.values())
+        place = {row: i for i, row in enumerate(rows)}
+        mask = inputs["attention_mask"][rows, :-1]
+        read = self.model(
+            input_ids=inputs["input_ids"][rows, :-1],
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        copies = torch.tensor([place[firsts[tuple(prompt)]] for prompt in prompts], device=self.device)
+        read.past_key_values.batch_select_indices(copies)
+        return {"past_key_values": read.past_key_values}
+
+    def _completion(self, prompt_tokens: int, ids: list[int]) -> Completion:
+        stops = self._stop_ids()
+        end = next((i for i, token in enumerate(ids) if token in stops), None)
+        kept = ids if end is None else ids[:end]
+        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        return Completion(text, prompt_tokens, len(kept) + (end is not None), "length" if end is None else "stop")
+
+    def _stop_ids(self) -> set[int]:
+        ids = self.model.generation_config.eos_token_id
+        ids = ids if isinstance(ids, list) else [ids]
+        return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+
+
+def _processors(sampling: Sampling, seeds: list[int], width: int) -> LogitsProcessorList:
+    if sampling.temperature == 0:
+        return LogitsProcessorList()
+    chosen: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+    if sampling.top_k:
+        chosen.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        chosen.append(TopPLogitsWarper(sampling.top_p))
+    return LogitsProcessorList([*chosen, SeededDraw(seeds, width)])

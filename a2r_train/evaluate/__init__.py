@@ -1,0 +1,5 @@
+"""What the training was worth: the panel of rows, paired statistics, diagnostics and reports."""
+
+from a2r_train.evaluate.run import EvaluateConfig, evaluate
+
+__all__ = ["EvaluateConfig", "evaluate"]

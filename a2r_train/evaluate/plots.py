@@ -1,0 +1,69 @@
+"""Plots of a report as SVG text: the same results give the same bytes, and text takes the colour of the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_INK = "#010203"  # stands for the page's text colour, which only the browser knows
+_COLOURS = ("#4c8fd0", "#e07b39", "#3fa66b", "#b56bc4", "#c9a227", "#d0525f", "#4fb3b3", "#8a8a8a")
+
+
+def accuracies(rows: Sequence[dict[str, Any]]) -> str:
+    """Bars of the rows of results.json, with their intervals."""
+    rows = [row for row in rows if row["accuracy"] is not None][::-1]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        values = [100 * row["accuracy"] for row in rows]
+        errors = [
+            [max(0.0, 100 * (row["accuracy"] - row["low"])) for row in rows],
+            [max(0.0, 100 * (row["high"] - row["accuracy"])) for row in rows],
+        ]
+        axes.barh([row["name"] for row in rows], values, xerr=errors, color=_COLOURS[0], ecolor=_INK, capsize=2)
+        axes.set(xlabel="accuracy in %, 95 % intervals", xlim=(0, 100))
+
+    return _svg("accuracies", (7.0, 0.9 + 0.3 * len(rows)), draw)
+
+
+def by_correct(cells: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Accuracy by number of correct references, one line a row of the table."""
+    counts = sorted({int(count) for row in cells.values() for count in row})
+    sizes = {c: max(row[str(c)]["n"] for row in cells.values() if str(c) in row) for c in counts}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for at, (name, row) in enumerate(cells.items()):
+            shown = [c for c in counts if str(c) in row]
+            values = [100 * row[str(c)]["accuracy"] for c in shown]
+            axes.plot(shown, values, marker="o", color=_COLOURS[at % len(_COLOURS)], label=name)
+        axes.set_xticks(counts, [f"{c}\nn={sizes[c]}" for c in counts])
+        axes.set(xlabel="correct references in the bundle", ylabel="accuracy in %", ylim=(-3, 103))
+        axes.legend(fontsize="small", framealpha=0.0)
+
+    return _svg("by_correct", (7.0, 4.0), draw)
+
+
+def _svg(name: str, size_inches: tuple[float, float], draw: Any) -> str:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    # The salt and the missing date keep the bytes equal; names of rows are text, never formulas.
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False} | dict.fromkeys(ink, _INK)
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size_inches, layout="constrained")
+        draw(figure)
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
+            axes.spines[["top", "right"]].set_visible(False)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()[file.getvalue().index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return svg.replace(_INK, "currentColor")

@@ -1,0 +1,248 @@
+"""Stage 1: an explorer samples n solutions of every problem; each is verified as it arrives.
+
+Work is cut into chunks of problems. A chunk is written as one complete file, so a run that was killed goes on at the first
+chunk that is missing and ends with the same rollouts: the seed of a rollout depends on the problem and the sample alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from a2r_train import output
+from a2r_train.config import check_least, load_yaml
+from a2r_train.engines import Engine, Sampling, check_engine, load_engine
+from a2r_train.errors import InputError
+from a2r_train.models import load_tokenizer
+from a2r_train.prompts import Chat, PromptConfig, Prompter
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout, Verdict, parse_columns, read, write, write_text
+from a2r_train.verify import check_gold, judge_all
+
+log = logging.getLogger(__name__)
+
+# Between a run and its continuation, and between shards.
+MAY_DIFFER = ("batch_size", "shard", "endpoint", "max_concurrent_requests", "request_deadline_s")
+LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
+
+
+@dataclass
+class ExploreConfig:
+    """`a2r explore`: problems -> rollouts."""
+
+    problems: str = field(metadata={"help": "problems: a .jsonl or .parquet file, or a data set of the hub"})
+    model: str = field(metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"})
+    output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
+    engine: str = field(default="transformers", metadata={"help": "the engine that generates: transformers or openai"})
+    endpoint: str = field(default="", metadata={"help": "of engine openai: base URLs of servers, comma-separated"})
+    max_concurrent_requests: int = field(default=64, metadata={"help": "requests under way at each endpoint"})
+    request_deadline_s: float = field(default=600.0, metadata={"help": "seconds until a request counts as lost"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})
+    samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
+    temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
+    top_p: float = field(default=1.0, metadata={"help": "nucleus sampling; 1 keeps the whole distribution"})
+    top_k: int = field(default=0, metadata={"help": "0 keeps the whole distribution"})
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut"})
+    batch_size: int = field(default=64, metadata={"help": "completions generated at once"})
+    chunk_problems: int = field(default=128, metadata={"help": "problems a chunk: the most that a kill can lose"})
+    max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    shard: str = field(default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"})
+    columns: str = field(default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "question"}'})
+    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
+    seed: int = field(default=0, metadata={"help": "of the sampling"})
+    dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one prompt, and stop"})
+
+
+def explore(config: ExploreConfig) -> Path:
+    """Run the stage and return the path of rollouts.jsonl (of the shard's folder of chunks, if there are several shards).
+
+    Raises InputError for wrong input; nothing is written then.
+    """
+    check_least(config, samples_per_problem=1, batch_size=1, chunk_problems=1, max_problems=0)
+    check_least(config, max_concurrent_requests=1, request_deadline_s=1)
+    sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
+    problems = load_problems(config)
+    index, of = parse_shard(config.shard)
+    check_engine(config.engine, config.model, config.endpoint)
+    Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
+    folder = Path(config.output_dir)
+    lock = f".lock-{index}-of-{of}"  # shards share the folder
+    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock):
+        log.info("%s: done already", folder)
+        return folder / "rollouts.jsonl"
+    chunks = _chunks(config, problems)
+    missing = [i for i in range(index, len(chunks), of) if not _chunk_path(folder, i).exists()]
+    if missing:
+        engine = load_engine(
+            config.engine,
+            config.model,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            endpoint=config.endpoint,
+            max_concurrent_requests=config.max_concurrent_requests,
+            request_deadline_s=config.request_deadline_s,
+        )
+        _explore_chunks(config, engine, sampling, chunks, missing, folder)
+    paths = [_chunk_path(folder, i) for i in range(len(chunks))]
+    if left := sum(not path.exists() for path in paths):
+        log.info("%s: shard %s done; %d chunks are left to other shards", folder, config.shard, left)
+        return folder / "chunks"
+    return _finish(folder, _read_chunks(config, chunks, paths))
+
+
+def load_problems(config: ExploreConfig) -> list[Problem]:
+    """The problems of the recipe, with every gold answer parsed once."""
+    problems = read(Problem, config.problems, parse_columns(config.columns))
+    problems = problems[: config.max_problems or None]
+    check_gold(problems)
+    return problems
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    index, _, of = shard.partition("/")
+    if not (index.isdigit() and of.isdigit() and int(index) < int(of)):
+        raise InputError(f"shard {shard!r}: expected i/n with 0 <= i < n, such as 0/4")
+    return int(index), int(of)
+
+
+def rollouts_of(
+    engine: Engine, prompter: Prompter, problems: Sequence[Problem], sampling: Sampling, samples: int, seed: int
+) -> list[Rollout]:
+    """Sample and verify `samples` rollouts of each problem, in the order problem, sample."""
+    chats = {problem.id: prompter.explorer(problem.problem) for problem in problems}
+    return [Rollout(*fields) for fields in judged_samples(engine, prompter, problems, chats, sampling, samples, seed)]
+
+
+def judged_samples(
+    engine: Engine,
+    prompter: Prompter,
+    items: Sequence[Problem] | Sequence[Bundle],
+    chats: Mapping[str, Chat],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+) -> list[tuple[str, int, str, str, Verdict, int, int, str, str, int]]:
+    """The fields of a Rollout or a Synthesis for `samples` answers to the chat of each item, in the order item, sample."""
+    work = [(item, sample) for item in items for sample in range(samples)]
+    seeds = [seed_of(seed, item.id, sample) for item, sample in work]
+    completions = engine.generate([chats[item.id] for item, _ in work], sampling, seeds)
+    texts = [prompter.complete(completion.text) for completion in completions]
+    judged = judge_all([(text, item.answer, item.verifier) for text, (item, _) in zip(texts, work, strict=True)])
+    return [
+        (item.id, sample, text, j.answer, j.verdict, c.prompt_tokens, c.completion_tokens, c.finish_reason, engine.name, s)
+        for (item, sample), text, j, c, s in zip(work, texts, judged, completions, seeds, strict=True)
+    ]
+
+
+def seed_of(seed: int, *parts: object) -> int:
+    """A seed that depends on names alone, so that shards, chunks and resumes agree."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _explore_chunks(
+    config: ExploreConfig,
+    engine: Engine,
+    sampling: Sampling,
+    chunks: list[list[Problem]],
+    missing: list[int],
+    folder: Path,
+) -> None:
+    prompter = Prompter(engine.tokenizer, PromptConfig.load(config.prompt))
+    columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    right = total = tokens = 0
+    began = logged = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("explore", total=len(missing), state="")
+        for done, i in enumerate(missing, 1):
+            rollouts = rollouts_of(engine, prompter, chunks[i], sampling, config.samples_per_problem, config.seed)
+            write(rollouts, _chunk_path(folder, i))
+            right += sum(r.verdict == CORRECT for r in rollouts)
+            tokens += sum(r.completion_tokens for r in rollouts)
+            total += len(rollouts)
+            now = time.monotonic()
+            seconds = now - began
+            state = f"{total} rollouts, {tokens / seconds:.0f} tokens/s, pass@1 {right / total:.1%}"
+            progress.update(bar, advance=1, state=state)
+            if not console.is_terminal and (now - logged > LOG_EVERY_S or done in (1, len(missing))):
+                left = seconds / done * (len(missing) - done)
+                log.info("explore: %d of %d chunks, %s, %.0f s left", done, len(missing), state, left)
+                logged = now
+    counts = {"rollouts": total, "completion_tokens": tokens, "device": str(getattr(engine, "device", ""))}
+    timing = {"seconds": round(seconds, 1), **counts}
+    write_text(folder / f"timing-{config.shard.replace('/', '-of-')}.json", json.dumps(timing) + "\n")
+
+
+def _chunks(config: ExploreConfig, problems: list[Problem]) -> list[list[Problem]]:
+    return [problems[at : at + config.chunk_problems] for at in range(0, len(problems), config.chunk_problems)]
+
+
+def _chunk_path(folder: Path, index: int) -> Path:
+    return folder / "chunks" / f"{index:06d}.jsonl"
+
+
+def _read_chunks(config: ExploreConfig, chunks: list[list[Problem]], paths: list[Path]) -> list[Rollout]:
+    """All rollouts. Raises InputError for a chunk with others than its problems ask for."""
+    rollouts: list[Rollout] = []
+    for path, chunk in zip(paths, chunks, strict=True):
+        found = read(Rollout, str(path))
+        asked = [(p.id, s, seed_of(config.seed, p.id, s)) for p in chunk for s in range(config.samples_per_problem)]
+        if [(r.problem_id, r.sample, r.seed) for r in found] != asked:
+            raise InputError(f"{path}: not the {len(asked)} rollouts of problems {chunk[0].id} to {chunk[-1].id}; remove it")
+        rollouts += found
+    return rollouts
+
+
+def _finish(folder: Path, rollouts: list[Rollout]) -> Path:
+    target = folder / "rollouts.jsonl"
+    write(rollouts, target)
+    output.finish(folder, {"rollouts": len(rollouts), "pass@1": sum(r.verdict == CORRECT for r in rollouts) / len(rollouts)})
+    return target
+
+
+def gather(shards: Sequence[str], output_dir: str) -> Path:
+    """Join the output folders of shards into one complete folder, and return the path of its rollouts.jsonl.
+
+    Raises InputError for folders of different runs, and for a chunk that is missing, in two folders, or not of its problems.
+    """
+    first, *others = configs = [_config_of(shard) for shard in shards]
+    for shard, config in zip(shards[1:], others, strict=True):
+        for key, value in asdict(first).items():
+            if key not in (*MAY_DIFFER, "output_dir") and getattr(config, key) != value:
+                raise InputError(f"{shard}: another run than {shards[0]} ({key}: {getattr(config, key)!r}, not {value!r})")
+    config = replace(configs[0], shard="0/1", output_dir=output_dir)
+    chunks = _chunks(config, load_problems(config))
+    paths = [_only(shards, i, len(chunks)) for i in range(len(chunks))]
+    if extra := {p for shard in shards for p in Path(shard).glob("chunks/*.jsonl")} - {*paths}:
+        raise InputError(f"{min(extra)}: a chunk more than {config.problems} has; expected the problems of the shards")
+    rollouts = _read_chunks(config, chunks, paths)
+    folder = Path(output_dir)
+    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER):
+        return folder / "rollouts.jsonl"
+    return _finish(folder, rollouts)
+
+
+def _only(shards: Sequence[str], index: int, of: int) -> Path:
+    """The one place of a chunk."""
+    paths = [path for shard in shards if (path := _chunk_path(Path(shard), index)).exists()]
+    if not paths:
+        raise InputError(f"chunk {index} of 0 to {of - 1} is in none of {', '.join(shards)}; finish or name its shard")
+    if len(paths) > 1:
+        raise InputError(f"{paths[1]}: this chunk is in {paths[0]} already; expected every chunk once")
+    return paths[0]
+
+
+def _config_of(shard: str) -> ExploreConfig:
+    path = Path(shard) / "config.yaml"
+    kept = load_yaml(str(path))
+    if not {"problems", "model", "output_dir"} <= kept.keys() <= {f.name for f in fields(ExploreConfig)}:
+        raise InputError(f"{path}: not of `a2r explore`; expected the output folders of its shards")
+    return ExploreConfig(**kept)

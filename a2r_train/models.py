@@ -1,0 +1,137 @@
+"""Loading models and tokenizers from a folder, the hub, a LoRA adapter, or a GGUF file (`folder-or-repository/file.gguf`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from a2r_train import output
+from a2r_train.errors import InputError
+from a2r_train.records import write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf")
+
+
+def base_of(model: str) -> str:
+    """The base model of an adapter folder; any other model is its own base."""
+    config = Path(model) / "adapter_config.json"
+    return str(json.loads(config.read_text())["base_model_name_or_path"]) if config.is_file() else model
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """Raises InputError where there is no tokenizer, or one without chat template (from `Prompter`)."""
+    from transformers import AutoTokenizer
+
+    name, options = _source(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model}: no tokenizer ({_first_line(error)})") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(model: str, dtype: str = "auto") -> Any:
+    """The model in evaluation mode on the CPU; `dtype` auto is bfloat16 where there is a GPU and float32 elsewhere.
+
+    Raises InputError for a folder without weights and for a name that is neither a folder nor on the hub.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    check_weights(model)
+    if dtype == "auto":
+        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    base = base_of(model)
+    name, options = _source(base)
+    if "gguf_file" in options:
+        from transformers import GgufConfig
+
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model}: cannot be loaded ({_first_line(error)})") from None
+    if base != model:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(loaded, model).merge_and_unload()
+    return loaded.eval()
+
+
+def merge(adapter: str, folder: str) -> None:
+    """Write the base of a LoRA adapter with the adapter folded in, and the adapter's prompt.
+
+    Raises InputError for what is no adapter, and for a folder that holds something else.
+    """
+    if base_of(adapter) == adapter:
+        raise InputError(f"{adapter}: no adapter_config.json; expected the folder of a LoRA adapter")
+    check_weights(adapter)
+    tokenizer = load_tokenizer(adapter)
+    if output.prepare(folder, {"adapter": adapter, "weights": weights_stamp(adapter)}):
+        return
+    load_model(adapter).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if (prompt := Path(adapter) / "prompt.yaml").exists():
+        write_text(Path(folder) / "prompt.yaml", prompt.read_text(encoding="utf-8"))
+    output.finish(folder)
+
+
+def context_length(model: str) -> int:
+    """The most tokens that the model reads, by its config."""
+    from transformers import AutoConfig
+
+    name, options = _source(base_of(model))
+    config = AutoConfig.from_pretrained(name, **options).get_text_config()
+    return int(getattr(config, "max_position_embeddings", sys.maxsize))
+
+
+def empty_model(model: str) -> Any:
+    """The base model without memory for its weights (on the meta device), to count its parameters."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name, options = _source(base_of(model))
+    build: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        return build(AutoConfig.from_pretrained(name, **options))
+
+
+def count_parameters(model: str) -> int:
+    """Parameters of a model by its config; 0 where there is no config, as beside a lone tokenizer."""
+    try:
+        return int(empty_model(model).num_parameters())
+    except (OSError, ValueError):
+        return 0
+
+
+def check_weights(model: str) -> None:
+    """Raise InputError for a local folder that holds no safetensors, adapter or GGUF weights."""
+    path = Path(model)
+    if path.is_dir() and not any(match for pattern in WEIGHTS for match in path.glob(pattern)):
+        raise InputError(f"{model}: no weights (*.safetensors) in this folder; name a finished checkpoint")
+    if not path.exists() and (model.startswith(("/", "./", "../")) or model.count("/") > 2):
+        raise InputError(f"{model}: no such folder or file; expected a checkpoint folder or a model of the hub")
+
+
+def weights_stamp(model: str) -> list[list[Any]]:
+    """[name, bytes, time in ns] of each weights file of a local model: another one after it was trained anew."""
+    path = Path(model)
+    files = [path] if path.is_file() else sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _source(model: str) -> tuple[str, dict[str, Any]]:
+    if model.endswith(".gguf"):
+        return str(Path(model).parent), {"gguf_file": Path(model).name}
+    return model, {}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -1,0 +1,80 @@
+"""`a2r run`: the stages of a recipe folder, in order; a stage that is done is skipped by the stage itself."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from a2r_train.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Each stage is a process of its own, so that one stage's memory is free when the next begins.
+ORDER = ("explore", "bundle", "sft", "grpo", "evaluate")
+TRAINERS = ("sft", "grpo")
+
+
+def run(folder: str, accelerate_config: str = "") -> None:
+    """Run every stage that the folder has a YAML for. Raises InputError for a folder without stages.
+
+    A stage that fails ends the run with that stage's exit status.
+    """
+    found = stages(folder)
+    if not found:
+        raise InputError(f"{folder}: no stage here; expected explore.yaml, bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml")
+    for verb, path in found:
+        began = time.monotonic()
+        log.info("%s: %s", verb, path)
+        code = subprocess.run(command(verb, path, accelerate_config), check=False).returncode
+        if code:
+            sys.exit(code)
+        log.info("%s: %.0f s", path, time.monotonic() - began)
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Print the preflight of `--config sft*.yaml` or `grpo*.yaml`; returns the exit status, 2 if a check is red.
+
+    Raises InputError for another recipe, and for what keeps its data or model from being read.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from a2r_train.config import parse
+    from a2r_train.train import grpo, sft
+
+    path = next((value for key, value in pairwise(arguments) if key == "--config"), "")
+    verb = Path(path).stem.partition("-")[0]
+    if verb not in TRAINERS:
+        raise InputError(f"check: {path or 'no --config'}; expected a recipe whose name begins with {' or '.join(TRAINERS)}")
+    found: Any = {"sft": sft, "grpo": grpo}[verb]
+    checks = found.checks(*parse(found.ARGUMENTS, arguments))
+    console = Console(soft_wrap=True)
+    for one in checks:
+        color = "green" if one.passed else "red"
+        console.print(f"[{color}]{color:5}[/]  {one.name}: {escape(one.detail)}", highlight=False)
+    return 0 if all(one.passed for one in checks) else 2
+
+
+def stages(folder: str) -> list[tuple[str, Path]]:
+    """(verb, recipe) in order: `explore.yaml` and `explore-NAME.yaml`, then bundle, and so on."""
+    return [
+        (verb, path)
+        for verb in ORDER
+        for path in sorted([*Path(folder).glob(f"{verb}.yaml"), *Path(folder).glob(f"{verb}-*.yaml")])
+    ]
+
+
+def command(verb: str, path: Path, accelerate_config: str = "") -> list[str]:
+    """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`."""
+    if verb not in TRAINERS:
+        return [sys.executable, "-m", "a2r_train.cli", verb, "--config", str(path)]
+    module = ["-m", f"a2r_train.train.{verb}", "--config", str(path)]
+    if not accelerate_config:  # one process needs no launcher, which would hide the exit status of a user's mistake
+        return [sys.executable, *module]
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config, *module]

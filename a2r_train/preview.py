@@ -1,0 +1,46 @@
+"""`--dry_run`: the resolved config and one rendered example, without loading weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from a2r_train.bundle import BundleConfig, build
+from a2r_train.evaluate.run import EvaluateConfig, tasks
+from a2r_train.explore import ExploreConfig, load_problems
+from a2r_train.models import load_tokenizer
+from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.records import Bundle, read
+from a2r_train.synthesise import prompt_of, synthesizer_chat
+
+
+def preview(config: ExploreConfig | BundleConfig | EvaluateConfig, console: Console) -> None:
+    """Print what the stage would do. Raises InputError for the mistakes that the stage itself would find before it starts."""
+    console.print(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), markup=False, end="")
+    if isinstance(config, ExploreConfig):
+        problems = load_problems(config)
+        prompter = Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
+        _example(console, prompter, prompter.explorer(problems[0].problem))
+        most = len(problems) * config.samples_per_problem
+        console.print(f"{len(problems)} problems, {most} rollouts, at most {most * config.max_completion_tokens} tokens")
+    elif isinstance(config, BundleConfig):
+        train, test, dropped = build(config)
+        console.print(f"{len(train.bundles)} train and {len(test.bundles)} test bundles, {len(dropped)} problems contaminated")
+        if config.tokenizer:
+            prompter = Prompter(load_tokenizer(config.tokenizer), PromptConfig.load(config.prompt))
+            _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
+    else:
+        bundles = read(Bundle, config.bundles)
+        prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
+        _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
+        console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(task.name for task in tasks(config))}")
+
+
+def _example(console: Console, prompter: Prompter, chat: Any) -> None:
+    console.rule("one prompt")
+    console.print(escape(prompter.text(chat)))
+    console.rule(f"{len(prompter.token_ids(chat))} tokens")

@@ -1,0 +1,197 @@
+"""The only place that renders a prompt: explorer and synthesizer, reference text, neutralising, token budgets.
+
+SFT, GRPO, solve and evaluate all come through `Prompter`, so training and inference cannot differ. A trained checkpoint
+carries the `PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from a2r_train.config import check_keys, load_yaml
+from a2r_train.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Chat = list[dict[str, str]]
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+ReferenceText = Literal["answer", "solution", "full"]
+
+EXPLORER = "{problem}\n\nReason step by step, and put the final answer in \\boxed{{}}."
+SYNTHESIZER = """\
+Solve the problem below. Several earlier attempts at it follow as references. Any of them may be wrong, and all of them may be.
+Check their steps against each other and against your own reasoning, keep what holds, and correct what does not.
+
+Problem:
+{problem}
+
+{references}
+
+Now write your own complete solution, and put the final answer in \\boxed{{}}."""
+REFERENCE = "Reference {number}:\n{text}\nEnd of reference {number}."
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How prompts are rendered; lengths in tokens of the model that reads the prompt.
+
+    reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full` everything.
+    A reference longer than max_reference_tokens keeps its end, where the answer stands. If the prompt is still longer than
+    max_prompt_tokens, all references are cut to one smaller cap, never below min_reference_tokens.
+    """
+
+    explorer_template: str = EXPLORER
+    synthesizer_template: str = SYNTHESIZER
+    reference_template: str = REFERENCE
+    reference_separator: str = "\n\n"
+    system: str = ""
+    reference: ReferenceText = "solution"
+    max_reference_tokens: int = 2048
+    min_reference_tokens: int = 16
+    max_prompt_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, expected = getattr(self, field.name), int if field.type == "int" else str
+            if type(value) is not expected or (isinstance(value, int) and value < 1):
+                raise InputError(f"prompt: {field.name} is {value!r}; expected {'text' if expected is str else 'at least 1'}")
+        for name, slots in (
+            ("explorer_template", ["{problem}"]),
+            ("synthesizer_template", ["{problem}", "{references}"]),
+            ("reference_template", ["{text}"]),
+        ):
+            for slot in slots:
+                if slot not in getattr(self, name):
+                    raise InputError(f"prompt: {name} lacks the slot {slot}")
+        if self.reference not in ("answer", "solution", "full"):
+            raise InputError(f"prompt: reference is {self.reference!r}; expected answer, solution or full")
+
+    @staticmethod
+    def load(path: str | Path | None) -> PromptConfig:
+        """Read a prompt file; None gives the default prompt. Raises InputError for a missing file or an unknown key."""
+        if not path:
+            return PromptConfig()
+        given = load_yaml(str(path))
+        check_keys(given, {field.name for field in fields(PromptConfig)}, str(path))
+        return PromptConfig(**given)
+
+    def dump(self) -> str:
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A synthesizer prompt, its length, and how many references had to be cut to fit."""
+
+    chat: Chat
+    prompt_tokens: int
+    cut_references: int
+
+
+def visible(text: str) -> str:
+    """The text after the last `</think>`; "" if the thinking was opened and never closed."""
+    _, closed, tail = text.rpartition(THINK_CLOSE)
+    if closed:
+        return tail.strip()
+    return "" if THINK_OPEN in text else text.strip()
+
+
+class Prompter:
+    """Renders chats for one tokenizer. Raises InputError for a tokenizer without a chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PromptConfig | None = None) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct model")
+        self.tokenizer, self.config = tokenizer, config or PromptConfig()
+        self._markers = _marker_pattern(tokenizer, self.config)
+        generation_prompt = self.text([{"role": "user", "content": "x"}])
+        self.opens_thinking = generation_prompt.rstrip().endswith(THINK_OPEN)
+
+    def explorer(self, problem: str) -> Chat:
+        return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
+
+    def synthesizer(self, problem: str, references: Sequence[str], answers: Sequence[str]) -> Rendered:
+        """The synthesizer's chat over references in the given order; `answers` are their extracted answers.
+
+        Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
+        """
+        shown = [self._shown(text, answer) for text, answer in zip(references, answers, strict=True)]
+        lengths = [self.count(text) for text in shown]
+        cap = self.config.max_reference_tokens
+        while True:
+            chat = self._synthesizer_chat(problem, [self._cut(text, cap) for text in shown])
+            length = len(self.token_ids(chat))
+            over = length - self.config.max_prompt_tokens
+            if over <= 0:
+                return Rendered(chat, length, sum(n > cap for n in lengths))
+            longest = min(cap, max(lengths, default=0))
+            if longest <= self.config.min_reference_tokens:
+                raise InputError(
+                    f"prompt of {length} tokens over the budget of {self.config.max_prompt_tokens} with references cut to "
+                    f"{self.config.min_reference_tokens} tokens: raise max_prompt_tokens or lower k ({problem[:40]!r})"
+                )
+            still_long = sum(n >= longest for n in lengths)
+            cap = max(self.config.min_reference_tokens, longest - max(1, -(-over // still_long)))
+
+    def text(self, chat: Chat) -> str:
+        """The chat with the generation prompt, as the model reads it."""
+        rendered: Any = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        return str(rendered)
+
+    def token_ids(self, chat: Chat) -> list[int]:
+        ids: Any = self.tokenizer(self.text(chat), add_special_tokens=False)["input_ids"]
+        return list(ids)
+
+    def count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def complete(self, completion: str) -> str:
+        """A completion with the `<think>` that the chat template had opened for it."""
+        return THINK_OPEN + completion if self.opens_thinking else completion
+
+    def neutralise(self, text: str) -> str:
+        """Break every special token and slot delimiter with a space, so that a text cannot leave its slot."""
+        while (broken := self._markers.sub(lambda m: m.group()[0] + " " + m.group()[1:], text)) != text:
+            text = broken
+        return text
+
+    def _shown(self, text: str, answer: str) -> str:
+        """The part of a rollout that the recipe shows."""
+        if self.config.reference == "answer":
+            text = answer
+        elif self.config.reference == "solution":
+            text = visible(text)
+        return self.neutralise(text.strip()) or "(no answer)"
+
+    def _cut(self, text: str, cap: int) -> str:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return text if len(ids) <= cap else self.neutralise("... " + str(self.tokenizer.decode(ids[-cap:])).lstrip())
+
+    def _synthesizer_chat(self, problem: str, shown: Sequence[str]) -> Chat:
+        config = self.config
+        slots = [config.reference_template.format(number=i, text=text) for i, text in enumerate(shown, 1)]
+        joined = config.reference_separator.join(slots)
+        return self._chat(config.synthesizer_template.format(problem=self.neutralise(problem), references=joined))
+
+    def _chat(self, content: str) -> Chat:
+        system = [{"role": "system", "content": self.config.system}] if self.config.system else []
+        return [*system, {"role": "user", "content": content}]
+
+
+def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> re.Pattern[str]:
+    """What must not appear in data: the tokenizer's special and added tokens, and the words that close a slot."""
+    added = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+    markers = {re.escape(token) for token in added if len(token.strip()) > 1}
+    markers |= {re.escape(marker) for marker in (THINK_OPEN, THINK_CLOSE)}
+    head, _, tail = config.reference_template.partition("{text}")
+    for part in (head, tail):
+        if len(part.strip()) > 1:
+            markers.add(re.escape(part.strip()).replace(re.escape("{number}"), r"\d+"))
+    return re.compile("|".join(sorted(markers, key=len, reverse=True)))

@@ -1,0 +1,235 @@
+"""The four records of the loop, and how they are read, validated and written.
+
+Files are JSONL or Parquet; a data set on the hub is `owner/name`, `owner/name:split` or `owner/name:config:split`. Every
+error names the file, the line and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from a2r_train.errors import InputError
+
+Verdict = str
+CORRECT, INCORRECT, UNPARSABLE, TIMEOUT = "correct", "incorrect", "unparsable", "timeout"
+CHECK_VERDICT = "unverified"  # of rollouts made elsewhere, until `a2r bundle` has judged them
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a gold answer and the name of its verifier; `source` says where it is from."""
+
+    id: str
+    problem: str
+    answer: str
+    verifier: str = "math"
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One explorer solution of a problem. `answer` is "" where none could be extracted; token counts are the engine's."""
+
+    problem_id: str
+    sample: int
+    text: str
+    answer: str = ""
+    verdict: Verdict = CHECK_VERDICT
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str = ""
+    model: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One problem with k references in a fixed order; the list fields run parallel.
+
+    `majority_verdict` is that of the most frequent answer among the references (of the first one where several tie).
+    """
+
+    id: str
+    problem_id: str
+    problem: str
+    answer: str
+    verifier: str
+    references: list[str]
+    reference_answers: list[str]
+    reference_verdicts: list[Verdict]
+    reference_tokens: list[int]
+    n_correct: int
+    majority_answer: str
+    majority_verdict: Verdict
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """One synthesizer answer to one bundle."""
+
+    bundle_id: str
+    sample: int
+    text: str
+    answer: str
+    verdict: Verdict
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    model: str
+    seed: int
+
+
+Record = TypeVar("Record", Problem, Rollout, Bundle, Synthesis)
+
+
+def read(kind: type[Record], path: str, columns: Mapping[str, str] | None = None) -> list[Record]:
+    """Read records of one kind, in file order.
+
+    `columns` maps a field to the column that holds it. Rows of GSM8K's own shape (`question`, `answer` ending in `#### 42`)
+    are taken for problems as they are. Raises InputError for a missing file or column, a broken line, a wrong type, an
+    empty required field, and a repeated id.
+    """
+    records: list[Record] = []
+    seen: dict[Any, str] = {}
+    for place, row in rows(path):
+        record = _from_row(kind, row, place, columns or {}, len(records))
+        identity = _identity(record)
+        if identity in seen:
+            raise InputError(f"{place}: id {identity!r} was used at {seen[identity]} already; ids must be unique")
+        seen[identity] = place
+        records.append(record)
+    if not records:
+        raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
+    return records
+
+
+def parse_columns(columns: str) -> dict[str, str]:
+    """The `columns` of a recipe: a JSON object from fields to names of columns. Raises InputError for anything else."""
+    try:
+        names = json.loads(columns)
+    except json.JSONDecodeError:
+        names = None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError(f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "question"}}')
+    return names
+
+
+def write(records: Iterable[Record], path: str | Path) -> None:
+    """Write records as JSONL, atomically: the file appears complete or not at all."""
+    write_text(path, "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in records))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically, with the user's umask."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, row) of a JSONL file, a Parquet file, or a data set on the hub."""
+    if path.endswith(".parquet") and os.path.exists(path):
+        from pyarrow import parquet
+
+        for number, row in enumerate(parquet.read_table(path).to_pylist(), 1):
+            yield f"{path}: row {number}", row
+    elif os.path.isfile(path):
+        yield from _jsonl_rows(path)
+    elif path.endswith((".jsonl", ".json", ".parquet")) or path.count("/") != 1 or os.path.isdir(path):
+        raise InputError(f"{path}: no such file; expected a .jsonl or .parquet file, or a data set of the hub")
+    else:
+        yield from _hub_rows(path)
+
+
+def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            place = f"{path}:{number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{place}: not valid JSON ({error.msg}); expected one object a line") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{place}: a JSON {type(row).__name__}; expected an object")
+            yield place, row
+
+
+def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from datasets import load_dataset
+
+    name, *parts = path.split(":")
+    split = parts.pop() if parts else "train"
+    try:
+        rows = load_dataset(name, *parts, split=split)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a file, and the hub says: {str(error).splitlines()[0]}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", dict(row)
+
+
+def _from_row(kind: type[Record], row: dict[str, Any], place: str, columns: Mapping[str, str], index: int) -> Record:
+    if kind is Problem:
+        row = _gsm8k_shape(row, columns)
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        column = columns.get(field.name, field.name)
+        if column in row and row[column] is not None:
+            values[field.name] = _typed(row[column], str(field.type), f"{place}: field {column!r}")
+        elif field.name == "id":
+            values["id"] = str(index)
+        elif field.name == "sample" and "sample" not in columns:
+            values["sample"] = index
+        elif field.default is MISSING:
+            near = ", ".join(sorted(map(str, row)))
+            raise InputError(f"{place}: no column {column!r}; the columns are {near} (map names with `columns:`)")
+    required: tuple[str, ...] = ("problem", "answer") if kind in (Problem, Bundle) else ()
+    for name in required:
+        if not values[name].strip():
+            raise InputError(f"{place}: field {name!r} is empty; every problem needs one")
+    return kind(**values)
+
+
+def _gsm8k_shape(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """GSM8K keeps the worked solution and the gold answer in one column, parted by `####`."""
+    if "problem" in row or "problem" in columns or "question" not in row:
+        return row
+    answer = str(row.get("answer", ""))
+    gold = answer.rpartition("####")[2] if "####" in answer else answer
+    return {**row, "problem": row["question"], "answer": gold.strip().replace(",", "")}
+
+
+def _typed(value: Any, hint: str, place: str) -> Any:
+    if hint in ("str", "Verdict"):
+        if isinstance(value, bool | list | dict):
+            raise InputError(f"{place}: a {type(value).__name__}; expected text")
+        return str(value)
+    if hint == "int":
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(f"{place}: {value!r}; expected a whole number")
+        return value
+    if not isinstance(value, list):
+        raise InputError(f"{place}: {value!r}; expected a list")
+    inner = hint.removeprefix("list[").removesuffix("]")
+    return [_typed(item, inner, place) for item in value]
+
+
+def _identity(record: Problem | Rollout | Bundle | Synthesis) -> Any:
+    if isinstance(record, Rollout):
+        return record.problem_id, record.model, record.sample
+    return (record.bundle_id, record.sample) if isinstance(record, Synthesis) else record.id

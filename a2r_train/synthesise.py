@@ -1,0 +1,52 @@
+"""Stage 2 on bundles: the synthesizer reads them, answers, and is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from a2r_train.engines import Engine, Sampling
+from a2r_train.errors import InputError
+from a2r_train.explore import judged_samples
+from a2r_train.prompts import Chat, PromptConfig, Prompter
+from a2r_train.records import Bundle, Synthesis
+
+
+def syntheses_of(
+    engine: Engine,
+    prompter: Prompter,
+    bundles: Sequence[Bundle],
+    sampling: Sampling,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    use_references: bool = True,
+) -> list[Synthesis]:
+    """`samples` judged syntheses of each bundle, in the order bundle, sample; without references the problem alone is read."""
+    chats = {bundle.id: synthesizer_chat(prompter, bundle, use_references) for bundle in bundles}
+    return [Synthesis(*fields) for fields in judged_samples(engine, prompter, bundles, chats, sampling, samples, seed)]
+
+
+def synthesizer_chat(prompter: Prompter, bundle: Bundle, use_references: bool = True) -> Chat:
+    """The chat that training, solving and evaluation all use for a bundle."""
+    if not use_references:
+        return prompter.explorer(bundle.problem)
+    return prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers).chat
+
+
+def prompt_of(model: str, path: str = "") -> PromptConfig:
+    """The prompt to use with a model: the recipe's, or the one that the checkpoint was trained with.
+
+    Raises InputError where both exist and differ, since a trained synthesizer is only right with its own prompt.
+    """
+    saved = Path(model) / "prompt.yaml"
+    given = PromptConfig.load(path)
+    if not saved.is_file():
+        return given
+    trained = PromptConfig.load(saved)
+    if path and trained != given:
+        ours, theirs = asdict(given), asdict(trained)
+        key = next(k for k in ours if ours[k] != theirs[k])
+        raise InputError(f"{path}: {key} differs from the prompt that {model} was trained with; use {saved}")
+    return trained

@@ -1,0 +1,1 @@
+"""Training a synthesizer with TRL: `sft` (rejection-sampled targets), `grpo` (verifiable reward), and what both share."""

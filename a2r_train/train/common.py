@@ -1,0 +1,290 @@
+"""What SFT and GRPO share: arguments, rendered bundles, token budget, model, resume, and the finished folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, Trainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.utils import get_peft_config, get_quantization_config
+
+from a2r_train import output
+from a2r_train.errors import InputError
+from a2r_train.models import base_of, check_weights, context_length, load_model, load_tokenizer
+from a2r_train.prompts import Chat, Prompter
+from a2r_train.records import Bundle, read, write_text
+from a2r_train.synthesise import prompt_of
+from a2r_train.train import stop
+from a2r_train.verify import check_gold
+
+log = logging.getLogger(__name__)
+
+TrainConfig = SFTConfig | GRPOConfig
+
+# A run may go on with other values of these: how it is shown, kept and spread, not what it learns.
+IGNORE = (
+    *("run_name", "project", "report_to", "local_rank", "use_cpu", "bf16", "tf32", "disable_tqdm"),
+    *("log_level", "log_level_replica", "logging_steps", "logging_strategy", "logging_first_step", "log_completions"),
+    *("save_steps", "save_strategy", "save_total_limit", "generation_batch_size", "deepspeed", "fsdp", "fsdp_config"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "ddp_timeout"),
+    *("gradient_checkpointing", "activation_checkpointing"),
+    *("resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "num_completions_to_print"),
+)
+
+
+@dataclass
+class BundleArguments:
+    """What is trained on, and how it is rendered."""
+
+    bundles: str = field(metadata={"help": "training bundles: a .jsonl or .parquet file, or a data set of the hub"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the model's own, else the default prompt"})
+    use_references: bool = field(
+        default=True, metadata={"help": "False trains on the explorer's prompt of the same problems: the control"}
+    )
+    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    dry_run: bool = field(default=False, metadata={"help": "show config, one example, token budget and steps, and stop"})
+
+
+@dataclass
+class ModelArguments(ModelConfig):
+    """TRL's, but `dtype` auto is float32, save for LoRA on a GPU, whose frozen base is bfloat16.
+
+    Weights that are trained stay float32 (autocast computes in bfloat16): bfloat16 rounds small updates away.
+    """
+
+    dtype: str | None = field(
+        default="auto", metadata={"help": "of the loaded weights", "choices": ["auto", "bfloat16", "float16", "float32"]}
+    )
+
+
+@dataclass(frozen=True)
+class Material:
+    """Bundles with their rendered chats, which run parallel; lengths in tokens."""
+
+    bundles: list[Bundle]
+    chats: list[Chat]
+    prompter: Prompter
+    longest_prompt: int
+    context: int
+    cut_references: int
+
+
+def run(stage: Callable[[], None]) -> int:
+    """Run a stage; returns the exit status, with one line on stderr if the user's input is wrong (2) or the disk full (1)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        stage()
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not (line := output.no_room(error)):
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        return 1
+    return 0
+
+
+def set_defaults(args: TrainConfig) -> None:
+    """bfloat16 autocast and pinned memory where there is a GPU, unless the recipe says; TRL asks for both on any machine.
+
+    TRL sets activation checkpointing by its old name, of which transformers warns.
+    """
+    gpu = torch.cuda.is_available() and not args.use_cpu
+    if args.bf16 is None:
+        args.bf16 = gpu and not args.fp16
+    args.dataloader_pin_memory = args.dataloader_pin_memory and gpu
+    if args.activation_checkpointing is None:
+        args.activation_checkpointing = args.gradient_checkpointing
+
+
+def load_material(data: BundleArguments, model: ModelArguments) -> Material:
+    """Read, check and render the bundles; loads the tokenizer and no weights.
+
+    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, a model without weights.
+    """
+    name = model.model_name_or_path
+    if not name:
+        raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
+    check_weights(name)
+    bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
+    check_gold(bundles)
+    prompter = Prompter(load_tokenizer(name), prompt_of(name, data.prompt))
+    chats, lengths, cut = [], [], 0
+    for bundle in bundles:
+        if data.use_references:
+            rendered = prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers)
+            chats.append(rendered.chat)
+            lengths.append(rendered.prompt_tokens)
+            cut += rendered.cut_references
+        else:
+            chats.append(prompter.explorer(bundle.problem))
+            lengths.append(len(prompter.token_ids(chats[-1])))
+    return Material(bundles, chats, prompter, max(lengths), context_length(name), cut)
+
+
+def check_context(tokens: int, what: str, context: int) -> None:
+    """Raise InputError if so many tokens do not fit the model."""
+    if tokens > context:
+        raise InputError(
+            f"{what} is {tokens} tokens long, over the model's context of {context}; lower max_prompt_tokens or the completion"
+        )
+
+
+def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments, material: Material) -> bool:
+    """Open the output folder for this run; True if it is finished. Raises InputError for the folder of another run."""
+    resolved: Callable[[], dict[str, Any]] = args.to_dict
+    training = {**resolved(), "eos_token": getattr(args, "eos_token", None), "pad_token": getattr(args, "pad_token", None)}
+    config = {**dataclasses.asdict(data), **training, **dataclasses.asdict(model)}
+    lock = ".lock" if PartialState().is_main_process else ""
+    with PartialState().main_process_first():
+        done = output.prepare(str(args.output_dir), config, ignore=IGNORE, dry_run=data.dry_run, lock=lock)
+    if done:
+        log.info("%s: done already", args.output_dir)
+    elif PartialState().is_main_process and not data.dry_run:
+        write_text(Path(str(args.output_dir)) / "prompt.yaml", material.prompter.config.dump())
+    return done
+
+
+def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
+    """The trainer's `model`, `peft_config` and `quantization_config`; an adapter folder goes on as the adapter it is."""
+    name = str(model.model_name_or_path)
+    adapter = base_of(name) != name
+    dtype = model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if args.device.type == "cuda" and (model.use_peft or adapter) else "float32"
+    model = dataclasses.replace(model, dtype=dtype)
+    options = {"dtype": dtype, "attn_implementation": model.attn_implementation, "revision": model.model_revision}
+    if name.endswith(".gguf"):
+        return {"model": load_model(name, str(dtype)), "peft_config": get_peft_config(model)}
+    quantization = get_quantization_config(model)
+    if not adapter:
+        args.model_init_kwargs = {**options, **_mapping(args.model_init_kwargs)}
+        return {"model": name, "peft_config": get_peft_config(model), "quantization_config": quantization}
+    from peft import PeftModel
+
+    device = {"device_map": {"": args.device}} if quantization else {}
+    base = AutoModelForCausalLM.from_pretrained(base_of(name), quantization_config=quantization, **options, **device)
+    return {"model": PeftModel.from_pretrained(base, name, is_trainable=True)}
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The newest complete checkpoint (its trainer_state.json is written last), or None."""
+    states = filter(_is_complete, Path(folder).glob("checkpoint-*/trainer_state.json"))
+    newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
+    if newest:
+        log.info("resuming from %s", newest.parent)
+    return str(newest.parent) if newest else None
+
+
+def _is_complete(state: Path) -> bool:
+    try:
+        return "global_step" in json.loads(state.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+
+
+def _remove_half_written(folder: str) -> None:
+    for checkpoint in Path(folder).glob("checkpoint-*"):
+        if not (checkpoint / "trainer_state.json").exists():
+            shutil.rmtree(checkpoint)
+
+
+def cycle_steps(args: TrainConfig) -> int:
+    """Optimizer steps after which GRPO generates anew, and a run can be resumed; TRL counts them in forward passes."""
+    if not isinstance(args, GRPOConfig):
+        return 1
+    passes, a_step = int(args.steps_per_generation or 1) * args.num_iterations, args.gradient_accumulation_steps
+    return math.lcm(passes, a_step) // a_step
+
+
+def run_training(trainer: Trainer) -> None:
+    """Train from the last checkpoint to the end. At SIGTERM the step is finished and saved, and SystemExit(143) raised."""
+    ender = stop.StopOnSigterm(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
+    trainer.add_callback(ender)
+    folder = str(trainer.args.output_dir)
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if output.no_room(error) and trainer.is_world_process_zero():
+            _remove_half_written(folder)
+        raise
+    if ender.stopped:
+        log.info("%s: stopped by SIGTERM, step %d is saved; the same command goes on", folder, trainer.state.global_step)
+        trainer.accelerator.end_training()
+        raise SystemExit(stop.STATUS)
+
+
+def finish(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> None:
+    """Save model, tokenizer, curves and card, and mark the folder as complete; the model appears there when it is whole."""
+    folder = str(trainer.args.output_dir)
+    saving = Path(folder) / ".saving"
+    trainer.save_model(str(saving))
+    trainer.save_state()
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        for file in saving.iterdir():
+            file.replace(Path(folder) / file.name)
+        saving.rmdir()
+        write_text(Path(folder) / "README.md", _card(trainer, data, model, stage, trained_on))
+        output.finish(folder, {"stage": stage, "steps": trainer.state.global_step, "trained_on": trained_on})
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+def describe(args: TrainConfig, material: Material, trained: str, budget: str, rows: int) -> str:
+    """What a dry run shows: config, one example with the trained tokens between ⟦ and ⟧, token budget, steps.
+
+    `rows` counts completions, over all steps of one epoch.
+    """
+    batch, steps = batch_and_steps(args, rows)
+    config = (Path(str(args.output_dir)) / "config.yaml").read_text(encoding="utf-8")
+    example = material.prompter.text(material.chats[0])
+    return (
+        f"{config}\n--- one example, the trained tokens between ⟦ and ⟧\n{example}⟦{trained}⟧\n\n--- budget\n"
+        f"longest prompt {material.longest_prompt} tokens, {budget}, model context {material.context} tokens; "
+        f"{material.cut_references} references cut\n"
+        f"at most {rows} completions an epoch, {batch} a step: {steps} steps\n"
+    )
+
+
+def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
+    """Completions an optimizer step, and steps of the whole training, where one epoch has so many completions."""
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return batch, args.max_steps if args.max_steps > 0 else math.ceil(math.ceil(rows / batch) * args.num_train_epochs)
+
+
+def _mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> str:
+    name = str(model.model_name_or_path)
+    adapter = (Path(str(trainer.args.output_dir)) / "adapter_config.json").exists()
+    head = {"library_name": "peft" if adapter else "transformers", "tags": ["a2r-train", "trl", stage.lower()]}
+    last = {k: v for entry in trainer.state.log_history for k, v in entry.items() if isinstance(v, int | float)}
+    metrics = "\n".join(f"| {key} | {value:.4g} |" for key, value in sorted(last.items()))
+    reads = "the references of each bundle" if data.use_references else "the problem alone (the control without references)"
+    return (
+        f"---\n{yaml.safe_dump(head)}---\n# {Path(str(trainer.args.output_dir)).name}\n\n"
+        f"A synthesizer: {'a LoRA adapter of' if adapter else 'trained from'} `{base_of(name) if adapter else name}` by {stage}"
+        f" (TRL), {trainer.state.global_step} steps.\n\nTrained on {trained_on} from `{data.bundles}`. "
+        f"Its prompt shows {reads}. "
+        "The prompt is prompt.yaml, the resolved recipe config.yaml, the packages versions.json, the curves "
+        f"trainer_state.json.\n\n| metric, last logged | |\n|---|---|\n{metrics}\n"
+    )

@@ -1,0 +1,83 @@
+"""Reinforcement learning of a synthesizer with a verifiable reward (GRPO, arXiv 2402.03300; TRL's GRPOTrainer)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datasets import Dataset
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from a2r_train.config import parse
+from a2r_train.train import common, preflight
+from a2r_train.train.common import BundleArguments, Material, ModelArguments
+from a2r_train.train.rewards import VerifiableReward
+
+
+@dataclass
+class SynthesizerGRPOConfig(GRPOConfig):
+    """TRL's, with what needs a GPU only where there is one."""
+
+    def __post_init__(self) -> None:
+        common.set_defaults(self)
+        super().__post_init__()  # type: ignore[no-untyped-call]
+
+
+ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the recipe and train; returns the exit status."""
+    return common.run(lambda: train(*parse(ARGUMENTS, argv)))
+
+
+def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
+    """Train on the bundles and save. Raises InputError for wrong input, and where a check of the preflight is red."""
+    material = common.load_material(data, model)
+    preflight.require(_checks(args, model, material))
+    done = common.open_folder(data, args, model, material)
+    if data.dry_run:
+        trained = f"{args.num_generations} completions of at most {args.max_completion_length} tokens"
+        budget = f"max_completion_length {args.max_completion_length} tokens"
+        sys.stdout.write(common.describe(args, material, trained, budget, _rows(args, material)))
+    elif not done:
+        _train(data, args, model, material)
+
+
+def checks(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> list[preflight.Check]:
+    """The preflight alone. Raises InputError where data or model cannot be read."""
+    return _checks(args, model, common.load_material(data, model))
+
+
+def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> list[preflight.Check]:
+    _, steps = common.batch_and_steps(args, _rows(args, material))
+    return preflight.preflight(args, model, material, int(args.max_completion_length or 0), steps)
+
+
+def _rows(args: SynthesizerGRPOConfig, material: Material) -> int:
+    return len(material.bundles) * int(args.num_generations or 0) * args.num_iterations
+
+
+def dataset_of(material: Material) -> Dataset:
+    """One row a bundle: `prompt` as chat messages, and the columns that the reward reads."""
+    columns = ("answer", "verifier", "n_correct", "majority_answer")
+    rows = zip(material.bundles, material.chats, strict=True)
+    return Dataset.from_list([{"prompt": chat, **{c: getattr(b, c) for c in columns}} for b, chat in rows])
+
+
+def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
+    trainer = GRPOTrainer(
+        reward_funcs=VerifiableReward(material.prompter),
+        args=args,
+        train_dataset=dataset_of(material),
+        processing_class=material.prompter.tokenizer,
+        **common.model_arguments(args, model),
+    )
+    common.run_training(trainer)
+    common.finish(trainer, data, model, "GRPO", f"{len(material.bundles)} bundles")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

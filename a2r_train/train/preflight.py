@@ -1,0 +1,219 @@
+"""What can be known to be wrong with a training before it starts: `a2r check`, and the first thing that every training does.
+
+No weights are loaded: the model is built without memory (on the meta device) to count its parameters.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.utils import get_peft_config
+
+from a2r_train.errors import InputError
+from a2r_train.models import base_of, empty_model, weights_stamp
+from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
+from a2r_train.records import Bundle
+from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_steps
+from a2r_train.train.rewards import VerifiableReward
+from a2r_train.verify import VERIFIERS
+
+log = logging.getLogger(__name__)
+
+WRONG_TRIED = 500  # gold answers against which a wrong one is compared: each costs milliseconds
+NO_SIGNAL = 0.99  # share of groups without any signal from which there is nothing to learn
+FLOAT32_BYTES, ADAM_MOMENTS = 4, 2
+
+_THINKING = re.compile(rf"\s*(?:{THINK_OPEN}.*?{THINK_CLOSE})?\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the preflight: green if it passed, else red."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Log the checks. Raises InputError with what is red."""
+    red = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
+    if red:
+        raise InputError(f"preflight: {'; '.join(red)}")
+    for check in checks if PartialState().is_main_process else ():
+        log.info("preflight: green, %s: %s", check.name, check.detail)
+
+
+def preflight(
+    args: TrainConfig, model: ModelArguments, material: Material, completion_tokens: int | None, steps: int
+) -> list[Check]:
+    """All checks of one training; `completion_tokens` is None where the completions are given and were measured already.
+
+    `steps` is the length of the training in optimizer steps, if only known from above.
+    """
+    checks = [
+        *_rewards(material),
+        _length(material, completion_tokens),
+        _template(material),
+        _disk(args, model, steps),
+    ]
+    return [*checks, _signal(args, material.bundles), _save_steps(args)] if isinstance(args, GRPOConfig) else checks
+
+
+def _rewards(material: Material) -> list[Check]:
+    """What the reward of training says to the gold answers, and to answers that must earn nothing.
+
+    Own verifiers are left out: what their gold looks like is their own affair.
+    """
+    golds = {(b.answer, b.verifier): b for b in reversed(material.bundles) if b.verifier in VERIFIERS}
+    bundles = list(golds.values())[::-1]
+    close = f"{THINK_CLOSE}\n" if material.prompter.opens_thinking else ""
+    few = bundles[:: math.ceil(len(bundles) / WRONG_TRIED) or 1]
+    earn_nothing = [
+        ("an empty completion", bundles, lambda _: ""),
+        ("a truncated answer", bundles, lambda b: rf"{close}So \boxed{{{b.answer}"),
+        ("a wrong answer", few, lambda b: rf"{close}\boxed{{{_wrong(b)}}}"),
+    ]
+    tried: list[tuple[str, float, Sequence[Bundle], Callable[[Bundle], str]]] = [
+        ("the gold answer", 1.0, bundles, lambda b: rf"{close}\boxed{{{b.answer}}}"),
+        *((name, 0.0, some, write) for name, some, write in earn_nothing),
+    ]
+    return [_reward(material.prompter, *one) for one in tried]
+
+
+def _reward(prompter: Prompter, name: str, expected: float, bundles: Sequence[Bundle], write: Callable[[Bundle], str]) -> Check:
+    rewards = VerifiableReward(prompter)(
+        [[{"role": "assistant", "content": write(b)}] for b in bundles],
+        answer=[b.answer for b in bundles],
+        verifier=[b.verifier for b in bundles],
+        n_correct=[b.n_correct for b in bundles],
+        majority_answer=[b.majority_answer for b in bundles],
+    )
+    off = [b for b, reward in zip(bundles, rewards, strict=True) if reward != expected]
+    if not off:
+        return Check("reward", True, f"{name} earns {expected:.0f}, of {len(bundles)} different ones")
+    return Check("reward", False, f"{name} of bundle {off[0].id!r} (gold {off[0].answer[:40]!r}) does not earn {expected:.0f}")
+
+
+def _wrong(bundle: Bundle) -> str:
+    if bundle.verifier == "multiple_choice":
+        return "B" if "A" in bundle.answer.upper() else "A"
+    return "-98765.4321"
+
+
+def _length(material: Material, completion_tokens: int | None) -> Check:
+    budget = completion_tokens or 0
+    total = material.longest_prompt + budget
+    says = f"the longest prompt {material.longest_prompt} + completion {budget} = {total} tokens"
+    if total > material.context:
+        says += f" is over the model's context of {material.context}; lower max_prompt_tokens or the completion"
+        return Check("length", False, says)
+    count = material.prompter.count
+    needed = max((count(rf"\boxed{{{answer}}}") for answer in {b.answer for b in material.bundles}), default=0)
+    if completion_tokens is not None and needed > completion_tokens:
+        return Check("length", False, f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it")
+    longer = _share(
+        tokens > budget
+        for b in material.bundles
+        for tokens, verdict in zip(b.reference_tokens, b.reference_verdicts, strict=True)
+        if verdict == "correct"
+    )
+    more = f"; {longer:.0%} of the correct references are longer than such a completion" if budget else ""
+    return Check("length", True, f"{says}, of {material.context} in the model's context{more}")
+
+
+def _template(material: Material) -> Check:
+    """The prompt must be what a conversation looks like up to the assistant's first word."""
+    tokenizer: Any = material.prompter.tokenizer
+    chat, word = material.chats[0], "Completion"
+    prompt = material.prompter.text(chat)
+    if material.prompter.opens_thinking:
+        prompt = prompt.rstrip().removesuffix(THINK_OPEN)
+    whole = str(tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": word}], tokenize=False))
+    goes_on = whole.startswith(prompt.rstrip()) and _THINKING.sub("", whole[len(prompt.rstrip()) :], count=1).startswith(word)
+    if goes_on:
+        return Check("chat template", True, f"the prompt ends in {prompt[-24:]!r}, which a completion continues")
+    detail = f"the prompt ends in {prompt[-24:]!r}, where no assistant's turn begins; mend add_generation_prompt in it"
+    return Check("chat template", False, detail)
+
+
+def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
+    """Share of groups whose completions all earn the same, if the synthesizer were right as often as the references.
+
+    A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its bundles.
+    """
+    group = int(args.num_generations or 1)
+    right: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
+    for bundle in bundles:
+        right[bundle.problem_id] += bundle.n_correct
+        shown[bundle.problem_id] += len(bundle.references)
+    shares = [right[b.problem_id] / max(1, shown[b.problem_id]) for b in bundles]
+    zero = sum(p**group + (1 - p) ** group for p in shares) / len(shares)
+    says = f"about {zero:.0%} of the groups of {group} without any (binomial, at the references' accuracy)"
+    passed = zero < NO_SIGNAL
+    return Check("learning signal", passed, says if passed else f"{says}; bundle problems of middling difficulty")
+
+
+def _save_steps(args: GRPOConfig) -> Check:
+    cycle, every = cycle_steps(args), args.save_steps
+    if str(args.save_strategy) in ("SaveStrategy.STEPS", "steps") and (every < 1 or every % cycle):
+        detail = f"{every:g} is no multiple of {cycle}, the steps trained on one generation; only there can a run resume"
+        return Check("save_steps", False, detail)
+    return Check("save_steps", True, f"checkpoints fall on the end of a generation's {cycle} step(s)")
+
+
+def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
+    """Room for the checkpoints that are kept, one being written, and the final model; what the folder holds counts as room."""
+    all_parameters, trained = _parameters(model)
+    weights = FLOAT32_BYTES * (trained if trained < all_parameters else all_parameters)
+    checkpoint = weights + (0 if args.save_only_model else FLOAT32_BYTES * ADAM_MOMENTS * trained)
+    kept = _checkpoints(args, steps)
+    needed = weights + kept * checkpoint
+    folder = Path(str(args.output_dir))
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(parent).free
+    says = f"{kept} checkpoint(s) and the model take {needed / 1e9:.2f} GB at most, {free / 1e9:.1f} GB free"
+    if needed - held <= free:
+        return Check("disk", True, says)
+    return Check("disk", False, f"{says} at {parent}; lower save_total_limit, raise save_steps, or make room")
+
+
+def _checkpoints(args: TrainConfig, steps: int) -> int:
+    """The most checkpoints that are there at once: the oldest is removed when the newest is complete."""
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy == "no":
+        return 1  # at SIGTERM
+    every = args.save_steps if args.save_steps >= 1 else max(1, steps * args.save_steps)
+    made = math.ceil(args.num_train_epochs) if strategy == "epoch" else math.ceil(steps / every)
+    return min(made, args.save_total_limit + 1) if args.save_total_limit else made
+
+
+def _parameters(model: ModelArguments) -> tuple[int, int]:
+    """All parameters, and the trained ones."""
+    name = str(model.model_name_or_path)
+    if base_of(name) != name:  # an adapter goes on
+        trained = sum(size for _, size, _ in weights_stamp(name)) // FLOAT32_BYTES
+        return empty_model(name).num_parameters() + trained, trained
+    whole: Any = empty_model(name)
+    if peft := get_peft_config(model):
+        from peft import get_peft_model
+
+        whole = get_peft_model(whole, peft)
+    return sum(p.numel() for p in whole.parameters()), sum(p.numel() for p in whole.parameters() if p.requires_grad)
+
+
+def _share(values: Iterable[bool]) -> float:
+    found = list(values)
+    return sum(found) / max(1, len(found))

@@ -1,0 +1,56 @@
+"""The verifiable reward of GRPO, and the metrics that a synthesizer needs besides TRL's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from a2r_train.prompts import Chat, Prompter
+from a2r_train.records import CORRECT
+from a2r_train.verify import Judgement, judge_all
+from a2r_train.verify.compare import compare_all
+
+
+class VerifiableReward:
+    """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion a row.
+
+    The data set's columns `answer` and `verifier` decide. It logs, as means over completions:
+    `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to the references'
+    majority) and `new_correct_rate` (reward where no reference was correct).
+    """
+
+    __name__ = "verifiable_reward"
+
+    def __init__(self, prompter: Prompter) -> None:
+        self.prompter = prompter
+
+    def __call__(
+        self,
+        completions: Sequence[Chat],
+        answer: Sequence[str],
+        verifier: Sequence[str],
+        n_correct: Sequence[int],
+        majority_answer: Sequence[str],
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[str]], None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        texts = [self.prompter.complete(completion[-1]["content"]) for completion in completions]
+        judged = judge_all(list(zip(texts, answer, verifier, strict=True)))
+        rewards = [float(judgement.verdict == CORRECT) for judgement in judged]
+        if log_metric:
+            for reward, n in zip(rewards, n_correct, strict=True):
+                log_metric(f"reward/n_correct={n}", reward)
+                if n == 0:
+                    log_metric("new_correct_rate", reward)
+            for copied in _copies(judged, majority_answer, verifier):
+                log_metric("copy_rate", float(copied))
+        if log_extra:
+            log_extra("verdict", [judgement.verdict for judgement in judged])
+        return [*rewards]
+
+
+def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequence[str]) -> list[bool]:
+    """Whether each answer is the majority's, where there is a majority; no answer copies nothing."""
+    rows = [(j.answer, m, v) for j, m, v in zip(judged, majority, verifier, strict=True) if m]
+    return [verdict == CORRECT for verdict in compare_all(rows)]

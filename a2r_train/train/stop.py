@@ -1,0 +1,41 @@
+"""SIGTERM while training: finish the step, save, and end with status 143."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+STATUS = 128 + signal.SIGTERM
+
+
+class StopOnSigterm(TrainerCallback):
+    """Saves and stops at the end of the step, on all processes once one of them got the signal.
+
+    With GRPO the step is the last of `cycle_steps`, in which one generation is trained on: a run resumes only from there.
+    (transformers' own `enable_jit_checkpoint` saves within a step, and each process by itself.)
+    """
+
+    def __init__(self, accelerator: Accelerator, cycle_steps: int = 1) -> None:
+        self.accelerator, self.cycle_steps = accelerator, cycle_steps
+        self.stopped = False
+        self._received = False
+        self._before: Any = signal.SIG_DFL
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._receive)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        if self._received:
+            self.accelerator.set_trigger()
+        if state.global_step % self.cycle_steps == 0 and self.accelerator.check_trigger():
+            control.should_save = control.should_training_stop = self.stopped = True
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _receive(self, _signal: int, _frame: FrameType | None) -> None:
+        self._received = True

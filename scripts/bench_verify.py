@@ -1,0 +1,82 @@
+"""How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the two disagree.
+
+    python scripts/bench_verify.py runs/tiny/rollouts-train/rollouts.jsonl data/tiny/train.jsonl
+
+Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no deadline. Both
+see the text without its thinking. The second line takes each different comparison once, so that nothing can be remembered.
+"""
+
+import argparse
+import logging
+import os
+import time
+
+from math_verify import parse, verify
+
+from a2r_train.bundle import load_rollouts
+from a2r_train.prompts import visible
+from a2r_train.verify import compare, judge_all, pool
+from a2r_train.verify.extract import candidates
+
+Item = tuple[str, str, str]  # text, gold, verifier
+
+
+def plain(items: list[Item]) -> list[bool]:
+    """Whether math-verify by itself accepts each text."""
+    golds = [rf"\boxed{{{gold}}}" for _, gold, _ in items]
+    parsed = [
+        (parse(g, parsing_timeout=None), parse(visible(t), parsing_timeout=None))
+        for g, (t, _, _) in zip(golds, items, strict=True)
+    ]
+    return [bool(verify(gold, answer, timeout_seconds=None)) for gold, answer in parsed]
+
+
+def ours(items: list[Item]) -> tuple[list[bool], int]:
+    """The same from a cold cache, and how many comparisons went to a worker."""
+    compare._cache.clear()
+    asked: list[pool.Request] = []
+    ask_all = pool.ask_all
+    pool.ask_all = lambda requests: asked.extend(requests) or ask_all(requests)
+    try:
+        return [judgement.verdict == "correct" for judgement in judge_all(items)], len(asked)
+    finally:
+        pool.ask_all = ask_all
+
+
+def measure(name: str, items: list[Item]) -> list[tuple[Item, bool, bool]]:
+    """Print one line; returns the disagreements as (item, ours, plain)."""
+    began = time.monotonic()
+    found, asked = ours(items)
+    seconds, began = time.monotonic() - began, time.monotonic()
+    expected = plain(items)
+    plain_seconds = time.monotonic() - began
+    off = [row for row in zip(items, found, expected, strict=True) if row[1] != row[2]]
+    rate, plain_rate = len(items) / seconds, len(items) / plain_seconds
+    print(
+        f"{name}: {len(items)} answers, {rate:.0f}/s, plain math-verify {plain_rate:.0f}/s, {rate / plain_rate:.1f} times; "
+        f"{1 - asked / len(items):.1%} hits (remembered, or decided without a worker), {len(off)} disagreements"
+    )
+    return off
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rollouts")
+    parser.add_argument("problems", nargs="?", default="", help="left out if each rollout row holds problem and answer")
+    given = parser.parse_args()
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    problems, rollouts = load_rollouts(given.problems, given.rollouts, {})
+    by_id = {problem.id: problem for problem in problems}
+    items = [(r.text, by_id[r.problem_id].answer, by_id[r.problem_id].verifier) for r in rollouts]
+    items = [item for item in items if item[2] == "math"]
+    different = {(candidates(text, verifier)[-1], gold): (text, gold, verifier) for text, gold, verifier in items}
+    judge_all([(rf"\boxed{{\frac{{{i}}}{{7}}}}", r"\frac{1}{9}", "math") for i in range(pool.WORKERS)])  # start the workers
+    print(f"{pool.WORKERS} workers, {os.cpu_count()} cores")
+    off = measure("rollouts as they are", items)
+    measure("each different answer once", list(different.values()))
+    for (text, gold, _), mine, theirs in off[:20]:
+        print(f"gold {gold!r}: ours {mine}, plain {theirs}: ...{text[-100:]!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+# Sourced by quickstart.sh and test.sh: makes .venv at the project's root once, and installs the project into it.
+#   make_environment EXTRAS      for example: make_environment dev,gguf
+# The CPU build of torch is taken where there is no GPU; it is the one that the tests pin.
+make_environment() {
+    local root extras stamp
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    extras=$1
+    stamp="$root/.venv/.installed-$extras-$(cksum <"$root/pyproject.toml" | cut -d' ' -f1)"
+    if [ ! -x "$root/.venv/bin/python" ]; then
+        "${PYTHON:-python3}" -m venv "$root/.venv"
+    fi
+    # shellcheck disable=SC1091
+    . "$root/.venv/bin/activate"
+    if [ ! -f "$stamp" ]; then
+        if ! command -v nvidia-smi >/dev/null 2>&1; then
+            pip install --quiet --disable-pip-version-check "torch==2.13.0"
+        fi
+        pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root${extras:+[$extras]}"
+        touch "$stamp"
+    fi
+}

@@ -1,0 +1,132 @@
+"""What the quickstart leaves out, run once: the control without references, three training seeds, two further test sets.
+
+    python scripts/prove_tiny.py            # after scripts/quickstart.sh; an hour on 2 CPU cores; started again, it goes on
+
+For every seed, SFT and GRPO are run as in recipes/tiny, and once more on the same problems without references
+(`use_references: false`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets drawn from
+generator seeds that nothing else uses. It prints the table that stands in data/tiny/README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pretrain_tiny
+import tiny_problems
+
+from a2r_train.records import Problem, read, write
+
+log = logging.getLogger("prove_tiny")
+
+OUT = Path("runs/tiny-proof")
+SEEDS = (0, 1, 2)
+FURTHER_SETS = {"further-1": 1001, "further-2": 1002}  # generator seeds
+RIVALS = ("synthesizer/base", "maj@4", "synthesizer/alone", "synthesizer/no_references", "synthesizer/sft")
+
+
+def stage(verb: str, recipe: str, **changes: object) -> None:
+    """Run one stage of recipes/tiny with some keys changed; a stage that is done returns at once."""
+    module = ["a2r_train.cli", verb] if verb in ("explore", "bundle", "evaluate") else [f"a2r_train.train.{verb}"]
+    options = [text for key, value in changes.items() for text in (f"--{key}", str(value))]
+    subprocess.run([sys.executable, "-m", *module, "--config", f"recipes/tiny/{recipe}.yaml", *options], check=True)
+
+
+def further_problems() -> None:
+    """Draw the further sets: no problem of the pre-training, of the shipped sets, or of each other."""
+    if all((OUT / f"{name}.jsonl").exists() for name in FURTHER_SETS):
+        return
+    config = pretrain_tiny.PretrainConfig.load("recipes/tiny/pretrain.yaml")
+    taken = pretrain_tiny.pretrained_on(config)
+    shipped = pretrain_tiny.draw_sets(config, taken)  # adds its problems to `taken`
+    told = [tale.text for tale in shipped["test"]]
+    if told != [problem.problem for problem in read(Problem, "data/tiny/test.jsonl")]:
+        raise ValueError("data/tiny/test.jsonl is not what recipes/tiny/pretrain.yaml draws")
+    for name, seed in FURTHER_SETS.items():
+        draw_further(dataclasses.replace(config, seed=seed), name, taken)
+
+
+def draw_further(config: pretrain_tiny.PretrainConfig, name: str, taken: set[int]) -> None:
+    rng = tiny_problems.random.Random(config.seed)
+    mix = {"difficulties": config.difficulties, "kinds": config.kinds}
+    tales = pretrain_tiny.draw_new(rng, 1000, taken, **mix)
+    write((pretrain_tiny.as_problem(tale, name, i) for i, tale in enumerate(tales)), OUT / f"{name}.jsonl")
+
+
+def bundle_further() -> dict[str, Path]:
+    """Explore and bundle the further sets; returns the folders of bundles and rollouts of all test sets by name."""
+    for name in FURTHER_SETS:
+        problems, rollouts = OUT / f"{name}.jsonl", OUT / name / "rollouts"
+        stage("explore", "explore-test", problems=problems, output_dir=rollouts)
+        stage(
+            "bundle",
+            "bundle",
+            test_problems=problems,
+            test_rollouts=rollouts / "rollouts.jsonl",
+            output_dir=OUT / name / "bundles",
+        )
+    return {"test": Path("runs/tiny"), **{name: OUT / name for name in FURTHER_SETS}}
+
+
+def train(seed: int) -> dict[str, Path]:
+    """SFT and GRPO with and without references; seed 0 with references is the quickstart's own run."""
+    folders = {}
+    for control in (False, True):
+        own = Path("runs/tiny") if seed == 0 and not control else OUT / f"seed-{seed}{'-control' if control else ''}"
+        options = {"use_references": not control, "seed": seed}
+        stage("sft", "sft", output_dir=own / "sft", **options)
+        stage("grpo", "grpo", model_name_or_path=own / "sft", output_dir=own / "grpo", **options)
+        folders["control" if control else "trained"] = own
+    return folders
+
+
+def evaluate(name: str, place: Path, seed: int, folders: dict[str, Path]) -> dict[str, object]:
+    rollouts = place / ("rollouts-test" if name == "test" else "rollouts") / "rollouts.jsonl"
+    output = OUT / f"evaluation-{name}-{seed}"
+    trained, control = folders["trained"], folders["control"]
+    checkpoints = {"sft": trained / "sft", "grpo": trained / "grpo", "no_references": control / "grpo"}
+    stage("evaluate", "evaluate", bundles=place / "bundles/test.jsonl", rollouts=rollouts, output_dir=output, **checkpoints)
+    return dict(json.loads((output / "results.json").read_text()))
+
+
+def table(results: dict[tuple[str, int], dict[str, object]]) -> str:
+    """Markdown: one line a set, seed and temperature; each cell is a difference in points with its Holm-corrected interval."""
+    head = "| test set | seed | row | accuracy | " + " | ".join(f"above {rival}" for rival in RIVALS) + " |"
+    lines = [head, "|---" * (4 + len(RIVALS)) + "|"]
+    for (name, seed), result in results.items():
+        for row in ("synthesizer/sft+grpo", "synthesizer/sft+grpo@T"):
+            accuracy = next(r["accuracy"] for r in result["rows"] if r["name"] == row)  # type: ignore[attr-defined]
+            pairs = {p["b"].removesuffix("@T"): p for p in result["paired"] if p["a"] == row}  # type: ignore[attr-defined]
+            cells = [cell(pairs[rival]) for rival in RIVALS]
+            lines.append(
+                f"| {name} | {seed} | {'at T=1' if row.endswith('@T') else 'greedy'} | {100 * accuracy:.1f} | "
+                + " | ".join(cells)
+                + " |"
+            )
+    return "\n".join(lines)
+
+
+def cell(pair: dict[str, float]) -> str:
+    return f"{100 * pair['difference']:+.1f} ({100 * pair['low_holm']:+.1f} to {100 * pair['high_holm']:+.1f})"
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    OUT.mkdir(parents=True, exist_ok=True)
+    further_problems()
+    sets = bundle_further()
+    results = {}
+    for seed in SEEDS:
+        folders = train(seed)
+        for name, place in sets.items():
+            results[name, seed] = evaluate(name, place, seed, folders)
+        log.info("%s\n", table(results))
+    (OUT / "table.md").write_text(table(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# From a bare machine to the result table in one command:   bash scripts/quickstart.sh
+# Makes .venv, installs the project, and runs every stage of recipes/tiny on what the repository ships. The network is needed
+# for the install alone. Started again, it skips what is done.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+make_environment ""
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+exec a2r run recipes/tiny

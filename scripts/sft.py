@@ -1,0 +1,13 @@
+"""Fine-tune a synthesizer on verified answers to its training bundles.
+
+    accelerate launch scripts/sft.py --config recipes/tiny/sft.yaml [--key value ...] [--dry_run]
+
+Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/sft.py ...
+"""
+
+import sys
+
+from a2r_train.train.sft import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""What several tests share: random checkpoints of one tiny layer, and small problems and rollouts on disk."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # for models this small a second thread only waits
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = ["Reference", "Problem", "Solve", "answer", "final", "number", "the", "of", "and", "How many apples are left?"]
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def save_tiny(path: Path, seed: int, chat_template: str | None = CHAT_TEMPLATE) -> str:
+    """A one-layer Qwen3 checkpoint of random weights, with a byte-level tokenizer, saved as any other."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS * 20, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = chat_template
+    fast.save_pretrained(path)
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=4096, tie_word_embeddings=False,
+        bos_token_id=None, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
+    model.lm_head.weight.data.mul_(20.0)  # peaked enough for a greedy path that small rounding does not turn
+    model.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny checkpoint."""
+    return save_tiny(tmp_path_factory.mktemp("tiny"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of another one, with other weights."""
+    return save_tiny(tmp_path_factory.mktemp("other_tiny"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def thinking_tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint whose chat template opens `<think>` for the model."""
+    template = CHAT_TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    return save_tiny(tmp_path_factory.mktemp("thinking_tiny"), seed=2, chat_template=template)
+
+
+def teach(path: str, texts: Iterable[str], steps: int = 60) -> str:
+    """Train a tiny checkpoint until it answers whatever it is asked with one of the texts, each as often as the others."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+    rows = []
+    for content in ("x", "What is 1 + 2?", "Solve the problem. Reference 1: 12", *WORDS):
+        chat = [{"role": "user", "content": content}]
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        rows += [(prompt, f"{text}<|im_end|>") for text in texts]
+    ids = [tokenizer(prompt + text, add_special_tokens=False)["input_ids"] for prompt, text in rows]
+    trained = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for _, text in rows]
+    width = max(map(len, ids))
+    inputs = torch.tensor([[0] * (width - len(row)) + row for row in ids])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
+    labels = torch.tensor([[-100] * (width - n) + row[-n:] for row, n in zip(ids, trained, strict=True)])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(input_ids=inputs, attention_mask=mask, labels=labels).loss.backward()
+        optimizer.step()
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def speaking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint that answers everything with 3 or 6."""
+    path = save_tiny(tmp_path_factory.mktemp("speaking"), seed=3)
+    return teach(path, [r"\boxed{3}", r"\boxed{6}"])
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> str:
+    """Seven problems on disk."""
+    rows = [{"id": f"p{i}", "problem": f"What is {i} + {2 * i}?", "answer": str(3 * i)} for i in range(1, 8)]
+    return write_rows(tmp_path / "problems.jsonl", rows)
+
+
+@pytest.fixture
+def rollouts(tmp_path: Path) -> str:
+    """Six rollouts of each of those problems; problem i has i - 1 correct ones, at the most 6."""
+    rows = []
+    for i in range(1, 8):
+        for sample in range(6):
+            answer = str(3 * i) if sample < i - 1 else str(100 + sample)
+            verdict = "correct" if sample < i - 1 else "incorrect"
+            row = {"problem_id": f"p{i}", "sample": sample, "text": f"Sum {sample}: \\boxed{{{answer}}}", "answer": answer}
+            rows.append({**row, "verdict": verdict, "prompt_tokens": 20, "completion_tokens": 10 + sample, "model": "m"})
+    return write_rows(tmp_path / "rollouts.jsonl", rows)

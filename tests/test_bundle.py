@@ -1,0 +1,240 @@
+"""Rollouts to bundles: grouping, the four mixtures, caps, splits, decontamination, and rollouts made elsewhere."""
+
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import files_of, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2r_train.bundle import BundleConfig, bundle, make_bundles
+from a2r_train.decontaminate import contaminated
+from a2r_train.errors import InputError
+from a2r_train.mixture import cap_all_wrong, choose
+from a2r_train.records import Bundle, Problem, Rollout, read
+
+
+def a_bundle(problem: int, number: int, n_correct: int, k: int = 4) -> Bundle:
+    verdicts = ["correct"] * n_correct + ["incorrect"] * (k - n_correct)
+    answers = ["1" if verdict == "correct" else "2" for verdict in verdicts]
+    majority = ("1", "correct") if 2 * n_correct >= k else ("2", "incorrect")
+    texts = [f"{problem} {number} {i}" for i in range(k)]
+    identity = (f"p{problem}/{number}", f"p{problem}")
+    return Bundle(*identity, "x?", "1", "math", texts, answers, verdicts, [5] * k, n_correct, *majority)
+
+
+def mixed(bundles: list[Bundle], mixture: str, **options: object) -> tuple[list[Bundle], Counter[str]]:
+    settings = {"easy_percent": 50.0, "max_share_correct": 0.5, "share_correct": {}, "rng": random.Random(0), **options}
+    return choose(bundles, mixture, **settings)  # type: ignore[arg-type]
+
+
+def test_all_keeps_all() -> None:
+    bundles = [a_bundle(i, 0, i % 5) for i in range(10)]
+    assert mixed(bundles, "all") == (bundles, Counter())
+
+
+@pytest.mark.parametrize(("percent", "easy"), [(0.0, 0), (50.0, 5), (100.0, 10), (1000.0, 24)])
+def test_hard_plus_easy_keeps_every_hard_bundle_and_so_many_easy_ones(percent: float, easy: int) -> None:
+    bundles = [a_bundle(i, j, 1 if i < 5 else 3) for i in range(17) for j in range(2)]
+    kept, dropped = mixed(bundles, "hard_plus_easy", easy_percent=percent)
+    assert [b for b in kept if b.majority_verdict != "correct"] == bundles[:10]
+    assert len(kept) == 10 + easy
+    assert kept == sorted(kept, key=bundles.index)
+    assert sum(dropped.values()) == 34 - len(kept)
+    if easy <= 12:  # no problem comes twice before every problem has come once
+        assert len({b.problem_id for b in kept[10:]}) == easy
+
+
+def test_accuracy_band_looks_at_all_rollouts_and_leaves_both_ends_out() -> None:
+    share = {"p0": 0.0, "p1": 0.1, "p2": 0.5, "p3": 0.49, "p4": 1.0}
+    kept, dropped = mixed([a_bundle(i, 0, 2) for i in range(5)], "accuracy_band", share_correct=share)
+    assert [b.problem_id for b in kept] == ["p1", "p3"]
+    assert dropped == Counter({"outside the accuracy band": 3})
+
+
+def test_balanced_has_one_of_each_and_no_more_correct_than_wrong() -> None:
+    kept, _ = mixed([a_bundle(i, 0, i) for i in range(5)], "balanced")
+    assert [b.n_correct for b in kept] == [1, 2]
+
+
+def test_an_unknown_mixture_is_named() -> None:
+    with pytest.raises(InputError, match="expected one of all, hard_plus_easy"):
+        mixed([a_bundle(0, 0, 1)], "hard")
+
+
+@given(st.lists(st.integers(0, 4), max_size=40), st.floats(0, 1))
+def test_the_cap_on_all_wrong_bundles_holds_and_is_reached(counts: list[int], share: float) -> None:
+    bundles = [a_bundle(i, 0, n) for i, n in enumerate(counts)]
+    kept, dropped = cap_all_wrong(bundles, share, random.Random(0))
+    wrong = sum(b.n_correct == 0 for b in kept)
+    assert wrong <= share * len(kept) + 1e-9
+    assert [b for b in kept if b.n_correct] == [b for b in bundles if b.n_correct]
+    if sum(dropped.values()):
+        assert wrong + 1 > share * (len(kept) + 1) - 1e-9
+
+
+PROBLEM = Problem("p", "1?", "1")
+
+
+def rollouts_of(texts: list[str]) -> list[Rollout]:
+    return [Rollout("p", i, text, "1", "correct", completion_tokens=i) for i, text in enumerate(texts)]
+
+
+def test_bundles_of_a_problem_are_disjoint_while_rollouts_last() -> None:
+    made = make_bundles(PROBLEM, rollouts_of([f"t{i}" for i in range(9)]), k=4, k_min=0, count=2, seed=0)
+    texts = [text for b in made for text in b.references]
+    assert len(texts) == len(set(texts)) == 8
+    assert [b.id for b in made] == ["p/0", "p/1"]
+
+
+def test_equal_bundles_are_made_once() -> None:
+    assert len(make_bundles(PROBLEM, rollouts_of(["a", "b", "c", "d"]), k=4, k_min=0, count=3, seed=0)) == 1
+    assert len(make_bundles(PROBLEM, rollouts_of(["a"] * 12), k=4, k_min=0, count=3, seed=0)) == 1
+
+
+def test_k_is_drawn_from_its_range() -> None:
+    made = make_bundles(PROBLEM, rollouts_of([f"t{i}" for i in range(40)]), k=4, k_min=2, count=30, seed=0)
+    assert {len(b.references) for b in made} == {2, 3, 4}
+
+
+def test_the_lists_of_a_bundle_run_parallel_and_unparsable_answers_do_not_vote() -> None:
+    rollouts = [Rollout("p", i, f"t{i}", "", "unparsable", completion_tokens=i) for i in range(3)]
+    rollouts.append(Rollout("p", 3, "t3", "1.0", "correct", completion_tokens=3))
+    (made,) = make_bundles(PROBLEM, rollouts, k=4, k_min=0, count=1, seed=5)
+    assert [f"t{n}" for n in made.reference_tokens] == made.references
+    assert [("1.0", "correct") if n == 3 else ("", "unparsable") for n in made.reference_tokens] == list(
+        zip(made.reference_answers, made.reference_verdicts, strict=True)
+    )
+    assert (made.n_correct, made.majority_answer, made.majority_verdict) == (1, "1.0", "correct")
+    (silent,) = make_bundles(
+        PROBLEM, [replace(r, answer="", verdict="unparsable") for r in rollouts], k=4, k_min=0, count=1, seed=5
+    )
+    assert (silent.majority_answer, silent.majority_verdict) == ("", "unparsable")
+
+
+def config_of(tmp_path: Path, name: str, **options: object) -> BundleConfig:
+    return BundleConfig(output_dir=str(tmp_path / name), **options)  # type: ignore[arg-type]
+
+
+def test_the_split_is_by_problem(problems: str, rollouts: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path, "out", rollouts=rollouts, problems=problems, k=2, test_share=0.5, test_bundles_per_problem=2)
+    folder = bundle(config)
+    train, test = (read(Bundle, str(folder / f"{name}.jsonl")) for name in ("train", "test"))
+    assert not {b.problem_id for b in train} & {b.problem_id for b in test}
+    assert {b.problem_id for b in [*train, *test]} == {f"p{i}" for i in range(1, 8)}
+    assert Counter(Counter(b.problem_id for b in [*train, *test]).values()) == Counter({2: 7})
+
+
+def test_the_same_config_gives_the_same_bytes_and_another_seed_others(problems: str, rollouts: str, tmp_path: Path) -> None:
+    made = [
+        bundle(config_of(tmp_path, name, rollouts=rollouts, problems=problems, k=3, seed=seed)) / "train.jsonl"
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert made[0].read_bytes() == made[1].read_bytes() != made[2].read_bytes()
+
+
+def test_a_second_run_changes_nothing(problems: str, rollouts: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path, "out", rollouts=rollouts, problems=problems)
+    before = files_of(bundle(config))
+    assert files_of(bundle(config)) == before
+    assert {"train.jsonl", "README.md", "dropped.jsonl", "config.yaml", "versions.json", "done.json"} == set(before)
+
+
+def test_the_card_counts_what_was_kept_and_dropped(tiny: str, problems: str, rollouts: str, tmp_path: Path) -> None:
+    options = {"rollouts": rollouts, "problems": problems, "mixture": "balanced", "tokenizer": tiny}
+    folder = bundle(config_of(tmp_path, "out", **options))
+    kept, text = read(Bundle, str(folder / "train.jsonl")), (folder / "README.md").read_text()
+    made = bundle(config_of(tmp_path, "all", rollouts=rollouts, problems=problems))
+    dropped = len(read(Bundle, str(made / "train.jsonl"))) - len(kept)
+    assert f"## train: {len(kept)} bundles of {len({b.problem_id for b in kept})} problems" in text
+    assert f"| not balanced | {dropped} |" in text
+    for n, count in Counter(b.n_correct for b in kept).items():
+        assert f"| {n} | {count} | {count / len(kept):.1%} |" in text
+    bins = [line.split("|")[2] for line in text.partition("in tokens")[2].splitlines() if " to " in line]
+    assert sum(map(int, bins)) == len(kept)
+
+
+LONG = "Tom has 12 red pens and 7 blue pens and gives 3 of them to his sister Ann on Monday"
+
+
+def test_ngram_decontamination_meets_reworded_text_but_not_other_numbers() -> None:
+    evaluation = [Problem("e0", LONG + " morning. How many?", "16"), Problem("e1", "What is 2 + 2?", "4")]
+    train = [
+        Problem("same", "Well: " + LONG.upper().replace(" AND", ", AND") + "!", "16"),
+        Problem("number", LONG.replace("12", "13").replace("3 of", "4 of"), "16"),
+        Problem("short", "what is 2+2", "4"),
+        Problem("longer", "What is 2 + 2 + 2?", "6"),
+    ]
+    assert contaminated(train, evaluation, "ngram") == {"same": "e0", "short": "e1"}
+    assert contaminated(train, evaluation, "none") == {}
+
+
+def test_template_decontamination_meets_equal_source_and_numbers() -> None:
+    evaluation = [Problem("e", "Tom has 12 pens, 3 are red.", "9", source="pens")]
+    train = [
+        Problem("same", "Ann has 12 cups, 3 are blue.", "9", source="pens"),
+        Problem("order", "Ann has 3 cups, 12 are blue.", "9", source="pens"),
+        Problem("source", "Ann has 12 cups, 3 are blue.", "9", source="cups"),
+    ]
+    assert contaminated(train, evaluation, "template") == {"same": "e"}
+    with pytest.raises(InputError, match="expected ngram, template or none"):
+        contaminated(train, evaluation, "exact")  # type: ignore[arg-type]
+
+
+def test_contaminated_problems_are_dropped_and_listed(problems: str, rollouts: str, tmp_path: Path) -> None:
+    evaluation = write_rows(tmp_path / "e.jsonl", [{"id": "e9", "problem": "what is 5 + 10 ?", "answer": "15"}])
+    folder = bundle(config_of(tmp_path, "out", rollouts=rollouts, problems=problems, decontaminate_against=evaluation))
+    assert "p5" not in {b.problem_id for b in read(Bundle, str(folder / "train.jsonl"))}
+    assert json.loads((folder / "dropped.jsonl").read_text()) == {"problem_id": "p5", "evaluation_id": "e9"}
+    assert "| problem is in an evaluation set | 1 |" in (folder / "README.md").read_text()
+
+
+def test_the_test_set_itself_is_decontaminated_against(problems: str, rollouts: str, tmp_path: Path) -> None:
+    options = {"rollouts": rollouts, "problems": problems, "test_rollouts": rollouts, "test_problems": problems}
+    with pytest.raises(InputError, match="no bundle is left"):
+        bundle(config_of(tmp_path, "out", **options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rollouts_made_elsewhere_are_verified_by_us(tmp_path: Path) -> None:
+    texts = ["So \\boxed{0.5}", "\\boxed{2}", "no idea", "It is \\boxed{\\frac{1}{2}}"]
+    rows = [{"question": "Half?", "gold": "1/2", "text": text, "verdict": "correct"} for text in texts]
+    columns = json.dumps({"problem": "question", "answer": "gold"})
+    options = {"rollouts": write_rows(tmp_path / "r.jsonl", rows), "columns": columns, "bundles_per_problem": 1}
+    (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
+    verdicts = dict(zip(made.references, made.reference_verdicts, strict=True))
+    assert [verdicts[text] for text in texts] == ["correct", "incorrect", "unparsable", "correct"]
+    assert (made.n_correct, made.majority_verdict, made.answer) == (2, "correct", "1/2")
+
+
+def test_unjudged_rollouts_of_gsm8k_problems_are_judged(tmp_path: Path) -> None:
+    problems = write_rows(tmp_path / "p.jsonl", [{"question": "Eggs?", "answer": "9 * 2 = 18\n#### 18"}])
+    rollouts = [{"problem_id": "0", "sample": i, "text": f"\\boxed{{{18 + i % 2}}} {i}"} for i in range(4)]
+    options = {"rollouts": write_rows(tmp_path / "r.jsonl", rollouts), "problems": problems, "bundles_per_problem": 1}
+    (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
+    assert (made.answer, made.n_correct, sorted(made.reference_answers)) == ("18", 2, ["18", "18", "19", "19"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"k": 2, "k_min": 3}, "expected 1 <= k_min <= k"),
+        ({"k": 0}, "expected 1 <= k_min <= k"),
+        ({"k": 7}, "no bundle is left"),
+        ({"columns": "{text"}, "expected names of columns as JSON"),
+        ({"columns": '["text"]'}, "expected names of columns as JSON"),
+        ({"test_share": 0.5, "test_rollouts": "x.jsonl"}, "both given"),
+        ({"problems": ""}, "no column 'problem'"),
+    ],
+)
+def test_wrong_settings_are_named_and_nothing_is_written(
+    options: dict[str, object], says: str, problems: str, rollouts: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        bundle(config_of(tmp_path, "out", **{"rollouts": rollouts, "problems": problems, **options}))
+    assert says in str(error.value)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,145 @@
+"""The transformers engine: one seed a completion, whatever else is in the batch; greedy as `generate`; honest counts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2r_train.engines import Sampling, check_engine, load_engine
+from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
+from a2r_train.errors import InputError
+from a2r_train.explore import seed_of
+
+CHATS = [[{"role": "user", "content": content}] for content in ("1", "How many apples are left?", "x" * 60, "the answer", "2")]
+SAMPLING = Sampling(max_completion_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: str) -> Any:
+    return load_engine("transformers", tiny, batch_size=8, dtype="float32")
+
+
+def test_a_completion_depends_on_seed_and_prompt_alone(engine: TransformersEngine, tiny: str) -> None:
+    seeds = [seed_of(0, i) for i in range(len(CHATS))]
+    together = engine.generate(CHATS, SAMPLING, seeds)
+    assert len({c.text for c in together}) == len(CHATS)
+    alone = [engine.generate([chat], SAMPLING, [seed])[0] for chat, seed in zip(CHATS, seeds, strict=True)]
+    assert alone == together
+    assert engine.generate(CHATS[::-1], SAMPLING, seeds[::-1]) == together[::-1]
+    assert TransformersEngine(tiny, batch_size=2, dtype="float32").generate(CHATS, SAMPLING, seeds) == together
+
+
+def test_seeds_differ_and_repeat(engine: TransformersEngine) -> None:
+    seeds = [1, 2, 3, 1]
+    texts = [c.text for c in engine.generate([CHATS[1]] * 4, SAMPLING, seeds)]
+    assert texts[0] == texts[3]
+    assert len(set(texts)) == 3
+
+
+def test_greedy_equals_generate(engine: TransformersEngine) -> None:
+    found = engine.generate(CHATS, Sampling(0.0, max_completion_tokens=12), [0] * len(CHATS))
+    for chat, completion in zip(CHATS, found, strict=True):
+        inputs = engine.tokenizer(
+            engine.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False),
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+        width = inputs["input_ids"].shape[1]
+        ids = engine.model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, width:].tolist()
+        assert completion.text == engine.tokenizer.decode(ids, skip_special_tokens=True)
+        assert (completion.prompt_tokens, completion.completion_tokens) == (width, len(ids))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_equal_prompts_of_a_batch_are_read_once_and_answered_as_alone(engine: TransformersEngine, temperature: float) -> None:
+    chats = [CHATS[i] for i in (1, 2, 1, 0, 2, 1, 3)]
+    sampling, seeds = Sampling(temperature, max_completion_tokens=12), list(range(7))
+    alone = [engine.generate([chat], sampling, [seed])[0] for chat, seed in zip(chats, seeds, strict=True)]
+    shapes: list[tuple[int, int]] = []
+
+    def keep(_model: Any, _args: Any, options: Any) -> None:
+        shapes.append(tuple(options["input_ids"].shape))
+
+    hook = engine.model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        assert engine.generate(chats, sampling, seeds) == alone
+    finally:
+        hook.remove()
+    width = max(completion.prompt_tokens for completion in alone)
+    assert shapes[0] == (4, width - 1)  # four different prompts, all but their last token
+    assert set(shapes[1:]) == {(7, 1)}
+
+
+def test_tokens_are_counted_with_the_end_of_the_turn(engine: TransformersEngine) -> None:
+    found = engine.generate([CHATS[1]] * 8, SAMPLING, list(range(8)))
+    for c in found:
+        assert c.completion_tokens == 12 if c.finish_reason == "length" else c.completion_tokens <= 12
+    end = engine.tokenizer.eos_token_id
+    text = engine.tokenizer("the answer", add_special_tokens=False)["input_ids"]
+    stopped, cut = engine._completion(5, [*text, end, 0, 0]), engine._completion(5, text)
+    assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == ("the answer", len(text) + 1, "stop")
+    assert (cut.text, cut.completion_tokens, cut.finish_reason) == ("the answer", len(text), "length")
+
+
+def test_top_k_of_one_is_greedy_at_any_temperature(engine: TransformersEngine) -> None:
+    greedy = engine.generate(CHATS, Sampling(0.0, max_completion_tokens=8), [0] * len(CHATS))
+    for sampling in (Sampling(1.5, top_k=1, max_completion_tokens=8), Sampling(1.5, top_p=1e-6, max_completion_tokens=8)):
+        assert engine.generate(CHATS, sampling, list(range(len(CHATS)))) == greedy
+
+
+def drawn(scores: torch.Tensor, n: int, step: int) -> np.ndarray:
+    """How often each token is drawn with n seeds as explore makes them."""
+    seeds = [seed_of(0, "p", i) for i in range(n)]
+    draw = SeededDraw(seeds, prompt_width=3)
+    kept = draw(torch.zeros(n, 3 + step, dtype=torch.long), scores.expand(n, -1).clone())
+    assert ((kept == 0).sum(-1) == 1).all()
+    assert (torch.isinf(kept).sum(-1) == len(scores) - 1).all()
+    return np.bincount(kept.argmax(-1).numpy(), minlength=len(scores))
+
+
+@pytest.mark.parametrize("step", [0, 1, 17])
+def test_the_draws_follow_the_softmax(step: int) -> None:
+    scores = torch.tensor([1.0, 0.0, -1.0, 2.0, -torch.inf, 0.5, -3.0])
+    n, p = 20_000, torch.softmax(scores, -1).double().numpy()
+    counts = drawn(scores, n, step)
+    assert counts[4] == 0
+    possible = p > 0
+    chi_square = float((((counts - n * p) ** 2)[possible] / (n * p)[possible]).sum())
+    assert chi_square < 20.5  # the 99.9 % quantile with 5 degrees of freedom
+    assert chi_square > 0.2  # 99.9 % of fair draws are not that even
+
+
+def test_numbers_of_steps_and_neighbouring_seeds_are_independent() -> None:
+    numbers = np.stack([uniform(np.arange(4000, dtype=np.uint64), step) for step in range(4)])
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    correlation = np.corrcoef([*numbers, np.roll(numbers[0], 1)])
+    assert np.abs(correlation - np.eye(5)).max() < 0.06  # 4 standard errors
+    # Step t of seed s must not be step t - 1 of seed s + 1.
+    assert not np.isin(numbers[1], numbers[0]).any()
+
+
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=6), st.integers(0, 2**32 - 1), st.integers(0, 50))
+@settings(max_examples=100, deadline=None)
+def test_an_impossible_token_is_never_drawn(scores: list[float], seed: int, step: int) -> None:
+    row = torch.tensor([[-torch.inf, *scores, -torch.inf]])
+    kept = SeededDraw([seed], 0)(torch.zeros(1, step, dtype=torch.long), row)
+    assert 1 <= int(kept.argmax()) <= len(scores)
+
+
+@pytest.mark.parametrize(
+    "values", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"max_completion_tokens": 0}]
+)
+def test_sampling_out_of_range_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="out of range"):
+        Sampling(**values)
+
+
+def test_what_cannot_be_loaded_is_named_before_it_is_loaded(tiny: str) -> None:
+    with pytest.raises(InputError, match="engine 'vlm'"):
+        check_engine("vlm", tiny)
+    with pytest.raises(InputError, match="no such folder or file"):
+        load_engine("transformers", f"{tiny}/none")

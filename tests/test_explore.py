@@ -1,0 +1,138 @@
+"""Explore ends with the same rollouts however it is cut, killed or spread."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import files_of
+
+from a2r_train.errors import InputError
+from a2r_train.explore import ExploreConfig, explore, gather, parse_shard, seed_of
+from a2r_train.prompts import visible
+from a2r_train.records import Rollout, read
+
+
+@pytest.fixture
+def config(tiny: str, problems: str, tmp_path: Path) -> ExploreConfig:
+    out = str(tmp_path / "whole")
+    return ExploreConfig(problems, tiny, out, samples_per_problem=3, max_completion_tokens=6, chunk_problems=2)
+
+
+def test_every_problem_has_its_samples_with_counts_and_verdicts(config: ExploreConfig) -> None:
+    path = explore(config)
+    found = read(Rollout, str(path))
+    assert [(r.problem_id, r.sample) for r in found] == [(f"p{i}", s) for i in range(1, 8) for s in range(3)]
+    assert len({r.seed for r in found}) == 21
+    assert len({r.text for r in found}) > 10
+    assert all(0 < r.completion_tokens <= 6 and r.prompt_tokens > 0 and r.model == config.model for r in found)
+    assert {r.verdict for r in found} <= {"correct", "incorrect", "unparsable"}
+    assert json.loads((path.parent / "done.json").read_text()).keys() == {"rollouts", "pass@1"}
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(config: ExploreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = explore(config)
+    whole, folder = path.read_bytes(), path.parent
+    path.unlink()
+    (folder / "done.json").unlink()
+    (folder / "chunks" / "000001.jsonl").unlink()
+    (folder / "chunks" / "000003.jsonl").unlink()
+    (folder / "chunks" / ".000003.jsonl.1.part").write_text('{"problem_id": "p')  # what a kill leaves
+    kept = (folder / "chunks" / "000000.jsonl").stat().st_mtime_ns
+    assert explore(replace(config, batch_size=5)).read_bytes() == whole
+    assert (folder / "chunks" / "000000.jsonl").stat().st_mtime_ns == kept
+    monkeypatch.setattr("a2r_train.explore.load_engine", None)  # a finished run loads no model
+    assert explore(config).read_bytes() == whole
+
+
+def test_shards_make_what_one_run_makes(config: ExploreConfig, tmp_path: Path) -> None:
+    whole = explore(config).read_bytes()
+    spread = replace(config, output_dir=str(tmp_path / "shards"))
+    for shard in ("2/3", "0/3"):
+        assert explore(replace(spread, shard=shard)).name == "chunks"
+        assert not (tmp_path / "shards" / "done.json").exists()
+    assert explore(replace(spread, shard="1/3")).read_bytes() == whole
+
+
+def test_chunks_and_other_problems_do_not_change_a_rollout(config: ExploreConfig, tmp_path: Path) -> None:
+    whole = explore(config).read_text().splitlines()
+    few = replace(config, output_dir=str(tmp_path / "few"), max_problems=3, chunk_problems=3)
+    assert explore(few).read_text().splitlines() == whole[:9]
+    other = replace(config, output_dir=str(tmp_path / "other"), seed=1)
+    assert explore(other).read_text().splitlines() != whole
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"samples_per_problem": 4}, {"chunk_problems": 3}, {"max_problems": 2}])
+def test_the_folder_of_another_run_is_refused_and_kept(change: dict[str, int], config: ExploreConfig) -> None:
+    before = files_of(explore(config).parent)
+    with pytest.raises(InputError, match="belongs to another run"):
+        explore(replace(config, **change))  # type: ignore[arg-type]
+    assert files_of(Path(config.output_dir)) == before
+
+
+def test_a_thinking_model_keeps_its_opened_thinking(config: ExploreConfig, thinking_tiny: str) -> None:
+    found = read(Rollout, str(explore(replace(config, model=thinking_tiny, max_problems=2))))
+    assert all(r.text.startswith("<think>") for r in found)
+    assert all(r.verdict == "unparsable" and r.answer == "" for r in found if not visible(r.text))
+
+
+@pytest.mark.parametrize("shard", ["", "1", "1/1", "-1/2", "a/b", "0/0", "1/2/3"])
+def test_a_shard_must_be_one(shard: str) -> None:
+    with pytest.raises(InputError, match="expected i/n"):
+        parse_shard(shard)
+
+
+def test_seeds_depend_on_every_name() -> None:
+    assert len({seed_of(s, p, i) for s in range(3) for p in ("a", "b") for i in range(20)}) == 120
+    assert seed_of(0, "a", 1) == seed_of(0, "a", 1) < 2**32
+
+
+@pytest.fixture
+def shards(config: ExploreConfig, tmp_path: Path) -> list[str]:
+    """The folders of three shards made on three machines."""
+    folders = [str(tmp_path / f"machine{i}") for i in range(3)]
+    for i, folder in enumerate(folders):
+        assert explore(replace(config, output_dir=folder, shard=f"{i}/3", batch_size=4 + i)).name == "chunks"
+    return folders
+
+
+def test_gathered_shards_are_what_one_run_makes(config: ExploreConfig, shards: list[str], tmp_path: Path) -> None:
+    whole = explore(config).read_bytes()
+    target = gather([shards[2], shards[0], shards[1]], str(tmp_path / "all"))
+    assert target == tmp_path / "all" / "rollouts.jsonl"
+    assert target.read_bytes() == whole
+    assert (tmp_path / "all" / "done.json").read_bytes() == (Path(config.output_dir) / "done.json").read_bytes()
+    before = files_of(tmp_path / "all")
+    assert gather(shards, str(tmp_path / "all")) == target
+    assert explore(replace(config, output_dir=str(tmp_path / "all"))) == target  # for explore, too, it is done
+    assert files_of(tmp_path / "all") == before
+
+
+def test_a_chunk_that_is_missing_twice_or_wrong_is_named(config: ExploreConfig, shards: list[str], tmp_path: Path) -> None:
+    first, second = (Path(folder) / "chunks" for folder in shards[:2])
+    all_but_one = ", ".join(shards[:2])
+    with pytest.raises(InputError, match=f"^chunk 2 of 0 to 3 is in none of {all_but_one}; finish or name its shard"):
+        gather(shards[:2], str(tmp_path / "all"))
+    with pytest.raises(InputError, match=f"{first}/000000.jsonl: this chunk is in {first}/000000.jsonl already"):
+        gather([*shards, shards[0]], str(tmp_path / "all"))
+    (second / "000004.jsonl").write_bytes((second / "000001.jsonl").read_bytes())
+    with pytest.raises(InputError, match=f"{second}/000004.jsonl: a chunk more than {config.problems} has"):
+        gather(shards, str(tmp_path / "all"))
+    (second / "000004.jsonl").unlink()
+    lines = (second / "000001.jsonl").read_text().splitlines(keepends=True)
+    for wrong in (lines[:-1], lines[::-1], [*lines[:-1], lines[-1].replace('"seed": ', '"seed": 1')]):
+        (second / "000001.jsonl").write_text("".join(wrong))
+        with pytest.raises(InputError, match=f"{second}/000001.jsonl: not the 6 rollouts of problems p3 to p4"):
+            gather(shards, str(tmp_path / "all"))
+    assert not (tmp_path / "all").exists()
+
+
+def test_shards_of_different_runs_are_not_gathered(config: ExploreConfig, shards: list[str], tmp_path: Path) -> None:
+    other = str(tmp_path / "warm")
+    explore(replace(config, output_dir=other, shard="2/3", temperature=0.5))
+    with pytest.raises(InputError, match=rf"{other}: another run than {shards[0]} \(temperature: 0.5, not 1.0\)"):
+        gather([*shards[:2], other], str(tmp_path / "all"))
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "config.yaml").write_text("rollouts: r.jsonl\n")
+    with pytest.raises(InputError, match="not of `a2r explore`"):
+        gather([shards[0], str(tmp_path / "bundles")], str(tmp_path / "all"))

@@ -1,0 +1,233 @@
+"""Faults that a run must survive or refuse: SIGTERM, half-written checkpoints, a second run, a full disk, a lost chunk."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import files_of, write_rows
+
+from a2r_train import output
+from a2r_train.errors import InputError
+from a2r_train.explore import ExploreConfig, explore
+from a2r_train.train import common
+
+ROOT = Path(__file__).parent.parent
+TARGET = {"sample": 0, "answer": "5", "verdict": "correct", "prompt_tokens": 1, "completion_tokens": 1, "seed": 0}
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    """Bundles and targets on disk, and the keys of both trainers that name and bound them."""
+    bundles = [
+        {"id": f"b{i}", "problem_id": f"p{i}", "problem": f"What is {i} more?", "answer": "5", "verifier": "math",
+         "references": [r"\boxed{5}", r"\boxed{7}"], "reference_answers": ["5", "7"], "n_correct": 1,
+         "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9, 9],
+         "majority_answer": "5", "majority_verdict": "correct"}
+        for i in range(4)
+    ]  # fmt: skip
+    targets = [
+        {**TARGET, "bundle_id": f"b{i}", "text": rf"It is \boxed{{5}}{'.' * i}", "model": "m", "finish_reason": "stop"}
+        for i in range(4)
+    ]
+    write_rows(tmp_path / "targets.jsonl", targets)
+    return {
+        "bundles": write_rows(tmp_path / "bundles.jsonl", bundles), "per_device_train_batch_size": 2, "report_to": "none",
+        "logging_steps": 1, "use_cpu": True, "activation_checkpointing": False, "learning_rate": 1e-3, "save_steps": 1000,
+        "lr_scheduler_type": "constant", "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def stage_keys(stage: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    if stage == "sft":
+        return {**recipe, "targets": str(Path(recipe["bundles"]).with_name("targets.jsonl")), "max_steps": 150}
+    # Two steps are trained on each generation, so a run may only be cut at even steps.
+    more = {"num_generations": 2, "max_completion_length": 12, "num_iterations": 2, "max_steps": 40}
+    return {**recipe, **more}
+
+
+def command(stage: str, keys: dict[str, Any]) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / f"{stage}.py"), *options(keys)]
+
+
+def losses(folder: Path) -> dict[int, float]:
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_losses(
+    stage: str, recipe: dict[str, Any], tiny: str, tmp_path: Path
+) -> None:
+    keys = {"model_name_or_path": tiny, **stage_keys(stage, recipe)}
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            command(stage, {**keys, "output_dir": cut}),
+            stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert process.stdout
+        next(line for line in process.stdout if "'loss'" in line)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert process.returncode == 143
+    (checkpoint,) = cut.glob("checkpoint-*")
+    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    assert 0 < step < keys["max_steps"]
+    assert stage == "sft" or step % 2 == 0
+    assert f"{cut}: stopped by SIGTERM, step {step} is saved; the same command goes on" in (tmp_path / "log").read_text()
+    assert not (cut / "done.json").exists()
+    again = subprocess.run(command(stage, {**keys, "output_dir": cut}), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert f"resuming from {checkpoint}" in again.stderr
+    undisturbed = subprocess.run(command(stage, {**keys, "output_dir": whole}), capture_output=True, text=True, check=False)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert len(losses(whole)) == keys["max_steps"]
+    assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
+
+
+@pytest.mark.parametrize("state", [None, "", '{"global_step": 4'])
+def test_a_half_written_checkpoint_is_skipped(state: str | None, tmp_path: Path) -> None:
+    for name, content in {"checkpoint-9": '{"global_step": 9}', "checkpoint-10": state}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        if content is not None:
+            (tmp_path / name / "trainer_state.json").write_text(content)
+    assert common.last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-9")
+
+
+@pytest.fixture
+def exploring(tiny: str, problems: str, tmp_path: Path) -> ExploreConfig:
+    sizes = {"samples_per_problem": 2, "max_completion_tokens": 6, "chunk_problems": 2}
+    return ExploreConfig(problems, tiny, str(tmp_path / "out"), **sizes)  # type: ignore[arg-type]
+
+
+def test_a_chunk_removed_by_hand_is_made_again(exploring: ExploreConfig) -> None:
+    path = explore(exploring)
+    folder, before = path.parent, files_of(path.parent)
+    for lost in (folder / "chunks" / "000001.jsonl", folder / "rollouts.jsonl", folder / "done.json"):
+        lost.unlink()
+    assert explore(exploring).read_bytes() == before["rollouts.jsonl"]
+    assert files_of(folder / "chunks") == {k.removeprefix("chunks/"): v for k, v in before.items() if k.startswith("chunks/")}
+
+
+HOLD = """
+import sys
+from a2r_train import output
+output.prepare(sys.argv[1], {"seed": 0})
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is writing to `out`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_run_on_a_folder_is_refused_until_the_first_is_gone(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="out: another process is writing here; wait for it, or name another"):
+        output.prepare(tmp_path / "out", {"seed": 0})
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert output.prepare(tmp_path / "out", {"seed": 0}) is False
+    output.finish(tmp_path / "out")
+    assert output.prepare(tmp_path / "out", {"seed": 0}) is True
+
+
+def test_shards_of_one_folder_run_side_by_side_but_none_twice(tmp_path: Path) -> None:
+    code = HOLD.replace("})", "}, lock=sys.argv[2])")
+    run = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen([*run, ".lock-0-of-2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        assert first.stdout.readline() == "held\n"
+        (tmp_path / "out" / "chunks").mkdir()
+        assert output.prepare(tmp_path / "out", {"seed": 0}, lock=".lock-1-of-2") is False
+        with pytest.raises(InputError, match="another process is writing here"):
+            output.prepare(tmp_path / "out", {"seed": 0}, lock=".lock-0-of-2")
+        first.kill()
+
+
+def test_a_second_training_on_a_folder_is_one_line(recipe: dict[str, Any], tiny: str, tmp_path: Path) -> None:
+    keys = {"model_name_or_path": tiny, **stage_keys("sft", recipe), "output_dir": tmp_path / "out", "max_steps": 2000}
+    first = subprocess.Popen(command("sft", keys), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out" / "prompt.yaml").exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = subprocess.run(command("sft", keys), capture_output=True, text=True, check=False)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'out'}: another process is writing here")
+
+
+def unwritable(tmp_path: Path) -> list[Path]:
+    (tmp_path / "file").write_text("")
+    return [tmp_path / "file" / "out", Path("/sys/a2r-out")]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_output_folder_that_cannot_be_written(which: int, exploring: ExploreConfig, tmp_path: Path) -> None:
+    folder = unwritable(tmp_path)[which]
+    with pytest.raises(InputError, match=rf"{folder}: .*; name an output folder that can be written") as raised:
+        explore(replace(exploring, output_dir=str(folder)))
+    assert "\n" not in str(raised.value)
+
+
+def limited(size: int) -> Callable[[], None]:
+    """No file may grow beyond so many bytes: to the writer much like a full disk."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+def test_explore_on_a_full_disk(exploring: ExploreConfig, tmp_path: Path) -> None:
+    """The recipe fits and the chunks do not; what is there is complete, and with room the run goes on."""
+    keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"} | {"max_completion_tokens": 200}
+    run = [sys.executable, "-m", "a2r_train.cli", "explore", *options(keys)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, preexec_fn=limited(1000))
+    assert done.returncode == 1
+    assert "no room left on the disk" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not any(path.name.endswith((".part", ".jsonl")) for path in Path(exploring.output_dir).rglob("*"))
+    assert subprocess.run(run, capture_output=True, check=False).returncode == 0
+    whole = explore(replace(exploring, output_dir=str(tmp_path / "whole"), max_completion_tokens=200))
+    assert (Path(exploring.output_dir) / "rollouts.jsonl").read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("size", [60_000, 150_000])
+def test_training_on_a_full_disk(size: int, recipe: dict[str, Any], tiny: str, tmp_path: Path) -> None:
+    """The weights do not fit; or they do, and the optimizer's state, twice as large, does not."""
+    keys = {"model_name_or_path": tiny, **stage_keys("sft", recipe), "output_dir": tmp_path / "out"}
+    keys |= {"max_steps": 4, "save_steps": 2}
+    weights = (Path(tiny) / "model.safetensors").stat().st_size
+    assert 60_000 < weights < 150_000 < 2 * weights
+    done = subprocess.run(command("sft", keys), capture_output=True, text=True, check=False, preexec_fn=limited(size))
+    assert done.returncode == 1
+    assert "no room left on the disk" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").glob("checkpoint-*")]
+    assert subprocess.run(command("sft", keys), capture_output=True, check=False).returncode == 0
+    assert common.last_checkpoint(str(tmp_path / "out")) == str(tmp_path / "out" / "checkpoint-4")

@@ -1,0 +1,384 @@
+"""The openai engine against real servers on localhost: it answers as the local engine; no fault loses or doubles a request."""
+
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+from conftest import files_of, save_tiny, write_rows
+
+from a2r_train.bundle import BundleConfig, build
+from a2r_train.engines import Completion, Engine, Sampling, check_engine, load_engine
+from a2r_train.engines import openai as module
+from a2r_train.engines.openai import OpenAIEngine, base_urls
+from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.explore import ExploreConfig, explore, seed_of
+from a2r_train.models import count_parameters
+
+KEY = "sk-secret-0123456789"
+GREEDY = Sampling(0.0, max_completion_tokens=12)
+CHATS = [[{"role": "user", "content": content}] for content in ("1", "How many apples are left?", "x" * 60, "the answer")]
+Answer = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 512
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that has gone away is no news."""
+
+
+@contextmanager
+def serving(model: str, answer: Answer, port: int = 0) -> Iterator[str]:
+    """The base URL of a server of one model, whose chat completions `answer` writes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            reply(self, 200, {"data": [{"id": model}]} if self.path == "/v1/models" else {})
+
+        def do_POST(self) -> None:
+            assert self.path == "/v1/chat/completions"
+            answer(self, json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def log_message(self, *_: Any) -> None:
+            """Silent."""
+
+    server = Server(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def reply(handler: BaseHTTPRequestHandler, status: int, content: Any, cut: int | None = None, **headers: str) -> None:
+    body = json.dumps(content).encode()[:cut]
+    handler.send_response(status)
+    for name, value in {"content-type": "application/json", "content-length": str(len(body)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def completion(text: Any, prompt: int = 1, tokens: int = 1, reason: str = "stop", **message: Any) -> dict[str, Any]:
+    choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}
+    return {"choices": [choice], "usage": {"prompt_tokens": prompt, "completion_tokens": tokens}}
+
+
+def answering(engine: Engine) -> Answer:
+    """Chat completions by a local engine."""
+    lock = threading.Lock()
+
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        sampling = Sampling(body["temperature"], body["top_p"], max(0, body["top_k"]), body["max_tokens"])
+        with lock:
+            (made,) = engine.generate([body["messages"]], sampling, [body["seed"]])
+        reply(handler, 200, completion(made.text, made.prompt_tokens, made.completion_tokens, made.finish_reason))
+
+    return answer
+
+
+def saying(*contents: Any, status: int = 200, **headers: str) -> Answer:
+    """The same few answers in turn."""
+    turn = iter(range(10**6))
+    return lambda handler, _: reply(handler, status, contents[next(turn) % len(contents)], **headers)
+
+
+@pytest.fixture(scope="module")
+def local(tiny: str) -> Engine:
+    return load_engine("transformers", tiny, dtype="float32")
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.1)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0, 0.9, 20, 12)], ids=["greedy", "sampled"])
+def test_completions_are_those_of_the_local_engine(sampling: Sampling, local: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    seeds = [seed_of(0, i) for i in range(len(CHATS))]
+    with serving(local.name, answering(local)) as first, serving(local.name, answering(local)) as second:
+        engine = load_engine("openai", local.name, endpoint=f"{first}, {second}/")
+        assert engine.generate(CHATS, sampling, seeds) == local.generate(CHATS, sampling, seeds)
+    assert engine.parameters == local.parameters
+    assert caplog.text == ""
+
+
+class Faults:
+    """One answer in two, by chance: 429, 503, a reset connection, half a JSON, or a stall, each as often as the others."""
+
+    def __init__(self, stall_s: float) -> None:
+        self.random, self.stall_s, self.lock = random.Random(0), stall_s, threading.Lock()
+        self.answered, self.faults, self.late = Counter[int](), Counter[str](), 0
+
+    def __call__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        seed = body.get("seed", -1)  # none in a probe
+        with self.lock:
+            fault = self.random.choice(["429", "503", "reset", "half", "stall", *["none"] * 5])
+            self.faults[fault] += 1
+            self.late += self.answered[seed] > 0
+            self.answered[seed] += fault == "none"
+        content = completion(f"answer to {body['messages'][0]['content']} by {seed}")
+        if fault in ("429", "503"):
+            reply(handler, int(fault), {"error": {"message": "busy"}}, **({"retry_after": "0"} if fault == "429" else {}))
+        elif fault == "reset":
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RD)
+            os.close(handler.connection.detach())
+        elif fault == "half":
+            reply(handler, 200, content, cut=40)
+        else:
+            time.sleep(self.stall_s if fault == "stall" else 0)
+            reply(handler, 200, content)
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_through_faults_are_all_answered_once_and_in_order(tiny: str) -> None:
+    faults = Faults(stall_s=1.0)
+    chats = [[{"role": "user", "content": f"question {i}"}] for i in range(1000)]
+    with serving(tiny, faults) as url:
+        engine = OpenAIEngine(tiny, url, request_deadline_s=0.5)
+        found = engine.generate(chats, GREEDY, range(1000))
+    recorded = [i for i, c in enumerate(found) if c == Completion("", 0, 0, "failed")]
+    assert len(recorded) <= 10  # one in 2 ** TRIES is expected
+    for i, c in enumerate(found):
+        assert i in recorded or c == Completion(f"answer to question {i} by {i}", 1, 1, "stop")
+    assert all(faults.faults[name] > 100 for name in ("429", "503", "reset", "half", "stall"))
+    # A slow machine may bring an answer after its deadline; else none that was answered is asked for again.
+    assert faults.late <= 20
+    print(f"{len(recorded)} recorded as failed, {faults.late} late, {dict(faults.faults)}")
+
+
+def test_the_bound_of_an_endpoint_holds(tiny: str) -> None:
+    lock, now, most = threading.Lock(), Counter[str](), Counter[str]()
+
+    def answer(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        name = handler.headers["host"]
+        with lock:
+            now[name] += 1
+            most[name] = max(most[name], now[name])
+        time.sleep(0.02)
+        with lock:
+            now[name] -= 1
+        reply(handler, 200, completion("x"))
+
+    with serving(tiny, answer) as first, serving(tiny, answer) as second:
+        engine = OpenAIEngine(tiny, f"{first},{second}", max_concurrent_requests=3)
+        engine.generate(CHATS * 10, GREEDY, range(40))
+    assert sorted(most.values()) == [3, 3]
+
+
+def test_the_samples_of_a_chat_go_to_one_endpoint(tiny: str) -> None:
+    seen: set[tuple[str, str]] = set()
+
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        seen.add((handler.headers["host"], body["messages"][0]["content"]))
+        reply(handler, 200, completion("x"))
+
+    with serving(tiny, answer) as first, serving(tiny, answer) as second:
+        OpenAIEngine(tiny, f"{first},{second}").generate(CHATS * 3, GREEDY, range(12))
+    assert len(seen) == len(CHATS)
+    assert sorted(Counter(host for host, _ in seen).values()) == [2, 2]
+
+
+def test_retry_after_is_waited_for(tiny: str) -> None:
+    times: list[float] = []
+
+    def answer(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            reply(handler, 429, {}, retry_after="1")
+        else:
+            reply(handler, 200, completion("x"))
+
+    with serving(tiny, answer) as url:
+        OpenAIEngine(tiny, url).generate(CHATS[:1], GREEDY, [0])
+    assert times[1] - times[0] >= 1
+
+
+def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if body["messages"] == CHATS[0]:
+            reply(handler, 400, {"error": {"message": "maximum context length is 8"}})
+        elif body["messages"] == CHATS[1]:
+            reply(handler, 200, completion(None, 5, 0, "content_filter"))
+        else:
+            reply(handler, 200, completion("cut", 5, 12, "length"))
+
+    with serving(local.name, answer) as url:
+        found = OpenAIEngine(local.name, url).generate(CHATS[:3], GREEDY, [0] * 3)
+    assert [(c.text, c.finish_reason) for c in found] == [("", "refused"), ("", "refused"), ("cut", "length")]
+    assert found[0].prompt_tokens == local.generate(CHATS[:1], GREEDY, [0])[0].prompt_tokens
+    assert "2 of 3 requests refused (the last: maximum context length is 8)" in caplog.text
+
+
+def test_another_chat_template_is_told(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(tiny, saying(completion("x", prompt=7))) as url:
+        OpenAIEngine(tiny, url).generate(CHATS, GREEDY, range(4))
+    assert caplog.text.count("the server's chat template differs from the tokenizer's") == 1
+
+
+@pytest.mark.parametrize(("model", "opened"), [("tiny", "<think>"), ("thinking_tiny", "")])
+def test_thinking_that_the_server_has_parted_is_put_back(model: str, opened: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(model)
+    parted = [completion("so 3", reasoning_content="hm"), completion(None, reasoning="hm", reason="length")]
+    with serving(path, saying(*parted)) as url:
+        found = OpenAIEngine(path, url, max_concurrent_requests=1).generate(CHATS[:2], GREEDY, [0, 0])
+    assert {c.text for c in found} == {f"{opened}hm</think>so 3", f"{opened}hm"}
+
+
+def test_a_server_that_is_down_or_goes_down_ends_in_one_line(tiny: str, other_tiny: str) -> None:
+    with serving(tiny, saying(completion("x"))) as url:
+        engine = OpenAIEngine(tiny, url)
+        assert engine.generate(CHATS, GREEDY, range(4))[3].text == "x"
+        with pytest.raises(InputError, match=f"^{url}: serves {tiny}, not {other_tiny}$"):
+            OpenAIEngine(other_tiny, url)
+    with pytest.raises(InputError, match=rf"^{url}: no server answers /models \(.*\)$"):
+        OpenAIEngine(tiny, url)
+    with pytest.raises(InputError, match=rf"^{url}: no answer in 10 tries \(.*\); start the server"):
+        engine.generate(CHATS, GREEDY, range(4))
+
+
+def test_a_request_that_always_fails_is_recorded_while_the_server_is_up(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        broken = body["messages"] == CHATS[1]
+        reply(handler, 500 if broken else 200, {"error": {"message": "boom"}} if broken else completion("x"))
+
+    with serving(tiny, answer) as url:
+        found = OpenAIEngine(tiny, url).generate(CHATS[1:3], GREEDY, [0, 0])
+    assert found == [Completion("", 0, 0, "failed"), Completion("x", 1, 1, "stop")]
+    assert f"1 of 2 requests failed (the last: {url}: no answer in 10 tries (status 500: boom))" in caplog.text
+
+
+def test_one_of_two_endpoints_may_be_down(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(tiny, saying(completion("x"))) as up:
+        with serving(tiny, saying(completion("y"))) as down:
+            both = OpenAIEngine(tiny, f"{down},{up}")
+        assert [c.text for c in both.generate(CHATS, GREEDY, range(4))] == ["x"] * 4
+        assert OpenAIEngine(tiny, f"{down},{up}").urls == [up]
+    assert f"{down}: no server answers" in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_the_key_is_sent_and_never_told(
+    status: int, tiny: str, tmp_path: Path, problems: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    sent = set()
+
+    def answer(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        sent.add(handler.headers["authorization"])
+        wrong = {"error": {"message": f"your key {KEY} is not right"}}
+        reply(handler, status, completion("x") if status == 200 else wrong)
+
+    said = ""
+    with serving(tiny, answer) as url:
+        config = ExploreConfig(problems, tiny, str(tmp_path / "out"), engine="openai", endpoint=url, max_problems=2)
+        try:
+            explore(config)
+        except InputError as error:
+            said = "".join(traceback.format_exception(error))
+    assert sent == {f"Bearer {KEY}"}
+    assert (status >= 401) == ("your key *** is not right" in said)
+    assert KEY not in said + caplog.text
+    assert KEY.encode() not in b"".join(files_of(tmp_path / "out").values())
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY} x")
+    with pytest.raises(InputError, match="OPENAI_API_KEY") as caught:
+        check_engine("openai", tiny, url)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "localhost:8000", "ftp://a/v1", "http://me:pw@a/v1", "http://a/v1?key=pw", "http://a,http://a/"]
+)
+def test_what_is_no_endpoint_is_refused_without_being_told(endpoint: str) -> None:
+    with pytest.raises(InputError, match=r"^endpoint: expected different base URLs") as caught:
+        base_urls(endpoint)
+    assert "pw" not in str(caught.value)
+
+
+def test_an_endpoint_needs_its_engine(tiny: str) -> None:
+    with pytest.raises(InputError, match="expected engine: openai"):
+        check_engine("transformers", tiny, "http://localhost:8000/v1")
+
+
+def test_parameters_are_those_of_the_weights_or_unknown(tiny: str, local: Engine, tmp_path: Path) -> None:
+    assert count_parameters(tiny) == local.parameters
+    assert count_parameters("data/tiny/explorer") == load_engine("transformers", "data/tiny/explorer").parameters  # tied
+    lone = copytree(tiny, tmp_path / "lone")
+    (lone / "config.json").unlink()
+    assert count_parameters(str(lone)) == 0
+
+
+@pytest.mark.slow
+def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems: str, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"samples_per_problem": 3, "max_completion_tokens": 6, "chunk_problems": 1, "dtype": "float32"}
+    whole = explore(ExploreConfig(problems, local.name, str(tmp_path / "whole"), **sizes)).read_bytes()
+    config = ExploreConfig(problems, local.name, str(tmp_path / "out"), engine="openai", **sizes)
+    go, asked, answer = threading.Event(), list[int](), answering(local)
+
+    def pausing(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked.append(body["seed"])
+        if len(asked) > 7:  # in the third chunk
+            go.wait(60)
+        answer(handler, body)
+
+    with serving(local.name, pausing) as url:
+        options = [text for key, value in asdict(replace(config, endpoint=url)).items() for text in (f"--{key}", str(value))]
+        process = subprocess.Popen([sys.executable, "-m", "a2r_train.cli", "explore", *options], stderr=subprocess.DEVNULL)
+        limit = time.monotonic() + 60
+        while len(asked) < 9 and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        go.set()
+    chunks = tmp_path / "out" / "chunks"
+    assert [path.name for path in sorted(chunks.glob("*.jsonl"))] == ["000000.jsonl", "000001.jsonl"]
+    with serving(local.name, pausing) as url:  # another port: another endpoint may go on
+        before = len(asked)
+        assert explore(replace(config, endpoint=url)).read_bytes() == whole
+    assert len(asked) - before == 5 * 3
+
+
+def test_evaluate_asks_each_model_where_it_is_served(local: Engine, tmp_path: Path, rollouts: str, problems: str) -> None:
+    other = load_engine("transformers", save_tiny(tmp_path / "other", seed=5), dtype="float32")
+    (other_lone := tmp_path / "other" / "config.json").rename(tmp_path / "config.json")  # a folder with a tokenizer alone
+    made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
+    bundles = write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
+    sizes: dict[str, Any] = {"max_completion_tokens": 5, "draws": 50, "rollouts": rollouts, "dtype": "float32"}
+    config = EvaluateConfig(bundles, str(tmp_path / "out"), local.name, explorer=other.name, engine="openai", **sizes)
+    with serving(local.name, answering(local)) as first, serving(other.name, answering(other)) as second:
+        found = evaluate(replace(config, endpoint=f"{first},{second}"))
+    (tmp_path / "config.json").rename(other_lone)
+    ours = {
+        row["name"]: row for row in evaluate(replace(config, engine="transformers", output_dir=str(tmp_path / "b")))["rows"]
+    }
+    assert ours.pop("maj@equal_cost")  # left out where the parameters are not known
+    assert {row["name"]: row for row in found["rows"]} == ours

@@ -1,0 +1,204 @@
+"""`a2r check`: every check seen green and red, and no training starts on red."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import CHAT_TEMPLATE, files_of, write_rows
+
+from a2r_train import cli
+from a2r_train.config import parse
+from a2r_train.train import grpo, preflight, sft
+from a2r_train.train.preflight import Check
+
+BUNDLE: dict[str, Any] = {
+    "problem": "How many apples are left?", "answer": "5", "verifier": "math", "references": [r"\boxed{5}", r"\boxed{7}"],
+    "reference_answers": ["5", "7"], "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9, 40],
+    "n_correct": 1, "majority_answer": "5", "majority_verdict": "correct",
+}  # fmt: skip
+KEYS = {
+    "max_completion_length": 16, "num_generations": 2, "per_device_train_batch_size": 4, "max_steps": 8, "save_steps": 4,
+    "use_cpu": True, "report_to": "none",
+}  # fmt: skip
+Checks = Callable[..., dict[str, list[Check]]]
+
+
+@pytest.fixture
+def checks(tiny: str, tmp_path: Path) -> Checks:
+    """The preflight of GRPO by name, over bundles and recipe keys that differ from the good ones as given."""
+
+    def run(bundle: dict[str, Any] | None = None, model: str = tiny, **keys: Any) -> dict[str, list[Check]]:
+        rows = [{"id": f"b{i}", "problem_id": f"p{i}", **BUNDLE, **(bundle or {})} for i in range(3)]
+        named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": model}
+        given = {**named, "output_dir": tmp_path / "out", **KEYS, **keys}
+        found: dict[str, list[Check]] = {}
+        for check in grpo.checks(*parse(grpo.ARGUMENTS, [text for k, v in given.items() for text in (f"--{k}", str(v))])):
+            found.setdefault(check.name, []).append(check)
+        assert not (tmp_path / "out").exists()
+        return found
+
+    return run
+
+
+def red(found: dict[str, list[Check]]) -> dict[str, str]:
+    return {name: check.detail for name, checks in found.items() for check in checks if not check.passed}
+
+
+@pytest.mark.parametrize(
+    ("answer", "verifier"),
+    [("5", "math"), (r"\frac{1}{2}", "math"), ("12", "math_last_number"), ("B", "multiple_choice"), ("New York", "exact")],
+)
+def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks) -> None:
+    found = checks({"answer": answer, "verifier": verifier}, max_completion_length=40)
+    assert not red(found)
+    assert {name: len(several) for name, several in found.items()} == {
+        "reward": 4, "length": 1, "chat template": 1, "disk": 1, "learning signal": 1, "save_steps": 1,
+    }  # fmt: skip
+
+
+def test_green_for_a_model_whose_template_opens_its_thinking(checks: Checks, thinking_tiny: str) -> None:
+    found = checks(model=thinking_tiny)
+    assert not red(found)
+    assert "<|im_start|>assistant" in found["chat template"][0].detail
+
+
+def test_a_gold_answer_that_no_completion_can_give(checks: Checks) -> None:
+    says = red(checks({"answer": "a}b", "verifier": "exact"}))["reward"]
+    assert says == "the gold answer of bundle 'b0' (gold 'a}b') does not earn 1"
+
+
+def test_a_reward_that_pays_for_anything(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.VerifiableReward, "__call__", lambda _, completions, **__: [1.0] * len(completions))
+    says = [check.detail for check in checks()["reward"] if not check.passed]
+    kinds = ("an empty completion", "a truncated answer", "a wrong answer")
+    assert says == [f"{kind} of bundle 'b0' (gold '5') does not earn 0" for kind in kinds]
+
+
+def test_own_verifiers_are_left_alone(checks: Checks) -> None:
+    found = checks({"answer": "between 3 and 9", "verifier": "os.path:samefile"})
+    assert "0 different" in found["reward"][0].detail
+
+
+def test_a_prompt_and_completion_over_the_context(checks: Checks) -> None:
+    says = red(checks(max_completion_length=4000))["length"]
+    assert "is over the model's context of 4096; lower max_prompt_tokens or the completion" in says
+
+
+def test_a_completion_too_short_for_the_answer(checks: Checks) -> None:
+    assert "a completion of 4 tokens cannot hold a gold answer of 9" in red(checks(max_completion_length=4))["length"]
+    half = {"reference_verdicts": ["correct", "correct"]}
+    assert checks(half)["length"][0].detail.endswith("50% of the correct references are longer than such a completion")
+
+
+@pytest.mark.parametrize(
+    ("template", "passes"),
+    [
+        (CHAT_TEMPLATE, True),
+        (CHAT_TEMPLATE.partition("{% if add")[0], False),
+        (CHAT_TEMPLATE.replace("{% if add_generation_prompt %}<|im_start|>assistant", "{% if true %}<|im_start|>tool"), False),
+        (
+            "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST] ' if m.role == 'user' else m.content }}{% endfor %}",
+            True,
+        ),
+    ],
+    ids=["ChatML", "no generation prompt", "another role's turn", "Llama 2 needs none"],
+)
+def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, tmp_path: Path) -> None:
+    folder = copytree(tiny, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    assert [check.passed for check in checks(model=str(folder))["chat template"]] == [passes]
+
+
+@pytest.mark.parametrize(("n_correct", "group", "share"), [(1, 2, "50%"), (1, 4, "12%"), (0, 4, "100%"), (2, 4, "100%")])
+def test_share_of_groups_without_signal(n_correct: int, group: int, share: str, checks: Checks) -> None:
+    found = checks({"n_correct": n_correct}, num_generations=group)
+    assert found["learning signal"][0].detail.startswith(f"about {share} of the groups of {group} without any")
+    assert ("learning signal" in red(found)) == (share == "100%")
+
+
+@pytest.mark.parametrize(
+    ("keys", "passes"),
+    [
+        ({"num_iterations": 2, "save_steps": 4}, True),
+        ({"num_iterations": 2, "save_steps": 3}, False),
+        ({"num_iterations": 2, "save_steps": 3, "save_strategy": "no"}, True),
+        ({"steps_per_generation": 4, "save_steps": 2}, False),
+        ({"steps_per_generation": 4, "gradient_accumulation_steps": 2, "save_steps": 2}, True),
+        ({"gradient_accumulation_steps": 4, "save_steps": 1}, True),
+        ({"save_steps": 0.25}, False),
+    ],
+)
+def test_save_steps_end_a_generation(keys: dict[str, Any], passes: bool, checks: Checks) -> None:
+    assert ("save_steps" not in red(checks(**keys))) == passes
+
+
+def test_disk_room_for_what_is_kept(checks: Checks, monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
+    weights = (Path(tiny) / "model.safetensors").stat().st_size // 1000 * 1000
+    free = SimpleNamespace(free=0)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: free)
+    for keys, copies in (
+        ({}, 1 + 2 * 3),
+        ({"save_strategy": "no", "use_peft": True, "lora_r": 1}, 0.5),
+        ({"save_only_model": True}, 3),
+    ):
+        free.free = int(weights * copies * 0.9) if copies > 1 else 0
+        assert "or make room" in red(checks(**keys))["disk"]
+        free.free = int(weights * copies * 1.1)
+        assert "disk" not in red(checks(**keys))
+    free.free = weights * 5
+    assert "disk" not in red(checks(save_total_limit=1, save_steps=8))
+
+
+def recipe(tmp_path: Path, tiny: str, name: str, **keys: Any) -> Path:
+    rows = [{"id": f"b{i}", "problem_id": f"p{i}", **BUNDLE} for i in range(3)]
+    named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": tiny}
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(json.dumps({**named, "output_dir": str(tmp_path / "out"), "use_cpu": True, "report_to": "none", **keys}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "status"),
+    [("grpo", KEYS, 0), ("grpo-other", {**KEYS, "num_iterations": 3}, 2), ("sft", {}, 0), ("sft", {"max_target_tokens": 4}, 2)],
+)
+def test_check_prints_one_line_each_and_its_status(
+    name: str, keys: dict[str, Any], status: int, tmp_path: Path, tiny: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = recipe(tmp_path, tiny, name, **keys)
+    before = files_of(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["a2r", "check", "--config", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert (ended.value.code or 0) == status
+    assert len(lines) == (9 if "grpo" in name else 7)
+    assert sum(line.startswith("red ") for line in lines) == (status == 2)
+    assert sum(line.startswith("green ") for line in lines) == len(lines) - (status == 2)
+    assert files_of(tmp_path) == before
+
+
+def test_check_of_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["a2r", "check", "--config", str(tmp_path / "bundle.yaml")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "expected a recipe whose name begins with sft or grpo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("stage", "keys"), [(grpo, {**KEYS, "num_iterations": 3}), (sft, {"max_target_tokens": 4})])
+def test_training_does_not_start_on_red(
+    stage: Any, keys: dict[str, Any], tmp_path: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe(tmp_path, tiny, "recipe", **keys)
+    before = files_of(tmp_path)
+    assert stage.main(["--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: preflight: ")
+    assert error.count("\n") == 1
+    assert files_of(tmp_path) == before

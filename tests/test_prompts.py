@@ -1,0 +1,164 @@
+"""The one renderer: what is shown of a reference, that nothing leaves its slot, caps, budget, and prompt files."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2r_train.errors import InputError
+from a2r_train.models import load_tokenizer
+from a2r_train.prompts import PromptConfig, Prompter, visible
+
+NASTY = [
+    *("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "<|im_", "end|>", "start|>", "\n", " ", "..."),
+    *("Reference 1:", "Reference 12:", "End of reference 1.", "End of ", "reference 2.", "{text}", "{problem}", "{", "}"),
+    *("<|im_<|im_end|>end|>", "</th</think>ink>", "assistant\n", "é", "\u2028", "12"),
+]
+texts = st.lists(st.sampled_from(NASTY) | st.text(max_size=8), max_size=12).map("".join)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: str) -> Any:
+    return load_tokenizer(tiny)
+
+
+def specials(prompter: Prompter, chat: Any) -> Counter[int]:
+    special = set(prompter.tokenizer.all_special_ids)
+    return Counter(token for token in prompter.token_ids(chat) if token in special)
+
+
+@given(problem=texts, references=st.lists(texts, min_size=1, max_size=3), shown=st.sampled_from(["full", "solution", "answer"]))
+@settings(max_examples=150, deadline=None)
+def test_no_text_leaves_its_slot(tokenizer: Any, problem: str, references: list[str], shown: Any) -> None:
+    prompter = Prompter(tokenizer, PromptConfig(reference=shown))
+    plain = prompter.synthesizer("x", ["y"] * len(references), ["y"] * len(references))
+    rendered = prompter.synthesizer(problem, references, references)
+    assert specials(prompter, rendered.chat) == specials(prompter, plain.chat)
+    text = prompter.text(rendered.chat)
+    for number in range(1, 20):
+        expected = number <= len(references)
+        assert text.count(f"Reference {number}:") == expected
+        assert text.count(f"End of reference {number}.") == expected
+    assert "<think>" not in text
+    assert "</think>" not in text
+    assert specials(prompter, prompter.explorer(problem)) == specials(prompter, prompter.explorer("x"))
+
+
+@given(references=st.lists(texts, min_size=1, max_size=3), cap=st.integers(8, 30))
+@settings(max_examples=80, deadline=None)
+def test_cut_references_stay_in_their_slots_and_near_the_cap(tokenizer: Any, references: list[str], cap: int) -> None:
+    references = [text * 4 for text in references]
+    config = PromptConfig(reference="full", max_reference_tokens=cap)
+    prompter = Prompter(tokenizer, config)
+    rendered = prompter.synthesizer("x", references, references)
+    plain = prompter.synthesizer("x", [""] * len(references), [""] * len(references))
+    assert specials(prompter, rendered.chat) == specials(prompter, plain.chat)
+    assert rendered.prompt_tokens == len(prompter.token_ids(rendered.chat))
+    # A cut may fall inside a character (one replacement sign is 3 bytes) and inside a marker, which is broken once more.
+    assert rendered.prompt_tokens <= plain.prompt_tokens + len(references) * (cap + 4 + 3 * 3 + cap // 2)
+
+
+def test_a_long_reference_keeps_its_end(tokenizer: Any) -> None:
+    prompter = Prompter(tokenizer, PromptConfig(max_reference_tokens=20))
+    rendered = prompter.synthesizer("x", ["z" * 500 + " so \\boxed{7}", "short"], ["7", ""])
+    assert rendered.cut_references == 1
+    (message,) = rendered.chat
+    assert "so \\boxed{7}\nEnd of reference 1." in message["content"]
+    assert "\nshort\n" in message["content"]
+    assert prompter.count(message["content"].partition("Reference 1:\n")[2].partition("\nEnd")[0]) <= 20 + prompter.count(
+        "... "
+    )
+
+
+@given(lengths=st.lists(st.integers(0, 400), min_size=1, max_size=5), budget=st.integers(380, 900))
+@settings(max_examples=60, deadline=None)
+def test_a_prompt_fits_the_budget_or_is_refused(tokenizer: Any, lengths: list[int], budget: int) -> None:
+    prompter = Prompter(tokenizer, PromptConfig(max_prompt_tokens=budget, min_reference_tokens=16))
+    references = ["7 " * n for n in lengths]
+    smallest = Prompter(tokenizer, PromptConfig(max_reference_tokens=16)).synthesizer("x", references, references)
+    if smallest.prompt_tokens > budget:
+        with pytest.raises(InputError, match="raise max_prompt_tokens or lower k"):
+            prompter.synthesizer("x", references, references)
+    else:
+        rendered = prompter.synthesizer("x", references, references)
+        assert rendered.prompt_tokens <= budget
+        whole = Prompter(tokenizer).synthesizer("x", references, references).prompt_tokens
+        assert (rendered.cut_references == 0) == (whole <= budget)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" a ", "a"),
+        ("<think>a</think> b ", "b"),
+        ("<think>a</think>b<think>c</think>d", "d"),
+        ("a</think>b", "b"),
+        ("<think>never closed", ""),
+        ("<think>a</think>", ""),
+        ("a</think>b <think> c", "b <think> c"),
+    ],
+)
+def test_visible_is_what_stands_after_the_thinking(text: str, expected: str) -> None:
+    assert visible(text) == expected
+
+
+def test_a_reference_is_shown_as_the_recipe_says(tokenizer: Any) -> None:
+    text = "<think>hmm</think>It is \\boxed{7}."
+    expected = {"answer": "7", "solution": "It is \\boxed{7}.", "full": "< think>hmm< /think>It is \\boxed{7}."}
+    for shown, inside in expected.items():
+        (message,) = Prompter(tokenizer, PromptConfig(reference=shown)).synthesizer("x", [text], ["7"]).chat  # type: ignore[arg-type]
+        assert f"Reference 1:\n{inside}\nEnd of reference 1." in message["content"]
+
+
+def test_nothing_to_show_is_said(tokenizer: Any) -> None:
+    (message,) = Prompter(tokenizer).synthesizer("x", ["<think>never closed"], [""]).chat
+    assert "Reference 1:\n(no answer)\nEnd" in message["content"]
+
+
+def test_references_keep_their_order_and_the_system_prompt_comes_first(tokenizer: Any) -> None:
+    system, user = Prompter(tokenizer, PromptConfig(system="Be brief.")).synthesizer("x", ["bb", "aa"], ["", ""]).chat
+    assert system == {"role": "system", "content": "Be brief."}
+    assert user["content"].index("bb") < user["content"].index("aa")
+
+
+def test_thinking_that_the_template_opens_is_put_back(thinking_tiny: str, tokenizer: Any) -> None:
+    thinking = Prompter(load_tokenizer(thinking_tiny))
+    assert thinking.opens_thinking
+    assert visible(thinking.complete("hmm</think>7")) == "7"
+    assert visible(thinking.complete("hmm 7")) == ""
+    assert Prompter(tokenizer).complete("7") == "7"
+
+
+def test_a_tokenizer_without_chat_template_is_refused(tiny: str) -> None:
+    bare = load_tokenizer(tiny)
+    bare.chat_template = None
+    with pytest.raises(InputError, match="no chat template"):
+        Prompter(bare)
+
+
+def test_a_prompt_file_comes_back_and_mistakes_are_named(tmp_path: Path) -> None:
+    config = PromptConfig(explorer_template="Q: {problem}\nA: ", reference="answer", max_reference_tokens=9)
+    path = tmp_path / "prompt.yaml"
+    path.write_text(config.dump())
+    assert PromptConfig.load(path) == config
+    assert PromptConfig.load("") == PromptConfig()
+    mistakes = {
+        "max_tokens: 3": "unknown key 'max_tokens'",
+        "explorer_template: hello": "lacks the slot {problem}",
+        "synthesizer_template: '{problem}'": "lacks the slot {references}",
+        "reference: all": "expected answer, solution or full",
+        "a: [": "flow node",
+        "- system": "expected `key: value` lines",
+        "max_prompt_tokens: many": "max_prompt_tokens",
+    }
+    for content, says in mistakes.items():
+        path.write_text(content)
+        with pytest.raises(InputError) as error:
+            PromptConfig.load(path)
+        assert says in str(error.value), content
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="No such file"):
+        PromptConfig.load(tmp_path / "none.yaml")

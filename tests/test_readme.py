@@ -1,0 +1,210 @@
+"""README.md and CONTRIBUTING.md: every command, option, path and link in them is real, and their examples run."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from accelerate.commands.launch import launch_command_parser
+from conftest import write_rows
+
+from a2r_train import cli
+from a2r_train.bundle import BundleConfig
+from a2r_train.evaluate import EvaluateConfig
+from a2r_train.explore import ExploreConfig
+from a2r_train.records import Problem, read
+from a2r_train.train import grpo, sft
+from a2r_train.train.common import BundleArguments, ModelArguments
+from a2r_train.two_stage import Answer
+
+ROOT = Path(__file__).parent.parent
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+STAGES: dict[str, list[Any]] = {
+    "explore": [ExploreConfig],
+    "bundle": [BundleConfig],
+    "evaluate": [EvaluateConfig],
+    "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
+    "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
+}
+PROGRAMS = ("a2r", "accelerate", "bash", "python", "python3")
+SHIPPED = ("a2r_train/", "accelerate_configs/", "data/", "recipes/", "scripts/", "tests/")
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    """The fenced blocks of these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def shell_commands(page: str) -> Iterator[list[str]]:
+    """The commands of the shell blocks as words, without variables in front; a block without a language may hold a drawing."""
+    for block in blocks(page, "bash", "sh", "shell", "console", ""):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.removeprefix("$ ").lstrip().startswith(PROGRAMS) or re.match(r"\s*(\w+=\S* )+", line):
+                yield from split(line.removeprefix("$ "))
+
+
+def split(line: str) -> Iterator[list[str]]:
+    words = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+    words.whitespace_split = True
+    command: list[str] = []
+    for word in [*words, ";"]:
+        if set(word) <= set("|&;"):
+            while command and re.fullmatch(r"\w+=.*", command[0]):
+                command = command[1:]
+            if command:
+                yield command
+            command = []
+        else:
+            command.append(word)
+
+
+def inline(page: str) -> list[str]:
+    """What stands between backticks outside the fenced blocks."""
+    prose = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+
+
+COMMANDS = [(page, command) for page in PAGES for command in shell_commands(page)]
+COMMANDS += [(page, shlex.split(code)) for page in PAGES for code in inline(page) if code.split()[0] in PROGRAMS]
+
+
+def options_of(kinds: list[Any]) -> set[str]:
+    return {"--config", *(f"--{field.name}" for kind in kinds for field in dataclasses.fields(kind) if field.init)}
+
+
+def verbs() -> dict[str, set[str]]:
+    """The verbs of `a2r` with their options."""
+    group: Any = typer.main.get_command(cli.app)
+    given = {verb: {o for p in command.params for o in p.opts} for verb, command in group.commands.items()}
+    return {verb: options_of(STAGES[verb]) if verb in STAGES else options | {"--help"} for verb, options in given.items()}
+
+
+def known_options(command: list[str]) -> set[str]:
+    """The options of a command, whose program, verb, script or module must exist."""
+    program, *rest = command
+    if program == "a2r":
+        verb = next((word for word in rest if not word.startswith("-")), "")
+        assert not verb or verb in verbs(), f"a2r has no verb {verb!r}"
+        return verbs().get(verb, set()) | {"--help"}
+    script = next((word for word in rest if word.endswith((".py", ".sh"))), "")
+    assert not script or (ROOT / script).is_file(), f"{script} does not exist"
+    if program == "accelerate":
+        launcher = {o for action in launch_command_parser()._actions for o in action.option_strings}
+        return launcher | options_of(STAGES.get(Path(script).stem, []))
+    if "-m" in rest:
+        module = rest[rest.index("-m") + 1]
+        assert not module.startswith("a2r_train") or (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+        return options_of(STAGES.get(module.rpartition(".")[2], []))
+    source = (ROOT / script).read_text(encoding="utf-8") if script else ""
+    stage = options_of(STAGES[Path(script).stem]) if Path(script).stem in STAGES else set()
+    return {word for word in rest if f'"{word}"' in source} | stage
+
+
+def is_placeholder(path: str) -> bool:
+    return bool(re.search(r"[<>{}*…]|\.\.\.|\b[A-Z]{3,}\b", path))
+
+
+def a2r(*arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["a2r", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert not ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_commands_are_found() -> None:
+    """Else the tests below would hold for nothing."""
+    found = {" ".join(command[:2]) for page, command in COMMANDS if page == "README.md"}
+    assert {
+        "bash scripts/quickstart.sh",
+        "a2r explore",
+        "a2r bundle",
+        "a2r evaluate",
+        "accelerate launch",
+        "a2r solve",
+    } <= found
+    assert any(command[0] == "bash" for page, command in COMMANDS if page == "CONTRIBUTING.md")
+    assert list(split("A=1 a2r run x && python y.py | tee z")) == [["a2r", "run", "x"], ["python", "y.py"], ["tee", "z"]]
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60]
+)
+def test_a_command_is_real(page: str, command: list[str]) -> None:
+    known = known_options(command)
+    for word in command[1:]:
+        if command[0] == "bash":
+            break  # the rest is for pytest
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known, f"{page}: {' '.join(command)}: {word}"
+    for word in command[1:]:
+        if word.startswith(SHIPPED) and not is_placeholder(word):
+            assert (ROOT / word).exists(), f"{page}: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_and_paths_in_the_text_are_real(page: str) -> None:
+    of_any = set().union(*verbs().values(), *map(options_of, STAGES.values()))
+    for code in inline(page):
+        if code.startswith("--"):
+            assert code.split()[0].partition("=")[0] in of_any, f"{page}: {code}"
+        if code.startswith(SHIPPED) and not is_placeholder(code):
+            assert (ROOT / code).exists(), f"{page}: {code}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_point_to_files(page: str) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", PAGES[page])
+    for target in targets:
+        if not target.startswith(("http://", "https://", "mailto:", "#")):
+            assert (ROOT / target.partition("#")[0]).exists(), f"{page}: {target}"
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs_as_written() -> None:
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in blocks("README.md", "python", "py"):
+            exec(compile(block, "README.md", "exec"), names)
+    (answer,) = (value for value in names.values() if isinstance(value, Answer))
+    assert len(answer.references) == 4
+    assert answer.text
+    assert all(answer.tokens.values())
+
+
+@pytest.mark.slow
+def test_solve_as_the_readme_writes_it(capfd: pytest.CaptureFixture[str]) -> None:
+    commands = [c for page, c in COMMANDS if c[:2] == ["a2r", "solve"] and len(c) > 2 and not is_placeholder(" ".join(c[3:]))]
+    assert commands
+    for command in commands:
+        a2r(*command[1:])
+        shown = capfd.readouterr().out
+        assert re.search(r"^\d+ +tokens: explorer_prompt \d+, references \d+,", shown, re.MULTILINE), shown
+        assert "reference 4" in shown
+
+
+def test_solve_with_the_prompt_of_the_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    problems = read(Problem, "data/tiny/validation.jsonl")[:3]
+    a2r("solve", problems[0].problem, "--prompt", "recipes/tiny/prompt.yaml")
+    shown = capfd.readouterr().out
+    assert re.search(r"^\d+ +tokens: explorer_prompt \d+, references \d+,", shown, re.MULTILINE), shown
+    path = write_rows(tmp_path / "three.jsonl", [dataclasses.asdict(p) for p in problems])
+    a2r("solve", "--file", path, "--prompt", "recipes/tiny/prompt.yaml")
+    answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [a["problem"] for a in answers] == [p.problem for p in problems]
+    assert all(re.fullmatch(r"\d+", a["answer"]) and len(a["references"]) == 4 for a in answers)
+    assert re.search(rf"^{answers[0]['answer']} +tokens", shown, re.MULTILINE)

@@ -1,0 +1,216 @@
+"""Every recipe parses strictly and says how it is run; those of recipes/tiny really run, small, on the shipped models."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from a2r_train import cli, pipeline
+from a2r_train.bundle import BundleConfig
+from a2r_train.config import load_yaml, parse
+from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig
+from a2r_train.explore import ExploreConfig
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import Bundle, Problem, Rollout, Synthesis, read
+from a2r_train.train import grpo, sft
+from a2r_train.train.common import BundleArguments, ModelArguments
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from pretrain_tiny import PretrainConfig  # noqa: E402
+
+CONFIGS: dict[str, list[Any]] = {
+    "explore": [ExploreConfig],
+    "bundle": [BundleConfig],
+    "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
+    "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
+    "evaluate": [EvaluateConfig],
+}
+TRAINERS: dict[str, Callable[[list[str]], int]] = {"sft": sft.main, "grpo": grpo.main}
+HEADS = {
+    **{verb: rf"a2r {verb}" for verb in ("explore", "bundle", "evaluate")},
+    **{verb: rf"accelerate launch( --\S+ \S+)* scripts/{verb}\.py" for verb in TRAINERS},
+    "pretrain": r"python scripts/pretrain_tiny\.py",
+}
+RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
+STAGES = [path for path in RECIPES if path.stem.partition("-")[0] in CONFIGS]
+ACCELERATE = sorted(path.relative_to(ROOT) for path in (ROOT / "accelerate_configs").glob("*.yaml"))
+STEP = {"max_steps": 1, "use_cpu": True, "save_steps": 1, "logging_steps": 1}
+SMALL: dict[str, dict[str, Any]] = {
+    "explore": {"max_problems": 12, "samples_per_problem": 8},
+    "bundle": {},
+    "sft": {**STEP, "per_device_train_batch_size": 4},
+    "grpo": {**STEP, "per_device_train_batch_size": 8, "num_generations": 8},
+    "evaluate": {"max_bundles": 6, "draws": 50},
+}
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes name their files from there."""
+    monkeypatch.chdir(ROOT)
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
+
+
+def verb_of(path: Path) -> str:
+    return path.stem.partition("-")[0]
+
+
+def status(verb: str, arguments: list[str]) -> int:
+    """Run a stage as its command does, in this process; returns the exit status."""
+    if verb in TRAINERS:
+        return TRAINERS[verb](arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["a2r", verb, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
+
+
+def resolved(recipe: dict[str, Any]) -> dict[str, Any]:
+    """With what transformers makes of `report_to: none`."""
+    return {k: [] if (k, v) == ("report_to", "none") else v for k, v in recipe.items()}
+
+
+def moved(path: Path, out: Path) -> dict[str, str]:
+    """The keys of a recipe that name something below runs/, with that below `out` instead."""
+    recipe = load_yaml(str(path))
+    return {k: str(out / v.removeprefix("runs/")) for k, v in recipe.items() if isinstance(v, str) and v.startswith("runs/")}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_every_recipe_parses(path: Path) -> None:
+    recipe, verb = load_yaml(str(path)), verb_of(path)
+    if verb == "prompt":
+        assert PromptConfig.load(path) != PromptConfig()
+    elif verb == "pretrain":
+        assert set(PretrainConfig.load(str(path)).models) == set(recipe["models"])
+    else:
+        forced = ["--use_cpu", "true"] if verb in TRAINERS else []
+        configs = parse(CONFIGS[verb], ["--config", str(path), *forced])
+        assert verb not in TRAINERS or configs[1].bf16 is False
+        for key, value in resolved(recipe).items():
+            (config,) = (c for c in configs if hasattr(c, key))
+            assert getattr(config, key) == value, key
+        for key in ("prompt", "problems", "test_problems"):
+            named = recipe.get(key, "")
+            assert not named.endswith((".yaml", ".jsonl")) or Path(named).is_file(), key
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if verb_of(path) != "prompt"], ids=str)
+def test_the_head_of_a_recipe_is_its_command(path: Path) -> None:
+    head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
+    assert head, "no comment at the head"
+    found = re.search(rf"^#\s+{HEADS[verb_of(path)]} --config (?P<path>\S+)", head.group(), re.MULTILINE)
+    assert found, head.group()
+    assert found["path"] == str(path)
+
+
+@pytest.mark.parametrize("path", STAGES, ids=str)
+def test_a_misspelt_key_ends_with_status_2_and_the_right_one(
+    path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / path.name
+    wrong.write_text(path.read_text().replace("\noutput_dir:", "\noutput_dirr:"))
+    assert status(verb_of(path), ["--config", str(wrong)]) == 2
+    error = capfd.readouterr().err
+    assert error.endswith(f"{wrong}: unknown key 'output_dirr'; did you mean 'output_dir'?\n")
+    assert error.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_misspelt_key_of_a_prompt_or_a_pretraining(tmp_path: Path) -> None:
+    for name, was, is_ in (("prompt", "reference_template", "template"), ("pretrain", "vocab_size", "vocab")):
+        (tmp_path / f"{name}.yaml").write_text(Path(f"recipes/tiny/{name}.yaml").read_text().replace(f"\n{was}:", f"\n{is_}:"))
+    with pytest.raises(InputError, match=r"unknown key 'template'; did you mean '\w*_template'"):
+        PromptConfig.load(tmp_path / "prompt.yaml")
+    with pytest.raises(InputError, match="unknown key 'vocab'; did you mean 'vocab_size'"):
+        PretrainConfig.load(str(tmp_path / "pretrain.yaml"))
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages of recipes/tiny in the order of `a2r run`, with the shipped models; whatever they write is below here."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        for verb, path in pipeline.stages("recipes/tiny"):
+            changes = {**moved(path, out), **SMALL[verb]}
+            assert status(verb, ["--config", str(path), *options(changes)]) == 0, path
+    return out / "tiny"
+
+
+@pytest.mark.slow
+def test_the_recipes_of_tiny_run_in_order(small_run: Path) -> None:
+    ran = {Path(path).name for _, path in pipeline.stages("recipes/tiny")}
+    assert ran == {path.name for path in STAGES if path.parent.name == "tiny"}
+    for verb, path in pipeline.stages("recipes/tiny"):
+        folder = Path(moved(path, small_run.parent)["output_dir"])
+        kept = yaml.safe_load((folder / "config.yaml").read_text())
+        for key, value in {**resolved(load_yaml(str(path))), **moved(path, small_run.parent), **SMALL[verb]}.items():
+            assert kept[key] == value, f"{path}: {key}"
+        assert (folder / "done.json").exists()
+    rollouts = read(Rollout, str(small_run / "rollouts-train" / "rollouts.jsonl"))
+    assert len(rollouts) == 12 * 8
+    assert {"correct", "incorrect"} <= {r.verdict for r in rollouts}
+    assert all(r.finish_reason == "stop" for r in rollouts if r.verdict == "correct")
+    first = [p.id for p in read(Problem, "data/tiny/test.jsonl")[:12]]
+    assert [b.problem_id for b in read(Bundle, str(small_run / "bundles" / "test.jsonl"))] == first
+    assert all(t.verdict == "correct" for t in read(Synthesis, str(small_run / "sft" / "targets.jsonl")))
+
+
+@pytest.mark.slow
+def test_the_small_run_has_every_row_of_the_table(small_run: Path) -> None:
+    results = json.loads((small_run / "evaluation" / "results.json").read_text())
+    names = {row["name"] for row in results["rows"]}
+    trained = {f"synthesizer/{name}{at}" for name in ("alone", "base", "sft", "sft+grpo") for at in ("", "@T")}
+    assert {"pass@1", "pass@4", "maj@4", "maj@equal_tokens", "maj@equal_cost", "explorer/greedy", *trained} <= names
+    assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in results["rows"])
+    for name in ("sft", "grpo"):
+        assert (small_run / name / "prompt.yaml").exists()
+        assert json.loads((small_run / name / "trainer_state.json").read_text())["global_step"] == 1
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=str)
+def test_accelerate_configs_load_and_pin_no_process_count_but_by_name(path: Path) -> None:
+    config = load_config_from_file(str(path))  # refuses a key that it does not know
+    pinned = re.search(r"\d+$", path.stem) if path.stem.startswith("cpu") else None
+    assert config.num_processes == (int(pinned.group()) if pinned else -1)
+    assert f"--config_file {path}" in path.read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(small_run: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu2.yaml"]
+    changes = {**SMALL["sft"], "bundles": small_run / "bundles" / "train.jsonl", "output_dir": tmp_path / "sft"}
+    given = ["scripts/sft.py", "--config", "recipes/tiny/sft.yaml", *options(changes)]
+    done = subprocess.run(
+        [*launch, "--main_process_port", "0", *given],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = {path.name for path in (tmp_path / "sft" / "checkpoint-1").glob("rng_state*")}
+    assert ranks == {"rng_state_0.pth", "rng_state_1.pth"}  # each process saves its own
+    state = json.loads((tmp_path / "sft" / "trainer_state.json").read_text())
+    targets = len((tmp_path / "sft" / "targets.jsonl").read_text().splitlines())
+    assert state["global_step"] == 1
+    assert state["epoch"] == pytest.approx(1 / math.ceil(targets / (2 * 4)))
+    assert (tmp_path / "sft" / "model.safetensors").exists()

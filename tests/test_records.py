@@ -1,0 +1,117 @@
+"""Reading and writing the four records: shapes of files, mapped columns, and errors that name file, line and field."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow
+import pytest
+from conftest import write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from a2r_train.errors import InputError
+from a2r_train.records import CHECK_VERDICT, Bundle, Problem, Rollout, Synthesis, read, write
+
+ROLLOUT = Rollout("p", 0, "text \\boxed{1}", "1", "correct", 5, 7, "stop", "m", 3)
+BUNDLE = Bundle("p/0", "p", "1?", "1", "math", ["a", "b"], ["1", ""], ["correct", "unparsable"], [3, 4], 1, "1", "correct", "s")
+SYNTHESIS = Synthesis("p/0", 0, "text", "1", "correct", 5, 7, "stop", "m", 3)
+
+
+@pytest.mark.parametrize("record", [Problem("p", "1?", "1", "exact", "s"), ROLLOUT, BUNDLE, SYNTHESIS])
+def test_every_record_comes_back_from_jsonl_and_parquet(record: Problem, tmp_path: Path) -> None:
+    write([record], tmp_path / "a.jsonl")
+    parquet.write_table(pyarrow.Table.from_pylist([asdict(record)]), tmp_path / "a.parquet")
+    assert read(type(record), str(tmp_path / "a.jsonl")) == [record]
+    assert read(type(record), str(tmp_path / "a.parquet")) == [record]
+
+
+@given(st.lists(st.text().filter(lambda s: s.strip()), min_size=1, max_size=4))
+def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    path = tmp_path_factory.mktemp("texts") / "a.jsonl"
+    records = [Problem(str(i), text, text) for i, text in enumerate(texts)]
+    write(records, path)
+    assert read(Problem, str(path)) == records
+
+
+def test_gsm8k_rows_are_problems_as_they_are(tmp_path: Path) -> None:
+    rows = [{"question": "Eggs?", "answer": "She sells 9 * 2.\n#### 1,018"}, {"question": "More?", "answer": "#### -3"}]
+    found = read(Problem, write_rows(tmp_path / "a.jsonl", rows))
+    assert [(p.id, p.problem, p.answer) for p in found] == [("0", "Eggs?", "1018"), ("1", "More?", "-3")]
+
+
+def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"task": "1?", "gold": 2}\n\n{"task": "2?", "gold": 3.5}\n')
+    found = read(Problem, str(path), {"problem": "task", "answer": "gold"})
+    assert [(p.id, p.problem, p.answer) for p in found] == [("0", "1?", "2"), ("1", "2?", "3.5")]
+
+
+def test_a_rollout_made_elsewhere_waits_for_our_verdict(tmp_path: Path) -> None:
+    (found,) = read(Rollout, write_rows(tmp_path / "a.jsonl", [{"problem_id": 4, "text": "t"}]))
+    assert (found.problem_id, found.verdict, found.sample) == ("4", CHECK_VERDICT, 0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "says"),
+    [
+        (['{"problem": "1?", "answer": "1"}', "{broken", '{"problem": "1?", "answer": "1"}'], ":2", "not valid JSON"),
+        (['{"problem": "1?", "answer": "1"}', "[1]"], ":2", "expected an object"),
+        (['{"problem": "1?"}'], ":1", "no column 'answer'"),
+        (['{"problem": "1?", "answer": null}'], ":1", "no column 'answer'"),
+        (['{"problem": " ", "answer": "1"}'], ":1", "'problem' is empty"),
+        (['{"problem": "1?", "answer": ["1"]}'], ":1", "expected text"),
+        (['{"problem": "1?", "answer": true}'], ":1", "expected text"),
+        (['{"id": "a", "problem": "1?", "answer": "1"}'] * 2, ":2", "ids must be unique"),
+        (['{"question": "1?", "answer": "so\\n#### "}'], ":1", "'answer' is empty"),
+        ([], "", "no rows"),
+    ],
+)
+def test_errors_name_file_line_and_field(lines: list[str], place: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError) as error:
+        read(Problem, str(path))
+    assert f"{path}{place}" in str(error.value)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("field", "value"), [("sample", "0"), ("completion_tokens", 1.5), ("seed", True)])
+def test_a_number_must_be_one(field: str, value: object, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{**asdict(ROLLOUT), field: value}])
+    with pytest.raises(InputError, match=f"1: field '{field}'.*expected a whole number"):
+        read(Rollout, path)
+
+
+def test_list_fields_are_checked_inside(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{**asdict(BUNDLE), "reference_tokens": [1, "2"]}])
+    with pytest.raises(InputError, match=r"reference_tokens.*expected a whole number"):
+        read(Bundle, path)
+
+
+def test_two_models_may_share_samples_and_one_may_not(tmp_path: Path) -> None:
+    row = asdict(ROLLOUT)
+    assert len(read(Rollout, write_rows(tmp_path / "a.jsonl", [row, {**row, "model": "n"}]))) == 2
+    with pytest.raises(InputError, match="ids must be unique"):
+        read(Rollout, write_rows(tmp_path / "b.jsonl", [row, row]))
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "missing.parquet", "."])
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read(Problem, str(tmp_path / name))
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write([ROLLOUT], path)
+
+    def broken() -> object:
+        yield ROLLOUT
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(broken(), path)  # type: ignore[arg-type]
+    assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == [ROLLOUT.text]
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,82 @@
+"""The shape of the package: imports point one way, functions and files stay small, the command starts light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import a2r_train
+
+PACKAGE = Path(a2r_train.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+# A room imports from the rooms of its own line and of the lines above it.
+LINES = [
+    {"errors"},
+    {"records", "config"},
+    {"prompts", "verify", "decontaminate", "mixture"},
+    {"models", "engines", "output"},
+    {"explore"},
+    {"synthesise", "bundle", "bundle_card", "two_stage"},
+    {"train", "evaluate"},
+    {"preview", "pipeline"},
+    {"cli"},
+]
+LINE_OF = {room: i for i, line in enumerate(LINES) for room in line}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            whole = node.module == "a2r_train"
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if whole else [str(node.module)]
+        yield from (name.split(".")[1] for name in names if name.startswith("a2r_train."))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent != PACKAGE or p.name != "__init__.py"], ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    room = room_of(path)
+    assert room in LINE_OF, f"{room} is a new room: give it a line"
+    for other in imported_rooms(path):
+        if other not in (room, "__version__"):
+            assert LINE_OF[other] <= LINE_OF[room], f"{path} imports {other}"
+
+
+def test_rooms_of_a_line_do_not_import_each_other_in_circles() -> None:
+    edges = {room: {other for p in FILES if room_of(p) == room for other in imported_rooms(p)} - {room} for room in LINE_OF}
+    edges["bundle_card"] -= {"bundle"}  # for its type annotations alone
+    while free := {room for room, others in edges.items() if not others & set(edges)}:
+        edges = {room: others for room, others in edges.items() if room not in free}
+    assert not edges
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno + 1 <= 60, f"{path}: {node.name}"
+
+
+def test_the_command_shows_its_help_without_anything_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['a2r', '--help']\nfrom a2r_train.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("explore", "bundle", "evaluate", "solve", "merge", "run", "check"):
+        assert verb in done.stdout

@@ -1,0 +1,347 @@
+"""SFT and GRPO really trained, two steps each, on a random tiny model: folders, resume, labels, rewards, bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CHAT_TEMPLATE, files_of
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTTrainer
+
+from a2r_train.config import parse
+from a2r_train.engines import Completion, Sampling
+from a2r_train.errors import InputError
+from a2r_train.prompts import Prompter
+from a2r_train.records import Bundle, Synthesis, read, write
+from a2r_train.synthesise import syntheses_of
+from a2r_train.train import common, grpo, sft
+from a2r_train.train.common import BundleArguments, ModelArguments
+from a2r_train.train.rewards import VerifiableReward
+from a2r_train.train.targets import select
+
+ROOT = Path(__file__).parent.parent
+QUICK = (
+    *("--max_steps", "2", "--per_device_train_batch_size", "2", "--report_to", "none", "--logging_steps", "1"),
+    *("--use_cpu", "true", "--activation_checkpointing", "false", "--learning_rate", "1e-2", "--save_steps", "1"),
+)
+GRPO = ("--num_generations", "2", "--max_completion_length", "12", *QUICK)
+
+
+@pytest.fixture
+def model(tiny):
+    return tiny
+
+
+def bundle(i: int, answers: tuple[str, str] = ("5", "7")) -> Bundle:
+    texts = [rf"So \boxed{{{a}}}" for a in answers]
+    verdicts = ["correct" if a == "5" else "incorrect" for a in answers]
+    n = answers.count("5")
+    return Bundle(
+        f"b{i}", f"p{i}", f"What is {i} more?", "5", "math", texts, list(answers), verdicts, [9, 9], n, answers[0], verdicts[0]
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    bundles = [bundle(i) for i in range(4)]
+    write(bundles, tmp_path / "bundles.jsonl")
+    good = [Synthesis(b.id, 0, r"It is \boxed{5}", "5", "correct", 1, 1, "stop", "m", 0) for b in bundles]
+    bad = Synthesis("b0", 1, r"It is \boxed{6}", "6", "correct", 1, 1, "stop", "m", 0)
+    write([*good, bad], tmp_path / "targets.jsonl")
+    return tmp_path
+
+
+def arguments(files, model, out, *more):
+    common_keys = ["--bundles", str(files / "bundles.jsonl"), "--model_name_or_path", model, "--output_dir", str(files / out)]
+    return [*common_keys, *more]
+
+
+def sft_arguments(files, model, out, *more):
+    return arguments(files, model, out, "--targets", str(files / "targets.jsonl"), *QUICK, *more)
+
+
+def last_step(folder):
+    return json.loads((folder / "trainer_state.json").read_text())["global_step"]
+
+
+def test_sft_then_grpo_write_folders_that_load(files, model):
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    assert grpo.main(arguments(files, str(files / "sft"), "grpo", *GRPO)) == 0
+    for name in ("sft", "grpo"):
+        folder = files / name
+        assert last_step(folder) == 2
+        for part in ("config.yaml", "versions.json", "prompt.yaml", "README.md", "done.json", "tokenizer.json"):
+            assert (folder / part).exists(), part
+        AutoModelForCausalLM.from_pretrained(folder)
+        assert AutoTokenizer.from_pretrained(folder).chat_template == CHAT_TEMPLATE
+    before = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight
+    after = AutoModelForCausalLM.from_pretrained(files / "sft").get_input_embeddings().weight
+    assert not before.equal(after)
+    logged = json.loads((files / "grpo" / "trainer_state.json").read_text())["log_history"]
+    assert any("reward/n_correct=1" in entry and "copy_rate" in entry for entry in logged)
+    assert "4 verified answers to 4 bundles" in (files / "sft" / "README.md").read_text()
+
+
+def test_lora_adapter_goes_on_in_grpo(files, model):
+    assert sft.main(sft_arguments(files, model, "sft", "--use_peft", "true", "--lora_r", "2")) == 0
+    assert grpo.main(arguments(files, str(files / "sft"), "grpo", *GRPO)) == 0
+    config = json.loads((files / "grpo" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == model
+    assert config["r"] == 2
+
+
+def test_lora_from_a_whole_model_in_grpo(files, model):
+    assert grpo.main(arguments(files, model, "grpo", "--use_peft", "true", "--lora_r", "2", *GRPO)) == 0
+    assert (files / "grpo" / "adapter_model.safetensors").exists()
+
+
+def test_resumes_and_then_says_done(files, model, caplog):
+    caplog.set_level("INFO")
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    folder = files / "sft"
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "done.json").unlink()
+    (folder / "model.safetensors").unlink()
+    shutil.rmtree(folder / "checkpoint-2")
+    (folder / "checkpoint-2").mkdir()  # what a kill while saving leaves
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    assert f"resuming from {folder / 'checkpoint-1'}" in caplog.text
+    assert (folder / "model.safetensors").read_bytes() == whole
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    assert "done already" in caplog.text
+
+
+def test_folder_of_another_run_is_refused(files, model, capsys):
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    before = files_of(files)
+    capsys.readouterr()
+    assert sft.main(sft_arguments(files, model, "sft", "--seed", "7")) == 2
+    error = capsys.readouterr().err
+    assert "belongs to another run (seed: 42 there, 7 here)" in error
+    assert error.count("\n") == 1
+    assert files_of(files) == before
+
+
+def test_dry_run_shows_and_writes_only_the_config(files, model, capsys):
+    assert sft.main(sft_arguments(files, model, "sft", "--dry_run", "true")) == 0
+    shown = capsys.readouterr().out
+    assert "<|im_start|>assistant\n⟦It is \\boxed{5}⟧" in shown
+    assert "2 a step: 2 steps" in shown
+    assert {p.name for p in (files / "sft").iterdir()} == {"config.yaml"}
+    assert grpo.main(arguments(files, model, "grpo", *GRPO, "--dry_run", "true")) == 0
+    assert {p.name for p in (files / "grpo").iterdir()} == {"config.yaml"}
+
+
+def test_a_run_after_a_dry_run_of_other_settings(files, model):
+    assert sft.main(sft_arguments(files, model, "sft", "--seed", "7", "--dry_run", "true")) == 0
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    assert {"config.yaml", "versions.json", "done.json"} <= {p.name for p in (files / "sft").iterdir()}
+    assert yaml.safe_load((files / "sft" / "config.yaml").read_text())["seed"] == 42
+
+
+def test_loss_is_on_the_completion_only(files, model):
+    data, args, chosen = parse([BundleArguments, sft.SynthesizerSFTConfig, ModelArguments], sft_arguments(files, model, "sft"))
+    material = common.load_material(data, chosen)
+    rows = sft.training_rows(material, read(Synthesis, args.targets), None)
+    trainer = SFTTrainer(
+        model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=material.prompter.tokenizer
+    )
+    for batch in trainer.get_train_dataloader():
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            kept = ids[labels != -100]
+            assert material.prompter.tokenizer.decode(kept) in (r"It is \boxed{5}<|im_end|>", r"It is \boxed{6}<|im_end|>")
+            prompt = ids[: (labels != -100).int().argmax()].tolist()
+            assert prompt in [material.prompter.token_ids(chat) for chat in material.chats]
+
+
+def test_thinking_template_opens_the_completion(model):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    prompter = Prompter(tokenizer)
+    row = sft.training_row(prompter, prompter.explorer("1+4?"), r"<think>\nhm</think>\boxed{5}")
+    text = tokenizer.decode(row["input_ids"])
+    assert text.count("<think>") == 1
+    assert text.endswith(r"\boxed{5}<|im_end|>")
+    plain = tokenizer.decode(sft.training_row(prompter, prompter.explorer("1+4?"), r"\boxed{5}")["input_ids"])
+    assert plain.endswith("<think>\n\n</think>\n\n\\boxed{5}<|im_end|>")
+    reward = VerifiableReward(prompter)
+    given = {"answer": ["5"], "verifier": ["math"], "n_correct": [0], "majority_answer": [""]}
+    assert reward([[{"role": "assistant", "content": r"\boxed{4}</think>\boxed{5}"}]], **given) == [1.0]
+    assert reward([[{"role": "assistant", "content": r"\boxed{5}"}]], **given) == [0.0]
+
+
+def test_reward_and_its_metrics(model):
+    logged = []
+    texts = [r"\boxed{5}", r"\boxed{7}", r"\boxed{5}", "no idea"]
+    rewards = VerifiableReward(Prompter(AutoTokenizer.from_pretrained(model)))(
+        [[{"role": "assistant", "content": text}] for text in texts],
+        answer=["5"] * 4,
+        verifier=["math"] * 4,
+        n_correct=[0, 0, 2, 2],
+        majority_answer=["7", "7.0", "5", ""],
+        log_metric=lambda name, value: logged.append((name, value)),
+        prompts=None,
+    )
+    assert rewards == [1.0, 0.0, 1.0, 0.0]
+    assert [v for name, v in logged if name == "reward/n_correct=2"] == [1.0, 0.0]
+    assert [v for name, v in logged if name == "new_correct_rate"] == [1.0, 0.0]
+    assert [v for name, v in logged if name == "copy_rate"] == [0.0, 1.0, 1.0]
+
+
+def test_control_reads_the_explorers_prompt(files, model):
+    argv = arguments(files, model, "x", "--use_references", "false")
+    data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
+    material = common.load_material(data, chosen)
+    assert grpo.dataset_of(material)[0]["prompt"] == material.prompter.explorer("What is 0 more?")
+    shown = common.load_material(replace(data, use_references=True), chosen)
+    assert "Reference 2:" in grpo.dataset_of(shown)[0]["prompt"][0]["content"]
+
+
+class Scripted:
+    """An engine whose completion is decided by the seed's place in the batch."""
+
+    name, parameters = "scripted", 0
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def generate(self, chats, _sampling, _seeds):
+        return [Completion(text, 1, 1, "stop") for _, text in zip(chats, self.texts, strict=True)]
+
+
+def test_targets_are_correct_capped_and_hardest_first(model):
+    right, wrong = r"\boxed{5}", r"\boxed{6}"
+    easy, hard, other = replace(bundle(0), problem_id="p"), replace(bundle(1), problem_id="p"), bundle(2)
+    texts = [right, right + "!", right + "?", wrong, right, wrong, right, right, right]
+    prompter = Prompter(AutoTokenizer.from_pretrained(model))
+    drawn = syntheses_of(Scripted(texts), prompter, [easy, hard, other], Sampling(), samples=3)
+    kept = select(drawn, [easy, hard, other], 2)
+    assert [(s.bundle_id, s.sample) for s in kept] == [("b0", 0), ("b1", 1), ("b2", 0)]
+
+
+def test_no_correct_target_ends_the_run(files, model, capsys):
+    argv = arguments(files, model, "sft", *QUICK, "--target_samples", "1", "--max_target_tokens", "12")
+    assert sft.main(argv) == 2
+    assert "none of 4 sampled targets is correct" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--max_length", "20"), "max_length 20 would cut the longest row, of"),
+        (("--packing", "true"), "set max_length"),
+        (("--teacher", "./nowhere"), "./nowhere: no such folder or file"),
+        (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
+    ],
+)
+def test_wrong_settings_are_one_line(files, model, capsys, more, message):
+    assert sft.main(sft_arguments(files, model, "sft", *more)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_prompt_over_the_context_is_refused(files, model, capsys):
+    assert grpo.main(arguments(files, model, "grpo", "--max_completion_length", "4000")) == 2
+    assert "over the model's context of 4096" in capsys.readouterr().err
+    assert not (files / "grpo").exists()
+
+
+def rewrite(path, change):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
+
+
+def in_the_bundles(change):
+    return lambda files: rewrite(files / "bundles.jsonl", change)
+
+
+def break_a_line(files):
+    lines = (files / "bundles.jsonl").read_text().splitlines(keepends=True)
+    (files / "bundles.jsonl").write_text("".join([lines[0], lines[1][:30] + "\n", *lines[2:]]))
+
+
+def fill_the_folder(files):
+    (files / "out").mkdir()
+    (files / "out" / "notes.txt").write_text("mine")
+
+
+BAD = {
+    "missing column": (in_the_bundles(lambda rows: [{**rows[0], "answer": None}, *rows[1:]]), ":1: no column 'answer'"),
+    "empty answer": (in_the_bundles(lambda rows: [*rows, {**rows[0], "id": "x", "answer": ""}]), ":5: field 'answer' is empty"),
+    "duplicate id": (in_the_bundles(lambda rows: [*rows, rows[1]]), "id 'b1' was used at"),
+    "broken line": (break_a_line, ":2: not valid JSON"),
+    "bad gold": (in_the_bundles(lambda rows: [{**row, "answer": r"\frac{"} for row in rows]), "cannot parse the gold answer"),
+    "over budget": (
+        lambda files: (files / "prompt.yaml").write_text("max_prompt_tokens: 40\n"),
+        "raise max_prompt_tokens or lower k",
+    ),
+    "no weights": (lambda files: (files / "model" / "model.safetensors").unlink(), "name a finished checkpoint"),
+    "no template": (lambda files: (files / "model" / "chat_template.jinja").unlink(), "use an instruct model"),
+    "folder of something else": (fill_the_folder, "holds files of something else"),
+}
+
+
+@pytest.mark.parametrize("stage", [sft, grpo])
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_nothing_is_written(stage, case, files, model, capsys):
+    spoil, message = BAD[case]
+    own = shutil.copytree(model, files / "model")
+    (files / "prompt.yaml").write_text("max_prompt_tokens: 1000\n")
+    spoil(files)
+    before = files_of(files)
+    more = ["--prompt", str(files / "prompt.yaml"), *(GRPO if stage is grpo else QUICK)]
+    assert stage.main(arguments(files, str(own), "out", *more)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert files_of(files) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[-1:], "targets.jsonl: none of 1 targets is correct"),
+        (lambda rows: [{**rows[0], "bundle_id": "x"}], "targets.jsonl: target of bundle 'x', which is not among the bundles"),
+    ],
+)
+def test_bad_targets_are_one_line_and_nothing_is_written(change, message, files, model, capsys):
+    rewrite(files / "targets.jsonl", change)
+    before = files_of(files)
+    assert sft.main(sft_arguments(files, model, "sft")) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert files_of(files) == before
+
+
+def test_prompt_of_the_checkpoint_is_kept(files, model):
+    shutil.copytree(model, files / "own")
+    (files / "own" / "prompt.yaml").write_text("explorer_template: '{problem} own'\n")
+    chosen = ModelArguments(model_name_or_path=str(files / "own"))
+    assert (
+        common.load_material(BundleArguments(str(files / "bundles.jsonl")), chosen).prompter.config.explorer_template[-3:]
+        == "own"
+    )
+    (files / "other.yaml").write_text("system: other\n")
+    with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
+        common.load_material(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)
+
+
+def test_script_ends_with_status_2(files):
+    recipe = files / "recipe.yaml"
+    recipe.write_text("bundels: x\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "grpo.py"), "--config", str(recipe)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == f"error: {recipe}: unknown key 'bundels'; did you mean 'bundles'?"

@@ -1,0 +1,130 @@
+"""The loop as a Python object: two engines, answers in order, tokens that add up, and prices."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+
+from a2r_train.engines import Completion, Engine, Sampling, load_engine
+from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig, visible
+from a2r_train.records import Problem
+from a2r_train.two_stage import Price, TwoStage
+
+PROBLEMS = ["What is 1 + 2?", "What is 3 + 4?", "What is 5 + 6?"]
+SHORT = Sampling(max_completion_tokens=6)
+
+
+class Recorded:
+    """An engine that keeps what went through it; with `texts` it answers by script."""
+
+    def __init__(self, engine: Engine, texts: Sequence[str] = ()) -> None:
+        self.engine, self.texts = engine, list(texts)
+        self.name, self.parameters, self.tokenizer = engine.name, engine.parameters, engine.tokenizer
+        self.chats: list[Any] = []
+        self.completions: list[Completion] = []
+
+    def generate(self, chats: Sequence[Any], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        made = [Completion(self.texts.pop(0), 10, 5, "stop") for _ in chats] if self.texts else []
+        made = made or self.engine.generate(chats, sampling, seeds)
+        self.chats += chats
+        self.completions += made
+        return made
+
+
+@pytest.fixture
+def engines(tiny: str, other_tiny: str) -> tuple[Recorded, Recorded]:
+    return Recorded(load_engine("transformers", tiny)), Recorded(load_engine("transformers", other_tiny))
+
+
+def loop_of(engines: tuple[Any, Any], **options: Any) -> TwoStage:
+    return TwoStage(*engines, **{"k": 3, "exploring": SHORT, "synthesising": SHORT, **options})
+
+
+def test_answers_come_in_order_with_their_references(engines: tuple[Recorded, Recorded]) -> None:
+    answers = loop_of(engines).solve_all(PROBLEMS)
+    explorer, synthesizer = engines
+    assert [a.problem for a in answers] == PROBLEMS
+    assert [text for a in answers for text in a.references] == [c.text for c in explorer.completions]
+    assert [a.text for a in answers] == [c.text for c in synthesizer.completions]
+    for problem, chat, answer in zip(PROBLEMS, synthesizer.chats, answers, strict=True):
+        assert problem in chat[-1]["content"]
+        assert len(set(answer.references)) == len(answer.reference_answers) == 3
+        assert "Reference 3:" in chat[-1]["content"]
+        assert "Reference 4:" not in chat[-1]["content"]
+        assert answer.seconds > 0
+
+
+def test_tokens_add_up_and_prices_apply(engines: tuple[Recorded, Recorded]) -> None:
+    explorer, synthesizer = engines
+    prices = {explorer.name: Price(1.0, 2.0), synthesizer.name: Price(30.0, 40.0)}
+    answers = loop_of(engines, prices=prices).solve_all(PROBLEMS)
+    made = sum(c.completion_tokens for c in explorer.completions)
+    assert sum(a.tokens["references"] for a in answers) == made
+    for i, (answer, synthesis) in enumerate(zip(answers, synthesizer.completions, strict=True)):
+        read = explorer.completions[3 * i].prompt_tokens
+        assert answer.tokens["explorer_prompt"] == read > 0
+        assert answer.tokens["synthesizer_prompt"] == synthesis.prompt_tokens > 0
+        assert answer.tokens["synthesis"] == synthesis.completion_tokens > 0
+        dollars = read + 2 * answer.tokens["references"] + 30 * synthesis.prompt_tokens + 40 * synthesis.completion_tokens
+        assert answer.cost == pytest.approx(dollars / 1e6)
+    assert loop_of(engines).solve(PROBLEMS[0]).cost == 0
+
+
+def test_one_problem_is_solved_as_in_a_batch_and_seeds_repeat(engines: tuple[Recorded, Recorded]) -> None:
+    together = loop_of(engines, seed=4).solve_all(PROBLEMS)
+    alone = loop_of(engines, seed=4).solve(Problem("id", PROBLEMS[1], "7"))
+    assert (alone.text, alone.references, alone.tokens) == (together[1].text, together[1].references, together[1].tokens)
+    assert loop_of(engines, seed=5).solve(PROBLEMS[1]).references != alone.references
+
+
+def test_models_may_be_named_by_their_folders(tiny: str, other_tiny: str) -> None:
+    answer = TwoStage(tiny, other_tiny, k=2, exploring=SHORT, synthesising=SHORT).solve(PROBLEMS[0])
+    assert len(answer.references) == 2
+    assert answer.text
+
+
+def test_answers_are_extracted_by_the_verifier(engines: tuple[Recorded, Recorded]) -> None:
+    explorer, synthesizer = engines
+    scripted = (
+        Recorded(explorer.engine, ["\\boxed{7}", "none", "\\boxed{8}"]),
+        Recorded(synthesizer.engine, ["so \\boxed{7}"]),
+    )
+    answer = loop_of(scripted).solve(PROBLEMS[1])
+    assert (answer.answer, answer.reference_answers) == ("7", ["7", "", "8"])
+    choice = Problem("c", "Which? (A) 1 (B) 2", "B", "multiple_choice")
+    for verifier, problem in (("multiple_choice", choice.problem), (None, choice)):
+        scripted = (Recorded(explorer.engine, ["The answer is (B)."] * 3), Recorded(synthesizer.engine, ["The answer is (A)."]))
+        answer = loop_of(scripted, verifier=verifier).solve(problem)
+        assert (answer.answer, answer.reference_answers) == ("A", ["B"] * 3)
+
+
+def test_thinking_of_the_explorer_is_not_shown(thinking_tiny: str, engines: tuple[Recorded, Recorded]) -> None:
+    thinker = Recorded(
+        load_engine("transformers", thinking_tiny), ["secret</think>It is \\boxed{7}", "never closed \\boxed{9}"]
+    )
+    answer = loop_of((thinker, engines[1]), k=2).solve(PROBLEMS[0])
+    content = engines[1].chats[0][-1]["content"]
+    assert "secret" not in content
+    assert "Reference 1:\nIt is \\boxed{7}\nEnd" in content
+    assert "Reference 2:\n(no answer)\nEnd" in content
+    assert answer.reference_answers == ["7", ""]
+    assert visible(answer.references[0]) == "It is \\boxed{7}"
+
+
+def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp_path: Path) -> None:
+    folder = copytree(other_tiny, tmp_path / "trained")
+    own = PromptConfig(synthesizer_template="OWN {problem} {references}", max_prompt_tokens=400)
+    (folder / "prompt.yaml").write_text(own.dump())
+    engines = (Recorded(load_engine("transformers", tiny)), Recorded(load_engine("transformers", str(folder))))
+    loop_of(engines).solve(PROBLEMS[0])
+    assert engines[1].chats[0][-1]["content"].startswith("OWN What is")
+    tight = PromptConfig(max_prompt_tokens=40)
+    with pytest.raises(InputError, match="raise max_prompt_tokens or lower k"):
+        loop_of(engines, prompt=tight).solve(PROBLEMS[0])
+
+
+def test_no_problems_are_no_answers(engines: tuple[Recorded, Recorded]) -> None:
+    assert loop_of(engines).solve_all([]) == []
