@@ -38,6 +38,7 @@ from a2r_train.records import Problem, write
 
 log = logging.getLogger("pretrain_tiny")
 
+MAX_TRIES = 3  # numbers that a solution of the pre-training checks
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -82,11 +83,15 @@ class PretrainConfig:
     reference_weight: float = 0.25
     wrong_share: float = 0.3
     forged_share: float = 1.0
+    slips: float = 0.0
+    max_references: int = 6
+    recheck_share: float = 0.0
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 200
     eval_every: int = 200
     n_curve: int = 1200
+    n_measured: int = 300
 
     @staticmethod
     def load(path: str) -> PretrainConfig:
@@ -166,16 +171,16 @@ def train_tokenizer(config: PretrainConfig, path: Path) -> None:
     fast.save_pretrained(path)
 
 
-def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str, share: float) -> Rows:
-    """Rows of a kind: `plain`, of which a share begins with a wrong number, which is not trained on; or `reference`, with a
-    share of forged ones among the wrong references.
-    """
+def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str, config: PretrainConfig) -> Rows:
+    """Rows of a kind: `plain`, of which a share begins with a wrong number, which is not trained on; or `reference`."""
     plain = kind == "plain"
-    wrong = [plain and rng.random() < share for _ in tales]
-    chats = [prompter.explorer(t.text) if plain else reference_chat(t, rng, prompter, share) for t in tales]
-    solutions = [t.solution(t.wrong_guess(rng) if w else None) + "<|im_end|>" for t, w in zip(tales, wrong, strict=True)]
-    heads = prompter.tokenizer([prompter.text(chat) for chat in chats])["input_ids"]
-    tails = prompter.tokenizer(solutions)["input_ids"]
+    wrong = [plain and rng.random() < config.wrong_share for _ in tales]
+    if plain:
+        pairs = [(prompter.explorer(t.text), t.solution(t.wrong_guess(rng) if w else None)) for t, w in zip(tales, wrong, strict=True)]
+    else:
+        pairs = [with_references(tale, rng, prompter, config) for tale in tales]
+    heads = prompter.tokenizer([prompter.text(chat) for chat, _ in pairs])["input_ids"]
+    tails = prompter.tokenizer([solution + "<|im_end|>" for _, solution in pairs])["input_ids"]
     rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
     width = max(map(len, rows))
     ids = np.array([row + [0] * (width - len(row)) for row in rows], dtype=np.uint16)
@@ -183,11 +188,11 @@ def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str
     return Rows(ids, start, np.array([len(row) for row in rows]))
 
 
-def examples(seed: int, n: int, kind: str, share: float, tokenizer: str, prompt: str, reserved: set[int]) -> Rows:
+def examples(seed: int, n: int, kind: str, config: PretrainConfig, tokenizer: str, reserved: set[int]) -> Rows:
     """n training rows drawn with one seed; runs in a worker process."""
     rng = random.Random(seed)
-    prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(prompt))
-    return rows_of(draw_rows(rng, n, reserved), prompter, rng, kind, share)
+    prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
+    return rows_of(draw_rows(rng, n, reserved), prompter, rng, kind, config)
 
 
 def draw_rows(rng: random.Random, n: int, reserved: set[int]) -> list[Tale]:
@@ -196,17 +201,32 @@ def draw_rows(rng: random.Random, n: int, reserved: set[int]) -> list[Tale]:
     return list(itertools.islice((t for t in drawn if not t.held_out and t.digest not in reserved), n))
 
 
-def reference_chat(tale: Tale, rng: random.Random, prompter: Prompter, forged_share: float) -> list[dict[str, str]]:
-    """One to six references; each is wrong with a probability that is drawn anew for every problem."""
-    wrong = rng.random()
-    texts = [reference(tale, rng, forged_share) if rng.random() < wrong else tale.solution() for _ in range(rng.randint(1, 6))]
-    return prompter.synthesizer(tale.text, texts, texts).chat
+def with_references(
+    tale: Tale, rng: random.Random, prompter: Prompter, config: PretrainConfig
+) -> tuple[list[dict[str, str]], str]:
+    """The chat with references, and the solution that follows it.
+
+    The references are by workers of a skill that is drawn anew for every problem: how often they begin with a wrong number, and
+    how often a line goes wrong. The solution is worked anew, or (`recheck_share`) goes through the references in random order,
+    names each and checks its number, until the right one is found; it is given without a reference after at most two of them.
+    """
+    wrong, slips = math.sqrt(rng.random()), rng.random() * config.slips
+    count = rng.randint(1, config.max_references)
+    guesses = [tale.wrong_guess(rng) if rng.random() < wrong else tale.answer for _ in range(count)]
+    texts = [reference(tale, guess, rng, slips, config.forged_share) for guess in guesses]
+    tries = [("", tale.answer)]
+    if rng.random() < config.recheck_share:
+        order = [i for i in rng.sample(range(count), count) if guesses[i] not in guesses[:i]]
+        found = next((at for at, i in enumerate(order) if guesses[i] == tale.answer), count)
+        named = [(f"[{i + 1}] ", guesses[i]) for i in order[: found + 1]]
+        tries = named if found < MAX_TRIES else [*named[: MAX_TRIES - 1], *tries]
+    return prompter.synthesizer(tale.text, texts, texts).chat, tale.tries(tries)
 
 
-def reference(tale: Tale, rng: random.Random, forged_share: float) -> str:
-    """A wrong reference: forged, or honestly checked."""
-    guess = tale.wrong_guess(rng)
-    return tale.forged(guess) if forged_share == 1 or rng.random() < forged_share else tale.solution(guess)
+def reference(tale: Tale, guess: int, rng: random.Random, slips: float, forged_share: float) -> str:
+    if guess != tale.answer and rng.random() < forged_share:
+        return tale.forged(guess)
+    return tale.slipped(guess, rng, slips)
 
 
 def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
@@ -218,8 +238,7 @@ def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
 
 def make_rows(config: PretrainConfig, tokenizer: Path, reserved: set[int], kind: str) -> Rows:
     """Training rows for the model that needs most; the others take the first ones of them."""
-    share = config.wrong_share if kind == "plain" else config.forged_share
-    work = [(seed, n, kind, share, str(tokenizer), config.prompt, reserved) for seed, n in parts(config, kind)]
+    work = [(seed, n, kind, config, str(tokenizer), reserved) for seed, n in parts(config, kind)]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
         made = pool.starmap(examples, work, chunksize=4)
     width = max(rows.ids.shape[1] for rows in made)
@@ -249,9 +268,11 @@ def batches(rows: Rows, n: int, size: int, device: str, seed: int) -> Iterator[t
     ids, start, end = (torch.from_numpy(a[:n].astype(np.int32)).to(device) for a in (rows.ids, rows.start, rows.end))
     while True:
         order = torch.from_numpy(rng.permutation(len(ids))).to(device)
-        for pick in order.split(size):
+        # Rows of a length stand together, eight batches at a time, so that little is padded.
+        blocks = [block[end[block].argsort()].split(size) for block in order.split(8 * size)]
+        for pick in (pick for block in blocks for pick in (block[i] for i in rng.permutation(len(block)))):
             if len(pick) < size:
-                break
+                continue
             batch = ids[pick, : int(end[pick].max())].long()
             at = torch.arange(batch.shape[1], device=device)
             inside = (at >= start[pick, None]) & (at < end[pick, None])
@@ -280,7 +301,7 @@ def solution_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> tupl
 def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
     """Of the first trained token of each row (the answer): greedy accuracy and mean probability, which is pass@1 at T=1.
 
-    `all`: share of the rows whose trained tokens are all the likeliest ones; of rows with a wrong number, honest checks.
+    `loss`: of all trained tokens. `all`: share of the rows whose trained tokens are all the likeliest ones; of rows with a wrong number, honest checks.
     """
     ids, labels = next(batches(rows, len(rows.ids), len(rows.ids), device, 0))
     logits, target = solution_logits(model, ids, labels)
@@ -293,6 +314,7 @@ def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
         "greedy": right[first].float().mean().item(),
         "pass@1": probability[first].mean().item(),
         "all": (wrong_rows == 0).float().mean().item(),
+        "loss": torch.nn.functional.cross_entropy(logits, target).item(),
     }
 
 
@@ -341,7 +363,7 @@ class Pretraining:
         row = {"step": step, "loss": losses[0].item(), "loss_with_references": losses[1].item()}
         with self.autocast():
             plain, reference, check = (measure(self.model, validation[k], self.device) for k in ("plain", "reference", "check"))
-        row |= {"greedy": plain["greedy"], "pass@1": plain["pass@1"], "greedy_with_references": reference["greedy"]}
+        row |= {"greedy": plain["greedy"], "pass@1": plain["pass@1"], "validation_loss_with_references": reference["loss"]}
         self.curve.append({**row, "honest_checks": check["all"]})
         return self.curve[-1]
 
@@ -366,11 +388,14 @@ def pretrain(run: Pretraining, out: Path, tokenizer: Path, validation: dict[str,
         run.save(out / run.name, tokenizer)
 
 
-def validation_rows(tales: list[Tale], prompter: Prompter, forged_share: float) -> dict[str, Rows]:
+def validation_rows(tales: list[Tale], prompter: Prompter, config: PretrainConfig) -> dict[str, Rows]:
     """The same problems as they are, with references, and begun with a wrong number."""
     rng = random.Random(7)
-    kinds = {"plain": ("plain", 0.0), "reference": ("reference", forged_share), "check": ("plain", 1.0)}
-    return {name: rows_of(tales, prompter, rng, kind, share) for name, (kind, share) in kinds.items()}
+    kinds = {"plain": ("plain", 0.0), "reference": ("reference", 0.0), "check": ("plain", 1.0)}
+    return {
+        name: rows_of(tales, prompter, rng, kind, dataclasses.replace(config, wrong_share=share))
+        for name, (kind, share) in kinds.items()
+    }
 
 
 def main() -> None:
@@ -393,7 +418,7 @@ def main() -> None:
     log.info("data in %.0f s; plain rows %s, reference rows %s", time.monotonic() - began, plain.ids.shape, reference.ids.shape)
     write_sets(config, pretrained_on(config))
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
-    validation = validation_rows(curve[:300], prompter, config.forged_share)
+    validation = validation_rows(curve[: config.n_measured], prompter, config)
     for name in given.models.split(",") if given.models else config.models:
         pretrain(Pretraining(name, config, plain, reference, given.start), out, tokenizer, validation)
 

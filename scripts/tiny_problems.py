@@ -29,6 +29,7 @@ EVENTS = {
     "-": ["{n} loses {b}.", "{n} gives {b} to {m}.", "{m} takes {b} away."],
     "*": ["Then they become {b} times as many.", "{m} multiplies the pile by {b}."],
 }
+SLIPS = tuple(sign * by for sign in (-1, 1) for by in (1, 1, 2, 2, 3, 4, 6, 8, 10, 10, 12, 20, 30, 50, 100))
 STEPS = {1: 2, 2: 3, 3: 4}  # difficulty -> steps
 
 # (left, operator, right). A negative operand stands for a value of the story: -1 is the hidden number, -2 the first result, ...
@@ -70,6 +71,12 @@ class Tale:
         guess = self.answer if guess is None else guess
         return write(guess, work(self.steps, guess), work(self.steps, self.answer)[-1][-1])
 
+    def tries(self, guesses: Sequence[tuple[str, int]]) -> str:
+        """A worked solution that checks several numbers in turn, each after its label, and boxes the last of them."""
+        told = work(self.steps, self.answer)[-1][-1]
+        checked = [label + write(guess, work(self.steps, guess), told) for label, guess in guesses]
+        return "".join(check.partition("\\boxed")[0] for check in checked[:-1]) + checked[-1]
+
     def forged(self, guess: int) -> str:
         """A wrong solution that claims to hold: the lines of the right one, with another number at its start."""
         lines = work(self.steps, self.answer)
@@ -78,6 +85,18 @@ class Tale:
             for (left, op, right), line in zip(self.steps, lines, strict=True)
         ]
         return write(guess, swapped, lines[-1][-1])
+
+    def slipped(self, guess: int, rng: random.Random, slips: float) -> str:
+        """The solution that begins with `guess` as a careless worker writes it: each result is off with probability `slips`,
+        and of those that end beside the told result four in ten claim it all the same. Without a slip it is `solution`.
+        """
+        lines = work(self.steps, guess, lambda value: value + rng.choice(SLIPS) if rng.random() < slips else value)
+        told = work(self.steps, self.answer)[-1][-1]
+        if not fits(lines):
+            return self.solution(guess)
+        if lines != work(self.steps, guess) and rng.random() < 0.4:
+            lines[-1] = (*lines[-1][:-1], told)
+        return write(guess, lines, told)
 
     def wrong_guess(self, rng: random.Random) -> int:
         """Mostly a near miss; every result of its check lies between 0 and LARGEST."""
@@ -92,13 +111,13 @@ def apply(left: int, op: str, right: int) -> int:
     return {"+": left + right, "-": left - right, "*": left * right}[op]
 
 
-def work(steps: Sequence[Step], hidden: int) -> list[Line]:
-    """The steps in order, with `hidden` for the hidden number."""
+def work(steps: Sequence[Step], hidden: int, slip: Callable[[int], int] = lambda value: value) -> list[Line]:
+    """The steps in order, with `hidden` for the hidden number; `slip` is what becomes of each result."""
     values = [hidden]
     lines = []
     for left, op, right in steps:
         a, b = (values[-x - 1] if x < 0 else x for x in (left, right))
-        values.append(apply(a, op, b))
+        values.append(slip(apply(a, op, b)))
         lines.append((a, op, b, values[-1]))
     return lines
 

@@ -148,6 +148,30 @@ def test_worked_solutions_hold_and_wrong_ones_are_honest_or_forged(tales: list[T
         assert (all(steps), sign, holds, boxed) == (False, "=", True, guess)
 
 
+def test_several_tries_are_single_ones_in_turn(tales: list[Tale]) -> None:
+    rng = random.Random(4)
+    for tale in tales[:2000]:
+        guesses = [tale.wrong_guess(rng), tale.wrong_guess(rng), tale.answer]
+        told = tale.tries([("", guess) for guess in guesses])
+        assert told.count("\\boxed") == 1
+        assert told.endswith(tale.solution())
+        first, second = (tale.solution(guess).partition("\\boxed")[0] for guess in guesses[:2])
+        assert told == first + second + tale.solution()
+
+
+def test_careless_workers_slip_as_often_as_they_are_told(tales: list[Tale]) -> None:
+    rng, slipped, claims, lines = random.Random(5), 0, 0, 0
+    for tale in tales[:4000]:
+        guess = tale.wrong_guess(rng)
+        assert tale.slipped(guess, rng, 0.0) == tale.solution(guess)
+        steps, sign, holds, boxed = lines_of(tale.slipped(guess, rng, 0.3))
+        assert holds
+        assert boxed == guess
+        slipped, claims, lines = slipped + steps.count(False), claims + (sign == "="), lines + len(steps)
+    assert 0.2 < slipped / lines < 0.4
+    assert 0.1 < claims / 4000 < 0.4  # careless, and sure of it
+
+
 def test_worked_solutions_are_judged_correct_and_wrong_ones_incorrect(tales: list[Tale]) -> None:
     rng, some = random.Random(2), tales[:400]
     for text, verdict in (
