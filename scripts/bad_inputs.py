@@ -34,7 +34,7 @@ class Said:
 
 def say(case: BadInput, inputs: dict[str, Keys], folder: Path) -> Said:
     """Run the stage on the bad input. Raises RuntimeError if it wrote anything, or more than the line."""
-    place = folder / "bad" / "".join(c if c.isalnum() else "-" for c in case.name)
+    place = folder / "bad" / case.stage / case.name.replace(" ", "-")
     place.mkdir(parents=True)
     keys = inputs[case.stage]
     keys = {**keys, **case.spoil(place, keys)}

@@ -31,9 +31,9 @@ FULL_BYTES = {"explore": 1000, "bundle": 3000, "sft": 60_000, "grpo": 60_000, "e
 REMOVED = {
     "explore": ["chunks/000001.jsonl", "rollouts.jsonl", "done.json"],
     "bundle": ["train.jsonl", "done.json"],
-    "sft": ["checkpoint-60/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
-    "grpo": ["checkpoint-24/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
-    "evaluate": ["syntheses/synthesizer-base/000008.jsonl", "results.json", "done.json"],
+    "sft": ["checkpoint-40/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
+    "grpo": ["checkpoint-16/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
+    "evaluate": ["syntheses/synthesizer-base/000006.jsonl", "results.json", "done.json"],
 }
 log = logging.getLogger(__name__)
 

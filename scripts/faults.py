@@ -29,7 +29,8 @@ TOLERANCE = 1e-5  # of a loss, between the resumed and the undisturbed training
 PATIENCE_S = 600.0
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["a2r_train.evaluate", "a2r_train.bundle", "a2r_train.train.sft", "a2r_train.train.grpo"])
+PRELOADED = ("a2r_train.bundle", "a2r_train.train.sft", "a2r_train.train.grpo", "a2r_train.evaluate.run", "matplotlib.pyplot")
+_context.set_forkserver_preload([*PRELOADED, "a2r_train.engines.transformers", "transformers.models.qwen3.modeling_qwen3"])
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Run:
         return self.says.strip().splitlines()[-1] if self.says.strip() else ""
 
 
-def write_inputs(folder: Path, problems: int = 40) -> dict[str, dict[str, Any]]:
+def write_inputs(folder: Path, problems: int = 24) -> dict[str, dict[str, Any]]:
     """A tiny model that answers 3 or 6, and problems, rollouts and bundles for it; returns the keys of each stage."""
     model = save_tiny(folder / "model", seed=3)
     _run_apart(teach, model, [r"\boxed{3}", r"\boxed{6}"])
@@ -73,10 +74,10 @@ def write_inputs(folder: Path, problems: int = 40) -> dict[str, dict[str, Any]]:
             "max_completion_tokens": 24, "chunk_problems": 2,
         },
         "bundle": {"rollouts": rollouts, "k": 4, "bundles_per_problem": 2, "tokenizer": model, "test_share": 0.2},
-        "sft": {**tuned, "target_samples": 2, "max_target_tokens": 24, "max_steps": 60},
-        "grpo": {**tuned, "num_generations": 2, "max_completion_length": 16, "num_iterations": 2, "max_steps": 24},
+        "sft": {**tuned, "target_samples": 2, "max_target_tokens": 24, "max_steps": 40},
+        "grpo": {**tuned, "num_generations": 2, "max_completion_length": 16, "num_iterations": 2, "max_steps": 16},
         "evaluate": {
-            "bundles": bundled, "base": model, "explorer": model, "max_completion_tokens": 24, "chunk_bundles": 8, "draws": 200,
+            "bundles": bundled, "base": model, "temperature": 0.7, "max_completion_tokens": 24, "chunk_bundles": 6, "draws": 100,
         },
     }  # fmt: skip
 
@@ -84,6 +85,7 @@ def write_inputs(folder: Path, problems: int = 40) -> dict[str, dict[str, Any]]:
 def start(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> ForkServerProcess:
     """Start a stage in a folder; with `file_bytes` no file may grow beyond, to the writer much like a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log").touch()
     given = [text for key, value in {"output_dir": "out", **keys}.items() for text in (f"--{key}", str(value))]
     process = _context.Process(target=_stage, args=(stage, given, str(folder), file_bytes))
     process.start()
