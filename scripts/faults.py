@@ -77,7 +77,8 @@ def write_inputs(folder: Path, problems: int = 24) -> dict[str, dict[str, Any]]:
         "sft": {**tuned, "target_samples": 2, "max_target_tokens": 24, "max_steps": 40},
         "grpo": {**tuned, "num_generations": 2, "max_completion_length": 16, "num_iterations": 2, "max_steps": 16},
         "evaluate": {
-            "bundles": bundled, "base": model, "temperature": 0.7, "max_completion_tokens": 24, "chunk_bundles": 6, "draws": 100,
+            "bundles": bundled, "base": model, "temperature": 0.7, "max_completion_tokens": 24, "chunk_bundles": 6,
+            "draws": 100,
         },
     }  # fmt: skip
 
