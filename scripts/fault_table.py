@@ -132,7 +132,7 @@ def twice(bench: Bench) -> Row:
     second = faults.run(bench.stage, bench.keys, bench.folder / name)
     (bench.folder / name / "log").write_text(says)
     os.kill(int(first.pid or 0), signal.SIGCONT)
-    first.join(faults.PATIENCE_S)
+    faults.ended(first)
     told = second.status == 2 and "another process is writing here" in second.line
     return row("two runs on one folder", bench, [bench.different(name) if told else f"status {second.status}: {second.line}"])
 

@@ -26,7 +26,7 @@ from conftest import files_of, save_tiny, teach, write_rows
 STAGES = ("explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
 TOLERANCE = 1e-5  # of a loss, between the resumed and the undisturbed training
-PATIENCE_S = 600.0
+PATIENCE_S = 1800.0  # until a run counts as hung
 
 _context = multiprocessing.get_context("forkserver")
 PRELOADED = ("a2r_train.bundle", "a2r_train.train.sft", "a2r_train.train.grpo", "a2r_train.evaluate.run", "matplotlib.pyplot")
@@ -98,10 +98,10 @@ def run(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> 
     began = time.monotonic()
     process = start(stage, keys, folder, file_bytes)
     appeared = await_folder(process, folder) - began
-    process.join(PATIENCE_S)
+    status = ended(process)
     done = folder / "out" / "done.json"
     work_s = done.stat().st_mtime - (folder / "out" / "config.yaml").stat().st_mtime if done.exists() else 0.0
-    return Run(int(process.exitcode or 0), (folder / "log").read_text(errors="replace"), appeared, work_s)
+    return Run(status, (folder / "log").read_text(errors="replace"), appeared, work_s)
 
 
 def kill(
@@ -119,12 +119,21 @@ def kill(
         return None
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(int(process.pid or 0), how)
-    process.join(PATIENCE_S)
+    status = ended(process)
     if left := psutil.wait_procs(children, timeout=15)[1]:
         raise RuntimeError(f"{stage}: {len(left)} processes outlive their parent")
-    if process.exitcode == 0 or (folder / "out" / "done.json").exists():
+    if status == 0 or (folder / "out" / "done.json").exists():
         return None
-    return Run(int(process.exitcode or 0), (folder / "log").read_text(errors="replace"), 0.0, 0.0)
+    return Run(status, (folder / "log").read_text(errors="replace"), 0.0, 0.0)
+
+
+def ended(process: ForkServerProcess) -> int:
+    """The exit status. Raises RuntimeError for a process that hangs, after killing it."""
+    process.join(PATIENCE_S)
+    if process.exitcode is None:
+        process.kill()
+        raise RuntimeError(f"a run hangs, after {PATIENCE_S:.0f} s")
+    return process.exitcode
 
 
 def difference(stage: str, whole: Path, other: Path) -> str:
