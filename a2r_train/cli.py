@@ -125,14 +125,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx2", "transformers", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from a2r_train.output import ending_at_sigterm, no_room
+
     try:
-        app()
+        with ending_at_sigterm():
+            app()
     except InputError as error:
         sys.stderr.write(f"a2r: {error}\n")
         sys.exit(2)
     except OSError as error:
-        from a2r_train.output import no_room
-
         if not (line := no_room(error)):
             raise
         sys.stderr.write(f"a2r: {line}\n")

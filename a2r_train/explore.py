@@ -21,7 +21,7 @@ from a2r_train import output
 from a2r_train.config import check_least, load_yaml
 from a2r_train.engines import Engine, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
-from a2r_train.models import load_tokenizer
+from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, Verdict, parse_columns, read, write, write_text
 from a2r_train.verify import check_gold, judge_all
@@ -56,6 +56,7 @@ class ExploreConfig:
     shard: str = field(default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"})
     columns: str = field(default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "question"}'})
     dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the model brings along"})
     seed: int = field(default=0, metadata={"help": "of the sampling"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one prompt, and stop"})
 
@@ -70,6 +71,8 @@ def explore(config: ExploreConfig) -> Path:
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     problems = load_problems(config)
     index, of = parse_shard(config.shard)
+    if config.trust_remote_code:
+        trust(config.model)
     check_engine(config.engine, config.model, config.endpoint)
     Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
     folder = Path(config.output_dir)

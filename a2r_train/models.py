@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf")
 
+_trusted: set[str] = set()
+
+
+def trust(model: str) -> None:
+    """Let the code run that this model brings along; a recipe asks for it by `trust_remote_code`, and no other model may."""
+    _trusted.update((model, base_of(model)))
+
 
 def base_of(model: str) -> str:
     """The base model of an adapter folder; any other model is its own base."""
@@ -84,11 +91,14 @@ def merge(adapter: str, folder: str) -> None:
 
 
 def context_length(model: str) -> int:
-    """The most tokens that the model reads, by its config."""
+    """The most tokens that the model reads, by its config. Raises InputError where that cannot be read."""
     from transformers import AutoConfig
 
     name, options = _source(base_of(model))
-    config = AutoConfig.from_pretrained(name, **options).get_text_config()
+    try:
+        config = AutoConfig.from_pretrained(name, **options).get_text_config()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model}: cannot be loaded ({_first_line(error)})") from None
     return int(getattr(config, "max_position_embeddings", sys.maxsize))
 
 
@@ -100,7 +110,7 @@ def empty_model(model: str) -> Any:
     name, options = _source(base_of(model))
     build: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        return build(AutoConfig.from_pretrained(name, **options))
+        return build(AutoConfig.from_pretrained(name, **options), trust_remote_code=options["trust_remote_code"])
 
 
 def count_parameters(model: str) -> int:
@@ -128,9 +138,10 @@ def weights_stamp(model: str) -> list[list[Any]]:
 
 
 def _source(model: str) -> tuple[str, dict[str, Any]]:
+    options = {"trust_remote_code": model in _trusted}
     if model.endswith(".gguf"):
-        return str(Path(model).parent), {"gguf_file": Path(model).name}
-    return model, {}
+        return str(Path(model).parent), {"gguf_file": Path(model).name, **options}
+    return model, options
 
 
 def _first_line(error: Exception) -> str:

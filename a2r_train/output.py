@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
+import os
 import platform
-from collections.abc import Mapping
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from a2r_train.records import write_text
 
 PACKAGES = ("a2r-train", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "vllm", "deepspeed")
 DONE = "done.json"
+TERMINATED = 128 + signal.SIGTERM  # the exit status after SIGTERM
 
 # Messages of torch and safetensors, which do not raise OSError where a file cannot be written to its end.
 _NO_ROOM = ("No space left", "File too large", "quota exceeded", "PytorchStreamWriter failed writing", "unexpected pos")
@@ -25,26 +30,34 @@ _locks: dict[Path, FileLock] = {}  # the system lets go of them when the process
 
 
 def prepare(
-    folder: str | Path, config: Mapping[str, Any], ignore: tuple[str, ...] = (), dry_run: bool = False, lock: str = ".lock"
+    folder: str | Path,
+    config: Mapping[str, Any],
+    ignore: tuple[str, ...] = (),
+    dry_run: bool = False,
+    lock: str = ".lock",
+    may_change: bool = False,
 ) -> bool:
     """Open an output folder for a config; True if a finished run of that config is there already.
 
     Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. A dry run writes config.yaml alone, and
     a folder that holds no more than that may become any run's. `lock` names the file that keeps a second process out until
-    `finish` or the end of this one; "" for none. Raises InputError for a folder of another run, one that another process is
-    writing, and one that cannot be written.
+    `finish` or the end of this one; "" for none. With `may_change` a run of another config goes on with this one. Raises
+    InputError for a folder of another run, one that another process is writing, and one that cannot be written.
     """
     kept = {key: value for key, value in config.items() if key not in ("dry_run", "hub_token")}
     folder, resolved = Path(folder), json.loads(json.dumps(kept, default=str))
     path = folder / "config.yaml"
     started = folder.is_dir() and any(p != path and not p.name.startswith(".") for p in folder.iterdir())
-    if started:
-        _check_owner(folder, path, resolved, ignore)
-    done = started and (folder / DONE).exists()
+    change = _change(folder, path, resolved, ignore) if started else ""
+    if change and not may_change:
+        raise InputError(f"{folder}: belongs to another run ({change}); name another output folder, or remove this one")
+    done = started and not change and (folder / DONE).exists()
     try:
         if lock and not dry_run and not done:
             _lock(folder, lock)
-        if not started:
+        if change and not dry_run:
+            (folder / DONE).unlink(missing_ok=True)
+        if not started or change:
             write_text(path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         if not started and not dry_run:
             write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
@@ -53,16 +66,15 @@ def prepare(
     return done
 
 
-def _check_owner(folder: Path, path: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> None:
+def _change(folder: Path, path: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> str:
+    """The first key that differs from the folder's config, with both values, or ""."""
     if not path.exists():
         raise InputError(f"{folder}: holds files of something else (no config.yaml); name another output folder")
     found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     for key in sorted({*found, *resolved} - {*ignore, "output_dir"}):
         if found.get(key) != resolved.get(key):
-            raise InputError(
-                f"{folder}: belongs to another run ({key}: {found.get(key)!r} there, {resolved.get(key)!r} here); "
-                "name another output folder, or remove this one"
-            )
+            return f"{key}: {found.get(key)!r} there, {resolved.get(key)!r} here"
+    return ""
 
 
 def _lock(folder: Path, name: str) -> None:
@@ -77,10 +89,30 @@ def _lock(folder: Path, name: str) -> None:
 
 def finish(folder: str | Path, summary: Mapping[str, Any] | None = None) -> None:
     """Mark a folder as complete; `summary` is what a later reader may want to know first."""
+    for part in Path(folder).rglob(".*.part"):  # of runs that were killed while writing
+        part.unlink(missing_ok=True)
     write_text(Path(folder) / DONE, json.dumps(dict(summary or {}), indent=2) + "\n")
     for path in [path for path in _locks if path.parent == Path(folder).resolve()]:
         path.unlink(missing_ok=True)  # while it is still held: a complete folder needs no lock
         _locks.pop(path).release(force=True)
+
+
+@contextmanager
+def ending_at_sigterm() -> Iterator[None]:
+    """While this is open, SIGTERM ends the process with status 143 and one line, and a forked child of it at once."""
+    own = os.getpid()
+
+    def end(*_: Any) -> None:
+        if os.getpid() != own:
+            os._exit(TERMINATED)
+        sys.stderr.write("stopped by SIGTERM; what is complete is kept, and the same command goes on from there\n")
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def no_room(error: BaseException) -> str:

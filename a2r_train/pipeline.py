@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ TRAINERS = ("sft", "grpo")
 def run(folder: str, accelerate_config: str = "") -> None:
     """Run every stage that the folder has a YAML for. Raises InputError for a folder without stages.
 
-    A stage that fails ends the run with that stage's exit status.
+    A stage that fails ends the run with that stage's exit status. SIGTERM is passed on to the stage, which may have to save.
     """
     found = stages(folder)
     if not found:
@@ -31,10 +32,17 @@ def run(folder: str, accelerate_config: str = "") -> None:
     for verb, path in found:
         began = time.monotonic()
         log.info("%s: %s", verb, path)
-        code = subprocess.run(command(verb, path, accelerate_config), check=False).returncode
-        if code:
+        if code := _wait(subprocess.Popen(command(verb, path, accelerate_config))):
             sys.exit(code)
         log.info("%s: %.0f s", path, time.monotonic() - began)
+
+
+def _wait(stage: subprocess.Popen[bytes]) -> int:
+    before = signal.signal(signal.SIGTERM, lambda *_: stage.terminate())
+    try:
+        return stage.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check(arguments: Sequence[str]) -> int:

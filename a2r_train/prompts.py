@@ -186,12 +186,30 @@ class Prompter:
 
 
 def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> re.Pattern[str]:
-    """What must not appear in data: the tokenizer's special and added tokens, and the words that close a slot."""
+    """What must not appear in data: special and added tokens, the template's own delimiters, the words that close a slot."""
     added = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
-    markers = {re.escape(token) for token in added if len(token.strip()) > 1}
+    added = {token for token in added if len(token.strip()) > 1}
+    markers = {re.escape(token) for token in added | _delimiters(tokenizer, added)}
     markers |= {re.escape(marker) for marker in (THINK_OPEN, THINK_CLOSE)}
     head, _, tail = config.reference_template.partition("{text}")
     for part in (head, tail):
         if len(part.strip()) > 1:
             markers.add(re.escape(part.strip()).replace(re.escape("{number}"), r"\d+"))
     return re.compile("|".join(sorted(markers, key=len, reverse=True)))
+
+
+def _delimiters(tokenizer: Any, added: set[str]) -> set[str]:
+    """The words with which a chat template parts turns where it has no special token for it, such as `[/INST]` or `USER:`."""
+    from jinja2 import TemplateError
+
+    said = [f"said{i}said" for i in range(4)]
+    turns = [{"role": role, "content": text} for role, text in zip(("system", "user", "assistant", "user"), said, strict=True)]
+    for chat in (turns, turns[1:]):  # some templates refuse a system's turn
+        try:
+            text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        except TemplateError:
+            continue
+        before, *between = re.split("|".join(map(re.escape, [*said, *sorted(added, key=len, reverse=True)])), str(text))
+        words = {*before.split()[-1:], *" ".join(between).split()}  # before the first turn may stand a default system prompt
+        return {word for word in words if re.search(r"[^\W_]", word) and not word.isalnum()}
+    return set()

@@ -12,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 from conftest import files_of, write_rows
 
 from a2r_train import output
 from a2r_train.errors import InputError
 from a2r_train.explore import ExploreConfig, explore
-from a2r_train.train import common
+from a2r_train.train import common, sft
 
 ROOT = Path(__file__).parent.parent
 TARGET = {"sample": 0, "answer": "5", "verdict": "correct", "prompt_tokens": 1, "completion_tokens": 1, "seed": 0}
@@ -98,6 +100,47 @@ def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_losses(
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
 
 
+def test_a_changed_recipe_goes_on_only_from_a_checkpoint_that_is_named(
+    recipe: dict[str, Any], tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    keys = {"model_name_or_path": tiny, **stage_keys("sft", recipe), "max_steps": 4, "save_steps": 2, "output_dir": out}
+    assert sft.main(options(keys)) == 0
+    before, first = files_of(out), losses(out)
+    changed = {**keys, "max_steps": 6}
+    assert sft.main(options(changed)) == 2
+    assert "belongs to another run (max_steps: 4 there, 6 here)" in capsys.readouterr().err
+    assert sft.main(options({**changed, "resume_from_checkpoint": out / "checkpoint-3"})) == 2
+    assert f"{out / 'checkpoint-3'} is no complete checkpoint" in capsys.readouterr().err
+    assert files_of(out) == before
+    assert sft.main(options({**changed, "resume_from_checkpoint": out / "checkpoint-2"})) == 0
+    second = losses(out)
+    assert [*second] == [1, 2, 3, 4, 5, 6]
+    assert {step: second[step] for step in first} == first
+    assert yaml.safe_load((out / "config.yaml").read_text())["max_steps"] == 6
+    assert (out / "done.json").exists()
+
+
+PASSED_ON = """
+import sys
+from a2r_train import pipeline
+stage = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.2), print('saved'), sys.exit(143)));"
+stage += "print('up', flush=True); time.sleep(60)"
+pipeline.command = lambda *_: [sys.executable, "-c", stage]
+pipeline.run(sys.argv[1])
+"""
+
+
+def test_run_passes_sigterm_on_and_waits_for_the_stage_to_save(tmp_path: Path) -> None:
+    (tmp_path / "explore.yaml").write_text("")
+    with subprocess.Popen([sys.executable, "-c", PASSED_ON, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        assert process.stdout.read() == "saved\n"
+    assert process.returncode == 143
+
+
 @pytest.mark.parametrize("state", [None, "", '{"global_step": 4'])
 def test_a_half_written_checkpoint_is_skipped(state: str | None, tmp_path: Path) -> None:
     for name, content in {"checkpoint-9": '{"global_step": 9}', "checkpoint-10": state}.items():
@@ -121,6 +164,31 @@ def test_a_chunk_removed_by_hand_is_made_again(exploring: ExploreConfig) -> None
         lost.unlink()
     assert explore(exploring).read_bytes() == before["rollouts.jsonl"]
     assert files_of(folder / "chunks") == {k.removeprefix("chunks/"): v for k, v in before.items() if k.startswith("chunks/")}
+
+
+def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreConfig) -> None:
+    folder = Path(exploring.output_dir)
+    (folder / "chunks").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in vars(exploring).items() if k != "dry_run"}))
+    (folder / "chunks" / ".000000.jsonl.123.part").write_text('{"problem_id": ')
+    explore(exploring)
+    assert not [name for name in files_of(folder) if name.endswith(".part")]
+
+
+def test_sigterm_ends_a_command_with_143_and_a_line_and_no_process_of_it_is_left(
+    exploring: ExploreConfig, tmp_path: Path
+) -> None:
+    keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"} | {"max_completion_tokens": 2000}
+    run = [sys.executable, "-m", "a2r_train.cli", "explore", *options(keys)]
+    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out" / "versions.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, says = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert says.splitlines()[-1] == "stopped by SIGTERM; what is complete is kept, and the same command goes on from there"
+    assert not psutil.wait_procs(children, timeout=15)[1]
 
 
 HOLD = """

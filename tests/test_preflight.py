@@ -79,9 +79,22 @@ def test_a_reward_that_pays_for_anything(checks: Checks, monkeypatch: pytest.Mon
     assert says == [f"{kind} of bundle 'b0' (gold '5') does not earn 0" for kind in kinds]
 
 
-def test_own_verifiers_are_left_alone(checks: Checks) -> None:
-    found = checks({"answer": "between 3 and 9", "verifier": "os.path:samefile"})
-    assert "0 different" in found["reward"][0].detail
+@pytest.mark.parametrize(
+    ("gold", "verdicts", "passes", "tried"),
+    [
+        ("[3-6]", ["correct", "incorrect"], True, 1),
+        ("[6-9]", ["correct", "incorrect"], False, 1),
+        ("x", ["incorrect", "incorrect"], True, 0),
+    ],
+)
+def test_an_own_verifier_is_tried_with_a_correct_reference(
+    gold: str, verdicts: list[str], passes: bool, tried: int, checks: Checks
+) -> None:
+    """Its gold is a pattern, which is no answer itself."""
+    found = checks({"answer": gold, "verifier": "fnmatch:fnmatch", "reference_verdicts": verdicts})["reward"]
+    assert [check.passed for check in found] == [passes, True, True, True]
+    if passes:
+        assert found[0].detail.endswith(f"earns 1, of {tried} different ones")
 
 
 def test_a_prompt_and_completion_over_the_context(checks: Checks) -> None:

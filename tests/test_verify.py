@@ -3,20 +3,24 @@ r"""The policy table of a2r_train.verify row by row, hostile texts, and workers 
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2r_train import verify
 from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Problem
 from a2r_train.verify import Judgement, check_gold, compare, equivalent, extract, judge, judge_all, majority, pool
 from a2r_train.verify.extract import MAX_ANSWER_CHARS, clean
+from a2r_train.verify.worker import MEMORY_BYTES
 
 
 def own(answer: str, gold: str) -> bool:
@@ -26,6 +30,8 @@ def own(answer: str, gold: str) -> bool:
         time.sleep(60)
     if answer == "die":
         os._exit(3)
+    if answer == "hog":
+        return len(bytearray(2 * MEMORY_BYTES)) > 0
     if answer == "raise":
         raise ValueError("no such case")
     if answer == "torch":
@@ -83,6 +89,35 @@ POLICY = [
 @pytest.mark.parametrize(("text", "gold", "verdict"), [row[1:] for row in POLICY], ids=[row[0] for row in POLICY])
 def test_policy(text, gold, verdict):
     assert judge(text, gold) == verdict
+
+
+def rows_of_the_table() -> list[tuple[str, list[str], list[str], list[str]]]:
+    """(case, answers, golds, verdicts that are right) of each row of the package's table."""
+    lines = [line.strip("| ") for line in verify.__doc__.splitlines() if line.startswith("| ")]
+    rows = []
+    for line in lines[1:]:
+        case, rest = line.split(" | ", 1)
+        example, verdict = rest.rsplit(" | ", 1)
+        answers, _, golds = example.rpartition(" -> ")
+        right = [word for word in (CORRECT, INCORRECT, UNPARSABLE, TIMEOUT) if re.match(rf"(\w+ or )?{word}\b", verdict)]
+        rows.append((case, re.findall(r"`([^`]*)`", answers), golds.split(" or "), right))
+    return rows
+
+
+@pytest.mark.parametrize(("answers", "golds", "verdicts"), [row[1:] for row in rows_of_the_table()])
+def test_the_table_of_the_package_row_by_row(answers, golds, verdicts, monkeypatch):
+    monkeypatch.setattr(pool, "DEADLINE_S", 1.0)
+    assert answers
+    assert verdicts
+    for answer, gold in itertools.product(answers, golds):
+        assert judge(answer, gold) in verdicts
+        assert judge(answer, gold, "math_last_number") in verdicts
+
+
+def test_the_table_names_every_case():
+    cases = " ".join(case for case, *_ in rows_of_the_table())
+    asked = "no answer, boxed answers, list, units, percent, fraction, thousands, interval, set, matrix, words, thinking"
+    assert [word for word in [*asked.split(", "), "text after", "unparsable gold"] if word not in cases] == []
 
 
 def test_policy_in_one_batch_keeps_the_order_and_unparsable_has_no_answer():
@@ -201,6 +236,7 @@ def test_own_verifier():
     ("answer", "verifier", "words"),
     [
         ("raise", OWN, "own.*ValueError: no such case"),
+        ("hog", OWN, "own.*MemoryError"),
         ("5", "no_such_package.check", "no_such_package"),
         ("5", "json:no_such_function", "no_such_function"),
         ("5", "maths", "verifier 'maths': expected math"),
@@ -250,6 +286,49 @@ def test_equal_comparisons_are_made_once(monkeypatch):
     items = [(boxed(answer), r"\frac{7}{11}", "math") for answer in (r"\frac{14}{22}", r"$\frac{14}{22}$", r" \frac{14}{22}.")]
     assert {j.verdict for j in judge_all(items) + judge_all(items)} == {CORRECT}
     assert len(asked) == 1
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(compare, "_cache", {})
+    monkeypatch.setattr(compare, "CACHE_SIZE", 10)
+    for many in (4, 8, 30):
+        items = [(boxed(rf"\frac{{{i}}}{{7}}"), rf"\frac{{{many}}}{{7}}", "math") for i in range(1, many + 2)]
+        assert [j.verdict for j in judge_all(items)] == [INCORRECT] * (many - 1) + [CORRECT, INCORRECT]
+        assert 0 < len(compare._cache) <= 10
+
+
+def test_in_a_job_with_one_core_there_is_one_worker():
+    """As `srun --cpus-per-task 1` leaves it, whatever cores the machine has."""
+    code = "from a2r_train.verify import judge, pool; print(pool.WORKERS, judge(r'\\boxed{\\frac{10}{2}}', '5'))"
+    core = min(os.sched_getaffinity(0))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        env={**os.environ, "SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", CORRECT], done.stderr
+
+
+RANK = r"""
+from accelerate import PartialState
+from a2r_train.verify import judge_all
+state = PartialState(cpu=True)
+items = [(r"\boxed{\frac{%d}{3}}" % (3 * (i + state.process_index)), "5", "math") for i in range(8)]
+right = [i for i, judged in enumerate(judge_all(items)) if judged.verdict == "correct"]
+print(state.num_processes, state.process_index, right, flush=True)
+state.wait_for_everyone()
+state.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_every_process_of_accelerate_has_its_own_workers(tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    config = str(Path(__file__).parent.parent / "accelerate_configs" / "cpu2.yaml")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--main_process_port", "0"]
+    done = subprocess.run([*launch, str(tmp_path / "rank.py")], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(done.stdout.splitlines()) == ["2 0 [5]", "2 1 [4]"]
 
 
 def test_check_gold():

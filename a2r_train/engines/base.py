@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from a2r_train.errors import InputError
-from a2r_train.models import check_weights
+from a2r_train.models import check_weights, context_length
 from a2r_train.prompts import Chat
 
 if TYPE_CHECKING:
@@ -91,3 +91,5 @@ def check_engine(kind: str, model: str, endpoint: str = "") -> None:
     if endpoint:
         raise InputError(f"endpoint: the engine {kind} has none; expected engine: openai")
     check_weights(model)
+    if not model.endswith(".gguf"):
+        context_length(model)  # its config can be read, without code that it brings along

@@ -22,7 +22,7 @@ from a2r_train.engines import Engine, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate.report import browser, build_results, write_report, write_results
 from a2r_train.evaluate.rows import Row, bundle_votes, diagnose, equal_budget, majority_row, reference_rows, synthesis_row
-from a2r_train.models import load_tokenizer, weights_stamp
+from a2r_train.models import load_tokenizer, trust, weights_stamp
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout, Synthesis, read, write, write_text
 from a2r_train.synthesise import prompt_of, syntheses_of, synthesizer_chat
@@ -60,6 +60,7 @@ class EvaluateConfig:
     max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
     dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the models bring along"})
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the rows, and stop"})
@@ -115,6 +116,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 def _check_models(config: EvaluateConfig, bundles: Sequence[Bundle]) -> None:
     """Find what is wrong with a model or too long for its prompt before anything is generated or written."""
     for model, use_references in sorted({(task.model, task.use_references) for task in tasks(config)}):
+        if config.trust_remote_code:
+            trust(model)
         check_engine(config.engine, model, config.endpoint)
         prompter = Prompter(load_tokenizer(model), prompt_of(model, config.prompt))
         for bundle in bundles:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train import output
 from a2r_train.errors import InputError
-from a2r_train.models import base_of, check_weights, context_length, load_model, load_tokenizer
+from a2r_train.models import base_of, check_weights, context_length, load_model, load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, read, write_text
 from a2r_train.synthesise import prompt_of
@@ -88,7 +89,8 @@ def run(stage: Callable[[], None]) -> int:
     """Run a stage; returns the exit status, with one line on stderr if the user's input is wrong (2) or the disk full (1)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        stage()
+        with output.ending_at_sigterm():
+            stage()
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -103,18 +105,21 @@ def run(stage: Callable[[], None]) -> int:
 def set_defaults(args: TrainConfig) -> None:
     """bfloat16 autocast and pinned memory where there is a GPU, unless the recipe says; TRL asks for both on any machine.
 
+    A token of the hub goes where huggingface_hub looks for it: the arguments are written into every checkpoint as they are.
     TRL sets activation checkpointing by its old name, of which transformers warns.
     """
     gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 is None:
         args.bf16 = gpu and not args.fp16
     args.dataloader_pin_memory = args.dataloader_pin_memory and gpu
+    if args.hub_token:
+        os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
     if args.activation_checkpointing is None:
         args.activation_checkpointing = args.gradient_checkpointing
 
 
-def load_material(data: BundleArguments, model: ModelArguments) -> Material:
-    """Read, check and render the bundles; loads the tokenizer and no weights.
+def load_material(data: BundleArguments, model: ModelArguments, trust_remote_code: bool = False) -> Material:
+    """Read, check and render the bundles; loads the tokenizer and no weights, and runs no code of the model unless told.
 
     Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, a model without weights.
     """
@@ -122,6 +127,8 @@ def load_material(data: BundleArguments, model: ModelArguments) -> Material:
     if not name:
         raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
     check_weights(name)
+    if trust_remote_code:
+        trust(name)
     bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
     check_gold(bundles)
     prompter = Prompter(load_tokenizer(name), prompt_of(name, data.prompt))
@@ -147,13 +154,19 @@ def check_context(tokens: int, what: str, context: int) -> None:
 
 
 def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments, material: Material) -> bool:
-    """Open the output folder for this run; True if it is finished. Raises InputError for the folder of another run."""
+    """Open the output folder for this run; True if it is finished.
+
+    Raises InputError for the folder of another run, unless `resume_from_checkpoint` names where to go on with this config.
+    """
+    named = args.resume_from_checkpoint
+    if named and not _is_complete(Path(named) / "trainer_state.json"):
+        raise InputError(f"resume_from_checkpoint: {named} is no complete checkpoint (no trainer_state.json)")
     resolved: Callable[[], dict[str, Any]] = args.to_dict
     training = {**resolved(), "eos_token": getattr(args, "eos_token", None), "pad_token": getattr(args, "pad_token", None)}
     config = {**dataclasses.asdict(data), **training, **dataclasses.asdict(model)}
     lock = ".lock" if PartialState().is_main_process else ""
     with PartialState().main_process_first():
-        done = output.prepare(str(args.output_dir), config, ignore=IGNORE, dry_run=data.dry_run, lock=lock)
+        done = output.prepare(str(args.output_dir), config, IGNORE, data.dry_run, lock, may_change=bool(named))
     if done:
         log.info("%s: done already", args.output_dir)
     elif PartialState().is_main_process and not data.dry_run:
@@ -169,7 +182,8 @@ def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     if dtype == "auto":
         dtype = "bfloat16" if args.device.type == "cuda" and (model.use_peft or adapter) else "float32"
     model = dataclasses.replace(model, dtype=dtype)
-    options = {"dtype": dtype, "attn_implementation": model.attn_implementation, "revision": model.model_revision}
+    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": args.trust_remote_code}
+    options |= {"dtype": dtype, "attn_implementation": model.attn_implementation, "revision": model.model_revision}
     if name.endswith(".gguf"):
         return {"model": load_model(name, str(dtype)), "peft_config": get_peft_config(model)}
     quantization = get_quantization_config(model)
@@ -195,7 +209,7 @@ def last_checkpoint(folder: str) -> str | None:
 def _is_complete(state: Path) -> bool:
     try:
         return "global_step" in json.loads(state.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         return False
 
 
@@ -214,12 +228,15 @@ def cycle_steps(args: TrainConfig) -> int:
 
 
 def run_training(trainer: Trainer) -> None:
-    """Train from the last checkpoint to the end. At SIGTERM the step is finished and saved, and SystemExit(143) raised."""
+    """Train from the last checkpoint, or the one that the recipe names, to the end.
+
+    At SIGTERM the step is finished and saved, and SystemExit(143) raised.
+    """
     ender = stop.StopOnSigterm(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
     trainer.add_callback(ender)
     folder = str(trainer.args.output_dir)
     try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint or last_checkpoint(folder))
     except (OSError, RuntimeError, SafetensorError) as error:
         if output.no_room(error) and trainer.is_world_process_zero():
             _remove_half_written(folder)
@@ -227,7 +244,7 @@ def run_training(trainer: Trainer) -> None:
     if ender.stopped:
         log.info("%s: stopped by SIGTERM, step %d is saved; the same command goes on", folder, trainer.state.global_step)
         trainer.accelerator.end_training()
-        raise SystemExit(stop.STATUS)
+        raise SystemExit(output.TERMINATED)
 
 
 def finish(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> None:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
     """Train on the bundles and save. Raises InputError for wrong input, and where a check of the preflight is red."""
-    material = common.load_material(data, model)
+    material = common.load_material(data, model, args.trust_remote_code)
     preflight.require(_checks(args, model, material))
     done = common.open_folder(data, args, model, material)
     if data.dry_run:
@@ -48,7 +48,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
 
 def checks(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> list[preflight.Check]:
     """The preflight alone. Raises InputError where data or model cannot be read."""
-    return _checks(args, model, common.load_material(data, model))
+    return _checks(args, model, common.load_material(data, model, args.trust_remote_code))
 
 
 def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> list[preflight.Check]:

@@ -22,7 +22,7 @@ from trl.trainer.utils import get_peft_config
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, empty_model, weights_stamp
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
-from a2r_train.records import Bundle
+from a2r_train.records import CORRECT, Bundle
 from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.verify import VERIFIERS
@@ -71,21 +71,20 @@ def preflight(
 
 
 def _rewards(material: Material) -> list[Check]:
-    """What the reward of training says to the gold answers, and to answers that must earn nothing.
-
-    Own verifiers are left out: what their gold looks like is their own affair.
-    """
-    golds = {(b.answer, b.verifier): b for b in reversed(material.bundles) if b.verifier in VERIFIERS}
+    """What the reward of training says to the gold answers, and to answers that must earn nothing."""
+    golds = {(b.answer, b.verifier): b for b in reversed(material.bundles) if _right(b)}
     bundles = list(golds.values())[::-1]
+    ruled = [b for b in bundles if b.verifier in VERIFIERS]
+    gold = "the gold answer" if len(ruled) == len(bundles) else "the gold answer (own verifiers: a correct reference's)"
     close = f"{THINK_CLOSE}\n" if material.prompter.opens_thinking else ""
-    few = bundles[:: math.ceil(len(bundles) / WRONG_TRIED) or 1]
+    few = ruled[:: math.ceil(len(ruled) / WRONG_TRIED) or 1]
     earn_nothing = [
         ("an empty completion", bundles, lambda _: ""),
-        ("a truncated answer", bundles, lambda b: rf"{close}So \boxed{{{b.answer}"),
+        ("a truncated answer", bundles, lambda b: rf"{close}So \boxed{{{_right(b)}"),
         ("a wrong answer", few, lambda b: rf"{close}\boxed{{{_wrong(b)}}}"),
     ]
     tried: list[tuple[str, float, Sequence[Bundle], Callable[[Bundle], str]]] = [
-        ("the gold answer", 1.0, bundles, lambda b: rf"{close}\boxed{{{b.answer}}}"),
+        (gold, 1.0, bundles, lambda b: rf"{close}\boxed{{{_right(b)}}}"),
         *((name, 0.0, some, write) for name, some, write in earn_nothing),
     ]
     return [_reward(material.prompter, *one) for one in tried]
@@ -103,6 +102,14 @@ def _reward(prompter: Prompter, name: str, expected: float, bundles: Sequence[Bu
     if not off:
         return Check("reward", True, f"{name} earns {expected:.0f}, of {len(bundles)} different ones")
     return Check("reward", False, f"{name} of bundle {off[0].id!r} (gold {off[0].answer[:40]!r}) does not earn {expected:.0f}")
+
+
+def _right(bundle: Bundle) -> str:
+    """An answer that must earn: the gold one; for an own verifier, whose gold may be anything, a correct reference's or ""."""
+    if bundle.verifier in VERIFIERS:
+        return bundle.answer
+    pairs = zip(bundle.reference_answers, bundle.reference_verdicts, strict=True)
+    return next((answer for answer, verdict in pairs if verdict == CORRECT), "")
 
 
 def _wrong(bundle: Bundle) -> str:
@@ -126,7 +133,7 @@ def _length(material: Material, completion_tokens: int | None) -> Check:
         tokens > budget
         for b in material.bundles
         for tokens, verdict in zip(b.reference_tokens, b.reference_verdicts, strict=True)
-        if verdict == "correct"
+        if verdict == CORRECT
     )
     more = f"; {longer:.0%} of the correct references are longer than such a completion" if budget else ""
     return Check("length", True, f"{says}, of {material.context} in the model's context{more}")

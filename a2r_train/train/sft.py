@@ -82,7 +82,7 @@ def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         raise InputError("packing: set max_length, the length of a packed row in tokens")
     if args.teacher:
         check_weights(args.teacher)
-    material = common.load_material(data, model)
+    material = common.load_material(data, model, args.trust_remote_code)
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
     training_rows(material, supplied, args.max_length)
     return material, supplied

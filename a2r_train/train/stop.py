@@ -9,8 +9,6 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-STATUS = 128 + signal.SIGTERM
-
 
 class StopOnSigterm(TrainerCallback):
     """Saves and stops at the end of the step, on all processes once one of them got the signal.

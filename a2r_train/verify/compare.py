@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Bundle, Problem, Verdict
@@ -80,7 +81,7 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
     answers = dict(zip(unknown, pool.ask_all(unknown), strict=True))
     if len(_cache) + len(answers) > CACHE_SIZE:
         _cache.clear()
-    _cache.update(answers)
+    _cache.update(islice(answers.items(), CACHE_SIZE))
     known |= answers
     return [known[key] for key in keys]
 

@@ -23,7 +23,8 @@ from a2r_train.records import TIMEOUT, Verdict
 
 DEADLINE_S = 5.0  # for one comparison, by the clock
 START_S = 120.0  # for a worker to import math_verify, or the module of an own verifier
-WORKERS = min(4, os.cpu_count() or 1)
+# Of the cores that a launcher or a Slurm job has left to this process, where the system can tell.
+WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 Request = tuple[str, str, str]  # answer, gold, verifier: "math" or the path of an own one
 Reply = dict[str, str]

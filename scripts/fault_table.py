@@ -1,0 +1,217 @@
+"""Break every stage on purpose, start it again with the same command, and write down what survived: docs/reliability.md.
+
+    python scripts/fault_table.py            # about 20 minutes on two cores; --kills 1 for a look; needs the extra [dev]
+
+Model and data are tiny and made on the spot, so that what is measured is the faults. faults.py runs and breaks the stages,
+bad_inputs.py holds the mistakes of a user.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import faults
+from bad_inputs import BAD_INPUTS, Said, say
+from faults import STAGES, TRAINERS, Run, difference
+
+from a2r_train import output
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
+FULL_BYTES = {"explore": 1000, "bundle": 3000, "sft": 60_000, "grpo": 60_000, "evaluate": 2500}  # config.yaml still fits
+REMOVED = {
+    "explore": ["chunks/000001.jsonl", "rollouts.jsonl", "done.json"],
+    "bundle": ["train.jsonl", "done.json"],
+    "sft": ["checkpoint-40/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
+    "grpo": ["checkpoint-16/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
+    "evaluate": ["syntheses/synthesizer-base/000006.jsonl", "results.json", "done.json"],
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault, how often it was injected into a stage, how often all was as it should be after it, and what was not."""
+
+    fault: str
+    stage: str
+    injected: int
+    survived: int
+    lost: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A stage with its inputs, an undisturbed run of it, and a place for those that are disturbed."""
+
+    stage: str
+    keys: dict[str, Any]
+    whole: Run
+    folder: Path
+
+    def different(self, other: str) -> str:
+        return difference(self.stage, self.folder / "whole" / "out", self.folder / other / "out")
+
+    def again(self, name: str) -> str:
+        """Start it again with the same command; what is not as in the undisturbed run, or ""."""
+        ended = faults.run(self.stage, self.keys, self.folder / name)
+        return self.different(name) if ended.status == 0 else f"status {ended.status}: {ended.line}"
+
+
+def killed(bench: Bench, kills: int, rng: random.Random) -> Row:
+    """SIGKILL at random moments: one of five between start and first output, the others between first output and end."""
+    lost = []
+    for number in range(kills):
+        began, ended = number % 5 != 0, None
+        while ended is None:  # a run may be faster than the first one, and end before it is killed
+            name = f"kill-{number}-{time.monotonic_ns()}"
+            delay_s = rng.uniform(0, bench.whole.work_s if began else bench.whole.began_s)
+            ended = faults.kill(bench.stage, bench.keys, bench.folder / name, delay_s, began)
+        lost.append(bench.again(name))
+    return row("SIGKILL at a random moment", bench, lost)
+
+
+def stopped(bench: Bench) -> Row:
+    """SIGTERM in the middle: status 143, a line that says so, and the same result afterwards."""
+    ended, number = None, 0
+    while ended is None:
+        number += 1
+        name = f"term-{number}"
+        delay_s = bench.whole.work_s / 2 * 0.7**number
+        ended = faults.kill(bench.stage, bench.keys, bench.folder / name, delay_s, how=signal.SIGTERM)
+    told = "stopped by SIGTERM" in ended.says and ended.status == output.TERMINATED
+    saved = bench.stage not in TRAINERS or any((bench.folder / name / "out").glob("checkpoint-*/trainer_state.json"))
+    said = "" if told and saved else f"status {ended.status}: {ended.line}"
+    return row("SIGTERM, status 143", bench, [said or bench.again(name)])
+
+
+def full(bench: Bench) -> Row:
+    """A full disk, played by a limit on the size of files: status 1 and one line; with room the run goes on."""
+    ended = faults.run(bench.stage, bench.keys, bench.folder / "full", FULL_BYTES[bench.stage])
+    told = ended.status == 1 and "no room left on the disk" in ended.line and "Traceback" not in ended.says
+    return row("full disk", bench, [bench.again("full") if told else f"status {ended.status}: {ended.line}"])
+
+
+def read_only(bench: Bench) -> Row:
+    """An output folder on a file system that cannot be written: status 2 and one line."""
+    ended = faults.run(bench.stage, {**bench.keys, "output_dir": "/sys/a2r-out"}, bench.folder / "read-only")
+    told = ended.status == 2 and "name an output folder that can be written" in ended.line
+    return row("read-only output", bench, ["" if told else f"status {ended.status}: {ended.line}"])
+
+
+def removed(bench: Bench) -> Row:
+    """A chunk, or the last file of the newest checkpoint, removed by hand from a finished folder."""
+    copytree(bench.folder / "whole", bench.folder / "removed", symlinks=True)
+    for name in REMOVED[bench.stage]:
+        (bench.folder / "removed" / "out" / name).unlink()
+    return row("files removed by hand", bench, [bench.again("removed")])
+
+
+def twice(bench: Bench) -> Row:
+    """A second run while the first, halted in the middle, holds the folder: refused, and the first ends undisturbed."""
+    number, first = 0, None
+    while first is None:
+        number += 1
+        name = f"twice-{number}"
+        process = faults.start(bench.stage, bench.keys, bench.folder / name)
+        faults.await_folder(process, bench.folder / name)
+        os.kill(int(process.pid or 0), signal.SIGSTOP)
+        first = None if (bench.folder / name / "out" / "done.json").exists() else process
+        if not first:
+            process.kill()
+    says = (bench.folder / name / "log").read_text()
+    second = faults.run(bench.stage, bench.keys, bench.folder / name)
+    (bench.folder / name / "log").write_text(says)
+    os.kill(int(first.pid or 0), signal.SIGCONT)
+    faults.ended(first)
+    told = second.status == 2 and "another process is writing here" in second.line
+    return row("two runs on one folder", bench, [bench.different(name) if told else f"status {second.status}: {second.line}"])
+
+
+def row(fault: str, bench: Bench, lost: Sequence[str]) -> Row:
+    """One row from what was lost at each injection, "" for nothing."""
+    made = Row(fault, bench.stage, len(lost), lost.count(""), "; ".join(filter(None, lost)) or "nothing")
+    log.info("%s", made)
+    return made
+
+
+FAULTS: list[Callable[[Bench], Row]] = [stopped, full, read_only, removed, twice]
+
+
+def table(kills: int, seed: int, folder: Path) -> tuple[list[Row], list[Said]]:
+    """All faults of all stages, and what each bad input prints."""
+    inputs, rows = faults.write_inputs(folder / "inputs"), []
+    for stage in STAGES:
+        whole = faults.run(stage, inputs[stage], folder / stage / "whole")
+        if whole.status:
+            raise RuntimeError(f"{stage}: {whole.says}")
+        log.info("%s: output after %.1f s, then %.1f s", stage, whole.began_s, whole.work_s)
+        bench = Bench(stage, inputs[stage], whole, folder / stage)
+        rows += [killed(bench, kills, random.Random(f"{seed}/{stage}")), *(fault(bench) for fault in FAULTS)]
+    return rows, [say(case, inputs, folder) for case in BAD_INPUTS]
+
+
+def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -> str:
+    """The page."""
+    order = [*dict.fromkeys(row.fault for row in rows)]
+    rows = sorted(rows, key=lambda row: order.index(row.fault))
+    lines = [f"| {r.fault} | {r.stage} | {r.injected} | {r.survived} | {r.lost} |" for r in rows]
+    bad = [f"| {s.name} | {s.stage} | {s.status} | `{s.line.replace('|', chr(92) + '|')}` |" for s in said]
+    known = output.versions()
+    packages = ", ".join(f"{name} {known[name]}" for name in ("python", "torch", "transformers", "trl"))
+    head = HEAD.format(kills=kills, seed=seed, packages=packages, system=f"{platform.system()}, CPU")
+    return "\n".join([head, *lines, MIDDLE, *bad, ""])
+
+
+HEAD = """\
+# Reliability
+
+Made by `python scripts/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}). Every run is a process of its
+own on a model of one layer.
+
+*Survived* means that the same command, given once more, ended with the result of an undisturbed run: for explore, bundle and
+evaluate (transformers engine, float32, CPU) every byte of every file but the timings, for SFT and GRPO every step's loss within
+1e-5. Of five kills one falls between start and first output, four between first output and end. No worker outlived a killed
+process. Where nothing is to be resumed (read-only output, two runs on one folder), survived means: refused in one line with
+status 2 before any work, and the first run ended undisturbed. The full disk is a limit on the size of files, which fails the
+same way. What was removed by hand is a chunk, a split, or the last file of the newest checkpoint, of a finished folder.
+
+| fault | stage | injected | survived | lost |
+|---|---|---|---|---|"""
+MIDDLE = """
+## Bad input
+
+Each ends with exit status 2 and this one line; nothing is written.
+
+| what is wrong | stage | status | the line |
+|---|---|---|---|"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10, help="a stage")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        rows, said = table(given.kills, given.seed, Path(folder))
+    DOCUMENT.parent.mkdir(exist_ok=True)
+    DOCUMENT.write_text(document(rows, said, given.kills, given.seed), encoding="utf-8")
+    right = sum(row.injected == row.survived for row in rows), sum(one.status == 2 for one in said)
+    took = time.monotonic() - began
+    log.info("%s: %d of %d rows, %d of %d lines, %.0f s", DOCUMENT, right[0], len(rows), right[1], len(said), took)
+
+
+if __name__ == "__main__":
+    main()

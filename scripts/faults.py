@@ -1,0 +1,190 @@
+"""Break a stage on purpose: start it, kill it, start it again with the same arguments, and compare what it wrote.
+
+Each run is a process of its own with a folder of its own, where it writes `out`, so that outputs compare byte by byte,
+config.yaml included. The processes are forked from one that has imported the libraries, which saves seconds a run.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from conftest import files_of, save_tiny, teach, write_rows
+
+STAGES = ("explore", "bundle", "sft", "grpo", "evaluate")
+TRAINERS = ("sft", "grpo")
+TOLERANCE = 1e-5  # of a loss, between the resumed and the undisturbed training
+PATIENCE_S = 1800.0  # until a run counts as hung
+
+_context = multiprocessing.get_context("forkserver")
+PRELOADED = ("a2r_train.bundle", "a2r_train.train.sft", "a2r_train.train.grpo", "a2r_train.evaluate.run", "matplotlib.pyplot")
+_context.set_forkserver_preload([*PRELOADED, "a2r_train.engines.transformers", "transformers.models.qwen3.modeling_qwen3"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a process ended, when its output folder appeared, and how long it then worked."""
+
+    status: int
+    says: str
+    began_s: float
+    work_s: float
+
+    @property
+    def line(self) -> str:
+        """The last line on its standard error."""
+        return self.says.strip().splitlines()[-1] if self.says.strip() else ""
+
+
+def write_inputs(folder: Path, problems: int = 24) -> dict[str, dict[str, Any]]:
+    """A tiny model that answers 3 or 6, and problems, rollouts and bundles for it; returns the keys of each stage."""
+    model = save_tiny(folder / "model", seed=3)
+    _run_apart(teach, model, [r"\boxed{3}", r"\boxed{6}"])
+    golds = [str(3 * (1 + i % 2)) for i in range(problems)]
+    asked = [{"id": f"p{i}", "problem": f"What is {i} * 3?", "answer": gold} for i, gold in enumerate(golds)]
+    samples = [(i, n, rf"So \boxed{{\frac{{{3 * (n + i % 2)}}}{{{1 + n % 3}}}}}") for i in range(problems) for n in range(8)]
+    bundles = [
+        {**problem, "problem_id": problem["id"], "verifier": "math", "references": [rf"{i}: \boxed{{3}}", rf"{i}: \boxed{{6}}"],
+         "reference_answers": ["3", "6"], "reference_verdicts": ["correct", "incorrect"][:: 1 - 2 * (i % 2)], "n_correct": 1,
+         "reference_tokens": [9, 9], "majority_answer": "3", "majority_verdict": ["correct", "incorrect"][i % 2]}
+        for i, problem in enumerate(asked)
+    ]  # fmt: skip
+    bundled = write_rows(folder / "bundles.jsonl", bundles)
+    rollouts = write_rows(folder / "rollouts.jsonl", [{**asked[i], "text": f"{n}. {text}"} for i, n, text in samples])
+    tuned = {
+        "model_name_or_path": model, "bundles": bundled, "per_device_train_batch_size": 4, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant", "logging_steps": 1, "save_steps": 4, "report_to": "none", "disable_tqdm": True,
+        "use_cpu": True, "activation_checkpointing": False,
+    }  # fmt: skip
+    return {
+        "explore": {
+            "problems": write_rows(folder / "problems.jsonl", asked), "model": model, "samples_per_problem": 4,
+            "max_completion_tokens": 24, "chunk_problems": 2,
+        },
+        "bundle": {"rollouts": rollouts, "k": 4, "bundles_per_problem": 2, "tokenizer": model, "test_share": 0.2},
+        "sft": {**tuned, "target_samples": 2, "max_target_tokens": 24, "max_steps": 40},
+        "grpo": {**tuned, "num_generations": 2, "max_completion_length": 16, "num_iterations": 2, "max_steps": 16},
+        "evaluate": {
+            "bundles": bundled, "base": model, "temperature": 0.7, "max_completion_tokens": 24, "chunk_bundles": 6,
+            "draws": 100,
+        },
+    }  # fmt: skip
+
+
+def start(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> ForkServerProcess:
+    """Start a stage in a folder; with `file_bytes` no file may grow beyond, to the writer much like a full disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log").touch()
+    given = [text for key, value in {"output_dir": "out", **keys}.items() for text in (f"--{key}", str(value))]
+    process = _context.Process(target=_stage, args=(stage, given, str(folder), file_bytes))
+    process.start()
+    return process
+
+
+def run(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> Run:
+    """Run a stage to its end."""
+    began = time.monotonic()
+    process = start(stage, keys, folder, file_bytes)
+    appeared = await_folder(process, folder) - began
+    status = ended(process)
+    done = folder / "out" / "done.json"
+    work_s = done.stat().st_mtime - (folder / "out" / "config.yaml").stat().st_mtime if done.exists() else 0.0
+    return Run(status, (folder / "log").read_text(errors="replace"), appeared, work_s)
+
+
+def kill(
+    stage: str, keys: dict[str, Any], folder: Path, delay_s: float, began: bool = True, how: signal.Signals = signal.SIGKILL
+) -> Run | None:
+    """Start a stage and send it a signal so long after its output folder appears (or after its start).
+
+    None if its work was done before. Raises RuntimeError if a process of it lives on.
+    """
+    process = start(stage, keys, folder)
+    if began:
+        await_folder(process, folder)
+    process.join(delay_s)
+    if process.exitcode is not None:
+        return None
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(int(process.pid or 0), how)
+    status = ended(process)
+    if left := psutil.wait_procs(children, timeout=15)[1]:
+        raise RuntimeError(f"{stage}: {len(left)} processes outlive their parent")
+    if status == 0 or (folder / "out" / "done.json").exists():
+        return None
+    return Run(status, (folder / "log").read_text(errors="replace"), 0.0, 0.0)
+
+
+def ended(process: ForkServerProcess) -> int:
+    """The exit status. Raises RuntimeError for a process that hangs, after killing it."""
+    process.join(PATIENCE_S)
+    if process.exitcode is None:
+        process.kill()
+        raise RuntimeError(f"a run hangs, after {PATIENCE_S:.0f} s")
+    return process.exitcode
+
+
+def difference(stage: str, whole: Path, other: Path) -> str:
+    """What is not the same in two output folders, "" if nothing is: losses of a training, else every byte but timings."""
+    if stage in TRAINERS:
+        ours, theirs = losses(whole), losses(other)
+        off = [step for step in ours if step not in theirs or not abs(ours[step] - theirs[step]) <= TOLERANCE]
+        return f"losses of steps {off}" if off or ours.keys() != theirs.keys() else ""
+    ours, theirs = (
+        {name: content for name, content in files_of(folder).items() if not name.startswith("timing")}
+        for folder in (whole, other)
+    )
+    return ", ".join(sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)))
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """The logged loss of each step."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+
+def await_folder(process: ForkServerProcess, folder: Path) -> float:
+    while not (folder / "out" / "config.yaml").exists() and process.exitcode is None:
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def _stage(stage: str, arguments: list[str], folder: str, file_bytes: int) -> None:
+    """The stage's own command, in a process of its own."""
+    log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(folder)
+    logging.getLogger().handlers.clear()
+    if file_bytes:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    sys.argv = ["a2r", stage, *arguments]
+    if stage in TRAINERS:
+        from a2r_train.train import grpo, sft
+
+        sys.exit({"sft": sft.main, "grpo": grpo.main}[stage](arguments))
+    from a2r_train import cli
+
+    cli.main()
+
+
+def _run_apart(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call it in another process: after a backward pass, a process must not be forked."""
+    process = _context.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} ended with status {process.exitcode}")

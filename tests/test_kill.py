@@ -1,0 +1,37 @@
+"""Every stage killed once in the middle by SIGKILL, and started again: it ends as an undisturbed run does."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import faults
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return faults.write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", faults.STAGES)
+def test_killed_and_started_again_it_ends_the_same(stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    keys = inputs[stage]
+    whole = faults.run(stage, keys, tmp_path / "whole")
+    assert whole.status == 0, whole.says
+    delay_s = whole.work_s / 2
+    for number in range(20):  # a run that was faster than the first one ended before it could be killed
+        cut = tmp_path / f"cut-{number}"
+        if killed := faults.kill(stage, keys, cut, delay_s * 0.7**number):
+            break
+    assert killed
+    assert killed.status == -9
+    kept = {path: path.stat().st_mtime_ns for path in (cut / "out").rglob("0*.jsonl")}
+    again = faults.run(stage, keys, cut)
+    assert again.status == 0, again.says
+    assert faults.difference(stage, tmp_path / "whole" / "out", cut / "out") == ""
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items()), "complete chunks are not made again"
+    assert stage not in faults.TRAINERS or "resuming from" in again.says
