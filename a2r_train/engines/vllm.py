@@ -139,7 +139,7 @@ class _Copy:
         try:
             self.llm = LLM(
                 base,
-                dtype=dtype,  # type: ignore[arg-type]
+                dtype=dtype,
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
                 max_model_len=-1,  # the model's context, or as much of it as the cache holds
@@ -218,7 +218,7 @@ def _launched() -> bool:
 
 
 def prepare_colocate() -> None:
-    """Make TRL's colocated vLLM right on the CPU; does nothing else where there is a GPU. To be called before the trainer is made.
+    """Make TRL's colocated vLLM right on the CPU, before the trainer is made; does nothing where there is a GPU.
 
     oneDNN packs weights, and what the trainer then writes into them is lost (with tied embeddings) or refused. TRL leaves the
     dtype to vLLM, which takes bfloat16 for weights that are trained in float32.
@@ -228,8 +228,9 @@ def prepare_colocate() -> None:
     from trl.generation import vllm_generation
     from vllm import LLM, _custom_ops
 
-    _custom_ops._supports_onednn = False  # type: ignore[assignment]
-    vllm_generation.LLM = partial(LLM, dtype="float32", enforce_eager=True, use_tqdm_on_load=False)  # type: ignore[misc]
+    _custom_ops._supports_onednn = False
+    trl: Any = vllm_generation
+    trl.LLM = partial(LLM, dtype="float32", enforce_eager=True, use_tqdm_on_load=False)
 
 
 def _cpu_settings() -> dict[str, Any]:
