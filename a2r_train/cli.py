@@ -85,6 +85,8 @@ def solve(
     explorer: Annotated[str, typer.Option(help="the model of stage 1")] = "data/tiny/explorer",
     synthesizer: Annotated[str, typer.Option(help="the model of stage 2")] = "data/tiny/synthesizer",
     file: Annotated[str, typer.Option(help="a file of problems instead of one question")] = "",
+    engine: Annotated[str, typer.Option(help="what generates: transformers, vllm or openai")] = "transformers",
+    endpoint: Annotated[str, typer.Option(help="of openai: base URLs of servers, comma-separated")] = "",
     k: Annotated[int, typer.Option(help="references")] = 4,
     temperature: Annotated[float, typer.Option(help="of the explorer")] = 1.0,
     max_completion_tokens: Annotated[int, typer.Option(help="of either model")] = 1024,
@@ -107,6 +109,8 @@ def solve(
     loop = TwoStage(
         explorer,
         synthesizer,
+        engine=engine,
+        endpoint=endpoint,
         k=k,
         prompt=prompt_of(synthesizer, prompt),
         exploring=Sampling(temperature, max_completion_tokens=max_completion_tokens),

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least, load_yaml
-from a2r_train.engines import Engine, Sampling, check_engine, load_engine
+from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import Chat, PromptConfig, Prompter
@@ -29,33 +29,27 @@ from a2r_train.verify import check_gold, judge_all
 log = logging.getLogger(__name__)
 
 # Between a run and its continuation, and between shards.
-MAY_DIFFER = ("batch_size", "shard", "endpoint", "max_concurrent_requests", "request_deadline_s")
+MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
 LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 
 
 @dataclass
-class ExploreConfig:
+class ExploreConfig(EngineArguments):
     """`a2r explore`: problems -> rollouts."""
 
     problems: str = field(metadata={"help": "problems: a .jsonl or .parquet file, or a data set of the hub"})
     model: str = field(metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"})
     output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
-    engine: str = field(default="transformers", metadata={"help": "the engine that generates: transformers or openai"})
-    endpoint: str = field(default="", metadata={"help": "of engine openai: base URLs of servers, comma-separated"})
-    max_concurrent_requests: int = field(default=64, metadata={"help": "requests under way at each endpoint"})
-    request_deadline_s: float = field(default=600.0, metadata={"help": "seconds until a request counts as lost"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})
     samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
     temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
     top_p: float = field(default=1.0, metadata={"help": "nucleus sampling; 1 keeps the whole distribution"})
     top_k: int = field(default=0, metadata={"help": "0 keeps the whole distribution"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut"})
-    batch_size: int = field(default=64, metadata={"help": "completions generated at once"})
     chunk_problems: int = field(default=128, metadata={"help": "problems a chunk: the most that a kill can lose"})
     max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     shard: str = field(default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"})
     columns: str = field(default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "question"}'})
-    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
     trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the model brings along"})
     seed: int = field(default=0, metadata={"help": "of the sampling"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one prompt, and stop"})
@@ -67,7 +61,7 @@ def explore(config: ExploreConfig) -> Path:
     Raises InputError for wrong input; nothing is written then.
     """
     check_least(config, samples_per_problem=1, batch_size=1, chunk_problems=1, max_problems=0)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1)
+    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     problems = load_problems(config)
     index, of = parse_shard(config.shard)
@@ -83,15 +77,7 @@ def explore(config: ExploreConfig) -> Path:
     chunks = _chunks(config, problems)
     missing = [i for i in range(index, len(chunks), of) if not _chunk_path(folder, i).exists()]
     if missing:
-        engine = load_engine(
-            config.engine,
-            config.model,
-            batch_size=config.batch_size,
-            dtype=config.dtype,
-            endpoint=config.endpoint,
-            max_concurrent_requests=config.max_concurrent_requests,
-            request_deadline_s=config.request_deadline_s,
-        )
+        engine = load_engine(config.engine, config.model, **config.engine_options())
         _explore_chunks(config, engine, sampling, chunks, missing, folder)
     paths = [_chunk_path(folder, i) for i in range(len(chunks))]
     if left := sum(not path.exists() for path in paths):

@@ -45,7 +45,7 @@ class Answer:
 
 
 class TwoStage:
-    """Explorer and synthesizer; each is an Engine, or the name of a model, which then runs on transformers.
+    """Explorer and synthesizer; each is an Engine, or the name of a model, which then runs on `engine` (at `endpoint`).
 
     k references are sampled for a problem. `verifier` says how answers are extracted (if None: the problem's own, and `math`
     for plain text). A trained synthesizer's folder brings its prompt along. `prices` maps the names of models to their prices.
@@ -56,6 +56,8 @@ class TwoStage:
         explorer: Engine | str,
         synthesizer: Engine | str,
         *,
+        engine: str = "transformers",
+        endpoint: str = "",
         k: int = 4,
         verifier: str | None = None,
         prompt: PromptConfig | None = None,
@@ -64,8 +66,8 @@ class TwoStage:
         prices: Mapping[str, Price] | None = None,
         seed: int = 0,
     ) -> None:
-        self.explorer = load_engine("transformers", explorer) if isinstance(explorer, str) else explorer
-        self.synthesizer = load_engine("transformers", synthesizer) if isinstance(synthesizer, str) else synthesizer
+        self.explorer = _engine(engine, explorer, endpoint)
+        self.synthesizer = _engine(engine, synthesizer, endpoint)
         self.k, self.verifier, self.seed = k, verifier, seed
         self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
         self.prices = dict(prices or {})
@@ -120,3 +122,10 @@ class TwoStage:
         dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
         dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
         return Answer(problem, extract(text, verifier), text, references, answers, tokens, seconds, dollars / 1e6)
+
+
+def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:
+    """The two models of the loop share a GPU, where they are vLLM's."""
+    if not isinstance(model, str):
+        return model
+    return load_engine(kind, model, endpoint=endpoint, gpu_memory_utilization=0.45)

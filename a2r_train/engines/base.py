@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol
 
 from a2r_train.errors import InputError
-from a2r_train.models import check_weights, context_length
+from a2r_train.models import base_of, check_weights, context_length
 from a2r_train.prompts import Chat
 
 if TYPE_CHECKING:
@@ -54,6 +54,29 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(kw_only=True)
+class EngineArguments:
+    """The keys of a recipe that say how its models generate; part of every stage's config that has an engine."""
+
+    engine: str = field(default="transformers", metadata={"help": "what generates: transformers, vllm or openai"})
+    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
+    batch_size: int = field(default=64, metadata={"help": "of transformers: completions generated at once"})
+    tensor_parallel_size: int = field(default=1, metadata={"help": "of vllm: GPUs that share one copy of the model"})
+    data_parallel_size: int = field(default=1, metadata={"help": "of vllm: copies of the model"})
+    gpu_memory_utilization: float = field(default=0.9, metadata={"help": "of vllm: share of a GPU's memory that it may take"})
+    endpoint: str = field(default="", metadata={"help": "of openai: base URLs of servers, comma-separated"})
+    max_concurrent_requests: int = field(default=64, metadata={"help": "of openai: requests under way at each endpoint"})
+    request_deadline_s: float = field(default=600.0, metadata={"help": "of openai: seconds until a request counts as lost"})
+
+    def engine_options(self) -> dict[str, Any]:
+        """What `load_engine` takes beside engine and model."""
+        return {f.name: getattr(self, f.name) for f in fields(EngineArguments) if f.name != "engine"}
+
+
+# What a run may go on with: it changes where and how fast completions are made, not which.
+ENGINE_MAY_DIFFER = tuple(f.name for f in fields(EngineArguments) if f.name not in ("engine", "dtype"))
+
+
 def load_engine(
     kind: str,
     model: str,
@@ -61,6 +84,9 @@ def load_engine(
     adapter: str = "",
     batch_size: int = 64,
     dtype: str = "auto",
+    tensor_parallel_size: int = 1,
+    data_parallel_size: int = 1,
+    gpu_memory_utilization: float = 0.9,
     endpoint: str = "",
     max_concurrent_requests: int = 64,
     request_deadline_s: float = 600.0,
@@ -72,6 +98,16 @@ def load_engine(
 
         return OpenAIEngine(
             model, endpoint, max_concurrent_requests=max_concurrent_requests, request_deadline_s=request_deadline_s
+        )
+    if kind == "vllm":
+        from a2r_train.engines.vllm import VLLMEngine
+
+        return VLLMEngine(
+            adapter or model,
+            dtype=dtype,
+            tensor_parallel_size=tensor_parallel_size,
+            data_parallel_size=data_parallel_size,
+            gpu_memory_utilization=gpu_memory_utilization,
         )
     from a2r_train.engines.transformers import TransformersEngine
 
@@ -86,10 +122,16 @@ def check_engine(kind: str, model: str, endpoint: str = "") -> None:
         base_urls(endpoint)
         api_key()
         return
-    if kind != "transformers":
-        raise InputError(f"engine {kind!r}: expected transformers or openai")
+    if kind not in ("transformers", "vllm"):
+        raise InputError(f"engine {kind!r}: expected transformers, vllm or openai")
     if endpoint:
         raise InputError(f"endpoint: the engine {kind} has none; expected engine: openai")
     check_weights(model)
     if not model.endswith(".gguf"):
         context_length(model)  # its config can be read, without code that it brings along
+    if kind == "vllm":
+        from a2r_train.engines.vllm import check_vllm
+
+        check_vllm()
+        if base_of(model).endswith(".gguf"):
+            raise InputError(f"{model}: vllm reads no GGUF file here; use engine: transformers, or name a checkpoint folder")

@@ -18,7 +18,7 @@ from typing import Any
 
 from a2r_train import output
 from a2r_train.config import check_least
-from a2r_train.engines import Engine, Sampling, check_engine, load_engine
+from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate.report import browser, build_results, write_report, write_results
 from a2r_train.evaluate.rows import Row, bundle_votes, diagnose, equal_budget, majority_row, reference_rows, synthesis_row
@@ -30,14 +30,11 @@ from a2r_train.synthesise import prompt_of, syntheses_of, synthesizer_chat
 log = logging.getLogger(__name__)
 
 # Between a run and its continuation: what adds rows, and what changes none.
-MAY_DIFFER = (
-    *("sft", "grpo", "no_references", "explorer", "batch_size", "draws"),
-    *("endpoint", "max_concurrent_requests", "request_deadline_s"),
-)
+MAY_DIFFER = ("sft", "grpo", "no_references", "explorer", "draws", *ENGINE_MAY_DIFFER)
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(EngineArguments):
     """`a2r evaluate`: bundles and checkpoints -> results.json, report.md, report.html."""
 
     bundles: str = field(metadata={"help": "test bundles"})
@@ -51,15 +48,9 @@ class EvaluateConfig:
     temperature: float = field(default=1.0, metadata={"help": "of the rows @T; 0 leaves them out"})
     samples: int = field(default=1, metadata={"help": "syntheses a bundle of the rows @T"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut"})
-    engine: str = field(default="transformers", metadata={"help": "the engine that generates: transformers or openai"})
-    endpoint: str = field(default="", metadata={"help": "of engine openai: base URLs of servers, comma-separated"})
-    max_concurrent_requests: int = field(default=64, metadata={"help": "requests under way at each endpoint"})
-    request_deadline_s: float = field(default=600.0, metadata={"help": "seconds until a request counts as lost"})
-    batch_size: int = field(default=64, metadata={"help": "completions generated at once"})
     chunk_bundles: int = field(default=256, metadata={"help": "bundles a chunk: the most that a kill can lose"})
     max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
-    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
     trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the models bring along"})
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
@@ -96,7 +87,7 @@ def tasks(config: EvaluateConfig) -> list[Task]:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the stage and return the results. Raises InputError for wrong input; nothing is written then."""
     check_least(config, samples=1, batch_size=1, chunk_bundles=1, max_bundles=0, draws=1)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1)
+    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
     Sampling(config.temperature, max_completion_tokens=config.max_completion_tokens)
     bundles = read(Bundle, config.bundles)[: config.max_bundles or None]
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
@@ -104,7 +95,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     folder = Path(config.output_dir)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
     parameters: dict[str, int] = {}
-    found = {task.name: _syntheses(config, task, bundles, folder, parameters) for task in tasks(config)}
+    found: dict[str, list[Synthesis]] = {}
+    for model in dict.fromkeys(task.model for task in tasks(config)):
+        lazy = _LazyEngine(config, model)  # for all rows of the model, and gone before the next one loads
+        for task in tasks(config):
+            if task.model == model:
+                found[task.name] = _syntheses(config, task, lazy, bundles, folder, parameters)
     results = summarise(config, bundles, rollouts, found, parameters)
     votes = bundle_votes(bundles)
     write_results(folder, results)
@@ -169,15 +165,7 @@ class _LazyEngine:
 
     @cached_property
     def engine(self) -> Engine:
-        return load_engine(
-            self.config.engine,
-            self.model,
-            batch_size=self.config.batch_size,
-            dtype=self.config.dtype,
-            endpoint=self.config.endpoint,
-            max_concurrent_requests=self.config.max_concurrent_requests,
-            request_deadline_s=self.config.request_deadline_s,
-        )
+        return load_engine(self.config.engine, self.model, **self.config.engine_options())
 
     @cached_property
     def prompter(self) -> Prompter:
@@ -185,9 +173,13 @@ class _LazyEngine:
 
 
 def _syntheses(
-    config: EvaluateConfig, task: Task, bundles: Sequence[Bundle], folder: Path, parameters: dict[str, int]
+    config: EvaluateConfig,
+    task: Task,
+    lazy: _LazyEngine,
+    bundles: Sequence[Bundle],
+    folder: Path,
+    parameters: dict[str, int],
 ) -> list[Synthesis]:
-    lazy = _LazyEngine(config, task.model)
     place = folder / "syntheses" / task.name.replace("/", "-")
     parameters[task.model] = _parameters(place, lazy, bundles)
     sampling = Sampling(config.temperature if task.sampled else 0.0, max_completion_tokens=config.max_completion_tokens)

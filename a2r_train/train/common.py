@@ -44,6 +44,8 @@ IGNORE = (
     *("save_steps", "save_strategy", "save_total_limit", "generation_batch_size", "deepspeed", "fsdp", "fsdp_config"),
     *("dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "ddp_timeout"),
     *("gradient_checkpointing", "activation_checkpointing"),
+    *("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_enable_sleep_mode", "vllm_group_port"),
+    *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout"),
     *("resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "num_completions_to_print"),
 )
 

@@ -11,6 +11,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.config import parse
+from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.train import common, preflight
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.rewards import VerifiableReward
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
     """Train on the bundles and save. Raises InputError for wrong input, and where a check of the preflight is red."""
+    if args.use_vllm:
+        check_vllm()
     material = common.load_material(data, model, args.trust_remote_code)
     preflight.require(_checks(args, model, material))
     done = common.open_folder(data, args, model, material)
@@ -68,6 +71,8 @@ def dataset_of(material: Material) -> Dataset:
 
 
 def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
+    if args.use_vllm and args.vllm_mode == "colocate":
+        prepare_colocate()
     trainer = GRPOTrainer(
         reward_funcs=VerifiableReward(material.prompter),
         args=args,

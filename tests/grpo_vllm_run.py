@@ -1,0 +1,64 @@
+"""Run by test_grpo_vllm.py in a process of its own: GRPO with colocated vLLM; prints what trainer and engine say, as JSON.
+
+Arguments: bundles, output folder, and options of the recipe.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl.generation import vllm_generation
+
+from a2r_train.config import parse
+from a2r_train.models import load_model
+from a2r_train.train import grpo
+
+MODEL = "data/tiny/synthesizer"
+
+
+class LengthReward:
+    """A reward that differs within a group, whatever the model can do."""
+
+    __name__ = "length_reward"
+
+    def __init__(self, _: Any) -> None:
+        pass
+
+    def __call__(self, completions: list[Any], **_: Any) -> list[float]:
+        return [float(len(completion[-1]["content"]) % 5) for completion in completions]
+
+
+def main(bundles: str, folder: str, *options: str) -> None:
+    grpo.VerifiableReward = LengthReward  # type: ignore[assignment, misc]
+    engines: list[Any] = []
+    sync = vllm_generation.VLLMGeneration.sync_weights
+
+    def counted(self: Any) -> None:
+        sync(self)
+        engines.append(self.llm)
+
+    vllm_generation.VLLMGeneration.sync_weights = counted
+    given = {"model_name_or_path": MODEL, "bundles": bundles, "output_dir": folder, "use_cpu": True, "use_vllm": True,
+             "vllm_mode": "colocate", "max_steps": 4, "save_strategy": "no", "logging_steps": 1, "warmup_steps": 0,
+             "per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": 24}  # fmt: skip
+    arguments = [text for key, value in given.items() for text in (f"--{key}", str(value))]
+    grpo.train(*parse(grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *arguments, *options]))
+    history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
+    before, after = load_model(MODEL, "float32"), load_model(folder, "float32")
+    ids = torch.arange(100, 164)[None]
+    with torch.inference_mode():
+        moved = (before(ids).logits.log_softmax(-1) - after(ids).logits.log_softmax(-1)).abs().max()
+    found = {
+        "differences": [row["sampling/sampling_logp_difference/max"] for row in history if "reward" in row],
+        "moved": float(moved),
+        "tied": bool(before.config.tie_word_embeddings),
+        "dtype": str(engines[0].llm_engine.model_config.dtype),
+        "syncs": len(engines),
+    }
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

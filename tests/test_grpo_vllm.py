@@ -1,0 +1,81 @@
+"""GRPO with colocated vLLM on the CPU: what the trainer has learnt, the engine generates with; and the server's recipe."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import hide_vllm, write_rows
+
+from a2r_train.config import parse
+from a2r_train.engines import vllm
+from a2r_train.errors import InputError
+from a2r_train.records import Problem, read
+from a2r_train.train import grpo
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> str:
+    rows = []
+    for i, p in enumerate(read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:8]):
+        texts = [f"\\boxed{{{p.answer}}}", "\\boxed{0}"]
+        row = {"id": f"b{i}", "problem_id": p.id, "problem": p.problem, "answer": p.answer, "verifier": p.verifier}
+        row |= {"references": texts, "reference_answers": [p.answer, "0"], "reference_verdicts": ["correct", "incorrect"]}
+        rows.append(row | {"reference_tokens": [5, 5], "n_correct": 1, "majority_answer": "", "majority_verdict": "unparsable"})
+    return write_rows(tmp_path / "bundles.jsonl", rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [["--learning_rate", "1e-3"], ["--learning_rate", "1e-2", "--use_peft", "true", "--lora_r", "8"]],
+    ids=["full", "lora"],
+)
+def test_after_three_updates_trainer_and_engine_agree(options: list[str], bundles: str, tmp_path: Path) -> None:
+    """TRL logs the largest difference between the log-probability that the engine drew a token with and the trainer's."""
+    script = [sys.executable, "tests/grpo_vllm_run.py", bundles, str(tmp_path / "out"), *options]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["tied"]
+    assert found["dtype"] == "torch.float32"
+    assert found["syncs"] >= 4
+    assert len(found["differences"]) == 4
+    assert max(found["differences"]) < 0.01
+    assert found["moved"] > 0.1  # an engine that was left behind would differ by about as much
+
+
+def test_the_onednn_line_is_for_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.generation import vllm_generation
+    from vllm import LLM, _custom_ops
+
+    monkeypatch.setattr(vllm_generation, "LLM", LLM)  # the name that TRL calls
+    monkeypatch.setattr(_custom_ops, "_supports_onednn", True)
+    monkeypatch.setattr(vllm, "import_vllm", lambda: False)
+    vllm.prepare_colocate()
+    assert vllm_generation.LLM is LLM
+    assert _custom_ops._supports_onednn
+    monkeypatch.setattr(vllm, "import_vllm", lambda: True)
+    vllm.prepare_colocate()
+    assert not _custom_ops._supports_onednn
+    assert vllm_generation.LLM.keywords["dtype"] == "float32"
+
+
+def test_the_server_recipe_reaches_trl() -> None:
+    path = "recipes/gsm8k-0.5b-server/grpo.yaml"
+    _, args, _ = parse(grpo.ARGUMENTS, ["--config", str(ROOT / path), "--use_cpu", "true"])
+    assert args.use_vllm
+    assert (args.vllm_mode, args.vllm_server_host, args.vllm_server_port) == ("server", "localhost", 8000)
+
+
+def test_training_without_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hide_vllm(monkeypatch)
+    options = {"model_name_or_path": "data/tiny/synthesizer", "bundles": "none.jsonl", "output_dir": str(tmp_path / "out")}
+    arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
+    with pytest.raises(InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"):
+        grpo.train(*parse(grpo.ARGUMENTS, [*arguments, "--use_vllm", "true", "--use_cpu", "true"]))
+    assert not (tmp_path / "out").exists()

