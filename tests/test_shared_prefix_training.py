@@ -129,7 +129,8 @@ def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.Ca
         "false",
     ]
     argv = [*given, *quick, *more, "false"]
-    assert grpo.main([*argv, "--output_dir", str(tmp_path / "refused"), "--per_device_train_batch_size", "2"]) == 2
+    halves = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
+    assert grpo.main([*argv, "--output_dir", str(tmp_path / "refused"), *halves]) == 2
     error = capsys.readouterr().err
     assert "shared_prefix: a micro-batch must hold whole groups: make per_device_train_batch_size a multiple of" in error
     assert error.count("\n") == 1
