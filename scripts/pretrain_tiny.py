@@ -304,7 +304,8 @@ def solution_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> tupl
 def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
     """Of the first trained token of each row (the answer): greedy accuracy and mean probability, which is pass@1 at T=1.
 
-    `loss`: of all trained tokens. `all`: share of the rows whose trained tokens are all the likeliest ones; of rows with a wrong number, honest checks.
+    `loss`: of all trained tokens. `all`: share of the rows whose trained tokens are all the likeliest ones; of rows with a
+    wrong number, honest checks.
     """
     ids, labels = next(batches(rows, len(rows.ids), len(rows.ids), device, 0))
     logits, target = solution_logits(model, ids, labels)

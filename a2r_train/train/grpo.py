@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
@@ -12,14 +12,16 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
-from a2r_train.train import common, preflight
+from a2r_train.train import common, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.rewards import VerifiableReward
 
 
 @dataclass
 class SynthesizerGRPOConfig(GRPOConfig):
-    """TRL's, with what needs a GPU only where there is one."""
+    """TRL's, with what needs a GPU only where there is one, and the shared prefix."""
+
+    shared_prefix: bool = field(default=False, metadata={"help": "a group's prompt is computed once, not once a completion"})
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
@@ -56,7 +58,8 @@ def checks(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgum
 
 def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> list[preflight.Check]:
     _, steps = common.batch_and_steps(args, _rows(args, material))
-    return preflight.preflight(args, model, material, int(args.max_completion_length or 0), steps)
+    own = shared_prefix.checks(args, model) if args.shared_prefix else []
+    return [*own, *preflight.preflight(args, model, material, int(args.max_completion_length or 0), steps)]
 
 
 def _rows(args: SynthesizerGRPOConfig, material: Material) -> int:
@@ -73,7 +76,8 @@ def dataset_of(material: Material) -> Dataset:
 def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
     if args.use_vllm and args.vllm_mode == "colocate":
         prepare_colocate()
-    trainer = GRPOTrainer(
+    kind = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else GRPOTrainer
+    trainer = kind(
         reward_funcs=VerifiableReward(material.prompter),
         args=args,
         train_dataset=dataset_of(material),

@@ -1,0 +1,99 @@
+"""GRPO through the real trainer on replayed completions, dense or with the prompt shared; a program, for several processes.
+
+accelerate launch --config_file accelerate_configs/cpu2.yaml tests/replay.py MODEL OUTPUT SHARED [name=value ...]
+
+The completions of a step depend on nothing but the step, the prompt and the place in the group, their rewards on the
+completion alone: two runs differ by their arithmetic alone. The trained weights are written to OUTPUT.
+"""
+
+import itertools
+import sys
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from transformers import AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+from a2r_train.train import shared_prefix
+from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
+
+PROMPTS = [f"Problem {i}: " + "how many apples are left? " * (1 + i % 3) for i in range(8)]
+GROUP = 4
+Rows = dict[str, Any]
+
+
+def completions(prompts: list[str], trainer: GRPOTrainer) -> Rows:
+    """TRL's `rollout_func`: unequal lengths, the last one cut, and tokens of a tool in the middle of some."""
+    tokenizer: Any = trainer.processing_class
+    prompt_ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    ids, masks = [], []
+    for _, rows in itertools.groupby(prompt_ids):
+        for place, row in enumerate(rows):
+            seed = trainer.state.global_step * 1000 + sum(row) * 10 + place
+            length = 2 + (3 * place + seed) % 7
+            drawn = torch.randint(5, 300, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+            ids.append([*drawn, *([tokenizer.eos_token_id] if place != GROUP - 1 else [])])
+            masks.append([int(place != 1 or i != 1) for i in range(len(ids[-1]))])
+    return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None, "env_mask": masks}
+
+
+def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [sum(ids) % 7 / 7 for ids in completion_ids]
+
+
+def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTrainer:
+    """A trainer on the CPU: 4 groups a step. Sharing is never given up for speed."""
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 4 * GROUP,
+        "num_generations": GROUP,
+        "max_completion_length": 12,
+        "max_steps": 20,
+        "learning_rate": 1e-3,
+        "beta": 0.05,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "gradient_checkpointing": False,
+        "mask_truncated_completions": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "model_init_kwargs": {"dtype": "float32"} if isinstance(model, str) else None,
+        **changes,
+    }
+    peft = options.pop("peft_config", None)
+    shared_prefix.MIN_TOKEN_RATIO = 0.0
+    kind = SharedPrefixGRPOTrainer if shared else GRPOTrainer
+    return kind(
+        model=model,
+        reward_funcs=reward,
+        args=GRPOConfig(output, **options),
+        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        processing_class=AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path),
+        rollout_func=completions,
+        peft_config=peft,
+    )
+
+
+def weights(trainer: GRPOTrainer) -> torch.Tensor:
+    """All trained parameters, end to end."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    trained = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
+    return torch.cat([state[name].flatten().float() for name in sorted(trained)]) if state else torch.empty(0)
+
+
+def main(model: str, output: str, shared: str, *changes: str) -> None:
+    given = dict(change.split("=", 1) for change in changes)
+    trainer = trainer_of(model, output + "-run", yaml.safe_load(shared), **{k: yaml.safe_load(v) for k, v in given.items()})
+    trainer.train()
+    trained = weights(trainer)
+    if trainer.accelerator.is_main_process:
+        torch.save({"weights": trained, "log": trainer.state.log_history}, output)
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

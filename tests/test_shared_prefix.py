@@ -1,0 +1,377 @@
+"""The shared prefix computes what TRL's dense batch computes: log-probabilities, entropies, gradients; and what is refused."""
+
+import hashlib
+import inspect
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import replay
+import torch
+import transformers.integrations.flex_attention as transformers_flex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+from trl import GRPOTrainer
+from trl.trainer import utils as trl_utils
+from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, shuffle_sequence_dict, split_tensor_dict
+
+from a2r_train.train import shared_prefix
+from a2r_train.train.common import ModelArguments
+from a2r_train.train.shared_prefix import ATTENTION, BLOCK, PADDING, SharedPrefixGRPOTrainer, pack, regroup
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "pad_token_id": 0, "bos_token_id": None,
+    "eos_token_id": 2,
+}  # fmt: skip
+Batch = tuple[torch.Tensor, torch.Tensor, int]
+Groups = list[tuple[int, list[int]]]  # the prompt's tokens, and those of each completion
+
+
+@pytest.fixture(scope="module")
+def trainers(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GRPOTrainer, GRPOTrainer]]:
+    """Stock TRL and ours, for their methods; the model is given at each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 0.0)
+        out = str(tmp_path_factory.mktemp("out"))
+        both = replay.trainer_of(tiny, out, False, beta=0.0), replay.trainer_of(tiny, out, True, beta=0.0)
+        for trainer in both:
+            trainer.model.train()  # what it logs is filed under that
+        yield both
+
+
+def prepared(model: Any, temperature: float = 1.0) -> Any:
+    """As the trainers prepare it; the attention is SDPA wherever the mask is not a packed one."""
+    add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
+    model.set_attn_implementation(ATTENTION)
+    return model.train()
+
+
+def qwen3(seed: int = 0, **changes: Any) -> Any:
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(Qwen3Config(**{**SMALL, **changes}))
+    model.lm_head.weight.data.mul_(10.0)  # log-probabilities that differ
+    return model
+
+
+def batch_of(groups: Groups, left: int = 0, right: int = 0, seed: int = 0) -> Batch:
+    """Random ids as TRL lays them out, with so many columns of padding more than needed."""
+    draw = torch.Generator().manual_seed(seed)
+    prompt_columns = left + max(p for p, _ in groups)
+    completion_columns = right + max(1, *(c for _, lengths in groups for c in lengths))
+    rows, masks = [], []
+    for prompt, lengths in groups:
+        prompt_ids = torch.randint(3, 97, (prompt,), generator=draw)
+        for length in lengths:
+            ids = torch.zeros(prompt_columns + completion_columns, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            ids[prompt_columns - prompt : prompt_columns] = prompt_ids
+            # a truncated completion that is masked keeps its ids
+            ids[prompt_columns:] = torch.randint(3, 97, (completion_columns,), generator=draw)
+            mask[prompt_columns - prompt : prompt_columns + length] = 1
+            rows.append(ids)
+            masks.append(mask)
+    return torch.stack(rows), torch.stack(masks), completion_columns
+
+
+def computed(trainer: GRPOTrainer, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities, entropies, and the gradient of a random weighing of both."""
+    model.zero_grad()
+    ids, mask, columns = batch
+    logps, entropies, _ = trainer._get_per_token_logps_and_entropies(model, ids, mask, columns, compute_entropy=True)
+    draw = torch.Generator().manual_seed(1)
+    weigh, weigh_entropy = (torch.randn(logps.shape, generator=draw).to(logps.dtype) for _ in range(2))
+    ((logps * weigh).sum() + (entropies * weigh_entropy).sum() / 10).backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return logps.detach(), entropies.detach(), gradient
+
+
+def assert_same(trainers: tuple[GRPOTrainer, GRPOTrainer], model: Any, batch: Batch) -> None:
+    (logps, entropies, gradient), ours = computed(trainers[0], model, batch), computed(trainers[1], model, batch)
+    assert logps.abs().max() > 0 or not batch[1][:, -batch[2] :].any()
+    for expected, found in ((logps, ours[0]), (entropies, ours[1])):
+        assert found.shape == expected.shape
+        assert ((found - expected).abs() <= 1e-5 * expected.abs().clamp(min=1)).all()
+    limit = 1e-8 if gradient.dtype == torch.float64 else 1e-4
+    assert (ours[2] - gradient).norm() <= limit * gradient.norm()
+
+
+class ExactHead:
+    """TRL's head in the dtype of the model; TRL's own computes in float32 at the most."""
+
+    @staticmethod
+    def apply(hidden: Any, weight: Any, _bias: Any, labels: Any, temperature: float, *_: Any) -> tuple[Any, ...]:
+        logps = (hidden @ weight.t() / temperature).log_softmax(-1)
+        return logps.gather(-1, labels[:, None])[:, 0], -(logps.exp() * logps).sum(-1), None, None, None
+
+
+def exact_norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Qwen3's in the dtype of the model; its own computes in float32, in which the gradients of G copies add up otherwise."""
+    return self.weight * hidden * (hidden.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
+
+
+GROUPS = st.lists(
+    st.tuples(st.integers(1, 9), st.lists(st.integers(0, 6), min_size=1, max_size=4)), min_size=1, max_size=3
+)  # fmt: skip
+MODEL = prepared(qwen3())
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups=GROUPS, left=st.integers(0, 3), right=st.integers(0, 3), seed=st.integers(0, 99))
+def test_any_batch_gives_the_dense_result(trainers: Any, groups: Groups, left: int, right: int, seed: int) -> None:
+    assert_same(trainers, MODEL, batch_of(groups, left, right, seed))
+
+
+BATCHES: dict[str, Groups] = {
+    "one group": [(7, [5, 3, 0, 5])],
+    "several groups": [(7, [5, 3, 0, 5]), (3, [1, 5, 2, 2]), (12, [4, 4, 4, 4])],
+    "a prompt of one token": [(1, [5, 3, 2])],
+    "groups of one": [(4, [5]), (6, [3]), (1, [2])],
+    "nothing that is not masked": [(3, [0, 0]), (2, [0])],
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("tied", "lora", "checkpointing"), [(True, False, False), (False, False, True), (True, True, True), (False, True, False)]
+)
+def test_models_give_the_dense_result(
+    trainers: Any, batch: str, dtype: Any, tied: bool, lora: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dtype == torch.float64:
+        monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", ExactHead)
+        monkeypatch.setattr(Qwen3RMSNorm, "forward", exact_norm)
+    model = prepared(qwen3(tie_word_embeddings=tied), temperature=0.7)
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj", "up_proj"]))
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    assert_same(trainers, model.to(dtype), batch_of(BATCHES[batch], left=2, right=1))
+
+
+@pytest.mark.parametrize("kind", shared_prefix.SERVED)
+def test_served_models_give_the_dense_result(trainers: Any, kind: str) -> None:
+    more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16} if kind.endswith("moe") else {}
+    config = AutoConfig.for_model(kind, **{**SMALL, **more, "sliding_window": None})
+    args: Any = SimpleNamespace(router_aux_loss_coef=0.0, disable_dropout=True)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    assert shared_prefix.refused_model(model, args) == []
+    disable_dropout_in_model(model)
+    for p in model.parameters():
+        p.data.mul_(1.5)  # positions and neighbours matter more than at the start of a training
+    assert_same(trainers, prepared(model), batch_of(BATCHES["several groups"], left=2, right=1))
+
+
+def test_a_batch_may_be_cut_into_micro_batches(trainers: Any) -> None:
+    ids, mask, columns = batch_of([(5, [3, 4]), (2, [1, 4]), (4, [2, 2])])
+    results = [
+        trainer._get_per_token_logps_and_entropies(MODEL, ids, mask, columns, batch_size=2)[0].detach() for trainer in trainers
+    ]
+    torch.testing.assert_close(*results)
+
+
+def test_rows_are_short_and_lay_out_as_documented() -> None:
+    ids, mask, columns = batch_of([(4, [3, 0, 2]), (2, [1])], left=1, right=2)
+    packed = pack(ids, mask, columns)
+    assert packed.segment.tolist() == [[0, 0, 0, 1, 1, 1, 3, 3], [0, 1, *[PADDING] * 6]]
+    assert (packed.source[0] % 10).tolist() == [1, 2, 3, 4, 5, 6, 4, 5]
+    assert packed.target[0].tolist() == [-1, -1, -1, 5, 6, 7, 25, 26]
+    assert packed.token_ratio == 4 * 10 / (2 * 8)
+    whole = pack(*batch_of([(512, [64] * 8)]))
+    assert whole.token_ratio == 8 * (512 + 64) / (512 - 1 + 8 * 64)
+    assert pack(ids, mask, columns, BLOCK).source.shape == (2, BLOCK)
+
+
+def test_other_masks_are_an_error() -> None:
+    ids, mask, columns = batch_of([(4, [3, 2])])
+    for row, column in ((0, 1), (1, 4)):  # a hole in the prompt, one in the completion
+        spoilt = mask.clone()
+        spoilt[row, column] = 0
+        with pytest.raises(ValueError, match="a mask with holes"):
+            pack(ids, spoilt, columns)
+
+
+def test_short_prompts_stay_dense(trainers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 2.0)
+    ours, seen = trainers[1], []
+    hook = MODEL.register_forward_pre_hook(lambda _, __, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True)
+    for groups in ([(2, [9] * 4)], [(40, [9] * 4)]):
+        assert_same(trainers, MODEL, batch_of(groups))
+    hook.remove()
+    assert [tuple(shape) for shape in seen] == [(4, 11), (4, 11), (4, 49), (1, 39 + 4 * 9)]
+    assert ours._metrics["train"]["shared_prefix/token_ratio"][-2:] == [1.0, 4 * 49 / (39 + 36)]
+
+
+# FlexAttention
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention as torch computes it without a compiler."""
+
+    def plain(q: Any, k: Any, v: Any, training: bool = False, **options: Any) -> Any:  # noqa: ARG001
+        return flex_attention(q, k, v, **options)
+
+    monkeypatch.setattr(transformers_flex, "compile_friendly_flex_attention", plain)
+
+
+LONG: list[Groups] = [
+    [(300, [40, 7, 40, 0]), (64, [129, 1, 3, 9])],
+    [(127, [1, 1]), (129, [128, 256])],
+    [(1, [300, 300])],
+    [(1000, [1] * 8)],
+]
+
+
+@pytest.mark.parametrize("groups", LONG)
+def test_the_block_mask_is_that_of_torch(groups: Groups) -> None:
+    segment = pack(*batch_of(groups), BLOCK).segment
+    ours, dense = shared_prefix.block_mask(segment), shared_prefix.dense_mask(segment)
+    theirs = create_block_mask(ours.mask_mod, len(segment), None, *dense.shape[2:], device="cpu", BLOCK_SIZE=BLOCK)
+    assert ours.shape == theirs.shape
+    assert torch.equal(ours.to_dense(), theirs.to_dense())  # no block too many, none too few
+    tiles = dense.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))  # (groups, 1, blocks, BLOCK, blocks, BLOCK)
+    for group, query in itertools.product(*map(range, ours.full_kv_num_blocks[:, 0].shape)):
+        count = ours.full_kv_num_blocks[group, 0, query]
+        for key in ours.full_kv_indices[group, 0, query, :count]:  # these are computed without asking the mask
+            assert tiles[group, 0, query, :, key].all()
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("groups", LONG[:3])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_flex_attention_gives_the_dense_result(trainers: Any, groups: Groups, autocast: bool) -> None:
+    """The forward alone: torch has no backward for it on the CPU. Under autocast queries and values come in two dtypes."""
+    ids, mask, columns = batch_of(groups, left=3)
+    packed = pack(ids, mask, columns, BLOCK)
+    inputs = {**packed.inputs(ids), "attention_mask": shared_prefix.block_mask(packed.segment)}
+    with torch.no_grad(), torch.autocast("cpu", enabled=autocast):
+        found = packed.unpack(MODEL(**inputs).log_probs, columns)
+        expected, _, _ = trainers[0]._get_per_token_logps_and_entropies(MODEL, ids, mask, columns)
+    limit = 0.1 if autocast else 1e-5
+    assert ((found - expected).abs() <= limit * expected.abs().clamp(min=1)).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_new_lengths_give_the_dense_result_and_compile_no_more(trainers: Any) -> None:
+    model = prepared(qwen3(head_dim=64)).cuda()
+    counted = []
+    for length in range(200, 1400, 100):
+        ids, mask, columns = batch_of([(length, [length // 4, 30, 7]), (length // 2, [9, 9, 9])], seed=length)
+        batch = (ids.cuda(), mask.cuda(), columns)
+        (logps, _, gradient), ours = computed(trainers[0], model, batch), computed(trainers[1], model, batch)
+        assert (ours[0] - logps).abs().max() < 1e-2  # TF32 in either
+        assert (ours[2] - gradient).norm() <= 1e-2 * gradient.norm()
+        counted.append(trainers[1]._metrics["train"]["shared_prefix/compilations"][0])
+    assert counted[-1] == counted[2] <= 4  # static shapes at first, then dynamic ones
+
+
+# What of TRL is relied on
+
+
+@pytest.mark.parametrize(
+    ("function", "digest"),
+    [
+        (GRPOTrainer._get_per_token_logps_and_entropies, "ea73c3909275"),
+        (GRPOTrainer._prepare_inputs, "f824e7fb0714"),
+        (shuffle_sequence_dict, "bab038755e57"),
+        (split_tensor_dict, "b61a5760a03e"),
+        (add_fused_lm_head, "422d009f04b6"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_trl_is_what_was_read(function: Any, digest: str) -> None:
+    """Where this fails, read the function anew beside a2r_train/train/shared_prefix.py, and then change the digest."""
+    assert hashlib.sha256(inspect.getsource(inspect.unwrap(function)).encode()).hexdigest()[:12] == digest
+
+
+def test_the_overridden_methods_take_what_trl_gives() -> None:
+    for name in ("_get_per_token_logps_and_entropies", "_prepare_inputs"):
+        ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (SharedPrefixGRPOTrainer, GRPOTrainer))
+        named = [p for p in ours.parameters.values() if p.kind != p.VAR_KEYWORD]
+        expected = list(theirs.parameters.values())[: len(named)]
+        assert [(p.name, p.default) for p in named] == [(p.name, p.default) for p in expected]
+
+
+def micro_batches(trainer: GRPOTrainer) -> list[torch.Tensor]:
+    """The prompts of the micro-batches of one generation."""
+    rows = [{"prompt": prompt} for prompt in replay.PROMPTS[:4] for _ in range(replay.GROUP)]
+    trainer.model.train()
+    trainer._buffered_inputs = None
+    first = trainer._prepare_inputs(rows)
+    assert first is trainer._buffered_inputs[0]
+    return trainer._buffered_inputs
+
+
+def test_groups_stay_whole_in_our_micro_batches_and_not_in_those_of_trl(tiny: str, tmp_path: Any) -> None:
+    split: dict[str, Any] = {"per_device_train_batch_size": replay.GROUP, "steps_per_generation": 4, "beta": 0.0}
+    stock, ours = (micro_batches(replay.trainer_of(tiny, str(tmp_path), shared, **split)) for shared in (False, True))
+    prompts = [len(torch.unique(batch["prompt_ids"], dim=0)) for batch in ours]
+    assert prompts == [1, 1, 1, 1]
+    assert max(len(torch.unique(batch["prompt_ids"], dim=0)) for batch in stock) > 1
+    for key in ("prompt_ids", "completion_ids", "advantages", "old_per_token_logps"):
+        rows = [sorted(torch.cat([batch[key] for batch in batches]).tolist()) for batches in (stock, ours)]
+        torch.testing.assert_close(*map(torch.tensor, rows))
+
+
+def test_regroup_keeps_rows_together_with_what_belongs_to_them() -> None:
+    prompt = torch.tensor([[0, 1], [2, 3], [5, 1], [2, 3], [0, 1], [5, 1]])
+    mask = torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1], [0, 1], [0, 1]])  # a masked token tells nothing
+    rows = {"prompt_ids": prompt, "prompt_mask": mask, "advantages": torch.arange(6), "total": torch.tensor(7), "none": None}
+    batches = regroup(split_tensor_dict(rows, 3))
+    assert torch.cat([batch["advantages"] for batch in batches]).tolist() == [0, 2, 4, 5, 1, 3]
+    assert all(batch["total"] == 7 and batch["none"] is None for batch in batches)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"per_device_train_batch_size": 12}, "a multiple of num_generations"),
+        ({"use_liger_kernel": True}, "use_liger_kernel"),
+        ({"torch_compile": True}, "torch_compile"),
+        ({"use_transformers_continuous_batching": True}, "use_transformers_continuous_batching"),
+        ({"model_init_kwargs": {"attn_implementation": "eager"}}, "leave attn_implementation out"),
+        ({"attn_implementation": "flash_attention_2"}, "leave attn_implementation out"),
+        ({}, ""),
+    ],
+)
+def test_settings_that_cannot_be_served(changes: dict[str, Any], reason: str) -> None:
+    given_model = {key: changes[key] for key in changes.keys() & {"attn_implementation"}}
+    plain = {"num_generations": 8, "per_device_train_batch_size": 16, "use_liger_kernel": False, "torch_compile": False}
+    more = {"use_transformers_continuous_batching": False, "model_init_kwargs": None}
+    args: Any = SimpleNamespace(**{**plain, **more, **changes})
+    reasons = shared_prefix.refused_settings(args, ModelArguments("m", **given_model))
+    assert len(reasons) == bool(reason)
+    assert reason in "".join(reasons)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "sliding_attention"),
+        ("mistral", {"sliding_window": 8}, "sliding_attention"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "longest row"),
+        ("llama", {"attention_dropout": 0.1}, "disable_dropout"),
+        ("qwen3_moe", {"router_aux_loss_coef": 0.1, "num_experts": 2, "moe_intermediate_size": 16}, "router_aux_loss_coef"),
+        ("gpt2", {}, "gpt2 is not among the tested models: gemma, granite,"),
+        ("qwen3_vl", {}, "qwen3_vl is not among the tested models"),
+    ],
+)
+def test_models_that_cannot_be_served(kind: str, changes: dict[str, Any], reason: str) -> None:
+    config = AutoConfig.for_model(kind, **{**SMALL, **changes} if kind != "qwen3_vl" else {})
+    args: Any = SimpleNamespace(router_aux_loss_coef=None, disable_dropout=False)
+    reasons = shared_prefix.refused_model(SimpleNamespace(config=config), args)
+    assert any(reason in found for found in reasons), reasons

@@ -1,0 +1,142 @@
+"""GRPO trained with a shared prefix ends where it ends without: through the real trainers, on one process and on two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import replay
+import torch
+from peft import LoraConfig
+
+from a2r_train.train import grpo, shared_prefix
+
+ROOT = Path(__file__).parent.parent
+FLOAT_ERROR = torch.finfo(torch.float32).eps
+LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+
+
+@pytest.fixture(autouse=True)
+def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", shared_prefix.MIN_TOKEN_RATIO)  # replay.py lowers it
+
+
+def trained(model: str, out: Path, shared: bool, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights before and after 20 updates."""
+    trainer = replay.trainer_of(model, str(out), shared, **changes)
+    before = replay.weights(trainer).clone()
+    trainer.train()
+    assert trainer.state.global_step == 20
+    return before, replay.weights(trainer)
+
+
+def relative_difference(before: torch.Tensor, dense: torch.Tensor, shared: torch.Tensor) -> float:
+    """||difference|| / ||movement||, where the movement is far over the error of the arithmetic."""
+    movement = (dense - before).norm()
+    assert movement >= 100 * FLOAT_ERROR * before.norm()
+    return float((shared - dense).norm() / movement)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "gradient_checkpointing": True},
+        {"peft_config": LORA, "loss_type": "grpo"},
+    ],
+    ids=["full", "accumulation and checkpointing", "lora"],
+)
+def test_twenty_updates_end_at_the_dense_weights(tiny: str, tmp_path: Path, changes: dict[str, Any]) -> None:
+    before, dense = trained(tiny, tmp_path, False, **changes)
+    _, shared = trained(tiny, tmp_path, True, **changes)
+    assert relative_difference(before, dense, shared) < 1e-2
+
+
+@pytest.mark.slow
+def test_a_wrong_mask_ends_elsewhere(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions that see each other, as in a plainly causal row: the test above would notice."""
+    before, dense = trained(tiny, tmp_path, False)
+    monkeypatch.setattr(shared_prefix, "attends", lambda _: lambda b, _head, q, k: (q >= k) & (b == b))
+    _, shared = trained(tiny, tmp_path, True)
+    assert relative_difference(before, dense, shared) > 1e-2
+
+
+def launched(model: str, out: Path, shared: bool, *options: str) -> dict[str, Any]:
+    """tests/replay.py in two processes."""
+    name, split = str(out / f"{'shared' if shared else 'dense'}.pt"), ["per_device_train_batch_size=8"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    done = subprocess.run(
+        [*launch, *options, "--main_process_port", "0", "tests/replay.py", model, name, str(shared), *split],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(name)
+
+
+def assert_two_processes_agree(tiny: str, tmp_path: Path, *options: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    states = AutoModelForCausalLM.from_pretrained(tiny).state_dict()
+    dense, shared = (launched(tiny, tmp_path, shared, *options) for shared in (False, True))
+    before = torch.cat([states[name].flatten() for name in sorted(states)])
+    assert relative_difference(before, dense["weights"], shared["weights"]) < 1e-2
+    ratios = [entry["shared_prefix/token_ratio"] for entry in shared["log"] if "loss" in entry]
+    assert min(ratios) > 1
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_the_dense_weights(tiny: str, tmp_path: Path) -> None:
+    assert_two_processes_agree(tiny, tmp_path, "--config_file", "accelerate_configs/cpu2.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["2", "3"])
+def test_zero_ends_at_the_dense_weights(tiny: str, tmp_path: Path, stage: str) -> None:
+    pytest.importorskip("deepspeed")
+    processes = ("--use_deepspeed", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
+    more = ("--dynamo_backend", "no", "--zero_stage", stage)
+    assert_two_processes_agree(tiny, tmp_path, *processes, *more)
+
+
+@pytest.mark.slow
+def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`shared_prefix: true` trains, logs what it saved, and leaves a checkpoint like any other."""
+    from test_train import bundle
+
+    from a2r_train.records import write
+
+    write([bundle(i) for i in range(4)], tmp_path / "bundles.jsonl")
+    given = ["--bundles", str(tmp_path / "bundles.jsonl"), "--model_name_or_path", speaking, "--shared_prefix", "true"]
+    quick = ["--max_steps", "2", "--num_generations", "4", "--max_completion_length", "12", "--save_steps", "1", "--report_to"]
+    more = [
+        "none",
+        "--logging_steps",
+        "1",
+        "--use_cpu",
+        "true",
+        "--learning_rate",
+        "1e-3",
+        "--activation_checkpointing",
+        "false",
+    ]
+    argv = [*given, *quick, *more, "false"]
+    halves = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
+    assert grpo.main([*argv, "--output_dir", str(tmp_path / "refused"), *halves]) == 2
+    error = capsys.readouterr().err
+    assert "shared_prefix: a micro-batch must hold whole groups: make per_device_train_batch_size a multiple of" in error
+    assert error.count("\n") == 1
+    assert grpo.main([*argv, "--output_dir", str(tmp_path / "grpo"), "--per_device_train_batch_size", "8"]) == 0
+    log = json.loads((tmp_path / "grpo" / "trainer_state.json").read_text())["log_history"]
+    steps = [entry for entry in log if "loss" in entry]
+    assert [entry["shared_prefix/token_ratio"] > 2 for entry in steps] == [True, True]
+    assert all(entry["shared_prefix/compilations"] == steps[0]["shared_prefix/compilations"] for entry in steps)
+    assert "attn" not in (tmp_path / "grpo" / "config.json").read_text()
