@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from a2r_train.bundle import BundleConfig, build
-from a2r_train.evaluate.run import EvaluateConfig, tasks
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.panel import tasks
 from a2r_train.explore import ExploreConfig, load_problems
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
@@ -35,8 +36,9 @@ def preview(config: ExploreConfig | BundleConfig | EvaluateConfig, console: Cons
             _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
     else:
         bundles = read(Bundle, config.bundles)
-        prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
-        _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
+        if config.base:
+            prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
+            _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
         console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(task.name for task in tasks(config))}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate import report, rows
+from a2r_train.evaluate import diagnostics, report, rows
 from a2r_train.evaluate.rows import Row
 from a2r_train.records import Bundle, Rollout, Synthesis
 
@@ -129,7 +129,7 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
     votes = rows.bundle_votes(bundles)
     given = [synthesis(b, a) for b, a in zip(bundles, ["2", "5", "5", "5"], strict=True)]
     given.append(synthesis(bundles[3], "2", sample=1))
-    found = rows.diagnose(bundles, votes, {"synthesizer/base": given})
+    found = diagnostics.diagnose(bundles, votes, {"synthesizer/base": given})
     flips = found["flips"]["synthesizer/base"]
     assert flips == {"wrong_to_right": 2, "right_to_wrong": 1, "right_to_right": 1, "wrong_to_wrong": 1}
     assert found["new_correct"]["synthesizer/base"] == {"n": 1, "accuracy": 0.5}
@@ -137,6 +137,12 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
     assert found["tokens_by_stage"]["synthesizer/base"] == {"references": 40, "synthesizer_prompt": 20, "synthesis": 5}
     assert found["by_correct"]["maj@4"]["2"] == {"n": 1, "accuracy": 0.5}
     assert found["by_correct"]["synthesizer/base"]["3"] == {"n": 1, "accuracy": 0.0}
+    assert found["by_majority"]["maj@4"] == {
+        "1": {"n": 1, "accuracy": 0.0},
+        "2": {"n": 1, "accuracy": 0.5},
+        "3": {"n": 2, "accuracy": 0.5},
+    }
+    assert found["by_majority"]["synthesizer/base"]["3"] == {"n": 2, "accuracy": 0.5}
 
 
 def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> None:
@@ -164,9 +170,9 @@ def results_of(bundles: list[Bundle], gain: float = 0.3) -> report.Results:
         Row("synthesizer/sft+grpo", better + random.normal(0, 0.05, 200), float("nan")),
     ]
     given = {"synthesizer/base": [synthesis(b, "5") for b in bundles], EVIL: [synthesis(b, EVIL) for b in bundles]}
-    diagnostics = rows.diagnose(bundles, rows.bundle_votes(bundles), given)
+    diagnosed = diagnostics.diagnose(bundles, rows.bundle_votes(bundles), given)
     setup = {"explorer": EVIL, "temperature": 1.0}
-    return report.build_results(table, setup=setup, diagnostics=diagnostics, draws=2000)
+    return report.build_results(table, setup=setup, diagnostics=diagnosed, draws=2000)
 
 
 def test_results_json_has_the_contract_and_the_same_bytes_twice(bundles: list[Bundle], tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from a2r_train.evaluate import plots
-from a2r_train.evaluate.rows import FLIP_KINDS, Row, flip_kind
+from a2r_train.evaluate.diagnostics import FLIP_KINDS, flip_kind
+from a2r_train.evaluate.rows import Row
 from a2r_train.evaluate.statistics import DRAWS, Scores, holm, interval, paired
 from a2r_train.records import CORRECT, Bundle, Synthesis, write_text
 
