@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate import diagnostics, report, rows
+from a2r_train.evaluate import browser, diagnostics, report, rows, sections
 from a2r_train.evaluate.rows import Row
 from a2r_train.records import Bundle, Rollout, Synthesis
 
@@ -190,7 +190,7 @@ def test_results_json_has_the_contract_and_the_same_bytes_twice(bundles: list[Bu
 
 def test_the_paired_table_says_which_intervals_exclude_zero(bundles: list[Bundle]) -> None:
     results = results_of(bundles)
-    section = next(section for section in report.sections(results) if section.title == "Paired differences")
+    section = next(section for section in sections.sections(results) if section.title == "Paired differences")
     said = [dict(zip(section.header, row, strict=True)) for row in section.rows]
     assert {row["b"]: row["excludes 0"] for row in said} == {"synthesizer/base": "yes", "maj@4": "yes", "synthesizer/sft": "no"}
     for pair, row in zip(results["paired"], said, strict=True):
@@ -213,7 +213,7 @@ def test_sentences_say_what_the_intervals_say(bundles: list[Bundle]) -> None:
 def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bundle], tmp_path: Path) -> None:
     results = results_of(bundles)
     given = {name: [synthesis(b, EVIL) for b in bundles] for name in ("synthesizer/base", EVIL)}
-    shown = report.browser(bundles, rows.bundle_votes(bundles), given)
+    shown = browser.browser(bundles, rows.bundle_votes(bundles), given)
     for run in ("a", "b"):
         report.write_report(tmp_path / run, results, shown)
     page = (tmp_path / "a" / "report.html").read_text()
@@ -235,12 +235,12 @@ def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bund
 def test_browser_draws_from_every_flip_kind_and_clips_long_texts(bundles: list[Bundle]) -> None:
     answers = ["2", "5", "5", "1"]
     given = {"s": [synthesis(b, a) for b, a in zip(bundles, answers, strict=True)]}
-    shown = report.browser(bundles, rows.bundle_votes(bundles), given)
+    shown = browser.browser(bundles, rows.bundle_votes(bundles), given)
     kinds = ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"]
     assert [one.syntheses[0].flip for one in shown] == kinds
-    assert len(report.browser(bundles * 3, rows.bundle_votes(bundles * 3), given, limit=2)) == 2
+    assert len(browser.browser(bundles * 3, rows.bundle_votes(bundles * 3), given, limit=2)) == 2
     long = replace(bundles[0], references=["x" * 5000 + "end"] * 4)
-    clipped = report.browser([long], np.ones(1), {})[0].references[0].text
+    clipped = browser.browser([long], np.ones(1), {})[0].references[0].text
     assert clipped.startswith("[1003 characters left out]")
     assert clipped.endswith("end")
 

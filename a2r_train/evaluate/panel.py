@@ -9,7 +9,7 @@ from dataclasses import replace
 from a2r_train.evaluate.config import EvaluateConfig, numbers
 from a2r_train.evaluate.generate import Task
 from a2r_train.evaluate.rows import Part, Row, reference_part, synthesis_row
-from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Synthesis
+from a2r_train.records import UNPARSABLE, Bundle, Synthesis
 from a2r_train.verify import extract
 
 FINAL = ("synthesizer/sft+grpo", "synthesizer/sft", "synthesizer/base")  # the first that is there answers the diagnostics
@@ -103,7 +103,3 @@ def _mean(made: Sequence[Synthesis], name: str) -> float:
 def final_name(found: Mapping[str, Sequence[Synthesis]]) -> str:
     """The row of the most trained synthesizer; "" without one."""
     return next((name for name in FINAL if name in found), "")
-
-
-def right(made: Sequence[Synthesis]) -> list[float]:
-    return [float(s.verdict == CORRECT) for s in made]

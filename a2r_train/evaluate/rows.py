@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.statistics import Scores, pass_at_k
+from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Rollout, Synthesis
 from a2r_train.verify import majority
 
@@ -158,6 +158,22 @@ def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollou
     total = mean_over_problems(bundles, tokens)
     part = Part(EXPLORER, 0.0, total / float(np.mean(voters)), float(np.mean(voters)))
     return Row(name, by_problem(bundles, scores), total, note, (part,))
+
+
+def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, float]]:
+    """Each row's gain over pass@1 as a ratio of the majority's gain, with its interval; {} where these are not there.
+
+    1.75 for the synthesizer is what "75 % better than self-consistency" means in A2R (arXiv 2509.22044) if its gain is meant.
+    """
+    scores = {row.name: row.scores for row in rows}
+    vote = next((name for name in scores if name.startswith("maj@") and "equal" not in name), "")
+    if not vote or "pass@1" not in scores:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for name in scores.keys() - {"pass@1"}:
+        ratio, low, high = gain_ratio(scores[name], scores["pass@1"], scores[vote], seed=seed, draws=draws)
+        found[name] = {"ratio": ratio, "low": low, "high": high}
+    return {name: found[name] for name in scores if name in found}
 
 
 def size_label(bundles: Iterable[Bundle]) -> str:

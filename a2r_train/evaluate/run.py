@@ -10,12 +10,16 @@ from typing import Any
 
 from a2r_train import output
 from a2r_train.engines import check_engine
+from a2r_train.evaluate.adaptive import adaptive_row, check_sizes
+from a2r_train.evaluate.browser import browser
+from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check
 from a2r_train.evaluate.diagnostics import diagnose
 from a2r_train.evaluate.generate import Generator
-from a2r_train.evaluate.panel import final_name, task_row, tasks
-from a2r_train.evaluate.report import browser, build_results, write_report, write_results
-from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, majority_row, reference_rows
+from a2r_train.evaluate.panel import final_name, final_task, task_row, tasks
+from a2r_train.evaluate.report import build_results, write_report, write_results
+from a2r_train.evaluate.reward_model import best_of_row, load_classifier
+from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.records import Bundle, Rollout, Synthesis, read
 
 
@@ -26,43 +30,70 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
     folder = Path(config.output_dir)
     work = Generator(config, folder)
-    _check_models(config, work, bundles)
+    _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
     found = {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
-    parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
-    results = summarise(config, bundles, rollouts, found, parameters)
-    votes = bundle_votes(bundles)
+    results = summarise(config, work, bundles, rollouts, found)
     write_results(folder, results)
-    write_report(folder, results, browser(bundles, votes, _with_references(config, found)))
+    write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     output.finish(folder)
     return results
 
 
-def _check_models(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle]) -> None:
-    """Find what is wrong with a model or too long for its prompt before anything is generated or written."""
+def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
+    """Find what is wrong with a model, too long for its prompt or too few before anything is generated or written."""
     for model in sorted({task.model for task in tasks(config)}):
         check_engine(config.engine, model, config.endpoint)
+    if config.reward_model:
+        load_classifier(config.reward_model)
     for task in {(task.model, task.view): task for task in tasks(config)}.values():
         work.chats(task, bundles)
+    if config.rounds:
+        first_populations(config, bundles, rollouts)
+    if config.adaptive_validation:
+        check_sizes(config, bundles)
 
 
 def summarise(
     config: EvaluateConfig,
+    work: Generator,
     bundles: Sequence[Bundle],
     rollouts: Sequence[Rollout],
     found: Mapping[str, list[Synthesis]],
-    parameters: dict[str, int],
 ) -> dict[str, Any]:
-    """The table and the diagnostics, from what was generated."""
+    """The table and the diagnostics, from what was generated, and what has to be asked because of it."""
     votes = bundle_votes(bundles)
+    parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
+    diagnostics = diagnose(bundles, votes, _with_references(config, found))
     rows = reference_rows(bundles, votes, rollouts)
+    if config.reward_model:
+        rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
     if rollouts and (final := final_name(found)):
         rows += _equal_budget_rows(config, bundles, rollouts, found[final], parameters)
     rows += [task_row(task, bundles, found[task.name]) for task in tasks(config)]
+    chained, details = _chained_rows(config, work, bundles, rollouts)
+    rows += chained
+    diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
     setup = {"config": recipe, "protocol": _protocol(config, bundles), "bundles": len(bundles), "parameters": parameters}
-    diagnostics = diagnose(bundles, votes, _with_references(config, found))
     return build_results(rows, setup=setup, diagnostics=diagnostics, seed=config.seed, draws=config.draws)
+
+
+def _chained_rows(
+    config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Rows that ask again because of an earlier answer, and what they have to say besides."""
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
+    final = final_task(tasks(config))
+    if config.self_refine:
+        rows.append(self_refine_row(config, work, bundles))
+    if config.rounds and final:
+        rows.append(rounds_row(config, work, final, bundles, rollouts))
+    if config.adaptive_validation and final:
+        row, details["adaptive"] = adaptive_row(config, work, final, bundles)
+        rows.append(row)
+    return rows, details
 
 
 def _equal_budget_rows(

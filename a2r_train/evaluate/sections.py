@@ -1,0 +1,125 @@
+"""The tables of the report, their cells as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from a2r_train.evaluate.diagnostics import FLIP_KINDS
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the report, its cells as text."""
+
+    title: str
+    intro: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def sections(results: Mapping[str, Any]) -> list[Section]:
+    """The tables of the report; those without data are left out, the first is always there."""
+    diagnostics = results["diagnostics"]
+    found = [
+        Section(
+            "Accuracy",
+            "In %, with 95 % bootstrap intervals over problems. Tokens are the mean of one answer: completions of the "
+            "explorer, and all that the synthesizer reads and writes.",
+            ["row", "accuracy", "interval", "problems", "tokens", "note"],
+            [
+                [r["name"], percent(r["accuracy"]), span(r, signed=False), str(r["n"]), number(r["tokens"]), r["note"]]
+                for r in results["rows"]
+            ],
+        ),
+        Section(
+            "Paired differences",
+            "In points, resampled over problems. Interval and p: 95 %, for one comparison by itself. Corrected (Holm 1979): "
+            "the i-th smallest of m p-values times m - i + 1, and the interval of level 1 - 0.05 / (m - i + 1), so that the "
+            "chance of any wrong claim of a difference in this table is about 5 % at most. The intervals answer whether each "
+            "excludes 0; that all of them cover their true differences at once is not promised at 95 %.",
+            ["a", "b", "a - b", "interval", "p", "corrected interval", "excludes 0", "corrected p"],
+            [_paired_cells(pair) for pair in results["paired"]],
+        ),
+        _gain_section(diagnostics.get("gain", {})),
+        _cells_section("number of correct references", diagnostics.get("by_correct", {})),
+        _cells_section("votes for the most frequent answer", diagnostics.get("by_majority", {})),
+        _synthesizer_section(diagnostics),
+        Section(
+            "Tokens by stage",
+            "Means over problems, as the engines count them.",
+            ["row", "references", "synthesizer prompt", "synthesis"],
+            [[name, *map(number, stages.values())] for name, stages in diagnostics.get("tokens_by_stage", {}).items()],
+        ),
+        Section("Setup", "", ["", ""], [[str(key), str(value)] for key, value in results["setup"].items()]),
+    ]
+    return found[:1] + [section for section in found[1:] if section.rows]
+
+
+def _paired_cells(pair: Mapping[str, Any]) -> list[str]:
+    excludes = "yes" if pair["low_holm"] > 0 or pair["high_holm"] < 0 else "no"
+    plain = [pair["a"], pair["b"], points(pair["difference"]), span(pair), p_text(pair["p_value"])]
+    return [*plain, span(pair, "_holm"), excludes, p_text(pair["p_holm"])]
+
+
+def _cells_section(key: str, cells: dict[str, dict[str, dict[str, Any]]]) -> Section:
+    counts = sorted({int(count) for row in cells.values() for count in row})
+    nothing = {"accuracy": None, "n": 0}
+    rows = []
+    for name, row in cells.items():
+        found = [row.get(str(count), nothing) for count in counts]
+        rows.append([name, *[f"{percent(cell['accuracy'])} (n={cell['n']})" for cell in found]])
+    intro = "In %, over bundles; n is the number of bundles."
+    return Section(f"Accuracy by {key}", intro, ["row", *map(str, counts)], rows)
+
+
+def _gain_section(gain: dict[str, dict[str, Any]]) -> Section:
+    rows = [[name, _ratio(g["ratio"]), f"{_ratio(g['low'])} to {_ratio(g['high'])}"] for name, g in gain.items()]
+    intro = (
+        "The gain over pass@1 as a ratio of the majority's gain, with 95 % intervals: 1.75 is 75 % more than the majority "
+        "gains. No ratio where the majority's own gain cannot be told from 0."
+    )
+    known = [row for row in rows if row[1] != "-"]
+    return Section("Gain over pass@1, in gains of the majority", intro, ["row", "ratio", "interval"], known)
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _synthesizer_section(diagnostics: Mapping[str, Any]) -> Section:
+    rows = []
+    for name, flips in diagnostics.get("flips", {}).items():
+        new = diagnostics["new_correct"][name]
+        counted = [str(flips[kind]) for kind in FLIP_KINDS]
+        rows.append([name, *counted, f"{percent(new['accuracy'])} (n={new['n']})", percent(diagnostics["copy_rate"][name])])
+    header = ["row", *(kind.replace("_", " ") for kind in FLIP_KINDS), "new correct", "copy rate"]
+    intro = (
+        "Counts of syntheses, from the majority (right if its expected accuracy is at least one half) to the synthesis. "
+        "New correct: % right where every reference is wrong. Copy rate: % of answers that are the majority's."
+    )
+    return Section("Flips against the majority", intro, header, rows)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def span(values: Mapping[str, Any], suffix: str = "", signed: bool = True) -> str:
+    low, high = values["low" + suffix], values["high" + suffix]
+    if low is None or high is None:
+        return "-"
+    return f"{points(low)} to {points(high)}" if signed else f"{percent(low)} to {percent(high)}"
+
+
+def p_text(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
