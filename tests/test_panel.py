@@ -1,34 +1,18 @@
 """Rows beyond the base ones: what each asks of its model, what it counts as the answer, and what it costs."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import files_of, write_rows
+from conftest import Script, files_of, write_rows
 
-from a2r_train.bundle import BundleConfig, build
-from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate, generate, reward_model
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
 from a2r_train.records import Bundle, read
 from a2r_train.two_stage import Rounds
-
-
-@pytest.fixture
-def bundles(tmp_path: Path, rollouts: str, problems: str) -> str:
-    """Seven bundles, one a problem."""
-    made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
-    return write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
-
-
-@pytest.fixture
-def config(bundles: str, rollouts: str, tiny: str, other_tiny: str, tmp_path: Path) -> EvaluateConfig:
-    sizes: dict[str, Any] = {"max_completion_tokens": 5, "draws": 100, "cards": False}
-    return EvaluateConfig(bundles, str(tmp_path / "out"), other_tiny, explorer=tiny, rollouts=rollouts, **sizes)
 
 
 @pytest.fixture(scope="session")
@@ -43,34 +27,6 @@ def classifier(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
     return str(folder)
-
-
-class Scripted:
-    """An engine whose answers are a function of the prompt; every prompt reads 100 tokens and every answer writes 7."""
-
-    def __init__(self, engine: Any, answer: Callable[[str], str]) -> None:
-        self.name, self.parameters, self.tokenizer = engine.name, engine.parameters, engine.tokenizer
-        self.answer, self.asked = answer, list[str]()
-
-    def generate(self, chats: Sequence[Any], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        assert sampling
-        assert len(seeds) == len(chats)
-        self.asked += [chat[-1]["content"] for chat in chats]
-        return [Completion(self.answer(chat[-1]["content"]), 100, 7, "stop") for chat in chats]
-
-
-def script(monkeypatch: pytest.MonkeyPatch, model: str, answer: Callable[[str], str]) -> Scripted:
-    """Let every model answer like that."""
-    engine = Scripted(load_engine("transformers", model), answer)
-
-    def load(kind: str, name: str, **options: Any) -> Scripted:
-        assert kind
-        assert options
-        engine.name = name
-        return engine
-
-    monkeypatch.setattr(generate, "load_engine", load)
-    return engine
 
 
 def rows_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -110,10 +66,10 @@ def test_every_row_at_once_and_from_the_cache(config: EvaluateConfig, classifier
     ],
 )
 def test_a_chosen_number_is_that_reference(
-    config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch, switch: str, row: str, template: str
+    config: EvaluateConfig, script: Script, switch: str, row: str, template: str
 ) -> None:
     made = read(Bundle, config.bundles)
-    engine = script(monkeypatch, config.base, lambda asked: "I take \\boxed{7}" if made[0].problem in asked else "\\boxed{2}")
+    engine = script(lambda asked: "I take \\boxed{7}" if made[0].problem in asked else "\\boxed{2}")
     found = rows_of(evaluate(replace(config, **{switch: True}, temperature=0.0)))[row]
     expected = [0.0] + [float(b.reference_verdicts[1] == "correct") for b in made[1:]]
     assert 0 < found["accuracy"] == pytest.approx(np.mean(expected), abs=1e-6)
@@ -122,13 +78,13 @@ def test_a_chosen_number_is_that_reference(
     assert sum(asked.startswith(head(template)) for asked in engine.asked) == 7
 
 
-def test_self_refine_reads_its_own_draft(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_self_refine_reads_its_own_draft(config: EvaluateConfig, script: Script) -> None:
     def answer(asked: str) -> str:
         if not asked.startswith(head(REFINE)):
             return "a first draft: \\boxed{3}"
         return "second: \\boxed{6}" if "a first draft" in asked else "third: \\boxed{9}"
 
-    engine = script(monkeypatch, config.base, answer)
+    engine = script(answer)
     config = replace(config, temperature=0.0)
     for turns, draft, right in ((1, "a first draft", "6"), (2, "second", "9")):
         engine.asked.clear()
@@ -138,13 +94,13 @@ def test_self_refine_reads_its_own_draft(config: EvaluateConfig, monkeypatch: py
         assert sum(draft in asked for asked in engine.asked) == 7
 
 
-def test_rounds_read_subsets_and_vote(config: EvaluateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_read_subsets_and_vote(config: EvaluateConfig, script: Script) -> None:
     golds = {b.problem: b.answer for b in read(Bundle, config.bundles)}
 
     def answer(asked: str) -> str:
         return next(f"\\boxed{{{gold}}}" for problem, gold in golds.items() if problem in asked)
 
-    engine = script(monkeypatch, config.base, answer)
+    engine = script(answer)
     settings: dict[str, Any] = {"rounds": 3, "rounds_population": 6, "rounds_subset": 2}
     found = rows_of(evaluate(replace(config, **settings)))["rounds"]
     assert found["accuracy"] == 1.0
@@ -166,7 +122,7 @@ def test_subsets_are_drawn_without_replacement_and_repeat() -> None:
     assert all(len(set(members)) == 3 and max(members) < 8 for members in drawn)
 
 
-def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script) -> None:
     """Ten problems that agree at once and one synthesis that is always right: the others need all four references."""
 
     def one(at: int, answers: list[str], gold: str) -> dict[str, Any]:
@@ -180,7 +136,7 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, monkeypatch: p
 
     rows = [one(i, ["5"] * 4, "5") for i in range(6)] + [one(i, ["5", "2", "5", "2"], "5") for i in range(6, 10)]
     path = write_rows(tmp_path / "made.jsonl", rows)
-    script(monkeypatch, config.base, lambda _: "\\boxed{5}")
+    script(lambda _: "\\boxed{5}")
     config = replace(config, bundles=path, rollouts="", adaptive_validation=path, temperature=0.0)
     results = evaluate(config)
     found, details = rows_of(results)["adaptive"], results["diagnostics"]["adaptive"]
@@ -190,7 +146,7 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, monkeypatch: p
     full = 200 + 107
     assert details["saved"] == pytest.approx(1 - found["tokens"] / full, abs=1e-5)
     assert details["low"] < details["saved"] < details["high"] < 1
-    script(monkeypatch, config.base, lambda asked: "\\boxed{5}" if "Reference 4" in asked else "\\boxed{1}")
+    script(lambda asked: "\\boxed{5}" if "Reference 4" in asked else "\\boxed{1}")
     results = evaluate(replace(config, seed=1, output_dir=str(tmp_path / "strict")))
     details = results["diagnostics"]["adaptive"]
     assert details["price"] == 0.125  # two that agree are enough, a tie is not

@@ -223,7 +223,7 @@ def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bund
     assert page.count("<script>") == page.count("</script>") == 1
     assert not re.search(r"(src|href)=\"(?!#|data:)", page.replace("xlink:href", "href"))
     assert "url(http" not in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert page.count("<article>") == 4
     assert "prefers-color-scheme: dark" in page
     text = (tmp_path / "a" / "report.md").read_text()

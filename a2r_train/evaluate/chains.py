@@ -20,11 +20,11 @@ def self_refine_row(config: EvaluateConfig, work: Generator, bundles: Sequence[B
     """The base rewrites its own greedy solution (Self-Refine, arXiv 2303.17651, feedback and rewrite in one answer)."""
     made = work.syntheses(Task("synthesizer/alone", config.base, "alone"), bundles)
     written = [float(s.completion_tokens) for s in made]
-    parts = [_part(config.base, made)]
+    parts = [_part(config.base, made, "synthesizer/alone")]
     for turn in range(1, config.self_refine + 1):
         drafts = [rebundle(bundle, [member(s)]) for bundle, s in zip(bundles, made, strict=True)]
         made = work.syntheses(Task(f"self-refine/{turn}", config.base, "refine"), drafts)
-        parts.append(_part(config.base, made))
+        parts.append(_part(config.base, made, f"self-refine/{turn}"))
         written = [before + s.prompt_tokens + s.completion_tokens for before, s in zip(written, made, strict=True)]
     scores = by_problem(bundles, [float(s.verdict == CORRECT) for s in made])
     note = f"{config.self_refine} rewritings"
@@ -62,7 +62,7 @@ def rounds_row(
         groups = [made[at : at + n] for at in range(0, len(made), n)]
         tokens = [t + sum(s.prompt_tokens + s.completion_tokens for s in g) for t, g in zip(tokens, groups, strict=True)]
         populations = [[member(s) for s in group] for group in groups]
-        parts += [_part(final.model, made)] * n
+        parts += [_part(final.model, made, f"rounds/{turn + 1}")] * n
     votes = [
         expected_vote([m.answer for m in population], [m.verdict for m in population], bundle.verifier)
         for bundle, population in zip(bundles, populations, strict=True)
@@ -71,6 +71,6 @@ def rounds_row(
     return Row("rounds", by_problem(bundles, votes), mean_over_problems(bundles, tokens), note, tuple(parts))
 
 
-def _part(model: str, made: Sequence[Synthesis]) -> Part:
+def _part(model: str, made: Sequence[Synthesis], task: str) -> Part:
     prompt, completion = (float(np.mean([getattr(s, f"{name}_tokens") for s in made])) for name in ("prompt", "completion"))
-    return Part(model, prompt, completion)
+    return Part(model, prompt, completion, task=task)

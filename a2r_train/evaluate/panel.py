@@ -87,7 +87,7 @@ def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], n
     Its `tokens` are then those of its completion, as the explorer's; the prompt is in `parts`, for the cost.
     """
     row = synthesis_row(task.name, bundles, chosen(task, bundles, made))
-    own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"))
+    own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"), task=task.name)
     if task.view == "alone":
         return replace(row, tokens=own.completion_tokens, parts=(own,), note=note)
     unnamed = sum(s.verdict == UNPARSABLE for s in chosen(task, bundles, made)) if task.view in INDEX_VIEWS else 0

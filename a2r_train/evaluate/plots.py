@@ -31,8 +31,8 @@ def accuracies(rows: Sequence[dict[str, Any]]) -> str:
     return _svg("accuracies", (7.0, 0.9 + 0.3 * len(rows)), draw)
 
 
-def by_correct(cells: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Accuracy by number of correct references, one line a row of the table."""
+def by_key(cells: dict[str, dict[str, dict[str, Any]]], label: str) -> str:
+    """Accuracy by a number, such as that of correct references; one line a row of the table."""
     counts = sorted({int(count) for row in cells.values() for count in row})
     sizes = {c: max(row[str(c)]["n"] for row in cells.values() if str(c) in row) for c in counts}
 
@@ -43,10 +43,29 @@ def by_correct(cells: dict[str, dict[str, dict[str, Any]]]) -> str:
             values = [100 * row[str(c)]["accuracy"] for c in shown]
             axes.plot(shown, values, marker="o", color=_COLOURS[at % len(_COLOURS)], label=name)
         axes.set_xticks(counts, [f"{c}\nn={sizes[c]}" for c in counts])
-        axes.set(xlabel="correct references in the bundle", ylabel="accuracy in %", ylim=(-3, 103))
+        axes.set(xlabel=label, ylabel="accuracy in %", ylim=(-3, 103))
         axes.legend(fontsize="small", framealpha=0.0)
 
-    return _svg("by_correct", (7.0, 4.0), draw)
+    return _svg(label, (7.0, 4.0), draw)
+
+
+def pareto(found: dict[str, Any]) -> str:
+    """Accuracy against cost, each row a point with its name; the line joins those that no cheaper row equals."""
+    points = {point["name"]: point for point in found["points"]}
+    unit = {"flops": "FLOPs an answer", "dollars": "dollars for 1,000 answers"}[found["unit"]]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        front = [points[name] for name in found["front"]]
+        axes.plot([p["cost"] for p in front], [100 * p["accuracy"] for p in front], color=_COLOURS[2], linewidth=1)
+        for name, point in points.items():
+            color = _COLOURS[5] if name == "monolith" else _COLOURS[1] if " k=" in name else _COLOURS[0]
+            axes.plot(point["cost"], 100 * point["accuracy"], marker="o", color=color)
+            axes.annotate(name, (point["cost"], 100 * point["accuracy"]), (3, 3), textcoords="offset points", fontsize=6)
+        axes.set_xscale("log")
+        axes.set(xlabel=unit, ylabel="accuracy in %")
+
+    return _svg("pareto", (7.0, 5.0), draw)
 
 
 def _svg(name: str, size_inches: tuple[float, float], draw: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from a2r_train.evaluate import plots
 from a2r_train.evaluate.browser import Shown
+from a2r_train.evaluate.cost import monolith_sentences, pareto
 from a2r_train.evaluate.diagnostics import FLIP_KINDS
 from a2r_train.evaluate.rows import Row
 from a2r_train.evaluate.sections import points, sections, span
@@ -115,6 +116,7 @@ def sentences(results: Results) -> list[str]:
         else:
             verb = "is above" if above else "is below" if below else "cannot be told from"
             said.append(f"{a} {verb} {b}: {numbers}.")
+    said += monolith_sentences(results)
     if not any("sft+grpo" in row["name"] for row in results["rows"]):
         said.append("Whether GRPO adds to SFT is not known: there is no synthesizer/sft+grpo row.")
     return said
@@ -137,7 +139,11 @@ def html(results: Results, shown: Sequence[Shown] = ()) -> str:
 
     drawn = [("Accuracy", plots.accuracies(results["rows"]))]
     if cells := results["diagnostics"].get("by_correct"):
-        drawn.append(("Accuracy by number of correct references", plots.by_correct(cells)))
+        drawn.append(("Accuracy by number of correct references", plots.by_key(cells, "correct references in the bundle")))
+    if cells := results["diagnostics"].get("by_majority"):
+        drawn.append(("Accuracy by votes for the most frequent answer", plots.by_key(cells, "votes for it")))
+    if len((found := pareto(results))["points"]) > 1:
+        drawn.append(("Accuracy against cost", plots.pareto(found)))
     loader = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.get_template("report.html.j2").render(

@@ -24,12 +24,16 @@ EXPLORER = "explorer"  # stands for the model of the references, whose name a bu
 
 @dataclass(frozen=True)
 class Part:
-    """What one model does for an answer: it reads a prompt once, and from there writes `completions` of a mean length."""
+    """What one model does for an answer: it reads a prompt once, and from there writes `completions` of a mean length.
+
+    `task` is the one whose measured time counts.
+    """
 
     model: str
     prompt_tokens: float
     completion_tokens: float
     completions: float = 1.0
+    task: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,12 @@ from a2r_train.engines import check_engine
 from a2r_train.evaluate.adaptive import adaptive_row, check_sizes
 from a2r_train.evaluate.browser import browser
 from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine_row
-from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check
+from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
+from a2r_train.evaluate.cost import costs, load_prices
 from a2r_train.evaluate.diagnostics import diagnose
 from a2r_train.evaluate.generate import Generator
 from a2r_train.evaluate.panel import final_name, final_task, task_row, tasks
+from a2r_train.evaluate.probes import k_tasks, probe
 from a2r_train.evaluate.report import build_results, write_report, write_results
 from a2r_train.evaluate.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
@@ -29,6 +31,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     bundles = read(Bundle, config.bundles)[: config.max_bundles or None]
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
     folder = Path(config.output_dir)
+    load_prices(config.prices)
     work = Generator(config, folder)
     _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
@@ -52,6 +55,9 @@ def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bun
         first_populations(config, bundles, rollouts)
     if config.adaptive_validation:
         check_sizes(config, bundles)
+    if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
+        for _, task, sized in k_tasks(config, final, bundles, rollouts):
+            work.chats(task, sized)
 
 
 def summarise(
@@ -71,8 +77,14 @@ def summarise(
     if rollouts and (final := final_name(found)):
         rows += _equal_budget_rows(config, bundles, rollouts, found[final], parameters)
     rows += [task_row(task, bundles, found[task.name]) for task in tasks(config)]
+    swept: list[Row] = []
     chained, details = _chained_rows(config, work, bundles, rollouts)
     rows += chained
+    if last := final_task(tasks(config)):
+        probed, swept = probe(config, work, last, bundles, rollouts)
+        details |= probed
+    explorer = config.explorer or (rollouts[0].model if rollouts else "")
+    details["cost"] = costs([*rows, *swept], work, explorer, rollouts, load_prices(config.prices))
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
     setup = {"config": recipe, "protocol": _protocol(config, bundles), "bundles": len(bundles), "parameters": parameters}

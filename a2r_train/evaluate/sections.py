@@ -46,12 +46,16 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _cells_section("number of correct references", diagnostics.get("by_correct", {})),
         _cells_section("votes for the most frequent answer", diagnostics.get("by_majority", {})),
         _synthesizer_section(diagnostics),
+        _probe_section(diagnostics.get("probes", {})),
+        _sweep_section(diagnostics.get("k_sweep", [])),
+        _adaptive_section(diagnostics.get("adaptive", {})),
         Section(
             "Tokens by stage",
             "Means over problems, as the engines count them.",
             ["row", "references", "synthesizer prompt", "synthesis"],
             [[name, *map(number, stages.values())] for name, stages in diagnostics.get("tokens_by_stage", {}).items()],
         ),
+        _cost_section(diagnostics.get("cost", {})),
         Section("Setup", "", ["", ""], [[str(key), str(value)] for key, value in results["setup"].items()]),
     ]
     return found[:1] + [section for section in found[1:] if section.rows]
@@ -82,6 +86,64 @@ def _gain_section(gain: dict[str, dict[str, Any]]) -> Section:
     )
     known = [row for row in rows if row[1] != "-"]
     return Section("Gain over pass@1, in gains of the majority", intro, ["row", "ratio", "interval"], known)
+
+
+def _cost_section(cost: dict[str, Any]) -> Section:
+    def cell(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        [name, cell(one["flops"], ".3g"), cell(one["dollars"], ",.4f"), cell(one["seconds"], ".4f")]
+        for name, one in cost.get("rows", {}).items()
+    ]
+    places = "; ".join(cost.get("hardware", [])) or "nothing was generated"
+    explorer = cost.get("explorer_hardware")
+    intro = (
+        "FLOPs by the model configs, dollars by the recipe's price table, seconds an answer's share of the measured time of "
+        f"whole batches, not its latency. Measured on: {places}" + (f"; explorer: {explorer}." if explorer else ".")
+    )
+    return Section("Cost of an answer", intro, ["row", "FLOPs", "dollars for 1,000", "seconds"], rows)
+
+
+def _probe_section(probes: dict[str, dict[str, Any]]) -> Section:
+    rows = []
+    for name, one in probes.items():
+        change = f"{points(one['change']['difference'])} ({span(one['change'])})"
+        followed = f"{percent(one['followed_before'])} to {percent(one['followed'])}" if "followed" in one else "-"
+        rows.append([name, percent(one["accuracy"]), change, percent(one["agreement"]), followed, str(one["n"])])
+    header = ["bundle", "accuracy", "change in points (95 %)", "same answer", "gives the wrong one's answer", "problems"]
+    intro = "The most trained synthesizer, greedy, on changed bundles, against the same bundles as they are. In %."
+    return Section("Changed bundles", intro, header, rows)
+
+
+def _sweep_section(sweep: list[dict[str, Any]]) -> Section:
+    rows = [
+        [str(one["k"]), *_accuracy_cells(one), percent(one["majority"]), percent(one["oracle"]), number(one["tokens"])]
+        for one in sweep
+    ]
+    intro = "The most trained synthesizer, greedy; majority and oracle (pass@k) of the same rollouts. In %."
+    header = ["k", "accuracy", "interval", "problems", "majority", "oracle", "tokens"]
+    return Section("Accuracy by number of references", intro, header, rows)
+
+
+def _adaptive_section(found: dict[str, Any]) -> Section:
+    if not found:
+        return Section("", "", [], [])
+    rows = [
+        [f"{p['price']:.3f}", percent(p["accuracy"]), number(p["tokens"]), "chosen" if p["price"] == found["price"] else ""]
+        for p in found["validation"]
+    ]
+    full = found["validation_full"]
+    rows.append(["all references", percent(full["accuracy"]), number(full["tokens"]), ""])
+    intro = (
+        f"Stopping at the price {found['price']:.3f}, which the validation bundles chose, saves {percent(found['saved'])} % of "
+        f"the tokens on the test bundles (95 %: {span(found, signed=False)} %). Below: the validation bundles."
+    )
+    return Section("Adaptive exploring", intro, ["price of a rollout", "accuracy", "tokens", ""], rows)
+
+
+def _accuracy_cells(one: Mapping[str, Any]) -> list[str]:
+    return [percent(one["accuracy"]), span(one, signed=False), str(one["n"])]
 
 
 def _ratio(value: float | None) -> str:
