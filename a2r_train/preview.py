@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from a2r_train.bundle import BundleConfig, build
 from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.outside import is_outside, load
 from a2r_train.evaluate.panel import tasks
 from a2r_train.explore import ExploreConfig, load_problems
 from a2r_train.models import load_tokenizer
@@ -35,7 +36,7 @@ def preview(config: ExploreConfig | BundleConfig | EvaluateConfig, console: Cons
             prompter = Prompter(load_tokenizer(config.tokenizer), PromptConfig.load(config.prompt))
             _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
     else:
-        bundles = read(Bundle, config.bundles)
+        bundles = load(config)[0] if is_outside(config.bundles) else read(Bundle, config.bundles)
         if config.base:
             prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))

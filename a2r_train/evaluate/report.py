@@ -117,6 +117,13 @@ def sentences(results: Results) -> list[str]:
             verb = "is above" if above else "is below" if below else "cannot be told from"
             said.append(f"{a} {verb} {b}: {numbers}.")
     said += monolith_sentences(results)
+    if (outside := results["diagnostics"].get("outside", {})).get("labelled"):
+        agreed = outside["labelled"] - outside["differing"]
+        said.append(
+            f"Our verdicts agree with the given labels on {agreed} of {outside['labelled']} rollouts "
+            f"({100 * agreed / outside['labelled']:.2f} %); of the {outside['differing']} others the labels call "
+            f"{outside['label_right']} right."
+        )
     if not any("sft+grpo" in row["name"] for row in results["rows"]):
         said.append("Whether GRPO adds to SFT is not known: there is no synthesizer/sft+grpo row.")
     return said

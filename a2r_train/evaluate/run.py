@@ -12,11 +12,13 @@ from a2r_train import output
 from a2r_train.engines import check_engine
 from a2r_train.evaluate.adaptive import adaptive_row, check_sizes
 from a2r_train.evaluate.browser import browser
+from a2r_train.evaluate.cards import write_cards
 from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices
 from a2r_train.evaluate.diagnostics import diagnose
 from a2r_train.evaluate.generate import Generator
+from a2r_train.evaluate.outside import is_outside, load
 from a2r_train.evaluate.panel import final_name, final_task, task_row, tasks
 from a2r_train.evaluate.probes import k_tasks, probe
 from a2r_train.evaluate.report import build_results, write_report, write_results
@@ -28,17 +30,24 @@ from a2r_train.records import Bundle, Rollout, Synthesis, read
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the stage and return the results. Raises InputError for wrong input; nothing is written then."""
     check(config)
-    bundles = read(Bundle, config.bundles)[: config.max_bundles or None]
+    outside: dict[str, Any] = {}
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
+    if is_outside(config.bundles):
+        bundles, rollouts, outside = load(config)
+    else:
+        bundles = read(Bundle, config.bundles)
+    bundles = bundles[: config.max_bundles or None]
     folder = Path(config.output_dir)
     load_prices(config.prices)
     work = Generator(config, folder)
     _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
     found = {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
-    results = summarise(config, work, bundles, rollouts, found)
+    results = summarise(config, work, bundles, rollouts, found, outside)
     write_results(folder, results)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
+    if config.cards:
+        write_cards(config, results)
     output.finish(folder)
     return results
 
@@ -66,6 +75,7 @@ def summarise(
     bundles: Sequence[Bundle],
     rollouts: Sequence[Rollout],
     found: Mapping[str, list[Synthesis]],
+    outside: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The table and the diagnostics, from what was generated, and what has to be asked because of it."""
     votes = bundle_votes(bundles)
@@ -74,7 +84,7 @@ def summarise(
     rows = reference_rows(bundles, votes, rollouts)
     if config.reward_model:
         rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
-    if rollouts and (final := final_name(found)):
+    if any(r.completion_tokens for r in rollouts) and (final := final_name(found)):
         rows += _equal_budget_rows(config, bundles, rollouts, found[final], parameters)
     rows += [task_row(task, bundles, found[task.name]) for task in tasks(config)]
     swept: list[Row] = []
@@ -85,6 +95,7 @@ def summarise(
         details |= probed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     details["cost"] = costs([*rows, *swept], work, explorer, rollouts, load_prices(config.prices))
+    details |= {"outside": outside} if outside else {}
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
     setup = {"config": recipe, "protocol": _protocol(config, bundles), "bundles": len(bundles), "parameters": parameters}

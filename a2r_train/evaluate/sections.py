@@ -56,6 +56,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
             [[name, *map(number, stages.values())] for name, stages in diagnostics.get("tokens_by_stage", {}).items()],
         ),
         _cost_section(diagnostics.get("cost", {})),
+        *_outside_sections(diagnostics.get("outside", {})),
         Section("Setup", "", ["", ""], [[str(key), str(value)] for key, value in results["setup"].items()]),
     ]
     return found[:1] + [section for section in found[1:] if section.rows]
@@ -103,6 +104,20 @@ def _cost_section(cost: dict[str, Any]) -> Section:
         f"whole batches, not its latency. Measured on: {places}" + (f"; explorer: {explorer}." if explorer else ".")
     )
     return Section("Cost of an answer", intro, ["row", "FLOPs", "dollars for 1,000", "seconds"], rows)
+
+
+def _outside_sections(outside: dict[str, Any]) -> list[Section]:
+    models = [
+        [name or "(not named)", str(one["rollouts"]), percent(one["accuracy"]), percent(one["agreement"])]
+        for name, one in outside.get("models", {}).items()
+    ]
+    columns = ["problem", "gold", "answer", "verdict", "label", "model"]
+    listed = [[str(one[key]) for key in columns] for one in outside.get("disagreements", [])]
+    return [
+        Section("Rollouts by model", "Accuracy by our verdicts, agreement with the given labels, in %.",
+                ["model", "rollouts", "accuracy", "agreement"], models),
+        Section("Where our verdict and the given label differ", "The first of them.", columns, listed),
+    ]  # fmt: skip
 
 
 def _probe_section(probes: dict[str, dict[str, Any]]) -> Section:
