@@ -1,4 +1,4 @@
-"""report.html in a real headless Chromium: it loads, filters, stays readable on a phone and in the dark, and runs no model text."""
+"""report.html in a real headless Chromium: it filters, is readable on a phone and in the dark, runs no model text."""
 
 import shutil
 from collections.abc import Iterator

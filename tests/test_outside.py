@@ -36,10 +36,8 @@ def test_rows_agreement_and_disagreements(tmp_path: Path) -> None:
     assert list(rows) == ["pass@1", "pass@3", "maj@3"]
     assert [row["accuracy"] for row in rows.values()] == pytest.approx([1 / 3, 2 / 3, 1 / 3], abs=1e-6)
     outside = results["diagnostics"]["outside"]
-    assert {m: (one["rollouts"], one["agreement"]) for m, one in outside["models"].items()} == {
-        "big": (6, 1.0),
-        "small": (5, 0.75),
-    }
+    models = {model: (one["rollouts"], one["agreement"]) for model, one in outside["models"].items()}
+    assert models == {"big": (6, 1.0), "small": (5, 0.75)}
     assert outside["models"]["big"]["accuracy"] == 0.5
     assert (outside["labelled"], outside["differing"], outside["label_right"], outside["without_a_bundle"]) == (10, 1, 0, 1)
     assert outside["disagreements"] == [

@@ -120,11 +120,8 @@ def heat_map(path: Path, explorers: Sequence[str], synthesizers: Sequence[str], 
     label = {"facecolor": "white", "alpha": 0.7, "linewidth": 0}
 
     def draw(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2)
-        for axes, key, title, colors in (
-            (left, "accuracy", "accuracy", "Blues"),
-            (right, "flops", "FLOPs an answer", "Oranges"),
-        ):
+        maps = (("accuracy", "accuracy", "Blues"), ("flops", "FLOPs an answer", "Oranges"))
+        for axes, (key, title, colors) in zip(figure.subplots(1, 2), maps, strict=True):
             values = [float("nan") if cell[key] is None else cell[key] for cell in cells]
             axes.imshow(np.reshape(values, (len(lines), len(columns))), cmap=colors, aspect="auto")
             for at, value in enumerate(values):
