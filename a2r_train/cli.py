@@ -90,12 +90,10 @@ def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or gr
 @app.command(context_settings=RECIPE)
 def grid(context: typer.Context) -> None:
     """explorers x synthesizers: one evaluation a pair, and the map of accuracy and cost."""
-    from a2r_train.config import parse
     from a2r_train.evaluate.grid import GridConfig
     from a2r_train.evaluate.grid import grid as pairs
 
-    (config,) = parse([GridConfig], context.args)
-    sys.stdout.write(f"{pairs(config)}\n")
+    _stage(GridConfig, pairs, context.args)
 
 
 @app.command()

@@ -150,23 +150,26 @@ class Prompter:
     def synthesizer(self, problem: str, references: Sequence[str], answers: Sequence[str], template: str = "") -> Rendered:
         """The synthesizer's chat over references in the given order; `answers` are their extracted answers.
 
-        `template` takes the place of the configured one where a baseline asks something else of the references.
+        `template` takes the place of the configured one where a baseline asks something else of the references; where it is
+        longer, the prompt may be so much longer.
 
         Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
         """
         shown = [self._shown(text, answer) for text, answer in zip(references, answers, strict=True)]
         lengths = [self.count(text) for text in shown]
         cap = self.config.max_reference_tokens
+        longer = self.count(template) - self.count(self.config.synthesizer_template) if template else 0
+        most = self.config.max_prompt_tokens + max(0, longer)
         while True:
             chat = self._synthesizer_chat(problem, [self._cut(text, cap) for text in shown], template)
             length = len(self.token_ids(chat))
-            over = length - self.config.max_prompt_tokens
+            over = length - most
             if over <= 0:
                 return Rendered(chat, length, sum(n > cap for n in lengths))
             longest = min(cap, max(lengths, default=0))
             if longest <= self.config.min_reference_tokens:
                 raise InputError(
-                    f"prompt of {length} tokens over the budget of {self.config.max_prompt_tokens} with references cut to "
+                    f"prompt of {length} tokens over the budget of {most} with references cut to "
                     f"{self.config.min_reference_tokens} tokens: raise max_prompt_tokens or lower k ({problem[:40]!r})"
                 )
             still_long = sum(n >= longest for n in lengths)

@@ -61,12 +61,17 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_of_two_by_two(problems: str, tiny: str, other_tiny: str, tmp_path: Path) -> None:
+def test_a_grid_of_two_by_two(
+    problems: str, tiny: str, other_tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "grid"
     arguments = [
         *("--problems", problems, "--explorers", f"{tiny},{other_tiny}", "--synthesizers", f"{other_tiny},{tiny}"),
         *("--output_dir", str(out), "--k", "2", "--max_completion_tokens", "4", "--draws", "50", "--max_problems", "4"),
     ]
+    assert a2r("grid", *arguments, "--dry_run", "true") == 0
+    assert capfd.readouterr().out.count(" with ") == 4
+    assert not out.exists()
     assert a2r("grid", *arguments) == 0
     grid = json.loads((out / "grid.json").read_text())
     assert [(c["explorer"], c["synthesizer"]) for c in grid["cells"]] == [

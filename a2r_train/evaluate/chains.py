@@ -27,7 +27,7 @@ def self_refine_row(config: EvaluateConfig, work: Generator, bundles: Sequence[B
         parts.append(_part(config.base, made, f"self-refine/{turn}"))
         written = [before + s.prompt_tokens + s.completion_tokens for before, s in zip(written, made, strict=True)]
     scores = by_problem(bundles, [float(s.verdict == CORRECT) for s in made])
-    note = f"{config.self_refine} rewritings"
+    note = f"{config.self_refine} rewritings" + (f"; {config.methods_note}" if config.methods_note else "")
     return Row("self-refine", scores, mean_over_problems(bundles, written), note, tuple(parts))
 
 

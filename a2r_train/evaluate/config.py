@@ -29,6 +29,7 @@ class EvaluateConfig:
     universal_self_consistency: bool = field(default=False, metadata={"help": "the base names the most agreed reference"})
     genselect: bool = field(default=False, metadata={"help": "the base names the best reference"})
     self_refine: int = field(default=0, metadata={"help": "how often the base rewrites its own greedy solution; 0: no row"})
+    methods_note: str = field(default="", metadata={"help": "said beside the rows of those three prompted methods"})
     budgets: str = field(default="", metadata={"help": "factors of max_completion_tokens, such as 2,4, for rows /2x and /4x"})
     rounds: int = field(default=0, metadata={"help": "rounds of recursive aggregation (T); 0 leaves the row out"})
     rounds_population: int = field(default=8, metadata={"help": "solutions that each round reads and writes (N)"})

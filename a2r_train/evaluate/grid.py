@@ -44,16 +44,13 @@ class GridConfig:
     dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
+    dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the pairs, and stop"})
 
 
 def grid(config: GridConfig) -> Path:
     """Run what is missing and return the path of grid.json. Raises InputError for wrong input."""
     check_least(config, k=2)
-    explorers, synthesizers = (
-        [m.strip() for m in text.split(",") if m.strip()] for text in (config.explorers, config.synthesizers)
-    )
-    if not explorers or not synthesizers:
-        raise InputError("grid: expected at least one model in `explorers:` and in `synthesizers:`")
+    explorers, synthesizers = models_of(config)
     folder = Path(config.output_dir)
     output.prepare(folder, asdict(config), ignore=("explorers", "synthesizers", "batch_size", "endpoint", "draws"))
     cells = []
@@ -69,8 +66,14 @@ def grid(config: GridConfig) -> Path:
     return path
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def models_of(config: GridConfig) -> tuple[list[str], list[str]]:
+    """Explorers and synthesizers. Raises InputError where one of them is missing."""
+    explorers, synthesizers = (
+        [name.strip() for name in text.split(",") if name.strip()] for text in (config.explorers, config.synthesizers)
+    )
+    if not explorers or not synthesizers:
+        raise InputError("grid: expected at least one model in `explorers:` and in `synthesizers:`")
+    return explorers, synthesizers
 
 
 def _slug(model: str, models: Sequence[str]) -> str:

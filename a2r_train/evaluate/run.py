@@ -19,7 +19,7 @@ from a2r_train.evaluate.cost import costs, load_prices
 from a2r_train.evaluate.diagnostics import diagnose
 from a2r_train.evaluate.generate import Generator
 from a2r_train.evaluate.outside import is_outside, load
-from a2r_train.evaluate.panel import final_name, final_task, task_row, tasks
+from a2r_train.evaluate.panel import INDEX_VIEWS, final_name, final_task, task_row, tasks
 from a2r_train.evaluate.probes import k_tasks, probe
 from a2r_train.evaluate.report import build_results, write_report, write_results
 from a2r_train.evaluate.reward_model import best_of_row, load_classifier
@@ -86,7 +86,9 @@ def summarise(
         rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
     if any(r.completion_tokens for r in rollouts) and (final := final_name(found)):
         rows += _equal_budget_rows(config, bundles, rollouts, found[final], parameters)
-    rows += [task_row(task, bundles, found[task.name]) for task in tasks(config)]
+    for task in tasks(config):
+        note = config.methods_note if task.view in INDEX_VIEWS else ""
+        rows.append(task_row(task, bundles, found[task.name], note))
     swept: list[Row] = []
     chained, details = _chained_rows(config, work, bundles, rollouts)
     rows += chained
