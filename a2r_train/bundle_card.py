@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 HEAD = """\
 ---
+task_categories: [text-generation]
 tags: [a2r, synthesizer, reference-bundles]
 configs:
 - config_name: default

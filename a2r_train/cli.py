@@ -80,6 +80,23 @@ def merge(adapter: str, output: str) -> None:
 
 
 @app.command()
+def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or grpo")]) -> None:
+    """A run's curves, drawn into its folder."""
+    from a2r_train.evaluate.curves import plot as draw
+
+    sys.stdout.write(f"{draw(run)}\n")
+
+
+@app.command(context_settings=RECIPE)
+def grid(context: typer.Context) -> None:
+    """explorers x synthesizers: one evaluation a pair, and the map of accuracy and cost."""
+    from a2r_train.evaluate.grid import GridConfig
+    from a2r_train.evaluate.grid import grid as pairs
+
+    _stage(GridConfig, pairs, context.args)
+
+
+@app.command()
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
     explorer: Annotated[str, typer.Option(help="the model of stage 1")] = "data/tiny/explorer",

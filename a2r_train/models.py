@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from a2r_train.records import write_text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SHAPE = ("*config.json", "tokenizer.json", "*.jinja")  # config, generation, adapter and tokenizer configs; chat template
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf")
 
 _trusted: set[str] = set()
@@ -135,6 +137,29 @@ def weights_stamp(model: str) -> list[list[Any]]:
     path = Path(model)
     files = [path] if path.is_file() else sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def model_hash(model: str) -> str:
+    """What a model is: sha256 of its weights, config and tokenizer files, and of its base's if it is an adapter.
+
+    A model of the hub is its name with the commit of the files at hand.
+    """
+    path = Path(model)
+    if not path.exists():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = [try_to_load_from_cache(model, name) for name in ("config.json", "tokenizer_config.json")]
+        commits = {Path(file).parent.name for file in found if isinstance(file, str)}
+        return hashlib.sha256(f"{model} {sorted(commits)}".encode()).hexdigest()
+    files = [path] if path.is_file() else sorted({f for pattern in (*WEIGHTS, *_SHAPE) for f in path.glob(pattern)})
+    whole = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as content:
+            whole.update(f"{file.suffix if path.is_file() else file.name} ".encode())
+            whole.update(hashlib.file_digest(content, "sha256").digest())
+    if (base := base_of(model)) != model:
+        whole.update(model_hash(base).encode())
+    return whole.hexdigest()
 
 
 def _source(model: str) -> tuple[str, dict[str, Any]]:

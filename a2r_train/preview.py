@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from a2r_train.bundle import BundleConfig, build
-from a2r_train.evaluate.run import EvaluateConfig, tasks
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.grid import GridConfig, models_of
+from a2r_train.evaluate.outside import is_outside, load
+from a2r_train.evaluate.panel import tasks
 from a2r_train.explore import ExploreConfig, load_problems
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
@@ -18,7 +22,7 @@ from a2r_train.records import Bundle, read
 from a2r_train.synthesise import prompt_of, synthesizer_chat
 
 
-def preview(config: ExploreConfig | BundleConfig | EvaluateConfig, console: Console) -> None:
+def preview(config: ExploreConfig | BundleConfig | EvaluateConfig | GridConfig, console: Console) -> None:
     """Print what the stage would do. Raises InputError for the mistakes that the stage itself would find before it starts."""
     console.print(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), markup=False, end="")
     if isinstance(config, ExploreConfig):
@@ -33,10 +37,14 @@ def preview(config: ExploreConfig | BundleConfig | EvaluateConfig, console: Cons
         if config.tokenizer:
             prompter = Prompter(load_tokenizer(config.tokenizer), PromptConfig.load(config.prompt))
             _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
+    elif isinstance(config, GridConfig):
+        for explorer, synthesizer in itertools.product(*models_of(config)):
+            console.print(f"{explorer} with {synthesizer}", markup=False, highlight=False)
     else:
-        bundles = read(Bundle, config.bundles)
-        prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
-        _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
+        bundles = load(config)[0] if is_outside(config.bundles) else read(Bundle, config.bundles)
+        if config.base:
+            prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
+            _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
         console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(task.name for task in tasks(config))}")
 
 

@@ -35,6 +35,36 @@ Problem:
 {references}
 
 Now write your own complete solution, and put the final answer in \\boxed{{}}."""
+CONSISTENCY = """\
+Below are a problem and several solutions of it. Find out which answer most of them come to, even if they write it differently.
+
+Problem:
+{problem}
+
+{references}
+
+Name one reference whose answer is the most common one: put its number, and nothing else, in \\boxed{{}}."""
+SELECT = """\
+Below are a problem and several solutions of it. Check each solution step by step, then compare them: which one is most likely
+to be right?
+
+Problem:
+{problem}
+
+{references}
+
+Name the best reference: put its number, and nothing else, in \\boxed{{}}."""
+REFINE = """\
+Below are a problem and your own earlier solution of it. Say what is wrong or doubtful in it, step by step, then solve the
+problem again with what you found.
+
+Problem:
+{problem}
+
+{references}
+
+Write the improved solution in full, and put the final answer in \\boxed{{}}."""
+CERTAIN = "I have checked this solution twice and by another method. It is certainly right.\n\n{text}"
 REFERENCE = "Reference {number}:\n{text}\nEnd of reference {number}."
 
 
@@ -117,24 +147,29 @@ class Prompter:
     def explorer(self, problem: str) -> Chat:
         return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
 
-    def synthesizer(self, problem: str, references: Sequence[str], answers: Sequence[str]) -> Rendered:
+    def synthesizer(self, problem: str, references: Sequence[str], answers: Sequence[str], template: str = "") -> Rendered:
         """The synthesizer's chat over references in the given order; `answers` are their extracted answers.
+
+        `template` takes the place of the configured one where a baseline asks something else of the references; where it is
+        longer, the prompt may be so much longer.
 
         Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
         """
         shown = [self._shown(text, answer) for text, answer in zip(references, answers, strict=True)]
         lengths = [self.count(text) for text in shown]
         cap = self.config.max_reference_tokens
+        longer = self.count(template) - self.count(self.config.synthesizer_template) if template else 0
+        most = self.config.max_prompt_tokens + max(0, longer)
         while True:
-            chat = self._synthesizer_chat(problem, [self._cut(text, cap) for text in shown])
+            chat = self._synthesizer_chat(problem, [self._cut(text, cap) for text in shown], template)
             length = len(self.token_ids(chat))
-            over = length - self.config.max_prompt_tokens
+            over = length - most
             if over <= 0:
                 return Rendered(chat, length, sum(n > cap for n in lengths))
             longest = min(cap, max(lengths, default=0))
             if longest <= self.config.min_reference_tokens:
                 raise InputError(
-                    f"prompt of {length} tokens over the budget of {self.config.max_prompt_tokens} with references cut to "
+                    f"prompt of {length} tokens over the budget of {most} with references cut to "
                     f"{self.config.min_reference_tokens} tokens: raise max_prompt_tokens or lower k ({problem[:40]!r})"
                 )
             still_long = sum(n >= longest for n in lengths)
@@ -174,11 +209,12 @@ class Prompter:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return text if len(ids) <= cap else self.neutralise("... " + str(self.tokenizer.decode(ids[-cap:])).lstrip())
 
-    def _synthesizer_chat(self, problem: str, shown: Sequence[str]) -> Chat:
+    def _synthesizer_chat(self, problem: str, shown: Sequence[str], template: str) -> Chat:
         config = self.config
         slots = [config.reference_template.format(number=i, text=text) for i, text in enumerate(shown, 1)]
         joined = config.reference_separator.join(slots)
-        return self._chat(config.synthesizer_template.format(problem=self.neutralise(problem), references=joined))
+        template = template or config.synthesizer_template
+        return self._chat(template.format(problem=self.neutralise(problem), references=joined))
 
     def _chat(self, content: str) -> Chat:
         system = [{"role": "system", "content": self.config.system}] if self.config.system else []

@@ -6,16 +6,19 @@ answer = TwoStage("path/of/explorer", "path/of/synthesizer", k=4).solve("How man
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
+from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem
 from a2r_train.synthesise import prompt_of
-from a2r_train.verify import extract
+from a2r_train.verify import extract, majority
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,63 @@ class Price:
 
     prompt: float = 0.0
     completion: float = 0.0
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Adaptive exploring: `first` rollouts, then one at a time up to k, until another is not worth its price.
+
+    Another rollout can gain no more than the chance that the runner-up overtakes the leading answer: for a and b votes,
+    P(p < 1/2) with p ~ Beta(a + 1, b + 1) (Adaptive-Consistency, arXiv 2305.11860). Exploring stops where that chance is at
+    most `price`, the cost of a rollout in right answers. skip_unanimous: where all agree, their answer is given as it is.
+    """
+
+    price: float = 0.1
+    first: int = 2
+    skip_unanimous: bool = False
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or not 0 <= self.price <= 1:
+            raise InputError(f"adaptive: {self} is out of range; expected first >= 1 and 0 <= price <= 1")
+
+    def stops(self, answers: Sequence[str], verifier: str) -> bool:
+        return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
+
+    def skips(self, answers: Sequence[str], verifier: str) -> bool:
+        """Whether the answers, two or more, are all there and all the same."""
+        if not self.skip_unanimous or len(answers) < 2 or not all(answers):
+            return False
+        return len(majority(answers, verifier).groups) == 1
+
+
+def chance_of_change(answers: Sequence[str], verifier: str) -> float:
+    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 where nobody leads."""
+    sizes = [len(group) for group in majority(answers, verifier).groups]
+    a, b = (*sizes, 0, 0)[:2]
+    flips = a + b + 1  # the Beta distribution's tail at 1/2 is that of so many fair coins
+    return math.ldexp(sum(math.comb(flips, heads) for heads in range(a + 1, flips + 1)), -flips)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Recursive aggregation (RSA, arXiv 2509.26626): `rounds` times, a population of solutions makes the next one.
+
+    Each of its members is a synthesis of a random subset of the last population; the answer is the last one's majority.
+    The synthesizer should sample: with temperature 0 equal subsets give equal members.
+    """
+
+    population: int = 8
+    subset: int = 4
+    rounds: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.subset <= self.population or self.rounds < 1:
+            raise InputError(f"rounds: {self} is out of range; expected 1 <= subset <= population and rounds >= 1")
+
+    def subsets(self, seed: int, name: str, turn: int) -> list[list[int]]:
+        """Which members each synthesis of a round reads, drawn without replacement."""
+        draws = [random.Random(seed_of(seed, "subset", name, turn, at)) for at in range(self.population)]
+        return [draw.sample(range(self.population), self.subset) for draw in draws]
 
 
 @dataclass(frozen=True)
@@ -49,6 +109,7 @@ class TwoStage:
 
     k references are sampled for a problem. `verifier` says how answers are extracted (if None: the problem's own, and `math`
     for plain text). A trained synthesizer's folder brings its prompt along. `prices` maps the names of models to their prices.
+    `adaptive` samples no more references than a problem needs; `rounds` puts its population in the place of k.
     """
 
     def __init__(
@@ -65,12 +126,16 @@ class TwoStage:
         synthesising: Sampling | None = None,
         prices: Mapping[str, Price] | None = None,
         seed: int = 0,
+        adaptive: Adaptive | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
+        if adaptive and (rounds or adaptive.first > k):
+            raise InputError("adaptive: expected no rounds beside it, and first no larger than k")
         self.explorer = _engine(engine, explorer, endpoint)
         self.synthesizer = _engine(engine, synthesizer, endpoint)
         self.k, self.verifier, self.seed = k, verifier, seed
         self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
-        self.prices = dict(prices or {})
+        self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
         config = prompt or prompt_of(self.synthesizer.name)
         self._explorer_prompter = Prompter(self.explorer.tokenizer, config)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
@@ -82,46 +147,99 @@ class TwoStage:
     def solve_all(self, problems: Sequence[Problem | str]) -> list[Answer]:
         """Solve problems as one batch of each stage; answers come in the order of the problems."""
         began = time.monotonic()
-        texts = [p if isinstance(p, str) else p.problem for p in problems]
-        rollouts = self._explore(texts)
-        references = [[self._explorer_prompter.complete(c.text) for c in group] for group in rollouts]
-        verifiers = [self.verifier or ("math" if isinstance(p, str) else p.verifier) for p in problems]
-        answers = [[extract(t, verifier) for t in group] for group, verifier in zip(references, verifiers, strict=True)]
-        prompts = [self._prompter.synthesizer(*parts).chat for parts in zip(texts, references, answers, strict=True)]
-        seeds = [seed_of(self.seed, "synthesis", text) for text in texts]
-        completions = self.synthesizer.generate(prompts, self.synthesising, seeds)
-        seconds = (time.monotonic() - began) / max(1, len(texts))
-        parts = zip(texts, completions, rollouts, references, answers, verifiers, strict=True)
-        return [self._answer(text, c, group, r, a, v, seconds) for text, c, group, r, a, v in parts]
+        works = [self._work(problem) for problem in problems]
+        self._explore(works)
+        if self.rounds:
+            for turn in range(self.rounds.rounds):
+                self._aggregate(works, self.rounds, turn)
+        else:
+            self._synthesise([w for w in works if not (self.adaptive and self.adaptive.skips(w.answers, w.verifier))])
+        seconds = (time.monotonic() - began) / max(1, len(works))
+        return [self._answer(work, seconds) for work in works]
 
-    def _explore(self, texts: Sequence[str]) -> list[list[Completion]]:
-        chats = [self._explorer_prompter.explorer(text) for text in texts for _ in range(self.k)]
-        seeds = [seed_of(self.seed, text, sample) for text in texts for sample in range(self.k)]
-        flat = self.explorer.generate(chats, self.exploring, seeds)
-        return [flat[at : at + self.k] for at in range(0, len(flat), self.k)]
+    def _work(self, problem: Problem | str) -> _Work:
+        text, verifier = (problem, "math") if isinstance(problem, str) else (problem.problem, problem.verifier)
+        return _Work(text, self.verifier or verifier)
 
-    def _answer(
-        self,
-        problem: str,
-        synthesis: Completion,
-        group: list[Completion],
-        references: list[str],
-        answers: list[str],
-        verifier: str,
-        seconds: float,
-    ) -> Answer:
-        text = self._prompter.complete(synthesis.text)
-        tokens = {
-            "explorer_prompt": group[0].prompt_tokens if group else 0,
-            "references": sum(c.completion_tokens for c in group),
-            "synthesizer_prompt": synthesis.prompt_tokens,
-            "synthesis": synthesis.completion_tokens,
-        }
+    def _explore(self, works: Sequence[_Work]) -> None:
+        """Sample the references: all at once, or the first ones and then one at a time where more may still help."""
+        most = self.rounds.population if self.rounds else self.k
+        sizes = [self.adaptive.first, *[1] * (most - self.adaptive.first)] if self.adaptive else [most]
+        asking = list(works)
+        for size in sizes:
+            pairs = [(work, len(work.references) + i) for work in asking for i in range(size)]
+            chats = [self._explorer_prompter.explorer(work.problem) for work, _ in pairs]
+            seeds = [seed_of(self.seed, work.problem, sample) for work, sample in pairs]
+            made = self.explorer.generate(chats, self.exploring, seeds) if pairs else []
+            for (work, _), completion in zip(pairs, made, strict=True):
+                work.add_reference(self._explorer_prompter.complete(completion.text), completion)
+            if self.adaptive:
+                asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
+
+    def _synthesise(self, works: Sequence[_Work]) -> None:
+        chats = [self._prompter.synthesizer(w.problem, w.references, w.answers).chat for w in works]
+        seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
+        made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
+        for work, completion in zip(works, made, strict=True):
+            work.add_syntheses([self._prompter.complete(completion.text)], [completion])
+
+    def _aggregate(self, works: Sequence[_Work], rounds: Rounds, turn: int) -> None:
+        """One round: each member of the next population is a synthesis of a subset of this one."""
+        chats, seeds = [], []
+        for work in works:
+            texts, answers = work.population
+            for at, members in enumerate(rounds.subsets(self.seed, work.problem, turn)):
+                chosen = [texts[i] for i in members], [answers[i] for i in members]
+                chats.append(self._prompter.synthesizer(work.problem, *chosen).chat)
+                seeds.append(seed_of(self.seed, "round", turn, at, work.problem))
+        made = self.synthesizer.generate(chats, self.synthesising, seeds) if chats else []
+        for i, work in enumerate(works):
+            part = made[i * rounds.population : (i + 1) * rounds.population]
+            work.add_syntheses([self._prompter.complete(c.text) for c in part], part)
+
+    def _answer(self, work: _Work, seconds: float) -> Answer:
+        """The majority of the last texts that were written: of one synthesis, or of the last population."""
+        texts, answers = work.population
+        groups = majority(answers, work.verifier).groups if len(answers) > 1 else []
+        best = groups[0][0] if groups else 0
         first = self.prices.get(self.explorer.name, Price())
         second = self.prices.get(self.synthesizer.name, Price())
+        tokens = work.tokens
         dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
         dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
-        return Answer(problem, extract(text, verifier), text, references, answers, tokens, seconds, dollars / 1e6)
+        return Answer(work.problem, answers[best], texts[best], work.references, work.answers, tokens, seconds, dollars / 1e6)
+
+
+@dataclass
+class _Work:
+    """One problem on its way through the stages; `written` are the texts of the last round of syntheses."""
+
+    problem: str
+    verifier: str
+    references: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    tokens: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0)
+    )
+
+    @property
+    def population(self) -> tuple[list[str], list[str]]:
+        """The last texts and their answers: the references, until there are syntheses."""
+        if not self.written:
+            return self.references, self.answers
+        return self.written, [extract(text, self.verifier) for text in self.written]
+
+    def add_reference(self, text: str, completion: Completion) -> None:
+        self.references.append(text)
+        self.answers.append(extract(text, self.verifier))
+        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
+        self.tokens["references"] += completion.completion_tokens
+
+    def add_syntheses(self, texts: list[str], made: Sequence[Completion]) -> None:
+        self.written = texts
+        self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in made)
+        self.tokens["synthesis"] += sum(c.completion_tokens for c in made)
 
 
 def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +137,63 @@ def rollouts(tmp_path: Path) -> str:
             row = {"problem_id": f"p{i}", "sample": sample, "text": f"Sum {sample}: \\boxed{{{answer}}}", "answer": answer}
             rows.append({**row, "verdict": verdict, "prompt_tokens": 20, "completion_tokens": 10 + sample, "model": "m"})
     return write_rows(tmp_path / "rollouts.jsonl", rows)
+
+
+class Scripted:
+    """An engine whose answers are a function of the prompt; every prompt reads 100 tokens and every answer writes 7."""
+
+    def __init__(self, engine: Any, answer: Callable[[str], str]) -> None:
+        self.name, self.parameters, self.tokenizer = engine.name, engine.parameters, engine.tokenizer
+        self.answer, self.asked = answer, list[str]()
+
+    def generate(self, chats: Sequence[Any], sampling: Any, seeds: Sequence[int]) -> list[Any]:
+        from a2r_train.engines import Completion
+
+        assert sampling
+        assert len(seeds) == len(chats)
+        self.asked += [chat[-1]["content"] for chat in chats]
+        return [Completion(self.answer(chat[-1]["content"]), 100, 7, "stop") for chat in chats]
+
+
+Script = Callable[[Callable[[str], str]], Scripted]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, other_tiny: str) -> Script:
+    """Lets every model of an evaluation answer by a function; returns the engine, which keeps what it was asked."""
+    from a2r_train.engines import load_engine
+    from a2r_train.evaluate import generate
+
+    def begin(answer: Callable[[str], str]) -> Scripted:
+        engine = Scripted(load_engine("transformers", other_tiny), answer)
+
+        def load(kind: str, name: str, **options: Any) -> Scripted:
+            assert kind
+            assert options
+            engine.name = name
+            return engine
+
+        monkeypatch.setattr(generate, "load_engine", load)
+        return engine
+
+    return begin
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, rollouts: str, problems: str) -> str:
+    """Seven bundles of those rollouts on disk, one a problem."""
+    from dataclasses import asdict
+
+    from a2r_train.bundle import BundleConfig, build
+
+    made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
+    return write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
+
+
+@pytest.fixture
+def config(bundles: str, rollouts: str, tiny: str, other_tiny: str, tmp_path: Path) -> Any:
+    """An evaluation of random models on those bundles."""
+    from a2r_train.evaluate import EvaluateConfig
+
+    sizes: dict[str, Any] = {"max_completion_tokens": 5, "draws": 100, "cards": False}
+    return EvaluateConfig(bundles, str(tmp_path / "out"), other_tiny, explorer=tiny, rollouts=rollouts, **sizes)

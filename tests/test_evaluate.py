@@ -4,17 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from shutil import copyfile, copytree
+from shutil import copytree
 from typing import Any
 
 import pytest
-from conftest import files_of, write_rows
+from conftest import files_of, save_tiny, write_rows
 
 from a2r_train.bundle import BundleConfig, build
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.engines import base as engines
 from a2r_train.errors import InputError
-from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate import EvaluateConfig, evaluate, generate
 from a2r_train.evaluate import run as evaluate_run
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Synthesis, read
@@ -43,7 +43,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(model)
         return load_engine(kind, model, **options)
 
-    monkeypatch.setattr(evaluate_run, "load_engine", load)
+    monkeypatch.setattr(generate, "load_engine", load)
     return names
 
 
@@ -56,21 +56,24 @@ def test_the_rows_and_the_files(config: EvaluateConfig) -> None:
         *("synthesizer/alone", "synthesizer/base", "synthesizer/alone@T", "synthesizer/base@T"),
     ]
     made = read(Bundle, config.bundles)
-    assert rows["pass@1"]["accuracy"] == pytest.approx(sum(b.n_correct / 4 for b in made) / 7)
-    assert rows["pass@4"]["accuracy"] == pytest.approx(sum(b.n_correct > 0 for b in made) / 7)
+    assert rows["pass@1"]["accuracy"] == pytest.approx(sum(min(i, 6) / 6 for i in range(7)) / 7)  # of all 6 rollouts
+    assert rows["pass@4"]["accuracy"] == pytest.approx((2 / 3 + 14 / 15 + 4) / 7)  # 1 - C(5,4) / C(6,4) and so on
+    assert "unbiased, over 6 rollouts" in rows["pass@4"]["note"]
     assert all(row["n"] == 7 and 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows.values())
     assert json.loads((folder / "results.json").read_text()) == results
     assert "synthesizer/base" in (folder / "report.md").read_text()
     html = (folder / "report.html").read_text()
     assert "<svg" in html
     assert "http://" not in html.replace("http://www.w3.org", "")
-    sampled = read(Synthesis, str(folder / "syntheses" / "synthesizer-base@T" / "000000.jsonl"))
-    assert [(s.bundle_id, s.sample) for s in sampled] == [(b.id, i) for b in made[:4] for i in range(2)]
+    sampled = kept(config, "synthesizer-base@T")
+    assert [(s.bundle_id, s.sample) for s in sampled] == [(b.id, i) for b in made for i in range(2)]
+    assert results["setup"]["protocol"].startswith("7 problems x 1 bundles x 1 greedy synthesis, 2 at T=1;")
 
 
 def test_tokens_of_a_row_are_what_it_reads_and_writes(config: EvaluateConfig) -> None:
     rows = {row["name"]: row for row in evaluate(config)["rows"]}
-    found = [s for at in (0, 4) for s in read(Synthesis, f"{config.output_dir}/syntheses/synthesizer-base/{at:06d}.jsonl")]
+    found = kept(config, "synthesizer-base")
+    assert len(found) == 7
     own = sum(s.prompt_tokens + s.completion_tokens for s in found) / 7
     references = sum(sum(b.reference_tokens) for b in read(Bundle, config.bundles)) / 7
     assert rows["synthesizer/base"]["tokens"] == pytest.approx(own + references)
@@ -90,7 +93,7 @@ def test_a_second_run_generates_nothing(config: EvaluateConfig, loaded: list[str
 
 def test_a_killed_run_makes_the_missing_chunk_alone(config: EvaluateConfig, loaded: list[str]) -> None:
     first = evaluate(config)
-    lost = Path(config.output_dir) / "syntheses" / "synthesizer-base@T" / "000004.jsonl"
+    (lost,) = Path(config.output_dir).glob("syntheses/synthesizer-base@T/000004-*.jsonl")
     content = lost.read_bytes()
     lost.unlink()
     loaded.clear()
@@ -101,28 +104,49 @@ def test_a_killed_run_makes_the_missing_chunk_alone(config: EvaluateConfig, load
 def test_an_added_row_computes_itself_alone(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
     evaluate(config)
     before = files_of(Path(config.output_dir) / "syntheses")
-    sft = str(copytree(config.base, tmp_path / "sft"))
+    sft = save_tiny(tmp_path / "sft", seed=9)
     loaded.clear()
     results = evaluate(replace(config, sft=sft))
     assert set(loaded) == {sft}
     after = files_of(Path(config.output_dir) / "syntheses")
     assert {name: after[name] for name in before} == before
-    assert {name.split("/")[0] for name in set(after) - set(before)} == {"synthesizer-sft", "synthesizer-sft@T"}
-    rows = {row["name"]: row["accuracy"] for row in results["rows"]}
-    assert rows["synthesizer/sft"] == rows["synthesizer/base"]  # the same weights
+    added = {name.split("/")[0] for name in set(after) - set(before) if not name.startswith("parameters")}
+    assert added == {"synthesizer-sft", "synthesizer-sft@T"}
     assert {(p["a"], p["b"]) for p in results["paired"]} >= {
         ("synthesizer/sft", "synthesizer/base"),
         ("synthesizer/sft", "maj@4"),
     }
 
 
-def test_a_row_of_another_checkpoint_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
-    sft, other = (str(copytree(config.base, tmp_path / name)) for name in ("sft", "other"))
-    evaluate(replace(config, sft=sft))
-    before = files_of(Path(config.output_dir))
-    with pytest.raises(InputError, match=f"made by {sft}, not by {other}; name another output folder"):
-        evaluate(replace(config, sft=other))
-    assert files_of(Path(config.output_dir)) == before
+def test_the_same_weights_under_another_name_are_not_asked_again(
+    config: EvaluateConfig, loaded: list[str], tmp_path: Path
+) -> None:
+    evaluate(config)
+    loaded.clear()
+    results = evaluate(replace(config, sft=str(copytree(config.base, tmp_path / "sft"))))
+    rows = {row["name"]: row["accuracy"] for row in results["rows"]}
+    assert (rows["synthesizer/sft"], loaded) == (rows["synthesizer/base"], [])
+
+
+def test_two_checkpoints_in_turn_keep_both_their_answers(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+    first, second = (replace(config, sft=save_tiny(tmp_path / str(seed), seed)) for seed in (7, 8))
+    results = evaluate(first)
+    assert evaluate(second) != results
+    loaded.clear()
+    assert evaluate(first) == results
+    assert loaded == []
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.5}, {"samples": 1}, {"max_completion_tokens": 4}, {"seed": 1}])
+def test_the_key_knows_how_was_sampled(config: EvaluateConfig, change: dict[str, Any], tmp_path: Path) -> None:
+    made = [read(Bundle, config.bundles), generate.Task("x", config.base, sampled=True, samples=config.samples)]
+    changed = replace(config, **change)
+    task = generate.Task("x", config.base, sampled=True, samples=changed.samples)
+    keys = set()
+    for one, asked in ((config, made[1]), (changed, task), (changed, replace(task, view="alone"))):
+        work = generate.Generator(one, tmp_path)  # type: ignore[arg-type]
+        keys.add(work._key(asked, made[0], work.chats(asked, made[0])))  # type: ignore[arg-type]
+    assert len(keys) == 3
 
 
 def test_a_checkpoint_with_another_prompt_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -134,31 +158,35 @@ def test_a_checkpoint_with_another_prompt_is_refused(config: EvaluateConfig, tmp
     assert not Path(config.output_dir).exists()
 
 
-def test_a_checkpoint_that_was_trained_anew_is_read_anew(
-    config: EvaluateConfig, loaded: list[str], tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    config = replace(config, sft=str(copytree(config.base, tmp_path / "sft")))
+def test_a_checkpoint_that_was_trained_anew_is_read_anew(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+    config = replace(config, sft=save_tiny(tmp_path / "sft", seed=9))
     before = {row["name"]: row["accuracy"] for row in evaluate(config)["rows"]}
-    kept = files_of(Path(config.output_dir) / "syntheses")
-    copyfile(f"{tiny}/model.safetensors", f"{config.sft}/model.safetensors")
+    old = files_of(Path(config.output_dir) / "syntheses")
+    save_tiny(tmp_path / "sft", seed=10)
     loaded.clear()
     results = evaluate(config)
     assert set(loaded) == {config.sft}
-    assert f"{config.sft} or the bundles have changed since; made anew" in caplog.text
     found = files_of(Path(config.output_dir) / "syntheses")
-    assert {name.split("/")[0] for name in found if found[name] != kept[name]} == {"synthesizer-sft", "synthesizer-sft@T"}
+    added = {name.split("/")[0] for name in set(found) - set(old) if not name.startswith("parameters")}
+    assert added == {"synthesizer-sft", "synthesizer-sft@T"}
     assert results == evaluate(config)
     assert {row["name"] for row in results["rows"]} == set(before)
 
 
 def test_other_bundles_under_the_same_name_are_answered_anew(config: EvaluateConfig) -> None:
     evaluate(config)
-    place = Path(config.output_dir) / "syntheses" / "synthesizer-base" / "000000.jsonl"
-    before = read(Synthesis, str(place))
+    before = {s.bundle_id: s for s in kept(config, "synthesizer-base")}
     write_rows(Path(config.bundles), [asdict(b) | {"problem": b.problem + " Now?"} for b in read(Bundle, config.bundles)])
     evaluate(config)
-    assert all(a.prompt_tokens < b.prompt_tokens for a, b in zip(before, read(Synthesis, str(place)), strict=True))
+    after = [s for s in kept(config, "synthesizer-base") if s not in before.values()]
+    assert len(after) == 7
+    assert all(before[s.bundle_id].prompt_tokens < s.prompt_tokens for s in after)
+
+
+def kept(config: EvaluateConfig, row: str) -> list[Synthesis]:
+    """The syntheses of a row."""
+    paths = sorted(Path(config.output_dir).glob(f"syntheses/{row}/*.jsonl"))
+    return [s for path in paths for s in read(Synthesis, str(path))]
 
 
 class Seen:
@@ -194,8 +222,8 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
     loop.solve(nasty.problem)
 
     evaluating = Seen(engine, ["x"])
-    monkeypatch.setattr(evaluate_run, "load_engine", lambda *_, **__: evaluating)
-    monkeypatch.setattr(evaluate_run, "tasks", lambda config: [evaluate_run.Task("synthesizer/base", config.base, True, False)])
+    monkeypatch.setattr(generate, "load_engine", lambda *_, **__: evaluating)
+    monkeypatch.setattr(evaluate_run, "tasks", lambda config: [generate.Task("synthesizer/base", config.base)])
     evaluate(EvaluateConfig(only, str(tmp_path / "out"), path, draws=10))
 
     data, chosen = common.BundleArguments(bundles=only), common.ModelArguments(model_name_or_path=path)

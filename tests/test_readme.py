@@ -19,6 +19,7 @@ from conftest import write_rows
 from a2r_train import cli
 from a2r_train.bundle import BundleConfig
 from a2r_train.evaluate import EvaluateConfig
+from a2r_train.evaluate.grid import GridConfig
 from a2r_train.explore import ExploreConfig
 from a2r_train.records import Problem, read
 from a2r_train.train import grpo, sft
@@ -31,6 +32,7 @@ STAGES: dict[str, list[Any]] = {
     "explore": [ExploreConfig],
     "bundle": [BundleConfig],
     "evaluate": [EvaluateConfig],
+    "grid": [GridConfig],
     "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
     "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
 }

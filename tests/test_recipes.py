@@ -67,7 +67,8 @@ def options(values: dict[str, Any]) -> list[str]:
 
 
 def verb_of(path: Path) -> str:
-    return path.stem.partition("-")[0]
+    """`panel` is an evaluation, and `panel-VERB` what it needs; `a2r run` leaves them out."""
+    return "evaluate" if path.stem == "panel" else path.stem.removeprefix("panel-").partition("-")[0]
 
 
 def status(verb: str, arguments: list[str]) -> int:
@@ -183,6 +184,28 @@ def test_the_small_run_has_every_row_of_the_table(small_run: Path) -> None:
     for name in ("sft", "grpo"):
         assert (small_run / name / "prompt.yaml").exists()
         assert json.loads((small_run / name / "trainer_state.json").read_text())["global_step"] == 1
+
+
+@pytest.mark.slow
+def test_the_panel_of_tiny_runs(small_run: Path) -> None:
+    for name, small in (
+        ("panel-explore", {"max_problems": 8}),
+        ("panel-bundle", {}),
+        ("panel", {**SMALL["evaluate"], "samples": 1, "k_sweep": "1,6"}),
+    ):
+        path = Path(f"recipes/tiny/{name}.yaml")
+        given = {**moved(path, small_run.parent), **small}
+        if name == "panel":
+            given["rounds_population"] = 6  # of the 8 rollouts that there are here
+        assert status(verb_of(path), ["--config", str(path), *options(given)]) == 0
+    results = json.loads((small_run / "panel" / "results.json").read_text())
+    rows = {row["name"]: row for row in results["rows"]}
+    assert {"genselect", "universal-self-consistency", "self-refine", "rounds", "adaptive"} <= set(rows)
+    assert {"pass@1/4x", "synthesizer/sft+grpo/2x"} <= set(rows)
+    assert all("mechanism alone" in rows[name]["note"] for name in ("genselect", "self-refine"))
+    assert set(results["diagnostics"]) >= {"gain", "cost", "adaptive", "probes", "k_sweep", "by_majority"}
+    assert [one["k"] for one in results["diagnostics"]["k_sweep"]] == [1, 6]
+    assert "synthesizer/sft" in (small_run / "sft" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=str)

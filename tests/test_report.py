@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate import report, rows
+from a2r_train.evaluate import browser, diagnostics, report, rows, sections
 from a2r_train.evaluate.rows import Row
 from a2r_train.records import Bundle, Rollout, Synthesis
 
@@ -129,7 +129,7 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
     votes = rows.bundle_votes(bundles)
     given = [synthesis(b, a) for b, a in zip(bundles, ["2", "5", "5", "5"], strict=True)]
     given.append(synthesis(bundles[3], "2", sample=1))
-    found = rows.diagnose(bundles, votes, {"synthesizer/base": given})
+    found = diagnostics.diagnose(bundles, votes, {"synthesizer/base": given})
     flips = found["flips"]["synthesizer/base"]
     assert flips == {"wrong_to_right": 2, "right_to_wrong": 1, "right_to_right": 1, "wrong_to_wrong": 1}
     assert found["new_correct"]["synthesizer/base"] == {"n": 1, "accuracy": 0.5}
@@ -137,6 +137,12 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
     assert found["tokens_by_stage"]["synthesizer/base"] == {"references": 40, "synthesizer_prompt": 20, "synthesis": 5}
     assert found["by_correct"]["maj@4"]["2"] == {"n": 1, "accuracy": 0.5}
     assert found["by_correct"]["synthesizer/base"]["3"] == {"n": 1, "accuracy": 0.0}
+    assert found["by_majority"]["maj@4"] == {
+        "1": {"n": 1, "accuracy": 0.0},
+        "2": {"n": 1, "accuracy": 0.5},
+        "3": {"n": 2, "accuracy": 0.5},
+    }
+    assert found["by_majority"]["synthesizer/base"]["3"] == {"n": 2, "accuracy": 0.5}
 
 
 def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> None:
@@ -164,9 +170,9 @@ def results_of(bundles: list[Bundle], gain: float = 0.3) -> report.Results:
         Row("synthesizer/sft+grpo", better + random.normal(0, 0.05, 200), float("nan")),
     ]
     given = {"synthesizer/base": [synthesis(b, "5") for b in bundles], EVIL: [synthesis(b, EVIL) for b in bundles]}
-    diagnostics = rows.diagnose(bundles, rows.bundle_votes(bundles), given)
+    diagnosed = diagnostics.diagnose(bundles, rows.bundle_votes(bundles), given)
     setup = {"explorer": EVIL, "temperature": 1.0}
-    return report.build_results(table, setup=setup, diagnostics=diagnostics, draws=2000)
+    return report.build_results(table, setup=setup, diagnostics=diagnosed, draws=2000)
 
 
 def test_results_json_has_the_contract_and_the_same_bytes_twice(bundles: list[Bundle], tmp_path: Path) -> None:
@@ -184,7 +190,7 @@ def test_results_json_has_the_contract_and_the_same_bytes_twice(bundles: list[Bu
 
 def test_the_paired_table_says_which_intervals_exclude_zero(bundles: list[Bundle]) -> None:
     results = results_of(bundles)
-    section = next(section for section in report.sections(results) if section.title == "Paired differences")
+    section = next(section for section in sections.sections(results) if section.title == "Paired differences")
     said = [dict(zip(section.header, row, strict=True)) for row in section.rows]
     assert {row["b"]: row["excludes 0"] for row in said} == {"synthesizer/base": "yes", "maj@4": "yes", "synthesizer/sft": "no"}
     for pair, row in zip(results["paired"], said, strict=True):
@@ -207,7 +213,7 @@ def test_sentences_say_what_the_intervals_say(bundles: list[Bundle]) -> None:
 def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bundle], tmp_path: Path) -> None:
     results = results_of(bundles)
     given = {name: [synthesis(b, EVIL) for b in bundles] for name in ("synthesizer/base", EVIL)}
-    shown = report.browser(bundles, rows.bundle_votes(bundles), given)
+    shown = browser.browser(bundles, rows.bundle_votes(bundles), given)
     for run in ("a", "b"):
         report.write_report(tmp_path / run, results, shown)
     page = (tmp_path / "a" / "report.html").read_text()
@@ -217,7 +223,7 @@ def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bund
     assert page.count("<script>") == page.count("</script>") == 1
     assert not re.search(r"(src|href)=\"(?!#|data:)", page.replace("xlink:href", "href"))
     assert "url(http" not in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert page.count("<article>") == 4
     assert "prefers-color-scheme: dark" in page
     text = (tmp_path / "a" / "report.md").read_text()
@@ -229,12 +235,12 @@ def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bund
 def test_browser_draws_from_every_flip_kind_and_clips_long_texts(bundles: list[Bundle]) -> None:
     answers = ["2", "5", "5", "1"]
     given = {"s": [synthesis(b, a) for b, a in zip(bundles, answers, strict=True)]}
-    shown = report.browser(bundles, rows.bundle_votes(bundles), given)
+    shown = browser.browser(bundles, rows.bundle_votes(bundles), given)
     kinds = ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"]
     assert [one.syntheses[0].flip for one in shown] == kinds
-    assert len(report.browser(bundles * 3, rows.bundle_votes(bundles * 3), given, limit=2)) == 2
+    assert len(browser.browser(bundles * 3, rows.bundle_votes(bundles * 3), given, limit=2)) == 2
     long = replace(bundles[0], references=["x" * 5000 + "end"] * 4)
-    clipped = report.browser([long], np.ones(1), {})[0].references[0].text
+    clipped = browser.browser([long], np.ones(1), {})[0].references[0].text
     assert clipped.startswith("[1003 characters left out]")
     assert clipped.endswith("end")
 

@@ -11,7 +11,7 @@ from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig, visible
 from a2r_train.records import Problem
-from a2r_train.two_stage import Price, TwoStage
+from a2r_train.two_stage import Adaptive, Price, Rounds, TwoStage, chance_of_change
 
 PROBLEMS = ["What is 1 + 2?", "What is 3 + 4?", "What is 5 + 6?"]
 SHORT = Sampling(max_completion_tokens=6)
@@ -128,3 +128,61 @@ def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp
 
 def test_no_problems_are_no_answers(engines: tuple[Recorded, Recorded]) -> None:
     assert loop_of(engines).solve_all([]) == []
+
+
+def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(engines: tuple[Recorded, Recorded]) -> None:
+    """The first problem agrees at once; the second is tied at two, and decided at three; the third never is."""
+    agree, tie = "\\boxed{3}", "\\boxed{8}"
+    drawn = [agree, agree, "\\boxed{7}", tie, "\\boxed{1}", "\\boxed{2}", "\\boxed{7}", "\\boxed{4}", "\\boxed{5}"]
+    scripted = Recorded(engines[0].engine, drawn), Recorded(engines[1].engine, ["so \\boxed{7}", "so \\boxed{11}"])
+    loop = loop_of(scripted, k=4, adaptive=Adaptive(price=0.32, first=2, skip_unanimous=True))
+    answers = loop.solve_all(PROBLEMS)
+    assert [a.reference_answers for a in answers] == [["3", "3"], ["7", "8", "7"], ["1", "2", "4", "5"]]
+    assert [a.answer for a in answers] == ["3", "7", "11"]
+    assert answers[0].tokens == {"explorer_prompt": 10, "references": 10, "synthesizer_prompt": 0, "synthesis": 0}
+    assert answers[1].tokens["references"] == 15
+    assert len(scripted[1].chats) == 2
+
+
+def test_adaptive_reads_the_rollouts_that_a_fixed_k_would_read(engines: tuple[Recorded, Recorded]) -> None:
+    fixed = loop_of(engines, k=3, seed=2).solve_all(PROBLEMS)
+    never = loop_of(engines, k=3, seed=2, adaptive=Adaptive(price=0.0, first=1)).solve_all(PROBLEMS)
+    assert [a.references for a in never] == [a.references for a in fixed]
+    assert [a.text for a in never] == [a.text for a in fixed]
+
+
+@pytest.mark.parametrize(
+    ("answers", "chance"),
+    [([], 0.5), (["1"], 0.25), (["1", "1"], 0.125), (["1", "2"], 0.5), (["1", "1", "2"], 5 / 16), (["1", ""], 0.25)],
+)
+def test_the_chance_of_change_is_the_tail_of_the_beta_distribution(answers: list[str], chance: float) -> None:
+    """I_1/2(a + 1, b + 1): for 2 of 2 it is (1/2)^3; for 2 against 1 the chance of 3 or more heads of 4 coins."""
+    assert chance_of_change(answers, "exact") == pytest.approx(chance)
+
+
+def test_rounds_aggregate_and_vote(engines: tuple[Recorded, Recorded]) -> None:
+    drawn = [f"\\boxed{{{n}}}" for n in (1, 2, 3)]
+    written = [f"first {n} \\boxed{{{n}}}" for n in (4, 5, 6)] + [f"second {n} \\boxed{{{n}}}" for n in (7, 8, 8)]
+    scripted = Recorded(engines[0].engine, drawn), Recorded(engines[1].engine, written)
+    answer = loop_of(scripted, rounds=Rounds(population=3, subset=2, rounds=2)).solve(PROBLEMS[0])
+    assert (answer.answer, answer.text) == ("8", "second 8 \\boxed{8}")
+    chats = [chat[-1]["content"] for chat in scripted[1].chats]
+    assert all("Reference 2:" in chat and "Reference 3:" not in chat for chat in chats)
+    assert all("first" not in chat for chat in chats[:3])
+    assert all(chat.count("first") == 2 for chat in chats[3:])
+    assert answer.tokens == {"explorer_prompt": 10, "references": 15, "synthesizer_prompt": 60, "synthesis": 30}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"adaptive": Adaptive(first=4)},
+        {"adaptive": Adaptive(), "rounds": Rounds()},
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(engines: tuple[Recorded, Recorded], options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="adaptive: expected no rounds beside it"):
+        loop_of(engines, **options)
+    for wrong in (lambda: Adaptive(price=2), lambda: Adaptive(first=0), lambda: Rounds(2, 3), lambda: Rounds(rounds=0)):
+        with pytest.raises(InputError, match="out of range"):
+            wrong()

@@ -1,5 +1,6 @@
 """What the training was worth: the panel of rows, paired statistics, diagnostics and reports."""
 
-from a2r_train.evaluate.run import EvaluateConfig, evaluate
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.run import evaluate
 
 __all__ = ["EvaluateConfig", "evaluate"]

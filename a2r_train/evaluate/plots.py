@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INK = "#010203"  # stands for the page's text colour, which only the browser knows
-_COLOURS = ("#4c8fd0", "#e07b39", "#3fa66b", "#b56bc4", "#c9a227", "#d0525f", "#4fb3b3", "#8a8a8a")
+COLOURS = ("#4c8fd0", "#e07b39", "#3fa66b", "#b56bc4", "#c9a227", "#d0525f", "#4fb3b3", "#8a8a8a")
 
 
 def accuracies(rows: Sequence[dict[str, Any]]) -> str:
@@ -25,14 +26,14 @@ def accuracies(rows: Sequence[dict[str, Any]]) -> str:
             [max(0.0, 100 * (row["accuracy"] - row["low"])) for row in rows],
             [max(0.0, 100 * (row["high"] - row["accuracy"])) for row in rows],
         ]
-        axes.barh([row["name"] for row in rows], values, xerr=errors, color=_COLOURS[0], ecolor=_INK, capsize=2)
+        axes.barh([row["name"] for row in rows], values, xerr=errors, color=COLOURS[0], ecolor=_INK, capsize=2)
         axes.set(xlabel="accuracy in %, 95 % intervals", xlim=(0, 100))
 
     return _svg("accuracies", (7.0, 0.9 + 0.3 * len(rows)), draw)
 
 
-def by_correct(cells: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Accuracy by number of correct references, one line a row of the table."""
+def by_key(cells: dict[str, dict[str, dict[str, Any]]], label: str) -> str:
+    """Accuracy by a number, such as that of correct references; one line a row of the table."""
     counts = sorted({int(count) for row in cells.values() for count in row})
     sizes = {c: max(row[str(c)]["n"] for row in cells.values() if str(c) in row) for c in counts}
 
@@ -41,12 +42,42 @@ def by_correct(cells: dict[str, dict[str, dict[str, Any]]]) -> str:
         for at, (name, row) in enumerate(cells.items()):
             shown = [c for c in counts if str(c) in row]
             values = [100 * row[str(c)]["accuracy"] for c in shown]
-            axes.plot(shown, values, marker="o", color=_COLOURS[at % len(_COLOURS)], label=name)
+            axes.plot(shown, values, marker="o", color=COLOURS[at % len(COLOURS)], label=name)
         axes.set_xticks(counts, [f"{c}\nn={sizes[c]}" for c in counts])
-        axes.set(xlabel="correct references in the bundle", ylabel="accuracy in %", ylim=(-3, 103))
+        axes.set(xlabel=label, ylabel="accuracy in %", ylim=(-3, 103))
         axes.legend(fontsize="small", framealpha=0.0)
 
-    return _svg("by_correct", (7.0, 4.0), draw)
+    return _svg(label, (7.0, 4.0), draw)
+
+
+def pareto(found: dict[str, Any]) -> str:
+    """Accuracy against cost, each row a point with its name; the line joins those that no cheaper row equals."""
+    points = {point["name"]: point for point in found["points"]}
+    unit = {"flops": "FLOPs an answer", "dollars": "dollars for 1,000 answers"}[found["unit"]]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        front = [points[name] for name in found["front"]]
+        axes.plot([p["cost"] for p in front], [100 * p["accuracy"] for p in front], color=COLOURS[2], linewidth=1)
+        for name, point in points.items():
+            color = COLOURS[5] if name == "monolith" else COLOURS[1] if " k=" in name else COLOURS[0]
+            axes.plot(point["cost"], 100 * point["accuracy"], marker="o", color=color)
+            axes.annotate(name, (point["cost"], 100 * point["accuracy"]), (3, 3), textcoords="offset points", fontsize=6)
+        axes.set_xscale("log")
+        axes.set(xlabel=unit, ylabel="accuracy in %")
+
+    return _svg("pareto", (7.0, 5.0), draw)
+
+
+def save_png(path: Path, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> None:
+    """Draw a figure into a PNG file; it appears whole or not at all."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size_inches, layout="constrained")
+    draw(figure)
+    part = path.with_name(f".{path.name}.part")
+    figure.savefig(part, format="png", dpi=120)
+    part.replace(path)
 
 
 def _svg(name: str, size_inches: tuple[float, float], draw: Any) -> str:

@@ -1,4 +1,4 @@
-"""From rollouts, bundles and syntheses to the rows of the result table and the diagnostics. Pure functions.
+"""From rollouts, bundles and syntheses to the rows of the result table. Pure functions.
 
 Scores run parallel to `problem_ids(bundles)`; several bundles or samples of a problem are averaged. Tokens of an answer
 are the completions of the first stage and all that the synthesizer reads and writes; the explorer's prompt, which any
@@ -9,26 +9,45 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.statistics import Scores
+from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Rollout, Synthesis
-from a2r_train.verify import equivalent, majority
+from a2r_train.verify import majority
+
+EXPLORER = "explorer"  # stands for the model of the references, whose name a bundle does not hold
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one model does for an answer: it reads a prompt once, and from there writes `completions` of a mean length.
+
+    `task` is the one whose measured time counts.
+    """
+
+    model: str
+    prompt_tokens: float
+    completion_tokens: float
+    completions: float = 1.0
+    task: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One line of the table: scores [n_problems] in 0..1 (NaN: not available) and mean tokens of an answer."""
+    """One line of the table: scores [n_problems] in 0..1 (NaN: not available) and mean tokens of an answer.
+
+    `parts` say which model reads and writes how much of it, for the cost.
+    """
 
     name: str
     scores: Scores
     tokens: float
     note: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 def problem_ids(bundles: Iterable[Bundle]) -> list[str]:
@@ -50,24 +69,55 @@ def bundle_votes(bundles: Sequence[Bundle]) -> Scores:
     return np.array([expected_vote(b.reference_answers, b.reference_verdicts, b.verifier) for b in bundles])
 
 
-def reference_rows(bundles: Sequence[Bundle], votes: Scores) -> list[Row]:
-    """pass@1, pass@k and maj@k of the references themselves; `votes` are those of `bundle_votes`."""
-    k = size_label(bundles)
-    right = [[verdict == CORRECT for verdict in b.reference_verdicts] for b in bundles]
-    total = _mean_over_problems(bundles, [sum(b.reference_tokens) for b in bundles])
-    single = _mean_over_problems(bundles, [float(np.mean(b.reference_tokens)) for b in bundles])
+def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[Rollout] = ()) -> list[Row]:
+    """pass@1, pass@k and maj@k; `votes` are those of `bundle_votes`.
+
+    With rollouts, pass@1 and pass@k are estimated without bias from all of them (`pass_at`), else from the references.
+    """
+    label, k = size_label(bundles), max(len(b.references) for b in bundles)
+    single = mean_over_problems(bundles, [float(np.mean(b.reference_tokens)) for b in bundles])
+    part = reference_part(bundles)
+    one, oracle, note = _pass_from_references(bundles)
+    if rollouts and label != "k":
+        one, oracle = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
+        note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
+    total = mean_over_problems(bundles, [sum(b.reference_tokens) for b in bundles])
     return [
-        Row("pass@1", _by_problem(bundles, [float(np.mean(r)) for r in right]), single),
-        Row(f"pass@{k}", _by_problem(bundles, [float(any(r)) for r in right]), total, "oracle: any reference correct"),
-        Row(f"maj@{k}", _by_problem(bundles, votes), total),
+        Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),)),
+        Row(f"pass@{label}", oracle, total, "oracle: any correct" + (f"; {note}" if note else ""), (part,)),
+        Row(f"maj@{label}", by_problem(bundles, votes), total, "", (part,)),
     ]
+
+
+def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores, str]:
+    right = [[verdict == CORRECT for verdict in b.reference_verdicts] for b in bundles]
+    return by_problem(bundles, [float(np.mean(r)) for r in right]), by_problem(bundles, [float(any(r)) for r in right]), ""
+
+
+def pass_at(bundles: Sequence[Bundle], rollouts: Iterable[Rollout], k: int) -> Scores:
+    """pass@k [n_problems] of all rollouts of each problem; NaN where fewer than k exist. Raises InputError without verdicts."""
+    grouped = by_id(rollouts)
+    values = []
+    for identity in problem_ids(bundles):
+        verdicts = [r.verdict for r in grouped[identity]]
+        if CHECK_VERDICT in verdicts:
+            raise InputError(f"pass@{k}: a rollout of problem {identity!r} has no verdict; verify the rollouts first")
+        values.append(pass_at_k(len(verdicts), verdicts.count(CORRECT), k))
+    return np.array(values)
+
+
+def reference_part(bundles: Sequence[Bundle]) -> Part:
+    """The explorer's share of an answer that reads the references."""
+    size = mean_over_problems(bundles, [len(b.references) for b in bundles])
+    total = mean_over_problems(bundles, [sum(b.reference_tokens) for b in bundles])
+    return Part(EXPLORER, 0.0, total / size if size else 0.0, size)
 
 
 def synthesis_row(name: str, bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> Row:
     """Accuracy of a synthesizer on the bundles; a bundle without a synthesis has no score."""
-    grouped = _by_bundle(bundles, syntheses)
-    tokens = sum(_stage_tokens(bundles, grouped).values())
-    return Row(name, _by_problem(bundles, _accuracies(grouped)), tokens)
+    grouped = by_bundle(bundles, syntheses)
+    tokens = sum(stage_tokens(bundles, grouped).values())
+    return Row(name, by_problem(bundles, accuracies(grouped)), tokens)
 
 
 def equal_budget(
@@ -80,7 +130,7 @@ def equal_budget(
     token that is read or written takes 2 x parameters FLOPs (Kaplan et al. 2020, arXiv 2001.08361, sec. 2.1). The
     explorer's prompt is computed once for any number of rollouts (prefix sharing), so it cancels on both sides.
     """
-    stages = _stage_tokens(bundles, _by_bundle(bundles, syntheses))
+    stages = stage_tokens(bundles, by_bundle(bundles, syntheses))
     budget = stages["references"] + token_cost * (stages["synthesizer_prompt"] + stages["synthesis"])
     ids = set(problem_ids(bundles))
     completions = [r.completion_tokens for r in rollouts if r.problem_id in ids]
@@ -95,10 +145,10 @@ def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollou
 
     Where fewer than m exist all of them vote, and the note says so. Raises InputError for rollouts without a verdict.
     """
-    grouped = _by_id(rollouts)
+    grouped = by_id(rollouts)
     scores, tokens, voters = [], [], []
     for bundle in bundles:
-        more = _others(bundle, grouped[bundle.problem_id])[: max(0, m - len(bundle.references))]
+        more = others(bundle, grouped[bundle.problem_id])[: max(0, m - len(bundle.references))]
         answers = bundle.reference_answers + [r.answer for r in more]
         verdicts = bundle.reference_verdicts + [r.verdict for r in more]
         if CHECK_VERDICT in verdicts:
@@ -109,38 +159,25 @@ def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollou
     note = f"m={m}"
     if short := sum(n < m for n in voters):
         note += f"; fewer rollouts exist for {short} of {len(bundles)} bundles ({np.mean(voters):.1f} vote on average)"
-    return Row(name, _by_problem(bundles, scores), _mean_over_problems(bundles, tokens), note)
+    total = mean_over_problems(bundles, tokens)
+    part = Part(EXPLORER, 0.0, total / float(np.mean(voters)), float(np.mean(voters)))
+    return Row(name, by_problem(bundles, scores), total, note, (part,))
 
 
-def diagnose(bundles: Sequence[Bundle], votes: Scores, syntheses: Mapping[str, Sequence[Synthesis]]) -> dict[str, Any]:
-    """Diagnostics of each synthesizer row (name -> syntheses) against the majority, ready for results.json.
+def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, float]]:
+    """Each row's gain over pass@1 as a ratio of the majority's gain, with its interval; {} where these are not there.
 
-    `by_correct`: accuracy by number of correct references, the majority's too; `flips`: counts of syntheses by
-    `flip_kind`; `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of the syntheses whose answer
-    is the majority's; `tokens_by_stage`: means over problems.
+    1.75 for the synthesizer is what "75 % better than self-consistency" means in A2R (arXiv 2509.22044) if its gain is meant.
     """
-    majority_name = f"maj@{size_label(bundles)}"
-    found: dict[str, Any] = {"by_correct": {majority_name: _by_correct(bundles, votes)}}
-    found |= {key: {} for key in ("flips", "new_correct", "copy_rate", "tokens_by_stage")}
-    for name, given in syntheses.items():
-        grouped = _by_bundle(bundles, given)
-        cells = _by_correct(bundles, _accuracies(grouped))
-        found["by_correct"][name] = cells
-        found["new_correct"][name] = cells.get("0", {"n": 0, "accuracy": float("nan")})
-        counts = Counter(flip_kind(vote, s) for vote, group in zip(votes, grouped, strict=True) for s in group)
-        found["flips"][name] = {kind: counts[kind] for kind in FLIP_KINDS}
-        found["copy_rate"][name] = _copy_rate(bundles, grouped)
-        found["tokens_by_stage"][name] = _stage_tokens(bundles, grouped)
-    return found
-
-
-FLIP_KINDS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")
-
-
-def flip_kind(vote: float, synthesis: Synthesis) -> str:
-    """From the majority to the synthesis; a tied majority is right if its expected accuracy is at least one half."""
-    after = "right" if synthesis.verdict == CORRECT else "wrong"
-    return f"{'right' if vote >= 0.5 else 'wrong'}_to_{after}"
+    scores = {row.name: row.scores for row in rows}
+    vote = next((name for name in scores if name.startswith("maj@") and "equal" not in name), "")
+    if not vote or "pass@1" not in scores:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for name in scores.keys() - {"pass@1"}:
+        ratio, low, high = gain_ratio(scores[name], scores["pass@1"], scores[vote], seed=seed, draws=draws)
+        found[name] = {"ratio": ratio, "low": low, "high": high}
+    return {name: found[name] for name in scores if name in found}
 
 
 def size_label(bundles: Iterable[Bundle]) -> str:
@@ -149,32 +186,32 @@ def size_label(bundles: Iterable[Bundle]) -> str:
     return str(sizes.pop()) if len(sizes) == 1 else "k"
 
 
-def _by_problem(bundles: Sequence[Bundle], values: Iterable[float]) -> Scores:
+def by_problem(bundles: Sequence[Bundle], values: Iterable[float]) -> Scores:
     """Means [n_problems] of one value a bundle, NaN left out."""
     grouped: dict[str, list[float]] = {i: [] for i in problem_ids(bundles)}
     for bundle, value in zip(bundles, values, strict=True):
         grouped[bundle.problem_id].append(float(value))
-    return np.array([_mean(group) for group in grouped.values()])
+    return np.array([mean(group) for group in grouped.values()])
 
 
-def _mean_over_problems(bundles: Sequence[Bundle], values: Iterable[float]) -> float:
-    return _mean(_by_problem(bundles, values))
+def mean_over_problems(bundles: Sequence[Bundle], values: Iterable[float]) -> float:
+    return mean(by_problem(bundles, values))
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """Mean without NaN; NaN if nothing is left."""
     kept = [value for value in values if not math.isnan(value)]
     return float(np.mean(kept)) if kept else float("nan")
 
 
-def _by_id(rollouts: Iterable[Rollout]) -> defaultdict[str, list[Rollout]]:
+def by_id(rollouts: Iterable[Rollout]) -> defaultdict[str, list[Rollout]]:
     grouped: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda r: r.sample):
         grouped[rollout.problem_id].append(rollout)
     return grouped
 
 
-def _by_bundle(bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> list[list[Synthesis]]:
+def by_bundle(bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> list[list[Synthesis]]:
     grouped: dict[str, list[Synthesis]] = {bundle.id: [] for bundle in bundles}
     for synthesis in syntheses:
         if synthesis.bundle_id in grouped:
@@ -182,11 +219,11 @@ def _by_bundle(bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> lis
     return list(grouped.values())
 
 
-def _accuracies(grouped: Iterable[Sequence[Synthesis]]) -> list[float]:
-    return [_mean([float(s.verdict == CORRECT) for s in group]) for group in grouped]
+def accuracies(grouped: Iterable[Sequence[Synthesis]]) -> list[float]:
+    return [mean([float(s.verdict == CORRECT) for s in group]) for group in grouped]
 
 
-def _others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
+def others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
     """The rollouts that are not among the references; which of two with one answer and length is which does not matter."""
     taken = Counter(zip(bundle.reference_answers, bundle.reference_tokens, strict=True))
     others = []
@@ -199,25 +236,11 @@ def _others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
     return others
 
 
-def _by_correct(bundles: Sequence[Bundle], values: Iterable[float]) -> dict[str, dict[str, float]]:
-    cells: defaultdict[int, list[float]] = defaultdict(list)
-    for bundle, value in zip(bundles, values, strict=True):
-        if not math.isnan(value):
-            cells[bundle.n_correct].append(value)
-    return {str(count): {"n": len(cells[count]), "accuracy": _mean(cells[count])} for count in sorted(cells)}
-
-
-def _copy_rate(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> float:
-    """Share of syntheses with the majority's answer, where there is a majority; no answer is no copy."""
-    pairs = [(b, s.answer) for b, group in zip(bundles, grouped, strict=True) for s in group if b.majority_answer]
-    return _mean(float(bool(answer) and equivalent(answer, b.majority_answer, b.verifier) == CORRECT) for b, answer in pairs)
-
-
-def _stage_tokens(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> dict[str, float]:
+def stage_tokens(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> dict[str, float]:
     """Mean tokens a problem of each stage."""
     values = {
         "references": [float(sum(b.reference_tokens)) for b in bundles],
-        "synthesizer_prompt": [_mean([s.prompt_tokens for s in group]) for group in grouped],
-        "synthesis": [_mean([s.completion_tokens for s in group]) for group in grouped],
+        "synthesizer_prompt": [mean([s.prompt_tokens for s in group]) for group in grouped],
+        "synthesis": [mean([s.completion_tokens for s in group]) for group in grouped],
     }
-    return {stage: _mean_over_problems(bundles, tokens) for stage, tokens in values.items()}
+    return {stage: mean_over_problems(bundles, tokens) for stage, tokens in values.items()}

@@ -1,225 +1,152 @@
-"""`a2r evaluate`: every row of the table on the same bundles, then results.json and the reports.
-
-What a row needs generated is kept in `syntheses/`, in complete files by chunk: a run that was killed goes on where it was,
-and an added row computes only itself.
-"""
+"""`a2r evaluate`: every row of the table on the same bundles, then results.json and the reports."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from a2r_train import output
-from a2r_train.config import check_least
-from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine
-from a2r_train.errors import InputError
-from a2r_train.evaluate.report import browser, build_results, write_report, write_results
-from a2r_train.evaluate.rows import Row, bundle_votes, diagnose, equal_budget, majority_row, reference_rows, synthesis_row
-from a2r_train.models import load_tokenizer, trust, weights_stamp
-from a2r_train.prompts import Prompter
-from a2r_train.records import Bundle, Rollout, Synthesis, read, write, write_text
-from a2r_train.synthesise import prompt_of, syntheses_of, synthesizer_chat
-
-log = logging.getLogger(__name__)
-
-# Between a run and its continuation: what adds rows, and what changes none.
-MAY_DIFFER = ("sft", "grpo", "no_references", "explorer", "draws", *ENGINE_MAY_DIFFER)
-
-
-@dataclass
-class EvaluateConfig(EngineArguments):
-    """`a2r evaluate`: bundles and checkpoints -> results.json, report.md, report.html."""
-
-    bundles: str = field(metadata={"help": "test bundles"})
-    output_dir: str = field(metadata={"help": "where the results are written"})
-    base: str = field(metadata={"help": "the synthesizer before training"})
-    sft: str = field(default="", metadata={"help": "the checkpoint of SFT; empty leaves its rows out"})
-    grpo: str = field(default="", metadata={"help": "the checkpoint of SFT and GRPO; empty leaves its rows out"})
-    no_references: str = field(default="", metadata={"help": "the control that was trained without references"})
-    explorer: str = field(default="", metadata={"help": "the explorer, for its greedy row and the cost"})
-    rollouts: str = field(default="", metadata={"help": "all rollouts of the test problems, for the equal-budget majorities"})
-    temperature: float = field(default=1.0, metadata={"help": "of the rows @T; 0 leaves them out"})
-    samples: int = field(default=1, metadata={"help": "syntheses a bundle of the rows @T"})
-    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut"})
-    chunk_bundles: int = field(default=256, metadata={"help": "bundles a chunk: the most that a kill can lose"})
-    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
-    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the models bring along"})
-    draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
-    seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
-    dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the rows, and stop"})
-
-
-@dataclass(frozen=True)
-class Task:
-    """One row that needs generation: which model answers, with or without the references."""
-
-    name: str
-    model: str
-    use_references: bool
-    sampled: bool
-
-
-def tasks(config: EvaluateConfig) -> list[Task]:
-    """The rows that need generation, greedy first and then sampled, in the order of the table."""
-    named = [
-        ("explorer/greedy", config.explorer, False),
-        ("synthesizer/alone", config.base, False),
-        ("synthesizer/no_references", config.no_references, False),
-        ("synthesizer/base", config.base, True),
-        ("synthesizer/sft", config.sft, True),
-        ("synthesizer/sft+grpo", config.grpo, True),
-    ]
-    greedy = [Task(name, model, with_references, False) for name, model, with_references in named if model]
-    if not config.temperature:
-        return greedy
-    sampled = [Task(f"{t.name}@T", t.model, t.use_references, True) for t in greedy if t.name != "explorer/greedy"]
-    return [*greedy, *sampled]
+from a2r_train.engines import check_engine
+from a2r_train.evaluate.adaptive import adaptive_row, check_sizes
+from a2r_train.evaluate.browser import browser
+from a2r_train.evaluate.cards import write_cards
+from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine_row
+from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
+from a2r_train.evaluate.cost import costs, load_prices
+from a2r_train.evaluate.diagnostics import diagnose
+from a2r_train.evaluate.generate import Generator
+from a2r_train.evaluate.outside import is_outside, load
+from a2r_train.evaluate.panel import INDEX_VIEWS, final_name, final_task, task_row, tasks
+from a2r_train.evaluate.probes import k_tasks, probe
+from a2r_train.evaluate.report import build_results, write_report, write_results
+from a2r_train.evaluate.reward_model import best_of_row, load_classifier
+from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
+from a2r_train.models import trust
+from a2r_train.records import Bundle, Rollout, Synthesis, read
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the stage and return the results. Raises InputError for wrong input; nothing is written then."""
-    check_least(config, samples=1, batch_size=1, chunk_bundles=1, max_bundles=0, draws=1)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
-    Sampling(config.temperature, max_completion_tokens=config.max_completion_tokens)
-    bundles = read(Bundle, config.bundles)[: config.max_bundles or None]
+    check(config)
+    outside: dict[str, Any] = {}
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
-    _check_models(config, bundles)
+    if is_outside(config.bundles):
+        bundles, rollouts, outside = load(config)
+    else:
+        bundles = read(Bundle, config.bundles)
+    bundles = bundles[: config.max_bundles or None]
     folder = Path(config.output_dir)
+    load_prices(config.prices)
+    work = Generator(config, folder)
+    _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
-    parameters: dict[str, int] = {}
-    found: dict[str, list[Synthesis]] = {}
-    for model in dict.fromkeys(task.model for task in tasks(config)):
-        lazy = _LazyEngine(config, model)  # for all rows of the model, and gone before the next one loads
-        for task in tasks(config):
-            if task.model == model:
-                found[task.name] = _syntheses(config, task, lazy, bundles, folder, parameters)
-    results = summarise(config, bundles, rollouts, found, parameters)
-    votes = bundle_votes(bundles)
+    found = {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
+    results = summarise(config, work, bundles, rollouts, found, outside)
     write_results(folder, results)
-    write_report(folder, results, browser(bundles, votes, _with_references(config, found)))
+    write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
+    if config.cards:
+        write_cards(config, results)
     output.finish(folder)
     return results
 
 
-def _check_models(config: EvaluateConfig, bundles: Sequence[Bundle]) -> None:
-    """Find what is wrong with a model or too long for its prompt before anything is generated or written."""
-    for model, use_references in sorted({(task.model, task.use_references) for task in tasks(config)}):
+def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
+    """Find what is wrong with a model, too long for its prompt or too few before anything is generated or written."""
+    for model in sorted({task.model for task in tasks(config)}):
         if config.trust_remote_code:
             trust(model)
         check_engine(config.engine, model, config.endpoint)
-        prompter = Prompter(load_tokenizer(model), prompt_of(model, config.prompt))
-        for bundle in bundles:
-            synthesizer_chat(prompter, bundle, use_references)
+    if config.reward_model:
+        load_classifier(config.reward_model)
+    for task in {(task.model, task.view): task for task in tasks(config)}.values():
+        work.chats(task, bundles)
+    if config.rounds:
+        first_populations(config, bundles, rollouts)
+    if config.adaptive_validation:
+        check_sizes(config, bundles)
+    if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
+        for _, task, sized in k_tasks(config, final, bundles, rollouts):
+            work.chats(task, sized)
 
 
 def summarise(
     config: EvaluateConfig,
+    work: Generator,
     bundles: Sequence[Bundle],
     rollouts: Sequence[Rollout],
-    found: dict[str, list[Synthesis]],
-    parameters: dict[str, int],
+    found: Mapping[str, list[Synthesis]],
+    outside: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The table and the diagnostics, from what was generated."""
+    """The table and the diagnostics, from what was generated, and what has to be asked because of it."""
     votes = bundle_votes(bundles)
-    rows = reference_rows(bundles, votes)
-    final = next(name for name in ("synthesizer/sft+grpo", "synthesizer/sft", "synthesizer/base") if name in found)
-    if rollouts:
-        rows.append(majority_row("maj@equal_tokens", bundles, rollouts, equal_budget(bundles, rollouts, found[final])))
-    if rollouts and config.explorer and parameters[config.base] and parameters[config.explorer]:
-        ratio = parameters[config.base] / parameters[config.explorer]
-        m = equal_budget(bundles, rollouts, found[final], token_cost=ratio)
-        rows.append(majority_row("maj@equal_cost", bundles, rollouts, m))
-    rows += [_row(task, bundles, found[task.name]) for task in tasks(config)]
-    recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
-    setup = {"config": recipe, "bundles": len(bundles), "parameters": parameters}
+    parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
     diagnostics = diagnose(bundles, votes, _with_references(config, found))
+    rows = reference_rows(bundles, votes, rollouts)
+    if config.reward_model:
+        rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
+    if any(r.completion_tokens for r in rollouts) and (final := final_name(found)):
+        rows += _equal_budget_rows(config, bundles, rollouts, found[final], parameters)
+    for task in tasks(config):
+        note = config.methods_note if task.view in INDEX_VIEWS else ""
+        rows.append(task_row(task, bundles, found[task.name], note))
+    swept: list[Row] = []
+    chained, details = _chained_rows(config, work, bundles, rollouts)
+    rows += chained
+    if last := final_task(tasks(config)):
+        probed, swept = probe(config, work, last, bundles, rollouts)
+        details |= probed
+    explorer = config.explorer or (rollouts[0].model if rollouts else "")
+    details["cost"] = costs([*rows, *swept], work, explorer, rollouts, load_prices(config.prices))
+    details |= {"outside": outside} if outside else {}
+    diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
+    recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
+    setup = {"config": recipe, "protocol": _protocol(config, bundles), "bundles": len(bundles), "parameters": parameters}
     return build_results(rows, setup=setup, diagnostics=diagnostics, seed=config.seed, draws=config.draws)
 
 
-def _row(task: Task, bundles: Sequence[Bundle], syntheses: Sequence[Synthesis]) -> Row:
-    """A model that reads no references pays for its completion alone."""
-    row = synthesis_row(task.name, bundles, syntheses)
-    if task.use_references:
-        return row
-    tokens = sum(s.completion_tokens for s in syntheses) / len(syntheses)
-    return Row(row.name, row.scores, tokens, row.note)
+def _chained_rows(
+    config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Rows that ask again because of an earlier answer, and what they have to say besides."""
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
+    final = final_task(tasks(config))
+    if config.self_refine:
+        rows.append(self_refine_row(config, work, bundles))
+    if config.rounds and final:
+        rows.append(rounds_row(config, work, final, bundles, rollouts))
+    if config.adaptive_validation and final:
+        row, details["adaptive"] = adaptive_row(config, work, final, bundles)
+        rows.append(row)
+    return rows, details
 
 
-def _with_references(config: EvaluateConfig, found: dict[str, list[Synthesis]]) -> dict[str, list[Synthesis]]:
-    return {task.name: found[task.name] for task in tasks(config) if task.use_references}
-
-
-class _LazyEngine:
-    """Loads its model at the first chunk that is missing, and not at all if none is."""
-
-    def __init__(self, config: EvaluateConfig, model: str) -> None:
-        self.config, self.model = config, model
-
-    @cached_property
-    def engine(self) -> Engine:
-        return load_engine(self.config.engine, self.model, **self.config.engine_options())
-
-    @cached_property
-    def prompter(self) -> Prompter:
-        return Prompter(self.engine.tokenizer, prompt_of(self.model, self.config.prompt))
-
-
-def _syntheses(
+def _equal_budget_rows(
     config: EvaluateConfig,
-    task: Task,
-    lazy: _LazyEngine,
     bundles: Sequence[Bundle],
-    folder: Path,
-    parameters: dict[str, int],
-) -> list[Synthesis]:
-    place = folder / "syntheses" / task.name.replace("/", "-")
-    parameters[task.model] = _parameters(place, lazy, bundles)
-    sampling = Sampling(config.temperature if task.sampled else 0.0, max_completion_tokens=config.max_completion_tokens)
-    samples = config.samples if task.sampled else 1
-    found: list[Synthesis] = []
-    for at in range(0, len(bundles), config.chunk_bundles):
-        path = place / f"{at:06d}.jsonl"
-        part = bundles[at : at + config.chunk_bundles]
-        if not path.exists():
-            made = syntheses_of(
-                lazy.engine,
-                lazy.prompter,
-                part,
-                sampling,
-                samples=samples,
-                seed=config.seed,
-                use_references=task.use_references,
-            )
-            write(made, path)
-        found += read(Synthesis, str(path))
-        log.info("%s: %d of %d bundles", task.name, min(at + config.chunk_bundles, len(bundles)), len(bundles))
-    return found
+    rollouts: Sequence[Rollout],
+    syntheses: Sequence[Synthesis],
+    parameters: Mapping[str, int],
+) -> list[Row]:
+    rows = [majority_row("maj@equal_tokens", bundles, rollouts, equal_budget(bundles, rollouts, syntheses))]
+    if config.explorer and parameters[config.base] and parameters[config.explorer]:
+        ratio = parameters[config.base] / parameters[config.explorer]
+        m = equal_budget(bundles, rollouts, syntheses, token_cost=ratio)
+        rows.append(majority_row("maj@equal_cost", bundles, rollouts, m))
+    return rows
 
 
-def _parameters(place: Path, lazy: _LazyEngine, bundles: Sequence[Bundle]) -> int:
-    """The model's parameters, from the file that says of what the kept syntheses are: model, its weights, and the bundles.
+def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:
+    """Bundles a problem times syntheses a bundle, as they are and not only as the recipe asks for them."""
+    sizes = sorted(Counter(bundle.problem_id for bundle in bundles).values())
+    spread = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+    sampled = f", {config.samples} at T={config.temperature:g}" if config.temperature else ""
+    return f"{len(sizes)} problems x {spread} bundles x 1 greedy synthesis{sampled}; intervals resample problems"
 
-    Where weights or bundles have changed since under their names, the syntheses are removed, to be made anew. Raises
-    InputError for those of another model.
-    """
-    path = place / "parameters.json"
-    bundles_hash = hashlib.sha256(repr(bundles).encode()).hexdigest()
-    given = {"model": lazy.model, "weights": weights_stamp(lazy.model), "bundles": bundles_hash}
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept and kept["model"] != lazy.model:
-        raise InputError(f"{place}: was made by {kept['model']}, not by {lazy.model}; name another output folder")
-    if not given.items() <= kept.items():
-        if place.exists():
-            log.info("%s: %s or the bundles have changed since; made anew", place, lazy.model)
-            shutil.rmtree(place)
-        kept = {**given, "parameters": lazy.engine.parameters}
-        write_text(path, json.dumps(kept) + "\n")
-    return int(kept["parameters"])
+
+def _with_references(config: EvaluateConfig, found: Mapping[str, list[Synthesis]]) -> dict[str, list[Synthesis]]:
+    plain = (task for task in tasks(config) if task.view == "references" and task.budget == 1)
+    return {task.name: found[task.name] for task in plain}

@@ -35,6 +35,35 @@ class Difference:
     high_holm: float = float("nan")
 
 
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Chance that at least one of k samples drawn without replacement from n, of which `correct` are right, is right.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1), in its product form that
+    does not overflow. NaN where fewer than k samples exist.
+    """
+    if n < k:
+        return float("nan")
+    if n - correct < k:
+        return 1.0
+    return 1.0 - float(np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
+
+
+def gain_ratio(a: Scores, base: Scores, reference: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float, float]:
+    """mean(a - base) / mean(reference - base) with its 95 % interval, problems resampled together.
+
+    All three are NaN where the interval of the denominator does not exclude 0: a ratio to nothing says nothing.
+    """
+    kept = ~np.isnan(a + base + reference)
+    if not kept.any():
+        return (float("nan"),) * 3
+    upper, lower = (a - base)[kept], (reference - base)[kept]
+    below = _resample(lower, seed, draws)
+    low, high = _quantiles(below, ALPHA)
+    if low <= 0 <= high:
+        return (float("nan"),) * 3
+    return (float(upper.mean() / lower.mean()), *_quantiles(_resample(upper, seed, draws) / below, ALPHA))
+
+
 def interval(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float, float]:
     """Mean and 95 % percentile bootstrap interval (Efron 1979) of scores [n_problems]; NaN scores are left out.
 

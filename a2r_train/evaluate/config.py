@@ -1,0 +1,110 @@
+"""The recipe of `a2r evaluate`: each row beyond the base ones is a switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from a2r_train.config import check_least
+from a2r_train.engines import EngineArguments, Sampling
+from a2r_train.errors import InputError
+
+DIAGNOSTICS = ("order", "k", "text", "truncated", "injected")
+
+
+@dataclass
+class EvaluateConfig(EngineArguments):
+    """`a2r evaluate`: bundles and checkpoints -> results.json, report.md, report.html."""
+
+    bundles: str = field(metadata={"help": "test bundles, or rollouts made elsewhere (columns problem, answer, text)"})
+    output_dir: str = field(metadata={"help": "where the results are written"})
+    base: str = field(default="", metadata={"help": "the synthesizer before training; empty: rows without generation alone"})
+    sft: str = field(default="", metadata={"help": "the checkpoint of SFT; empty leaves its rows out"})
+    grpo: str = field(default="", metadata={"help": "the checkpoint of SFT and GRPO; empty leaves its rows out"})
+    no_references: str = field(default="", metadata={"help": "the control that was trained without references"})
+    explorer: str = field(default="", metadata={"help": "the explorer, for its greedy row and the cost"})
+    explorer_grpo: str = field(default="", metadata={"help": "the control: the explorer after RL on the same problems"})
+    monolith: str = field(default="", metadata={"help": "one bigger model that answers alone"})
+    reward_model: str = field(default="", metadata={"help": "a sequence classifier with one score, for best-of-K"})
+    universal_self_consistency: bool = field(default=False, metadata={"help": "the base names the most agreed reference"})
+    genselect: bool = field(default=False, metadata={"help": "the base names the best reference"})
+    self_refine: int = field(default=0, metadata={"help": "how often the base rewrites its own greedy solution; 0: no row"})
+    methods_note: str = field(default="", metadata={"help": "said beside the rows of those three prompted methods"})
+    budgets: str = field(default="", metadata={"help": "factors of max_completion_tokens, such as 2,4, for rows /2x and /4x"})
+    rounds: int = field(default=0, metadata={"help": "rounds of recursive aggregation (T); 0 leaves the row out"})
+    rounds_population: int = field(default=8, metadata={"help": "solutions that each round reads and writes (N)"})
+    rounds_subset: int = field(default=4, metadata={"help": "references of each of its syntheses (K)"})
+    adaptive_validation: str = field(default="", metadata={"help": "bundles on which row adaptive finds its threshold"})
+    adaptive_first: int = field(default=2, metadata={"help": "rollouts before row adaptive may stop"})
+    adaptive_skip_unanimous: bool = field(default=True, metadata={"help": "row adaptive: no synthesis where all agree"})
+    diagnostics: str = field(default="", metadata={"help": f"of {', '.join(DIAGNOSTICS)}, comma-separated, or all"})
+    k_sweep: str = field(default="1,2,4,8,16", metadata={"help": "numbers of references of diagnostic k; needs rollouts"})
+    prices: str = field(default="", metadata={"help": "YAML: model -> {prompt, completion}, dollars for a million tokens"})
+    label: str = field(default="is_correct", metadata={"help": "of rollouts made elsewhere: the column with their own verdict"})
+    k: int = field(default=4, metadata={"help": "of rollouts made elsewhere: references a bundle"})
+    cards: bool = field(default=True, metadata={"help": "write the table into README.md of the trained checkpoints"})
+    rollouts: str = field(default="", metadata={"help": "all rollouts of the test problems, for the equal-budget majorities"})
+    temperature: float = field(default=1.0, metadata={"help": "of the rows @T; 0 leaves them out"})
+    samples: int = field(default=1, metadata={"help": "syntheses a bundle of the rows @T"})
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut"})
+    chunk_bundles: int = field(default=256, metadata={"help": "bundles a chunk: the most that a kill can lose"})
+    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the models bring along"})
+    draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
+    seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
+    dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the rows, and stop"})
+
+
+# What the numbers of all rows depend on; everything else adds rows or changes none, and may differ in a continuation.
+_FIXED = (
+    *("bundles", "base", "rollouts", "temperature", "samples", "max_completion_tokens", "max_bundles", "prompt", "engine"),
+    *("dtype", "chunk_bundles", "seed", "k", "label"),
+)
+MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXED)
+
+
+def check(config: EvaluateConfig) -> None:
+    """Raise InputError for a value that makes no sense, and for a row whose input is not named."""
+    check_least(config, samples=1, batch_size=1, chunk_bundles=1, max_bundles=0, draws=1, k=1, self_refine=0, rounds=0)
+    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
+    check_least(config, adaptive_first=1, rounds_subset=1)
+    check_least(config, rounds_population=config.rounds_subset)
+    Sampling(config.temperature, max_completion_tokens=config.max_completion_tokens)
+    numbers(config.budgets, "budgets")
+    chosen = diagnostics_of(config)
+    for row, asked in (
+        ("universal_self_consistency", config.universal_self_consistency),
+        ("genselect", config.genselect),
+        ("self_refine", config.self_refine),
+        ("rounds", config.rounds),
+        ("adaptive_validation", config.adaptive_validation),
+        ("diagnostics", chosen),
+    ):
+        if asked and not config.base:
+            raise InputError(f"{row}: needs a synthesizer; name it with `base:`")
+    if config.rounds and not config.temperature:
+        raise InputError("rounds: its syntheses are sampled; expected a temperature above 0")
+    if "k" in chosen and not config.rollouts:
+        raise InputError("diagnostics: k needs `rollouts:`, from which bundles of other sizes are made")
+    if config.prices and not Path(config.prices).is_file():
+        raise InputError(f"prices {config.prices}: no such file; expected YAML with model: {{prompt: 0.1, completion: 0.4}}")
+
+
+def diagnostics_of(config: EvaluateConfig) -> list[str]:
+    """The diagnostics that the recipe asks for. Raises InputError for an unknown name."""
+    if config.diagnostics == "all":
+        return [name for name in DIAGNOSTICS if name != "k" or config.rollouts]
+    asked = [name.strip() for name in config.diagnostics.split(",") if name.strip()]
+    for name in asked:
+        if name not in DIAGNOSTICS:
+            raise InputError(f"diagnostics: unknown name {name!r}; expected {', '.join(DIAGNOSTICS)}, or all")
+    return asked
+
+
+def numbers(text: str, key: str) -> list[int]:
+    """A comma-separated list of whole numbers of at least 1. Raises InputError for anything else."""
+    parts = [part.strip() for part in str(text).split(",") if part.strip()]
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise InputError(f"{key} {text!r}: expected whole numbers such as 2,4")
+    return [int(part) for part in parts]

@@ -1,0 +1,137 @@
+"""What the rows need generated, each piece once: kept by what the model is, what it was asked, and how it was sampled.
+
+A chunk's file is named by a hash of the model's files, of the chats and golds of its bundles, and of the sampling. So a run
+that was killed goes on where it was, an added row computes only itself, two rows that ask the same share one file, and
+nothing is taken for what it is not: not after a checkpoint was trained anew, nor with other bundles under the old name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from a2r_train import __version__
+from a2r_train.engines import Engine, Sampling, load_engine
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.explore import judged_samples
+from a2r_train.models import load_tokenizer, model_hash
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter
+from a2r_train.records import Bundle, Synthesis, read, write, write_text
+from a2r_train.synthesise import prompt_of, synthesizer_chat
+
+log = logging.getLogger(__name__)
+TEMPLATES = {"consistency": CONSISTENCY, "select": SELECT, "refine": REFINE}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is asked of each bundle.
+
+    view: `references`, `alone` (the problem only), or one of TEMPLATES. prompt: fields of PromptConfig that differ. budget:
+    times max_completion_tokens.
+    """
+
+    name: str
+    model: str
+    view: str = "references"
+    sampled: bool = False
+    samples: int = 1
+    budget: int = 1
+    prompt: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Generator:
+    """Makes syntheses or finds them below the output folder; one model is in memory at a time, and only if one is missing."""
+
+    def __init__(self, config: EvaluateConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder / "syntheses"
+        self.loaded: Engine | None = None
+        self.tokenizer = cache(load_tokenizer)
+        self.identity = cache(self._identity)
+        self.seconds: dict[str, dict[str, Any]] = {}  # by task: time, answers, device, batch size
+
+    def chats(self, task: Task, bundles: Sequence[Bundle]) -> dict[str, Chat]:
+        """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
+        prompt = replace(prompt_of(task.model, self.config.prompt), **task.prompt)
+        prompter = Prompter(self.tokenizer(task.model), prompt)
+        if template := TEMPLATES.get(task.view):
+            return {b.id: prompter.synthesizer(b.problem, b.references, b.reference_answers, template).chat for b in bundles}
+        return {b.id: synthesizer_chat(prompter, b, task.view != "alone") for b in bundles}
+
+    def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
+        """Judged answers to the bundles, in the order bundle, sample."""
+        chats = self.chats(task, bundles)
+        found: list[Synthesis] = []
+        timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
+        for at in range(0, len(bundles), self.config.chunk_bundles):
+            part = bundles[at : at + self.config.chunk_bundles]
+            path = self._made(task, part, chats, at)
+            found += read(Synthesis, str(path))
+            one = json.loads(path.with_suffix(".json").read_text())
+            timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
+        log.info("%s: %d bundles", task.name, len(bundles))
+        self.seconds[task.name] = timing
+        return found
+
+    def parameters(self, model: str) -> int:
+        """Parameters of a model, 0 where not known; kept, so that a finished run loads nothing."""
+        path = self.folder / f"parameters-{self.identity(model)[:16]}.json"
+        if not path.exists():
+            write_text(path, json.dumps({"model": model, "parameters": self._engine(model).parameters}) + "\n")
+        return int(json.loads(path.read_text())["parameters"])
+
+    def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
+        key = self._key(task, part, chats)
+        if kept := next(self.folder.glob(f"*/*-{key}.jsonl"), None):
+            return kept
+        path = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
+        engine = self._engine(task.model)
+        prompter = Prompter(engine.tokenizer)
+        began = time.monotonic()
+        made = judged_samples(engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed)
+        timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
+        place = {"device": _device(engine), "batch_size": self.config.batch_size}
+        write_text(path.with_suffix(".json"), json.dumps(timing | place) + "\n")
+        write((Synthesis(*fields) for fields in made), path)
+        return path
+
+    def _key(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> str:
+        asked = [(b.id, b.answer, b.verifier, chats[b.id]) for b in part]
+        how = (asdict(self._sampling(task)), task.samples, self.config.seed, self.config.dtype, __version__)
+        return hashlib.sha256(json.dumps([self.identity(task.model), how, asked]).encode()).hexdigest()[:16]
+
+    def _sampling(self, task: Task) -> Sampling:
+        temperature = self.config.temperature if task.sampled else 0.0
+        return Sampling(temperature, max_completion_tokens=task.budget * self.config.max_completion_tokens)
+
+    def _identity(self, model: str) -> str:
+        """The files of a local model; a served one has its name alone."""
+        served = self.config.engine == "openai"
+        return hashlib.sha256(f"served {model}".encode()).hexdigest() if served else model_hash(model)
+
+    def _engine(self, model: str) -> Engine:
+        if self.loaded is None or self.loaded.name != model:
+            self.loaded = None  # frees the memory before the next one comes
+            self.loaded = load_engine(self.config.engine, model, **self.config.engine_options())
+        return self.loaded
+
+
+def _device(engine: Engine) -> str:
+    """The hardware in words: the GPU's name, or the processor's with its cores in use."""
+    import platform
+
+    import torch
+
+    device = getattr(engine, "device", None)
+    if device is None:
+        return "server"
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,82 @@
+"""Rollouts made elsewhere: rows without generation, and our verdicts against the labels that came along."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_rows
+
+from a2r_train import cli
+from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig, evaluate
+
+
+def foreign(problem: int, given: int, label: Any, model: str) -> dict[str, Any]:
+    text = f"I think it is \\boxed{{{given}}}"
+    return {"problem": f"What is {problem} + 0?", "answer": str(problem), "text": text, "is_correct": label, "model": model}
+
+
+ROWS = [
+    *(foreign(1, n, n == 1, "big") for n in (1, 1, 2)),
+    *(foreign(2, n, n == 2, "big") for n in (2, 3, 3)),
+    *(foreign(3, n, n == 3, "small") for n in (4, 4, 5)),
+    foreign(4, 4, False, "small"),  # the label is wrong, and this problem has too few rollouts for a bundle
+    foreign(4, 4, None, "small"),
+]
+
+
+def test_rows_agreement_and_disagreements(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "foreign.jsonl", ROWS)
+    config = EvaluateConfig(path, str(tmp_path / "out"), k=3, draws=50)
+    results = evaluate(config)
+    rows = {row["name"]: row for row in results["rows"]}
+    assert list(rows) == ["pass@1", "pass@3", "maj@3"]
+    assert [row["accuracy"] for row in rows.values()] == pytest.approx([1 / 3, 2 / 3, 1 / 3], abs=1e-6)
+    outside = results["diagnostics"]["outside"]
+    models = {model: (one["rollouts"], one["agreement"]) for model, one in outside["models"].items()}
+    assert models == {"big": (6, 1.0), "small": (5, 0.75)}
+    assert outside["models"]["big"]["accuracy"] == 0.5
+    assert (outside["labelled"], outside["differing"], outside["label_right"], outside["without_a_bundle"]) == (10, 1, 0, 1)
+    assert outside["disagreements"] == [
+        {"problem": "What is 4 + 0?", "gold": "4", "answer": "4", "verdict": "correct", "label": False, "model": "small"}
+    ]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Our verdicts agree with the given labels on 9 of 10 rollouts (90.00 %)" in report
+    assert "## Where our verdict and the given label differ" in report
+    assert evaluate(config) == results
+
+
+def test_the_command_prints_the_agreement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rows(tmp_path / "foreign.jsonl", ROWS)
+    arguments = ["--bundles", path, "--output_dir", str(tmp_path / "out"), "--k", "3", "--draws", "50"]
+    monkeypatch.setattr(sys, "argv", ["a2r", "evaluate", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    shown = capfd.readouterr().out
+    assert "agree with the given labels on 9 of 10 rollouts" in shown
+    assert "maj@3" in shown
+
+
+def test_a_synthesizer_reads_them_too(tmp_path: Path, tiny: str) -> None:
+    path = write_rows(tmp_path / "foreign.jsonl", [{k: v for k, v in row.items() if k != "is_correct"} for row in ROWS])
+    results = evaluate(EvaluateConfig(path, str(tmp_path / "out"), tiny, k=2, draws=50, max_completion_tokens=4))
+    assert {row["name"]: row["n"] for row in results["rows"]}["synthesizer/base"] == 4
+    assert results["diagnostics"]["outside"]["labelled"] == 0
+
+
+def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "foreign.jsonl", ROWS)
+    config = EvaluateConfig(path, str(tmp_path / "out"), k=4)
+    with pytest.raises(InputError, match="no problem has 4 rollouts; lower k"):
+        evaluate(config)
+    (tmp_path / "foreign.jsonl").write_text(json.dumps(foreign(1, 1, "perhaps", "m")) + "\n")
+    with pytest.raises(InputError, match=r"foreign.jsonl:1: is_correct is 'perhaps'; expected true or false"):
+        evaluate(replace(config, k=1))
+    assert not Path(config.output_dir).exists()

@@ -1,0 +1,204 @@
+"""Rows beyond the base ones: what each asks of its model, what it counts as the answer, and what it costs."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Script, files_of, write_rows
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig, evaluate, generate, reward_model
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
+from a2r_train.records import Bundle, read
+from a2r_train.two_stage import Rounds
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random reward model."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(4)
+    config = AutoConfig.from_pretrained(tiny, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    return str(folder)
+
+
+def rows_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in results["rows"]}
+
+
+def head(template: str) -> str:
+    return template.partition("{problem}")[0]
+
+
+def test_every_row_at_once_and_from_the_cache(config: EvaluateConfig, classifier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    switches: dict[str, Any] = {
+        "monolith": config.explorer, "explorer_grpo": config.base, "reward_model": classifier, "self_refine": 2,
+        "universal_self_consistency": True, "genselect": True, "budgets": "2,4", "rounds": 2, "rounds_population": 5,
+        "rounds_subset": 2, "adaptive_validation": config.bundles,
+    }  # fmt: skip
+    config = replace(config, **switches)
+    results = evaluate(config)
+    assert set(rows_of(results)) >= {
+        *("best-of-4", "explorer/grpo", "explorer/grpo@T", "monolith", "monolith@T", "universal-self-consistency", "genselect"),
+        *("self-refine", "rounds", "adaptive", "pass@1/2x", "pass@1/4x", "synthesizer/base/2x", "synthesizer/base/4x"),
+    }
+    assert all(row["n"] == 7 and row["tokens"] > 0 for row in results["rows"])
+    assert rows_of(results)["synthesizer/base/4x"]["tokens"] >= rows_of(results)["synthesizer/base"]["tokens"]
+    before = files_of(Path(config.output_dir) / "syntheses")
+    monkeypatch.setattr(generate, "load_engine", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(reward_model, "scores", lambda *_, **__: pytest.fail("scored again"))
+    assert evaluate(config) == results
+    assert files_of(Path(config.output_dir) / "syntheses") == before
+
+
+@pytest.mark.parametrize(
+    ("switch", "row", "template"),
+    [
+        ("universal_self_consistency", "universal-self-consistency", CONSISTENCY),
+        ("genselect", "genselect", SELECT),
+    ],
+)
+def test_a_chosen_number_is_that_reference(
+    config: EvaluateConfig, script: Script, switch: str, row: str, template: str
+) -> None:
+    made = read(Bundle, config.bundles)
+    engine = script(lambda asked: "I take \\boxed{7}" if made[0].problem in asked else "\\boxed{2}")
+    found = rows_of(evaluate(replace(config, **{switch: True}, temperature=0.0)))[row]
+    expected = [0.0] + [float(b.reference_verdicts[1] == "correct") for b in made[1:]]
+    assert 0 < found["accuracy"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert found["note"] == "1 of 7 named no reference"
+    assert found["tokens"] == pytest.approx(np.mean([sum(b.reference_tokens) for b in made]) + 107)
+    assert sum(asked.startswith(head(template)) for asked in engine.asked) == 7
+
+
+def test_self_refine_reads_its_own_draft(config: EvaluateConfig, script: Script) -> None:
+    def answer(asked: str) -> str:
+        if not asked.startswith(head(REFINE)):
+            return "a first draft: \\boxed{3}"
+        return "second: \\boxed{6}" if "a first draft" in asked else "third: \\boxed{9}"
+
+    engine = script(answer)
+    config = replace(config, temperature=0.0)
+    for turns, draft, right in ((1, "a first draft", "6"), (2, "second", "9")):
+        engine.asked.clear()
+        found = rows_of(evaluate(replace(config, self_refine=turns)))["self-refine"]
+        assert found["accuracy"] == pytest.approx(1 / 7, abs=1e-6), right  # one gold is 6, one is 9
+        assert found["tokens"] == 7 + turns * 107
+        assert sum(draft in asked for asked in engine.asked) == 7
+
+
+def test_rounds_read_subsets_and_vote(config: EvaluateConfig, script: Script) -> None:
+    golds = {b.problem: b.answer for b in read(Bundle, config.bundles)}
+
+    def answer(asked: str) -> str:
+        return next(f"\\boxed{{{gold}}}" for problem, gold in golds.items() if problem in asked)
+
+    engine = script(answer)
+    settings: dict[str, Any] = {"rounds": 3, "rounds_population": 6, "rounds_subset": 2}
+    found = rows_of(evaluate(replace(config, **settings)))["rounds"]
+    assert found["accuracy"] == 1.0
+    completions = sum(10 + sample for sample in range(6))
+    assert found["tokens"] == pytest.approx(completions + 3 * 6 * 107)
+    asked = [text for text in engine.asked if "Reference 2:" in text and "Reference 3:" not in text]
+    assert len(asked) == 7 * 6 * 3
+    other = {"rounds_population": 7, "output_dir": f"{config.output_dir}2"}
+    with pytest.raises(InputError, match="fewer rollouts than rounds_population 7"):
+        evaluate(replace(config, **settings | other))
+    assert not Path(other["output_dir"]).exists()
+
+
+def test_subsets_are_drawn_without_replacement_and_repeat() -> None:
+    rounds = Rounds(8, 3, 2)
+    drawn = rounds.subsets(0, "p", 1)
+    assert drawn == rounds.subsets(0, "p", 1) != rounds.subsets(0, "p", 0)
+    assert len(drawn) == 8
+    assert all(len(set(members)) == 3 and max(members) < 8 for members in drawn)
+
+
+def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script) -> None:
+    """Ten problems that agree at once and one synthesis that is always right: the others need all four references."""
+
+    def one(at: int, answers: list[str], gold: str) -> dict[str, Any]:
+        verdicts = ["correct" if a == gold else "incorrect" for a in answers]
+        most = max(answers, key=answers.count)
+        bundle = Bundle(
+            f"b{at}", f"p{at}", f"What is {gold}?", gold, "exact", [f"so {a}" for a in answers], answers, verdicts,
+            [50] * 4, verdicts.count("correct"), most, "correct" if most == gold else "incorrect",
+        )  # fmt: skip
+        return asdict(bundle)
+
+    rows = [one(i, ["5"] * 4, "5") for i in range(6)] + [one(i, ["5", "2", "5", "2"], "5") for i in range(6, 10)]
+    path = write_rows(tmp_path / "made.jsonl", rows)
+    script(lambda _: "\\boxed{5}")
+    config = replace(config, bundles=path, rollouts="", adaptive_validation=path, temperature=0.0)
+    results = evaluate(config)
+    found, details = rows_of(results)["adaptive"], results["diagnostics"]["adaptive"]
+    assert found["accuracy"] == 1.0
+    assert details["price"] == 0.5  # the syntheses are always right: any stop is as good
+    assert found["tokens"] == pytest.approx((6 * 100 + 4 * (100 + 107)) / 10)
+    full = 200 + 107
+    assert details["saved"] == pytest.approx(1 - found["tokens"] / full, abs=1e-5)
+    assert details["low"] < details["saved"] < details["high"] < 1
+    script(lambda asked: "\\boxed{5}" if "Reference 4" in asked else "\\boxed{1}")
+    results = evaluate(replace(config, seed=1, output_dir=str(tmp_path / "strict")))
+    details = results["diagnostics"]["adaptive"]
+    assert details["price"] == 0.125  # two that agree are enough, a tie is not
+    assert (details["references"], details["skipped"]) == (2 * 0.6 + 4 * 0.4, 0.6)
+    assert rows_of(results)["adaptive"]["accuracy"] == 1.0
+    assert details["saved"] == pytest.approx(1 - (6 * 100 + 4 * full) / (10 * full), abs=1e-5)
+
+
+def test_adaptive_wants_enough_references(config: EvaluateConfig) -> None:
+    with pytest.raises(InputError, match="adaptive_first 5: a bundle has only 4 references"):
+        evaluate(replace(config, adaptive_validation=config.bundles, adaptive_first=5))
+    assert not Path(config.output_dir).exists()
+
+
+def test_best_of_k_takes_the_reference_of_the_highest_score(config: EvaluateConfig, classifier: str) -> None:
+    made = read(Bundle, config.bundles)
+    config = replace(config, base="", explorer="", reward_model=classifier)
+    found = rows_of(evaluate(config))["best-of-4"]
+    scored = reward_model.scores(classifier, made, batch_size=3)
+    best = [max(range(4), key=lambda i, s=s: s[i][0]) for s in scored]  # type: ignore[misc]
+    assert len(set(best)) > 1
+    right = [float(b.reference_verdicts[i] == "correct") for b, i in zip(made, best, strict=True)]
+    assert found["accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
+    read_tokens = np.mean([sum(tokens for _, tokens in s) for s in scored])
+    assert found["tokens"] == pytest.approx(np.mean([sum(b.reference_tokens) for b in made]) + read_tokens)
+
+
+def test_what_is_no_reward_model_is_refused(config: EvaluateConfig, tiny: str) -> None:
+    with pytest.raises(InputError, match="expected a sequence classifier with one score"):
+        evaluate(replace(config, reward_model=tiny))
+    assert not Path(config.output_dir).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budgets": "2,x"}, "budgets '2,x': expected whole numbers"),
+        ({"diagnostics": "ordre"}, "diagnostics: unknown name 'ordre'; expected order"),
+        ({"diagnostics": "k", "rollouts": ""}, "diagnostics: k needs `rollouts:`"),
+        ({"genselect": True, "base": ""}, "genselect: needs a synthesizer"),
+        ({"rounds": 1, "rounds_subset": 9}, "rounds_population is 8; expected at least 9"),
+        ({"rounds": 1, "temperature": 0.0}, "rounds: its syntheses are sampled"),
+        ({"prices": "nowhere.yaml"}, "prices nowhere.yaml: no such file"),
+    ],
+)
+def test_a_switch_that_makes_no_sense_is_refused(config: EvaluateConfig, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(replace(config, **change))
+    assert not Path(config.output_dir).exists()
+
+
+def test_gain_ratios_are_relative_to_the_majority(config: EvaluateConfig) -> None:
+    gain = evaluate(config)["diagnostics"]["gain"]
+    assert gain["maj@4"]["ratio"] in (1.0, None)
+    assert set(gain) >= {"pass@4", "synthesizer/base", "maj@equal_tokens"}

@@ -1,0 +1,94 @@
+"""`a2r plot` and `a2r grid`, as commands."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from a2r_train import cli
+from a2r_train.errors import InputError
+from a2r_train.evaluate.curves import PANELS, curves, history, plot
+
+PNG = b"\x89PNG"
+
+
+def a2r(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["a2r", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
+
+
+def state(path: Path, steps: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log: list[dict[str, Any]] = [
+        {"step": n, "reward": n / 10, "reward/n_correct=0": 0.1, "reward/n_correct=4": 1.0, "entropy": 1 / n,
+         "frac_reward_zero_std": 0.5, "completions/mean_length": 30.0 + n} for n in range(1, steps + 1)
+    ]  # fmt: skip
+    path.write_text(json.dumps({"log_history": [*log, {"step": steps, "train_loss": 0.3}]}))
+
+
+def test_curves_of_a_run_and_of_one_that_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state(tmp_path / "checkpoint-9" / "trainer_state.json", 9)
+    state(tmp_path / "checkpoint-10" / "trainer_state.json", 10)
+    assert len(history(str(tmp_path))) == 11
+    found = {title: curves(history(str(tmp_path)), keys) for title, keys in PANELS.items()}
+    assert found["reward by number of correct references"] == {
+        "n_correct=0": [(n, 0.1) for n in range(1, 11)],
+        "n_correct=4": [(n, 1.0) for n in range(1, 11)],
+    }
+    assert found["reward"] == {"reward": [(n, n / 10) for n in range(1, 11)]}
+    assert found["loss"] == {}
+    assert a2r("plot", str(tmp_path)) == 0
+    assert capfd.readouterr().out == f"{tmp_path}/curves.png\n"
+    first = (tmp_path / "curves.png").read_bytes()
+    assert first.startswith(PNG)
+    state(tmp_path / "trainer_state.json", 20)
+    plot(str(tmp_path))
+    assert (tmp_path / "curves.png").read_bytes() != first
+    assert [p.name for p in tmp_path.glob(".*")] == []
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no trainer_state.json here; expected the output folder of sft or grpo"):
+        plot(str(tmp_path))
+    (tmp_path / "trainer_state.json").write_text('{"log_history": []}')
+    with pytest.raises(InputError, match="has logged nothing yet"):
+        plot(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_grid_of_two_by_two(
+    problems: str, tiny: str, other_tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid"
+    arguments = [
+        *("--problems", problems, "--explorers", f"{tiny},{other_tiny}", "--synthesizers", f"{other_tiny},{tiny}"),
+        *("--output_dir", str(out), "--k", "2", "--max_completion_tokens", "4", "--draws", "50", "--max_problems", "4"),
+    ]
+    assert a2r("grid", *arguments, "--dry_run", "true") == 0
+    assert capfd.readouterr().out.count(" with ") == 4
+    assert not out.exists()
+    assert a2r("grid", *arguments) == 0
+    grid = json.loads((out / "grid.json").read_text())
+    assert [(c["explorer"], c["synthesizer"]) for c in grid["cells"]] == [
+        (e, s) for e in (tiny, other_tiny) for s in (other_tiny, tiny)
+    ]
+    assert all(cell["n"] == 4 and cell["flops"] > 0 and 0 <= cell["accuracy"] <= 1 for cell in grid["cells"])
+    results = [json.loads(path.read_text()) for path in out.glob("*+*/results.json")]
+    assert len(results) == 4
+    assert {row["name"] for row in results[0]["rows"]} >= {"pass@1", "maj@2", "synthesizer/base", "synthesizer/alone"}
+    assert (out / "grid.png").read_bytes().startswith(PNG)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")}
+    assert a2r("grid", *arguments) == 0
+    assert json.loads((out / "grid.json").read_text()) == grid
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")} == before
+
+
+def test_a_grid_without_models_is_refused(problems: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--problems", problems, "--explorers", ",", "--synthesizers", "x", "--output_dir", str(tmp_path / "grid")]
+    assert a2r("grid", *arguments) == 2
+    assert "expected at least one model" in capfd.readouterr().err
