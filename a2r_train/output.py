@@ -91,10 +91,18 @@ def finish(folder: str | Path, summary: Mapping[str, Any] | None = None) -> None
     """Mark a folder as complete; `summary` is what a later reader may want to know first."""
     for part in Path(folder).rglob(".*.part"):  # of runs that were killed while writing
         part.unlink(missing_ok=True)
+    share(folder)
     write_text(Path(folder) / DONE, json.dumps(dict(summary or {}), indent=2) + "\n")
     for path in [path for path in _locks if path.parent == Path(folder).resolve()]:
         path.unlink(missing_ok=True)  # while it is still held: a complete folder needs no lock
         _locks.pop(path).release(force=True)
+
+
+def share(folder: str | Path) -> None:
+    """Give weights the mode that the user's umask says; safetensors lets nobody but their owner read them."""
+    os.umask(umask := os.umask(0o077))
+    for path in Path(folder).rglob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
 
 
 @contextmanager

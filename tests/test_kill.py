@@ -8,7 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
+import fault_table
 import faults
+from bad_inputs import BAD_INPUTS, Said
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +37,19 @@ def test_killed_and_started_again_it_ends_the_same(stage: str, inputs: dict[str,
     assert faults.difference(stage, tmp_path / "whole" / "out", cut / "out") == ""
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items()), "complete chunks are not made again"
     assert stage not in faults.TRAINERS or "resuming from" in again.says
+
+
+def test_the_page_shows_what_was_lost_and_every_line() -> None:
+    rows = [
+        fault_table.Row("SIGKILL", "sft", 10, 9, "losses of steps [3]"),
+        fault_table.Row("SIGKILL", "grpo", 10, 10, "nothing"),
+    ]
+    page = fault_table.document(rows, [Said("a bar", "explore", 2, "a | b")], kills=10, seed=0)
+    assert "| SIGKILL | sft | 10 | 9 | losses of steps [3] |\n| SIGKILL | grpo | 10 | 10 | nothing |\n" in page
+    assert page.endswith("| a bar | explore | 2 | `a \\| b` |\n")
+
+
+def test_bad_inputs_have_names_of_their_own_and_stages_that_exist() -> None:
+    names = [(case.stage, case.name) for case in BAD_INPUTS]
+    assert len({*names}) == len(names) > 30
+    assert {stage for stage, _ in names} == {*faults.STAGES}

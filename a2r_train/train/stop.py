@@ -9,6 +9,8 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from a2r_train import output
+
 
 class StopOnSigterm(TrainerCallback):
     """Saves and stops at the end of the step, on all processes once one of them got the signal.
@@ -31,6 +33,10 @@ class StopOnSigterm(TrainerCallback):
             self.accelerator.set_trigger()
         if state.global_step % self.cycle_steps == 0 and self.accelerator.check_trigger():
             control.should_save = control.should_training_stop = self.stopped = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        if state.is_world_process_zero:
+            output.share(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
