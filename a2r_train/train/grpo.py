@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
@@ -19,7 +19,12 @@ from a2r_train.train.rewards import VerifiableReward
 
 @dataclass
 class SynthesizerGRPOConfig(GRPOConfig):
-    """TRL's, with what needs a GPU only where there is one."""
+    """TRL's, with what needs a GPU only where there is one.
+
+    Dropout is off, also that of an adapter: completions are drawn without it, and with it the trainer would see another policy.
+    """
+
+    disable_dropout: bool = field(default=True, metadata={"help": "train without dropout, as completions are drawn"})
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
