@@ -7,6 +7,7 @@ on: the samples of a chat, and the bundles of a problem, read what they share on
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import json
 import logging
@@ -51,11 +52,13 @@ def import_vllm() -> bool:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR")  # it warns of any CPU
     try:
         from vllm.platforms import current_platform
+
+        on_cpu = bool(current_platform.is_cpu())
+        for name, value in CPU_ENVIRONMENT.items() if on_cpu else ():
+            os.environ.setdefault(name, value)
+        importlib.import_module("vllm.entrypoints.llm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch, for example
         raise InputError(f"vllm cannot be imported ({str(error).splitlines()[0][:160]}); install it with {INSTALL}") from None
-    if on_cpu := bool(current_platform.is_cpu()):
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
     return on_cpu
 
 
@@ -110,6 +113,7 @@ class VLLMEngine:
         found = {i: one for share, result in pending for i, one in zip(share, result.result(), strict=True)}
         self.prompt_tokens += sum(map(len, prompts))
         self.cached_prompt_tokens += sum(cached for _, _, cached in found.values())
+        log.debug("%s: %d of %d prompt tokens cached", self.name, self.cached_prompt_tokens, self.prompt_tokens)
         return [self._completion(prompt, *found[i][:2]) for i, prompt in enumerate(prompts)]
 
     def _completion(self, prompt: list[int], ids: list[int], reason: str) -> Completion:
