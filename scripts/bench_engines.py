@@ -70,6 +70,7 @@ def measure(works: dict[str, Callable[[], int]], repeats: int) -> dict[str, Meas
     for _ in range(repeats):
         for name, work in works.items():
             found[name].add(work)
+            print(f"{name}: {found[name].wall_s[-1]:.1f} s, CPU {found[name].cpu_s[-1]:.1f} s", file=sys.stderr)
     return found
 
 

@@ -32,7 +32,7 @@ def bundles(tmp_path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [["--learning_rate", "1e-3"], ["--learning_rate", "1e-2", "--use_peft", "true", "--lora_r", "8"]],
+    [["--learning_rate", "1e-3"], ["--learning_rate", "3e-3", "--use_peft", "true"]],
     ids=["full", "lora"],
 )
 def test_after_three_updates_trainer_and_engine_agree(options: list[str], bundles: str, tmp_path: Path) -> None:

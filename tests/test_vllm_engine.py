@@ -64,10 +64,10 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[
     together = engine.generate(work, SAMPLED, seeds)
     assert engine.generate(work[::-1], SAMPLED, seeds[::-1]) == together[::-1]
     assert engine.generate(work[5:6], SAMPLED, seeds[5:6]) == together[5:6]
-    hot = Sampling(2.0, max_completion_tokens=8)
+    hot = Sampling(2.0, max_completion_tokens=24)
     texts = [c.text for c in engine.generate([chats[0]] * 9, hot, [1, 2, 3, 4, 5, 6, 7, 8, 1])]
     assert texts[0] == texts[8]
-    assert len(set(texts)) > 4
+    assert len(set(texts)) > 2
 
 
 @pytest.mark.slow
@@ -89,6 +89,8 @@ def test_cut_and_refused_prompts_are_recorded(engine: Any, chats: list[Chat]) ->
     assert (cut.completion_tokens, cut.finish_reason) == (3, "length")
     assert (refused.text, refused.completion_tokens, refused.finish_reason) == ("", 0, "refused")
     assert refused.prompt_tokens > 2048
+    with pytest.raises(InputError, match=r"temperature is 2\.5; vllm takes at most 2"):
+        engine.generate(chats[:1], Sampling(2.5), [0])
 
 
 @pytest.mark.slow

