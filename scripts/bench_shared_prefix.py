@@ -90,7 +90,7 @@ def build(shape: str, shared: bool, folder: str) -> GRPOTrainer:
     trainer = (SharedPrefixGRPOTrainer if shared else GRPOTrainer)(
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=GRPOConfig(folder, bf16=False, use_cpu=not CUDA, report_to="none", gradient_checkpointing=False, **options),
+        args=GRPOConfig(folder, bf16=False, use_cpu=not CUDA, report_to="none", activation_checkpointing=False, **options),
         train_dataset=Dataset.from_dict({"prompt": ["<eos>"] * 8}),
         processing_class=tokenizer,
     )
@@ -129,9 +129,9 @@ def choose(trainer: GRPOTrainer, way: Way) -> None:
     model: Any = trainer.model
     model.set_attn_implementation(way.attention)
     if way.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     else:
-        model.gradient_checkpointing_disable()
+        model.activation_checkpointing_disable()
     model.train()
 
 

@@ -57,7 +57,7 @@ def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTra
         "report_to": "none",
         "save_strategy": "no",
         "logging_steps": 1,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "mask_truncated_completions": True,
         "disable_tqdm": True,
         "dataloader_pin_memory": False,

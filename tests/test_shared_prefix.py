@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import itertools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,7 +154,7 @@ def test_models_give_the_dense_result(
     if lora:
         model = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj", "up_proj"]))
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     assert_same(trainers, model.to(dtype), batch_of(BATCHES[batch], left=2, right=1))
 
@@ -164,7 +166,7 @@ def test_served_models_give_the_dense_result(trainers: Any, kind: str) -> None:
     args: Any = SimpleNamespace(router_aux_loss_coef=0.0, disable_dropout=True)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    assert shared_prefix.refused_model(model, args) == []
+    assert shared_prefix.refused_model(config, args) == []
     disable_dropout_in_model(model)
     for p in model.parameters():
         p.data.mul_(1.5)  # positions and neighbours matter more than at the start of a training
@@ -373,5 +375,12 @@ def test_settings_that_cannot_be_served(changes: dict[str, Any], reason: str) ->
 def test_models_that_cannot_be_served(kind: str, changes: dict[str, Any], reason: str) -> None:
     config = AutoConfig.for_model(kind, **{**SMALL, **changes} if kind != "qwen3_vl" else {})
     args: Any = SimpleNamespace(router_aux_loss_coef=None, disable_dropout=False)
-    reasons = shared_prefix.refused_model(SimpleNamespace(config=config), args)
+    reasons = shared_prefix.refused_model(config, args)
     assert any(reason in found for found in reasons), reasons
+
+
+def test_adapters_that_cannot_be_served(tmp_path: Path) -> None:
+    assert shared_prefix.refused_adapter(str(tmp_path)) == []
+    for kind, reasons in (("LORA", []), ("PREFIX_TUNING", ["the adapter is PREFIX_TUNING, and only LORA is tested"])):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+        assert shared_prefix.refused_adapter(str(tmp_path)) == reasons

@@ -45,7 +45,7 @@ def relative_difference(before: torch.Tensor, dense: torch.Tensor, shared: torch
     "changes",
     [
         {},
-        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "gradient_checkpointing": True},
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "activation_checkpointing": True},
         {"peft_config": LORA, "loss_type": "grpo"},
     ],
     ids=["full", "accumulation and checkpointing", "lora"],
@@ -128,7 +128,7 @@ def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.Ca
         "--activation_checkpointing",
         "false",
     ]
-    argv = [*given, *quick, *more, "false"]
+    argv = [*given, *quick, *more]
     halves = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
     assert grpo.main([*argv, "--output_dir", str(tmp_path / "refused"), *halves]) == 2
     error = capsys.readouterr().err

@@ -12,9 +12,11 @@ ends before its own last token, which predicts nothing. Position ids are the col
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -271,9 +273,9 @@ def _join(values: list[Any]) -> Any:
 
 def checks(args: GRPOConfig, model: ModelArguments) -> list[Check]:
     """Whether model and settings can be served; loads no weights."""
-    reasons = [*refused_settings(args, model), *refused_model(empty_model(str(model.model_name_or_path)), args)]
-    detail = "; ".join(reasons) or "a group's prompt is read once where that pays"
-    return [Check("shared_prefix", not reasons, detail)]
+    name = str(model.model_name_or_path)
+    reasons = [*refused_settings(args, model), *refused_adapter(name), *refused_model(empty_model(name).config, args)]
+    return [Check("shared_prefix", not reasons, "; ".join(reasons) or "a group's prompt is read once where that pays")]
 
 
 def refused_settings(args: GRPOConfig, model: ModelArguments) -> list[str]:
@@ -293,9 +295,16 @@ def refused_settings(args: GRPOConfig, model: ModelArguments) -> list[str]:
     return [reason for reason, is_so in found.items() if is_so]
 
 
-def refused_model(model: Any, args: GRPOConfig) -> list[str]:
-    """Why this model cannot be served."""
-    config, kind = model.config, model.config.model_type
+def refused_adapter(model: str) -> list[str]:
+    """Why the adapter of this folder, if it holds one, cannot be served: some put tokens of their own before the prompt."""
+    path = Path(model) / "adapter_config.json"
+    kind = json.loads(path.read_text(encoding="utf-8"))["peft_type"] if path.is_file() else "LORA"
+    return [] if kind == "LORA" else [f"the adapter is {kind}, and only LORA is tested"]
+
+
+def refused_model(config: Any, args: GRPOConfig) -> list[str]:
+    """Why a model of this config cannot be served."""
+    kind = config.model_type
     layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     window = not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None)
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
