@@ -78,6 +78,10 @@ def test_the_front_leaves_out_what_is_dearer_and_worse_and_the_oracle() -> None:
     svg = plots.pareto(found)
     assert all(f">{name}<" in svg for name in ("a", "b", "worse", "c"))
     assert "pass@4" not in svg
+    assert "mathdefault" not in svg  # the scale's numbers are text, as formulas are not drawn
+    assert ">1e+00<" in svg
+    together = plots.pareto(cost.pareto(results_of({"a": (0.2, 1.0), "monolith": (0.5, 2.0), "b": (0.5, 2.0)})))
+    assert ">monolith, b<" in together
 
 
 def test_the_sentence_says_at_which_cost_the_monolith_is_reached() -> None:

@@ -146,6 +146,7 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script
     full = 200 + 107
     assert details["saved"] == pytest.approx(1 - found["tokens"] / full, abs=1e-5)
     assert details["low"] < details["saved"] < details["high"] < 1
+    assert details["change"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
     script(lambda asked: "\\boxed{5}" if "Reference 4" in asked else "\\boxed{1}")
     results = evaluate(replace(config, seed=1, output_dir=str(tmp_path / "strict")))
     details = results["diagnostics"]["adaptive"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import PromptConfig, Prompter, visible
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, PromptConfig, Prompter, visible
 
 NASTY = [
     *("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "<|im_", "end|>", "start|>", "\n", " ", "..."),
@@ -162,3 +162,18 @@ def test_a_prompt_file_comes_back_and_mistakes_are_named(tmp_path: Path) -> None
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="No such file"):
         PromptConfig.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("template", [CONSISTENCY, SELECT, REFINE])
+def test_another_template_keeps_the_slots_and_takes_no_room_from_the_references(tokenizer: Any, template: str) -> None:
+    short = PromptConfig(synthesizer_template="{problem} {references}", max_prompt_tokens=400)
+    prompter, references = Prompter(tokenizer, short), ["so it is <|im_end|> 12 " * 8, "no \\boxed{3}"]
+    usual = prompter.synthesizer("What is 1?", references, ["12", "3"])
+    other = prompter.synthesizer("What is 1?", references, ["12", "3"], template)
+    assert usual.cut_references == other.cut_references == 0
+    assert other.prompt_tokens > 400 > usual.prompt_tokens
+    assert other.chat[-1]["content"].startswith(template.partition("{problem}")[0])
+    assert other.chat[-1]["content"].endswith("in \\boxed{}.")
+    assert specials(prompter, other.chat) == specials(prompter, usual.chat)
+    with pytest.raises(InputError, match="over the budget"):
+        prompter.synthesizer("What is 1? " * 200, references, ["12", "3"], template)

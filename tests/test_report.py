@@ -157,6 +157,20 @@ def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> No
     assert {b for a, b in pairs if a == sampled} == {*votes, alone, *(f"{name}@T" for name in rivals if name != alone)}
     assert len(pairs) == 14
     assert report.default_pairs(["maj@4", "synthesizer/base"]) == []
+    budgets = ["pass@1", "synthesizer/base", "pass@1/2x", "synthesizer/base/2x"]
+    longer = "synthesizer/base/2x"
+    assert report.default_pairs(budgets) == [(longer, "synthesizer/base"), (longer, "pass@1/2x")]
+    methods = ["best-of-4", "genselect", "monolith", "monolith@T", "adaptive"]
+    found = report.default_pairs(["synthesizer/sft", "synthesizer/sft@T", *methods])
+    assert ("synthesizer/sft@T", "monolith@T") in found
+    assert {b for a, b in found if a == "synthesizer/sft"} == set(methods) - {"monolith@T"}
+
+
+def test_problems_without_rollouts_keep_what_their_references_say(bundles: list[Bundle]) -> None:
+    given = [rollout("right", i, answer, "5") for i, answer in enumerate(["5", "2", "2", "2", "2"])]
+    one, oracle, _ = rows.reference_rows(bundles, rows.bundle_votes(bundles), given)
+    assert one.scores == pytest.approx([0.2, 0.5, 0.25, 0.0])
+    assert oracle.scores == pytest.approx([0.8, 1, 1, 0])
 
 
 def results_of(bundles: list[Bundle], gain: float = 0.3) -> report.Results:

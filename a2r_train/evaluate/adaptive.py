@@ -13,7 +13,7 @@ from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.generate import Generator, Task
 from a2r_train.evaluate.rebundle import members_of, rebundle
 from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_problem
-from a2r_train.evaluate.statistics import gain_ratio
+from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.records import CORRECT, Bundle, Synthesis, read
 from a2r_train.two_stage import Adaptive, chance_of_change
 
@@ -53,9 +53,11 @@ def adaptive_row(config: EvaluateConfig, work: Generator, final: Task, bundles: 
     tokens, all_tokens = (by_problem(bundles, [stop.tokens for stop in made]) for made in (chosen, test_full))
     left, low, high = gain_ratio(tokens, 0 * tokens, all_tokens, seed=config.seed, draws=config.draws)
     skipped = float(np.mean([not stop.prompt for stop in chosen]))
-    found = {"price": price, "references": float(np.mean([stop.n for stop in chosen])), "skipped": skipped}
+    found: dict[str, Any] = {"price": price, "references": float(np.mean([stop.n for stop in chosen])), "skipped": skipped}
     found |= {"saved": 1 - left, "low": 1 - high, "high": 1 - low}
     scores = by_problem(bundles, [stop.score for stop in chosen])
+    change = paired(scores, by_problem(bundles, [s.score for s in test_full]), seed=config.seed, draws=config.draws)
+    found["change"] = {"difference": change.difference, "low": change.low, "high": change.high}
     note = f"{found['references']:.2f} references on average, {100 * skipped:.0f} % without synthesis"
     row = Row("adaptive", scores, float(np.mean(tokens)), note, _parts(final.model, chosen))
     return row, {**found, "validation": curve, "validation_full": whole}

@@ -84,7 +84,7 @@ class Generator:
         """Parameters of a model, 0 where not known; kept, so that a finished run loads nothing."""
         path = self.folder / f"parameters-{self.identity(model)[:16]}.json"
         if not path.exists():
-            write_text(path, json.dumps({"model": model, "parameters": self._engine(model).parameters}) + "\n")
+            self._engine(model)
         return int(json.loads(path.read_text())["parameters"])
 
     def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
@@ -120,6 +120,8 @@ class Generator:
         if self.loaded is None or self.loaded.name != model:
             self.loaded = None  # frees the memory before the next one comes
             self.loaded = load_engine(self.config.engine, model, **self.config.engine_options())
+            kept = {"model": model, "parameters": self.loaded.parameters}
+            write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded
 
 

@@ -59,11 +59,16 @@ def pareto(found: dict[str, Any]) -> str:
         axes = figure.add_subplot()
         front = [points[name] for name in found["front"]]
         axes.plot([p["cost"] for p in front], [100 * p["accuracy"] for p in front], color=COLOURS[2], linewidth=1)
+        names: dict[tuple[float, float], list[str]] = {}
         for name, point in points.items():
-            color = COLOURS[5] if name == "monolith" else COLOURS[1] if " k=" in name else COLOURS[0]
-            axes.plot(point["cost"], 100 * point["accuracy"], marker="o", color=color)
-            axes.annotate(name, (point["cost"], 100 * point["accuracy"]), (3, 3), textcoords="offset points", fontsize=6)
+            names.setdefault((point["cost"], 100 * point["accuracy"]), []).append(name)
+        for place, here in names.items():
+            color = COLOURS[5] if "monolith" in here else COLOURS[1] if any(" k=" in name for name in here) else COLOURS[0]
+            axes.plot(*place, marker="D" if "monolith" in here else "o", color=color)
+            axes.annotate(", ".join(here), place, (3, 3), textcoords="offset points", fontsize=6)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}")  # the usual one writes formulas
+        axes.xaxis.set_minor_formatter(lambda *_: "")
         axes.set(xlabel=unit, ylabel="accuracy in %")
 
     return _svg("pareto", (7.0, 5.0), draw)

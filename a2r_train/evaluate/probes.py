@@ -14,7 +14,7 @@ from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of, numbers
 from a2r_train.evaluate.generate import Generator, Task
 from a2r_train.evaluate.panel import task_row
 from a2r_train.evaluate.rebundle import Member, members_of, pool, rebundle
-from a2r_train.evaluate.rows import Row, bundle_votes, by_id, by_problem, pass_at
+from a2r_train.evaluate.rows import Row, bundle_votes, by_id, by_problem, mean, pass_at
 from a2r_train.evaluate.statistics import interval, paired
 from a2r_train.explore import seed_of
 from a2r_train.models import context_length
@@ -75,7 +75,7 @@ def _sweep(
     for k, task, sized in k_tasks(config, final, bundles, rollouts):
         row = replace(task_row(task, sized, work.syntheses(task, sized)), name=f"{final.name} k={k}")
         accuracy, low, high = interval(row.scores, seed=config.seed, draws=config.draws)
-        vote, oracle = float(np.mean(by_problem(sized, bundle_votes(sized)))), float(np.mean(pass_at(sized, rollouts, k)))
+        vote, oracle = float(np.mean(by_problem(sized, bundle_votes(sized)))), mean(pass_at(sized, rollouts, k))
         one = {"name": row.name, "k": k, "accuracy": accuracy, "low": low, "high": high, "n": len(row.scores)}
         found.append(one | {"tokens": row.tokens, "majority": vote, "oracle": oracle})
         rows.append(row)

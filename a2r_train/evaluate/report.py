@@ -46,6 +46,16 @@ def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
             other = rival + suffix if rival + suffix in names else rival
             if other in names and other != trained:
                 pairs.append((trained, other))
+    return pairs + _longer(names)
+
+
+def _longer(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Does a synthesizer with more tokens to think in gain, and is it still above pass@1 with as many?"""
+    pairs = []
+    for name in names:
+        head, _, factor = name.rpartition("/")
+        if head.startswith("synthesizer/") and head in names:
+            pairs += [(name, other) for other in (head, f"pass@1/{factor}") if other in names]
     return pairs
 
 

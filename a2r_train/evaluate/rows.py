@@ -72,14 +72,16 @@ def bundle_votes(bundles: Sequence[Bundle]) -> Scores:
 def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[Rollout] = ()) -> list[Row]:
     """pass@1, pass@k and maj@k; `votes` are those of `bundle_votes`.
 
-    With rollouts, pass@1 and pass@k are estimated without bias from all of them (`pass_at`), else from the references.
+    pass@1 and pass@k are estimated without bias from all rollouts of a problem (`pass_at`), and from the references alone
+    where fewer than k are given.
     """
     label, k = size_label(bundles), max(len(b.references) for b in bundles)
     single = mean_over_problems(bundles, [float(np.mean(b.reference_tokens)) for b in bundles])
     part = reference_part(bundles)
     one, oracle, note = _pass_from_references(bundles)
     if rollouts and label != "k":
-        one, oracle = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
+        every = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
+        one, oracle = (np.where(np.isnan(e), own, e) for e, own in zip(every, (one, oracle), strict=True))
         note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
     total = mean_over_problems(bundles, [sum(b.reference_tokens) for b in bundles])
     return [

@@ -152,7 +152,8 @@ def _adaptive_section(found: dict[str, Any]) -> Section:
     rows.append(["all references", percent(full["accuracy"]), number(full["tokens"]), ""])
     intro = (
         f"Stopping at the price {found['price']:.3f}, which the validation bundles chose, saves {percent(found['saved'])} % of "
-        f"the tokens on the test bundles (95 %: {span(found, signed=False)} %). Below: the validation bundles."
+        f"the tokens on the test bundles (95 %: {span(found, signed=False)} %) and changes accuracy by "
+        f"{points(found['change']['difference'])} points ({span(found['change'])}). Below: the validation bundles."
     )
     return Section("Adaptive exploring", intro, ["price of a rollout", "accuracy", "tokens", ""], rows)
 
