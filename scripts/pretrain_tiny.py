@@ -367,7 +367,8 @@ class Pretraining:
         row = {"step": step, "loss": losses[0].item(), "loss_with_references": losses[1].item()}
         with self.autocast():
             plain, reference, check = (measure(self.model, validation[k], self.device) for k in ("plain", "reference", "check"))
-        row |= {"greedy": plain["greedy"], "pass@1": plain["pass@1"], "validation_loss_with_references": reference["loss"]}
+        row |= {"greedy": plain["greedy"], "pass@1": plain["pass@1"], "greedy_with_references": reference["greedy"]}
+        row["validation_loss_with_references"] = reference["loss"]
         self.curve.append({**row, "honest_checks": check["all"]})
         return self.curve[-1]
 

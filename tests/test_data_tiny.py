@@ -253,7 +253,7 @@ def test_pretraining_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
         assert set(tokenizer.get_vocab()) == set(shipped.get_vocab())  # made of the same seed; ties may number it otherwise
         curve = json.loads((folder / "curve.json").read_text())
         assert [row["step"] for row in curve] == [2, 3]
-        assert set(curve[0]) == set(json.loads((DATA / name / "curve.json").read_text())[0])
+        assert set(curve[0]) >= set(json.loads((DATA / name / "curve.json").read_text())[-1])
     drawn = {name: read(Problem, str(tmp_path / "out" / f"{name}.jsonl")) for name in SIZES}
     assert [len(problems) for problems in drawn.values()] == [6, 5, 4, 3]
     assert {"plain.npz", "reference.npz", "tokenizer"} == {path.name for path in (tmp_path / "rows").iterdir()}
