@@ -38,7 +38,6 @@ from a2r_train.records import Problem, write
 
 log = logging.getLogger("pretrain_tiny")
 
-MAX_TRIES = 3  # numbers that a solution of the pre-training checks
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -85,7 +84,7 @@ class PretrainConfig:
     forged_share: float = 1.0
     slips: float = 0.0
     max_references: int = 6
-    recheck_share: float = 0.0
+    max_tries: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 200
@@ -210,20 +209,15 @@ def with_references(
     """The chat with references, and the solution that follows it.
 
     The references are by workers of a skill that is drawn anew for every problem: how often they begin with a wrong number, and
-    how often a line goes wrong. The solution is worked anew, or (`recheck_share`) goes through the references in random order,
-    names each and checks its number, until the right one is found; it is given without a reference after at most two of them.
+    how often a line goes wrong. The solution tries their numbers in random order, at most `max_tries` with the right one last.
     """
-    wrong, slips = math.sqrt(rng.random()), rng.random() * config.slips
+    wrong, slips = rng.random(), rng.random() * config.slips
     count = rng.randint(1, config.max_references)
     guesses = [tale.wrong_guess(rng) if rng.random() < wrong else tale.answer for _ in range(count)]
     texts = [reference(tale, guess, rng, slips, config.forged_share) for guess in guesses]
-    tries = [("", tale.answer)]
-    if rng.random() < config.recheck_share:
-        order = [i for i in rng.sample(range(count), count) if guesses[i] not in guesses[:i]]
-        found = next((at for at, i in enumerate(order) if guesses[i] == tale.answer), count)
-        named = [(f"[{i + 1}] ", guesses[i]) for i in order[: found + 1]]
-        tries = named if found < MAX_TRIES else [*named[: MAX_TRIES - 1], *tries]
-    return prompter.synthesizer(tale.text, texts, texts).chat, tale.tries(tries)
+    others = list(dict.fromkeys(rng.sample(guesses, count)))
+    before = others[: others.index(tale.answer)] if tale.answer in others else others
+    return prompter.synthesizer(tale.text, texts, texts).chat, tale.tries([*before[: config.max_tries - 1], tale.answer])
 
 
 def reference(tale: Tale, guess: int, rng: random.Random, slips: float, forged_share: float) -> str:

@@ -71,10 +71,10 @@ class Tale:
         guess = self.answer if guess is None else guess
         return write(guess, work(self.steps, guess), work(self.steps, self.answer)[-1][-1])
 
-    def tries(self, guesses: Sequence[tuple[str, int]]) -> str:
-        """A worked solution that checks several numbers in turn, each after its label, and boxes the last of them."""
+    def tries(self, guesses: Sequence[int]) -> str:
+        """A worked solution that checks several numbers in turn, and boxes the last of them."""
         told = work(self.steps, self.answer)[-1][-1]
-        checked = [label + write(guess, work(self.steps, guess), told) for label, guess in guesses]
+        checked = [write(guess, work(self.steps, guess), told) for guess in guesses]
         return "".join(check.partition("\\boxed")[0] for check in checked[:-1]) + checked[-1]
 
     def forged(self, guess: int) -> str:

@@ -152,7 +152,7 @@ def test_several_tries_are_single_ones_in_turn(tales: list[Tale]) -> None:
     rng = random.Random(4)
     for tale in tales[:2000]:
         guesses = [tale.wrong_guess(rng), tale.wrong_guess(rng), tale.answer]
-        told = tale.tries([("", guess) for guess in guesses])
+        told = tale.tries(guesses)
         assert told.count("\\boxed") == 1
         assert told.endswith(tale.solution())
         first, second = (tale.solution(guess).partition("\\boxed")[0] for guess in guesses[:2])
