@@ -33,7 +33,7 @@ REMOVED = {
     "bundle": ["train.jsonl", "done.json"],
     "sft": ["checkpoint-40/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
     "grpo": ["checkpoint-16/trainer_state.json", "model.safetensors", "trainer_state.json", "done.json"],
-    "evaluate": ["syntheses/synthesizer-base/000006.jsonl", "results.json", "done.json"],
+    "evaluate": ["syntheses/synthesizer-base/000006-*.jsonl", "results.json", "done.json"],
 }
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,9 @@ def read_only(bench: Bench) -> Row:
 def removed(bench: Bench) -> Row:
     """A chunk, or the last file of the newest checkpoint, removed by hand from a finished folder."""
     copytree(bench.folder / "whole", bench.folder / "removed", symlinks=True)
-    for name in REMOVED[bench.stage]:
-        (bench.folder / "removed" / "out" / name).unlink()
+    for pattern in REMOVED[bench.stage]:
+        (lost,) = (bench.folder / "removed" / "out").glob(pattern)
+        lost.unlink()
     return row("files removed by hand", bench, [bench.again("removed")])
 
 

@@ -143,7 +143,7 @@ def difference(stage: str, whole: Path, other: Path) -> str:
         off = [step for step in ours if step not in theirs or not abs(ours[step] - theirs[step]) <= TOLERANCE]
         return f"losses of steps {off}" if off or ours.keys() != theirs.keys() else ""
     ours, theirs = (
-        {name: content for name, content in files_of(folder).items() if not name.startswith("timing")}
+        {name: content for name, content in files_of(folder).items() if not Path(name).name.startswith("timing")}
         for folder in (whole, other)
     )
     return ", ".join(sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)))

@@ -71,13 +71,12 @@ def load_prices(path: str) -> dict[str, Price]:
 
 
 def costs(
-    rows: Sequence[Row], work: Generator, explorer: str, rollouts: Sequence[Rollout], prices: Mapping[str, Price]
-) -> dict[str, Any]:
-    """By row `flops`, `dollars` (for 1,000 answers) and `seconds` (an answer's share of the measured time); None: not known."""
+    rows: Sequence[Row], explorer: str, rollouts: Sequence[Rollout], prices: Mapping[str, Price]
+) -> dict[str, dict[str, float | None]]:
+    """By row `flops` and `dollars` (for 1,000 answers); None: not known."""
     sizes: dict[str, Size | None] = {}
     prompt = float(np.mean([r.prompt_tokens for r in rollouts])) if rollouts else 0.0
-    second, device = _explorer_time(work.config.rollouts)
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for row in rows:
         parts = [replace(p, model=explorer, prompt_tokens=prompt) if p.model == EXPLORER else p for p in row.parts]
         for part in parts:
@@ -87,10 +86,17 @@ def costs(
         found[row.name] = {
             "flops": sum(flops(size, p) for size, p in known if size) if parts and all(size for size, _ in known) else None,
             "dollars": _dollars(parts, prices),
-            "seconds": sum(_seconds(p, work, second) for p in row.parts) if row.parts else None,
         }
+    return found
+
+
+def timings(rows: Sequence[Row], work: Generator) -> dict[str, Any]:
+    """By row the `seconds` of an answer, its share of the measured time of whole batches (not its latency), and on what."""
+    second, device = _explorer_time(work.config.rollouts)
+    seconds = {row.name: sum(_seconds(p, work, second) for p in row.parts) for row in rows if row.parts}
     places = {f"{t['device']}, batch size {t['batch_size']}" for t in work.seconds.values() if t["device"]}
-    return {"rows": found, "hardware": sorted(places), "explorer_hardware": device}
+    known = {name: round(value, 5) for name, value in seconds.items() if not math.isnan(value)}
+    return {"seconds": known, "hardware": sorted(places), "explorer_hardware": device}
 
 
 def _dollars(parts: Sequence[Part], prices: Mapping[str, Price]) -> float | None:
@@ -118,7 +124,7 @@ def _explorer_time(rollouts: str) -> tuple[float, str]:
 
 def pareto(results: Mapping[str, Any]) -> dict[str, Any]:
     """Cost and accuracy of each row that has both, and which of them no cheaper row equals; oracles do not count."""
-    cost = results["diagnostics"].get("cost", {}).get("rows", {})
+    cost = results["diagnostics"].get("cost", {})
     unit = "dollars" if any(one["dollars"] is not None for one in cost.values()) else "flops"
     points = [
         {"name": row["name"], "cost": cost[row["name"]][unit], "accuracy": row["accuracy"]}

@@ -74,7 +74,7 @@ class Generator:
             part = bundles[at : at + self.config.chunk_bundles]
             path = self._made(task, part, chats, at)
             found += read(Synthesis, str(path))
-            one = json.loads(path.with_suffix(".json").read_text())
+            one = json.loads(_timing_path(path).read_text())
             timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
         log.info("%s: %d bundles", task.name, len(bundles))
         self.seconds[task.name] = timing
@@ -98,7 +98,7 @@ class Generator:
         made = judged_samples(engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed)
         timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
         place = {"device": _device(engine), "batch_size": self.config.batch_size}
-        write_text(path.with_suffix(".json"), json.dumps(timing | place) + "\n")
+        write_text(_timing_path(path), json.dumps(timing | place) + "\n")
         write((Synthesis(*fields) for fields in made), path)
         return path
 
@@ -123,6 +123,11 @@ class Generator:
             kept = {"model": model, "parameters": self.loaded.parameters}
             write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded
+
+
+def _timing_path(chunk: Path) -> Path:
+    """Times are kept apart from what was generated, which is the same each time."""
+    return chunk.with_name(f"timing-{chunk.stem}.json")
 
 
 def _device(engine: Engine) -> str:

@@ -114,7 +114,7 @@ def _cell(results: dict[str, Any], explorer: str, synthesizer: str) -> dict[str,
     found = {"explorer": explorer, "synthesizer": synthesizer} | {key: own[key] for key in ("accuracy", "low", "high", "n")}
     others = {"pass@1": "pass@1", "majority": vote, "alone": "synthesizer/alone"}
     found |= {key: rows[name]["accuracy"] for key, name in others.items()}
-    return found | {"flops": results["diagnostics"]["cost"]["rows"]["synthesizer/base"]["flops"], "tokens": own["tokens"]}
+    return found | {"flops": results["diagnostics"]["cost"]["synthesizer/base"]["flops"], "tokens": own["tokens"]}
 
 
 def heat_map(path: Path, explorers: Sequence[str], synthesizers: Sequence[str], cells: Sequence[dict[str, Any]]) -> None:

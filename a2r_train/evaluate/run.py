@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from a2r_train.evaluate.browser import browser
 from a2r_train.evaluate.cards import write_cards
 from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
-from a2r_train.evaluate.cost import costs, load_prices
+from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import diagnose
 from a2r_train.evaluate.generate import Generator
 from a2r_train.evaluate.outside import is_outside, load
@@ -25,7 +26,7 @@ from a2r_train.evaluate.report import build_results, write_report, write_results
 from a2r_train.evaluate.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.models import trust
-from a2r_train.records import Bundle, Rollout, Synthesis, read
+from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
     found = {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
-    results = summarise(config, work, bundles, rollouts, found, outside)
+    results, timing = summarise(config, work, bundles, rollouts, found, outside)
+    write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
     write_results(folder, results)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
@@ -79,8 +81,8 @@ def summarise(
     rollouts: Sequence[Rollout],
     found: Mapping[str, list[Synthesis]],
     outside: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The table and the diagnostics, from what was generated, and what has to be asked because of it."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The table and the diagnostics, from what was generated, and what has to be asked because of it; and the timings."""
     votes = bundle_votes(bundles)
     parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
     diagnostics = diagnose(bundles, votes, _with_references(config, found))
@@ -99,12 +101,13 @@ def summarise(
         probed, swept = probe(config, work, last, bundles, rollouts)
         details |= probed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
-    details["cost"] = costs([*rows, *swept], work, explorer, rollouts, load_prices(config.prices))
+    details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices))
     details |= {"outside": outside} if outside else {}
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
     setup = {"config": recipe, "protocol": _protocol(config, bundles), "bundles": len(bundles), "parameters": parameters}
-    return build_results(rows, setup=setup, diagnostics=diagnostics, seed=config.seed, draws=config.draws)
+    results = build_results(rows, setup=setup, diagnostics=diagnostics, seed=config.seed, draws=config.draws)
+    return results, timings([*rows, *swept], work)
 
 
 def _chained_rows(

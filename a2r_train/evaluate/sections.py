@@ -93,17 +93,12 @@ def _cost_section(cost: dict[str, Any]) -> Section:
     def cell(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    rows = [
-        [name, cell(one["flops"], ".3g"), cell(one["dollars"], ",.4f"), cell(one["seconds"], ".4f")]
-        for name, one in cost.get("rows", {}).items()
-    ]
-    places = "; ".join(cost.get("hardware", [])) or "nothing was generated"
-    explorer = cost.get("explorer_hardware")
+    rows = [[name, cell(one["flops"], ".3g"), cell(one["dollars"], ",.4f")] for name, one in cost.items()]
     intro = (
-        "FLOPs by the model configs, dollars by the recipe's price table, seconds an answer's share of the measured time of "
-        f"whole batches, not its latency. Measured on: {places}" + (f"; explorer: {explorer}." if explorer else ".")
+        "FLOPs by the model configs, dollars by the recipe's price table. The measured seconds of each row, with hardware and "
+        "batch size, are in timing.json beside this report, which so is the same each time."
     )
-    return Section("Cost of an answer", intro, ["row", "FLOPs", "dollars for 1,000", "seconds"], rows)
+    return Section("Cost of an answer", intro, ["row", "FLOPs", "dollars for 1,000"], rows)
 
 
 def _outside_sections(outside: dict[str, Any]) -> list[Section]:
