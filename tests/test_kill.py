@@ -1,5 +1,6 @@
 """Every stage killed once in the middle by SIGKILL, and started again: it ends as an undisturbed run does."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,23 @@ def test_killed_and_started_again_it_ends_the_same(stage: str, inputs: dict[str,
     assert faults.difference(stage, tmp_path / "whole" / "out", cut / "out") == ""
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items()), "complete chunks are not made again"
     assert stage not in faults.TRAINERS or "resuming from" in again.says
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", faults.TRAINERS)
+def test_killed_after_its_last_step_a_training_takes_no_further_one(
+    stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    assert faults.run(stage, inputs[stage], tmp_path / "whole").status == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut", symlinks=True)
+    for name in ("model.safetensors", "trainer_state.json", "done.json"):
+        (tmp_path / "cut/out" / name).unlink()
+    again = faults.run(stage, inputs[stage], tmp_path / "cut")
+    assert again.status == 0, again.says
+    assert "its last step was saved before it ended" in again.says
+    assert faults.difference(stage, tmp_path / "whole/out", tmp_path / "cut/out") == ""
+    ours, theirs = ((tmp_path / name / "out/model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert ours == theirs
 
 
 def test_the_page_shows_what_was_lost_and_every_line() -> None:

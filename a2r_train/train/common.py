@@ -239,6 +239,8 @@ def run_training(trainer: Trainer) -> None:
     folder = str(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint or last_checkpoint(folder))
+    except stop.AlreadyTrained:
+        log.info("%s: its last step was saved before it ended", folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         if output.no_room(error) and trainer.is_world_process_zero():
             _remove_half_written(folder)

@@ -1,4 +1,4 @@
-"""SIGTERM while training: finish the step, save, and end with status 143."""
+"""SIGTERM while training: finish the step, save, and end with status 143; and no step beyond the last one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from a2r_train import output
+
+
+class AlreadyTrained(Exception):
+    """The checkpoint that a run goes on from is that of its last step; transformers would take one more."""
 
 
 class StopOnSigterm(TrainerCallback):
@@ -25,7 +29,9 @@ class StopOnSigterm(TrainerCallback):
         self._received = False
         self._before: Any = signal.SIG_DFL
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+        if 0 < state.max_steps <= state.global_step:
+            raise AlreadyTrained
         self._before = signal.signal(signal.SIGTERM, self._receive)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
