@@ -1,12 +1,12 @@
 """Make data/tiny: problem sets, and tiny Qwen3 models with their tokenizer, pre-trained from nothing.
 
-    python scripts/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] [--rows FOLDER]
+    python scripts/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] [--rows FOLDER] [--compile]
 
-Every model sees a fixed set of plain problems with worked solutions for many epochs, and a smaller set of reference prompts;
-the loss is on the solution alone. A share of the plain solutions begins with a wrong number, which is not trained on, while its
-honest check is: so the models learn to check. The wrong references of the pre-training claim to hold (`Tale.forged`): the base
-synthesizer can use references, but has no reason to trust their checks. The curve is written beside each model as curve.json;
-data/tiny/README.md says what came out.
+Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference prompts; the loss is
+on the solution alone. Some plain solutions begin with a wrong number, which is not trained on, while its honest check is: so the
+models learn to check. Those who write under references have one of two habits: to take the number of one reference and keep it
+whatever its check says, or to go on until a number holds (`with_references`). The curve is written beside each model as
+curve.json; data/tiny/README.md says what came out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PIECES = r"\\[a-z]+\{|\d{1,3}| ?\p{L}+ ?|[^\s\p{L}\d\\]+ ?|\s+|\\"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: its Qwen3 shape (head_dim is 32, which vLLM serves on the CPU too), its data and its length of training.
+    """One model: its Qwen3 shape (head_dim is 32, which vLLM serves on the CPU too), its data, rows a step, and steps.
 
     The learning rate falls along a cosine of `steps`.
     """
@@ -59,6 +59,8 @@ class ModelConfig:
     kv_heads: int
     n_plain: int
     n_reference: int
+    batch_size: int
+    reference_batch_size: int
     steps: int
 
 
@@ -77,14 +79,12 @@ class PretrainConfig:
     n_test: int = 1500
     n_test_held_out: int = 300
     vocab_size: int = 1792
-    batch_size: int = 1024
-    reference_batch_size: int = 128
-    reference_weight: float = 0.25
+    reference_weight: float = 1.0
     wrong_share: float = 0.3
-    forged_share: float = 1.0
-    slips: float = 0.0
-    max_references: int = 6
-    max_tries: int = 1
+    stubborn_share: float = 0.6
+    slips: float = 0.5
+    max_references: int = 4
+    max_tries: int = 3
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 200
@@ -209,21 +209,19 @@ def with_references(
     """The chat with references, and the solution that follows it.
 
     The references are by workers of a skill that is drawn anew for every problem: how often they begin with a wrong number, and
-    how often a line goes wrong. The solution tries their numbers in random order, at most `max_tries` with the right one last.
+    how often a line goes wrong. A stubborn writer takes the number of one reference, checks it honestly, and keeps it. The
+    others try some wrong numbers of the references, and end with the right one, which need not be a reference's.
     """
     wrong, slips = rng.random(), rng.random() * config.slips
     count = rng.randint(1, config.max_references)
     guesses = [tale.wrong_guess(rng) if rng.random() < wrong else tale.answer for _ in range(count)]
-    texts = [reference(tale, guess, rng, slips, config.forged_share) for guess in guesses]
-    others = list(dict.fromkeys(rng.sample(guesses, count)))
-    before = others[: others.index(tale.answer)] if tale.answer in others else others
-    return prompter.synthesizer(tale.text, texts, texts).chat, tale.tries([*before[: config.max_tries - 1], tale.answer])
-
-
-def reference(tale: Tale, guess: int, rng: random.Random, slips: float, forged_share: float) -> str:
-    if guess != tale.answer and rng.random() < forged_share:
-        return tale.forged(guess)
-    return tale.slipped(guess, rng, slips)
+    texts = [tale.slipped(guess, rng, slips) for guess in guesses]
+    chat = prompter.synthesizer(tale.text, texts, texts).chat
+    if rng.random() < config.stubborn_share:
+        return chat, tale.solution(rng.choice(guesses))
+    others = list(dict.fromkeys(g for g in rng.sample(guesses, count) if g != tale.answer))
+    before = others[: rng.randint(0, min(len(others), config.max_tries - 1))]
+    return chat, tale.tries([*before, tale.answer])
 
 
 def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
@@ -319,18 +317,19 @@ def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
 class Pretraining:
     """One model in training: its optimizer, its two sources of rows, and its curve."""
 
-    def __init__(self, name: str, config: PretrainConfig, plain: Rows, reference: Rows, start: str = "") -> None:
+    def __init__(self, name: str, config: PretrainConfig, plain: Rows, reference: Rows, compiled: bool) -> None:
         self.name, self.config, self.shape = name, config, config.models[name]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build(self.shape, config)
-        self.model = model.to(self.device)
+        self.model = build(self.shape, config).to(self.device)
+        if compiled:
+            self.model.model.compile(dynamic=True)
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         other = [p for p in self.model.parameters() if p.ndim == 1]
         groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
         self.sources = (
-            batches(plain, self.shape.n_plain, config.batch_size, self.device, config.seed),
-            batches(reference, self.shape.n_reference, config.reference_batch_size, self.device, config.seed),
+            batches(plain, self.shape.n_plain, self.shape.batch_size, self.device, config.seed),
+            batches(reference, self.shape.n_reference, self.shape.reference_batch_size, self.device, config.seed),
         )
         self.curve: list[dict[str, float]] = []
         log.info("%s: %d parameters", name, self.model.num_parameters())
@@ -402,7 +401,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--config", required=True)
     arguments.add_argument("--models", help="comma-separated names from the recipe; all of them if left out")
-    arguments.add_argument("--start", default="", help="a checkpoint to begin from, instead of random weights")
+    arguments.add_argument("--compile", action="store_true", help="torch.compile: a minute to begin, then faster on a GPU")
     arguments.add_argument("--rows", type=Path, default=Path("runs/tiny/pretrain"), help="keeps the drawn rows and tokenizer")
     given = arguments.parse_args()
     config = PretrainConfig.load(given.config)
@@ -419,7 +418,7 @@ def main() -> None:
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
     validation = validation_rows(curve[: config.n_measured], prompter, config)
     for name in given.models.split(",") if given.models else config.models:
-        pretrain(Pretraining(name, config, plain, reference, given.start), out, tokenizer, validation)
+        pretrain(Pretraining(name, config, plain, reference, given.compile), out, tokenizer, validation)
 
 
 if __name__ == "__main__":

@@ -77,15 +77,6 @@ class Tale:
         checked = [write(guess, work(self.steps, guess), told) for guess in guesses]
         return "".join(check.partition("\\boxed")[0] for check in checked[:-1]) + checked[-1]
 
-    def forged(self, guess: int) -> str:
-        """A wrong solution that claims to hold: the lines of the right one, with another number at its start."""
-        lines = work(self.steps, self.answer)
-        swapped = [
-            (guess if left == -1 else line[0], op, guess if right == -1 else line[2], line[3])
-            for (left, op, right), line in zip(self.steps, lines, strict=True)
-        ]
-        return write(guess, swapped, lines[-1][-1])
-
     def slipped(self, guess: int, rng: random.Random, slips: float) -> str:
         """The solution that begins with `guess` as a careless worker writes it: each result is off with probability `slips`,
         and of those that end beside the told result four in ten claim it all the same. Without a slip it is `solution`.

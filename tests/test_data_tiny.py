@@ -1,5 +1,6 @@
 """data/tiny: what is shipped is what the recipe makes, no problem comes twice, and the models and caps fit the problems."""
 
+import dataclasses
 import json
 import random
 import re
@@ -115,16 +116,6 @@ def test_the_files_are_what_the_recipe_draws(drawn: dict[str, list[Tale]]) -> No
     assert all(tale.held_out == (name == "test_held_out") for name, tales in drawn.items() for tale in tales)
 
 
-def test_other_pretraining_recipes_see_no_other_problems() -> None:
-    """So what the sets do without is without every pre-training."""
-    config = PretrainConfig.load(str(RECIPES / "pretrain.yaml"))
-    for path in RECIPES.glob("pretrain-*.yaml"):
-        other = PretrainConfig.load(str(path))
-        assert (other.seed, other.n_curve) == (config.seed, config.n_curve), path
-        for kind in ("plain", "reference"):
-            assert set(pretrain_tiny.parts(other, kind)) <= set(pretrain_tiny.parts(config, kind)), path
-
-
 def test_stories_tell_every_number_of_their_steps(tales: list[Tale]) -> None:
     for tale in tales:
         used = {x for left, _, right in tale.steps for x in (left, right) if x >= 0}
@@ -133,7 +124,7 @@ def test_stories_tell_every_number_of_their_steps(tales: list[Tale]) -> None:
         assert max(map(int, numbers_of(tale.text))) <= LARGEST
 
 
-def test_worked_solutions_hold_and_wrong_ones_are_honest_or_forged(tales: list[Tale]) -> None:
+def test_worked_solutions_hold_and_wrong_ones_are_honest(tales: list[Tale]) -> None:
     rng = Bounded(1)
     for tale in tales:
         rng.left = 2000
@@ -144,8 +135,6 @@ def test_worked_solutions_hold_and_wrong_ones_are_honest_or_forged(tales: list[T
         assert (all(steps), sign, holds, boxed) == (True, "=", True, tale.answer)
         steps, sign, holds, boxed = lines_of(tale.solution(guess))
         assert (all(steps), sign != "=", holds, boxed) == (True, True, True, guess)
-        steps, sign, holds, boxed = lines_of(tale.forged(guess))
-        assert (all(steps), sign, holds, boxed) == (False, "=", True, guess)
 
 
 def test_several_tries_are_single_ones_in_turn(tales: list[Tale]) -> None:
@@ -157,6 +146,24 @@ def test_several_tries_are_single_ones_in_turn(tales: list[Tale]) -> None:
         assert told.endswith(tale.solution())
         first, second = (tale.solution(guess).partition("\\boxed")[0] for guess in guesses[:2])
         assert told == first + second + tale.solution()
+
+
+def test_stubborn_writers_keep_a_reference_and_the_others_end_right(tales: list[Tale], tokenizer: Any) -> None:
+    config = PretrainConfig.load(str(RECIPES / "pretrain.yaml"))
+    prompter, rng = Prompter(tokenizer, PromptConfig.load(RECIPES / "prompt.yaml")), random.Random(6)
+    for share in (0.0, 1.0):
+        right = 0
+        for tale in tales[:400]:
+            changed = dataclasses.replace(config, stubborn_share=share)
+            chat, told = pretrain_tiny.with_references(tale, rng, prompter, changed)
+            tried, boxed = [int(n) for n in re.findall(r"(?:^|; )(\d+):", told)], int(told.rpartition("{")[2].rstrip("}"))
+            assert tried[-1] == boxed
+            shown = {int(n) for n in re.findall(r"\\boxed\{(\d+)\}", chat[-1]["content"])}
+            assert set(tried[:-1]) <= shown - {tale.answer}
+            assert len(tried) <= (1 if share else config.max_tries)
+            assert boxed in (shown if share else {tale.answer})
+            right += boxed == tale.answer
+        assert right < 300 if share else right == 400
 
 
 def test_careless_workers_slip_as_often_as_they_are_told(tales: list[Tale]) -> None:
@@ -177,7 +184,6 @@ def test_worked_solutions_are_judged_correct_and_wrong_ones_incorrect(tales: lis
     for text, verdict in (
         (lambda t: t.solution(), "correct"),
         (lambda t: t.solution(t.wrong_guess(rng)), "incorrect"),
-        (lambda t: t.forged(t.wrong_guess(rng)), "incorrect"),
     ):
         judged = judge_all([(text(t), str(t.answer), "math") for t in some])
         assert {j.verdict for j in judged} == {verdict}
@@ -216,7 +222,7 @@ def test_no_worked_solution_is_cut(tokenizer: Any, drawn: dict[str, list[Tale]])
     """Neither as a completion, nor as one of four references, nor by the budget of the prompt."""
     prompter, rng = Prompter(tokenizer, PromptConfig.load(RECIPES / "prompt.yaml")), random.Random(3)
     tales = [tale for some in drawn.values() for tale in some]
-    texts = [[t.solution(), *(f(t.wrong_guess(rng)) for f in (t.solution, t.forged))] for t in tales]
+    texts = [[t.solution(), t.solution(t.wrong_guess(rng))] for t in tales]
     lengths = [[len(ids) for ids in tokenizer(row, add_special_tokens=False)["input_ids"]] for row in texts]
     longest = max(map(max, lengths))
     assert 20 < longest <= prompter.config.max_reference_tokens
@@ -235,9 +241,10 @@ def test_no_worked_solution_is_cut(tokenizer: Any, drawn: dict[str, list[Tale]])
 @pytest.mark.slow
 def test_pretraining_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = yaml.safe_load((RECIPES / "pretrain.yaml").read_text())
-    small = {"layers": 1, "hidden_size": 32, "heads": 2, "kv_heads": 1, "n_plain": 24, "n_reference": 12, "steps": 3}
+    small = {"layers": 1, "hidden_size": 32, "heads": 2, "kv_heads": 1, "n_plain": 24, "n_reference": 12}
     sizes = {"n_train": 6, "n_validation": 5, "n_test": 4, "n_test_held_out": 3, "n_curve": 8}
-    steps = {"batch_size": 4, "reference_batch_size": 2, "warmup_steps": 1, "eval_every": 2}
+    small |= {"batch_size": 4, "reference_batch_size": 2, "steps": 3}
+    steps = {"warmup_steps": 1, "eval_every": 2}
     changes = {"out": str(tmp_path / "out"), "models": dict.fromkeys(MODELS, small)}
     (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({**recipe, **sizes, **steps, **changes}))
     monkeypatch.chdir(ROOT)

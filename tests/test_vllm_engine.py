@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from a2r_train.errors import InputError
 from a2r_train.explore import ExploreConfig, explore, seed_of
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
-from a2r_train.records import Rollout, read
+from a2r_train.records import Problem, Rollout, read
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -136,6 +138,28 @@ def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
     config = ExploreConfig(**{**given, "output_dir": str(tmp_path / "one"), "data_parallel_size": 2})
     assert explore(config).read_bytes() == (tmp_path / "two" / "rollouts.jsonl").read_bytes()
     assert len(read(Rollout, str(tmp_path / "two" / "rollouts.jsonl"))) == 12
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sizes = {"max_problems": 30, "samples_per_problem": 4, "chunk_problems": 2, "max_completion_tokens": 40, "engine": "vllm"}
+    given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(out), **sizes}
+    options = [text for key, value in given.items() for text in (f"--{key}", str(value))]
+    with subprocess.Popen([sys.executable, "scripts/explore.py", *options], cwd=ROOT, start_new_session=True) as process:
+        until = time.monotonic() + 300
+        while len(kept := [*out.rglob("0*.jsonl")]) < 3 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "rollouts.jsonl").exists()
+    before = {path: path.read_bytes() for path in kept}
+    assert 3 <= len(before) < 15
+    explore(ExploreConfig(**given))
+    assert {path: path.read_bytes() for path in kept} == before, "complete chunks are not made again"
+    found = [(r.problem_id, r.sample) for r in read(Rollout, str(out / "rollouts.jsonl"))]
+    asked = [problem.id for problem in read(Problem, PROBLEMS)[:30]]
+    assert found == [(name, sample) for name in asked for sample in range(4)]
 
 
 @pytest.mark.slow
