@@ -2,11 +2,11 @@
 
     python scripts/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] [--rows FOLDER] [--compile]
 
-Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference prompts; the loss is
-on the solution alone. Some plain solutions begin with a wrong number, which is not trained on, while its honest check is: so the
-models learn to check. Those who write under references have one of two habits: to take the number of one reference and keep it
-whatever its check says, or to go on until a number holds (`with_references`). The curve is written beside each model as
-curve.json; data/tiny/README.md says what came out.
+Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference prompts; the loss
+is on the solution alone. Some plain solutions begin with a wrong number, which is not trained on, while its honest check is: so
+the models learn to check. Those who write under references have one of two habits: to take the number of one reference and
+keep it whatever its check says, or to go on until a number holds (`with_references`). The curve is written beside each model
+as curve.json; data/tiny/README.md says what came out.
 """
 
 from __future__ import annotations
