@@ -1,15 +1,15 @@
 """Tokens per second of the engines on the same work, and of vLLM's own `LLM.generate` on the same prompts as the ceiling.
 
-    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--repeats 3]
+    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines vllm,openai]
 
 One GPU, a real model (the endpoint is vLLM's own server):
 
     python scripts/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct --problems openai/gsm8k:main:train --count 1000 \\
-        --temperature 0.8 --max_completion_tokens 320 --batch_size 512 --prompt ""
+        --temperature 0.8 --max_completion_tokens 320 --batch_size 512 --prompt "" --warm_up 100 --repeats 1
 
-Every engine samples all problems once to warm up (vLLM then has the prompts in its cache) and `repeats` times more, vLLM and
-the ceiling by turns. Wall seconds are the median. On a machine that does other work, too, compare CPU seconds, which are those
-of this process (the engine's, where it runs in this process, as on a CPU).
+Every engine samples the first `warm_up` problems once, all of them if it is 0 (vLLM then has their prompts in its cache), and
+then all problems `repeats` times, vLLM and the ceiling by turns. Wall seconds are the median. On a machine that does other
+work, too, compare CPU seconds, which are those of this process (the engine's, where it runs in this process, as on a CPU).
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from agree_engines import serving
@@ -57,31 +58,42 @@ class Work:
     chats: list[Chat]
     seeds: list[int]
     sampling: Sampling
+    warm_up: int  # so many of the chats
 
-    def by(self, engine: Engine) -> Callable[[], int]:
-        return lambda: sum(c.completion_tokens for c in engine.generate(self.chats, self.sampling, self.seeds))
+    def by(self, engine: Engine) -> Callable[[int], int]:
+        """The tokens that the engine makes of the first so many chats."""
+
+        def sample(count: int) -> int:
+            return sum(c.completion_tokens for c in engine.generate(self.chats[:count], self.sampling, self.seeds[:count]))
+
+        return sample
 
 
-def measure(works: dict[str, Callable[[], int]], repeats: int) -> dict[str, Measured]:
+def measure(works: dict[str, Callable[[int], int]], work: Work, repeats: int) -> dict[str, Measured]:
     """The works by turns, after one warm-up of each."""
     found = {name: Measured() for name in works}
-    for work in works.values():
-        work()
+    for sample in works.values():
+        sample(work.warm_up)
     for _ in range(repeats):
-        for name, work in works.items():
-            found[name].add(work)
+        for name, sample in works.items():
+            found[name].add(partial(sample, len(work.chats)))
             print(f"{name}: {found[name].wall_s[-1]:.1f} s, CPU {found[name].cpu_s[-1]:.1f} s", file=sys.stderr)
     return found
 
 
-def ceiling(engine: Any, prompts: list[dict[str, list[int]]], work: Work) -> Callable[[], int]:
+def ceiling(engine: Any, prompts: list[dict[str, list[int]]], work: Work) -> Callable[[int], int]:
     """The same prompts by `LLM.generate` itself, on the engine's own LLM; vLLM makes the text, too."""
     from vllm import SamplingParams
 
     llm = engine._copies[0].llm
     options = {"temperature": work.sampling.temperature, "max_tokens": work.sampling.max_completion_tokens}
     params = [SamplingParams(**options, seed=seed) for seed in work.seeds]
-    return lambda: sum(len(output.outputs[0].token_ids) for output in llm.generate(prompts, params, use_tqdm=False))
+
+    def sample(count: int) -> int:
+        outputs = llm.generate(prompts[:count], params[:count], use_tqdm=False)
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+    return sample
 
 
 def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]]]]:
@@ -91,24 +103,43 @@ def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]
     chats = [prompter.explorer(p.problem) for p in problems for _ in range(given.samples)]
     seeds = [seed_of(0, p.id, sample) for p in problems for sample in range(given.samples)]
     sampling = Sampling(given.temperature, max_completion_tokens=given.max_completion_tokens)
-    return Work(chats, seeds, sampling), [{"prompt_token_ids": prompter.token_ids(chat)} for chat in chats]
+    warm_up = given.warm_up * given.samples or len(chats)
+    return Work(chats, seeds, sampling, warm_up), [{"prompt_token_ids": prompter.token_ids(chat)} for chat in chats]
 
 
 def in_process(given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]) -> dict[str, Measured]:
     """vLLM in this process and its ceiling; the memory is free again when this returns."""
     engine = load_engine("vllm", given.model)
-    return measure({"vllm": work.by(engine), "LLM.generate": ceiling(engine, prompts, work)}, given.repeats)
+    return measure({"vllm": work.by(engine), "LLM.generate": ceiling(engine, prompts, work)}, work, given.repeats)
 
 
 def run(given: argparse.Namespace) -> dict[str, Measured]:
     work, prompts = load_work(given)
-    found = in_process(given, work, prompts)
-    gc.collect()
-    with serving(given.model, "auto") as url:
-        engine = load_engine("openai", given.model, endpoint=url, max_concurrent_requests=given.batch_size)
-        found |= measure({"openai": work.by(engine)}, given.repeats)
-    engine = load_engine("transformers", given.model, batch_size=given.batch_size)
-    return found | measure({"transformers": work.by(engine)}, given.repeats)
+    found: dict[str, Measured] = {}
+    if "vllm" in given.engines.split(","):
+        found |= in_process(given, work, prompts)
+        gc.collect()
+    if "openai" in given.engines.split(","):
+        with serving(given.model, "auto") as url:
+            engine = load_engine("openai", given.model, endpoint=url, max_concurrent_requests=given.batch_size)
+            found |= measure({"openai": work.by(engine)}, work, given.repeats)
+    if "transformers" in given.engines.split(","):
+        engine = load_engine("transformers", given.model, batch_size=given.batch_size)
+        found |= measure({"transformers": work.by(engine)}, work, given.repeats)
+    return found
+
+
+def show(found: dict[str, Measured]) -> None:
+    """A Markdown table; the shares of the ceiling are empty where vLLM was not measured."""
+    top = found["LLM.generate"].rates() if "LLM.generate" in found else None
+    heads = ["engine", "tokens", "wall s", "tokens/s", "of LLM.generate", "tokens a CPU s", "of LLM.generate"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for name, one in found.items():
+        wall, cpu = one.rates()
+        by_wall, by_cpu = (f"{wall / top[0]:.0%}", f"{cpu / top[1]:.0%}") if top else ("", "")
+        mine = " | " if name == "openai" else f"{cpu:.0f} | {by_cpu}"
+        row = f"{one.tokens[0]} | {statistics.median(one.wall_s):.1f} | {wall:.0f} | {by_wall} | {mine}"
+        print(f"| {name} | {row} |")
 
 
 def main() -> int:
@@ -122,15 +153,9 @@ def main() -> int:
     parser.add_argument("--max_completion_tokens", type=int, default=40)
     parser.add_argument("--batch_size", type=int, default=256, help="of transformers, and requests under way at the server")
     parser.add_argument("--repeats", type=int, default=3)
-    found = run(parser.parse_args())
-    by_wall, by_cpu = found["LLM.generate"].rates()
-    heads = ["engine", "tokens", "wall s", "tokens/s", "of LLM.generate", "tokens a CPU s", "of LLM.generate"]
-    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for name, one in found.items():
-        wall, cpu = one.rates()
-        mine = " | " if name == "openai" else f"{cpu:.0f} | {cpu / by_cpu:.0%}"
-        row = f"{one.tokens[0]} | {statistics.median(one.wall_s):.1f} | {wall:.0f} | {wall / by_wall:.0%} | {mine}"
-        print(f"| {name} | {row} |")
+    parser.add_argument("--warm_up", type=int, default=0, help="problems to warm up with; 0 takes all")
+    parser.add_argument("--engines", default="vllm,openai,transformers", help="which; vllm brings LLM.generate along")
+    show(run(parser.parse_args()))
     return 0
 
 
