@@ -4,13 +4,12 @@
     python scripts/bench_shared_prefix.py --parts table          # one of: check, table, longest, lengths
     python scripts/bench_shared_prefix.py --parts table --profile   # and what our update waits for
     python scripts/bench_shared_prefix.py --shape tiny           # as a trial on the CPU; goes with each of the above
-    python scripts/bench_shared_prefix.py --recipe recipes/tiny/grpo.yaml --model_name_or_path M --bundles B    # real steps
 
 `check` compares log-probabilities and gradients of both. In `table` (the shape of Qwen3-1.7B) both get the same batch; stock
 is at its best: the faster kernel of SDPA, with and without activation checkpointing, each with the largest micro-batch that
 fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and share how much of it is reached. `longest` is the
 longest prompt for 1.7B and 4B, by a line through measured peaks; `lengths` updates with new lengths each time. Each row is
-written as soon as it is there. `--recipe` trains by that recipe, dense and shared by turns; on a CPU it counts processor time.
+written as soon as it is there. On a CPU processor time is counted. Whole training steps: scripts/bench_grpo_step.py.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from a2r_train.train import grpo, shared_prefix
+from a2r_train.train import shared_prefix
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
 CUDA = torch.cuda.is_available()
@@ -124,7 +123,8 @@ def update(trainer: GRPOTrainer, batch: dict[str, torch.Tensor], micro_batch: in
     chunks = split_tensor_dict(batch, len(batch["advantages"]) // micro_batch)
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = len(chunks)
     trainer.optimizer.zero_grad(set_to_none=True)
-    with sdpa_kernel([KERNELS[kernel], SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
+    order = dict.fromkeys([KERNELS[kernel], SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])  # MATH: float32 has no other
+    with sdpa_kernel([*order], set_priority=True):
         for chunk in chunks:
             trainer.compute_loss(trainer.model, chunk).backward()
     if step:
@@ -343,44 +343,6 @@ def lengths(shape: str, steps: int, prompt: int, completion: int, group: int) ->
         yield {**row, "median_s": statistics.median(seconds), "last_s": seconds[-1], "last_again_s": again}
 
 
-def timed(name: str, spent: dict[str, list[float]]) -> Callable[..., Any]:
-    """GRPOTrainer's method of that name, which also notes its seconds."""
-    method = getattr(GRPOTrainer, name)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        began = synchronize()
-        result = method(*args, **kwargs)
-        spent.setdefault(name, []).append(synchronize() - began)
-        return result
-
-    return run
-
-
-def end_to_end(recipe: list[str], steps: int, rounds: int) -> None:
-    """Train by a recipe, dense and shared by turns, and print a step's median: all of it, and without generation."""
-    spent: dict[bool, dict[str, list[float]]] = {False: {}, True: {}}
-    methods = {name: getattr(GRPOTrainer, name) for name in ("training_step", "_generate_and_score_completions")}
-    ratios = []
-    for i in range(2 * rounds):
-        shared = bool(i % 2)
-        for name in methods:
-            setattr(GRPOTrainer, name, timed(name, spent[shared]))
-        with tempfile.TemporaryDirectory() as folder:
-            given = ["--output_dir", folder, "--max_steps", str(steps), "--logging_steps", "1", "--shared_prefix", str(shared)]
-            if grpo.main(["--config", *recipe, *given, *([] if CUDA else ["--use_cpu", "true"])]):
-                raise SystemExit(2)
-            log = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-        ratios += [entry["shared_prefix/token_ratio"] for entry in log if "shared_prefix/token_ratio" in entry]
-        for name, method in methods.items():
-            setattr(GRPOTrainer, name, method)
-    step = {shared: statistics.median(times["training_step"]) for shared, times in spent.items()}
-    generation = {shared: statistics.median(times["_generate_and_score_completions"]) for shared, times in spent.items()}
-    policy = {shared: step[shared] - generation[shared] for shared in step}
-    for name, part in (("step", step), ("of it generation and reward", generation), ("of it policy update", policy)):
-        print(f"{name}: dense {part[False]:.3f} s, shared {part[True]:.3f} s, {part[False] / part[True]:.2f} times")
-    print(f"tokens: {statistics.mean(ratios):.2f} times fewer; medians of {steps * rounds} steps each")
-
-
 def parts(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The rows of every part that is asked for."""
     tiny, points = given.shape == "tiny", TINY_POINTS if given.shape == "tiny" else POINTS
@@ -393,7 +355,7 @@ def parts(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for shape in ["tiny"] if tiny else ["1.7b", "4b"]:
             yield from longest(shape, 1024, 8, (12288, 24576), given.kernel or "flash")
     if "lengths" in given.parts:
-        yield from lengths(given.shape, given.steps or 100, *LENGTHS_TINY if tiny else LENGTHS)
+        yield from lengths(given.shape, given.steps, *LENGTHS_TINY if tiny else LENGTHS)
 
 
 def main() -> None:
@@ -405,16 +367,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--output", default="", help="add the rows to that file, as JSON lines")
-    parser.add_argument("--recipe", default="", help="any further option goes to the recipe")
-    parser.add_argument("--steps", type=int, default=0, help="of `lengths` (100), or of each run of the recipe (4)")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of the recipe, dense and shared each")
-    given, rest = parser.parse_known_args()
+    parser.add_argument("--steps", type=int, default=100, help="of `lengths`")
+    given = parser.parse_args()
     print(f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, shape {given.shape}", flush=True)
-    if given.recipe:
-        end_to_end([given.recipe, *rest], given.steps or 4, given.rounds)
-        return
-    if rest:
-        parser.error(f"unknown: {' '.join(rest)}")
     shared_prefix.MIN_TOKEN_RATIO = 0.0  # what the switch decides by is measured here
     began, failed = time.perf_counter(), False
     for row in parts(given):

@@ -3,6 +3,8 @@
 import hashlib
 import inspect
 import json
+import runpy
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,13 +263,28 @@ def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backen
     for length in (1, 64, 129, 700):
         batch = cuda_batch([(length, [length // 4, 130, 7, 0]), (length // 2 + 1, [9, 9, 64, 1])], seed=length)
         logps, _, gradient = computed(trainers[0], exact, batch)
-        with sdpa_kernel([backend, SDPBackend.FLASH_ATTENTION], set_priority=True):
+        order = dict.fromkeys([backend, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])  # MATH: dense has a mask, for padding
+        with sdpa_kernel([*order], set_priority=True):
             results = [computed(trainer, rounded, batch) for trainer in trainers]
         off = [float((result[0] - logps).norm() / logps.norm()) for result in results]
         off_gradient = [float((result[2].float() - gradient).norm() / gradient.norm()) for result in results]
         for dense, shared in (off, off_gradient):
             assert shared < 2 * dense + 1e-3
             assert dense < 0.1
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = str(Path(__file__).parent.parent / "scripts" / "bench_shared_prefix.py")
+    rows = tmp_path / "rows.jsonl"
+    quick = ["--shape", "tiny", "--prompts", "128", "--repeats", "1", "--steps", "2", "--output", str(rows)]
+    monkeypatch.setattr(sys, "argv", [script, *quick])
+    monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 0.0)
+    runpy.run_path(script, run_name="__main__")
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert found[0]["ok"]
+    assert [row["speedup"] > 0 for row in found if "asked" in row] == [True]
+    assert [row["graphs"] for row in found if "lengths" in row] == [0]
 
 
 # What of TRL is relied on
