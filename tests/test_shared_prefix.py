@@ -2,9 +2,11 @@
 
 import hashlib
 import inspect
-import itertools
 import json
+import runpy
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,20 +14,21 @@ from typing import Any
 import pytest
 import replay
 import torch
-import transformers.integrations.flex_attention as transformers_flex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from trl import GRPOTrainer
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, shuffle_sequence_dict, split_tensor_dict
 
+from a2r_train.errors import InputError
 from a2r_train.train import shared_prefix
 from a2r_train.train.common import ModelArguments
-from a2r_train.train.shared_prefix import ATTENTION, BLOCK, PADDING, SharedPrefixGRPOTrainer, pack, regroup
+from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer, pack, regroup
+from a2r_train.train.shared_prefix_attention import ATTENTION, SharedPrefixAttention, piece
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -136,6 +139,7 @@ BATCHES: dict[str, Groups] = {
     "a prompt of one token": [(1, [5, 3, 2])],
     "groups of one": [(4, [5]), (6, [3]), (1, [2])],
     "nothing that is not masked": [(3, [0, 0]), (2, [0])],
+    "nothing at all": [(1, [0, 0])],
 }
 
 
@@ -184,13 +188,15 @@ def test_a_batch_may_be_cut_into_micro_batches(trainers: Any) -> None:
 def test_rows_are_short_and_lay_out_as_documented() -> None:
     ids, mask, columns = batch_of([(4, [3, 0, 2]), (2, [1])], left=1, right=2)
     packed = pack(ids, mask, columns)
-    assert packed.segment.tolist() == [[0, 0, 0, 1, 1, 1, 3, 3], [0, 1, *[PADDING] * 6]]
-    assert (packed.source[0] % 10).tolist() == [1, 2, 3, 4, 5, 6, 4, 5]
-    assert packed.target[0].tolist() == [-1, -1, -1, 5, 6, 7, 25, 26]
-    assert packed.token_ratio == 4 * 10 / (2 * 8)
+    assert (packed.source % 10).tolist() == [1, 2, 3, 4, 5, 6, 4, 5, 3, 4]
+    assert packed.target.tolist() == [-1, -1, -1, 5, 6, 7, 25, 26, -1, 35]
+    first, second = packed.groups
+    assert (first.prompt, first.completions, first.shape) == (slice(0, 3), slice(3, 8), (3, 3))
+    assert first.places.tolist() == [0, 1, 2, 6, 7]
+    assert (second.prompt, second.completions, second.shape) == (slice(8, 9), slice(9, 10), (1, 1))
+    assert packed.token_ratio == 4 * 10 / 10
     whole = pack(*batch_of([(512, [64] * 8)]))
     assert whole.token_ratio == 8 * (512 + 64) / (512 - 1 + 8 * 64)
-    assert pack(ids, mask, columns, BLOCK).source.shape == (2, BLOCK)
 
 
 def test_other_masks_are_an_error() -> None:
@@ -213,69 +219,72 @@ def test_short_prompts_stay_dense(trainers: Any, monkeypatch: pytest.MonkeyPatch
     assert ours._metrics["train"]["shared_prefix/token_ratio"][-2:] == [1.0, 4 * 49 / (39 + 36)]
 
 
-# FlexAttention
+# The kernels
 
 
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FlexAttention as torch computes it without a compiler."""
-
-    def plain(q: Any, k: Any, v: Any, training: bool = False, **options: Any) -> Any:  # noqa: ARG001
-        return flex_attention(q, k, v, **options)
-
-    monkeypatch.setattr(transformers_flex, "compile_friendly_flex_attention", plain)
+def cuda_batch(groups: Groups, **more: int) -> Batch:
+    ids, mask, columns = batch_of(groups, **more)
+    return ids.cuda(), mask.cuda(), columns
 
 
-LONG: list[Groups] = [
-    [(300, [40, 7, 40, 0]), (64, [129, 1, 3, 9])],
-    [(127, [1, 1]), (129, [128, 256])],
-    [(1, [300, 300])],
-    [(1000, [1] * 8)],
-]
+@pytest.mark.parametrize("backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name)
+@pytest.mark.parametrize("groups", BATCHES.values(), ids=BATCHES)
+def test_the_kernels_of_a_gpu_take_what_they_are_given(backend: Any, groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without values: names, order and shapes of the arguments as this torch declares them."""
+    packed = pack(*batch_of(groups))
+    placed = [replace(group, places=group.places.to("meta")) for group in packed.groups]
+    tokens = len(packed.source)
+    made = {"device": "meta", "dtype": torch.bfloat16, "requires_grad": True}
+    query, key, value = (torch.empty(1, tokens, heads, 64, **made).transpose(1, 2) for heads in (4, 2, 2))
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: backend.value)
+    out = SharedPrefixAttention.apply(query, key, value, tuple(placed), 0.125)
+    grads = torch.autograd.grad(out, (query, key, value), torch.empty_like(out))
+    assert [tuple(grad.shape) for grad in grads] == [(1, heads, tokens, 64) for heads in (4, 2, 2)]
 
 
-@pytest.mark.parametrize("groups", LONG)
-def test_the_block_mask_is_that_of_torch(groups: Groups) -> None:
-    segment = pack(*batch_of(groups), BLOCK).segment
-    ours, dense = shared_prefix.block_mask(segment), shared_prefix.dense_mask(segment)
-    theirs = create_block_mask(ours.mask_mod, len(segment), None, *dense.shape[2:], device="cpu", BLOCK_SIZE=BLOCK)
-    assert ours.shape == theirs.shape
-    assert torch.equal(ours.to_dense(), theirs.to_dense())  # no block too many, none too few
-    tiles = dense.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))  # (groups, 1, blocks, BLOCK, blocks, BLOCK)
-    for group, query in itertools.product(*map(range, ours.full_kv_num_blocks[:, 0].shape)):
-        count = ours.full_kv_num_blocks[group, 0, query]
-        for key in ours.full_kv_indices[group, 0, query, :count]:  # these are computed without asking the mask
-            assert tiles[group, 0, query, :, key].all()
+def test_a_kernel_that_is_not_served_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: SDPBackend.EFFICIENT_ATTENTION.value)
+    with pytest.raises(InputError, match=r"no kernel for torch.float32 with heads of 8 on meta; set bf16: true"):
+        piece(*(torch.empty(1, 2, 5, 8, device="meta") for _ in range(3)), causal=True, scale=1.0)
 
 
-@pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("groups", LONG[:3])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_flex_attention_gives_the_dense_result(trainers: Any, groups: Groups, autocast: bool) -> None:
-    """The forward alone: torch has no backward for it on the CPU. Under autocast queries and values come in two dtypes."""
-    ids, mask, columns = batch_of(groups, left=3)
-    packed = pack(ids, mask, columns, BLOCK)
-    inputs = {**packed.inputs(ids), "attention_mask": shared_prefix.block_mask(packed.segment)}
-    with torch.no_grad(), torch.autocast("cpu", enabled=autocast):
-        found = packed.unpack(MODEL(**inputs).log_probs, columns)
-        expected, _, _ = trainers[0]._get_per_token_logps_and_entropies(MODEL, ids, mask, columns)
-    limit = 0.1 if autocast else 1e-5
-    assert ((found - expected).abs() <= limit * expected.abs().clamp(min=1)).all()
+def test_autocast_gives_the_kernels_one_dtype(trainers: Any) -> None:
+    ids, mask, columns = batch_of(BATCHES["several groups"], left=3)
+    with torch.autocast("cpu"):
+        dense, shared = (t._get_per_token_logps_and_entropies(MODEL, ids, mask, columns)[0] for t in trainers)
+    assert (shared - dense).abs().max() < 0.1
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_a_gpu_new_lengths_give_the_dense_result_and_compile_no_more(trainers: Any) -> None:
-    model = prepared(qwen3(head_dim=64)).cuda()
-    counted = []
-    for length in range(200, 1400, 100):
-        ids, mask, columns = batch_of([(length, [length // 4, 30, 7]), (length // 2, [9, 9, 9])], seed=length)
-        batch = (ids.cuda(), mask.cuda(), columns)
-        (logps, _, gradient), ours = computed(trainers[0], model, batch), computed(trainers[1], model, batch)
-        assert (ours[0] - logps).abs().max() < 1e-2  # TF32 in either
-        assert (ours[2] - gradient).norm() <= 1e-2 * gradient.norm()
-        counted.append(trainers[1]._metrics["train"]["shared_prefix/compilations"][0])
-    assert counted[-1] == counted[2] <= 4  # static shapes at first, then dynamic ones
+@pytest.mark.parametrize("backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name)
+def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backend: Any) -> None:
+    exact, rounded = (prepared(qwen3(head_dim=64)).to("cuda", dtype) for dtype in (torch.float32, torch.bfloat16))
+    for length in (1, 64, 129, 700):
+        batch = cuda_batch([(length, [length // 4, 130, 7, 0]), (length // 2 + 1, [9, 9, 64, 1])], seed=length)
+        logps, _, gradient = computed(trainers[0], exact, batch)
+        order = dict.fromkeys([backend, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])  # MATH: dense has a mask, for padding
+        with sdpa_kernel([*order], set_priority=True):
+            results = [computed(trainer, rounded, batch) for trainer in trainers]
+        off = [float((result[0] - logps).norm() / logps.norm()) for result in results]
+        off_gradient = [float((result[2].float() - gradient).norm() / gradient.norm()) for result in results]
+        for dense, shared in (off, off_gradient):
+            assert shared < 2 * dense + 1e-3
+            assert dense < 0.1
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = str(Path(__file__).parent.parent / "scripts" / "bench_shared_prefix.py")
+    rows = tmp_path / "rows.jsonl"
+    quick = ["--shape", "tiny", "--prompts", "128", "--repeats", "1", "--steps", "2", "--output", str(rows)]
+    monkeypatch.setattr(sys, "argv", [script, *quick])
+    monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 0.0)
+    runpy.run_path(script, run_name="__main__")
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert found[0]["ok"]
+    assert [row["speedup"] > 0 for row in found if "asked" in row] == [True]
+    assert [row["graphs"] for row in found if "lengths" in row] == [0]
 
 
 # What of TRL is relied on
