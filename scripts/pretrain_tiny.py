@@ -322,7 +322,8 @@ class Pretraining:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = build(self.shape, config).to(self.device)
         if compiled:
-            self.model.model.compile(dynamic=True)
+            for layer in self.model.model.layers:  # one after the other, so that all share what was compiled for the first
+                layer.compile(dynamic=True)
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         other = [p for p in self.model.parameters() if p.ndim == 1]
         groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
@@ -400,7 +401,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--config", required=True)
-    arguments.add_argument("--models", help="comma-separated names from the recipe; all of them if left out")
+    arguments.add_argument("--models", help="comma-separated names from the recipe; if left out, all of them and the sets")
     arguments.add_argument("--compile", action="store_true", help="torch.compile: a minute to begin, then faster on a GPU")
     arguments.add_argument("--rows", type=Path, default=Path("runs/tiny/pretrain"), help="keeps the drawn rows and tokenizer")
     given = arguments.parse_args()
@@ -414,7 +415,8 @@ def main() -> None:
     plain = kept_rows(given.rows / "plain.npz", lambda: make_rows(config, tokenizer, reserved, "plain"))
     reference = kept_rows(given.rows / "reference.npz", lambda: make_rows(config, tokenizer, reserved, "reference"))
     log.info("data in %.0f s; plain rows %s, reference rows %s", time.monotonic() - began, plain.ids.shape, reference.ids.shape)
-    write_sets(config, pretrained_on(config))
+    if not given.models:
+        write_sets(config, pretrained_on(config))
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
     validation = validation_rows(curve[: config.n_measured], prompter, config)
     for name in given.models.split(",") if given.models else config.models:

@@ -33,6 +33,8 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
 MOST_TEMPERATURE = 2.0
 # What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process, which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+# Whoever asked torch for a GPU cannot fork any more: CUDA does not start again in the child.
+GPU_ENVIRONMENT = {"VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn"}
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Found = list[tuple[list[int], str, int]]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
@@ -54,7 +56,7 @@ def import_vllm() -> bool:
         from vllm.platforms import current_platform
 
         on_cpu = bool(current_platform.is_cpu())
-        for name, value in CPU_ENVIRONMENT.items() if on_cpu else ():
+        for name, value in (CPU_ENVIRONMENT if on_cpu else GPU_ENVIRONMENT).items():
             os.environ.setdefault(name, value)
         importlib.import_module("vllm.entrypoints.llm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch, for example
