@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from accelerate.commands.config.config_args import load_config_from_file
 
 from a2r_train import cli, pipeline
 from a2r_train.bundle import BundleConfig
@@ -45,7 +44,6 @@ HEADS = {
 }
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 STAGES = [path for path in RECIPES if path.stem.partition("-")[0] in CONFIGS]
-ACCELERATE = sorted(path.relative_to(ROOT) for path in (ROOT / "accelerate_configs").glob("*.yaml"))
 STEP = {"max_steps": 1, "use_cpu": True, "save_steps": 1, "logging_steps": 1}
 SMALL: dict[str, dict[str, Any]] = {
     "explore": {"max_problems": 12, "samples_per_problem": 8},
@@ -206,14 +204,6 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
     assert set(results["diagnostics"]) >= {"gain", "cost", "adaptive", "probes", "k_sweep", "by_majority"}
     assert [one["k"] for one in results["diagnostics"]["k_sweep"]] == [1, 6]
     assert "synthesizer/sft" in (small_run / "sft" / "README.md").read_text()
-
-
-@pytest.mark.parametrize("path", ACCELERATE, ids=str)
-def test_accelerate_configs_load_and_pin_no_process_count_but_by_name(path: Path) -> None:
-    config = load_config_from_file(str(path))  # refuses a key that it does not know
-    pinned = re.search(r"\d+$", path.stem) if path.stem.startswith("cpu") else None
-    assert config.num_processes == (int(pinned.group()) if pinned else -1)
-    assert f"--config_file {path}" in path.read_text()
 
 
 @pytest.mark.slow
