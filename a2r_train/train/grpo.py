@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from datasets import Dataset
+from rich.console import Console
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
-from a2r_train.train import common, preflight, shared_prefix
+from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.rewards import VerifiableReward
 
@@ -50,7 +51,9 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if data.dry_run:
         trained = f"{args.num_generations} completions of at most {args.max_completion_length} tokens"
         budget = f"max_completion_length {args.max_completion_length} tokens"
-        sys.stdout.write(common.describe(args, material, trained, budget, _rows(args, material)))
+        rows = _rows(args, material)
+        sys.stdout.write(common.describe(args, material, trained, budget, rows))
+        estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console())
     elif not done:
         _train(data, args, model, material)
 

@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
+from rich.console import Console
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -23,7 +24,7 @@ from a2r_train.models import check_weights
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
 from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
-from a2r_train.train import common, preflight
+from a2r_train.train import common, estimate, preflight
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.targets import select, supplied_targets
 
@@ -67,6 +68,8 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     done = common.open_folder(data, args, model, material)
     if data.dry_run:
         sys.stdout.write(_dry_run(args, material, supplied))
+        longest = max((material.prompter.count(t.text) for t in supplied), default=args.max_target_tokens)
+        estimate.show(args, model, material, longest, _rows(args, material, supplied), Console())
     elif not done:
         _train(data, args, model, material, supplied or _sampled(data, args, model, material))
 
