@@ -77,7 +77,9 @@ def dataset_of(material: Material) -> Dataset:
     """One row a bundle: `prompt` as chat messages, and the columns that the reward reads."""
     columns = ("answer", "verifier", "n_correct", "majority_answer")
     rows = zip(material.bundles, material.chats, strict=True)
-    return Dataset.from_list([{"prompt": chat, **{c: getattr(b, c) for c in columns}} for b, chat in rows])
+    return Dataset.from_list(
+        [{"prompt": chat, **{c: getattr(b, c) for c in columns}, "plain": b.id in material.plain} for b, chat in rows]
+    )
 
 
 def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:

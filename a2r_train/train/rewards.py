@@ -16,7 +16,7 @@ class VerifiableReward:
 
     The data set's columns `answer` and `verifier` decide. It logs, as means over completions:
     `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to the references'
-    majority) and `new_correct_rate` (reward where no reference was correct).
+    majority) and `new_correct_rate` (reward where no reference was correct); `reward/plain` where no references were shown.
     """
 
     __name__ = "verifiable_reward"
@@ -31,6 +31,7 @@ class VerifiableReward:
         verifier: Sequence[str],
         n_correct: Sequence[int],
         majority_answer: Sequence[str],
+        plain: Sequence[bool] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list[str]], None] | None = None,
         **_: Any,
@@ -39,11 +40,13 @@ class VerifiableReward:
         judged = judge_all(list(zip(texts, answer, verifier, strict=True)))
         rewards = [float(judgement.verdict == CORRECT) for judgement in judged]
         if log_metric:
-            for reward, n in zip(rewards, n_correct, strict=True):
-                log_metric(f"reward/n_correct={n}", reward)
-                if n == 0:
+            alone = plain or [False] * len(rewards)
+            for reward, n, without in zip(rewards, n_correct, alone, strict=True):
+                log_metric("reward/plain" if without else f"reward/n_correct={n}", reward)
+                if n == 0 and not without:
                     log_metric("new_correct_rate", reward)
-            for copied in _copies(judged, majority_answer, verifier):
+            shown = [m if not without else "" for m, without in zip(majority_answer, alone, strict=True)]
+            for copied in _copies(judged, shown, verifier):
                 log_metric("copy_rate", float(copied))
         if log_extra:
             log_extra("verdict", [judgement.verdict for judgement in judged])

@@ -71,7 +71,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         longest = max((material.prompter.count(t.text) for t in supplied), default=args.max_target_tokens)
         estimate.show(args, model, material, longest, _rows(args, material, supplied), Console())
     elif not done:
-        _train(data, args, model, material, supplied or _sampled(data, args, model, material))
+        _train(data, args, model, material, supplied or _sampled(args, model, material))
 
 
 def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> list[preflight.Check]:
@@ -146,7 +146,7 @@ def _train(
     common.finish(trainer, data, model, "SFT", f"{len(targets)} verified answers to {len(material.bundles)} bundles")
 
 
-def _sampled(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments, material: Material) -> list[Synthesis]:
+def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Material) -> list[Synthesis]:
     """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of the bundles.
 
     They are kept in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is correct.
@@ -163,7 +163,7 @@ def _sampled(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgu
         Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens),
         samples=args.target_samples,
         seed=seed_of(args.seed, "target"),  # not the seeds of an evaluation
-        use_references=data.use_references,
+        plain=material.plain,
     )
     drawn: list[Synthesis] = gather_object(own)
     chosen = select(drawn, material.bundles, args.max_targets_per_problem)
