@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from a2r_train.errors import InputError
 
@@ -99,7 +99,7 @@ def read(kind: type[Record], path: str, columns: Mapping[str, str] | None = None
     records: list[Record] = []
     seen: dict[Any, str] = {}
     if kind is Problem and "," in path and not os.path.exists(path):
-        return cast(list[Record], _problems_of(path.split(","), columns))
+        return _problems_of(path.split(","), columns)
     for place, row in rows(path):
         record = _from_row(kind, row, place, columns or {}, len(records))
         identity = _identity(record)

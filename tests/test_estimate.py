@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import measure_memory
 
 N, E = 8_190_000_000, 622_000_000  # parameters and embedding of a model like Qwen3-8B
-SIZE = memory.Size(N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), True)
+SIZE = memory.Size(N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True)
 LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes=2)
 
 
@@ -90,7 +90,7 @@ def test_what_stays_through_a_step_by_hand() -> None:
 def test_activations_grow_with_tokens_and_without_checkpointing() -> None:
     few, many = (memory.update(LORA, "ddp", 1, tokens, 100).activations for tokens in (1000, 3000))
     assert (many - few) / 2000 == 36 * 16e3 + 5e4 + 3e5
-    plain = replace(LORA, checkpointing=False, token=TokenBytes(25e4, 5e4, 1e5))
+    plain = replace(LORA, checkpointing=False, plain=TokenBytes(25e4, 5e4, 1e5))
     assert memory.update(plain, "ddp", 1, 1000, 100).activations == pytest.approx(1000 * (36 * 25e4 + 5e4 + 1e5))
 
 

@@ -38,8 +38,13 @@ class Size:
     attention_width: int
     kv_width: int
     weight_bytes: float
-    token: TokenBytes
+    plain: TokenBytes
+    sharded: TokenBytes
     checkpointing: bool
+
+    def token(self, way: str) -> TokenBytes:
+        """Of activations: DeepSpeed and FSDP2 compute with bfloat16 weights, so that the sums between layers are so, too."""
+        return self.plain if way == "ddp" else self.sharded
 
     @property
     def full(self) -> bool:
@@ -100,7 +105,8 @@ def size_of(model: ModelArguments, checkpointing: bool) -> Size:
 
     held = {"bfloat16": BFLOAT16, "float16": BFLOAT16, "float32": FLOAT32}.get(str(model.dtype), BFLOAT16 if peft else FLOAT32)
     dtype = torch.bfloat16 if held == BFLOAT16 else torch.float32
-    token = trace(config, wrap, dtype, checkpointing)
+    plain = trace(config, wrap, dtype, checkpointing)
+    sharded = plain if held == BFLOAT16 else trace(config, wrap, torch.bfloat16, checkpointing)
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else 0
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     embedding = empty.get_input_embeddings().weight.numel()
@@ -115,7 +121,8 @@ def size_of(model: ModelArguments, checkpointing: bool) -> Size:
         attention_width=config.num_attention_heads * width,
         kv_width=config.num_key_value_heads * width,
         weight_bytes=bits / 8 or held,
-        token=token,
+        plain=plain,
+        sharded=sharded,
         checkpointing=checkpointing,
     )
 
@@ -163,9 +170,10 @@ def _held(size: Size, way: str, processes: int) -> Memory:
 
 def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before: Memory) -> list[Memory]:
     """All layers keep what they keep: the end of the forward pass, the backward pass of the LM head and of the last layer."""
-    kept = tokens * (size.layers * size.token.kept + size.token.once)
-    float32 = way in ("ddp", "fsdp2") and size.full and size.weight_bytes == FLOAT32
-    copies = BFLOAT16 * size.trained if float32 and way == "ddp" else 0  # autocast's, of the weights
+    token = size.token(way)
+    kept = tokens * (size.layers * token.kept + token.once)
+    float32 = way == "ddp" and size.full and size.weight_bytes == FLOAT32
+    copies = BFLOAT16 * size.trained if float32 else 0  # autocast's, of the weights
     chosen = predicted * size.hidden * (FLOAT32 if float32 else BFLOAT16)
     gradient = predicted * size.hidden * (FLOAT32 if float32 else FLOAT32 + BFLOAT16)
     tile = BFLOAT16 * min(predicted, HEAD_TOKENS) * HEAD_WORDS
@@ -175,12 +183,13 @@ def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before
     return [
         replace(before, activations=kept + copies, head=chosen + tile),
         replace(before, activations=in_backward, head=chosen + gradient + tile + own),
-        replace(before, activations=in_backward + tokens * size.token.work, gradients=layer),
+        replace(before, activations=in_backward + tokens * token.work, gradients=layer),
     ]
 
 
 def _end_of_backward(size: Size, way: str, tokens: int, held: Memory) -> Memory:
     """The first layer works, and all gradients are there; those of tied embeddings come from both of their ends."""
-    activations = tokens * (size.token.kept + size.token.once + size.token.work)
+    token = size.token(way)
+    activations = tokens * (token.kept + token.once + token.work)
     twice = size.embedding * (FLOAT32 if way in ("ddp", "fsdp2") else BFLOAT16) if size.full and size.tied else 0
     return replace(held, activations=activations, buffers=held.buffers + twice)
