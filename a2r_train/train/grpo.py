@@ -15,7 +15,7 @@ from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
-from a2r_train.train.rewards import VerifiableReward
+from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 
 
 @dataclass
@@ -26,11 +26,14 @@ class SynthesizerGRPOConfig(GRPOConfig):
     """
 
     disable_dropout: bool = field(default=True, metadata={"help": "train without dropout, as completions are drawn"})
+    pass_at_k: int = field(default=1, metadata={"help": "train for the pass@k of a group; 1 is the usual reward"})
     shared_prefix: bool = field(default=False, metadata={"help": "a group's prompt is computed once, not once a completion"})
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
+            raise ValueError(f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}")
 
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
@@ -82,12 +85,18 @@ def dataset_of(material: Material) -> Dataset:
     )
 
 
+def _reward(args: SynthesizerGRPOConfig, material: Material) -> VerifiableReward | PassAtKReward:
+    if args.pass_at_k == 1:
+        return VerifiableReward(material.prompter)
+    return PassAtKReward(material.prompter, args.pass_at_k, int(args.num_generations or 1))
+
+
 def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
     if args.use_vllm and args.vllm_mode == "colocate":
         prepare_colocate()
     kind = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else GRPOTrainer
     trainer = kind(
-        reward_funcs=VerifiableReward(material.prompter),
+        reward_funcs=_reward(args, material),
         args=args,
         train_dataset=dataset_of(material),
         processing_class=material.prompter.tokenizer,

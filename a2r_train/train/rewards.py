@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import comb
 from typing import Any
 
 from a2r_train.prompts import Chat, Prompter
@@ -51,6 +53,41 @@ class VerifiableReward:
         if log_extra:
             log_extra("verdict", [judgement.verdict for judgement in judged])
         return [*rewards]
+
+
+class PassAtKReward:
+    """The credit of each completion for the pass@k of its group, in place of its own verdict: for explorers.
+
+    A group estimates pass@k by all of its subsets of k. The gradient of that is the policy gradient with, for each completion,
+    the share of its subsets that hold a correct one: 1 for a correct completion, for a wrong one the pass@(k-1) of the others
+    (PKPO, arXiv 2505.15201). So wrong ones are the less punished the more of the others are right, and an explorer keeps
+    trying different things (ParaGator, arXiv 2603.18886). GRPO subtracts the group's mean.
+    """
+
+    __name__ = "pass_at_k_reward"
+
+    def __init__(self, prompter: Prompter, k: int, group: int) -> None:
+        self.verified, self.k, self.group = VerifiableReward(prompter), k, group
+
+    def __call__(self, completions: Sequence[Chat], prompts: Sequence[Chat], **columns: Any) -> list[float | None]:
+        verdicts = self.verified(completions, **columns)
+        credits: list[float | None] = []
+        for _, rows in groupby(range(len(prompts)), key=lambda i: prompts[i]):
+            own = [bool(verdicts[i]) for i in rows]
+            if len(own) % self.group:
+                raise ValueError(
+                    "pass_at_k: a process must score whole groups; make its completions a multiple of num_generations"
+                )
+            for at in range(0, len(own), self.group):
+                credits += pass_at_k_credits(own[at : at + self.group], self.k)
+        return credits
+
+
+def pass_at_k_credits(correct: Sequence[bool], k: int) -> list[float]:
+    """1 for each correct one; for each wrong one the chance that k - 1 of the others hold a correct one."""
+    others, right = len(correct) - 1, sum(correct)
+    wrong = 1 - comb(others - right, k - 1) / comb(others, k - 1) if right <= others else 0.0
+    return [1.0 if one else wrong for one in correct]
 
 
 def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequence[str]) -> list[bool]:
