@@ -125,6 +125,17 @@ def test_generation_waits_for_memory() -> None:
     )
 
 
+def test_what_generates_has_its_share() -> None:
+    group = Group(2000, 400, 4, shared=True)
+    update = on_one_gpu(LORA, Step(group, 1, False), "ddp", 1, 80e9)
+    awake = on_one_gpu(LORA, Step(group, 1, False, vllm_share=0.5), "ddp", 1, 80e9)
+    assert awake.total == pytest.approx(update.total + 40e9)
+    asleep = on_one_gpu(LORA, Step(group, 1, False, vllm_share=0.5, vllm_sleeps=True), "ddp", 1, 80e9)
+    assert asleep.total == pytest.approx(update.weights + update.optimizer + 40e9)  # more than the update needs
+    with_transformers = on_one_gpu(LORA, Step(group, 1, False, generates=64), "ddp", 1, 80e9)
+    assert with_transformers.generation == 64 * 2400 * LORA.kv_bytes
+
+
 def test_what_is_proposed_fits(tmp_path: Path) -> None:
     name = save_tiny(tmp_path, 0)
     step, model = Step(Group(2000, 400, 4), 16, accumulates=False), ModelArguments(model_name_or_path=name)
@@ -135,6 +146,10 @@ def test_what_is_proposed_fits(tmp_path: Path) -> None:
         assert on_one_gpu(found.size, found.step, found.way, 1, share * needed).total <= share * needed
         assert found.times * found.step.groups == 16
     assert not list(proposals(model, step, "ddp", 1, 1e4))
+    group = Step(Group(2000, 400, 4, shared=True), 1, accumulates=False)
+    needed = on_one_gpu(full, group, "ddp", 1, 80e9).total
+    smaller = [p for p in proposals(model, group, "ddp", 1, needed) if p.size.full and not p.step.group.shared]
+    assert [p.step.rows for p in smaller if not p.size.checkpointing][-1] == 1  # one of the four at a time
     args: Any = SimpleNamespace(gradient_accumulation_steps=3)
     said = found.says(args)
     assert f"per_device_train_batch_size {found.step.rows}, gradient_accumulation_steps {3 * found.times}" in said

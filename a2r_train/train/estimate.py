@@ -29,7 +29,7 @@ USABLE = 0.92  # of a GPU's memory: the rest goes to CUDA itself and to gaps bet
 class Step:
     """A micro-batch as the trainer makes it: so many groups; SFT has groups of one row.
 
-    `vllm_share` is the part of a GPU that vLLM keeps for itself while the trainer works.
+    `vllm_share` is the part of a GPU that vLLM takes for itself; if it sleeps, only while it generates.
     """
 
     group: Group
@@ -38,6 +38,7 @@ class Step:
     reference: bool = False
     generates: int = 0  # sequences at once, if transformers generates on the trainer's GPU
     vllm_share: float = 0.0
+    vllm_sleeps: bool = False
 
     @property
     def rows(self) -> int:
@@ -61,6 +62,8 @@ class Proposal:
             "activation_checkpointing": str(self.size.checkpointing).lower(),
             "use_peft": str(not self.size.full).lower(),
         }
+        if getattr(args, "shared_prefix", False):
+            keys["shared_prefix"] = str(self.step.group.shared).lower()
         given = ", ".join(f"{key} {value}" for key, value in keys.items())
         return f"this fits, with {self.total / 1e9:.0f} GB: {given}, {self.way}"
 
@@ -106,7 +109,8 @@ def step_of(args: TrainConfig, prompt: int, completion: int) -> Step:
         accumulates,
         reference=args.beta > 0,
         generates=0 if args.use_vllm else rows * int(args.steps_per_generation or 1),
-        vllm_share=args.vllm_gpu_memory_utilization if colocated and not args.vllm_enable_sleep_mode else 0.0,
+        vllm_share=args.vllm_gpu_memory_utilization if colocated else 0.0,
+        vllm_sleeps=args.vllm_enable_sleep_mode,
     )
 
 
@@ -115,9 +119,11 @@ def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memo
     tokens, predicted = step.groups * step.group.tokens, step.groups * step.group.predicted
     peak = update(size, way, processes, tokens, predicted, accumulates=step.accumulates, reference=step.reference)
     vllm = step.vllm_share * gpu
-    cache = float(step.generates * (step.group.prompt + step.group.completion) * size.kv_bytes)
-    generating = replace(peak, gradients=0.0, activations=0.0, head=0.0, generation=cache)
-    return max(replace(peak, generation=vllm), generating, key=lambda one: one.total)
+    cache = step.generates * (step.group.prompt + step.group.completion) * size.kv_bytes
+    idle = replace(peak, gradients=0.0, activations=0.0, head=0.0, buffers=0.0)
+    generating = replace(idle, generation=vllm or float(cache))
+    updating = replace(peak, generation=0.0 if step.vllm_sleeps else vllm)
+    return max(updating, generating, key=lambda one: one.total)
 
 
 def work_of(args: TrainConfig, size: Size, step: Step, rows: int, gpu: float) -> list[Work]:
@@ -145,11 +151,10 @@ def proposals(model: ModelArguments, step: Step, way: str, processes: int, gpu: 
         sizes = [size_of(chosen, checkpointing) for checkpointing in (False, True)]
         for name in ways:
             for size in sizes:
-                for groups in _halves(step.groups):
-                    small = replace(step, groups=groups, accumulates=step.accumulates or groups < step.groups)
+                for small in _smaller(step):
                     total = memory(size, small, name, processes, gpu).total
                     if total <= USABLE * gpu:
-                        yield Proposal(size, small, name, step.groups // groups, total)
+                        yield Proposal(size, small, name, step.rows // small.rows, total)
 
 
 def way_of(args: TrainConfig) -> str:
@@ -160,10 +165,15 @@ def way_of(args: TrainConfig) -> str:
     return "fsdp2" if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else "ddp"
 
 
-def _halves(groups: int) -> Iterator[int]:
+def _smaller(step: Step) -> Iterator[Step]:
+    """The micro-batch, halved again and again; one group with a shared prompt cannot be, but its rows without sharing."""
+    groups = step.groups
     while groups:
-        yield groups
+        yield replace(step, groups=groups, accumulates=step.accumulates or groups < step.groups)
         groups //= 2
+    if step.group.shared:
+        rows = Group(step.group.prompt, step.group.completion)
+        yield from _smaller(replace(step, group=rows, groups=step.group.completions, accumulates=True))
 
 
 def _other(model: ModelArguments) -> ModelArguments:
