@@ -176,9 +176,10 @@ def trainer_of(point: Point, folder: str) -> Any:
     common: dict[str, Any] = {"model": model, "processing_class": tokenizer, "peft_config": lora if point.lora else None}
     if point.stage == "sft":
         texts = [ids(point, point.prompt + point.completion, i) for i in range(rows * STEPS)]
-        labels = [[-100] * point.prompt + text[point.prompt :] for text in texts]
-        data = Dataset.from_dict({"input_ids": texts, "labels": labels})
-        return SFTTrainer(args=SFTConfig(folder, max_length=None, **options), train_dataset=data, **common)
+        masks = [[0] * point.prompt + [1] * point.completion for _ in texts]
+        data = Dataset.from_dict({"input_ids": texts, "completion_mask": masks})
+        args = SFTConfig(folder, max_length=None, completion_only_loss=True, **options)
+        return SFTTrainer(args=args, train_dataset=data, **common)
 
     def completions(prompts: list[str], _trainer: Any) -> dict[str, Any]:
         asked = [ids(point, point.prompt, int(prompt)) for prompt in prompts]
@@ -203,7 +204,10 @@ def measure(point: Point) -> dict[str, Any]:
         watch.trainer = trainer
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
+        left = torch.cuda.memory_allocated() - sum(p.nbytes for p in trainer.model.parameters()) if CUDA else 0
         trainer.train()
+    trainer.accelerator.free_memory()
+    trainer.model = trainer.model_wrapped = trainer.optimizer = None
     seconds, tokens = watch.seconds[-1], point.groups * point.group.tokens
     whole, once = (
         training("", replace(size, checkpointing=again), point.group, point.groups, 1).hours * 3600 * MATRIX_SHARE / seconds
@@ -212,7 +216,7 @@ def measure(point: Point) -> dict[str, Any]:
     return {
         **asdict(point), "estimated_gb": round(estimated / 1e9, 3), "measured_gb": round(watch.peak / 1e9, 3),
         "off": round(estimated / watch.peak - 1, 3), "seconds": round(seconds, 3), "tokens_s": round(tokens / seconds),
-        "share_with_recomputation": round(whole, 3), "share": round(once, 3),
+        "share_with_recomputation": round(whole, 3), "share": round(once, 3), "left_by_others_gb": round(left / 1e9, 3),
     }  # fmt: skip
 
 

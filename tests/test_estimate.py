@@ -1,5 +1,6 @@
 """The estimate of memory and time: against tensors counted in real steps, against sums by hand, and as `--dry_run` shows it."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_real_steps_need_what_is_estimated(
     row = measure_memory.measure(measure_memory.Point("tiny", stage, lora, 512, 64, completions, checkpointing, groups))
     assert row["measured_gb"] > 0.03
     assert abs(row["off"]) < 0.15, row
+
+
+@pytest.mark.slow
+def test_the_script_writes_a_row_as_soon_as_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_memory.size_at.cache_clear()
+    monkeypatch.setattr(sys, "argv", ["measure_memory.py", "--shapes", "tiny", "--output", str(tmp_path / "rows.jsonl")])
+    measure_memory.main()
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["stage"], row["lora"]) for row in rows] == [("sft", True), ("sft", False), ("grpo", True), ("grpo", False)]
+    assert all(row["tokens_s"] > 0 and row["seconds"] > 0 for row in rows)
 
 
 def test_a_size_counts_the_adapters_of_every_layer(tmp_path: Path) -> None:
