@@ -66,7 +66,7 @@ def load_model(model: str, dtype: str = "auto") -> Any:
 
         options["quantization_config"] = GgufConfig(dequantize=True)
     try:
-        with _whole():
+        with whole_models():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 name, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
@@ -116,7 +116,7 @@ def empty_model(model: str) -> Any:
 
     name, options = _source(base_of(model))
     build: Any = AutoModelForCausalLM.from_config
-    with torch.device("meta"), _whole():
+    with torch.device("meta"), whole_models():
         return build(AutoConfig.from_pretrained(name, **options), trust_remote_code=options["trust_remote_code"])
 
 
@@ -168,7 +168,7 @@ def model_hash(model: str) -> str:
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
+def whole_models() -> Iterator[None]:
     """Under ZeRO-3 transformers splits every model that is built; not one that only generates, or that has no memory."""
     from transformers.integrations import deepspeed
 

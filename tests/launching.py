@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parent.parent
 
 
-def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> None:
-    """Run a script with its arguments from the project's root under `accelerate_configs/CONFIG.yaml`."""
+def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> str:
+    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
     done = subprocess.run(
         [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *command],
@@ -24,6 +24,7 @@ def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 30
         timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def weights_in(folder: str | Path) -> torch.Tensor:

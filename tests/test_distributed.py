@@ -195,3 +195,12 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
     assert len({t.bundle_id for t in targets}) >= 6  # it says 3 every other time, and is asked four times
     assert all(t.text == r"\boxed{3}" for t in targets)
+
+
+@pytest.mark.slow
+def test_a_dry_run_knows_how_it_was_launched(tiny: str, sft_files: Path, tmp_path: Path) -> None:
+    """And is shown once, though there are two processes."""
+    pytest.importorskip("deepspeed")
+    named = {"bundles": sft_files / "bundles.jsonl", "model_name_or_path": tiny, "output_dir": tmp_path, "dry_run": True}
+    shown = launch("zero3", "scripts/grpo.py", *words({**named, "use_cpu": True, "bf16": False}, "--"))
+    assert shown.count("memory: zero3 on 2 GPU(s), micro-batch 8\n") == 1

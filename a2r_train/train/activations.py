@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
 
+from a2r_train.models import whole_models
+
 ATTENTION = "traced"  # the name under which transformers knows `_attention`
 TOKENS = 2**17  # so many that the gradients of the weights are nothing beside them; the difference to twice as many counts
 
@@ -86,7 +88,7 @@ def _short(config: Any, layers: int, wrap: Callable[[Any], Any], dtype: torch.dt
     if getattr(short, "layer_types", None):
         short.layer_types = (short.layer_types * layers)[:layers]
     build: Any = AutoModelForCausalLM.from_config
-    with torch.device("meta"):
+    with torch.device("meta"), whole_models():
         return wrap(build(short, dtype=dtype, attn_implementation=ATTENTION)).train()
 
 
