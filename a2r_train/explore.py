@@ -37,7 +37,7 @@ LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 class ExploreConfig(EngineArguments):
     """`a2r explore`: problems -> rollouts."""
 
-    problems: str = field(metadata={"help": "problems: a .jsonl or .parquet file, or a data set of the hub"})
+    problems: str = field(metadata={"help": "problems: .jsonl or .parquet files or data sets of the hub, comma-separated"})
     model: str = field(metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"})
     output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,10 @@ def load_model(model: str, dtype: str = "auto") -> Any:
 
         options["quantization_config"] = GgufConfig(dequantize=True)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+        with whole_models():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name, dtype=getattr(torch, dtype), use_safetensors=True, **options
+            )
     except (OSError, ValueError) as error:
         raise InputError(f"{model}: cannot be loaded ({_first_line(error)})") from None
     if base != model:
@@ -111,7 +116,7 @@ def empty_model(model: str) -> Any:
 
     name, options = _source(base_of(model))
     build: Any = AutoModelForCausalLM.from_config
-    with torch.device("meta"):
+    with torch.device("meta"), whole_models():
         return build(AutoConfig.from_pretrained(name, **options), trust_remote_code=options["trust_remote_code"])
 
 
@@ -160,6 +165,20 @@ def model_hash(model: str) -> str:
     if (base := base_of(model)) != model:
         whole.update(model_hash(base).encode())
     return whole.hexdigest()
+
+
+@contextmanager
+def whole_models() -> Iterator[None]:
+    """Under ZeRO-3 transformers splits every model that is built; not one that only generates, or that has no memory."""
+    from transformers.integrations import deepspeed
+
+    state: Any = deepspeed
+    kept = state._hf_deepspeed_config_weak_ref
+    state.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        state._hf_deepspeed_config_weak_ref = kept
 
 
 def _source(model: str) -> tuple[str, dict[str, Any]]:

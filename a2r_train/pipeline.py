@@ -32,12 +32,14 @@ def run(folder: str, accelerate_config: str = "") -> None:
     for verb, path in found:
         began = time.monotonic()
         log.info("%s: %s", verb, path)
-        if code := _wait(subprocess.Popen(command(verb, path, accelerate_config))):
+        if code := wait(command(verb, path, accelerate_config)):
             sys.exit(code)
         log.info("%s: %.0f s", path, time.monotonic() - began)
 
 
-def _wait(stage: subprocess.Popen[bytes]) -> int:
+def wait(command_line: Sequence[str]) -> int:
+    """Run a stage's command, pass SIGTERM on to it, and return its exit status."""
+    stage = subprocess.Popen(command_line)
     before = signal.signal(signal.SIGTERM, lambda *_: stage.terminate())
     try:
         return stage.wait()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,11 +92,14 @@ def read(kind: type[Record], path: str, columns: Mapping[str, str] | None = None
     """Read records of one kind, in file order.
 
     `columns` maps a field to the column that holds it. Rows of GSM8K's own shape (`question`, `answer` ending in `#### 42`)
-    are taken for problems as they are. Raises InputError for a missing file or column, a broken line, a wrong type, an
-    empty required field, and a repeated id.
+    are taken for problems as they are. Problems may come from several sets, comma-separated: their ids then begin with the name
+    of the set, which is their source, too, if they have none. Raises InputError for a missing file or column, a broken line, a
+    wrong type, an empty required field, and a repeated id.
     """
     records: list[Record] = []
     seen: dict[Any, str] = {}
+    if kind is Problem and "," in path and not os.path.exists(path):
+        return _problems_of(path.split(","), columns)
     for place, row in rows(path):
         record = _from_row(kind, row, place, columns or {}, len(records))
         identity = _identity(record)
@@ -107,6 +110,16 @@ def read(kind: type[Record], path: str, columns: Mapping[str, str] | None = None
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
     return records
+
+
+def _problems_of(paths: Sequence[str], columns: Mapping[str, str] | None) -> list[Problem]:
+    found: dict[str, list[Problem]] = {}
+    for path in map(str.strip, paths):
+        name = path.rpartition("/")[2].partition(":")[0].partition(".")[0]
+        if name in found:
+            raise InputError(f"{path}: a second set of the name {name!r}; ids begin with the name, so each set needs its own")
+        found[name] = read(Problem, path, columns)
+    return [replace(p, id=f"{name}/{p.id}", source=p.source or name) for name, problems in found.items() for p in problems]
 
 
 def parse_columns(columns: str) -> dict[str, str]:

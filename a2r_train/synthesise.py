@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,10 +21,10 @@ def syntheses_of(
     *,
     samples: int = 1,
     seed: int = 0,
-    use_references: bool = True,
+    plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """`samples` judged syntheses of each bundle, in the order bundle, sample; without references the problem alone is read."""
-    chats = {bundle.id: synthesizer_chat(prompter, bundle, use_references) for bundle in bundles}
+    """`samples` judged syntheses of each bundle, in the order bundle, sample; of those in `plain` the problem alone is read."""
+    chats = {bundle.id: synthesizer_chat(prompter, bundle, bundle.id not in plain) for bundle in bundles}
     return [Synthesis(*fields) for fields in judged_samples(engine, prompter, bundles, chats, sampling, samples, seed)]
 
 

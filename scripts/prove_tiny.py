@@ -3,7 +3,7 @@
     python scripts/prove_tiny.py            # after scripts/quickstart.sh; an hour on 2 CPU cores; started again, it goes on
 
 For every seed, SFT and GRPO are run as in recipes/tiny, and once more on the same problems without references
-(`use_references: false`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets drawn from
+(`plain_share: 1`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets drawn from
 generator seeds that nothing else uses. It prints the table that stands in data/tiny/README.md.
 """
 
@@ -77,7 +77,7 @@ def train(seed: int) -> dict[str, Path]:
     folders = {}
     for control in (False, True):
         own = Path("runs/tiny") if seed == 0 and not control else OUT / f"seed-{seed}{'-control' if control else ''}"
-        options = {"use_references": not control, "seed": seed}
+        options = {"plain_share": float(control), "seed": seed}
         stage("sft", "sft", output_dir=own / "sft", **options)
         stage("grpo", "grpo", model_name_or_path=own / "sft", output_dir=own / "grpo", **options)
         folders["control" if control else "trained"] = own

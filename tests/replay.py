@@ -3,11 +3,13 @@
 accelerate launch --config_file accelerate_configs/cpu2.yaml tests/replay.py MODEL OUTPUT SHARED [name=value ...]
 
 The completions of a step depend on nothing but the step, the prompt and the place in the group, their rewards on the
-completion alone: two runs differ by their arithmetic alone. The trained weights are written to OUTPUT.
+completion alone: two runs differ by their arithmetic alone. The trained weights are written to OUTPUT; the run's folder is
+OUTPUT without its suffix, and a run that finds a checkpoint there goes on from it.
 """
 
 import itertools
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from a2r_train.train import shared_prefix
+from a2r_train.train.common import run_training
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
 PROMPTS = [f"Problem {i}: " + "how many apples are left? " * (1 + i % 3) for i in range(8)]
@@ -87,8 +90,9 @@ def weights(trainer: GRPOTrainer) -> torch.Tensor:
 
 def main(model: str, output: str, shared: str, *changes: str) -> None:
     given = dict(change.split("=", 1) for change in changes)
-    trainer = trainer_of(model, output + "-run", yaml.safe_load(shared), **{k: yaml.safe_load(v) for k, v in given.items()})
-    trainer.train()
+    folder = str(Path(output).with_suffix(""))
+    trainer = trainer_of(model, folder, yaml.safe_load(shared), **{k: yaml.safe_load(v) for k, v in given.items()})
+    run_training(trainer)
     trained = weights(trainer)
     if trainer.accelerator.is_main_process:
         torch.save({"weights": trained, "log": trainer.state.log_history}, output)

@@ -7,27 +7,31 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from accelerate.commands.config.config_args import load_config_from_file
 
 from a2r_train import cli, pipeline
 from a2r_train.bundle import BundleConfig
 from a2r_train.config import load_yaml, parse
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig
+from a2r_train.evaluate.config import check
 from a2r_train.explore import ExploreConfig
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, read
-from a2r_train.train import grpo, sft
-from a2r_train.train.common import BundleArguments, ModelArguments
+from a2r_train.train import grpo, sft, shared_prefix
+from a2r_train.train.common import BundleArguments, ModelArguments, cycle_steps
+from a2r_train.train.estimate import USABLE, memory, step_of
+from a2r_train.train.memory import size_of
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from measure_memory import config_of  # noqa: E402
 from pretrain_tiny import PretrainConfig  # noqa: E402
 
 CONFIGS: dict[str, list[Any]] = {
@@ -45,7 +49,6 @@ HEADS = {
 }
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 STAGES = [path for path in RECIPES if path.stem.partition("-")[0] in CONFIGS]
-ACCELERATE = sorted(path.relative_to(ROOT) for path in (ROOT / "accelerate_configs").glob("*.yaml"))
 STEP = {"max_steps": 1, "use_cpu": True, "save_steps": 1, "logging_steps": 1}
 SMALL: dict[str, dict[str, Any]] = {
     "explore": {"max_problems": 12, "samples_per_problem": 8},
@@ -107,16 +110,44 @@ def test_every_recipe_parses(path: Path) -> None:
         for key, value in resolved(recipe).items():
             (config,) = (c for c in configs if hasattr(c, key))
             assert getattr(config, key) == value, key
+        if verb == "evaluate":
+            check(configs[0])
         for key in ("prompt", "problems", "test_problems"):
             named = recipe.get(key, "")
             assert not named.endswith((".yaml", ".jsonl")) or Path(named).is_file(), key
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.match("recipes/*/grpo.yaml")], ids=str)
+def test_lengths_and_steps_of_grpo_go_together(path: Path) -> None:
+    data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
+    longest = PromptConfig.load(data.prompt).max_prompt_tokens + args.max_completion_length
+    assert not args.use_vllm or args.vllm_max_model_length in (None, longest)
+    assert not args.shared_prefix or shared_prefix.refused_settings(args, model) == []
+    assert args.save_steps % cycle_steps(args) == 0
+
+
+@pytest.mark.parametrize("name", ["a2r-efficient", "a2r-self", "agglm-1.7b", "rsa-4b"])
+def test_memory_at_the_head_is_what_a_dry_run_estimates(name: str, tmp_path: Path) -> None:
+    """By the model's shape, as there is no hub here; `reference: full` and the other keys of a prompt change no length."""
+    path = Path(f"recipes/{name}/grpo.yaml")
+    data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
+    shape = re.search(r"Qwen3-([\d.]+b)", model.model_name_or_path, re.IGNORECASE)
+    config_of(shape[1].lower()).save_pretrained(tmp_path)
+    size = size_of(replace(model, model_name_or_path=str(tmp_path)), args.activation_checkpointing)
+    head = path.read_text()
+    way, processes = re.search(r"accelerate_configs/(\w+)\.yaml --num_processes (\d+)", head).groups()
+    step = step_of(args, PromptConfig.load(data.prompt).max_prompt_tokens, args.max_completion_length)
+    found = memory(size, step, way, int(processes), 80e9).total
+    assert f"{found / 1e9:.0f} GB of a GPU" in " ".join(head.replace("#", "").split())
+    assert found < USABLE * 80e9
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if verb_of(path) != "prompt"], ids=str)
 def test_the_head_of_a_recipe_is_its_command(path: Path) -> None:
     head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert head, "no comment at the head"
-    found = re.search(rf"^#\s+{HEADS[verb_of(path)]} --config (?P<path>\S+)", head.group(), re.MULTILINE)
+    lines = re.sub(r" \\\n#\s+", " ", head.group())
+    found = re.search(rf"^#\s+{HEADS[verb_of(path)]} --config (?P<path>\S+)", lines, re.MULTILINE)
     assert found, head.group()
     assert found["path"] == str(path)
 
@@ -206,14 +237,6 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
     assert set(results["diagnostics"]) >= {"gain", "cost", "adaptive", "probes", "k_sweep", "by_majority"}
     assert [one["k"] for one in results["diagnostics"]["k_sweep"]] == [1, 6]
     assert "synthesizer/sft" in (small_run / "sft" / "README.md").read_text()
-
-
-@pytest.mark.parametrize("path", ACCELERATE, ids=str)
-def test_accelerate_configs_load_and_pin_no_process_count_but_by_name(path: Path) -> None:
-    config = load_config_from_file(str(path))  # refuses a key that it does not know
-    pinned = re.search(r"\d+$", path.stem) if path.stem.startswith("cpu") else None
-    assert config.num_processes == (int(pinned.group()) if pinned else -1)
-    assert f"--config_file {path}" in path.read_text()
 
 
 @pytest.mark.slow

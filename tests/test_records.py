@@ -115,3 +115,17 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         write(broken(), path)  # type: ignore[arg-type]
     assert [json.loads(line)["text"] for line in path.read_text().splitlines()] == [ROLLOUT.text]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_sets_of_problems_in_one(tmp_path: Path) -> None:
+    rows = [{"problem": "1?", "answer": 1}, {"problem": "2?", "answer": 2, "source": "olympiad"}]
+    first, second = (write_rows(tmp_path / name, rows) for name in ("first.jsonl", "second.v2.jsonl"))
+    found = read(Problem, f"{first}, {second}")
+    assert [p.id for p in found] == ["first/0", "first/1", "second/0", "second/1"]
+    assert [p.source for p in found] == ["first", "olympiad", "second", "olympiad"]
+    with pytest.raises(InputError, match="a second set of the name 'first'"):
+        read(Problem, f"{first},{first}")
+    with pytest.raises(InputError, match=r"no_such\.jsonl: no such file"):
+        read(Problem, f"{first},no_such.jsonl")
+    alone = write_rows(tmp_path / "a, b.jsonl", rows)
+    assert [p.id for p in read(Problem, alone)] == ["0", "1"]

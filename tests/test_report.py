@@ -143,6 +143,10 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
         "3": {"n": 2, "accuracy": 0.5},
     }
     assert found["by_majority"]["synthesizer/base"]["3"] == {"n": 2, "accuracy": 0.5}
+    assert "by_source" not in found
+    named = [replace(b, source=source) for b, source in zip(bundles, ["x", "y", "x", "y"], strict=True)]
+    cells = diagnostics.diagnose(named, votes, {"synthesizer/base": given})["by_source"]["synthesizer/base"]
+    assert cells == {"x": {"n": 2, "accuracy": 0.5}, "y": {"n": 2, "accuracy": 0.75}}
 
 
 def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> None:

@@ -195,12 +195,36 @@ def test_reward_and_its_metrics(model):
 
 
 def test_control_reads_the_explorers_prompt(files, model):
-    argv = arguments(files, model, "x", "--use_references", "false")
+    argv = arguments(files, model, "x", "--plain_share", "1")
     data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
     material = common.load_material(data, chosen)
     assert grpo.dataset_of(material)[0]["prompt"] == material.prompter.explorer("What is 0 more?")
-    shown = common.load_material(replace(data, use_references=True), chosen)
+    shown = common.load_material(replace(data, plain_share=0.0), chosen)
     assert "Reference 2:" in grpo.dataset_of(shown)[0]["prompt"][0]["content"]
+
+
+def test_half_of_the_prompts_are_plain(files, model):
+    """Recursive self-aggregation (arXiv 2509.26626) trains so: both kinds from the same bundles, the same ones each time."""
+    write([bundle(i) for i in range(40)], files / "bundles.jsonl")
+    argv = arguments(files, model, "x", "--plain_share", "0.5")
+    data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
+    material = common.load_material(data, chosen)
+    rows = grpo.dataset_of(material)
+    shown = ["Reference 2:" in row["prompt"][0]["content"] for row in rows]
+    assert 10 < sum(shown) < 30
+    assert [row["plain"] for row in rows] == [not s for s in shown]
+    assert common.load_material(data, chosen).plain == material.plain
+    drawn = syntheses_of(Scripted([""] * 40), material.prompter, material.bundles, Sampling(), plain=material.plain)
+    assert len(drawn) == 40
+    assert grpo.main([*argv, *GRPO, "--max_steps", "8"]) == 0
+    log = json.loads((files / "x" / "trainer_state.json").read_text())["log_history"]
+    assert {key for entry in log for key in entry} >= {"reward/plain", "reward/n_correct=1"}
+    assert "the problem alone in 50% of the bundles" in (files / "x" / "README.md").read_text()
+
+
+def test_a_plain_share_that_is_none(files, model, capsys):
+    assert grpo.main(arguments(files, model, "x", "--plain_share", "1.5")) == 2
+    assert "plain_share is 1.5; expected a share from 0 to 1" in capsys.readouterr().err
 
 
 class Scripted:

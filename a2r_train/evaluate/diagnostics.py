@@ -17,13 +17,16 @@ def diagnose(bundles: Sequence[Bundle], votes: Scores, syntheses: Mapping[str, S
     """Diagnostics of each synthesizer row (name -> syntheses) against the majority, ready for results.json.
 
     `by_correct` and `by_majority`: accuracy by number of correct references and by votes for the most frequent answer, the
-    majority's too; `flips`: counts of syntheses by `flip_kind`; `new_correct`: accuracy where every reference is wrong;
-    `copy_rate`: share of the syntheses whose answer is the majority's; `tokens_by_stage`: means over problems.
+    majority's too, and `by_source` where there are several; `flips`: counts of syntheses by `flip_kind`; `new_correct`:
+    accuracy where every reference is wrong; `copy_rate`: share of the syntheses whose answer is the majority's;
+    `tokens_by_stage`: means over problems.
     """
-    keys = {
+    keys: dict[str, Sequence[int | str]] = {
         "by_correct": [b.n_correct for b in bundles],
         "by_majority": [max(map(len, majority(b.reference_answers, b.verifier).groups), default=0) for b in bundles],
     }
+    if len({b.source for b in bundles}) > 1:
+        keys["by_source"] = [b.source for b in bundles]
     found: dict[str, Any] = {key: {f"maj@{size_label(bundles)}": _cells(of, votes)} for key, of in keys.items()}
     found |= {key: {} for key in ("flips", "new_correct", "copy_rate", "tokens_by_stage")}
     for name, given in syntheses.items():
@@ -47,9 +50,9 @@ def flip_kind(vote: float, synthesis: Synthesis) -> str:
     return f"{'right' if vote >= 0.5 else 'wrong'}_to_{after}"
 
 
-def _cells(keys: Sequence[int], values: Iterable[float]) -> dict[str, dict[str, float]]:
+def _cells(keys: Sequence[int | str], values: Iterable[float]) -> dict[str, dict[str, float]]:
     """Mean and number of the values of each key; NaN left out."""
-    cells: defaultdict[int, list[float]] = defaultdict(list)
+    cells: defaultdict[Any, list[float]] = defaultdict(list)
     for key, value in zip(keys, values, strict=True):
         if not math.isnan(value):
             cells[key].append(value)

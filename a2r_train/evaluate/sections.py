@@ -45,6 +45,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _gain_section(diagnostics.get("gain", {})),
         _cells_section("number of correct references", diagnostics.get("by_correct", {})),
         _cells_section("votes for the most frequent answer", diagnostics.get("by_majority", {})),
+        _cells_section("source", diagnostics.get("by_source", {})),
         _synthesizer_section(diagnostics),
         _probe_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
@@ -69,14 +70,14 @@ def _paired_cells(pair: Mapping[str, Any]) -> list[str]:
 
 
 def _cells_section(key: str, cells: dict[str, dict[str, dict[str, Any]]]) -> Section:
-    counts = sorted({int(count) for row in cells.values() for count in row})
+    counts = sorted({count for row in cells.values() for count in row}, key=lambda count: (len(count) * count.isdigit(), count))
     nothing = {"accuracy": None, "n": 0}
     rows = []
     for name, row in cells.items():
-        found = [row.get(str(count), nothing) for count in counts]
+        found = [row.get(count, nothing) for count in counts]
         rows.append([name, *[f"{percent(cell['accuracy'])} (n={cell['n']})" for cell in found]])
     intro = "In %, over bundles; n is the number of bundles."
-    return Section(f"Accuracy by {key}", intro, ["row", *map(str, counts)], rows)
+    return Section(f"Accuracy by {key}", intro, ["row", *counts], rows)
 
 
 def _gain_section(gain: dict[str, dict[str, Any]]) -> Section:

@@ -26,6 +26,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train import output
 from a2r_train.errors import InputError
+from a2r_train.explore import seed_of
 from a2r_train.models import base_of, check_weights, context_length, load_model, load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, read, write_text
@@ -56,8 +57,8 @@ class BundleArguments:
 
     bundles: str = field(metadata={"help": "training bundles: a .jsonl or .parquet file, or a data set of the hub"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the model's own, else the default prompt"})
-    use_references: bool = field(
-        default=True, metadata={"help": "False trains on the explorer's prompt of the same problems: the control"}
+    plain_share: float = field(
+        default=0.0, metadata={"help": "share of the bundles that are shown as the problem alone; 1 is the control"}
     )
     max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     dry_run: bool = field(default=False, metadata={"help": "show config, one example, token budget and steps, and stop"})
@@ -77,10 +78,11 @@ class ModelArguments(ModelConfig):
 
 @dataclass(frozen=True)
 class Material:
-    """Bundles with their rendered chats, which run parallel; lengths in tokens."""
+    """Bundles with their rendered chats, which run parallel; lengths in tokens. `plain`: ids of those without references."""
 
     bundles: list[Bundle]
     chats: list[Chat]
+    plain: frozenset[str]
     prompter: Prompter
     longest_prompt: int
     context: int
@@ -125,6 +127,8 @@ def load_material(data: BundleArguments, model: ModelArguments, trust_remote_cod
 
     Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, a model without weights.
     """
+    if not 0 <= data.plain_share <= 1:
+        raise InputError(f"plain_share is {data.plain_share}; expected a share from 0 to 1")
     name = model.model_name_or_path
     if not name:
         raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
@@ -134,9 +138,10 @@ def load_material(data: BundleArguments, model: ModelArguments, trust_remote_cod
     bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
     check_gold(bundles)
     prompter = Prompter(load_tokenizer(name), prompt_of(name, data.prompt))
+    plain = frozenset(bundle.id for bundle in bundles if seed_of(0, "plain", bundle.id) < data.plain_share * 2**32)
     chats, lengths, cut = [], [], 0
     for bundle in bundles:
-        if data.use_references:
+        if bundle.id not in plain:
             rendered = prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers)
             chats.append(rendered.chat)
             lengths.append(rendered.prompt_tokens)
@@ -144,7 +149,7 @@ def load_material(data: BundleArguments, model: ModelArguments, trust_remote_cod
         else:
             chats.append(prompter.explorer(bundle.problem))
             lengths.append(len(prompter.token_ids(chats[-1])))
-    return Material(bundles, chats, prompter, max(lengths), context_length(name), cut)
+    return Material(bundles, chats, plain, prompter, max(lengths), context_length(name), cut)
 
 
 def check_context(tokens: int, what: str, context: int) -> None:
@@ -300,7 +305,9 @@ def _card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage:
     head = {"library_name": "peft" if adapter else "transformers", "tags": ["a2r-train", "trl", stage.lower()]}
     last = {k: v for entry in trainer.state.log_history for k, v in entry.items() if isinstance(v, int | float)}
     metrics = "\n".join(f"| {key} | {value:.4g} |" for key, value in sorted(last.items()))
-    reads = "the references of each bundle" if data.use_references else "the problem alone (the control without references)"
+    reads = "the references of each bundle"
+    if data.plain_share:
+        reads = f"the problem alone in {data.plain_share:.0%} of the bundles, and {reads} in the others"
     return (
         f"---\n{yaml.safe_dump(head)}---\n# {Path(str(trainer.args.output_dir)).name}\n\n"
         f"A synthesizer: {'a LoRA adapter of' if adapter else 'trained from'} `{base_of(name) if adapter else name}` by {stage}"

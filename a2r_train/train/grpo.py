@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from datasets import Dataset
+from rich.console import Console
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
-from a2r_train.train import common, preflight, shared_prefix
+from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
-from a2r_train.train.rewards import VerifiableReward
+from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 
 
 @dataclass
@@ -25,11 +26,14 @@ class SynthesizerGRPOConfig(GRPOConfig):
     """
 
     disable_dropout: bool = field(default=True, metadata={"help": "train without dropout, as completions are drawn"})
+    pass_at_k: int = field(default=1, metadata={"help": "train for the pass@k of a group; 1 is the usual reward"})
     shared_prefix: bool = field(default=False, metadata={"help": "a group's prompt is computed once, not once a completion"})
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
+            raise ValueError(f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}")
 
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
@@ -50,7 +54,9 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if data.dry_run:
         trained = f"{args.num_generations} completions of at most {args.max_completion_length} tokens"
         budget = f"max_completion_length {args.max_completion_length} tokens"
-        sys.stdout.write(common.describe(args, material, trained, budget, _rows(args, material)))
+        rows = _rows(args, material)
+        sys.stdout.write(common.describe(args, material, trained, budget, rows))
+        estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console())
     elif not done:
         _train(data, args, model, material)
 
@@ -74,7 +80,15 @@ def dataset_of(material: Material) -> Dataset:
     """One row a bundle: `prompt` as chat messages, and the columns that the reward reads."""
     columns = ("answer", "verifier", "n_correct", "majority_answer")
     rows = zip(material.bundles, material.chats, strict=True)
-    return Dataset.from_list([{"prompt": chat, **{c: getattr(b, c) for c in columns}} for b, chat in rows])
+    return Dataset.from_list(
+        [{"prompt": chat, **{c: getattr(b, c) for c in columns}, "plain": b.id in material.plain} for b, chat in rows]
+    )
+
+
+def _reward(args: SynthesizerGRPOConfig, material: Material) -> VerifiableReward | PassAtKReward:
+    if args.pass_at_k == 1:
+        return VerifiableReward(material.prompter)
+    return PassAtKReward(material.prompter, args.pass_at_k, int(args.num_generations or 1))
 
 
 def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
@@ -82,7 +96,7 @@ def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgum
         prepare_colocate()
     kind = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else GRPOTrainer
     trainer = kind(
-        reward_funcs=VerifiableReward(material.prompter),
+        reward_funcs=_reward(args, material),
         args=args,
         train_dataset=dataset_of(material),
         processing_class=material.prompter.tokenizer,

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from peft import get_peft_model
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.utils import get_peft_config
 
 from a2r_train.errors import InputError
-from a2r_train.models import base_of, empty_model, weights_stamp
+from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
 from a2r_train.records import CORRECT, Bundle
 from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_steps
+from a2r_train.train.memory import peft_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.verify import VERIFIERS
 
@@ -209,14 +210,8 @@ def _checkpoints(args: TrainConfig, steps: int) -> int:
 
 def _parameters(model: ModelArguments) -> tuple[int, int]:
     """All parameters, and the trained ones."""
-    name = str(model.model_name_or_path)
-    if base_of(name) != name:  # an adapter goes on
-        trained = sum(size for _, size, _ in weights_stamp(name)) // FLOAT32_BYTES
-        return empty_model(name).num_parameters() + trained, trained
-    whole: Any = empty_model(name)
-    if peft := get_peft_config(model):
-        from peft import get_peft_model
-
+    whole: Any = empty_model(str(model.model_name_or_path))
+    if peft := peft_of(model):
         whole = get_peft_model(whole, peft)
     return sum(p.numel() for p in whole.parameters()), sum(p.numel() for p in whole.parameters() if p.requires_grad)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import comb
 from typing import Any
 
 from a2r_train.prompts import Chat, Prompter
@@ -16,7 +18,7 @@ class VerifiableReward:
 
     The data set's columns `answer` and `verifier` decide. It logs, as means over completions:
     `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to the references'
-    majority) and `new_correct_rate` (reward where no reference was correct).
+    majority) and `new_correct_rate` (reward where no reference was correct); `reward/plain` where no references were shown.
     """
 
     __name__ = "verifiable_reward"
@@ -31,6 +33,7 @@ class VerifiableReward:
         verifier: Sequence[str],
         n_correct: Sequence[int],
         majority_answer: Sequence[str],
+        plain: Sequence[bool] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list[str]], None] | None = None,
         **_: Any,
@@ -39,15 +42,52 @@ class VerifiableReward:
         judged = judge_all(list(zip(texts, answer, verifier, strict=True)))
         rewards = [float(judgement.verdict == CORRECT) for judgement in judged]
         if log_metric:
-            for reward, n in zip(rewards, n_correct, strict=True):
-                log_metric(f"reward/n_correct={n}", reward)
-                if n == 0:
+            alone = plain or [False] * len(rewards)
+            for reward, n, without in zip(rewards, n_correct, alone, strict=True):
+                log_metric("reward/plain" if without else f"reward/n_correct={n}", reward)
+                if n == 0 and not without:
                     log_metric("new_correct_rate", reward)
-            for copied in _copies(judged, majority_answer, verifier):
+            shown = [m if not without else "" for m, without in zip(majority_answer, alone, strict=True)]
+            for copied in _copies(judged, shown, verifier):
                 log_metric("copy_rate", float(copied))
         if log_extra:
             log_extra("verdict", [judgement.verdict for judgement in judged])
         return [*rewards]
+
+
+class PassAtKReward:
+    """The credit of each completion for the pass@k of its group, in place of its own verdict: for explorers.
+
+    A group estimates pass@k by all of its subsets of k. The gradient of that is the policy gradient with, for each completion,
+    the share of its subsets that hold a correct one: 1 for a correct completion, for a wrong one the pass@(k-1) of the others
+    (PKPO, arXiv 2505.15201). So wrong ones are the less punished the more of the others are right, and an explorer keeps
+    trying different things (ParaGator, arXiv 2603.18886). GRPO subtracts the group's mean.
+    """
+
+    __name__ = "pass_at_k_reward"
+
+    def __init__(self, prompter: Prompter, k: int, group: int) -> None:
+        self.verified, self.k, self.group = VerifiableReward(prompter), k, group
+
+    def __call__(self, completions: Sequence[Chat], prompts: Sequence[Chat], **columns: Any) -> list[float | None]:
+        verdicts = self.verified(completions, **columns)
+        credits: list[float | None] = []
+        for _, rows in groupby(range(len(prompts)), key=lambda i: prompts[i]):
+            own = [bool(verdicts[i]) for i in rows]
+            if len(own) % self.group:
+                raise ValueError(
+                    "pass_at_k: a process must score whole groups; make its completions a multiple of num_generations"
+                )
+            for at in range(0, len(own), self.group):
+                credits += pass_at_k_credits(own[at : at + self.group], self.k)
+        return credits
+
+
+def pass_at_k_credits(correct: Sequence[bool], k: int) -> list[float]:
+    """1 for each correct one; for each wrong one the chance that k - 1 of the others hold a correct one."""
+    others, right = len(correct) - 1, sum(correct)
+    wrong = 1 - comb(others - right, k - 1) / comb(others, k - 1) if right <= others else 0.0
+    return [1.0 if one else wrong for one in correct]
 
 
 def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequence[str]) -> list[bool]:

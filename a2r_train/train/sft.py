@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
+from rich.console import Console
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -23,7 +24,7 @@ from a2r_train.models import check_weights
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
 from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
-from a2r_train.train import common, preflight
+from a2r_train.train import common, estimate, preflight
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.targets import select, supplied_targets
 
@@ -67,8 +68,10 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     done = common.open_folder(data, args, model, material)
     if data.dry_run:
         sys.stdout.write(_dry_run(args, material, supplied))
+        longest = max((material.prompter.count(t.text) for t in supplied), default=args.max_target_tokens)
+        estimate.show(args, model, material, longest, _rows(args, material, supplied), Console())
     elif not done:
-        _train(data, args, model, material, supplied or _sampled(data, args, model, material))
+        _train(data, args, model, material, supplied or _sampled(args, model, material))
 
 
 def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> list[preflight.Check]:
@@ -143,7 +146,7 @@ def _train(
     common.finish(trainer, data, model, "SFT", f"{len(targets)} verified answers to {len(material.bundles)} bundles")
 
 
-def _sampled(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments, material: Material) -> list[Synthesis]:
+def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Material) -> list[Synthesis]:
     """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of the bundles.
 
     They are kept in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is correct.
@@ -160,7 +163,7 @@ def _sampled(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgu
         Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens),
         samples=args.target_samples,
         seed=seed_of(args.seed, "target"),  # not the seeds of an evaluation
-        use_references=data.use_references,
+        plain=material.plain,
     )
     drawn: list[Synthesis] = gather_object(own)
     chosen = select(drawn, material.bundles, args.max_targets_per_problem)

@@ -1,0 +1,33 @@
+"""Several processes on the CPU, as `accelerate launch` starts them with the shipped configs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+
+
+def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> str:
+    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
+    done = subprocess.run(
+        [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def weights_in(folder: str | Path) -> torch.Tensor:
+    """All weights of a checkpoint, end to end in the order of their names."""
+    state = load_file(Path(folder) / "model.safetensors")
+    return torch.cat([state[name].flatten().float() for name in sorted(state)])

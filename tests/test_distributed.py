@@ -1,0 +1,206 @@
+"""Two processes compute what one computes, save all of it, and go on from it: under every config that a CPU can run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import replay
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from launching import ROOT, launch, weights_in
+from test_train import bundle
+
+from a2r_train.records import Synthesis, read, write
+from a2r_train.train import sft
+
+CONFIGS = sorted(path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml"))
+ON_CPU = ("ddp", "zero2", "zero3")
+# A step of plain gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16 rows.
+SGD = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
+RUN = {**SGD, "max_steps": 2, "save_steps": 1, "save_strategy": "steps", "use_cpu": True, "bf16": False, "report_to": "none"}
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_load_and_pin_no_process_count_but_by_name(name: str) -> None:
+    path = f"accelerate_configs/{name}.yaml"
+    config = load_config_from_file(path)  # refuses a key that it does not know
+    processes = re.fullmatch(r"cpu(\d+)", name)
+    assert config.num_processes == (int(processes[1]) if processes else -1)
+    assert config.num_machines == (2 if name.startswith("two_") else 1)
+    assert f"--config_file {path}" in (ROOT / path).read_text()
+    assert config.mixed_precision == "no"  # the recipe's
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """What accelerate makes of a config in each of the processes that it starts."""
+
+    def build(name: str) -> Any:
+        given = ["--config_file", f"accelerate_configs/{name}.yaml", "--num_processes", "8", "--main_process_ip", "a", "x.py"]
+        args, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+        assert args.num_processes == 8
+        if args.use_deepspeed:
+            pytest.importorskip("deepspeed")
+            args.deepspeed_fields_from_accelerate_config = ""
+        environment = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        return DeepSpeedPlugin() if args.use_deepspeed else FullyShardedDataParallelPlugin() if args.use_fsdp else None
+
+    return build
+
+
+@pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("zero3_offload", 3), ("two_nodes", 3)])
+def test_deepspeed_takes_the_config(name: str, stage: int, plugin: Callable[[str], Any]) -> None:
+    config = plugin(name).deepspeed_config
+    zero = config["zero_optimization"]
+    assert zero["stage"] == stage
+    assert {zero[f"offload_{part}"]["device"] for part in ("optimizer", "param")} == {"cpu" if "offload" in name else "none"}
+    assert stage == 2 or zero["stage3_gather_16bit_weights_on_model_save"]
+    # what the recipe sets
+    assert {config["gradient_accumulation_steps"], config["gradient_clipping"]} == {"auto"}
+
+
+def test_fsdp_takes_the_config(plugin: Callable[[str], Any]) -> None:
+    found = plugin("fsdp2")
+    assert found.fsdp_version == 2
+    assert found.reshard_after_forward is True
+    assert "FULL" in str(found.state_dict_type)
+    assert plugin("ddp") is plugin("cpu2") is None
+
+
+def test_the_slurm_script_starts_one_launcher_a_machine(tmp_path: Path) -> None:
+    """Slurm's own commands are played: two machines, of which each gets what the script would run there."""
+    for name, does in {
+        "scontrol": "printf 'host1\\nhost2\\n'",
+        "srun": 'shift; for i in 0 1; do SLURM_NODEID=$i "$@"; done',
+        "accelerate": 'printf "%s\\n" "$*"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    script, given = "scripts/slurm_two_nodes.sbatch", ["scripts/grpo.py", "--config", "a b.yaml"]
+    slurm = {"SLURM_JOB_NODELIST": "host[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8"}
+    env = {**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", script, *given], env=env, capture_output=True, text=True, check=True)
+    for rank, line in enumerate(done.stdout.splitlines()):
+        args = launch_command_parser().parse_args(line.replace("a b", "'a b'").split()[1:])
+        args, _, _ = _validate_launch_command(args)
+        assert (args.num_machines, args.machine_rank, args.num_processes, args.main_process_ip) == (2, rank, 16, "host1")
+        assert args.use_deepspeed
+        assert args.training_script == given[0]
+    assert len(done.stdout.splitlines()) == 2
+
+
+@pytest.fixture(scope="module")
+def sft_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 bundles with a target each, of different lengths."""
+    folder = tmp_path_factory.mktemp("sft")
+    bundles = [bundle(i) for i in range(32)]
+    texts = [f"{'It follows. ' * (i % 5)}So \\boxed{{5}}" for i in range(32)]
+    write(bundles, folder / "bundles.jsonl")
+    targets = [Synthesis(b.id, 0, t, "5", "correct", 1, 1, "stop", "m", 0) for b, t in zip(bundles, texts, strict=True)]
+    write(targets, folder / "targets.jsonl")
+    return folder
+
+
+def words(values: dict[str, Any], dashes: str = "") -> list[str]:
+    return [f"{dashes}{key}={value}" for key, value in values.items()]
+
+
+def command(stage: str, model: str, out: Path, files: Path, a_process: int) -> list[str]:
+    """A training of two steps on 16 rows each, whose folder is `out`."""
+    if stage == "grpo":
+        return ["tests/replay.py", model, f"{out}.pt", "false", *words({**RUN, "per_device_train_batch_size": a_process})]
+    named = {"bundles": files / "bundles.jsonl", "targets": files / "targets.jsonl", "model_name_or_path": model}
+    quick = {"activation_checkpointing": False, "per_device_train_batch_size": a_process, "output_dir": out}
+    return ["scripts/sft.py", *words({**RUN, **named, **quick}, "--")]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny: str, tmp_path_factory: pytest.TempPathFactory, sft_files: Path) -> dict[str, Path]:
+    """The same trainings in one process."""
+    out = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        assert sft.main(command("sft", tiny, out / "sft", sft_files, 16)[1:]) == 0
+        replay.main(*command("grpo", tiny, out / "grpo", sft_files, 16)[1:])
+    return {stage: out / stage for stage in ("sft", "grpo")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+@pytest.mark.parametrize("config", ON_CPU)
+def test_two_processes_have_the_gradient_of_one(
+    config: str, stage: str, tiny: str, alone: dict[str, Path], sft_files: Path, tmp_path: Path
+) -> None:
+    if config != "ddp":
+        pytest.importorskip("deepspeed")
+    out, start = tmp_path / stage, weights_in(tiny)
+    together = command(stage, tiny, out, sft_files, 8)
+    launch(config, *together)
+    single, double = (start - weights_in(folder / "checkpoint-1") for folder in (alone[stage], out))
+    assert single.norm() > 1e-3 * start.norm()
+    assert (double - single).norm() / single.norm() < 1e-4
+    ranks = {path.name for path in (out / "checkpoint-1").glob("rng_state_*")}
+    assert ranks == {"rng_state_0.pth", "rng_state_1.pth"}
+
+    whole = weights_in(out / "checkpoint-2")
+    shutil.rmtree(out / "checkpoint-2")
+    (out / "done.json").unlink(missing_ok=True)
+    first = (out / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns
+    launch(config, *together)
+    assert (out / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns == first  # went on from it
+    again = weights_in(out / "checkpoint-2")
+    assert (again - whole).norm() <= 1e-5 * (whole - weights_in(out / "checkpoint-1")).norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ON_CPU)
+def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) -> None:
+    if config != "ddp":
+        pytest.importorskip("deepspeed")
+    write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
+    named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "grpo"}
+    small = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12, "max_steps": 3}
+    quiet = {"use_cpu": True, "report_to": "none", "save_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
+    launch(config, "scripts/grpo.py", *words({**named, **small, **quiet}, "--"))
+    state = json.loads((tmp_path / "grpo" / "trainer_state.json").read_text())
+    assert state["global_step"] == 3
+    assert len([entry for entry in state["log_history"] if "loss" in entry]) == 3
+    assert (weights_in(tmp_path / "grpo") != weights_in(speaking)).any()
+
+
+@pytest.mark.slow
+def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
+    """The model that answers the bundles is whole in each process, though that which is trained is split."""
+    pytest.importorskip("deepspeed")
+    write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")
+    named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "sft"}
+    small = {"target_samples": 4, "max_target_tokens": 12, "max_steps": 1, "per_device_train_batch_size": 2}
+    launch("zero3", "scripts/sft.py", *words({**named, **small, "use_cpu": True, "report_to": "none"}, "--"))
+    targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
+    assert len({t.bundle_id for t in targets}) >= 6  # it says 3 every other time, and is asked four times
+    assert all(t.text == r"\boxed{3}" for t in targets)
+
+
+@pytest.mark.slow
+def test_a_dry_run_knows_how_it_was_launched(tiny: str, sft_files: Path, tmp_path: Path) -> None:
+    """And is shown once, though there are two processes."""
+    pytest.importorskip("deepspeed")
+    named = {"bundles": sft_files / "bundles.jsonl", "model_name_or_path": tiny, "output_dir": tmp_path, "dry_run": True}
+    shown = launch("zero3", "scripts/grpo.py", *words({**named, "use_cpu": True, "bf16": False}, "--"))
+    assert shown.count("memory: zero3 on 2 GPU(s), micro-batch 8\n") == 1

@@ -1,0 +1,179 @@
+"""The estimate of memory and time: against tensors counted in real steps, against sums by hand, and as `--dry_run` shows it."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import save_tiny
+from test_train import bundle
+from transformers import AutoConfig
+from trl.trainer import utils
+
+from a2r_train.records import write
+from a2r_train.train import duration, grpo, memory, sft
+from a2r_train.train.activations import TokenBytes, trace
+from a2r_train.train.common import ModelArguments
+from a2r_train.train.duration import Group
+from a2r_train.train.estimate import Step, proposals
+from a2r_train.train.estimate import memory as on_one_gpu
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import measure_memory
+
+N, E = 8_190_000_000, 622_000_000  # parameters and embedding of a model like Qwen3-8B
+SIZE = memory.Size(N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True)
+LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("lora", [True, False])
+@pytest.mark.parametrize(("stage", "completions", "groups"), [("sft", 1, 2), ("grpo", 4, 1)])
+def test_real_steps_need_what_is_estimated(
+    stage: str, completions: int, groups: int, lora: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through TRL's trainers, on the CPU, whose tensors are counted one by one.
+
+    The tiles of the LM head are small here: without Triton TRL makes several copies of them, and would hide all else.
+    """
+    monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 256)
+    monkeypatch.setattr(memory, "HEAD_WORDS", 256)
+    monkeypatch.setitem(measure_memory.SHAPES, "tiny", (256, 768, 8, 4, 2, 64, 512, True))
+    measure_memory.size_at.cache_clear()
+    row = measure_memory.measure(measure_memory.Point("tiny", stage, lora, 512, 64, completions, checkpointing, groups))
+    assert row["measured_gb"] > 0.03
+    assert abs(row["off"]) < 0.15, row
+
+
+@pytest.mark.slow
+def test_the_script_writes_a_row_as_soon_as_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_memory.size_at.cache_clear()
+    monkeypatch.setattr(sys, "argv", ["measure_memory.py", "--shapes", "tiny", "--output", str(tmp_path / "rows.jsonl")])
+    measure_memory.main()
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["stage"], row["lora"]) for row in rows] == [("sft", True), ("sft", False), ("grpo", True), ("grpo", False)]
+    assert all(row["tokens_s"] > 0 and row["seconds"] > 0 for row in rows)
+
+
+def test_a_size_counts_the_adapters_of_every_layer(tmp_path: Path) -> None:
+    name, lora = save_tiny(tmp_path, 0), {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]}
+    config = AutoConfig.from_pretrained(name)
+    config.num_hidden_layers = 3
+    config.layer_types = ["full_attention"] * 3
+    config.save_pretrained(name)
+    size = memory.size_of(ModelArguments(model_name_or_path=name, **lora), True)
+    assert size.trained == 3 * 2 * 2 * (32 + 32)
+    assert size.kv_bytes == 2 * 2 * 3 * 32  # keys and values, bfloat16
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "smollm3"])
+def test_other_architectures_are_traced(kind: str) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = AutoConfig.for_model(kind, vocab_size=64, num_hidden_layers=4, head_dim=32, pad_token_id=0, **sizes)
+    found = trace(config, lambda model: model, torch.float32, True)
+    assert found.kept == pytest.approx(4 * 64, rel=0.01)  # the layer's input in float32
+    assert found.work > 10 * found.kept
+
+
+def test_what_stays_through_a_step_by_hand() -> None:
+    def held(size: memory.Size, way: str, processes: int) -> tuple[float, float, float]:
+        found = memory.update(size, way, processes, 1, 1)
+        return found.weights / N, found.gradients / N, found.optimizer / N
+
+    assert held(SIZE, "ddp", 1) == (4, 4, 8)  # ZeRO (arXiv 1910.02054) counts 16 bytes a parameter, too
+    assert held(SIZE, "zero2", 8) == (2, 2 / 8, 12 / 8)
+    assert held(SIZE, "zero3", 8) == (2 / 8, 2 / 8, 12 / 8)
+    assert held(SIZE, "fsdp2", 8) == (4 / 8, 4 / 8, 8 / 8)
+    assert held(SIZE, "zero3_offload", 8)[::2] == (0, 0)
+    weights, _, optimizer = held(LORA, "ddp", 8)
+    assert weights == pytest.approx(2 + 4 * 40e6 / N)
+    assert optimizer == pytest.approx(8 * 40e6 / N)
+    assert memory.update(SIZE, "ddp", 1, 1, 1, reference=True).weights == 8 * N
+    assert memory.update(LORA, "ddp", 1, 1, 1, reference=True).weights == memory.update(LORA, "ddp", 1, 1, 1).weights
+
+
+def test_activations_grow_with_tokens_and_without_checkpointing() -> None:
+    few, many = (memory.update(LORA, "ddp", 1, tokens, 100).activations for tokens in (1000, 3000))
+    assert (many - few) / 2000 == 36 * 16e3 + 5e4 + 3e5
+    plain = replace(LORA, checkpointing=False, plain=TokenBytes(25e4, 5e4, 1e5))
+    assert memory.update(plain, "ddp", 1, 1000, 100).activations == pytest.approx(1000 * (36 * 25e4 + 5e4 + 1e5))
+
+
+def test_a_shared_prompt_counts_once() -> None:
+    dense, shared = Group(8192, 2048, 8), Group(8192, 2048, 8, shared=True)
+    assert dense.tokens == 8 * (8192 + 2048)
+    assert shared.tokens == 8192 + 8 * 2048
+    assert dense.predicted == shared.predicted == 8 * 2048
+    assert dense.pairs - shared.pairs == 7 * 8192**2 / 2
+
+
+def test_flops_of_training_by_hand() -> None:
+    group, body = Group(1000, 500), N - 2 * E
+    second = duration.MATRIX_FLOPS * duration.MATRIX_SHARE
+    attention, head = 4 * 36 * 4096 * (1500**2 / 2), 2 * E * 500
+    flops = duration.training("x", SIZE, group, 1, 1).hours * 3600 * second
+    assert flops == pytest.approx(8 * body * 1500 + 4 * attention + 4 * head)  # forward twice, backward to both
+    flops = (
+        duration.training("x", replace(LORA, checkpointing=False, parameters=N), group, 10, 2, scored=1).hours * 3600 * second
+    )
+    assert flops * 2 / 10 == pytest.approx(6 * body * 1500 + 4 * attention + 4 * head)  # and one more forward
+
+
+def test_generation_waits_for_memory() -> None:
+    group, room = Group(8192, 2048, 8), 20e9
+    hours = [duration.generation("x", SIZE, group, 64, 1, batch, room).hours for batch in (1, 8, 64, 512)]
+    assert hours[0] > 4 * hours[1] > hours[2]
+    assert hours[2] == hours[3]  # the cache has no room for more
+    kv = 10240 * SIZE.kv_bytes
+    assert duration.generation("x", SIZE, group, 64, 1, 512, 2 * kv).hours == pytest.approx(
+        duration.generation("x", SIZE, group, 64, 1, 2, room).hours
+    )
+
+
+def test_what_generates_has_its_share() -> None:
+    group = Group(2000, 400, 4, shared=True)
+    update = on_one_gpu(LORA, Step(group, 1, False), "ddp", 1, 80e9)
+    awake = on_one_gpu(LORA, Step(group, 1, False, vllm_share=0.5), "ddp", 1, 80e9)
+    assert awake.total == pytest.approx(update.total + 40e9)
+    asleep = on_one_gpu(LORA, Step(group, 1, False, vllm_share=0.5, vllm_sleeps=True), "ddp", 1, 80e9)
+    assert asleep.total == pytest.approx(update.weights + update.optimizer + 40e9)  # more than the update needs
+    with_transformers = on_one_gpu(LORA, Step(group, 1, False, generates=64), "ddp", 1, 80e9)
+    assert with_transformers.generation == 64 * 2400 * LORA.kv_bytes
+
+
+def test_what_is_proposed_fits(tmp_path: Path) -> None:
+    name = save_tiny(tmp_path, 0)
+    step, model = Step(Group(2000, 400, 4), 16, accumulates=False), ModelArguments(model_name_or_path=name)
+    full = memory.size_of(model, False)
+    needed = on_one_gpu(full, step, "ddp", 1, 80e9).total
+    for share in (0.9, 0.7, 0.5):
+        found = next(proposals(model, step, "ddp", 1, share * needed))
+        assert on_one_gpu(found.size, found.step, found.way, 1, share * needed).total <= share * needed
+        assert found.times * found.step.groups == 16
+    assert not list(proposals(model, step, "ddp", 1, 1e4))
+    group = Step(Group(2000, 400, 4, shared=True), 1, accumulates=False)
+    needed = on_one_gpu(full, group, "ddp", 1, 80e9).total
+    smaller = [p for p in proposals(model, group, "ddp", 1, needed) if p.size.full and not p.step.group.shared]
+    assert [p.step.rows for p in smaller if not p.size.checkpointing][-1] == 1  # one of the four at a time
+    args: Any = SimpleNamespace(gradient_accumulation_steps=3)
+    said = found.says(args)
+    assert f"per_device_train_batch_size {found.step.rows}, gradient_accumulation_steps {3 * found.times}" in said
+
+
+@pytest.mark.parametrize("stage", [sft, grpo])
+def test_a_dry_run_shows_memory_and_hours(stage: Any, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write([bundle(i) for i in range(4)], tmp_path / "bundles.jsonl")
+    named = ["--bundles", str(tmp_path / "bundles.jsonl"), "--model_name_or_path", tiny, "--output_dir", str(tmp_path / "out")]
+    own = ["--num_generations", "2", "--shared_prefix", "true"] if stage is grpo else []
+    assert stage.main([*named, *own, "--use_cpu", "true", "--per_device_train_batch_size", "2", "--dry_run", "true"]) == 0
+    shown = capsys.readouterr().out
+    for line in ("memory: ddp on 1 GPU(s), micro-batch 2\n", "full, zero3 ", "LoRA, fsdp2 ", "at 40% of 790 TFLOP/s"):
+        assert line in shown
+    assert ("policy update" if stage is grpo else "training") in shown
+    assert "this fits" not in shown  # the recipe's own settings do

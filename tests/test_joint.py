@@ -1,0 +1,83 @@
+"""Explorer and synthesizer trained together: credit for pass@k, and references from the current explorer."""
+
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_rows
+from test_recipes import SMALL, options, status
+from transformers import AutoTokenizer
+
+from a2r_train.prompts import Prompter
+from a2r_train.records import Bundle, Rollout, read
+from a2r_train.train import grpo
+from a2r_train.train.rewards import PassAtKReward, pass_at_k_credits
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import on_policy  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 6])
+@pytest.mark.parametrize("right", range(7))
+def test_credits_are_shares_of_subsets(right: int, k: int) -> None:
+    """Of all subsets of k that hold a completion: the share with a correct one."""
+    correct = [True] * right + [False] * (6 - right)
+    for i, credit in enumerate(pass_at_k_credits(correct, k)):
+        subsets = [subset for subset in itertools.combinations(range(6), k) if i in subset]
+        assert credit == pytest.approx(sum(any(correct[j] for j in subset) for subset in subsets) / len(subsets))
+
+
+def test_the_reward_scores_whole_groups(tiny: str) -> None:
+    reward = PassAtKReward(Prompter(AutoTokenizer.from_pretrained(tiny)), 2, 4)
+    prompts = [[{"role": "user", "content": text}] for text in ("a", "b") for _ in range(4)]
+    answers = ["5", "7", "7", "7", "7", "7", "7", "7"]
+    chats = [[{"role": "assistant", "content": rf"\boxed{{{answer}}}"}] for answer in answers]
+    columns = {"answer": ["5"] * 8, "verifier": ["math"] * 8, "n_correct": [0] * 8, "majority_answer": [""] * 8}
+    third = pytest.approx(1 / 3)
+    assert reward(chats, prompts=prompts, **columns) == [1.0, third, third, third, 0, 0, 0, 0]
+    with pytest.raises(ValueError, match="whole groups"):
+        reward(chats[:6], prompts=prompts[:6], **{key: value[:6] for key, value in columns.items()})
+
+
+@pytest.mark.parametrize("k", [0, 9])
+def test_a_k_outside_the_group_is_refused(k: int, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["--bundles", write_rows(tmp_path / "b.jsonl", []), "--model_name_or_path", tiny, "--output_dir", str(tmp_path)]
+    assert grpo.main([*named, "--use_cpu", "true", "--num_generations", "8", "--pass_at_k", str(k)]) == 2
+    assert f"pass_at_k is {k}; expected 1 to num_generations, 8" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_round_reads_what_the_explorer_says_now(tmp_path: Path) -> None:
+    """Two rounds of recipes/tiny, small: the second one's references are of the explorer that the first has trained."""
+
+    def stage(verb: str, recipe: Path, given: Mapping[str, Any]) -> None:
+        assert status(verb, ["--config", str(recipe), *options({**SMALL[verb], **given})]) == 0
+
+    argv = ["--output", str(tmp_path), "--rounds", "2", "--steps", "1", "--synthesizer", "data/tiny/synthesizer"]
+    on_policy.main(argv, stage)
+    models = []
+    for number in range(2):
+        folder = tmp_path / f"round-{number}"
+        models.append({rollout.model for rollout in read(Rollout, str(folder / "rollouts" / "rollouts.jsonl"))})
+        assert read(Bundle, str(folder / "bundles" / "train.jsonl"))
+        for role in ("explorer", "synthesizer"):
+            log = json.loads((folder / role / "trainer_state.json").read_text())
+            assert log["global_step"] == 1
+            keys = {key for entry in log["log_history"] for key in entry}
+            assert ("reward/plain" in keys) == (role == "explorer")
+            assert ("rewards/pass_at_k_reward/mean" in keys) == (role == "explorer")
+    assert models == [{"data/tiny/explorer"}, {str(tmp_path / "round-0" / "explorer")}]
+    assert (
+        "model_name_or_path: " + str(tmp_path / "round-0" / "synthesizer") in (folder / "synthesizer/config.yaml").read_text()
+    )
