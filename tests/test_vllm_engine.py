@@ -173,6 +173,13 @@ def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[
     assert seeded[:2] == seeded[2:]
 
 
+def test_vllm_knows_every_setting_that_it_is_given() -> None:
+    vllm.import_vllm()
+    from vllm import envs
+
+    assert {*vllm.CPU_ENVIRONMENT, *vllm.GPU_ENVIRONMENT} <= set(envs.environment_variables)
+
+
 def test_without_vllm_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hide_vllm(monkeypatch)
     monkeypatch.setattr(stage, "load_engine", None)

@@ -34,7 +34,7 @@ MOST_TEMPERATURE = 2.0
 # What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process, which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 # Whoever asked torch for a GPU cannot fork any more: CUDA does not start again in the child.
-GPU_ENVIRONMENT = {"VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn"}
+GPU_ENVIRONMENT = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Found = list[tuple[list[int], str, int]]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
