@@ -1,7 +1,6 @@
 """How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the two disagree.
 
-    a2r explore --config recipes/gsm8k-0.5b/explore-train.yaml --max_problems 100 --output_dir runs/bench
-    python scripts/bench_verify.py runs/bench/rollouts.jsonl openai/gsm8k:main:train
+    python scripts/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl data/gsm8k-0.5b/problems.jsonl
 
 Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no deadline. Both
 see the text without its thinking. The second line takes each different comparison once, so that nothing can be remembered.

@@ -147,6 +147,8 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
     named = [replace(b, source=source) for b, source in zip(bundles, ["x", "y", "x", "y"], strict=True)]
     cells = diagnostics.diagnose(named, votes, {"synthesizer/base": given})["by_source"]["synthesizer/base"]
     assert cells == {"x": {"n": 2, "accuracy": 0.5}, "y": {"n": 2, "accuracy": 0.75}}
+    templates = [replace(b, source=f"template {i}") for i, b in enumerate(bundles * diagnostics.MOST_SOURCES)]
+    assert "by_source" not in diagnostics.diagnose(templates, [*votes] * diagnostics.MOST_SOURCES, {})
 
 
 def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> None:

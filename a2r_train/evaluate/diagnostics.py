@@ -12,20 +12,22 @@ from a2r_train.evaluate.statistics import Scores
 from a2r_train.records import CORRECT, Bundle, Synthesis
 from a2r_train.verify import equivalent, majority
 
+MOST_SOURCES = 12  # problem sets; more are templates or chapters, of which a table says nothing
+
 
 def diagnose(bundles: Sequence[Bundle], votes: Scores, syntheses: Mapping[str, Sequence[Synthesis]]) -> dict[str, Any]:
     """Diagnostics of each synthesizer row (name -> syntheses) against the majority, ready for results.json.
 
     `by_correct` and `by_majority`: accuracy by number of correct references and by votes for the most frequent answer, the
-    majority's too, and `by_source` where there are several; `flips`: counts of syntheses by `flip_kind`; `new_correct`:
-    accuracy where every reference is wrong; `copy_rate`: share of the syntheses whose answer is the majority's;
+    majority's too, and `by_source` where there are 2 to MOST_SOURCES; `flips`: counts of syntheses by `flip_kind`;
+    `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of the syntheses whose answer is the majority's;
     `tokens_by_stage`: means over problems.
     """
     keys: dict[str, Sequence[int | str]] = {
         "by_correct": [b.n_correct for b in bundles],
         "by_majority": [max(map(len, majority(b.reference_answers, b.verifier).groups), default=0) for b in bundles],
     }
-    if len({b.source for b in bundles}) > 1:
+    if 1 < len({b.source for b in bundles}) <= MOST_SOURCES:
         keys["by_source"] = [b.source for b in bundles]
     found: dict[str, Any] = {key: {f"maj@{size_label(bundles)}": _cells(of, votes)} for key, of in keys.items()}
     found |= {key: {} for key in ("flips", "new_correct", "copy_rate", "tokens_by_stage")}

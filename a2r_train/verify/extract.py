@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from a2r_train.prompts import visible
 
@@ -11,6 +12,7 @@ MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost 
 _BRACES = re.compile(r"\\\\(?!boxed)|\\boxed\s*\{|\\[{}]|[{}]")
 _PROSE = re.compile(r"the\s+(?:final\s+)?answer\s+is\s*:?\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|\.(?:\s|$)")
+_OPENS, _CLOSES = re.compile(r"(?<!\\)\\[(\[]"), re.compile(r"(?<!\\)\\[)\]]")
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?")
 _LETTER = re.compile(r"\W*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\W*([A-J])(?:[).:,}*\]]|\s*$)", re.IGNORECASE)
 _LETTERS_ALONE, _WORD = re.compile(r"(?:\W|\b(?:[A-J]|or|and)\b)*"), re.compile(r"\w+")
@@ -20,9 +22,9 @@ _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "
 def extract(text: str, verifier: str = "math") -> str:
     r"""The answer in the text after the last `</think>`, or "" if there is none.
 
-    The last complete, non-empty `\boxed{...}`, else the line after `####`, else the sentence after "the answer is";
-    `math_last_number` falls back to the last number, unless a box was opened. For `multiple_choice` it is the letter, in
-    upper case.
+    The last complete, non-empty `\boxed{...}`, else the line after `####`, else the last complete sentence after "the
+    answer is"; `math_last_number` falls back to the last number, unless a box was opened. For `multiple_choice` it is the
+    letter, in upper case.
     """
     return candidates(text, verifier)[-1]
 
@@ -79,11 +81,23 @@ def _boxes(text: str) -> list[str]:
     return [text[start:end] for start, end in found]
 
 
+def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
+    r"""What follows the last "the answer is" up to the end of its sentence, left out where its `\(` is never closed."""
+    until = len(text)
+    for match in reversed(prose):
+        end = _SENTENCE_END.search(text, match.end(), until)
+        answer = text[match.end() : end.start() if end else until]
+        until = match.start()
+        if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):
+            return answer
+    return ""
+
+
 def _unboxed(text: str, verifier: str) -> str:
     if "####" in text:
         return text.rpartition("####")[2].strip().partition("\n")[0]
     if prose := list(_PROSE.finditer(text)):
-        return _SENTENCE_END.split(text[prose[-1].end() :], maxsplit=1)[0]
+        return _sentence(text, prose)
     cut = r"\boxed{" in text  # within its answer: what stands there is not all of it
     numbers = _NUMBER.findall(text) if verifier == "math_last_number" and not cut else []
     return numbers[-1] if numbers else ""
