@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from a2r_train import verify
 from a2r_train.errors import InputError
-from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Problem
+from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Problem, Rollout, read
 from a2r_train.verify import Judgement, check_gold, compare, equivalent, extract, judge, judge_all, majority, pool
 from a2r_train.verify.extract import MAX_ANSWER_CHARS, clean
 from a2r_train.verify.worker import MEMORY_BYTES
+
+ROOT = Path(__file__).parent.parent
 
 
 def own(answer: str, gold: str) -> bool:
@@ -401,3 +403,17 @@ time.sleep(60)
     while (left := [pid for pid in workers if is_alive(pid)]) and time.monotonic() < end:
         time.sleep(0.1)
     assert not left
+
+
+@pytest.mark.slow
+def test_on_real_rollouts_it_agrees_with_plain_math_verify_and_with_itself() -> None:
+    folder = ROOT / "data/gsm8k-0.5b"
+    problems, rollouts = (str(folder / f"{name}.jsonl") for name in ("problems", "rollouts"))
+    script = [sys.executable, "scripts/bench_verify.py", rollouts, problems]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("0 disagreements") == 2
+    kept = read(Rollout, rollouts)
+    golds = {problem.id: problem.answer for problem in read(Problem, problems)}
+    judged = judge_all([(r.text, golds[r.problem_id], "math") for r in kept])
+    assert [(j.verdict, j.answer) for j in judged] == [(r.verdict, r.answer) for r in kept]
