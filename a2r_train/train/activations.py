@@ -131,7 +131,7 @@ def _attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Keeps what flash and FlexAttention keep: queries, keys, values, output and one number for each query and head."""
+    """Keeps what fused kernels keep: queries, keys, values, output and one number for each query and head."""
     query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
     out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
