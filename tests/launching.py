@@ -1,14 +1,23 @@
 """Several processes on the CPU, as `accelerate launch` starts them with the shipped configs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent
+
+
+def need_deepspeed() -> None:
+    """Skip the test where DeepSpeed cannot run: between processes on a CPU it compiles a part of itself first."""
+    pytest.importorskip("deepspeed")
+    if not shutil.which(os.environ.get("CXX", "c++")):
+        pytest.skip("deepspeed needs a C++ compiler")
 
 
 def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> str:

@@ -16,7 +16,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
-from launching import ROOT, launch, weights_in
+from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
 
 from a2r_train.records import Synthesis, read, write
@@ -54,7 +54,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
         args, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
         assert args.num_processes == 8
         if args.use_deepspeed:
-            pytest.importorskip("deepspeed")
+            need_deepspeed()
             args.deepspeed_fields_from_accelerate_config = ""
         environment = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
         for key, value in environment.items():
@@ -148,7 +148,7 @@ def test_two_processes_have_the_gradient_of_one(
     config: str, stage: str, tiny: str, alone: dict[str, Path], sft_files: Path, tmp_path: Path
 ) -> None:
     if config != "ddp":
-        pytest.importorskip("deepspeed")
+        need_deepspeed()
     out, start = tmp_path / stage, weights_in(tiny)
     together = command(stage, tiny, out, sft_files, 8)
     launch(config, *together)
@@ -172,7 +172,7 @@ def test_two_processes_have_the_gradient_of_one(
 @pytest.mark.parametrize("config", ON_CPU)
 def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) -> None:
     if config != "ddp":
-        pytest.importorskip("deepspeed")
+        need_deepspeed()
     write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
     named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "grpo"}
     small = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12, "max_steps": 3}
@@ -187,7 +187,7 @@ def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) 
 @pytest.mark.slow
 def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     """The model that answers the bundles is whole in each process, though that which is trained is split."""
-    pytest.importorskip("deepspeed")
+    need_deepspeed()
     write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")
     named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "sft"}
     small = {"target_samples": 4, "max_target_tokens": 12, "max_steps": 1, "per_device_train_batch_size": 2}
@@ -200,7 +200,7 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_dry_run_knows_how_it_was_launched(tiny: str, sft_files: Path, tmp_path: Path) -> None:
     """And is shown once, though there are two processes."""
-    pytest.importorskip("deepspeed")
+    need_deepspeed()
     named = {"bundles": sft_files / "bundles.jsonl", "model_name_or_path": tiny, "output_dir": tmp_path, "dry_run": True}
     shown = launch("zero3", "scripts/grpo.py", *words({**named, "use_cpu": True, "bf16": False}, "--"))
     assert shown.count("memory: zero3 on 2 GPU(s), micro-batch 8\n") == 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import replay
 import torch
+from launching import need_deepspeed
 from peft import LoraConfig
 
 from a2r_train.train import grpo, shared_prefix
@@ -102,7 +103,7 @@ def test_two_processes_end_at_the_dense_weights(tiny: str, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["2", "3"])
 def test_zero_ends_at_the_dense_weights(tiny: str, tmp_path: Path, stage: str) -> None:
-    pytest.importorskip("deepspeed")
+    need_deepspeed()
     processes = ("--use_deepspeed", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
     more = ("--dynamo_backend", "no", "--zero_stage", stage, "--zero3_save_16bit_model", "true")
     assert_two_processes_agree(tiny, tmp_path, *processes, *more)
