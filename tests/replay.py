@@ -96,6 +96,7 @@ def main(model: str, output: str, shared: str, *changes: str) -> None:
     trained = weights(trainer)
     if trainer.accelerator.is_main_process:
         torch.save({"weights": trained, "log": trainer.state.log_history}, output)
+    trainer.accelerator.wait_for_everyone()  # one that leaves while another still works can die of it
     trainer.accelerator.end_training()
 
 

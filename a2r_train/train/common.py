@@ -251,6 +251,7 @@ def run_training(trainer: Trainer) -> None:
             _remove_half_written(folder)
         raise
     if ender.stopped:
+        trainer.accelerator.wait_for_everyone()
         log.info("%s: stopped by SIGTERM, step %d is saved; the same command goes on", folder, trainer.state.global_step)
         trainer.accelerator.end_training()
         raise SystemExit(output.TERMINATED)
