@@ -99,8 +99,8 @@ def main(model: str, output: str, shared: str, *changes: str) -> None:
         torch.save({"weights": trained, "log": trainer.state.log_history}, output)
     trainer.accelerator.wait_for_everyone()  # one that leaves while another still works can die of it
     trainer.accelerator.end_training()
-    os._exit(0)  # all is written; under ZeRO-3 with gloo Python's own way out aborted in one of six runs
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    os._exit(0)  # all is written; under ZeRO-3 with gloo Python's own way out aborted in one of six runs
