@@ -71,12 +71,13 @@ def gather(shards: list[str], output: str) -> None:
     sys.stdout.write(f"{join(shards, output)}\n")
 
 
-@app.command()
-def merge(adapter: str, output: str) -> None:
-    """Fold a LoRA adapter into its base model; its prompt comes along."""
+@app.command(context_settings=RECIPE)
+def merge(context: typer.Context) -> None:
+    """A LoRA adapter folded into its base, or a GGUF file dequantised -> a model folder."""
+    from a2r_train.models import MergeConfig
     from a2r_train.models import merge as fold
 
-    fold(adapter, output)
+    _stage(MergeConfig, fold, context.args)
 
 
 @app.command()

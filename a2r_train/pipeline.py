@@ -17,7 +17,7 @@ from a2r_train.errors import InputError
 log = logging.getLogger(__name__)
 
 # Each stage is a process of its own, so that one stage's memory is free when the next begins.
-ORDER = ("explore", "bundle", "sft", "grpo", "evaluate")
+ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
 
 
@@ -28,7 +28,9 @@ def run(folder: str, accelerate_config: str = "") -> None:
     """
     found = stages(folder)
     if not found:
-        raise InputError(f"{folder}: no stage here; expected explore.yaml, bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml")
+        raise InputError(
+            f"{folder}: no stage here; expected merge.yaml, explore.yaml, bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml"
+        )
     for verb, path in found:
         began = time.monotonic()
         log.info("%s: %s", verb, path)
@@ -72,7 +74,7 @@ def check(arguments: Sequence[str]) -> int:
 
 
 def stages(folder: str) -> list[tuple[str, Path]]:
-    """(verb, recipe) in order: `explore.yaml` and `explore-NAME.yaml`, then bundle, and so on."""
+    """(verb, recipe) in order: `merge.yaml` and `merge-NAME.yaml`, then explore, and so on."""
     return [
         (verb, path)
         for verb in ORDER

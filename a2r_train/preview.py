@@ -16,16 +16,18 @@ from a2r_train.evaluate.grid import GridConfig, models_of
 from a2r_train.evaluate.outside import is_outside, load
 from a2r_train.evaluate.panel import tasks
 from a2r_train.explore import ExploreConfig, load_problems
-from a2r_train.models import load_tokenizer
+from a2r_train.models import MergeConfig, check_merge, load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, read
 from a2r_train.synthesise import prompt_of, synthesizer_chat
 
 
-def preview(config: ExploreConfig | BundleConfig | EvaluateConfig | GridConfig, console: Console) -> None:
+def preview(config: MergeConfig | ExploreConfig | BundleConfig | EvaluateConfig | GridConfig, console: Console) -> None:
     """Print what the stage would do. Raises InputError for the mistakes that the stage itself would find before it starts."""
     console.print(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), markup=False, end="")
-    if isinstance(config, ExploreConfig):
+    if isinstance(config, MergeConfig):
+        check_merge(config)
+    elif isinstance(config, ExploreConfig):
         problems = load_problems(config)
         prompter = Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
         _example(console, prompter, prompter.explorer(problems[0].problem))

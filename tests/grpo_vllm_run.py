@@ -5,6 +5,7 @@ Arguments: bundles, output folder, and options of the recipe.
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,14 @@ def main(bundles: str, folder: str, *options: str) -> None:
         engines.append(self.llm)
 
     vllm_generation.VLLMGeneration.sync_weights = counted
-    given = {"model_name_or_path": MODEL, "bundles": bundles, "output_dir": folder, "use_cpu": True, "use_vllm": True,
+    start = dict(pairwise(options)).get("--model_name_or_path", MODEL)
+    given = {"model_name_or_path": start, "bundles": bundles, "output_dir": folder, "use_cpu": True, "use_vllm": True,
              "vllm_mode": "colocate", "max_steps": 4, "save_strategy": "no", "logging_steps": 1, "warmup_steps": 0,
              "per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": 24}  # fmt: skip
     arguments = [text for key, value in given.items() for text in (f"--{key}", str(value))]
     grpo.train(*parse(grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *arguments, *options]))
     history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-    before, after = load_model(MODEL, "float32"), load_model(folder, "float32")
+    before, after = load_model(start, "float32"), load_model(folder, "float32")
     ids = torch.arange(100, 164)[None]
     with torch.inference_mode():
         moved = (before(ids).logits.log_softmax(-1) - after(ids).logits.log_softmax(-1)).abs().max()

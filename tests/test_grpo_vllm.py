@@ -1,21 +1,32 @@
-"""GRPO with colocated vLLM on the CPU: what the trainer has learnt, the engine generates with; and the server's recipe."""
+"""Training with vLLM on the CPU: what GRPO has learnt, the engine generates with, and SFT leaves no engine behind."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import hide_vllm, write_rows
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from a2r_train.config import parse
 from a2r_train.engines import vllm
 from a2r_train.errors import InputError
-from a2r_train.records import Problem, read
-from a2r_train.train import grpo
+from a2r_train.models import load_tokenizer
+from a2r_train.records import Problem, Synthesis, read
+from a2r_train.train import grpo, sft
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes name their files from there."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture
@@ -29,15 +40,27 @@ def bundles(tmp_path: Path) -> str:
     return write_rows(tmp_path / "bundles.jsonl", rows)
 
 
+@pytest.fixture
+def adapter(tmp_path: Path) -> str:
+    """A LoRA adapter that already changes what the model says, as SFT leaves one."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_alpha=1, task_type="CAUSAL_LM")
+    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained("data/tiny/synthesizer", dtype="float32"), config)
+    model.save_pretrained(tmp_path / "adapter")
+    load_tokenizer("data/tiny/synthesizer").save_pretrained(tmp_path / "adapter")
+    return str(tmp_path / "adapter")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [["--learning_rate", "1e-3"], ["--learning_rate", "3e-3", "--use_peft", "true"]],
-    ids=["full", "lora"],
-)
-def test_after_three_updates_trainer_and_engine_agree(options: list[str], bundles: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["full", "lora", "adapter"])
+def test_after_three_updates_trainer_and_engine_agree(kind: str, bundles: str, adapter: str, tmp_path: Path) -> None:
     """TRL logs the largest difference between the log-probability that the engine drew a token with and the trainer's."""
-    script = [sys.executable, "tests/grpo_vllm_run.py", bundles, str(tmp_path / "out"), *options]
+    options = {
+        "full": ["--learning_rate", "1e-3"],
+        "lora": ["--learning_rate", "3e-3", "--use_peft", "true"],
+        "adapter": ["--learning_rate", "3e-3", "--model_name_or_path", adapter],
+    }
+    script = [sys.executable, "tests/grpo_vllm_run.py", bundles, str(tmp_path / "out"), *options[kind]]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -47,6 +70,28 @@ def test_after_three_updates_trainer_and_engine_agree(options: list[str], bundle
     assert len(found["differences"]) == 4
     assert max(found["differences"]) < 0.01
     assert found["moved"] > 0.1  # an engine that was left behind would differ by about as much
+
+
+@pytest.mark.slow
+def test_the_engine_that_samples_the_targets_is_gone_before_training(
+    bundles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    train = sft._train
+
+    def counted(*given: Any) -> None:
+        left.append(len(multiprocessing.active_children()))
+        train(*given)
+
+    monkeypatch.setattr(sft, "_train", counted)
+    changes = {"bundles": bundles, "output_dir": tmp_path / "sft", "target_engine": "vllm", "target_samples": 4}
+    changes |= {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True}
+    arguments = [text for key, value in changes.items() for text in (f"--{key}", str(value))]
+    assert sft.main(["--config", "recipes/tiny/sft.yaml", *arguments]) == 0
+    assert left == [0]
+    targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
+    assert {t.verdict for t in targets} == {"correct"}
+    assert (tmp_path / "sft" / "model.safetensors").exists()
 
 
 def test_the_onednn_line_is_for_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:

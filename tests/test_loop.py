@@ -19,7 +19,7 @@ from a2r_train.bundle import BundleConfig, bundle
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.explore import ExploreConfig, explore
-from a2r_train.models import load_tokenizer, merge
+from a2r_train.models import MergeConfig, load_tokenizer, merge
 from a2r_train.pipeline import run
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Rollout, Synthesis, read
@@ -197,11 +197,11 @@ def test_checkpoints_load_as_they_are_and_a_merged_one_says_the_same(
         said = [greedy(model, tokenizer, content) for content in ("1", "How many?", "x" * 40)]
         assert said != [greedy(base, tokenizer, content) for content in ("1", "How many?", "x" * 40)]
         if lora:
-            merge(str(tmp_path / name), str(tmp_path / f"{name}-merged"))
+            merge(MergeConfig(str(tmp_path / name), str(tmp_path / f"{name}-merged")))
             merged = AutoModelForCausalLM.from_pretrained(tmp_path / f"{name}-merged")
             assert [greedy(merged, tokenizer, content) for content in ("1", "How many?", "x" * 40)] == said
             assert (tmp_path / f"{name}-merged" / "prompt.yaml").exists()
     if not lora:
         with pytest.raises(InputError, match="expected the folder of a LoRA adapter"):
-            merge(str(tmp_path / "sft"), str(tmp_path / "merged"))
+            merge(MergeConfig(str(tmp_path / "sft"), str(tmp_path / "merged")))
         assert not (tmp_path / "merged").exists()

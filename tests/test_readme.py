@@ -21,6 +21,7 @@ from a2r_train.bundle import BundleConfig
 from a2r_train.evaluate import EvaluateConfig
 from a2r_train.evaluate.grid import GridConfig
 from a2r_train.explore import ExploreConfig
+from a2r_train.models import MergeConfig
 from a2r_train.records import Problem, read
 from a2r_train.train import grpo, sft
 from a2r_train.train.common import BundleArguments, ModelArguments
@@ -29,6 +30,7 @@ from a2r_train.two_stage import Answer
 ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 STAGES: dict[str, list[Any]] = {
+    "merge": [MergeConfig],
     "explore": [ExploreConfig],
     "bundle": [BundleConfig],
     "evaluate": [EvaluateConfig],

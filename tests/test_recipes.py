@@ -21,6 +21,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig
 from a2r_train.evaluate.config import check
 from a2r_train.explore import ExploreConfig
+from a2r_train.models import MergeConfig
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, read
 from a2r_train.train import grpo, sft, shared_prefix
@@ -35,6 +36,7 @@ from measure_memory import config_of  # noqa: E402
 from pretrain_tiny import PretrainConfig  # noqa: E402
 
 CONFIGS: dict[str, list[Any]] = {
+    "merge": [MergeConfig],
     "explore": [ExploreConfig],
     "bundle": [BundleConfig],
     "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
@@ -43,7 +45,7 @@ CONFIGS: dict[str, list[Any]] = {
 }
 TRAINERS: dict[str, Callable[[list[str]], int]] = {"sft": sft.main, "grpo": grpo.main}
 HEADS = {
-    **{verb: rf"a2r {verb}" for verb in ("explore", "bundle", "evaluate")},
+    **{verb: rf"a2r {verb}" for verb in ("merge", "explore", "bundle", "evaluate")},
     **{verb: rf"accelerate launch( --\S+ \S+)* scripts/{verb}\.py" for verb in TRAINERS},
     "pretrain": r"python scripts/pretrain_tiny\.py",
 }
@@ -114,16 +116,33 @@ def test_every_recipe_parses(path: Path) -> None:
             check(configs[0])
         for key in ("prompt", "problems", "test_problems"):
             named = recipe.get(key, "")
-            assert not named.endswith((".yaml", ".jsonl")) or Path(named).is_file(), key
+            assert not named.endswith((".yaml", ".jsonl")) or named.startswith("runs/") or Path(named).is_file(), key
 
 
-@pytest.mark.parametrize("path", [path for path in RECIPES if path.match("recipes/*/grpo.yaml")], ids=str)
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.match("recipes/*/grpo*.yaml")], ids=str)
 def test_lengths_and_steps_of_grpo_go_together(path: Path) -> None:
     data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
     longest = PromptConfig.load(data.prompt).max_prompt_tokens + args.max_completion_length
     assert not args.use_vllm or args.vllm_max_model_length in (None, longest)
     assert not args.shared_prefix or shared_prefix.refused_settings(args, model) == []
     assert args.save_steps % cycle_steps(args) == 0
+
+
+@pytest.mark.parametrize("folder", ["recipes/gsm8k-0.5b", "recipes/gsm8k-0.5b-1.5b"])
+def test_the_control_differs_by_its_references_alone(folder: str) -> None:
+    """And every stage reads what an earlier one, or the folder of the explorer, has written."""
+    for verb in TRAINERS:
+        trained, control = (load_yaml(f"{folder}/{name}.yaml") for name in (verb, f"{verb}-no-references"))
+        differ = {key for key in {*trained, *control} if trained.get(key) != control.get(key)}
+        own = {"model_name_or_path", "shared_prefix"} if verb == "grpo" else set()
+        assert differ == {"plain_share", "output_dir", *own}
+        assert control["plain_share"] == 1
+    written = [load_yaml(str(path))["output_dir"] for path in Path("recipes/gsm8k-0.5b").glob("[em]*.yaml")]
+    for _, path in pipeline.stages(folder):
+        recipe = load_yaml(str(path))
+        for key, value in recipe.items():
+            assert not str(value).startswith("runs/") or key == "output_dir" or str(value).startswith(tuple(written)), key
+        written.append(recipe["output_dir"])
 
 
 @pytest.mark.parametrize("name", ["a2r-efficient", "a2r-self", "agglm-1.7b", "rsa-4b"])

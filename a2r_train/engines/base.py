@@ -87,11 +87,15 @@ def load_engine(
     tensor_parallel_size: int = 1,
     data_parallel_size: int = 1,
     gpu_memory_utilization: float = 0.9,
+    own_process: bool = False,
     endpoint: str = "",
     max_concurrent_requests: int = 64,
     request_deadline_s: float = 600.0,
 ) -> Engine:
-    """Start an engine by name. Raises InputError for an unknown name and for a model that cannot be loaded or is not served."""
+    """Start an engine by name; `own_process` is for vllm, whose memory is then free again when the engine is gone.
+
+    Raises InputError for an unknown name and for a model that cannot be loaded or is not served.
+    """
     check_engine(kind, model, endpoint)
     if kind == "openai":
         from a2r_train.engines.openai import OpenAIEngine
@@ -108,6 +112,7 @@ def load_engine(
             tensor_parallel_size=tensor_parallel_size,
             data_parallel_size=data_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
+            own_process=own_process,
         )
     from a2r_train.engines.transformers import TransformersEngine
 
@@ -134,4 +139,6 @@ def check_engine(kind: str, model: str, endpoint: str = "") -> None:
 
         check_vllm()
         if base_of(model).endswith(".gguf"):
-            raise InputError(f"{model}: vllm reads no GGUF file here; use engine: transformers, or name a checkpoint folder")
+            raise InputError(
+                f"{model}: vllm reads no GGUF file here; make a folder of it with `a2r merge`, or use engine: transformers"
+            )

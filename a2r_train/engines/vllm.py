@@ -13,6 +13,7 @@ import json
 import logging
 import multiprocessing
 import os
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -68,8 +69,9 @@ class VLLMEngine:
     """One model on vLLM, which batches by itself.
 
     `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in a process of its
-    own; under `accelerate launch` each process has its share of the GPUs. `gpu_memory_utilization` is the share of a GPU's
-    memory that weights and cache may take. A prompt that leaves no room in the context has finish_reason `refused`.
+    own; under `accelerate launch` each process has its share of the GPUs. A copy in a process of its own, which `own_process`
+    gives to a single one, too, leaves all of its memory when the engine is gone. `gpu_memory_utilization` is the share of a
+    GPU's memory that weights and cache may take. A prompt that leaves no room in the context has finish_reason `refused`.
     `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM is not
     installed or cannot load the model.
     """
@@ -82,6 +84,7 @@ class VLLMEngine:
         tensor_parallel_size: int = 1,
         data_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9,
+        own_process: bool = False,
     ) -> None:
         check_vllm()
         self.name = model
@@ -90,7 +93,7 @@ class VLLMEngine:
         self.prompt_tokens = self.cached_prompt_tokens = 0
         self._prompter = Prompter(self.tokenizer)
         settings = {"tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization}
-        if data_parallel_size == 1 and not _launched():
+        if data_parallel_size == 1 and not own_process and not _launched():
             self._copies: list[_Copy | _Remote] = [_Copy(model, dtype, settings)]
         else:
             copies = [_Remote() for _ in range(data_parallel_size)]
@@ -187,6 +190,7 @@ class _Remote:
 
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        weakref.finalize(self, self.pool.shutdown)  # waits: who comes next finds the memory free
 
     def start(self, index: int, of: int, model: str, dtype: str, settings: dict[str, Any]) -> Any:
         return self.pool.submit(_start_copy, index, of, model, dtype, settings)

@@ -27,7 +27,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 from a2r_train import output
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
-from a2r_train.models import base_of, check_weights, context_length, load_model, load_tokenizer, trust
+from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, read, write_text
 from a2r_train.synthesise import prompt_of
@@ -133,6 +133,10 @@ def load_material(data: BundleArguments, model: ModelArguments, trust_remote_cod
     if not name:
         raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
     check_weights(name)
+    if base_of(name).endswith(".gguf"):
+        raise InputError(
+            f"{name}: a GGUF file cannot be trained; make a folder of it: a2r merge --model FILE --output_dir FOLDER"
+        )
     if trust_remote_code:
         trust(name)
     bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
@@ -191,8 +195,6 @@ def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     model = dataclasses.replace(model, dtype=dtype)
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": args.trust_remote_code}
     options |= {"dtype": dtype, "attn_implementation": model.attn_implementation, "revision": model.model_revision}
-    if name.endswith(".gguf"):
-        return {"model": load_model(name, str(dtype)), "peft_config": get_peft_config(model)}
     quantization = get_quantization_config(model)
     if not adapter:
         args.model_init_kwargs = {**options, **_mapping(args.model_init_kwargs)}

@@ -17,10 +17,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from a2r_train.config import parse
-from a2r_train.engines import Sampling, load_engine
+from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
-from a2r_train.models import check_weights
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
 from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
@@ -38,11 +37,12 @@ class SynthesizerSFTConfig(SFTConfig):
     max_length: int | None = field(default=None, metadata={"help": "longest row in tokens; a longer row is an error"})
     targets: str = field(default="", metadata={"help": "supplied targets (JSONL of syntheses); empty samples them"})
     teacher: str = field(default="", metadata={"help": "the model that answers the bundles; empty is the base itself"})
+    target_engine: str = field(default="transformers", metadata={"help": "what draws them: transformers or vllm"})
     target_samples: int = field(default=4, metadata={"help": "answers drawn for each bundle"})
     target_temperature: float = field(default=1.0, metadata={"help": "of these answers"})
     max_targets_per_problem: int = field(default=2, metadata={"help": "verified answers kept, hardest bundles first"})
     max_target_tokens: int = field(default=1024, metadata={"help": "a longer answer is no target"})
-    target_batch_size: int = field(default=64, metadata={"help": "answers generated at once"})
+    target_batch_size: int = field(default=64, metadata={"help": "of transformers: answers generated at once"})
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
@@ -83,10 +83,12 @@ def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """The bundles, and the supplied targets, measured."""
     if args.packing and args.max_length is None:
         raise InputError("packing: set max_length, the length of a packed row in tokens")
-    if args.teacher:
-        check_weights(args.teacher)
+    if args.target_engine not in ("transformers", "vllm"):
+        raise InputError(f"target_engine {args.target_engine!r}: expected transformers or vllm")
     material = common.load_material(data, model, args.trust_remote_code)
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
+    if not supplied:
+        check_engine(args.target_engine, _teacher(args, model))
     training_rows(material, supplied, args.max_length)
     return material, supplied
 
@@ -154,8 +156,9 @@ def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Materi
     path = Path(str(args.output_dir)) / "targets.jsonl"
     if path.exists():
         return read(Synthesis, str(path))
-    state, teacher = PartialState(), args.teacher or str(model.model_name_or_path)
-    engine = load_engine("transformers", teacher, batch_size=args.target_batch_size)
+    state, teacher = PartialState(), _teacher(args, model)
+    # vLLM leaves no memory behind in a process of its own; here it would, and the model is trained next
+    engine = load_engine(args.target_engine, teacher, batch_size=args.target_batch_size, own_process=True)
     own = syntheses_of(
         engine,
         Prompter(engine.tokenizer, material.prompter.config),
@@ -175,6 +178,10 @@ def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Materi
         write(chosen, path)
     state.wait_for_everyone()
     return chosen
+
+
+def _teacher(args: SynthesizerSFTConfig, model: ModelArguments) -> str:
+    return args.teacher or str(model.model_name_or_path)
 
 
 def _dry_run(args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Synthesis]) -> str:
