@@ -3,9 +3,10 @@
     python scripts/bench_scaling.py explore --model MODEL --gpus 2
     accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/bench_scaling.py update --shape 0.6b
 
-explore: the samples of one problem go to one copy of the model, so that a problem alone keeps one GPU busy, and as many problems
-as GPUs keep all of them busy; the completions are the same by their seeds. explore_transformers is for where vLLM is missing, with
-one process a GPU. update: optimizer steps of GRPO on random completions, all weights trained; the first two do not count.
+explore: the samples of one problem go to one copy of the model, so that a problem alone keeps one GPU busy, and as many
+problems as GPUs keep all of them busy; the completions are the same by their seeds. explore_transformers is for where vLLM is
+missing, with one process a GPU. update: optimizer steps of GRPO on random completions, all weights trained; the first two are
+not counted.
 """
 
 import argparse

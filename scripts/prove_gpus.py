@@ -35,6 +35,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,14 @@ class Ended:
 
     @property
     def error(self) -> str:
-        lines = [line for line in self.stderr.splitlines() if "Error" in line]
-        return f"{'' if self.status is not None else 'out of time; '}{' | '.join(lines[:2])[:300]} ... {self.stderr[-600:]}"
+        """The first errors that it named, and the end of what it said."""
+        named = " | ".join([line for line in self.stderr.splitlines() if "Error" in line][:2])
+        return f"{'out of time; ' if self.status is None else ''}{named[:300]} ... {self.stderr[-600:]}"
 
     def json(self) -> dict[str, Any]:
         """The last line of stdout that is an object; empty if there is none."""
-        found = [line for line in self.stdout.splitlines() if line.startswith("{") and line.endswith("}")]
-        for line in reversed(found):
-            with contextlib.suppress(ValueError):
-                return dict(json.loads(line))
-        return {}
+        found = [line for line in self.stdout.splitlines() if line.startswith('{"')]
+        return dict(json.loads(found[-1])) if found else {}
 
 
 @dataclass
@@ -103,15 +102,12 @@ class Bench:
             file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
 
-    def python(self, *script: str) -> list[str]:
-        return [sys.executable, *script]
-
     def launch(self, config: str, *script: str, processes: int = 0) -> list[str]:
         """The command that starts a script with its arguments in several processes."""
         launcher = ["-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
         wrapped = ["tests/fsdp_on_cpu.py"] if config == "fsdp2" and not CUDA else []
         count = ["--num_processes", str(processes or self.processes), "--main_process_port", "0"]
-        return self.python(*launcher, *count, *wrapped, *script)
+        return python(*launcher, *count, *wrapped, *script)
 
     def start(self, name: str, command: list[str], **env: str) -> tuple[subprocess.Popen[bytes], str]:
         """Start a command from the project's root with the environment that this has; returns its mark, too."""
@@ -139,8 +135,11 @@ class Bench:
     def together(self, works: list[Callable[[], None]]) -> None:
         """Do them at the same time where there are GPUs, else one by one."""
         with ThreadPoolExecutor(8 if CUDA else 1) as pool:
-            for pending in [pool.submit(work) for work in works]:
-                pending.result()
+            list(pool.map(lambda work: work(), works))
+
+
+def python(*script: str) -> list[str]:
+    return [sys.executable, *script]
 
 
 def kill_all(mark: str) -> None:
@@ -151,16 +150,12 @@ def kill_all(mark: str) -> None:
                 process.send_signal(signal.SIGKILL)
 
 
+def visible() -> list[str]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+
+
 def words(values: dict[str, Any], dashes: str = "") -> list[str]:
     return [f"{dashes}{key}={value}" for key, value in values.items()]
-
-
-def names_of(bench: Bench) -> list[str]:
-    """The configs that can be run, and a row for each other one."""
-    missing = [c for c in bench.configs if c.startswith("zero") and importlib.util.find_spec("deepspeed") is None]
-    for config in missing:
-        bench.row("configs", config, None, skipped="deepspeed is not installed")
-    return [config for config in bench.configs if config not in missing]
 
 
 def same(bench: Bench, part: str = "same", **changes: Any) -> None:
@@ -184,10 +179,10 @@ def same(bench: Bench, part: str = "same", **changes: Any) -> None:
 
     last = {"CUDA_VISIBLE_DEVICES": visible()[-1]} if CUDA else {}
     with ThreadPoolExecutor(1) as pool:
-        single: Future[tuple[Ended, Path]] = pool.submit(replay, bench.python, "one", 16, **last)
+        single: Future[tuple[Ended, Path]] = pool.submit(replay, python, "one", 16, **last)
         if not CUDA:
             single.result()
-        bench.together([lambda config=config: several(config) for config in names_of(bench)])  # type: ignore[misc]
+        bench.together([lambda config=config: several(config) for config in bench.configs])  # type: ignore[misc]
 
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +232,7 @@ def logged(out: Path) -> tuple[int, list[dict[str, Any]]]:
 
 def moved(bench: Bench, out: Path) -> float:
     """The largest change of a weight that both checkpoints have; of an adapter, or where there is none, 0."""
-    folders = [path / "model.safetensors" for path in (Path(bench.model), out)]
+    folders = [path / "model.safetensors" for path in (ROOT / bench.model, out)]
     if not all(path.exists() for path in folders):
         return 0.0
     before, after = map(load_file, map(str, folders))
@@ -256,7 +251,7 @@ def live(bench: Bench) -> None:
         metrics = {key: [entry[key] for entry in history if key in entry] for key in keys}
         bench.row("live", name, passed, ended, moved=way, **metrics)
 
-    bench.together([lambda c=c, s=s: steps(c, s) for c in names_of(bench) for s in (False, True)])  # type: ignore[misc]
+    bench.together([lambda c=c, s=s: steps(c, s) for c in bench.configs for s in (False, True)])  # type: ignore[misc]
 
 
 def kill(bench: Bench) -> None:
@@ -277,7 +272,7 @@ def kill(bench: Bench) -> None:
         passed = again.status == 0 and last == steps and went_on and [e["step"] for e in history] == list(range(1, steps + 1))
         bench.row("kill", config, passed, again, first_s=round(first.seconds, 1), kept=kept, global_step=last)
 
-    bench.together([lambda config=config: cut(config) for config in names_of(bench)])  # type: ignore[misc]
+    bench.together([lambda config=config: cut(config) for config in bench.configs])  # type: ignore[misc]
 
 
 def no_vllm(bench: Bench, part: str) -> bool:
@@ -291,7 +286,10 @@ def no_vllm(bench: Bench, part: str) -> bool:
 
 
 def judge(bench: Bench, part: str, name: str, ended: Ended) -> None:
-    """A row on whether the engine had the trainer's weights at each step."""
+    """A row on whether the engine had the trainer's weights at each step.
+
+    An engine that was left behind would be off by about as much as the weights have moved the log-probabilities.
+    """
     found = ended.json()
     means = found.get("mean_differences", [])
     passed = ended.status == 0 and len(means) == 4 and max(means) < LOGP_TOLERANCE < found["mean_moved"]
@@ -299,12 +297,11 @@ def judge(bench: Bench, part: str, name: str, ended: Ended) -> None:
 
 
 def server(bench: Bench) -> None:
-    """An engine that was left behind would be off by about as much as the weights have moved the log-probabilities."""
     if no_vllm(bench, "server"):
         return
     gpus = visible()
     serve = [
-        *bench.python("-m", "vllm.entrypoints.openai.api_server", "--model", bench.model, "--port", str(PORT)),
+        *python("-m", "vllm.entrypoints.openai.api_server", "--model", bench.model, "--port", str(PORT)),
         *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1", "--gpu-memory-utilization", "0.3"),
         *("--weight-transfer-config", '{"backend": "nccl"}', "--enforce-eager"),
     ]
@@ -312,7 +309,7 @@ def server(bench: Bench) -> None:
     options = {"vllm_mode": "server", "vllm_server_host": "localhost", "vllm_server_port": PORT}
     options |= {"model_name_or_path": bench.model, "vllm_server_timeout": bench.timeout_s, "learning_rate": 1e-4}
     out = str(bench.folder / "server-out")
-    command = bench.python("tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
+    command = python("tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
     trainer, own = bench.start("server-trainer", command, **VLLM, CUDA_VISIBLE_DEVICES=gpus[0])
     ended = bench.wait(trainer, own, lambda: engine.poll() is not None)
     lost = engine.poll() is not None
@@ -340,28 +337,23 @@ def scaling(bench: Bench) -> None:
     given = ["--model", bench.model, "--gpus", str(bench.processes), *small]
     script = "scripts/bench_scaling.py"
     if importlib.util.find_spec("vllm"):
-        explored = bench.run("explore", bench.python(script, "explore", *given), **VLLM)
+        explored = bench.run("explore", python(script, "explore", *given), **VLLM)
     else:
         explored = bench.run("explore", bench.launch("ddp", script, "explore_transformers", *given))
     found = explored.json()
     share = found.get("tokens_s", 0) / bench.processes / found.get("tokens_s_of_one", 1)
-    bench.row("scaling", "explore", CUDA and share >= 0.9 if found else False, explored, efficiency=round(share, 3), **found)
+    passed = None if found and not CUDA else share >= 0.9
+    bench.row("scaling", "explore", passed, explored, efficiency=round(share, 3), **found)
     rates = []
     for processes in (1, bench.processes):
         shape = ["--shape", "0.6b" if CUDA else "tiny"]
         one = {"CUDA_VISIBLE_DEVICES": visible()[0]} if CUDA and processes == 1 else {}
-        command = bench.python(script, "update", *shape)
-        several = bench.launch("ddp", script, "update", *shape)
-        updated = bench.run(f"update-{processes}", command if processes == 1 else several, **one)
+        start = python if processes == 1 else partial(bench.launch, "ddp")
+        updated = bench.run(f"update-{processes}", start(script, "update", *shape), **one)
         rates.append(updated.json().get("tokens_s", 0))
         share = rates[-1] / processes / (rates[0] or 1)
-        passed = bool(rates[-1]) and share >= 0.8
-        bench.row("scaling", "update", passed if CUDA else None, updated, efficiency=round(share, 3), **updated.json())
-
-
-def visible() -> list[str]:
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
+        passed = None if rates[-1] and not CUDA else share >= 0.8
+        bench.row("scaling", "update", passed, updated, efficiency=round(share, 3), **updated.json())
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
@@ -388,8 +380,11 @@ def main() -> None:
     given = parser.parse_args()
     began = time.monotonic()
     output = Path(given.output).resolve()
-    with tempfile.TemporaryDirectory(prefix="gpus-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gpus-", ignore_cleanup_errors=True) as folder:
         bench = Bench(given.model, given.config.split(","), output, Path(folder), given.processes, given.timeout_s)
+        for config in [c for c in bench.configs if c.startswith("zero") and not importlib.util.find_spec("deepspeed")]:
+            bench.configs.remove(config)
+            bench.row("configs", config, None, skipped="deepspeed is not installed")
         for part in given.parts.split(","):
             if time.monotonic() - began > given.budget_s:
                 bench.row(part, "", None, skipped="no time left")

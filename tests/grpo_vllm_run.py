@@ -71,7 +71,9 @@ def main(bundles: str, folder: str, *options: str) -> None:
         "syncs": len(engines),
     }
     sys.stdout.write(f"\n{json.dumps(found)}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    os._exit(0)  # engines of one group wait for each other, or die of each other, as Python ends

@@ -3,8 +3,8 @@
 accelerate launch --config_file accelerate_configs/cpu2.yaml tests/replay.py MODEL OUTPUT SHARED [name=value ...]
 
 The completions of a step depend on nothing but the step, the prompt and the place in the group, their rewards on the
-completion alone: two runs differ by their arithmetic alone. The trained weights, and those that a single process began with, are
-written to OUTPUT; the run's folder is OUTPUT without its suffix, and a run that finds a checkpoint there goes on from it.
+completion alone: two runs differ by their arithmetic alone. The trained weights, and those that a single process began with,
+are written to OUTPUT; the run's folder is OUTPUT without its suffix, and a run that finds a checkpoint there goes on from it.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from a2r_train.train import shared_prefix
-from a2r_train.train.common import run_training
+from a2r_train.train.common import run_training, shard_precisely
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
 PROMPTS = [f"Problem {i}: " + "how many apples are left? " * (1 + i % 3) for i in range(8)]
@@ -72,10 +72,12 @@ def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTra
     peft = options.pop("peft_config", None)
     shared_prefix.MIN_TOKEN_RATIO = 0.0
     kind = SharedPrefixGRPOTrainer if shared else GRPOTrainer
+    args = GRPOConfig(output, **options)
+    shard_precisely(args)
     return kind(
         model=model,
         reward_funcs=reward,
-        args=GRPOConfig(output, **options),
+        args=args,
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
         processing_class=AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path),
         rollout_func=completions,

@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import replay
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
@@ -20,12 +22,12 @@ from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
 
 from a2r_train.records import Synthesis, read, write
-from a2r_train.train import sft
+from a2r_train.train import common, sft
 
 CONFIGS = sorted(path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml"))
 ON_CPU = ("ddp", "zero2", "zero3", "fsdp2")
-# The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16 rows. The momentum is
-# what a resumed run must find again; FSDP2 cannot load the state of an optimizer that has none.
+# The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16 rows. The momentum
+# is what a resumed run must find again; FSDP2 cannot load the state of an optimizer that has none.
 SGD = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
 SGD |= {"optim_args": "momentum=0.9"}
 RUN = {**SGD, "max_steps": 2, "save_steps": 1, "save_strategy": "steps", "bf16": False, "report_to": "none"}
@@ -83,6 +85,20 @@ def test_fsdp_takes_the_config(plugin: Callable[[str], Any]) -> None:
     assert found.reshard_after_forward is True
     assert "FULL" in str(found.state_dict_type)
     assert plugin("ddp") is plugin("cpu2") is None
+
+
+@pytest.mark.parametrize(("name", "bf16", "precise"), [("fsdp2", True, True), ("fsdp2", False, False), ("ddp", True, False)])
+def test_fsdp_rounds_no_output(name: str, bf16: bool, precise: bool, plugin: Callable[[str], Any]) -> None:
+    plugin(name)  # sets the environment of a process
+    args: Any = SimpleNamespace(bf16=bf16, fsdp_plugin_args=None)
+    common.shard_precisely(args)
+    assert bool(args.fsdp_plugin_args) == precise
+    if precise:
+        found = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+        found.set_mixed_precision("bf16")  # what accelerate does then, and would have set every dtype by
+        policy = found.mixed_precision_policy
+        assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+        assert (found.fsdp_version, found.reshard_after_forward) == (2, True)
 
 
 def test_the_slurm_script_starts_one_launcher_a_machine(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_what_fails_is_a_row_and_the_next_part_begins(monkeypatch: pytest.Monkey
 
     def slow(bench: prove_gpus.Bench) -> None:
         child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(99)'])"
-        bench.row("slow", "sleeps", False, bench.run("slow", bench.python("-c", child)))
+        bench.row("slow", "sleeps", False, bench.run("slow", prove_gpus.python("-c", child)))
 
     monkeypatch.setattr(prove_gpus, "PARTS", {"broken": broken, "slow": slow})
     rows = prove(monkeypatch, tmp_path / "rows.jsonl", "--parts", "broken,slow", "--timeout_s", "1")
