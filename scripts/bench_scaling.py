@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--model", default="data/tiny/explorer")
     parser.add_argument("--shape", default="0.6b", choices=measure_memory.SHAPES, help="of the random model that is updated")
     parser.add_argument("--gpus", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=256, help="completions of a problem")
+    parser.add_argument("--samples", type=int, default=1024, help="completions of a problem")
     parser.add_argument("--tokens", type=int, default=512, help="the longest completion")
     given = parser.parse_args()
     if given.what == "explore":

@@ -76,4 +76,5 @@ def main(bundles: str, folder: str, *options: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    os._exit(0)  # engines of one group wait for each other, or die of each other, as Python ends
+    if torch.cuda.is_available():
+        os._exit(0)  # engines of one group wait for each other, or die of each other, as Python ends
