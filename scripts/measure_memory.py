@@ -49,6 +49,7 @@ SHAPES = {
     "8b": (4096, 12288, 36, 32, 8, 128, 151936, False),  # Qwen/Qwen3-8B's config.json
     "4b": (2560, 9728, 36, 32, 8, 128, 151936, True),  # Qwen/Qwen3-4B's
     "1.7b": (2048, 6144, 28, 16, 8, 128, 151936, True),  # Qwen/Qwen3-1.7B's
+    "0.6b": (1024, 3072, 28, 16, 8, 128, 151936, True),  # Qwen/Qwen3-0.6B's
     "tiny": (256, 768, 8, 4, 2, 64, 2048, True),
 }
 LORA = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"], "lora_dropout": 0.0}
@@ -190,7 +191,7 @@ def trainer_of(point: Point, folder: str) -> Any:
     return SharedPrefixGRPOTrainer(
         reward_funcs=lambda completion_ids, **_: [sum(row) % 7 / 7 for row in completion_ids],
         args=GRPOConfig(folder, beta=0.0, disable_dropout=True, **lengths, **options),
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(point.groups * STEPS)]}),
+        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(1000)]}),  # enough for many processes
         rollout_func=completions,
         **common,
     )

@@ -1,11 +1,12 @@
-"""Run by test_grpo_vllm.py in a process of its own: GRPO with colocated vLLM; prints what trainer and engine say, as JSON.
+"""Run by test_grpo_vllm.py and scripts/prove_gpus.py: GRPO with vLLM; prints what trainer and engine say, as JSON.
 
 Arguments: bundles, output folder, and options of the recipe.
 """
 
 import json
+import os
 import sys
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +39,42 @@ def main(bundles: str, folder: str, *options: str) -> None:
 
     def counted(self: Any) -> None:
         sync(self)
-        engines.append(self.llm)
+        engines.append(getattr(self, "llm", None))  # None of a server
 
     vllm_generation.VLLMGeneration.sync_weights = counted
-    start = dict(pairwise(options)).get("--model_name_or_path", MODEL)
-    given = {"model_name_or_path": start, "bundles": bundles, "output_dir": folder, "use_cpu": True, "use_vllm": True,
+    on_cpu = not torch.cuda.is_available()
+    if not on_cpu:  # several GPUs then reduce by NCCL alone
+        vllm_generation.LLM = partial(vllm_generation.LLM, enforce_eager=True, disable_custom_all_reduce=True)
+    given = {"model_name_or_path": MODEL, "bundles": bundles, "output_dir": folder, "use_cpu": on_cpu, "use_vllm": True,
              "vllm_mode": "colocate", "max_steps": 4, "save_strategy": "no", "logging_steps": 1, "warmup_steps": 0,
              "per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": 24}  # fmt: skip
     arguments = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-    grpo.train(*parse(grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *arguments, *options]))
+    data, args, model = parse(grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *arguments, *options])
+    grpo.train(data, args, model)
+    if os.environ.get("RANK", "0") != "0":
+        return
     history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
-    before, after = load_model(start, "float32"), load_model(folder, "float32")
+    before, after = load_model(model.model_name_or_path, "float32"), load_model(folder, "float32")
     ids = torch.arange(100, 164)[None]
     with torch.inference_mode():
-        moved = (before(ids).logits.log_softmax(-1) - after(ids).logits.log_softmax(-1)).abs().max()
+        moved = (before(ids).logits.log_softmax(-1) - after(ids).logits.log_softmax(-1)).abs()
+    means, most = (
+        [row[f"sampling/sampling_logp_difference/{kind}"] for row in history if "reward" in row] for kind in ("mean", "max")
+    )
     found = {
-        "differences": [row["sampling/sampling_logp_difference/max"] for row in history if "reward" in row],
-        "moved": float(moved),
+        "differences": most,
+        "mean_differences": means,
+        "moved": float(moved.max()),
+        "mean_moved": float(moved.mean()),
         "tied": bool(before.config.tie_word_embeddings),
-        "dtype": str(engines[0].llm_engine.model_config.dtype),
+        "dtype": str(engines[0].llm_engine.model_config.dtype) if engines[0] else "the server's",
         "syncs": len(engines),
     }
     sys.stdout.write(f"\n{json.dumps(found)}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    if torch.cuda.is_available():
+        os._exit(0)  # engines of one group wait for each other, or die of each other, as Python ends

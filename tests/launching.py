@@ -21,7 +21,11 @@ def need_deepspeed() -> None:
 
 
 def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> str:
-    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows."""
+    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows.
+
+    Under fsdp2 it is told `use_cpu: false` by the caller, and has none but CPUs all the same.
+    """
+    command = ("tests/fsdp_on_cpu.py", *command) if config == "fsdp2" else command
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
     done = subprocess.run(
         [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *command],

@@ -3,8 +3,8 @@
 accelerate launch --config_file accelerate_configs/cpu2.yaml tests/replay.py MODEL OUTPUT SHARED [name=value ...]
 
 The completions of a step depend on nothing but the step, the prompt and the place in the group, their rewards on the
-completion alone: two runs differ by their arithmetic alone. The trained weights are written to OUTPUT; the run's folder is
-OUTPUT without its suffix, and a run that finds a checkpoint there goes on from it.
+completion alone: two runs differ by their arithmetic alone. The trained weights, and those that a single process began with,
+are written to OUTPUT; the run's folder is OUTPUT without its suffix, and a run that finds a checkpoint there goes on from it.
 """
 
 import itertools
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 import yaml
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from a2r_train.train import shared_prefix
-from a2r_train.train.common import run_training
+from a2r_train.train.common import run_training, shard_precisely
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
 PROMPTS = [f"Problem {i}: " + "how many apples are left? " * (1 + i % 3) for i in range(8)]
@@ -48,7 +49,7 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 
 def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTrainer:
-    """A trainer on the CPU: 4 groups a step. Sharing is never given up for speed."""
+    """A trainer in float32, of 4 groups a step. Sharing is never given up for speed."""
     options: dict[str, Any] = {
         "per_device_train_batch_size": 4 * GROUP,
         "num_generations": GROUP,
@@ -56,7 +57,7 @@ def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTra
         "max_steps": 20,
         "learning_rate": 1e-3,
         "beta": 0.05,
-        "use_cpu": True,
+        "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
         "report_to": "none",
         "save_strategy": "no",
@@ -71,10 +72,12 @@ def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTra
     peft = options.pop("peft_config", None)
     shared_prefix.MIN_TOKEN_RATIO = 0.0
     kind = SharedPrefixGRPOTrainer if shared else GRPOTrainer
+    args = GRPOConfig(output, **options)
+    shard_precisely(args)
     return kind(
         model=model,
         reward_funcs=reward,
-        args=GRPOConfig(output, **options),
+        args=args,
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
         processing_class=AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path),
         rollout_func=completions,
@@ -86,17 +89,21 @@ def weights(trainer: GRPOTrainer) -> torch.Tensor:
     """All trained parameters, end to end."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     trained = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
-    return torch.cat([state[name].flatten().float() for name in sorted(trained)]) if state else torch.empty(0)
+    return torch.cat([state[name].flatten().float().cpu() for name in sorted(trained)]) if state else torch.empty(0)
 
 
 def main(model: str, output: str, shared: str, *changes: str) -> None:
-    given = dict(change.split("=", 1) for change in changes)
+    given = {key: yaml.safe_load(value) for key, value in (change.split("=", 1) for change in changes)}
     folder = str(Path(output).with_suffix(""))
-    trainer = trainer_of(model, folder, yaml.safe_load(shared), **{k: yaml.safe_load(v) for k, v in given.items()})
+    torch.manual_seed(0)  # of an adapter's first weights
+    if "peft_config" in given:
+        given["peft_config"] = LoraConfig(**given["peft_config"], task_type="CAUSAL_LM")
+    trainer = trainer_of(model, folder, yaml.safe_load(shared), **given)
+    start = weights(trainer) if trainer.accelerator.num_processes == 1 else None
     run_training(trainer)
     trained = weights(trainer)
     if trainer.accelerator.is_main_process:
-        torch.save({"weights": trained, "log": trainer.state.log_history}, output)
+        torch.save({"start": start, "weights": trained, "log": trainer.state.log_history}, output)
     trainer.accelerator.wait_for_everyone()  # one that leaves while another still works can die of it
     trainer.accelerator.end_training()
 

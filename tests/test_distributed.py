@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import replay
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
@@ -20,13 +22,15 @@ from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
 
 from a2r_train.records import Synthesis, read, write
-from a2r_train.train import sft
+from a2r_train.train import common, sft
 
 CONFIGS = sorted(path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml"))
-ON_CPU = ("ddp", "zero2", "zero3")
-# A step of plain gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16 rows.
+ON_CPU = ("ddp", "zero2", "zero3", "fsdp2")
+# The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16 rows. The momentum
+# is what a resumed run must find again; FSDP2 cannot load the state of an optimizer that has none.
 SGD = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
-RUN = {**SGD, "max_steps": 2, "save_steps": 1, "save_strategy": "steps", "use_cpu": True, "bf16": False, "report_to": "none"}
+SGD |= {"optim_args": "momentum=0.9"}
+RUN = {**SGD, "max_steps": 2, "save_steps": 1, "save_strategy": "steps", "bf16": False, "report_to": "none"}
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +87,20 @@ def test_fsdp_takes_the_config(plugin: Callable[[str], Any]) -> None:
     assert plugin("ddp") is plugin("cpu2") is None
 
 
+@pytest.mark.parametrize(("name", "bf16", "precise"), [("fsdp2", True, True), ("fsdp2", False, False), ("ddp", True, False)])
+def test_fsdp_rounds_no_output(name: str, bf16: bool, precise: bool, plugin: Callable[[str], Any]) -> None:
+    plugin(name)  # sets the environment of a process
+    args: Any = SimpleNamespace(bf16=bf16, fsdp_plugin_args=None)
+    common.shard_precisely(args)
+    assert bool(args.fsdp_plugin_args) == precise
+    if precise:
+        found = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
+        found.set_mixed_precision("bf16")  # what accelerate does then, and would have set every dtype by
+        policy = found.mixed_precision_policy
+        assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+        assert (found.fsdp_version, found.reshard_after_forward) == (2, True)
+
+
 def test_the_slurm_script_starts_one_launcher_a_machine(tmp_path: Path) -> None:
     """Slurm's own commands are played: two machines, of which each gets what the script would run there."""
     for name, does in {
@@ -121,13 +139,13 @@ def words(values: dict[str, Any], dashes: str = "") -> list[str]:
     return [f"{dashes}{key}={value}" for key, value in values.items()]
 
 
-def command(stage: str, model: str, out: Path, files: Path, a_process: int) -> list[str]:
+def command(stage: str, model: str, out: Path, files: Path, a_process: int, config: str = "") -> list[str]:
     """A training of two steps on 16 rows each, whose folder is `out`."""
+    run = {**RUN, "per_device_train_batch_size": a_process, "use_cpu": config != "fsdp2"}
     if stage == "grpo":
-        return ["tests/replay.py", model, f"{out}.pt", "false", *words({**RUN, "per_device_train_batch_size": a_process})]
+        return ["tests/replay.py", model, f"{out}.pt", "false", *words(run)]
     named = {"bundles": files / "bundles.jsonl", "targets": files / "targets.jsonl", "model_name_or_path": model}
-    quick = {"activation_checkpointing": False, "per_device_train_batch_size": a_process, "output_dir": out}
-    return ["scripts/sft.py", *words({**RUN, **named, **quick}, "--")]
+    return ["scripts/sft.py", *words({**run, **named, "activation_checkpointing": False, "output_dir": out}, "--")]
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +165,10 @@ def alone(tiny: str, tmp_path_factory: pytest.TempPathFactory, sft_files: Path) 
 def test_two_processes_have_the_gradient_of_one(
     config: str, stage: str, tiny: str, alone: dict[str, Path], sft_files: Path, tmp_path: Path
 ) -> None:
-    if config != "ddp":
+    if "zero" in config:
         need_deepspeed()
     out, start = tmp_path / stage, weights_in(tiny)
-    together = command(stage, tiny, out, sft_files, 8)
+    together = command(stage, tiny, out, sft_files, 8, config)
     launch(config, *together)
     single, double = (start - weights_in(folder / "checkpoint-1") for folder in (alone[stage], out))
     assert single.norm() > 1e-3 * start.norm()
@@ -171,12 +189,12 @@ def test_two_processes_have_the_gradient_of_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ON_CPU)
 def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) -> None:
-    if config != "ddp":
+    if "zero" in config:
         need_deepspeed()
     write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
     named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "grpo"}
     small = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12, "max_steps": 3}
-    quiet = {"use_cpu": True, "report_to": "none", "save_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
+    quiet = {"use_cpu": config != "fsdp2", "report_to": "none", "save_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
     launch(config, "scripts/grpo.py", *words({**named, **small, **quiet}, "--"))
     state = json.loads((tmp_path / "grpo" / "trainer_state.json").read_text())
     assert state["global_step"] == 3

@@ -1,0 +1,400 @@
+"""Prove the distributed recipes on several GPUs of one host; a row of JSON is written as soon as it is measured.
+
+    python scripts/prove_gpus.py --output gpus.jsonl                                    # two GPUs; about four minutes
+    python scripts/prove_gpus.py --model MODEL_0.5B --parts same_lora,scaling --output gpus.jsonl   # about three minutes
+    python scripts/prove_gpus.py --output trial.jsonl                                   # without a GPU: a trial on two cores
+
+| part | what passes | expected seconds on two GPUs, of which the start is most |
+|---|---|---|
+| same | losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel on a GPU | 30 |
+| same_lora | the same with an adapter on all linear layers | 30, of a model of 0.5B 45 |
+| same_bf16 | how far they are apart in bf16; passes nothing | 30 |
+| live | scripts/grpo.py makes three steps with its own completions, dense and with a shared prefix | 40 |
+| kill | SIGKILL of all processes after the second step; the same command goes on from there, to its last step | 60 |
+| server | a vLLM server on the last GPU gets the weights of a trainer on the first | 60 |
+| colocate | vLLM in the trainer's processes, each model split over both GPUs | 60 |
+| scaling | tokens a second on all GPUs against one, same work on each: explore at least 90 %, the GRPO update 80 % | 120 |
+
+A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end of what it said,
+and the next part begins. Runs of a part are made at the same time where there are GPUs, but for scaling. On CPUs fsdp2 goes
+through tests/fsdp_on_cpu.py, and server, which needs NCCL, is left out.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+CUDA = torch.cuda.is_available()
+MARK = "A2R_PROVE_GPUS"  # in the environment of each process that is started here, by which it is found again
+# A step of clipped gradient descent: the weights move by the gradient of the global batch, of 16 rows.
+REPLAY = {
+    "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0,
+    "max_steps": 3,
+}  # fmt: skip
+LORA = {"peft_config": "{r: 16, target_modules: all-linear}", "learning_rate": 1.0}  # B begins at zero
+LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-2
+# vLLM's own ways to reduce over NVLink multicast, and a sampler that is compiled at the start.
+VLLM = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_USE_NCCL_SYMM_MEM": "0", "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+LOGP_TOLERANCE = 0.05  # of the mean difference between engine and trainer, both in bf16
+PORT = 8765
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; status is None if it ran out of time."""
+
+    status: int | None
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def error(self) -> str:
+        """The first errors that it named, and the end of what it said."""
+        named = " | ".join([line for line in self.stderr.splitlines() if "Error" in line][:2])
+        return f"{'out of time; ' if self.status is None else ''}{named[:300]} ... {self.stderr[-600:]}"
+
+    def json(self) -> dict[str, Any]:
+        """The last line of stdout that is an object; empty if there is none."""
+        found = [line for line in self.stdout.splitlines() if line.startswith('{"')]
+        return dict(json.loads(found[-1])) if found else {}
+
+
+@dataclass
+class Bench:
+    """What all parts share."""
+
+    model: str
+    configs: list[str]
+    output: Path
+    folder: Path
+    processes: int
+    timeout_s: float
+    written: threading.Lock = field(default_factory=threading.Lock)
+
+    def row(self, part: str, name: str, passed: bool | None, ended: Ended | None = None, **found: Any) -> None:
+        """Append a row; `passed` None is a row that proves nothing."""
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if CUDA else ["CPU"]
+        row = {"part": part, "name": name, "pass": passed, "model": self.model, "devices": devices, "torch": torch.__version__}
+        row |= {"seconds": round(ended.seconds, 1), "status": ended.status} if ended else {}
+        row |= {**found, **({"error": ended.error} if ended and (ended.status != 0 or passed is False) else {})}
+        with self.written, self.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+    def launch(self, config: str, *script: str, processes: int = 0) -> list[str]:
+        """The command that starts a script with its arguments in several processes."""
+        launcher = ["-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
+        wrapped = ["tests/fsdp_on_cpu.py"] if config == "fsdp2" and not CUDA else []
+        count = ["--num_processes", str(processes or self.processes), "--main_process_port", "0"]
+        return python(*launcher, *count, *wrapped, *script)
+
+    def start(self, name: str, command: list[str], **env: str) -> tuple[subprocess.Popen[bytes], str]:
+        """Start a command from the project's root with the environment that this has; returns its mark, too."""
+        mark = f"{name}-{uuid.uuid4()}"
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_BUILD_OPS": "0", "PYTHONPATH": paths, MARK: mark}
+        with (self.folder / f"{mark}.out").open("wb") as out, (self.folder / f"{mark}.err").open("wb") as err:
+            process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own, **env}, stdout=out, stderr=err)
+        return process, mark
+
+    def wait(self, process: subprocess.Popen[bytes], mark: str, until: Callable[[], bool] = lambda: False) -> Ended:
+        """Wait until it ends, `until` says so, or the time is up; then kill what is left of it."""
+        began = time.monotonic()
+        while process.poll() is None and time.monotonic() - began < self.timeout_s and not until():
+            time.sleep(0.05)
+        status = process.poll()
+        kill_all(mark)
+        process.wait()
+        says = [(self.folder / f"{mark}.{stream}").read_text(errors="replace") for stream in ("out", "err")]
+        return Ended(status, *says, time.monotonic() - began)
+
+    def run(self, name: str, command: list[str], **env: str) -> Ended:
+        return self.wait(*self.start(name, command, **env))
+
+    def together(self, works: list[Callable[[], None]]) -> None:
+        """Do them at the same time where there are GPUs, else one by one."""
+        with ThreadPoolExecutor(8 if CUDA else 1) as pool:
+            list(pool.map(lambda work: work(), works))
+
+
+def python(*script: str) -> list[str]:
+    return [sys.executable, *script]
+
+
+def kill_all(mark: str) -> None:
+    """SIGKILL for all processes that were started under a mark, also those whose parent has died."""
+    for process in [*psutil.process_iter(), *psutil.process_iter()]:  # twice, for what was being started
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark:
+                process.send_signal(signal.SIGKILL)
+
+
+def visible() -> list[str]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+
+
+def words(values: dict[str, Any], dashes: str = "") -> list[str]:
+    return [f"{dashes}{key}={value}" for key, value in values.items()]
+
+
+def same(bench: Bench, part: str = "same", **changes: Any) -> None:
+    """Replayed completions in one process and in several."""
+    options = {**REPLAY, **changes}
+
+    def replay(command: Callable[..., list[str]], name: str, rows: int, **env: str) -> tuple[Ended, Path]:
+        out = bench.folder / f"{part}-{name}.pt"
+        given = words({**options, "per_device_train_batch_size": rows, "use_cpu": not CUDA and name != "fsdp2"})
+        return bench.run(f"{part}-{name}", command("tests/replay.py", bench.model, str(out), "false", *given), **env), out
+
+    def several(config: str) -> None:
+        ended, out = replay(lambda *script: bench.launch(config, *script), config, 16 // bench.processes)
+        one, alone = single.result()
+        if ended.status or one.status or not out.exists() or not alone.exists():
+            bench.row(part, config, False, one if one.status else ended)
+            return
+        off = apart(torch.load(alone), torch.load(out))
+        passed = None if options.get("bf16") else off["losses_off"] < LOSS_TOLERANCE and off["weights_off"] < WEIGHT_TOLERANCE
+        bench.row(part, config, passed, ended, processes=bench.processes, **off)
+
+    last = {"CUDA_VISIBLE_DEVICES": visible()[-1]} if CUDA else {}
+    with ThreadPoolExecutor(1) as pool:
+        single: Future[tuple[Ended, Path]] = pool.submit(replay, python, "one", 16, **last)
+        if not CUDA:
+            single.result()
+        bench.together([lambda config=config: several(config) for config in bench.configs])  # type: ignore[misc]
+
+
+def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How far the losses of the steps and the trained weights are apart, relative to the loss and to the way of the weights."""
+    ours, theirs = ([entry["loss"] for entry in run["log"] if "loss" in entry] for run in (one, other))
+    off = max(abs(a - b) / max(abs(a), 0.01) for a, b in zip(ours, theirs, strict=True))
+    moved = (one["weights"] - one["start"]).norm()
+    return {
+        "losses": ours, "losses_off": off, "weights_off": float((other["weights"] - one["weights"]).norm() / moved),
+        "moved": float(moved / one["start"].norm()),
+    }  # fmt: skip
+
+
+def bundles(bench: Bench) -> str:
+    """64 bundles of data/tiny with a right and a wrong reference each."""
+    path = bench.folder / "bundles.jsonl"
+    problems = [json.loads(line) for line in (ROOT / "data/tiny/train.jsonl").read_text().splitlines()[:64]]
+    rows = [
+        {
+            "id": f"b{i}", "problem_id": p["id"], "problem": p["problem"], "answer": p["answer"], "verifier": p["verifier"],
+            "references": [f"\\boxed{{{p['answer']}}}", "\\boxed{0}"], "reference_answers": [p["answer"], "0"],
+            "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [5, 5], "n_correct": 1, "majority_answer": "",
+            "majority_verdict": "unparsable",
+        }
+        for i, p in enumerate(problems)
+    ]  # fmt: skip
+    if not path.exists():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def grpo(bench: Bench, config: str, out: Path, **changes: Any) -> list[str]:
+    """scripts/grpo.py on the recipe of data/tiny, two groups of eight in each process."""
+    options = {
+        "model_name_or_path": bench.model, "bundles": bundles(bench), "output_dir": out, "max_steps": 3, "logging_steps": 1,
+        "save_steps": 3, "save_total_limit": 20, "per_device_train_batch_size": 16, "disable_tqdm": True, "warmup_steps": 0,
+        "ddp_timeout": int(bench.timeout_s), "use_cpu": not CUDA and config != "fsdp2", **changes,
+    }  # fmt: skip
+    return bench.launch(config, "scripts/grpo.py", "--config", "recipes/tiny/grpo.yaml", *words(options, "--"))
+
+
+def logged(out: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The last step, and what was logged of each."""
+    state = out / "trainer_state.json"
+    found = json.loads(state.read_text()) if state.exists() else {"global_step": 0, "log_history": []}
+    return found["global_step"], [entry for entry in found["log_history"] if "loss" in entry]
+
+
+def moved(bench: Bench, out: Path) -> float:
+    """The largest change of a weight that both checkpoints have; of an adapter, or where there is none, 0."""
+    folders = [path / "model.safetensors" for path in (ROOT / bench.model, out)]
+    if not all(path.exists() for path in folders):
+        return 0.0
+    before, after = map(load_file, map(str, folders))
+    return max(float((after[name] - before[name].float()).abs().max()) for name in before.keys() & after.keys())
+
+
+def live(bench: Bench) -> None:
+    def steps(config: str, shared: bool) -> None:
+        name = f"{config}-{'shared' if shared else 'dense'}"
+        out = bench.folder / f"live-{name}"
+        ended = bench.run(f"live-{name}", grpo(bench, config, out, shared_prefix=shared))
+        (last, history), way = logged(out), moved(bench, out)
+        passed = ended.status == 0 and last == len(history) == 3 and way > 0
+        keys = ("loss", "grad_norm", "reward", "completions/mean_length", "completions/max_length", "shared_prefix/token_ratio")
+        metrics = {key: [entry[key] for entry in history if key in entry] for key in keys}
+        bench.row("live", name, passed, ended, moved=way, **metrics)
+
+    bench.together([lambda c=c, s=s: steps(c, s) for c in bench.configs for s in (False, True)])  # type: ignore[misc]
+
+
+def kill(bench: Bench) -> None:
+    """All processes are killed at once when the second checkpoint is complete."""
+
+    def cut(config: str) -> None:
+        out, steps = bench.folder / f"kill-{config}", 20 if CUDA else 6
+        command = grpo(bench, config, out, max_steps=steps, save_steps=1)
+        process, mark = bench.start(f"kill-{config}", command)
+        first = bench.wait(process, mark, (out / "checkpoint-2" / "trainer_state.json").exists)
+        if first.status is not None or (out / "done.json").exists():
+            bench.row("kill", config, False, first, found="it ended before it could be killed")
+            return
+        kept = sorted(int(path.parent.name.split("-")[1]) for path in out.glob("checkpoint-*/trainer_state.json"))
+        again = bench.run(f"kill-{config}-again", command)
+        last, history = logged(out)
+        went_on = f"resuming from {out}/checkpoint-" in again.stderr
+        passed = again.status == 0 and last == steps and went_on and [e["step"] for e in history] == list(range(1, steps + 1))
+        bench.row("kill", config, passed, again, first_s=round(first.seconds, 1), kept=kept, global_step=last)
+
+    bench.together([lambda config=config: cut(config) for config in bench.configs])  # type: ignore[misc]
+
+
+def no_vllm(bench: Bench, part: str) -> bool:
+    """Whether it cannot be run, which is a row."""
+    reason = "needs GPUs" if part == "server" and not CUDA else ""
+    if importlib.util.find_spec("vllm") is None:
+        reason = "vllm is not installed"
+    if reason:
+        bench.row(part, "vllm", None, skipped=reason)
+    return bool(reason)
+
+
+def judge(bench: Bench, part: str, name: str, ended: Ended) -> None:
+    """A row on whether the engine had the trainer's weights at each step.
+
+    An engine that was left behind would be off by about as much as the weights have moved the log-probabilities.
+    """
+    found = ended.json()
+    means = found.get("mean_differences", [])
+    passed = ended.status == 0 and len(means) == 4 and max(means) < LOGP_TOLERANCE < found["mean_moved"]
+    bench.row(part, name, passed, ended, **found)
+
+
+def server(bench: Bench) -> None:
+    if no_vllm(bench, "server"):
+        return
+    gpus = visible()
+    serve = [
+        *python("-m", "vllm.entrypoints.openai.api_server", "--model", bench.model, "--port", str(PORT)),
+        *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1", "--gpu-memory-utilization", "0.3"),
+        *("--weight-transfer-config", '{"backend": "nccl"}', "--enforce-eager"),
+    ]
+    engine, mark = bench.start("server", serve, **VLLM, CUDA_VISIBLE_DEVICES=gpus[-1], VLLM_SERVER_DEV_MODE="1")
+    options = {"vllm_mode": "server", "vllm_server_host": "localhost", "vllm_server_port": PORT}
+    options |= {"model_name_or_path": bench.model, "vllm_server_timeout": bench.timeout_s, "learning_rate": 1e-3}
+    out = str(bench.folder / "server-out")
+    command = python("tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
+    trainer, own = bench.start("server-trainer", command, **VLLM, CUDA_VISIBLE_DEVICES=gpus[0])
+    ended = bench.wait(trainer, own, lambda: engine.poll() is not None)
+    lost = engine.poll() is not None
+    kill_all(mark)
+    engine.wait()
+    if lost:
+        said = (bench.folder / f"{mark}.err").read_text(errors="replace")
+        ended = Ended(engine.returncode, "", f"the server ended: {said}", ended.seconds)
+    judge(bench, "server", "one trainer, one server", ended)
+
+
+def colocate(bench: Bench) -> None:
+    if no_vllm(bench, "colocate"):
+        return
+    options = {"vllm_mode": "colocate", "vllm_tensor_parallel_size": bench.processes, "vllm_gpu_memory_utilization": 0.3}
+    options |= {"model_name_or_path": bench.model, "learning_rate": 1e-3}
+    out = str(bench.folder / "colocate-out")
+    command = bench.launch("ddp", "tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
+    judge(bench, "colocate", f"tensor parallel {bench.processes}", bench.run("colocate", command, **VLLM))
+
+
+def scaling(bench: Bench) -> None:
+    """Against one GPU with the same work on each."""
+    small = [] if CUDA else ["--samples", "8", "--tokens", "32"]
+    given = ["--model", bench.model, "--gpus", str(bench.processes), *small]
+    script = "scripts/bench_scaling.py"
+    if importlib.util.find_spec("vllm"):
+        explored = bench.run("explore", python(script, "explore", *given), **VLLM)
+    else:
+        explored = bench.run("explore", bench.launch("ddp", script, "explore_transformers", *given))
+    found = explored.json()
+    share = found.get("tokens_s", 0) / bench.processes / found.get("tokens_s_of_one", 1)
+    passed = None if found and not CUDA else share >= 0.9
+    bench.row("scaling", "explore", passed, explored, efficiency=round(share, 3), **found)
+    rates = []
+    for processes in (1, bench.processes):
+        shape = ["--shape", "0.6b" if CUDA else "tiny"]
+        one = {"CUDA_VISIBLE_DEVICES": visible()[0]} if CUDA and processes == 1 else {}
+        start = python if processes == 1 else partial(bench.launch, "ddp")
+        updated = bench.run(f"update-{processes}", start(script, "update", *shape), **one)
+        rates.append(updated.json().get("tokens_s", 0))
+        share = rates[-1] / processes / (rates[0] or 1)
+        passed = None if rates[-1] and not CUDA else share >= 0.8
+        bench.row("scaling", "update", passed, updated, efficiency=round(share, 3), **updated.json())
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "same": same,
+    "live": live,
+    "kill": kill,
+    "server": server,
+    "colocate": colocate,
+    "same_lora": lambda bench: same(bench, "same_lora", **LORA),
+    "same_bf16": lambda bench: same(bench, "same_bf16", bf16=True),
+    "scaling": scaling,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default="same,live,kill,server,colocate", help=f"of {', '.join(PARTS)}; comma-separated")
+    parser.add_argument("--config", default="ddp,zero3,fsdp2", help="of accelerate_configs; comma-separated")
+    parser.add_argument("--model", default="data/tiny/synthesizer", help="a checkpoint folder")
+    parser.add_argument("--output", default="gpus.jsonl", help="rows are added there, one JSON object a line")
+    parser.add_argument("--budget_s", type=float, default=330.0, help="no further part is begun after so many seconds")
+    parser.add_argument("--timeout_s", type=float, default=150.0, help="of each command")
+    parser.add_argument("--processes", type=int, default=2, help="as many as GPUs; 16 is a multiple of it")
+    given = parser.parse_args()
+    began = time.monotonic()
+    output = Path(given.output).resolve()
+    with tempfile.TemporaryDirectory(prefix="gpus-", ignore_cleanup_errors=True) as folder:
+        bench = Bench(given.model, given.config.split(","), output, Path(folder), given.processes, given.timeout_s)
+        for config in [c for c in bench.configs if c.startswith("zero") and not importlib.util.find_spec("deepspeed")]:
+            bench.configs.remove(config)
+            bench.row("configs", config, None, skipped="deepspeed is not installed")
+        for part in given.parts.split(","):
+            if time.monotonic() - began > given.budget_s:
+                bench.row(part, "", None, skipped="no time left")
+                continue
+            try:
+                PARTS[part](bench)
+            except Exception as error:  # noqa: BLE001 - the next part is worth its row
+                bench.row(part, "", False, error=f"{type(error).__name__}: {error}"[-600:])
+            print(f"{part}: {time.monotonic() - began:.0f} s since the start", flush=True)
+
+
+if __name__ == "__main__":
+    main()
