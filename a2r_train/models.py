@@ -125,7 +125,7 @@ def check_merge(config: MergeConfig) -> None:
 
 def _gguf_file(model: str) -> str:
     """The path of a GGUF file, after a download if it is on the hub."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     name, options = _source(model)
     try:

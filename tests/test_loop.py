@@ -25,6 +25,7 @@ from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Rollout, Synthesis, read
 from a2r_train.synthesise import synthesizer_chat
 from a2r_train.train import grpo, sft
+from a2r_train.train.common import BundleArguments, ModelArguments, load_material
 
 STEP = {
     "max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-5, "report_to": "none", "logging_steps": 1,
@@ -205,3 +206,13 @@ def test_checkpoints_load_as_they_are_and_a_merged_one_says_the_same(
         with pytest.raises(InputError, match="expected the folder of a LoRA adapter"):
             merge(MergeConfig(str(tmp_path / "sft"), str(tmp_path / "merged")))
         assert not (tmp_path / "merged").exists()
+
+
+def test_a_gguf_file_is_held_to_its_sha256_and_is_not_trained(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"model\.gguf: its sha256 is [0-9a-f]{64}; expected abc"):
+        merge(MergeConfig(str(file), str(tmp_path / "folder"), sha256="abc"))
+    assert not (tmp_path / "folder").exists()
+    with pytest.raises(InputError, match=r"model\.gguf: a GGUF file cannot be trained; .* a2r merge --model FILE"):
+        load_material(BundleArguments("none.jsonl"), ModelArguments(str(file)))
