@@ -241,6 +241,7 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
     for name, small in (
         ("panel-explore", {"max_problems": 8}),
         ("panel-bundle", {}),
+        ("panel-grpo-explorer", SMALL["grpo"]),
         ("panel", {**SMALL["evaluate"], "samples": 1, "k_sweep": "1,6"}),
     ):
         path = Path(f"recipes/tiny/{name}.yaml")
@@ -250,7 +251,7 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
         assert status(verb_of(path), ["--config", str(path), *options(given)]) == 0
     results = json.loads((small_run / "panel" / "results.json").read_text())
     rows = {row["name"]: row for row in results["rows"]}
-    assert {"genselect", "universal-self-consistency", "self-refine", "rounds", "adaptive"} <= set(rows)
+    assert {"genselect", "universal-self-consistency", "self-refine", "rounds", "adaptive", "explorer/grpo"} <= set(rows)
     assert {"pass@1/4x", "synthesizer/sft+grpo/2x"} <= set(rows)
     assert all("mechanism alone" in rows[name]["note"] for name in ("genselect", "self-refine"))
     assert set(results["diagnostics"]) >= {"gain", "cost", "adaptive", "probes", "k_sweep", "by_majority"}
