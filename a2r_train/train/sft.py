@@ -87,7 +87,7 @@ def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         raise InputError(f"target_engine {args.target_engine!r}: expected transformers or vllm")
     material = common.load_material(data, model, args.trust_remote_code)
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
-    if not supplied:
+    if args.teacher or not supplied:
         check_engine(args.target_engine, _teacher(args, model))
     training_rows(material, supplied, args.max_length)
     return material, supplied
