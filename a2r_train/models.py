@@ -36,10 +36,13 @@ def base_of(model: str) -> str:
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """Raises InputError where there is no tokenizer, or one without chat template (from `Prompter`)."""
+    """The model's own, or that of its base for an adapter that was kept without one.
+
+    Raises InputError where there is none, or one without chat template (from `Prompter`).
+    """
     from transformers import AutoTokenizer
 
-    name, options = _source(model)
+    name, options = _source(model if any(Path(model).glob("tokenizer*")) else base_of(model))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
     except (OSError, ValueError) as error:
@@ -163,6 +166,27 @@ def count_parameters(model: str) -> int:
         return int(empty_model(model).num_parameters())
     except (OSError, ValueError):
         return 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the FLOPs of a model depend on. parameters: those that multiply, so not those of the embedding's look-up."""
+
+    parameters: int
+    layers: int
+    attention_width: int
+
+
+def size_of(model: str) -> Size | None:
+    """By the model's config; None where there is none. A mixture of experts counts as if all its experts worked."""
+    try:
+        empty = empty_model(model)
+    except (OSError, ValueError):
+        return None
+    config = empty.config.get_text_config()
+    looked_up = 0 if config.tie_word_embeddings else empty.get_input_embeddings().weight.numel()
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Size(int(empty.num_parameters()) - looked_up, config.num_hidden_layers, config.num_attention_heads * width)
 
 
 def check_weights(model: str) -> None:

@@ -1,17 +1,18 @@
 """The four records of the loop, and how they are read, validated and written.
 
-Files are JSONL or Parquet; a data set on the hub is `owner/name`, `owner/name:split` or `owner/name:config:split`. Every
-error names the file, the line and the field.
+Files are JSONL, also compressed (.jsonl.xz), or Parquet; a data set on the hub is `owner/name`, `owner/name:split` or
+`owner/name:config:split`. Every error names the file, the line and the field.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from a2r_train.errors import InputError
 
@@ -154,7 +155,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, row) of a JSONL file, a Parquet file, or a data set on the hub."""
+    """Yield (place, row) of a JSONL file, compressed or not, a Parquet file, or a data set on the hub."""
     if path.endswith(".parquet") and os.path.exists(path):
         from pyarrow import parquet
 
@@ -162,15 +163,15 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}: row {number}", row
     elif os.path.isfile(path):
         yield from _jsonl_rows(path)
-    elif path.endswith((".jsonl", ".json", ".parquet")) or path.count("/") != 1 or os.path.isdir(path):
+    elif path.endswith((".jsonl", ".json", ".parquet", ".xz")) or path.count("/") != 1 or os.path.isdir(path):
         raise InputError(f"{path}: no such file; expected a .jsonl or .parquet file, or a data set of the hub")
     else:
         yield from _hub_rows(path)
 
 
 def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
+    with _opened(path) as file:
+        for number, line in enumerate(_lines(file, path), 1):
             place = f"{path}:{number}"
             if not line.strip():
                 continue
@@ -181,6 +182,19 @@ def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise InputError(f"{place}: a JSON {type(row).__name__}; expected an object")
             yield place, row
+
+
+def _opened(path: str) -> IO[str]:
+    if path.endswith(".xz"):
+        return lzma.open(path, "rt", encoding="utf-8", errors="replace")
+    return open(path, encoding="utf-8", errors="replace")
+
+
+def _lines(file: IO[str], path: str) -> Iterator[str]:
+    try:
+        yield from file
+    except (EOFError, lzma.LZMAError) as error:
+        raise InputError(f"{path}: not a whole xz file ({str(error).rstrip('.')}); fetch or compress it again") from None
 
 
 def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,11 +11,12 @@ from conftest import Script
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, cost, evaluate, plots
 from a2r_train.evaluate.rows import Part
+from a2r_train.models import Size, size_of
 
 
 def test_flops_by_hand() -> None:
     """1000 parameters, 2 layers of attention width 8; 10 tokens are read and two completions of 5 written."""
-    size = cost.Size(1000, 2, 8)
+    size = Size(1000, 2, 8)
     read = 2 * 1000 * 10 + 4 * 2 * 8 * (10**2 / 2)
     write = 2 * 1000 * 5 + 4 * 2 * 8 * (15**2 - 10**2) / 2
     assert cost.flops(size, Part("m", 10, 5, completions=2)) == read + 2 * write
@@ -27,8 +28,8 @@ def test_the_size_is_what_multiplies(tiny: str) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
     embedding = model.get_input_embeddings().weight.numel()
-    assert cost.size_of(tiny) == cost.Size(model.num_parameters() - embedding, 1, 32)
-    assert cost.size_of("/nowhere/at/all") is None
+    assert size_of(tiny) == Size(model.num_parameters() - embedding, 1, 32)
+    assert size_of("/nowhere/at/all") is None
 
 
 def test_every_row_has_its_cost(config: EvaluateConfig, tmp_path: Path, tiny: str) -> None:
@@ -50,7 +51,7 @@ def test_every_row_has_its_cost(config: EvaluateConfig, tmp_path: Path, tiny: st
     read = [s for p in Path(config.output_dir).glob("syntheses/synthesizer-alone/*.jsonl") for s in p.read_text().splitlines()]
     means = [sum(json.loads(line)[key] for line in read) / 7 for key in ("prompt_tokens", "completion_tokens")]
     assert rows["synthesizer/alone"]["dollars"] == pytest.approx((30 * means[0] + 40 * means[1]) / 1000, rel=1e-5)
-    size = cost.size_of(tiny)
+    size = size_of(tiny)
     assert size is not None
     tokens = next(row["tokens"] for row in results["rows"] if row["name"] == "pass@1")
     assert rows["pass@1"]["flops"] == pytest.approx(cost.flops(size, Part("", 20, tokens)), rel=1e-5)

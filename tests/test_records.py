@@ -1,6 +1,7 @@
 """Reading and writing the four records: shapes of files, mapped columns, and errors that name file, line and field."""
 
 import json
+import lzma
 from dataclasses import asdict
 from pathlib import Path
 
@@ -129,3 +130,22 @@ def test_several_sets_of_problems_in_one(tmp_path: Path) -> None:
         read(Problem, f"{first},no_such.jsonl")
     alone = write_rows(tmp_path / "a, b.jsonl", rows)
     assert [p.id for p in read(Problem, alone)] == ["0", "1"]
+
+
+def test_a_compressed_file_is_read_as_it_is(tmp_path: Path) -> None:
+    write([ROLLOUT], tmp_path / "a.jsonl")
+    packed = lzma.compress((tmp_path / "a.jsonl").read_bytes())
+    path = tmp_path / "a.jsonl.xz"
+    path.write_bytes(packed)
+    assert read(Rollout, str(path)) == [ROLLOUT]
+    path.write_bytes(lzma.compress(b'{"problem": "1?", "answer": "1"}\n{broken'))
+    with pytest.raises(InputError, match=r"a\.jsonl\.xz:2: not valid JSON"):
+        read(Problem, str(path))
+    middle = len(packed) // 2
+    damaged = (packed[:-20], b"", b"{}", packed[:middle] + bytes([packed[middle] ^ 255]) + packed[middle + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.jsonl\.xz: not a whole xz file"):
+            read(Rollout, str(path))
+    with pytest.raises(InputError, match="no such file"):
+        read(Rollout, str(tmp_path / "b.jsonl.xz"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.generate import Generator, Task
+from a2r_train.evaluate.generate import Answers, Task
 from a2r_train.evaluate.rebundle import members_of, rebundle
 from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_problem
 from a2r_train.evaluate.statistics import gain_ratio, paired
@@ -37,18 +37,19 @@ class Stop:
         return self.references + self.prompt + self.completion
 
 
-def adaptive_row(config: EvaluateConfig, work: Generator, final: Task, bundles: Sequence[Bundle]) -> tuple[Row, dict[str, Any]]:
+def adaptive_row(config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle]) -> tuple[Row, dict[str, Any]]:
     """The row at the price that validation bundles chose, and what it saves against all k references, always synthesised.
 
     The price is the one of the fewest tokens whose validation accuracy is not below that of the full answer; 0 if none is.
     """
-    stops, full = _stops(config, work, final, read(Bundle, config.adaptive_validation))
+    validation = replace(final, name="adaptive-validation")
+    stops, full = _stops(config, work, validation, read(Bundle, config.adaptive_validation))
     prices = sorted({stop.gain for path in stops for stop in path} | {0.0})
     curve = [{"price": price} | _means([_at(path, price) for path in stops]) for price in prices]
     whole = _means(full)
     good = [point for point in curve if point["accuracy"] >= whole["accuracy"] - 1e-12]
     price = min(good or curve[:1], key=lambda point: point["tokens"])["price"]
-    test_stops, test_full = _stops(config, work, final, bundles)
+    test_stops, test_full = _stops(config, work, replace(final, name="adaptive"), bundles)
     chosen = [_at(path, price) for path in test_stops]
     tokens, all_tokens = (by_problem(bundles, [stop.tokens for stop in made]) for made in (chosen, test_full))
     left, low, high = gain_ratio(tokens, 0 * tokens, all_tokens, seed=config.seed, draws=config.draws)
@@ -71,7 +72,7 @@ def check_sizes(config: EvaluateConfig, bundles: Sequence[Bundle]) -> None:
 
 
 def _stops(
-    config: EvaluateConfig, work: Generator, final: Task, bundles: Sequence[Bundle]
+    config: EvaluateConfig, work: Answers, asked: Task, bundles: Sequence[Bundle]
 ) -> tuple[list[list[Stop]], list[Stop]]:
     """By bundle: the stops at each number of references, and the full answer."""
     rule = Adaptive(0.0, config.adaptive_first, config.adaptive_skip_unanimous)
@@ -80,7 +81,7 @@ def _stops(
     full: list[Stop] = []
     for n in range(rule.first, k + 1):
         shorter = [rebundle(bundle, members_of(bundle)[:n]) for bundle in bundles]
-        made = work.syntheses(replace(final, name=f"adaptive/{n}"), shorter)
+        made = work.syntheses(replace(asked, name=f"{asked.name}/{n}"), shorter)
         full = [_stop(bundle, synthesis) for bundle, synthesis in zip(shorter, made, strict=True)]
         for path, bundle, whole in zip(found, shorter, full, strict=True):
             right = float(bundle.majority_verdict == CORRECT)

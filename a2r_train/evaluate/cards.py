@@ -51,7 +51,7 @@ def card(path: Path, row: str, bundles: str, results: Mapping[str, Any]) -> str:
 
 def _eval_results(row: str, bundles: str, results: Mapping[str, Any]) -> list[EvalResult]:
     """Accuracy in %, greedy and at the recipe's temperature."""
-    name = "/".join(Path(bundles).with_suffix("").parts[-2:])
+    name = "/".join(Path(bundles.removesuffix(".xz")).with_suffix("").parts[-2:])
     return [
         EvalResult(
             task_type="text-generation",

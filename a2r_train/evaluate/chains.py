@@ -9,14 +9,14 @@ import numpy as np
 
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.generate import Generator, Task
+from a2r_train.evaluate.generate import Answers, Task
 from a2r_train.evaluate.rebundle import Member, member, pool, rebundle
 from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_id, by_problem, expected_vote, mean_over_problems
 from a2r_train.records import CORRECT, Bundle, Rollout, Synthesis
 from a2r_train.two_stage import Rounds
 
 
-def self_refine_row(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle]) -> Row:
+def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]) -> Row:
     """The base rewrites its own greedy solution (Self-Refine, arXiv 2303.17651, feedback and rewrite in one answer)."""
     made = work.syntheses(Task("synthesizer/alone", config.base, "alone"), bundles)
     written = [float(s.completion_tokens) for s in made]
@@ -44,7 +44,7 @@ def first_populations(config: EvaluateConfig, bundles: Sequence[Bundle], rollout
 
 
 def rounds_row(
-    config: EvaluateConfig, work: Generator, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+    config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> Row:
     """Recursive aggregation as in `TwoStage`; the answer is the majority of the last population."""
     rounds = Rounds(config.rounds_population, config.rounds_subset, config.rounds)

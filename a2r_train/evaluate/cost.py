@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,13 @@ import numpy as np
 
 from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
-from a2r_train.evaluate.generate import Generator
+from a2r_train.evaluate.generate import Answers
 from a2r_train.evaluate.rows import EXPLORER, Part, Row
-from a2r_train.models import empty_model
+from a2r_train.models import Size
 from a2r_train.records import Rollout
 from a2r_train.two_stage import Price
 
 PAIRS = ("synthesizer/base", "synthesizer/sft", "synthesizer/sft+grpo")
-
-
-@dataclass(frozen=True)
-class Size:
-    """What the FLOPs of a model depend on. parameters: those that multiply, so not those of the embedding's look-up."""
-
-    parameters: int
-    layers: int
-    attention_width: int
-
-
-def size_of(model: str) -> Size | None:
-    """By the model's config; None where there is none. A mixture of experts counts as if all its experts worked."""
-    try:
-        empty = empty_model(model)
-    except (OSError, ValueError):
-        return None
-    config = empty.config.get_text_config()
-    looked_up = 0 if config.tie_word_embeddings else empty.get_input_embeddings().weight.numel()
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Size(int(empty.num_parameters()) - looked_up, config.num_hidden_layers, config.num_attention_heads * width)
 
 
 def flops(size: Size, part: Part) -> float:
@@ -71,7 +50,11 @@ def load_prices(path: str) -> dict[str, Price]:
 
 
 def costs(
-    rows: Sequence[Row], explorer: str, rollouts: Sequence[Rollout], prices: Mapping[str, Price]
+    rows: Sequence[Row],
+    explorer: str,
+    rollouts: Sequence[Rollout],
+    prices: Mapping[str, Price],
+    size_of: Callable[[str], Size | None],
 ) -> dict[str, dict[str, float | None]]:
     """By row `flops` and `dollars` (for 1,000 answers); None: not known."""
     sizes: dict[str, Size | None] = {}
@@ -90,7 +73,7 @@ def costs(
     return found
 
 
-def timings(rows: Sequence[Row], work: Generator) -> dict[str, Any]:
+def timings(rows: Sequence[Row], work: Answers) -> dict[str, Any]:
     """By row the `seconds` of an answer, its share of the measured time of whole batches (not its latency), and on what."""
     second, device = _explorer_time(work.config.rollouts)
     seconds = {row.name: sum(_seconds(p, work, second) for p in row.parts) for row in rows if row.parts}
@@ -106,7 +89,7 @@ def _dollars(parts: Sequence[Part], prices: Mapping[str, Price]) -> float | None
     return sum(p.prompt_tokens * at.prompt + p.completions * p.completion_tokens * at.completion for p, at in priced) / 1e3
 
 
-def _seconds(part: Part, work: Generator, explorer_second: float) -> float:
+def _seconds(part: Part, work: Answers, explorer_second: float) -> float:
     if part.model == EXPLORER:
         return part.completions * explorer_second
     timing = work.seconds.get(part.task)

@@ -13,20 +13,23 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from functools import cache
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from a2r_train import __version__
 from a2r_train.engines import Engine, Sampling, load_engine
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.explore import judged_samples
-from a2r_train.models import load_tokenizer, model_hash
+from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter
 from a2r_train.records import Bundle, Synthesis, read, write, write_text
 from a2r_train.synthesise import prompt_of, synthesizer_chat
 
 log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
 TEMPLATES = {"consistency": CONSISTENCY, "select": SELECT, "refine": REFINE}
 
 
@@ -35,7 +38,7 @@ class Task:
     """What a model is asked of each bundle.
 
     view: `references`, `alone` (the problem only), or one of TEMPLATES. prompt: fields of PromptConfig that differ. budget:
-    times max_completion_tokens.
+    times max_completion_tokens. room: times max_prompt_tokens, if more than 1 and as far as the model's context goes.
     """
 
     name: str
@@ -45,6 +48,21 @@ class Task:
     samples: int = 1
     budget: int = 1
     prompt: Mapping[str, Any] = field(default_factory=dict)
+    room: Fraction = Fraction(1)
+
+
+class Answers(Protocol):
+    """What the rows are made from: `Generator` asks the models, `Kept` reads what an earlier run left."""
+
+    config: EvaluateConfig
+    folder: Path
+    seconds: dict[str, dict[str, Any]]
+
+    def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]: ...
+
+    def parameters(self, model: str) -> int: ...
+
+    def size(self, model: str) -> Size | None: ...
 
 
 class Generator:
@@ -56,10 +74,14 @@ class Generator:
         self.tokenizer = cache(load_tokenizer)
         self.identity = cache(self._identity)
         self.seconds: dict[str, dict[str, Any]] = {}  # by task: time, answers, device, batch size
+        self.files: dict[str, list[str]] = {}  # by task, below the output folder
+        self.counts: dict[str, int] = {}
+        self.sizes: dict[str, Size | None] = {}
 
     def chats(self, task: Task, bundles: Sequence[Bundle]) -> dict[str, Chat]:
         """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
         prompt = replace(prompt_of(task.model, self.config.prompt), **task.prompt)
+        prompt = replace(prompt, max_prompt_tokens=self._room(task, prompt.max_prompt_tokens))
         prompter = Prompter(self.tokenizer(task.model), prompt)
         if template := TEMPLATES.get(task.view):
             return {b.id: prompter.synthesizer(b.problem, b.references, b.reference_answers, template).chat for b in bundles}
@@ -69,14 +91,18 @@ class Generator:
         """Judged answers to the bundles, in the order bundle, sample."""
         chats = self.chats(task, bundles)
         found: list[Synthesis] = []
+        files: list[str] = []
         timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
         for at in range(0, len(bundles), self.config.chunk_bundles):
             part = bundles[at : at + self.config.chunk_bundles]
             path = self._made(task, part, chats, at)
             found += read(Synthesis, str(path))
+            files.append(path.relative_to(self.folder.parent).as_posix())
             one = json.loads(_timing_path(path).read_text())
             timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
         log.info("%s: %d bundles", task.name, len(bundles))
+        if self.files.setdefault(task.name, files) != files:
+            raise ValueError(f"task {task.name!r} asked two things; the manifest tells tasks apart by their names")
         self.seconds[task.name] = timing
         return found
 
@@ -85,7 +111,19 @@ class Generator:
         path = self.folder / f"parameters-{self.identity(model)[:16]}.json"
         if not path.exists():
             self._engine(model)
-        return int(json.loads(path.read_text())["parameters"])
+        self.counts[model] = int(json.loads(path.read_text())["parameters"])
+        return self.counts[model]
+
+    def size(self, model: str) -> Size | None:
+        """What the FLOPs of a model depend on; None where not known."""
+        self.sizes[model] = size_of(model)
+        return self.sizes[model]
+
+    def write_manifest(self) -> None:
+        """Say which files hold the syntheses of each task, and what is known of the models: enough to score them again."""
+        sizes = {model: size and asdict(size) for model, size in self.sizes.items()}
+        manifest = {"tasks": self.files, "parameters": self.counts, "sizes": sizes}
+        write_text(self.folder.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
         key = self._key(task, part, chats)
@@ -101,6 +139,12 @@ class Generator:
         write_text(_timing_path(path), json.dumps(timing | place) + "\n")
         write((Synthesis(*fields) for fields in made), path)
         return path
+
+    def _room(self, task: Task, usual: int) -> int:
+        """The prompt's budget; a server's context is not known, so it is not asked for more than usual."""
+        if task.room <= 1 or self.config.engine != "transformers":
+            return usual
+        return max(usual, min(context_length(task.model) - self.config.max_completion_tokens, ceil(usual * task.room)))
 
     def _key(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> str:
         asked = [(b.id, b.answer, b.verifier, chats[b.id]) for b in part]

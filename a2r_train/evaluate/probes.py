@@ -6,28 +6,27 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of, numbers
-from a2r_train.evaluate.generate import Generator, Task
+from a2r_train.evaluate.generate import Answers, Task
 from a2r_train.evaluate.panel import task_row
 from a2r_train.evaluate.rebundle import Member, members_of, pool, rebundle
 from a2r_train.evaluate.rows import Row, bundle_votes, by_id, by_problem, mean, pass_at
 from a2r_train.evaluate.statistics import interval, paired
 from a2r_train.explore import seed_of
-from a2r_train.models import context_length
 from a2r_train.prompts import CERTAIN, visible
 from a2r_train.records import CORRECT, Bundle, Rollout, Synthesis
-from a2r_train.synthesise import prompt_of
 from a2r_train.verify import equivalent
 
 Found = dict[str, Any]
 
 
 def probe(
-    config: EvaluateConfig, work: Generator, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+    config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> tuple[Found, list[Row]]:
     """`probes`: accuracy of each change against the bundles as they are; `k_sweep`; and a row for each k, for the cost.
 
@@ -56,20 +55,17 @@ def k_tasks(
 ) -> list[tuple[int, Task, list[Bundle]]]:
     """For each k of the sweep the bundles that have so many rollouts; the prompt's budget grows with k above the usual."""
     grouped, usual = by_id(rollouts), max(len(b.references) for b in bundles)
-    budget = prompt_of(final.model, config.prompt).max_prompt_tokens
-    most = context_length(final.model) - config.max_completion_tokens if config.engine == "transformers" else budget
     found = []
     for k in numbers(config.k_sweep, "k_sweep"):
         pools = [(bundle, pool(bundle, grouped[bundle.problem_id], k)) for bundle in bundles]
         sized = [rebundle(bundle, members) for bundle, members in pools if len(members) == k]
-        room = max(budget, min(most, -(-budget * k // usual)))
         if sized:
-            found.append((k, replace(final, name=f"probe/k={k}", prompt={"max_prompt_tokens": room}), sized))
+            found.append((k, replace(final, name=f"probe/k={k}", room=Fraction(k, usual)), sized))
     return found
 
 
 def _sweep(
-    config: EvaluateConfig, work: Generator, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+    config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> tuple[list[Found], list[Row]]:
     found, rows = [], []
     for k, task, sized in k_tasks(config, final, bundles, rollouts):
@@ -117,7 +113,7 @@ def _halved(bundle: Bundle) -> Bundle:
 
 def _injected(
     config: EvaluateConfig,
-    work: Generator,
+    work: Answers,
     final: Task,
     bundles: Sequence[Bundle],
     rollouts: dict[str, list[Rollout]],

@@ -89,8 +89,12 @@ def build_results(
 
 def write_results(folder: str | Path, results: Results) -> None:
     """Write results.json, atomically."""
-    text = json.dumps(_plain(results), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(Path(folder) / "results.json", text + "\n")
+    write_text(Path(folder) / "results.json", results_text(results))
+
+
+def results_text(results: Results) -> str:
+    """What results.json holds."""
+    return json.dumps(_plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_report(folder: str | Path, results: Results, shown: Sequence[Shown] = ()) -> None:

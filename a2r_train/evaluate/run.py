@@ -18,7 +18,7 @@ from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import diagnose
-from a2r_train.evaluate.generate import Generator
+from a2r_train.evaluate.generate import Answers, Generator
 from a2r_train.evaluate.outside import is_outside, load
 from a2r_train.evaluate.panel import INDEX_VIEWS, final_name, final_task, task_row, tasks
 from a2r_train.evaluate.probes import k_tasks, probe
@@ -32,27 +32,38 @@ from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the stage and return the results. Raises InputError for wrong input; nothing is written then."""
     check(config)
-    outside: dict[str, Any] = {}
-    rollouts = read(Rollout, config.rollouts) if config.rollouts else []
-    if is_outside(config.bundles):
-        bundles, rollouts, outside = load(config)
-    else:
-        bundles = read(Bundle, config.bundles)
-    bundles = bundles[: config.max_bundles or None]
+    bundles, rollouts, outside = read_inputs(config)
     folder = Path(config.output_dir)
     load_prices(config.prices)
     work = Generator(config, folder)
     _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
-    found = {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
+    found = answers_of(config, work, bundles)
     results, timing = summarise(config, work, bundles, rollouts, found, outside)
     write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
+    work.write_manifest()
     write_results(folder, results)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
     output.finish(folder)
     return results
+
+
+def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
+    """Bundles, rollouts, and the labels of rollouts that were made elsewhere."""
+    outside: dict[str, Any] = {}
+    rollouts = read(Rollout, config.rollouts) if config.rollouts else []
+    if is_outside(config.bundles):
+        bundles, rollouts, outside = load(config)
+    else:
+        bundles = read(Bundle, config.bundles)
+    return bundles[: config.max_bundles or None], rollouts, outside
+
+
+def answers_of(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]) -> dict[str, list[Synthesis]]:
+    """The answers to each task of the panel; tasks of one model come together, as it is loaded once."""
+    return {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
 
 
 def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
@@ -76,7 +87,7 @@ def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bun
 
 def summarise(
     config: EvaluateConfig,
-    work: Generator,
+    work: Answers,
     bundles: Sequence[Bundle],
     rollouts: Sequence[Rollout],
     found: Mapping[str, list[Synthesis]],
@@ -101,7 +112,7 @@ def summarise(
         probed, swept = probe(config, work, last, bundles, rollouts)
         details |= probed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
-    details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices))
+    details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
@@ -111,7 +122,7 @@ def summarise(
 
 
 def _chained_rows(
-    config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+    config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows that ask again because of an earlier answer, and what they have to say besides."""
     rows: list[Row] = []

@@ -1,0 +1,208 @@
+"""Evaluations that were kept: the table made anew from their syntheses without any model, or by running them again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from a2r_train.config import check_keys
+from a2r_train.errors import InputError
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.generate import MANIFEST, Task
+from a2r_train.evaluate.report import results_text
+from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
+from a2r_train.models import Size
+from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, read
+from a2r_train.verify import Judgement, judge_all
+
+INPUTS = ("bundles", "rollouts", "adaptive_validation", "prices", "prompt")  # the files that a config may name
+MOST_LISTED = 20
+Json = dict[str, Any]
+
+
+class Kept:
+    """The answers of an earlier run, in place of `Generator`'s. Each is judged anew; `differing` says where that changed it."""
+
+    def __init__(self, config: EvaluateConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.seconds: dict[str, dict[str, Any]] = {}
+        self.differing: list[str] = []
+        self.manifest = load_json(folder / MANIFEST)
+        self._found: dict[str, list[Synthesis]] = {}
+
+    def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
+        """Raises InputError for what is not one synthesis of each sample of each bundle, in this order."""
+        if task.name not in self._found:
+            files = self._of("tasks", task.name)
+            stored = [s for file in files for s in read(Synthesis, str(self.folder / file))]
+            if [(s.bundle_id, s.sample) for s in stored] != [(b.id, i) for b in bundles for i in range(task.samples)]:
+                raise InputError(
+                    f"{self.folder}: the syntheses of {task.name} are not those of its bundles; expected all of them"
+                )
+            golds = [(b.answer, b.verifier) for b in bundles for _ in range(task.samples)]
+            self._found[task.name] = self._judged(task.name, stored, golds)
+        return self._found[task.name]
+
+    def parameters(self, model: str) -> int:
+        return int(self._of("parameters", model))
+
+    def size(self, model: str) -> Size | None:
+        known = self._of("sizes", model)
+        return Size(**known) if known else None
+
+    def check_references(self, bundles: Sequence[Bundle], rollouts: Sequence[Rollout] = ()) -> None:
+        """Judge what the synthesizers read anew, too: majority and oracle rest on it."""
+        texts = [(text, b.answer, b.verifier) for b in bundles for text in b.references]
+        places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
+        pairs = [p for b in bundles for p in zip(b.reference_answers, b.reference_verdicts, strict=True)]
+        self._compare(places, pairs, judge_all(texts))
+        golds = {b.problem_id: (b.answer, b.verifier) for b in bundles}
+        known = [r for r in rollouts if r.problem_id in golds and r.verdict != CHECK_VERDICT]
+        places = [f"rollout of problem {r.problem_id}, sample {r.sample}" for r in known]
+        anew = judge_all([(r.text, *golds[r.problem_id]) for r in known])
+        self._compare(places, [(r.answer, r.verdict) for r in known], anew)
+
+    def _judged(self, name: str, stored: Sequence[Synthesis], golds: Sequence[tuple[str, str]]) -> list[Synthesis]:
+        anew = judge_all([(s.text, *gold) for s, gold in zip(stored, golds, strict=True)])
+        places = [f"{name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
+        self._compare(places, [(s.answer, s.verdict) for s in stored], anew)
+        return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
+
+    def _compare(self, places: Sequence[str], stored: Sequence[tuple[str, str]], anew: Sequence[Judgement]) -> None:
+        for place, (answer, verdict), now in zip(places, stored, anew, strict=True):
+            if (answer, verdict) != (now.answer, now.verdict):
+                self.differing.append(f"{place}: stored {answer!r} {verdict}, judged {now.answer!r} {now.verdict}")
+
+    def _of(self, kind: str, name: str) -> Any:
+        if name not in self.manifest.get(kind, {}):
+            raise InputError(f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; evaluate again to write it")
+        return self.manifest[kind][name]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of a kept table and its accuracy in a new one, None where there is none."""
+
+    name: str
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    new: float | None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the new accuracy lies in the kept interval."""
+        if self.new is None or self.low is None or self.high is None:
+            return self.new is self.accuracy is None
+        return self.low <= self.new <= self.high
+
+
+def find_evaluations(root: str | Path) -> list[Path]:
+    """The folders of kept evaluations, at any depth. Raises InputError where there is none."""
+    found = sorted(path.parent for path in Path(root).rglob(MANIFEST) if (path.parent / "results.json").is_file())
+    if not found:
+        raise InputError(f"{root}: no evaluation below it; expected folders with results.json and {MANIFEST}")
+    return found
+
+
+def rescore(folder: Path) -> list[str]:
+    """Make results.json anew from the kept syntheses, and say what differs from the kept file; [] for the same bytes.
+
+    Input files are those beside the evaluation that its manifest names, else those that its config names, as seen from the
+    working directory. Raises InputError where something is missing.
+    """
+    kept = load_json(folder / "results.json")
+    config = config_of(folder, kept)
+    if config.reward_model:
+        raise InputError(f"{folder}: has scores of a reward model, which are not kept; they need the model")
+    work = Kept(config, folder)
+    bundles, rollouts, outside = read_inputs(config)
+    if not outside:
+        work.check_references(bundles, rollouts)
+    if config.adaptive_validation:
+        work.check_references(read(Bundle, config.adaptive_validation))
+    results, _ = summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)
+    results["setup"]["config"] = kept["setup"]["config"]  # it names its input files where they were at first
+    said = _listed(work.differing)
+    if results_text(results).encode() != (folder / "results.json").read_bytes():
+        said += _listed(differences(kept, results)) or ["results.json: the same values in other bytes"]
+    return said
+
+
+def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str]) -> list[Compared]:
+    """Run a kept evaluation again into a fresh folder, and compare its rows with the kept ones.
+
+    `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays so.
+    """
+    kept = load_json(folder / "results.json")
+    config = config_of(folder, kept)
+    given = {key: value for key, value in changes.items() if value and getattr(config, key)}
+    found = evaluate(replace(config, **given, output_dir=output_dir, cards=False))  # type: ignore[arg-type]
+    new = {row["name"]: row["accuracy"] for row in found["rows"]}
+    return [Compared(r["name"], r["accuracy"], r["low"], r["high"], new.get(r["name"])) for r in kept["rows"]]
+
+
+def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:
+    """The config of the results, with the input files that are kept with them. Raises InputError for that of something else."""
+    place = f"{folder / 'results.json'}: setup.config"
+    values = (results.get("setup") or {}).get("config")
+    if not isinstance(values, dict) or "bundles" not in values:
+        raise InputError(f"{place}: not of `a2r evaluate`")
+    check_keys(values, {f.name for f in fields(EvaluateConfig)}, place)
+    inputs = load_json(folder / MANIFEST).get("inputs", {})
+    check_keys(inputs, set(INPUTS), f"{folder / MANIFEST}: inputs")
+    found = {key: os.path.normpath(folder / path) for key, path in inputs.items()}
+    return EvaluateConfig(**{**values, **found, "output_dir": str(folder)})
+
+
+def differences(kept: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for each row, comparison or other entry of two results that is not the same."""
+    named = [({_name(one): one for one in given["rows"] + given["paired"]}) for given in (kept, new)]
+    said = [f"{name}: {_changed(named[0].get(name), named[1].get(name))}" for name in {**named[0], **named[1]}]
+    for part in ("diagnostics", "setup"):
+        before, after = kept[part], new[part]
+        said += [f"{part}.{key}: {_changed(before.get(key), after.get(key))}" for key in {**before, **after}]
+    return [line for line in said if not line.endswith(": ")]
+
+
+def load_json(path: Path) -> Json:
+    """Raises InputError for a missing file and for what is no JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of a kept evaluation") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON ({error.msg})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: a JSON {type(found).__name__}; expected an object")
+    return found
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return f"row {entry['name']}" if "name" in entry else f"comparison of {entry['a']} and {entry['b']}"
+
+
+def _changed(before: Any, after: Any) -> str:
+    """What differs, in a line; "" if nothing does."""
+    if before == after:
+        return ""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return f"{_short(before)} kept, {_short(after)} anew"
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    nested = any(isinstance(before.get(key), dict | list) for key in keys)
+    said = [str(key) if nested else f"{key} {_short(before.get(key))} kept, {_short(after.get(key))} anew" for key in keys]
+    return "; ".join(said)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MOST_LISTED
+    return [*lines[:MOST_LISTED], *([f"and {more} more"] if more > 0 else [])]

@@ -1,0 +1,139 @@
+"""Keep what readers need to check a result, small enough for the repository.
+
+    python scripts/keep_results.py records runs/x/rollouts-test/rollouts.jsonl data/results/x    # rollouts.jsonl.xz there
+    python scripts/keep_results.py evaluation runs/x/evaluation data/results/x/evaluation \\
+        --bundles data/results/x/bundles.jsonl.xz --rollouts data/results/x/rollouts.jsonl.xz
+    python scripts/keep_results.py adapter runs/x/grpo data/results/x/grpo
+
+An evaluation keeps its results, reports, config and all syntheses, compressed; the options name kept copies of the files that
+its config names, which scripts/rescore.py then reads in their place. An adapter is cast to bfloat16, and may have 20 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.generate import MANIFEST
+from a2r_train.evaluate.kept import INPUTS, load_json
+from a2r_train.records import write_text
+
+REPORTS = ("results.json", "report.md", "report.html", "timing.json", "versions.json")
+ADAPTER = ("adapter_config.json", "README.md", "prompt.yaml")  # the tokenizer is the base's
+MOST_BYTES = 20_000_000
+
+
+def keep_records(source: Path, target: Path) -> Path:
+    """Compress a JSONL file into a folder, and return its new path."""
+    return compress(source, target / f"{source.name}.xz")
+
+
+def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path]) -> Path:
+    """Keep a finished evaluation. Raises InputError for one without manifest, and for a target that holds another."""
+    results, manifest = load_json(source / "results.json"), load_json(source / MANIFEST)
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"{target}: holds something already; name a new folder, or remove it")
+    config = results["setup"]["config"]
+    for key, path in inputs.items():
+        check_same(key, str(config[key]), path)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted({name for names in manifest["tasks"].values() for name in names}):
+        compress(source / name, target / f"{name}.xz")
+    for name in REPORTS:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    write_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    manifest["tasks"] = {task: [f"{name}.xz" for name in names] for task, names in manifest["tasks"].items()}
+    manifest["inputs"] = {key: Path(os.path.relpath(path, target)).as_posix() for key, path in inputs.items()}
+    write_text(target / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    return target
+
+
+def keep_adapter(source: Path, target: Path) -> Path:
+    """Write a LoRA adapter in bfloat16. Raises InputError for what is no adapter, and for one above MOST_BYTES."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = source / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; expected the folder of a LoRA adapter")
+    tensors = {
+        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in load_file(weights).items()
+    }
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if size > MOST_BYTES:
+        raise InputError(f"{weights}: {size / 1e6:.1f} MB in bfloat16; at most {MOST_BYTES / 1e6:.0f} MB are kept")
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, target / weights.name, metadata={"format": "pt"})
+    (target / weights.name).chmod(0o644)  # safetensors lets nobody but the owner read it
+    for name in ADAPTER:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    return target
+
+
+def compress(source: Path, target: Path) -> Path:
+    """The same bytes give the same file."""
+    data = contents(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    return target
+
+
+def check_same(key: str, named: str, kept: Path) -> None:
+    """Raise InputError where a kept file is not what the evaluation read, if that is still there to compare."""
+    if not named:
+        raise InputError(f"--{key}: the evaluation read none")
+    if Path(named).is_file() and contents(Path(named)) != contents(kept):
+        raise InputError(f"{kept}: other content than {named}, which the evaluation read as {key}")
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file, decompressed if it is an .xz."""
+    try:
+        data = path.read_bytes()
+        return lzma.decompress(data) if path.suffix == ".xz" else data
+    except (OSError, lzma.LZMAError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}; expected a file to keep") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, what in (
+        ("evaluation", "the output folder of `a2r evaluate`"),
+        ("adapter", "its folder"),
+        ("records", "a .jsonl"),
+    ):
+        one = verbs.add_parser(verb)
+        one.add_argument("source", type=Path, help=what)
+        one.add_argument("target", type=Path, help="the folder to write to")
+        if verb == "evaluation":
+            for key in INPUTS:
+                one.add_argument(f"--{key}", type=Path, help=f"the kept copy of what the config names as {key}")
+    given = parser.parse_args(arguments)
+    try:
+        if given.verb == "records":
+            made = keep_records(given.source, given.target)
+        elif given.verb == "adapter":
+            made = keep_adapter(given.source, given.target)
+        else:
+            inputs = {key: getattr(given, key) for key in INPUTS if getattr(given, key)}
+            made = keep_evaluation(given.source, given.target, inputs)
+    except InputError as error:
+        sys.stderr.write(f"keep_results: {error}\n")
+        return 2
+    print(made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Check kept evaluations on a laptop: judge every kept synthesis anew and make results.json from it, without any model.
+
+    python scripts/rescore.py data/results/gsm8k
+    python scripts/rescore.py data/results/gsm8k --regenerate --grpo data/results/gsm8k/grpo --engine transformers
+
+Run it from the root of the repository. The first prints a line for each evaluation below the folder: `same bytes`, or what
+differs. With --regenerate the models answer again, below runs/rescore, and a row agrees if its new accuracy lies in the kept
+95 % interval; options name models that are elsewhere than the kept config says. Exit status 1 where something differs, 2 for
+wrong input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.kept import Compared, find_evaluations, regenerate, rescore
+
+OUT = Path("runs/rescore")
+CHANGES = ("base", "sft", "grpo", "no_references", "explorer", "engine")
+
+
+def report_scores(folders: list[Path]) -> bool:
+    """Whether all evaluations came out the same."""
+    same = True
+    for folder in folders:
+        said = rescore(folder)
+        print(f"{folder}: {'; '.join(said) or 'same bytes'}", flush=True)
+        same &= not said
+    return same
+
+
+def report_regenerated(root: Path, folders: list[Path], changes: dict[str, str]) -> bool:
+    """Whether all new accuracies lie in the kept intervals."""
+    inside = True
+    for folder in folders:
+        rows = regenerate(folder, str(OUT / root.resolve().name / folder.relative_to(root)), changes)
+        print(f"\n| {folder} | kept | interval | anew | |\n|---|---|---|---|---|")
+        for row in rows:
+            print(line(row), flush=True)
+        inside &= all(row.inside for row in rows)
+    return inside
+
+
+def line(row: Compared) -> str:
+    kept, low, high, new = ("-" if x is None else f"{100 * x:.2f}" for x in (row.accuracy, row.low, row.high, row.new))
+    return f"| {row.name} | {kept} | {low} to {high} | {new} | {'inside' if row.inside else 'outside'} |"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="a kept evaluation, or a folder with some below it")
+    parser.add_argument("--regenerate", action="store_true", help="let the models answer again")
+    for name in CHANGES:
+        parser.add_argument(f"--{name}", default="", help=f"with --regenerate: another {name} than the kept config names")
+    given = parser.parse_args(arguments)
+    changes = {name: getattr(given, name) for name in CHANGES}
+    if any(changes.values()) and not given.regenerate:
+        parser.error("models and engine are for --regenerate alone")
+    try:
+        folders = find_evaluations(given.root)
+        same = report_regenerated(given.root, folders, changes) if given.regenerate else report_scores(folders)
+    except InputError as error:
+        sys.stderr.write(f"rescore: {error}\n")
+        return 2
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.exit(main())
