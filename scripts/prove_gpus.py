@@ -302,7 +302,7 @@ def server(bench: Bench) -> None:
     gpus = visible()
     serve = [
         *python("-m", "vllm.entrypoints.openai.api_server", "--model", bench.model, "--port", str(PORT)),
-        *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1", "--gpu-memory-utilization", "0.3"),
+        *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1", "--gpu-memory-utilization", "0.1"),
         *("--weight-transfer-config", '{"backend": "nccl"}', "--enforce-eager"),
     ]
     engine, mark = bench.start("server", serve, **VLLM, CUDA_VISIBLE_DEVICES=gpus[-1], VLLM_SERVER_DEV_MODE="1")
@@ -324,7 +324,7 @@ def server(bench: Bench) -> None:
 def colocate(bench: Bench) -> None:
     if no_vllm(bench, "colocate"):
         return
-    options = {"vllm_mode": "colocate", "vllm_tensor_parallel_size": bench.processes, "vllm_gpu_memory_utilization": 0.3}
+    options = {"vllm_mode": "colocate", "vllm_tensor_parallel_size": bench.processes, "vllm_gpu_memory_utilization": 0.1}
     options |= {"model_name_or_path": bench.model, "learning_rate": 1e-3}
     out = str(bench.folder / "colocate-out")
     command = bench.launch("ddp", "tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
