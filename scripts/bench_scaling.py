@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--shape", default="0.6b", choices=measure_memory.SHAPES, help="of the random model that is updated")
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--samples", type=int, default=1024, help="completions of a problem")
-    parser.add_argument("--tokens", type=int, default=512, help="the longest completion")
+    parser.add_argument("--tokens", type=int, default=256, help="the longest completion")
     given = parser.parse_args()
     if given.what == "explore":
         row = explore_vllm(given.model, given.gpus, given.samples, given.tokens)

@@ -51,7 +51,7 @@ REPLAY = {
     "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0,
     "max_steps": 3,
 }  # fmt: skip
-LORA = {"peft_config": "{r: 16, target_modules: all-linear}", "learning_rate": 1.0}  # B begins at zero
+LORA = {"peft_config": "{r: 16, target_modules: all-linear}", "learning_rate": 0.02}  # B begins at zero
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-2
 # vLLM's own ways to reduce over NVLink multicast, and a sampler that is compiled at the start.
 VLLM = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_USE_NCCL_SYMM_MEM": "0", "VLLM_USE_FLASHINFER_SAMPLER": "0"}

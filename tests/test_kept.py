@@ -187,6 +187,12 @@ def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path
     assert rescore(Path(config.output_dir)) == []  # not compressed, and its inputs where the config names them
 
 
+def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    assert rescoring.main(["data/results/gsm8k"]) == 0
+    assert capsys.readouterr().out.count("same bytes") == 2
+
+
 def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = replace(config, base="", explorer="")
     evaluate(config)
