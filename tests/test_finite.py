@@ -16,7 +16,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments, traine
 
 from a2r_train.cli import main as a2r
 from a2r_train.records import Synthesis, write
-from a2r_train.train import finite, sft
+from a2r_train.train import common, finite, sft
 
 Keys = dict[str, Any]
 MEND = "train with a lower learning_rate in another folder, or remove the row that does it"
@@ -206,3 +206,16 @@ def test_logged_values(logs: Keys, fp16: bool, what: str, tmp_path: Path) -> Non
         return
     with pytest.raises(finite.NotFinite, match=f"step 7: {what} is not finite"):
         guard.on_log(args, state, TrainerControl(), logs=logs)
+
+
+@pytest.mark.parametrize(("device", "enabled"), [("cuda", False), ("cpu", True)])
+def test_no_training_on_a_gpu_attends_by_cudnn(device: str, enabled: bool, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = sft.SynthesizerSFTConfig(str(keys["output_dir"]), use_cpu=True)
+    monkeypatch.setattr(sft.SynthesizerSFTConfig, "device", torch.device(device))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        common.model_arguments(args, common.ModelArguments(keys["model_name_or_path"]))
+        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
