@@ -190,12 +190,29 @@ def size_of(model: str) -> Size | None:
 
 
 def check_weights(model: str) -> None:
-    """Raise InputError for a local folder that holds no safetensors, adapter or GGUF weights."""
+    """Raise InputError for a local folder without safetensors, adapter or GGUF weights, and for an adapter with a NaN."""
     path = Path(model)
     if path.is_dir() and not any(match for pattern in WEIGHTS for match in path.glob(pattern)):
         raise InputError(f"{model}: no weights (*.safetensors) in this folder; name a finished checkpoint")
     if not path.exists() and (model.startswith(("/", "./", "../")) or model.count("/") > 2):
         raise InputError(f"{model}: no such folder or file; expected a checkpoint folder or a model of the hub")
+    if path.is_dir() and base_of(model) != model:
+        _check_finite(path)
+
+
+def _check_finite(adapter: Path) -> None:
+    """Of an adapter alone, which is small: to read all weights of a large model would take up to a minute."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(adapter.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                broken = next((key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()), "")  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"{file}: cannot be read ({_first_line(error)}); name a finished checkpoint") from None
+        if broken:
+            raise InputError(f"{file}: {broken} is not finite; name an earlier checkpoint of it, or train it anew")
 
 
 def weights_stamp(model: str) -> list[list[Any]]:

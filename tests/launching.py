@@ -21,13 +21,20 @@ def need_deepspeed() -> None:
 
 
 def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> str:
-    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows.
+    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows."""
+    done = launched(config, *command, processes=processes, timeout_s=timeout_s)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def launched(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    """The same for a script that may fail.
 
     Under fsdp2 it is told `use_cpu: false` by the caller, and has none but CPUs all the same.
     """
     command = ("tests/fsdp_on_cpu.py", *command) if config == "fsdp2" else command
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
-    done = subprocess.run(
+    return subprocess.run(
         [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *command],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0", "PYTHONPATH": str(ROOT)},
@@ -36,8 +43,6 @@ def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 30
         check=False,
         timeout=timeout_s,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def weights_in(folder: str | Path) -> torch.Tensor:

@@ -1,0 +1,221 @@
+"""A training whose weights are not finite ends at that step and saves nothing of it; no later stage takes such weights."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from launching import launched, need_deepspeed
+from poisoned import MAIN, Poison
+from safetensors.torch import load_file, save_file
+from test_train import bundle
+from transformers import TrainerControl, TrainerState, TrainingArguments, trainer
+
+from a2r_train.cli import main as a2r
+from a2r_train.records import Synthesis, write
+from a2r_train.train import common, finite, sft
+
+Keys = dict[str, Any]
+MEND = "train with a lower learning_rate in another folder, or remove the row that does it"
+
+
+def words(keys: Keys) -> list[str]:
+    return [f"--{key}={value}" for key, value in keys.items()]
+
+
+@pytest.fixture
+def keys(tiny: str, tmp_path: Path) -> Keys:
+    """What both trainers read: four steps on eight bundles, saved after each second."""
+    bundles = [bundle(i) for i in range(8)]
+    write(bundles, tmp_path / "bundles.jsonl")
+    targets = [Synthesis(b.id, 0, r"It is \boxed{5}", "5", "correct", 1, 1, "stop", "m", 0) for b in bundles]
+    write(targets, tmp_path / "targets.jsonl")
+    return {
+        "model_name_or_path": tiny, "bundles": tmp_path / "bundles.jsonl", "output_dir": tmp_path / "out", "max_steps": 4,
+        "save_steps": 2, "logging_steps": 10, "per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True,
+        "activation_checkpointing": False, "learning_rate": 1e-3, "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def of_stage(stage: str, keys: Keys) -> Keys:
+    own = {"sft": {"targets": Path(keys["bundles"]).with_name("targets.jsonl")}}
+    return {**keys, **own.get(stage, {"num_generations": 2, "max_completion_length": 12})}
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    monkeypatch.setattr(trainer, "DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, Poison(step)])
+
+
+def the_line(shown: str) -> str:
+    """The one line of an error."""
+    assert "Traceback" not in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith("error: "))
+    return line.removeprefix("error: ")
+
+
+def last_step(folder: Path) -> int:
+    return int(json.loads((folder / "trainer_state.json").read_text())["global_step"])
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_ends_before_it_saves_and_the_same_command_goes_on(
+    stage: str, keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = keys["output_dir"], words(of_stage(stage, keys))
+    with monkeypatch.context() as patch:
+        poison(patch, 4)  # a step that would be saved
+        assert MAIN[stage](run) == 1
+    assert the_line(capsys.readouterr().err) == (
+        f"{folder}: step 4: the weights are not finite; checkpoint-2 is the last good one, and the same command goes on from "
+        f"it; if it comes again, {MEND}"
+    )
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not [*folder.glob("*.safetensors"), *folder.glob("done.json"), *folder.glob(".saving")]
+    written = (folder / "checkpoint-2" / "trainer_state.json").stat().st_mtime_ns
+    assert MAIN[stage](run) == 0
+    assert (folder / "checkpoint-2" / "trainer_state.json").stat().st_mtime_ns == written
+    assert (folder / "done.json").exists()
+    assert last_step(folder) == 4
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "model.safetensors").values())
+
+
+def test_a_learning_rate_far_too_high(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    keys |= {"learning_rate": 1e38, "use_peft": True, "lora_r": 2}
+    assert sft.main(words(of_stage("sft", keys))) == 1
+    line = the_line(capsys.readouterr().err)
+    assert "the weights are not finite; no checkpoint was saved yet; train with a lower learning_rate" in line
+    assert not [*keys["output_dir"].rglob("*.safetensors")]
+
+
+def test_checkpoints_that_are_not_finite_are_not_gone_on_from(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor is the last one taken for the result, as where a run was killed after its last step was saved."""
+    folder, run = keys["output_dir"], words(of_stage("sft", keys))
+    assert sft.main(run) == 0
+    (folder / "done.json").unlink()
+    break_one(folder / "checkpoint-4" / "model.safetensors")
+    capsys.readouterr()
+    assert sft.main(run) == 2
+    assert the_line(capsys.readouterr().err) == (
+        f"{folder}: the weights of checkpoint-4 are not finite before any step; "
+        "remove it, and the same command goes on from an older one"
+    )
+    assert not (folder / "done.json").exists()
+    shutil.rmtree(folder / "checkpoint-4")
+    assert sft.main(run) == 0
+
+
+def break_one(path: Path) -> str:
+    weights = load_file(path)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[-1] = float("inf")
+    save_file(weights, path, metadata={"format": "pt"})
+    return name
+
+
+def test_a_model_that_is_not_finite(keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where it is frozen below an adapter."""
+    shutil.copytree(keys["model_name_or_path"], tmp_path / "model")
+    break_one(tmp_path / "model" / "model.safetensors")
+    keys |= {"model_name_or_path": tmp_path / "model", "use_peft": True, "lora_r": 2}
+    assert sft.main(words(of_stage("sft", keys))) == 2
+    assert "the weights of the model are not finite before any step; name another" in the_line(capsys.readouterr().err)
+
+
+def test_every_stage_refuses_an_adapter_that_is_not_finite(
+    keys: Keys, problems: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = tmp_path / "adapter"
+    made = {**keys, "output_dir": adapter, "use_peft": True, "lora_r": 2, "max_steps": 1}
+    assert sft.main(words(of_stage("sft", made))) == 0
+    name = break_one(adapter / "adapter_model.safetensors")
+    says = f"{adapter / 'adapter_model.safetensors'}: {name} is not finite; name an earlier checkpoint of it, or train it anew"
+    capsys.readouterr()
+    for stage in MAIN:
+        assert MAIN[stage](words({**of_stage(stage, keys), "model_name_or_path": adapter})) == 2
+        assert the_line(capsys.readouterr().err) == says
+    bundles, out = keys["bundles"], tmp_path / "evaluation"
+    for command in (
+        ["explore", *words({"problems": problems, "model": adapter, "output_dir": out})],
+        [
+            "evaluate",
+            *words({"bundles": bundles, "base": keys["model_name_or_path"], "sft": adapter, "output_dir": out}),
+        ],
+        ["solve", "What is 1 + 2?", "--explorer", str(adapter), "--synthesizer", str(keys["model_name_or_path"])],
+        ["merge", *words({"model": adapter, "output_dir": out})],
+    ):
+        monkeypatch.setattr("sys.argv", ["a2r", *command])
+        with pytest.raises(SystemExit) as end:
+            a2r()
+        assert end.value.code == 2
+        assert capsys.readouterr().err == f"a2r: {says}\n"
+    assert not out.exists()
+    (adapter / "adapter_model.safetensors").write_bytes(b"torn")
+    assert sft.main(words({**of_stage("sft", keys), "model_name_or_path": adapter})) == 2
+    assert f"{adapter / 'adapter_model.safetensors'}: cannot be read (" in the_line(capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_all_processes_end_when_one_is_not_finite(config: str, keys: Keys) -> None:
+    if "zero" in config:
+        need_deepspeed()
+    keys |= {"use_cpu": config != "fsdp2", "bf16": False}
+    run = words(of_stage("sft", keys))
+    done = launched(config, "tests/poisoned.py", "sft", "4", *run, timeout_s=120)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert f"{keys['output_dir']}: step 4: the weights are not finite; checkpoint-2 is the last good one" in lines[0]
+    assert [path.name for path in keys["output_dir"].glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not (keys["output_dir"] / "done.json").exists()
+    again = launched(config, "scripts/sft.py", *run)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert last_step(keys["output_dir"]) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 60_000.0])
+def test_one_value_of_many_is_seen(value: float, dtype: torch.dtype) -> None:
+    """And large ones are finite: 1000 squares of 60,000 are beyond float16, sum and root."""
+    weights = [torch.nn.Parameter(torch.full((1000,), 60_000.0, dtype=dtype)), torch.nn.Parameter(torch.ones(0))]
+    weights.append(torch.nn.Parameter(torch.zeros(4, dtype=torch.uint8), requires_grad=False))
+    weights[0].data[-1] = value
+    assert bool(finite.not_finite(weights)) == (value != 60_000.0)
+    assert not finite.not_finite(weights[1:])
+
+
+@pytest.mark.parametrize(
+    ("logs", "fp16", "what"),
+    [
+        ({"loss": float("nan")}, False, "loss"),
+        ({"loss": 1.0, "grad_norm": float("inf")}, False, "grad_norm"),
+        ({"loss": 1.0, "grad_norm": float("inf")}, True, ""),
+        ({"loss": 1.0, "grad_norm": 2.0, "reward": float("nan")}, False, ""),
+    ],
+)
+def test_logged_values(logs: Keys, fp16: bool, what: str, tmp_path: Path) -> None:
+    """With fp16 the gradient overflows now and then, and that step is skipped."""
+    args, state = TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(global_step=7)
+    args.fp16 = fp16
+    guard = finite.StopOnNotFinite(Accelerator(cpu=True))
+    if not what:
+        guard.on_log(args, state, TrainerControl(), logs=logs)
+        return
+    with pytest.raises(finite.NotFinite, match=f"step 7: {what} is not finite"):
+        guard.on_log(args, state, TrainerControl(), logs=logs)
+
+
+@pytest.mark.parametrize(("device", "enabled"), [("cuda", False), ("cpu", True)])
+def test_no_training_on_a_gpu_attends_by_cudnn(device: str, enabled: bool, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = sft.SynthesizerSFTConfig(str(keys["output_dir"]), use_cpu=True)
+    monkeypatch.setattr(sft.SynthesizerSFTConfig, "device", torch.device(device))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        common.model_arguments(args, common.ModelArguments(keys["model_name_or_path"]))
+        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
