@@ -204,9 +204,11 @@ def shard_precisely(args: TrainConfig) -> None:
 
 
 def prefer_flash(args: TrainConfig) -> None:
-    """On a GPU, no attention by cuDNN: it makes a plan for each new shape, and every batch of a training has one.
+    """On a GPU, no attention by cuDNN, for two reasons.
 
-    On an H200 (torch 2.11) an update at new lengths takes 0.543 s with cuDNN and 0.189 s with flash; docs/shared_prefix.md.
+    Since torch 2.11 its backward gives NaN on Hopper where a padded batch is 64 over a multiple of 128 tokens long (pytorch
+    issue 196678; Qwen2.5 meets it). And it makes a plan for each new shape, as every batch of a training is: on an H200 an
+    update at new lengths takes 0.543 s with cuDNN and 0.189 s with flash (docs/shared_prefix.md).
     """
     if args.device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
