@@ -13,7 +13,7 @@
 | kill | SIGKILL of all processes after the second step; the same command goes on from there, to its last step | 80 |
 | server | a vLLM server on the last GPU gets the weights of a trainer on the first | 100 |
 | colocate | vLLM in the trainer's processes, each model split over both GPUs | 90 |
-| scaling | tokens a second on all GPUs against one, same work on each: explore at least 90 %, GRPO update 80 % | 70 for update |
+| scaling | tokens a second on all GPUs against one, same work on each: explore at least 90 %, GRPO update 80 % | update 70 |
 
 A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end of what it said,
 and the next part begins. Runs of a part are made at the same time where there are GPUs, but for scaling. On CPUs fsdp2 goes
