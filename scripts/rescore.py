@@ -37,7 +37,10 @@ def report_regenerated(root: Path, folders: list[Path], changes: dict[str, str])
     """Whether all new accuracies lie in the kept intervals."""
     inside = True
     for folder in folders:
-        rows = regenerate(folder, str(OUT / root.resolve().name / folder.relative_to(root)), changes)
+        out = OUT / root.resolve().name / folder.relative_to(root)
+        if (out / "done.json").exists():  # its answers would be compared again, and no model asked
+            raise InputError(f"{out}: was regenerated already; remove it to let the models answer again")
+        rows = regenerate(folder, str(out), changes)
         print(f"\n| {folder} | kept | interval | anew | |\n|---|---|---|---|---|")
         for row in rows:
             print(line(row), flush=True)

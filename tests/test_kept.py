@@ -167,6 +167,9 @@ def test_the_models_answer_again(
     row = next(row for row in kept["rows"] if row["name"] == "synthesizer/base")
     row.update(low=1.0, high=1.0)
     (folder / "results.json").write_text(json.dumps(kept))
+    assert rescoring.main(asked) == 2  # else the answers of the first time would be compared again
+    assert "was regenerated already; remove it" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "again")
     assert rescoring.main(asked) == 1
     outside = [line for line in capsys.readouterr().out.splitlines() if "outside" in line]
     assert [line.split(" | ")[0] for line in outside] == ["| synthesizer/base"]

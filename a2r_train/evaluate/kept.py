@@ -134,7 +134,7 @@ def rescore(folder: Path) -> list[str]:
 
 
 def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str]) -> list[Compared]:
-    """Run a kept evaluation again into a fresh folder, and compare its rows with the kept ones.
+    """Run a kept evaluation again into another folder, and compare its rows with the kept ones.
 
     `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays so.
     """

@@ -203,7 +203,7 @@ def shard_precisely(args: TrainConfig) -> None:
         args.fsdp_plugin_args = {"mixed_precision_policy": policy}
 
 
-def prefer_flash(args: TrainConfig) -> None:
+def avoid_cudnn_attention(args: TrainConfig) -> None:
     """On a GPU, no attention by cuDNN, for two reasons.
 
     Since torch 2.11 its backward gives NaN on Hopper where a padded batch is 64 over a multiple of 128 tokens long (pytorch
@@ -217,7 +217,7 @@ def prefer_flash(args: TrainConfig) -> None:
 def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     """The trainer's `model`, `peft_config` and `quantization_config`; an adapter folder goes on as the adapter it is."""
     shard_precisely(args)
-    prefer_flash(args)
+    avoid_cudnn_attention(args)
     name = str(model.model_name_or_path)
     adapter = base_of(name) != name
     dtype = model.dtype
