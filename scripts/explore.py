@@ -16,6 +16,7 @@ from accelerate import PartialState
 from a2r_train.config import parse
 from a2r_train.errors import InputError
 from a2r_train.explore import ExploreConfig, explore
+from a2r_train.leave import leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,4 +40,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

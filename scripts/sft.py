@@ -5,9 +5,8 @@
 Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/sft.py ...
 """
 
-import sys
-
+from a2r_train.leave import leave
 from a2r_train.train.sft import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -7,6 +7,7 @@ from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, trainer
 
+from a2r_train.leave import leave
 from a2r_train.train import grpo, sft
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -27,4 +28,4 @@ class Poison(TrainerCallback):
 
 if __name__ == "__main__":
     trainer.DEFAULT_CALLBACKS.append(Poison(int(sys.argv[2])))
-    sys.exit(MAIN[sys.argv[1]](sys.argv[3:]))
+    leave(lambda: MAIN[sys.argv[1]](sys.argv[3:]))

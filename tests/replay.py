@@ -8,7 +8,6 @@ are written to OUTPUT; the run's folder is OUTPUT without its suffix, and a run 
 """
 
 import itertools
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from peft import LoraConfig
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
+from a2r_train.leave import leave
 from a2r_train.train import shared_prefix
 from a2r_train.train.common import run_training, shard_precisely
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
@@ -92,7 +92,7 @@ def weights(trainer: GRPOTrainer) -> torch.Tensor:
     return torch.cat([state[name].flatten().float().cpu() for name in sorted(trained)]) if state else torch.empty(0)
 
 
-def main(model: str, output: str, shared: str, *changes: str) -> None:
+def main(model: str, output: str, shared: str, *changes: str) -> int:
     given = {key: yaml.safe_load(value) for key, value in (change.split("=", 1) for change in changes)}
     folder = str(Path(output).with_suffix(""))
     torch.manual_seed(0)  # of an adapter's first weights
@@ -106,8 +106,8 @@ def main(model: str, output: str, shared: str, *changes: str) -> None:
         torch.save({"start": start, "weights": trained, "log": trainer.state.log_history}, output)
     trainer.accelerator.wait_for_everyone()  # one that leaves while another still works can die of it
     trainer.accelerator.end_training()
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
-    os._exit(0)  # all is written; under ZeRO-3 with gloo Python's own way out aborted in one of six runs
+    leave(lambda: main(*sys.argv[1:]))

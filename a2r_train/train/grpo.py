@@ -13,6 +13,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
+from a2r_train.leave import leave
 from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
@@ -107,4 +108,4 @@ def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgum
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

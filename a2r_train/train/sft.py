@@ -20,6 +20,7 @@ from a2r_train.config import parse
 from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
+from a2r_train.leave import leave
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
 from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
@@ -204,4 +205,4 @@ def _end_of_turn(prompter: Prompter) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)
