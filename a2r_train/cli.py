@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from a2r_train.two_stage import Answer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-RECIPE = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+RECIPE = {**EXTRA, "help_option_names": []}  # --help goes on to the parser of the recipe, which knows its keys
+# An option with underscores, as in recipes, or with dashes.
+EITHER = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 
 @app.command(context_settings=RECIPE)
@@ -47,24 +50,31 @@ def evaluate(context: typer.Context) -> None:
     _stage(EvaluateConfig, stage, context.args)
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=EXTRA)
 def check(context: typer.Context) -> None:
-    """Preflight of a training recipe: one line a check, green or red; exit status 2 on red."""
+    """Preflight of a training recipe: one line a check, green or red; exit status 2 on red. Takes what the trainer takes."""
     from a2r_train.pipeline import check as preflight
 
     sys.exit(preflight(context.args))
 
 
-@app.command()
-def run(recipes: str, accelerate_config: str = "") -> None:
+@app.command(context_settings=EITHER)
+def run(
+    recipes: Annotated[str, typer.Argument(help="a folder of recipes: merge, explore, bundle, sft, grpo, evaluate")],
+    accelerate_config: Annotated[str, typer.Option(help="how sft and grpo are launched; empty for one process")] = "",
+    processes: Annotated[int, typer.Option(help="of sft and grpo, one a GPU; 0 for what that config says")] = 0,
+) -> None:
     """All stages of a recipe folder in order, skipping what is already done."""
     from a2r_train.pipeline import run as run_stages
 
-    run_stages(recipes, accelerate_config)
+    run_stages(recipes, accelerate_config, processes)
 
 
 @app.command()
-def gather(shards: list[str], output: str) -> None:
+def gather(
+    shards: Annotated[list[str], typer.Argument(help="the output folders of explore's shards")],
+    output: Annotated[str, typer.Argument(help="the folder that they become")],
+) -> None:
     """Join the folders of explore's shards into one, none of its chunks missing or twice."""
     from a2r_train.explore import gather as join
 
@@ -97,7 +107,7 @@ def grid(context: typer.Context) -> None:
     _stage(GridConfig, pairs, context.args)
 
 
-@app.command()
+@app.command(context_settings=EITHER)
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
     explorer: Annotated[str, typer.Option(help="the model of stage 1")] = "data/tiny/explorer",
@@ -147,19 +157,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx2", "transformers", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from a2r_train.output import ending_at_sigterm, no_room
+    from a2r_train import output
 
-    try:
-        with ending_at_sigterm():
-            app()
-    except InputError as error:
-        sys.stderr.write(f"a2r: {error}\n")
-        sys.exit(2)
-    except OSError as error:
-        if not (line := no_room(error)):
-            raise
-        sys.stderr.write(f"a2r: {line}\n")
-        sys.exit(1)
+    sys.exit(output.run(app))
 
 
 def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -30,10 +31,15 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
             raise InputError(message.replace("the following arguments are required", "missing"))
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    path, recipe, arguments = _recipe(arguments)
+    if {"-h", "--help"} & {*arguments}:
+        Parser(types, prog=_command(), usage="%(prog)s --config RECIPE [--key value ...]").print_help()
+        raise SystemExit(0)
+    path, arguments = take_config(arguments)
+    recipe, path = load_yaml(path) if path else {}, path or "command line"
     known = {field.name for kind in types for field in fields(kind) if field.init}
     check_keys(recipe, known, path)
-    check_keys([a[2:].partition("=")[0] for a in arguments if a.startswith("--")], known, "command line")
+    given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
+    check_keys(given, known, "command line")
     parser = Parser(dataclass_types=list(types), allow_abbrev=False)
     parser.set_defaults_with_config(**recipe)
     for kind in types:
@@ -51,15 +57,22 @@ def check_least(config: Any, **least: int) -> None:
             raise InputError(f"{name} is {getattr(config, name)}; expected at least {value}")
 
 
-def _recipe(arguments: list[str]) -> tuple[str, dict[str, Any], list[str]]:
-    """Take `--config PATH` out of the arguments and read it; no recipe is an empty one."""
-    if "--config" not in arguments:
-        return "command line", {}, arguments
-    at = arguments.index("--config")
-    if at + 1 == len(arguments):
-        raise InputError("--config: expected the path of a YAML recipe")
-    path = arguments[at + 1]
-    return path, load_yaml(path), arguments[:at] + arguments[at + 2 :]
+def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The path of `--config PATH` or `--config=PATH`, "" where there is none, and the other arguments."""
+    for at, argument in enumerate(arguments):
+        key, equals, path = argument.partition("=")
+        if key == "--config":
+            after = at + 1 if equals else at + 2
+            path = path or "".join(arguments[at + 1 : after])
+            if not path:
+                raise InputError("--config: expected the path of a YAML recipe")
+            return path, [*arguments[:at], *arguments[after:]]
+    return "", [*arguments]
+
+
+def _command() -> str:
+    """As the user typed it: a program, and the verb of `a2r`."""
+    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:2] if not word.startswith("-"))])
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from a2r_train.errors import InputError
+from a2r_train.errors import InputError, RunError
 from a2r_train.records import write_text
 
 PACKAGES = ("a2r-train", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "vllm", "deepspeed")
@@ -33,16 +33,15 @@ def prepare(
     folder: str | Path,
     config: Mapping[str, Any],
     ignore: tuple[str, ...] = (),
-    dry_run: bool = False,
     lock: str = ".lock",
     may_change: bool = False,
 ) -> bool:
     """Open an output folder for a config; True if a finished run of that config is there already.
 
-    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. A dry run writes config.yaml alone, and
-    a folder that holds no more than that may become any run's. `lock` names the file that keeps a second process out until
-    `finish` or the end of this one; "" for none. With `may_change` a run of another config goes on with this one. Raises
-    InputError for a folder of another run, one that another process is writing, and one that cannot be written.
+    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. A folder that holds config.yaml alone may
+    become any run's. `lock` names the file that keeps a second process out until `finish` or the end of this one; "" for none.
+    With `may_change` a run of another config goes on with this one. Raises InputError for a folder of another run, one that
+    another process is writing, and one that cannot be written.
     """
     kept = {key: value for key, value in config.items() if key not in ("dry_run", "hub_token")}
     folder, resolved = Path(folder), json.loads(json.dumps(kept, default=str))
@@ -53,13 +52,13 @@ def prepare(
         raise InputError(f"{folder}: belongs to another run ({change}); name another output folder, or remove this one")
     done = started and not change and (folder / DONE).exists()
     try:
-        if lock and not dry_run and not done:
+        if lock and not done:
             _lock(folder, lock)
-        if change and not dry_run:
+        if change:
             (folder / DONE).unlink(missing_ok=True)
         if not started or change:
             write_text(path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        if not started and not dry_run:
+        if not started:
             write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name an output folder that can be written") from None
@@ -105,8 +104,32 @@ def share(folder: str | Path) -> None:
         path.chmod(0o666 & ~umask)
 
 
+def run(stage: Callable[[], None]) -> int:
+    """Run a stage; returns its exit status, with one line on stderr where it is not 0.
+
+    That is 2 if the user's input is wrong, and 1 if the disk is full or a run went wrong. SIGTERM ends it with status 143.
+    """
+    try:
+        with _ending_at_sigterm():
+            stage()
+    except InputError as error:
+        return _say(error, 2)
+    except RunError as error:
+        return _say(error, 1)
+    except Exception as error:
+        if not (line := no_room(error)):
+            raise
+        return _say(line, 1)
+    return 0
+
+
+def _say(line: object, status: int) -> int:
+    sys.stderr.write(f"error: {line}\n")
+    return status
+
+
 @contextmanager
-def ending_at_sigterm() -> Iterator[None]:
+def _ending_at_sigterm() -> Iterator[None]:
     """While this is open, SIGTERM ends the process with status 143 and one line, and a forked child of it at once."""
     own = os.getpid()
 

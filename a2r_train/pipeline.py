@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,15 @@ ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
 
 
-def run(folder: str, accelerate_config: str = "") -> None:
+def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
     """Run every stage that the folder has a YAML for. Raises InputError for a folder without stages.
 
     A stage that fails ends the run with that stage's exit status. SIGTERM is passed on to the stage, which may have to save.
     """
+    if processes and not accelerate_config:
+        raise InputError("processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml")
+    if accelerate_config and not Path(accelerate_config).is_file():
+        raise InputError(f"{accelerate_config}: no such file; expected a config of accelerate")
     found = stages(folder)
     if not found:
         raise InputError(
@@ -34,7 +37,7 @@ def run(folder: str, accelerate_config: str = "") -> None:
     for verb, path in found:
         began = time.monotonic()
         log.info("%s: %s", verb, path)
-        if code := wait(command(verb, path, accelerate_config)):
+        if code := wait(command(verb, path, accelerate_config, processes)):
             sys.exit(code)
         log.info("%s: %.0f s", path, time.monotonic() - began)
 
@@ -57,11 +60,11 @@ def check(arguments: Sequence[str]) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from a2r_train.config import parse
+    from a2r_train.config import parse, take_config
     from a2r_train.train import grpo, sft
 
-    path = next((value for key, value in pairwise(arguments) if key == "--config"), "")
-    verb = Path(path).stem.partition("-")[0]
+    path, _ = take_config(arguments)
+    verb = Path(path).stem.removeprefix("panel-").partition("-")[0]
     if verb not in TRAINERS:
         raise InputError(f"check: {path or 'no --config'}; expected a recipe whose name begins with {' or '.join(TRAINERS)}")
     found: Any = {"sft": sft, "grpo": grpo}[verb]
@@ -82,11 +85,15 @@ def stages(folder: str) -> list[tuple[str, Path]]:
     ]
 
 
-def command(verb: str, path: Path, accelerate_config: str = "") -> list[str]:
-    """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`."""
+def command(verb: str, path: Path, accelerate_config: str = "", processes: int = 0) -> list[str]:
+    """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`.
+
+    `processes` 0 leaves their number to that config.
+    """
     if verb not in TRAINERS:
         return [sys.executable, "-m", "a2r_train.cli", verb, "--config", str(path)]
     module = ["-m", f"a2r_train.train.{verb}", "--config", str(path)]
     if not accelerate_config:  # one process needs no launcher, which would hide the exit status of a user's mistake
         return [sys.executable, *module]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config, *module]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config]
+    return [*launch, *(["--num_processes", str(processes)] if processes else []), *module]

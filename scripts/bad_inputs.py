@@ -43,7 +43,7 @@ def say(case: BadInput, inputs: dict[str, Keys], folder: Path) -> Said:
     after = {name: content for name, content in faults.files_of(place).items() if name != "log"}
     if after != before or "Traceback" in ended.says:
         raise RuntimeError(f"{case.name}: {ended.says} {sorted(after.keys() ^ before.keys())}")
-    line = ended.line.replace(f"{folder}/", "").removeprefix("a2r: ").removeprefix("error: ")
+    line = ended.line.replace(f"{folder}/", "").removeprefix("error: ")
     return Said(case.name, case.stage, ended.status, line)
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from accelerate import PartialState
 
+from a2r_train import output
 from a2r_train.config import parse
 from a2r_train.errors import InputError
 from a2r_train.explore import ExploreConfig, explore
@@ -20,23 +21,22 @@ from a2r_train.leave import leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status, with one line on stderr if the user's input is wrong (2)."""
+    """Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        (config,) = parse([ExploreConfig], argv)
-        state = PartialState(cpu=not torch.cuda.is_available())
-        if config.shard != "0/1":
-            raise InputError(f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves")
-        explore(replace(config, shard=f"{state.process_index}/{state.num_processes}"))
-        state.wait_for_everyone()
-        if state.is_main_process:
-            sys.stdout.write(f"{explore(config)}\n")  # all chunks are there: joined, if no process did it as the last one
-        state.wait_for_everyone()
-        state.destroy_process_group()
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return output.run(lambda: together(*parse([ExploreConfig], argv)))
+
+
+def together(config: ExploreConfig) -> None:
+    """Explore with the other processes. Raises InputError for a config that has shards of its own."""
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if config.shard != "0/1":
+        raise InputError(f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves")
+    explore(replace(config, shard=f"{state.process_index}/{state.num_processes}"))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        sys.stdout.write(f"{explore(config)}\n")  # all chunks are there: joined, if no process did it as the last one
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

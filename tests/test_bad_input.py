@@ -216,6 +216,6 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, tiny: str) ->
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == f"a2r: {path}:2: not valid JSON (Expecting property name enclosed in double quotes); expected one object a line\n"
+        == f"error: {path}:2: not valid JSON (Expecting property name enclosed in double quotes); expected one object a line\n"
     )
     assert list(tmp_path.iterdir()) == [path]

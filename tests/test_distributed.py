@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +214,21 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
     assert len({t.bundle_id for t in targets}) >= 6  # it says 3 every other time, and is asked four times
     assert all(t.text == r"\boxed{3}" for t in targets)
+
+
+@pytest.mark.slow
+def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: Path) -> None:
+    keys = {"model_name_or_path": tiny, "bundles": sft_files / "bundles.jsonl", "targets": sft_files / "targets.jsonl",
+            "output_dir": tmp_path / "out", "max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True,
+            "report_to": "none", "save_strategy": "no"}  # fmt: skip
+    (tmp_path / "sft.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
+    launch = ["--accelerate_config", "accelerate_configs/ddp.yaml", "--processes", "2"]
+    command = [sys.executable, "-m", "a2r_train.cli", "run", str(tmp_path), *launch]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "out" / "done.json").read_text())["steps"] == 1
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["epoch"] == 1 / 8  # 32 rows, 4 of them a step: both processes had two
 
 
 @pytest.mark.slow

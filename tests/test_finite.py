@@ -150,7 +150,7 @@ def test_every_stage_refuses_an_adapter_that_is_not_finite(
         with pytest.raises(SystemExit) as end:
             a2r()
         assert end.value.code == 2
-        assert capsys.readouterr().err == f"a2r: {says}\n"
+        assert capsys.readouterr().err == f"error: {says}\n"
     assert not out.exists()
     (adapter / "adapter_model.safetensors").write_bytes(b"torn")
     assert sft.main(words({**of_stage("sft", keys), "model_name_or_path": adapter})) == 2

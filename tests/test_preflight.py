@@ -108,6 +108,12 @@ def test_a_completion_too_short_for_the_answer(checks: Checks) -> None:
     assert checks(half)["length"][0].detail.endswith("50% of the correct references are longer than such a completion")
 
 
+def test_references_that_were_cut_are_counted(checks: Checks) -> None:
+    long = {"references": ["so " * 3000 + r"\boxed{5}", r"\boxed{7}"]}
+    assert checks(long, max_completion_length=40)["length"][0].detail.endswith("; 3 references were cut to fit the prompt")
+    assert "cut" not in checks(max_completion_length=40)["length"][0].detail
+
+
 @pytest.mark.parametrize(
     ("template", "passes"),
     [

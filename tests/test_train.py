@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import CHAT_TEMPLATE, files_of
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -128,21 +127,24 @@ def test_folder_of_another_run_is_refused(files, model, capsys):
     assert files_of(files) == before
 
 
-def test_dry_run_shows_and_writes_only_the_config(files, model, capsys):
+def test_dry_run_shows_and_writes_nothing(files, model, capsys):
     assert sft.main(sft_arguments(files, model, "sft", "--dry_run", "true")) == 0
     shown = capsys.readouterr().out
     assert "<|im_start|>assistant\n⟦It is \\boxed{5}⟧" in shown
     assert "2 a step: 2 steps" in shown
-    assert {p.name for p in (files / "sft").iterdir()} == {"config.yaml"}
     assert grpo.main(arguments(files, model, "grpo", *GRPO, "--dry_run", "true")) == 0
-    assert {p.name for p in (files / "grpo").iterdir()} == {"config.yaml"}
+    assert not [*files.glob("sft"), *files.glob("grpo")]
 
 
-def test_a_run_after_a_dry_run_of_other_settings(files, model):
-    assert sft.main(sft_arguments(files, model, "sft", "--seed", "7", "--dry_run", "true")) == 0
+def test_a_dry_run_of_other_settings_beside_a_finished_run(files, model, capsys):
     assert sft.main(sft_arguments(files, model, "sft")) == 0
-    assert {"config.yaml", "versions.json", "done.json"} <= {p.name for p in (files / "sft").iterdir()}
-    assert yaml.safe_load((files / "sft" / "config.yaml").read_text())["seed"] == 42
+    before = files_of(files)
+    capsys.readouterr()
+    assert sft.main(sft_arguments(files, model, "sft", "--seed", "7", "--logging_steps", "3", "--dry_run", "true")) == 0
+    shown = capsys.readouterr().out
+    assert "\nseed: 7\n" in shown
+    assert "\nlogging_steps: 3" in shown
+    assert files_of(files) == before
 
 
 def test_loss_is_on_the_completion_only(files, model):

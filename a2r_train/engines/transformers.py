@@ -61,6 +61,8 @@ class TransformersEngine:
         self.batch_size = batch_size
         device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
         self.device = device if device.type == "cuda" else torch.device("cpu")
+        if self.device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each length of the cache, which is every token
         self.model: Any = load_model(self.name, dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)

@@ -8,8 +8,6 @@ import logging
 import math
 import os
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train import output
-from a2r_train.errors import InputError
+from a2r_train.errors import InputError, RunError
 from a2r_train.explore import seed_of
 from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter
@@ -90,30 +88,6 @@ class Material:
     cut_references: int
 
 
-def run(stage: Callable[[], None]) -> int:
-    """Run a stage; returns the exit status, with one line on stderr.
-
-    That is 2 if the user's input is wrong, and 1 if the disk is full or a training went wrong.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        with output.ending_at_sigterm():
-            stage()
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except finite.NotFinite as error:
-        if PartialState().is_main_process:
-            sys.stderr.write(f"error: {error}\n")
-        return 1
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if not (line := output.no_room(error)):
-            raise
-        sys.stderr.write(f"error: {line}\n")
-        return 1
-    return 0
-
-
 def set_defaults(args: TrainConfig) -> None:
     """bfloat16 autocast and pinned memory where there is a GPU, unless the recipe says; TRL asks for both on any machine.
 
@@ -128,6 +102,16 @@ def set_defaults(args: TrainConfig) -> None:
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
     if args.activation_checkpointing is None:
         args.activation_checkpointing = args.gradient_checkpointing
+
+
+def check_launch(args: TrainConfig) -> None:
+    """Raise InputError where one process sees several GPUs: transformers would copy the model to each, which TRL refuses."""
+    if args.n_gpu > 1:
+        raise InputError(
+            f"one process and {args.n_gpu} GPUs: start one process a GPU (accelerate launch --config_file "
+            f"accelerate_configs/ddp.yaml --num_processes {args.n_gpu} ..., or a2r run ... --accelerate_config "
+            f"accelerate_configs/ddp.yaml --processes {args.n_gpu}), or show it one (CUDA_VISIBLE_DEVICES=0)"
+        )
 
 
 def load_material(data: BundleArguments, model: ModelArguments, trust_remote_code: bool = False) -> Material:
@@ -172,6 +156,13 @@ def check_context(tokens: int, what: str, context: int) -> None:
         )
 
 
+def resolved(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
+    """The whole recipe, with every default."""
+    training: dict[str, Any] = args.to_dict()  # type: ignore[no-untyped-call]
+    tokens = {name: getattr(args, name, None) for name in ("eos_token", "pad_token")}  # to_dict hides them as secrets
+    return {**dataclasses.asdict(data), **training, **tokens, **dataclasses.asdict(model)}
+
+
 def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments, material: Material) -> bool:
     """Open the output folder for this run; True if it is finished.
 
@@ -180,15 +171,13 @@ def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments,
     named = args.resume_from_checkpoint
     if named and not _is_complete(Path(named) / "trainer_state.json"):
         raise InputError(f"resume_from_checkpoint: {named} is no complete checkpoint (no trainer_state.json)")
-    resolved: Callable[[], dict[str, Any]] = args.to_dict
-    training = {**resolved(), "eos_token": getattr(args, "eos_token", None), "pad_token": getattr(args, "pad_token", None)}
-    config = {**dataclasses.asdict(data), **training, **dataclasses.asdict(model)}
+    config = resolved(data, args, model)
     lock = ".lock" if PartialState().is_main_process else ""
     with PartialState().main_process_first():
-        done = output.prepare(str(args.output_dir), config, IGNORE, data.dry_run, lock, may_change=bool(named))
+        done = output.prepare(str(args.output_dir), config, IGNORE, lock, may_change=bool(named))
     if done:
         log.info("%s: done already", args.output_dir)
-    elif PartialState().is_main_process and not data.dry_run:
+    elif PartialState().is_main_process:
         write_text(Path(str(args.output_dir)) / "prompt.yaml", material.prompter.config.dump())
     return done
 
@@ -228,7 +217,7 @@ def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     options |= {"dtype": dtype, "attn_implementation": model.attn_implementation, "revision": model.model_revision}
     quantization = get_quantization_config(model)
     if not adapter:
-        args.model_init_kwargs = {**options, **_mapping(args.model_init_kwargs)}
+        args.model_init_kwargs = {**options, **mapping(args.model_init_kwargs)}
         return {"model": name, "peft_config": get_peft_config(model), "quantization_config": quantization}
     from peft import PeftModel
 
@@ -284,8 +273,8 @@ def cycle_steps(args: TrainConfig) -> int:
 def run_training(trainer: Trainer) -> None:
     """Train from the last checkpoint, or the one that the recipe names, to the end.
 
-    At SIGTERM the step is finished and saved, and SystemExit(143) raised. Raises NotFinite, on all processes, at a step after
-    which weights, loss or gradient are not finite, and InputError where they are not before the first step.
+    At SIGTERM the step is finished and saved, and SystemExit(143) raised. Raises RunError at a step after which
+    weights, loss or gradient are not finite, and InputError where they are not before the first step.
     """
     ender = stop.StopOnSigterm(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
     trainer.add_callback(finite.StopOnNotFinite(trainer.accelerator))  # before the other, which ends a finished training
@@ -298,7 +287,9 @@ def run_training(trainer: Trainer) -> None:
     except finite.NotFinite as error:
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
-        raise finite.NotFinite(f"{folder}: {error}; {_way_on(folder)}") from None
+        if not trainer.is_world_process_zero():
+            raise SystemExit(1) from None  # one line is enough
+        raise RunError(f"{folder}: {error}; {_way_on(folder)}") from None
     except (OSError, RuntimeError, SafetensorError) as error:
         if output.no_room(error) and trainer.is_world_process_zero():
             _remove_half_written(folder)
@@ -327,16 +318,16 @@ def finish(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage
     trainer.accelerator.end_training()
 
 
-def describe(args: TrainConfig, material: Material, trained: str, budget: str, rows: int) -> str:
+def describe(config: dict[str, Any], args: TrainConfig, material: Material, trained: str, budget: str, rows: int) -> str:
     """What a dry run shows: config, one example with the trained tokens between ⟦ and ⟧, token budget, steps.
 
     `rows` counts completions, over all steps of one epoch.
     """
     batch, steps = batch_and_steps(args, rows)
-    config = (Path(str(args.output_dir)) / "config.yaml").read_text(encoding="utf-8")
+    shown = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True)
     example = material.prompter.text(material.chats[0])
     return (
-        f"{config}\n--- one example, the trained tokens between ⟦ and ⟧\n{example}⟦{trained}⟧\n\n--- budget\n"
+        f"{shown}\n--- one example, the trained tokens between ⟦ and ⟧\n{example}⟦{trained}⟧\n\n--- budget\n"
         f"longest prompt {material.longest_prompt} tokens, {budget}, model context {material.context} tokens; "
         f"{material.cut_references} references cut\n"
         f"at most {rows} completions an epoch, {batch} a step: {steps} steps\n"
@@ -349,7 +340,8 @@ def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
     return batch, args.max_steps if args.max_steps > 0 else math.ceil(math.ceil(rows / batch) * args.num_train_epochs)
 
 
-def _mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
+def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
+    """The dict that an argument of TRL's may be; it is text only until it is parsed."""
     return value if isinstance(value, dict) else {}
 
 

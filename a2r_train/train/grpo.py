@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from rich.console import Console
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from a2r_train import output
 from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.leave import leave
@@ -42,23 +44,24 @@ ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the recipe and train; returns the exit status."""
-    return common.run(lambda: train(*parse(ARGUMENTS, argv)))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return output.run(lambda: train(*parse(ARGUMENTS, argv)))
 
 
 def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
     """Train on the bundles and save. Raises InputError for wrong input, and where a check of the preflight is red."""
+    common.check_launch(args)
     if args.use_vllm:
         check_vllm()
     material = common.load_material(data, model, args.trust_remote_code)
     preflight.require(_checks(args, model, material))
-    done = common.open_folder(data, args, model, material)
     if data.dry_run:
         trained = f"{args.num_generations} completions of at most {args.max_completion_length} tokens"
         budget = f"max_completion_length {args.max_completion_length} tokens"
         rows = _rows(args, material)
-        sys.stdout.write(common.describe(args, material, trained, budget, rows))
+        sys.stdout.write(common.describe(common.resolved(data, args, model), args, material, trained, budget, rows))
         estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console())
-    elif not done:
+    elif not common.open_folder(data, args, model, material):
         _train(data, args, model, material)
 
 
@@ -95,6 +98,7 @@ def _reward(args: SynthesizerGRPOConfig, material: Material) -> VerifiableReward
 def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
     if args.use_vllm and args.vllm_mode == "colocate":
         prepare_colocate()
+        args.generation_kwargs = {"detokenize": False, **common.mapping(args.generation_kwargs)}  # TRL reads the ids alone
     kind = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else GRPOTrainer
     trainer = kind(
         reward_funcs=_reward(args, material),

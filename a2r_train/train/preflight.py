@@ -137,6 +137,8 @@ def _length(material: Material, completion_tokens: int | None) -> Check:
         if verdict == CORRECT
     )
     more = f"; {longer:.0%} of the correct references are longer than such a completion" if budget else ""
+    if material.cut_references:
+        more += f"; {material.cut_references} references were cut to fit the prompt"
     return Check("length", True, f"{says}, of {material.context} in the model's context{more}")
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from a2r_train import output
 from a2r_train.config import parse
 from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
@@ -56,7 +57,8 @@ ARGUMENTS = [BundleArguments, SynthesizerSFTConfig, ModelArguments]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the recipe and train; returns the exit status."""
-    return common.run(lambda: train(*parse(ARGUMENTS, argv)))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return output.run(lambda: train(*parse(ARGUMENTS, argv)))
 
 
 def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> None:
@@ -66,12 +68,11 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """
     material, supplied = _read(data, args, model)
     preflight.require(_checks(args, model, material, supplied))
-    done = common.open_folder(data, args, model, material)
     if data.dry_run:
-        sys.stdout.write(_dry_run(args, material, supplied))
+        sys.stdout.write(_dry_run(common.resolved(data, args, model), args, material, supplied))
         longest = max((material.prompter.count(t.text) for t in supplied), default=args.max_target_tokens)
         estimate.show(args, model, material, longest, _rows(args, material, supplied), Console())
-    elif not done:
+    elif not common.open_folder(data, args, model, material):
         _train(data, args, model, material, supplied or _sampled(args, model, material))
 
 
@@ -82,6 +83,7 @@ def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgume
 
 def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> tuple[Material, list[Synthesis]]:
     """The bundles, and the supplied targets, measured."""
+    common.check_launch(args)
     if args.packing and args.max_length is None:
         raise InputError("packing: set max_length, the length of a packed row in tokens")
     if args.target_engine not in ("transformers", "vllm"):
@@ -185,13 +187,12 @@ def _teacher(args: SynthesizerSFTConfig, model: ModelArguments) -> str:
     return args.teacher or str(model.model_name_or_path)
 
 
-def _dry_run(args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Synthesis]) -> str:
+def _dry_run(config: dict[str, Any], args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Synthesis]) -> str:
     trained = f"a verified answer of at most {args.max_target_tokens} tokens, and the end of the turn"
     if supplied:
         trained = next((t.text for t in supplied if t.bundle_id == material.bundles[0].id), trained)
-    return common.describe(
-        args, material, trained, f"completion at most {args.max_target_tokens} tokens", _rows(args, material, supplied)
-    )
+    budget = f"completion at most {args.max_target_tokens} tokens"
+    return common.describe(config, args, material, trained, budget, _rows(args, material, supplied))
 
 
 def _end_of_turn(prompter: Prompter) -> int:

@@ -1,0 +1,113 @@
+"""What the command line shows and takes, beside what the tests of the stages ask of it."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from a2r_train import cli, pipeline
+from a2r_train.errors import InputError
+from a2r_train.train import grpo, sft
+from a2r_train.train.common import check_launch
+
+ROOT = Path(__file__).parent.parent
+DDP = str(ROOT / "accelerate_configs" / "ddp.yaml")
+
+
+def a2r(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["a2r", *arguments])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    shown = capsys.readouterr()
+    return int(ended.value.code or 0), " ".join(shown.out.split()), shown.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "key", "says"),
+    [
+        ("explore", "--samples_per_problem", "show the resolved config and one prompt"),
+        ("bundle", "--mixture", "show the resolved config and one rendered bundle"),
+        ("evaluate", "--self_refine", "show the resolved config and the rows"),
+        ("merge", "--sha256", "show the resolved config, and stop"),
+        ("grid", "--explorers", "show the resolved config and the pairs"),
+        ("run", "--accelerate-config", "how sft and grpo are launched"),
+        ("gather", "shards", "the output folders of explore's shards"),
+        ("solve", "--max-completion-tokens", "of either model"),
+        ("check", "--help", "Preflight of a training recipe"),
+        ("plot", "run", "the output folder of sft or grpo"),
+    ],
+)
+def test_help_names_the_keys_and_what_they_do(verb: str, key: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, shown, error = a2r(capsys, verb, "--help")
+    assert (status, error) == (0, "")
+    assert f"a2r {verb}" in shown
+    assert key in shown
+    assert says in shown
+
+
+@pytest.mark.parametrize("trainer", ["sft", "grpo"])
+def test_help_of_the_trainers(trainer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [f"scripts/{trainer}.py", "-h"])
+    with pytest.raises(SystemExit) as ended:
+        {"sft": sft, "grpo": grpo}[trainer].main()
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert f"usage: {trainer}.py --config RECIPE [--key value ...]" in shown
+    assert "--plain_share" in shown
+
+
+@pytest.mark.parametrize("given", [["--config=recipes/tiny/explore-test.yaml"], ["--config", "recipes/tiny/explore-test.yaml"]])
+def test_a_recipe_is_named_in_either_way(
+    given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    status, shown, _ = a2r(capsys, "explore", *given, "--samples-per-problem", "3", "--dry_run")
+    assert status == 0
+    assert "700 problems, 2100 rollouts" in shown
+
+
+@pytest.mark.parametrize("given", [["--config"], ["--config="]])
+def test_a_recipe_without_a_path(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert a2r(capsys, "explore", *given) == (2, "", "error: --config: expected the path of a YAML recipe\n")
+
+
+@pytest.mark.parametrize("option", ["--max_completion_tokens", "--max-completion-tokens"])
+def test_options_are_spelled_as_in_recipes_or_with_dashes(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert a2r(capsys, "solve", option, "8") == (2, "", "error: solve: expected either a question or --file\n")
+
+
+def test_run_launches_as_many_processes_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in ("bundle", "sft"):
+        (tmp_path / f"{stage}.yaml").touch()
+    started: list[list[str]] = []
+    monkeypatch.setattr(pipeline, "wait", lambda command: bool(started.append(command)))
+    pipeline.run(str(tmp_path), DDP, 2)
+    assert started[0] == [sys.executable, "-m", "a2r_train.cli", "bundle", "--config", str(tmp_path / "bundle.yaml")]
+    launched = ["accelerate.commands.launch", "--config_file", DDP, "--num_processes", "2", "-m", "a2r_train.train.sft"]
+    assert started[1][2:9] == launched
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--processes", "2"], "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"),
+        (
+            ["--accelerate_config", "none.yaml"],
+            "none.yaml: no such file; expected a config of accelerate",
+        ),
+    ],
+)
+def test_run_without_a_way_to_launch(given: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert a2r(capsys, "run", "recipes/tiny", *given) == (2, "", f"error: {says}\n")
+
+
+def test_one_process_that_sees_several_gpus() -> None:
+    check_launch(SimpleNamespace(n_gpu=1))  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"^one process and 4 GPUs: start one process a GPU .* --processes 4\), or show
+    ):
+        check_launch(SimpleNamespace(n_gpu=4))  # type: ignore[arg-type]
