@@ -61,6 +61,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
         if args.use_deepspeed:
             need_deepspeed()
             args.deepspeed_fields_from_accelerate_config = ""
+        monkeypatch.setattr("accelerate.utils.launch.is_port_in_use", lambda _: False)  # nothing is launched
         environment = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
@@ -220,7 +221,7 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
 def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: Path) -> None:
     keys = {"model_name_or_path": tiny, "bundles": sft_files / "bundles.jsonl", "targets": sft_files / "targets.jsonl",
             "output_dir": tmp_path / "out", "max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True,
-            "report_to": "none", "save_strategy": "no"}  # fmt: skip
+            "report_to": "none"}  # fmt: skip
     (tmp_path / "sft.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
     launch = ["--accelerate_config", "accelerate_configs/ddp.yaml", "--processes", "2"]
     command = [sys.executable, "-m", "a2r_train.cli", "run", str(tmp_path), *launch]
