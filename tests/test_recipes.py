@@ -124,6 +124,7 @@ def test_lengths_and_steps_of_grpo_go_together(path: Path) -> None:
     data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
     longest = PromptConfig.load(data.prompt).max_prompt_tokens + args.max_completion_length
     assert not args.use_vllm or args.vllm_max_model_length in (None, longest)
+    assert not args.use_vllm or args.vllm_importance_sampling_mode == "token_truncate"
     assert not args.shared_prefix or shared_prefix.refused_settings(args, model) == []
     assert args.save_steps % cycle_steps(args) == 0
 
