@@ -38,6 +38,7 @@ STAGES: dict[str, list[Any]] = {
     "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
     "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
 }
+STAGES["check"] = [*STAGES["sft"], *STAGES["grpo"]]
 PROGRAMS = ("a2r", "accelerate", "bash", "python", "python3")
 SHIPPED = ("a2r_train/", "accelerate_configs/", "data/", "recipes/", "scripts/", "tests/")
 

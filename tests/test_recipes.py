@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import Qwen2Config
 
 from a2r_train import cli, pipeline
 from a2r_train.bundle import BundleConfig
@@ -51,6 +52,13 @@ HEADS = {
 }
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 STAGES = [path for path in RECIPES if path.stem.partition("-")[0] in CONFIGS]
+STEPS = {"sft": 32, "grpo": 256}  # rows of a step of GSM8K
+QWEN2: dict[str, dict[str, int]] = {  # the shapes of Qwen2.5-Coder, by the recipes that train them
+    "gsm8k-0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
+    "gsm8k-0.5b-1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+}
+for shape in QWEN2.values():
+    shape |= {"num_key_value_heads": 2, "vocab_size": 151936}
 STEP = {"max_steps": 1, "use_cpu": True, "save_steps": 1, "logging_steps": 1}
 SMALL: dict[str, dict[str, Any]] = {
     "explore": {"max_problems": 12, "samples_per_problem": 8},
@@ -124,6 +132,7 @@ def test_lengths_and_steps_of_grpo_go_together(path: Path) -> None:
     data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
     longest = PromptConfig.load(data.prompt).max_prompt_tokens + args.max_completion_length
     assert not args.use_vllm or args.vllm_max_model_length in (None, longest)
+    assert not args.use_vllm or args.vllm_importance_sampling_mode == "token_truncate"
     assert not args.shared_prefix or shared_prefix.refused_settings(args, model) == []
     assert args.save_steps % cycle_steps(args) == 0
 
@@ -134,7 +143,7 @@ def test_the_control_differs_by_its_references_alone(folder: str) -> None:
     for verb in TRAINERS:
         trained, control = (load_yaml(f"{folder}/{name}.yaml") for name in (verb, f"{verb}-no-references"))
         differ = {key for key in {*trained, *control} if trained.get(key) != control.get(key)}
-        own = {"model_name_or_path", "shared_prefix"} if verb == "grpo" else set()
+        own = {"model_name_or_path"} if verb == "grpo" else set()
         assert differ == {"plain_share", "output_dir", *own}
         assert control["plain_share"] == 1
     written = [load_yaml(str(path))["output_dir"] for path in Path("recipes/gsm8k-0.5b").glob("[em]*.yaml")]
@@ -159,6 +168,26 @@ def test_memory_at_the_head_is_what_a_dry_run_estimates(name: str, tmp_path: Pat
     found = memory(size, step, way, int(processes), 80e9).total
     assert f"{found / 1e9:.0f} GB of a GPU" in " ".join(head.replace("#", "").split())
     assert found < USABLE * 80e9
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in QWEN2 and verb_of(path) in TRAINERS], ids=str)
+def test_memory_at_the_head_of_gsm8k_is_what_a_dry_run_estimates(path: Path, tmp_path: Path) -> None:
+    """On the bundles of data/results/gsm8k, whose longest prompt has 1,560 tokens, and 182 without references."""
+    verb, prompt = verb_of(path), 182 if "no-references" in path.stem else 1560
+    Qwen2Config(**QWEN2[path.parent.name], tie_word_embeddings=False).save_pretrained(tmp_path)
+    sft_recipe = load_yaml(str(path.with_name("sft.yaml")))
+    adapter = {key: value for key, value in sft_recipe.items() if re.match("use_peft|lora", key)}
+    head = " ".join(path.read_text().replace("#", "").split())
+    said = [(gpu, "", total) for gpu, total in re.findall(r"one GPU of (\d+) GB, of which it takes (\d+) by --dry_run", head)]
+    said += re.findall(r"One of (\d+) GB takes the same step with (.*?): (\d+) GB", head)
+    assert said
+    for gpu, changes, total in said:
+        given = options({"model_name_or_path": tmp_path, "use_cpu": True, **adapter})
+        _, args, model = parse(CONFIGS[verb], ["--config", str(path), *given, *changes.split()])
+        size, step = size_of(model, bool(args.activation_checkpointing)), step_of(args, prompt, 320)
+        found = memory(size, step, "ddp", 1, 1e9 * int(gpu)).total / 1e9
+        assert (f"{found:.0f}", args.per_device_train_batch_size * args.gradient_accumulation_steps) == (total, STEPS[verb])
+        assert found < USABLE * int(gpu)
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if verb_of(path) != "prompt"], ids=str)
