@@ -89,7 +89,8 @@ def options_of(kinds: list[Any]) -> set[str]:
 def verbs() -> dict[str, set[str]]:
     """The verbs of `a2r` with their options."""
     group: Any = typer.main.get_command(cli.app)
-    given = {verb: {o for p in command.params for o in p.opts} for verb, command in group.commands.items()}
+    named = {verb: [option for p in command.params for option in p.opts] for verb, command in group.commands.items()}
+    given = {verb: {*options, *(f"--{o[2:].replace('-', '_')}" for o in options)} for verb, options in named.items()}
     return {verb: options_of(STAGES[verb]) if verb in STAGES else options | {"--help"} for verb, options in given.items()}
 
 
