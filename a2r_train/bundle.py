@@ -18,7 +18,7 @@ from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
 from a2r_train.mixture import cap_all_wrong, choose
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.prompts import Prompter, prompt_of
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Problem, Rollout, parse_columns, read, rows, write, write_text
 from a2r_train.verify import check_gold, judge_all, majority
 
@@ -46,7 +46,7 @@ class BundleConfig:
     decontaminate_against: str = field(default="", metadata={"help": "problem files, comma-separated"})
     decontamination: str = field(default="ngram", metadata={"help": "ngram, template or none"})
     tokenizer: str = field(default="", metadata={"help": "the synthesizer, to measure prompts and hold them to the budget"})
-    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the synthesizer's own or the default"})
     columns: str = field(default="{}", metadata={"help": "names of rollout columns as JSON"})
     seed: int = field(default=0, metadata={"help": "of grouping, order and mixture"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one rendered bundle, and stop"})
@@ -231,5 +231,5 @@ def _measure(config: BundleConfig, bundles: Sequence[Bundle]) -> list[int]:
     """Synthesizer prompt lengths in tokens; raises InputError where a bundle cannot be made to fit the budget."""
     if not config.tokenizer:
         return []
-    prompter = Prompter(load_tokenizer(config.tokenizer), PromptConfig.load(config.prompt))
+    prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
     return [prompter.synthesizer(b.problem, b.references, b.reference_answers).prompt_tokens for b in bundles]

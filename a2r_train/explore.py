@@ -22,7 +22,7 @@ from a2r_train.config import check_least, load_yaml
 from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
-from a2r_train.prompts import Chat, PromptConfig, Prompter
+from a2r_train.prompts import Chat, Prompter, prompt_of
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, Verdict, parse_columns, read, write, write_text
 from a2r_train.verify import check_gold, judge_all
 
@@ -40,7 +40,7 @@ class ExploreConfig(EngineArguments):
     problems: str = field(metadata={"help": "problems: .jsonl or .parquet files or data sets of the hub, comma-separated"})
     model: str = field(metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"})
     output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
-    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
     samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
     temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
     top_p: float = field(default=1.0, metadata={"help": "nucleus sampling; 1 keeps the whole distribution"})
@@ -68,7 +68,7 @@ def explore(config: ExploreConfig) -> Path:
     if config.trust_remote_code:
         trust(config.model)
     check_engine(config.engine, config.model, config.endpoint)
-    Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
+    Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
     folder = Path(config.output_dir)
     lock = f".lock-{index}-of-{of}"  # shards share the folder
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock):
@@ -144,7 +144,7 @@ def _explore_chunks(
     missing: list[int],
     folder: Path,
 ) -> None:
-    prompter = Prompter(engine.tokenizer, PromptConfig.load(config.prompt))
+    prompter = Prompter(engine.tokenizer, prompt_of(config.model, config.prompt))
     columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     right = total = tokens = 0

@@ -24,9 +24,9 @@ from a2r_train.engines import Engine, Sampling, load_engine
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.explore import judged_samples
 from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter, prompt_of
 from a2r_train.records import Bundle, Synthesis, read, write, write_text
-from a2r_train.synthesise import prompt_of, synthesizer_chat
+from a2r_train.synthesise import synthesizer_chat
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
