@@ -142,7 +142,7 @@ class Generator:
 
     def _room(self, task: Task, usual: int) -> int:
         """The prompt's budget; a server's context is not known, so it is not asked for more than usual."""
-        if task.room <= 1 or self.config.engine != "transformers":
+        if task.room <= 1 or self.config.engine == "openai":
             return usual
         return max(usual, min(context_length(task.model) - self.config.max_completion_tokens, ceil(usual * task.room)))
 
