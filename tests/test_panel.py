@@ -198,6 +198,8 @@ def test_best_of_k_takes_the_reference_of_the_highest_score(config: EvaluateConf
 def test_what_is_no_reward_model_is_refused(config: EvaluateConfig, tiny: str) -> None:
     with pytest.raises(InputError, match="expected a sequence classifier with one score"):
         evaluate(replace(config, reward_model=tiny))
+    with pytest.raises(InputError, match=r"^runs/tiny/rm: no such folder or file"):
+        evaluate(replace(config, reward_model="runs/tiny/rm"))
     assert not Path(config.output_dir).exists()
 
 
