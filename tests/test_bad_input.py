@@ -70,8 +70,19 @@ def test_missing_column(refused: Refused, tmp_path: Path, tiny: str) -> None:
 
 
 def test_missing_column_of_rollouts_made_elsewhere(refused: Refused, tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "r.jsonl", [{"problem": "2?", "answer": "2"}])
-    assert f"{path}:1: no column 'text'" in refused("bundle", "--rollouts", path, "--output_dir", str(tmp_path / "out"))
+    path, out = write_rows(tmp_path / "r.jsonl", [{"problem": "2?", "answer": "2"}]), str(tmp_path / "out")
+    line = refused("bundle", "--rollouts", path, "--output_dir", out)
+    assert f"{path}:1: no column 'text'; name the problem file with `problems:`, or map columns" in line
+    write_rows(Path(path), [{"problem": "2?", "text": "2"}])
+    line = refused("evaluate", "--bundles", path, "--output_dir", out)  # it has neither key
+    assert line == f"a2r: {path}:1: no column 'answer'; expected problem, answer and text\n"
+
+
+def test_bundles_that_are_none_name_no_key_that_is_not_there(
+    refused: Refused, tmp_path: Path, problems: str, tiny: str
+) -> None:
+    line = refused(*evaluating(tmp_path, problems, tiny))
+    assert line == f"a2r: {problems}:1: no column 'problem_id'; the columns are answer, id, problem\n"
 
 
 def test_empty_answer(refused: Refused, tmp_path: Path, tiny: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_rows
 
 from a2r_train import cli
 from a2r_train.errors import InputError
@@ -92,3 +93,11 @@ def test_a_grid_without_models_is_refused(problems: str, tmp_path: Path, capfd: 
     arguments = ["--problems", problems, "--explorers", ",", "--synthesizers", "x", "--output_dir", str(tmp_path / "grid")]
     assert a2r("grid", *arguments) == 2
     assert "expected at least one model" in capfd.readouterr().err
+
+
+def test_a_grid_has_no_columns_to_map(tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [{"problem": "1?", "gold": "1"}])
+    out = str(tmp_path / "grid")
+    assert a2r("grid", "--problems", path, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", out) == 2
+    assert capfd.readouterr().err == f"a2r: {path}:1: no column 'answer'; the columns are gold, problem\n"
+    assert not Path(out).exists()

@@ -19,7 +19,7 @@ from a2r_train.evaluate.plots import save_png
 from a2r_train.evaluate.rows import by_id
 from a2r_train.evaluate.run import evaluate
 from a2r_train.explore import ExploreConfig, explore
-from a2r_train.records import write, write_text
+from a2r_train.records import Problem, read, write, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +51,7 @@ def grid(config: GridConfig) -> Path:
     """Run what is missing and return the path of grid.json. Raises InputError for wrong input."""
     check_least(config, k=2)
     explorers, synthesizers = models_of(config)
+    read(Problem, config.problems)  # what is wrong with them is said before anything is written, and without explore's keys
     folder = Path(config.output_dir)
     output.prepare(folder, asdict(config), ignore=("explorers", "synthesizers", "batch_size", "endpoint", "draws"))
     cells = []
@@ -93,7 +94,7 @@ def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str
     rollouts = explore(ExploreConfig(model=explorer, output_dir=str(folder), samples_per_problem=config.k, **options))
     path = folder / "bundles.jsonl"
     if not path.exists():
-        problems, found = load_rollouts(config.problems, str(rollouts), {})
+        problems, found = load_rollouts(config.problems, str(rollouts))
         grouped = by_id(found)
         made = [make_bundles(p, grouped[p.id], k=config.k, k_min=0, count=1, seed=config.seed) for p in problems]
         write((bundle for bundles in made for bundle in bundles), path)
