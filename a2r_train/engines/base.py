@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a completion is drawn. Temperature 0 is greedy; top_k 0 and top_p 1 leave the distribution whole."""
@@ -59,7 +62,9 @@ class EngineArguments:
     """The keys of a recipe that say how its models generate; part of every stage's config that has an engine."""
 
     engine: str = field(default="transformers", metadata={"help": "what generates: transformers, vllm or openai"})
-    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
+    dtype: str = field(
+        default="auto", metadata={"help": f"of {', '.join(DTYPES)}; auto is bfloat16 on a GPU, float32 on a CPU"}
+    )
     batch_size: int = field(default=64, metadata={"help": "of transformers: completions generated at once"})
     tensor_parallel_size: int = field(default=1, metadata={"help": "of vllm: GPUs that share one copy of the model"})
     data_parallel_size: int = field(default=1, metadata={"help": "of vllm: copies of the model"})
@@ -67,6 +72,10 @@ class EngineArguments:
     endpoint: str = field(default="", metadata={"help": "of openai: base URLs of servers, comma-separated"})
     max_concurrent_requests: int = field(default=64, metadata={"help": "of openai: requests under way at each endpoint"})
     request_deadline_s: float = field(default=600.0, metadata={"help": "of openai: seconds until a request counts as lost"})
+
+    def check_engine_arguments(self) -> None:
+        """Raise InputError for a value that makes no sense for any model."""
+        _check_dtype(self.dtype)
 
     def engine_options(self) -> dict[str, Any]:
         """What `load_engine` takes beside engine and model."""
@@ -94,9 +103,10 @@ def load_engine(
 ) -> Engine:
     """Start an engine by name; `own_process` is for vllm, whose memory is then free again when the engine is gone.
 
-    Raises InputError for an unknown name and for a model that cannot be loaded or is not served.
+    Raises InputError for an unknown name or dtype and for a model that cannot be loaded or is not served.
     """
     check_engine(kind, model, endpoint)
+    _check_dtype(dtype)
     if kind == "openai":
         from a2r_train.engines.openai import OpenAIEngine
 
@@ -117,6 +127,11 @@ def load_engine(
     from a2r_train.engines.transformers import TransformersEngine
 
     return TransformersEngine(model, adapter=adapter, batch_size=batch_size, dtype=dtype)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}: expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
 def check_engine(kind: str, model: str, endpoint: str = "") -> None:
