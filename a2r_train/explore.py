@@ -60,8 +60,7 @@ def explore(config: ExploreConfig) -> Path:
 
     Raises InputError for wrong input; nothing is written then.
     """
-    check_least(config, samples_per_problem=1, batch_size=1, chunk_problems=1, max_problems=0)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
+    check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
     config.check_engine_arguments()
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     problems = load_problems(config)

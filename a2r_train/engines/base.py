@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
+from a2r_train.config import check_least
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, context_length
 from a2r_train.prompts import Chat
@@ -75,6 +76,10 @@ class EngineArguments:
 
     def check_engine_arguments(self) -> None:
         """Raise InputError for a value that makes no sense for any model."""
+        check_least(self, batch_size=1, tensor_parallel_size=1, data_parallel_size=1, max_concurrent_requests=1)
+        check_least(self, request_deadline_s=1)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(f"gpu_memory_utilization is {self.gpu_memory_utilization:g}; expected a share above 0, at most 1")
         _check_dtype(self.dtype)
 
     def engine_options(self) -> dict[str, Any]:

@@ -66,8 +66,7 @@ MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXE
 
 def check(config: EvaluateConfig) -> None:
     """Raise InputError for a value that makes no sense, and for a row whose input is not named."""
-    check_least(config, samples=1, batch_size=1, chunk_bundles=1, max_bundles=0, draws=1, k=1, self_refine=0, rounds=0)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
+    check_least(config, samples=1, chunk_bundles=1, max_bundles=0, draws=1, k=1, self_refine=0, rounds=0)
     config.check_engine_arguments()
     check_least(config, adaptive_first=1, rounds_subset=1)
     check_least(config, rounds_population=config.rounds_subset)
