@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least, load_yaml
-from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine
+from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine, tell_failed
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter, prompt_of
@@ -193,6 +193,7 @@ def _read_chunks(config: ExploreConfig, chunks: list[list[Problem]], paths: list
 def _finish(folder: Path, rollouts: list[Rollout]) -> Path:
     target = folder / "rollouts.jsonl"
     write(rollouts, target)
+    tell_failed(folder, (r.finish_reason for r in rollouts))
     output.finish(folder, {"rollouts": len(rollouts), "pass@1": sum(r.verdict == CORRECT for r in rollouts) / len(rollouts)})
     return target
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from a2r_train.config import check_least
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+log = logging.getLogger(__name__)
+FAILED = "failed"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -41,6 +46,17 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+
+
+def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
+    """Say how many requests of a run a server never answered: the engine's own word for each batch may be hours old."""
+    found = Counter(finish_reasons)
+    if found[FAILED]:
+        log.warning(
+            "%s: %d of %d requests were never answered, and count as wrong; to ask them again, remove done.json and the "
+            'files that hold "finish_reason": "failed", and start the same command',
+            folder, found[FAILED], found.total(),
+        )  # fmt: skip
 
 
 class Engine(Protocol):

@@ -75,6 +75,7 @@ class Generator:
         self.identity = cache(self._identity)
         self.seconds: dict[str, dict[str, Any]] = {}  # by task: time, answers, device, batch size
         self.files: dict[str, list[str]] = {}  # by task, below the output folder
+        self.reasons: dict[Path, list[str]] = {}  # by file: why each of its answers ended
         self.counts: dict[str, int] = {}
         self.sizes: dict[str, Size | None] = {}
 
@@ -96,7 +97,9 @@ class Generator:
         for at in range(0, len(bundles), self.config.chunk_bundles):
             part = bundles[at : at + self.config.chunk_bundles]
             path = self._made(task, part, chats, at)
-            found += read(Synthesis, str(path))
+            made = read(Synthesis, str(path))
+            self.reasons[path] = [synthesis.finish_reason for synthesis in made]
+            found += made
             files.append(path.relative_to(self.folder.parent).as_posix())
             one = json.loads(_timing_path(path).read_text())
             timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
