@@ -18,8 +18,20 @@ from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
 from a2r_train.mixture import cap_all_wrong, choose
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Problem, Rollout, parse_columns, read, rows, write, write_text
+from a2r_train.prompts import Prompter, prompt_of
+from a2r_train.records import (
+    CHECK_VERDICT,
+    CORRECT,
+    Bundle,
+    Problem,
+    Rollout,
+    column_of,
+    parse_columns,
+    read,
+    rows,
+    write,
+    write_text,
+)
 from a2r_train.verify import check_gold, judge_all, majority
 
 log = logging.getLogger(__name__)
@@ -46,8 +58,8 @@ class BundleConfig:
     decontaminate_against: str = field(default="", metadata={"help": "problem files, comma-separated"})
     decontamination: str = field(default="ngram", metadata={"help": "ngram, template or none"})
     tokenizer: str = field(default="", metadata={"help": "the synthesizer, to measure prompts and hold them to the budget"})
-    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})
-    columns: str = field(default="{}", metadata={"help": "names of rollout columns as JSON"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the synthesizer's own or the default"})
+    columns: str = field(default="{}", metadata={"help": "names of columns as JSON, in the files that have them"})
     seed: int = field(default=0, metadata={"help": "of grouping, order and mixture"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one rendered bundle, and stop"})
 
@@ -82,7 +94,8 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     check_least(config, bundles_per_problem=1, test_bundles_per_problem=1)
     if not 1 <= (config.k_min or config.k) <= config.k:
         raise InputError(f"k {config.k}, k_min {config.k_min}: expected 1 <= k_min <= k, or k_min 0 and k at least 1")
-    problems, rollouts = load_rollouts(config.problems, config.rollouts, parse_columns(config.columns))
+    columns, present = parse_columns(config.columns), set[str]()
+    problems, rollouts = load_rollouts(config.problems, config.rollouts, columns, present)
     test_ids = _test_ids(problems, config)
     train_problems = [p for p in problems if p.id not in test_ids]
     test = Split([])
@@ -90,10 +103,12 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     if test_ids:
         test = _split(config, evaluation, rollouts, config.test_bundles_per_problem)
     if config.test_rollouts:
-        evaluation, test_rollouts = load_rollouts(config.test_problems, config.test_rollouts, {})
+        evaluation, test_rollouts = load_rollouts(config.test_problems, config.test_rollouts, columns, present)
         test = _split(config, evaluation, test_rollouts, config.test_bundles_per_problem)
     for path in filter(None, config.decontaminate_against.split(",")):
-        evaluation = [*evaluation, *read(Problem, path.strip())]
+        evaluation = [*evaluation, *read(Problem, path.strip(), columns, present)]
+    if unmet := sorted({*columns.values()} - present):
+        raise InputError(f"columns: none of the files has a column {unmet[0]!r}")
     met = contaminated(train_problems, evaluation, config.decontamination)  # type: ignore[arg-type]
     kept = [p for p in train_problems if p.id not in met]
     train = _split(config, kept, rollouts, config.bundles_per_problem)
@@ -106,12 +121,17 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     return train, test, [{"problem_id": a, "evaluation_id": b} for a, b in met.items()]
 
 
-def load_rollouts(problems: str, rollouts: str, columns: dict[str, str]) -> tuple[list[Problem], list[Rollout]]:
-    """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file."""
+def load_rollouts(
+    problems: str, rollouts: str, columns: dict[str, str] | None = None, present: set[str] | None = None
+) -> tuple[list[Problem], list[Rollout]]:
+    """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
+
+    `columns` and `present` are those of `read`, for both files.
+    """
     if problems:
-        known, found = read(Problem, problems), read(Rollout, rollouts, columns)
+        known, found = read(Problem, problems, columns, present), read(Rollout, rollouts, columns, present)
     else:
-        known, found = _outside_rollouts(rollouts, columns)
+        known, found = _outside_rollouts(rollouts, columns, present)
     check_gold(known)
     by_id = {p.id: p for p in known}
     for r in found:
@@ -167,16 +187,21 @@ def _bundle(problem: Problem, group: Sequence[Rollout], number: int) -> Bundle:
     )
 
 
-def _outside_rollouts(path: str, columns: dict[str, str]) -> tuple[list[Problem], list[Rollout]]:
+def _outside_rollouts(
+    path: str, columns: dict[str, str] | None, present: set[str] | None
+) -> tuple[list[Problem], list[Rollout]]:
     """Rollouts made elsewhere: columns problem, answer (gold) and text."""
+    mend = "expected problem, answer and text" if columns is None else "name the problem file with `problems:`, or map columns"
     problems: dict[str, Problem] = {}
     rollouts = []
     for number, (place, row) in enumerate(rows(path)):
+        if present is not None:
+            present.update(row)
         values = []
         for name in ("problem", "answer", "text"):
-            column = columns.get(name, name)
+            column = column_of(name, row, columns or {}, present is None)
             if column not in row:
-                raise InputError(f"{place}: no column {column!r}; name the problem file with `problems:`, or map columns")
+                raise InputError(f"{place}: no column {column!r}; {mend}")
             values.append(str(row[column]))
             if name != "text" and not values[-1].strip():
                 raise InputError(f"{place}: field {column!r} is empty; every problem needs one")
@@ -231,5 +256,5 @@ def _measure(config: BundleConfig, bundles: Sequence[Bundle]) -> list[int]:
     """Synthesizer prompt lengths in tokens; raises InputError where a bundle cannot be made to fit the budget."""
     if not config.tokenizer:
         return []
-    prompter = Prompter(load_tokenizer(config.tokenizer), PromptConfig.load(config.prompt))
+    prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
     return [prompter.synthesizer(b.problem, b.references, b.reference_answers).prompt_tokens for b in bundles]

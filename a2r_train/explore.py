@@ -19,10 +19,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least, load_yaml
-from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine
+from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine, tell_failed
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
-from a2r_train.prompts import Chat, PromptConfig, Prompter
+from a2r_train.prompts import Chat, Prompter, prompt_of
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, Verdict, parse_columns, read, write, write_text
 from a2r_train.verify import check_gold, judge_all
 
@@ -40,7 +40,7 @@ class ExploreConfig(EngineArguments):
     problems: str = field(metadata={"help": "problems: .jsonl or .parquet files or data sets of the hub, comma-separated"})
     model: str = field(metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"})
     output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
-    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the default prompt"})
+    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
     samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
     temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
     top_p: float = field(default=1.0, metadata={"help": "nucleus sampling; 1 keeps the whole distribution"})
@@ -60,15 +60,15 @@ def explore(config: ExploreConfig) -> Path:
 
     Raises InputError for wrong input; nothing is written then.
     """
-    check_least(config, samples_per_problem=1, batch_size=1, chunk_problems=1, max_problems=0)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
+    check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
+    config.check_engine_arguments()
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     problems = load_problems(config)
     index, of = parse_shard(config.shard)
     if config.trust_remote_code:
         trust(config.model)
     check_engine(config.engine, config.model, config.endpoint)
-    Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
+    Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
     folder = Path(config.output_dir)
     lock = f".lock-{index}-of-{of}"  # shards share the folder
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock):
@@ -144,7 +144,7 @@ def _explore_chunks(
     missing: list[int],
     folder: Path,
 ) -> None:
-    prompter = Prompter(engine.tokenizer, PromptConfig.load(config.prompt))
+    prompter = Prompter(engine.tokenizer, prompt_of(config.model, config.prompt))
     columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     right = total = tokens = 0
@@ -193,6 +193,7 @@ def _read_chunks(config: ExploreConfig, chunks: list[list[Problem]], paths: list
 def _finish(folder: Path, rollouts: list[Rollout]) -> Path:
     target = folder / "rollouts.jsonl"
     write(rollouts, target)
+    tell_failed(folder, (r.finish_reason for r in rollouts))
     output.finish(folder, {"rollouts": len(rollouts), "pass@1": sum(r.verdict == CORRECT for r in rollouts) / len(rollouts)})
     return target
 

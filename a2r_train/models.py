@@ -42,7 +42,9 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    name, options = _source(model if any(Path(model).glob("tokenizer*")) else base_of(model))
+    source = model if any(Path(model).glob("tokenizer*")) else base_of(model)
+    _check_exists(source)
+    name, options = _source(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
     except (OSError, ValueError) as error:
@@ -190,14 +192,20 @@ def size_of(model: str) -> Size | None:
 
 
 def check_weights(model: str) -> None:
-    """Raise InputError for a local folder without safetensors, adapter or GGUF weights, and for an adapter with a NaN."""
+    """Raise InputError for a missing path, a local folder without weights that can be read, and an adapter with a NaN."""
     path = Path(model)
     if path.is_dir() and not any(match for pattern in WEIGHTS for match in path.glob(pattern)):
         raise InputError(f"{model}: no weights (*.safetensors) in this folder; name a finished checkpoint")
-    if not path.exists() and (model.startswith(("/", "./", "../")) or model.count("/") > 2):
-        raise InputError(f"{model}: no such folder or file; expected a checkpoint folder or a model of the hub")
+    _check_exists(base_of(model))
     if path.is_dir() and base_of(model) != model:
         _check_finite(path)
+
+
+def _check_exists(model: str) -> None:
+    """Raise InputError for a path that is not there and cannot be owner/name, or owner/name/file.gguf, of the hub."""
+    most = 2 if model.endswith(".gguf") else 1
+    if not Path(model).exists() and (model.startswith(("/", "./", "../")) or model.count("/") > most):
+        raise InputError(f"{model}: no such folder or file; expected a checkpoint folder or a model of the hub")
 
 
 def _check_finite(adapter: Path) -> None:

@@ -17,9 +17,9 @@ from a2r_train.evaluate.outside import is_outside, load
 from a2r_train.evaluate.panel import tasks
 from a2r_train.explore import ExploreConfig, load_problems
 from a2r_train.models import MergeConfig, check_merge, load_tokenizer
-from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.prompts import Prompter, prompt_of
 from a2r_train.records import Bundle, read
-from a2r_train.synthesise import prompt_of, synthesizer_chat
+from a2r_train.synthesise import synthesizer_chat
 
 
 def preview(config: MergeConfig | ExploreConfig | BundleConfig | EvaluateConfig | GridConfig, console: Console) -> None:
@@ -29,7 +29,7 @@ def preview(config: MergeConfig | ExploreConfig | BundleConfig | EvaluateConfig 
         check_merge(config)
     elif isinstance(config, ExploreConfig):
         problems = load_problems(config)
-        prompter = Prompter(load_tokenizer(config.model), PromptConfig.load(config.prompt))
+        prompter = Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
         _example(console, prompter, prompter.explorer(problems[0].problem))
         most = len(problems) * config.samples_per_problem
         console.print(f"{len(problems)} problems, {most} rollouts, at most {most * config.max_completion_tokens} tokens")
@@ -37,7 +37,7 @@ def preview(config: MergeConfig | ExploreConfig | BundleConfig | EvaluateConfig 
         train, test, dropped = build(config)
         console.print(f"{len(train.bundles)} train and {len(test.bundles)} test bundles, {len(dropped)} problems contaminated")
         if config.tokenizer:
-            prompter = Prompter(load_tokenizer(config.tokenizer), PromptConfig.load(config.prompt))
+            prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
             _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
     elif isinstance(config, GridConfig):
         for explorer, synthesizer in itertools.product(*models_of(config)):

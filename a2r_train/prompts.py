@@ -1,7 +1,7 @@
 """The only place that renders a prompt: explorer and synthesizer, reference text, neutralising, token budgets.
 
-SFT, GRPO, solve and evaluate all come through `Prompter`, so training and inference cannot differ. A trained checkpoint
-carries the `PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.
+Every stage comes through `Prompter`, so training and inference cannot differ. A trained checkpoint carries the
+`PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.
 """
 
 from __future__ import annotations
@@ -114,6 +114,23 @@ class PromptConfig:
 
     def dump(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+
+
+def prompt_of(model: str, path: str = "") -> PromptConfig:
+    """The prompt to use with a model: the recipe's, or the one that the checkpoint was trained with.
+
+    Raises InputError where both exist and differ, since a trained model is only right with its own prompt.
+    """
+    saved = Path(model) / "prompt.yaml"
+    given = PromptConfig.load(path)
+    if not saved.is_file():
+        return given
+    trained = PromptConfig.load(saved)
+    if path and trained != given:
+        ours, theirs = asdict(given), asdict(trained)
+        key = next(k for k in ours if ours[k] != theirs[k])
+        raise InputError(f"{path}: {key} differs from the prompt that {model} was trained with; use {saved}")
+    return trained
 
 
 @dataclass(frozen=True)

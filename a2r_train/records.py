@@ -89,20 +89,25 @@ class Synthesis:
 Record = TypeVar("Record", Problem, Rollout, Bundle, Synthesis)
 
 
-def read(kind: type[Record], path: str, columns: Mapping[str, str] | None = None) -> list[Record]:
+def read(
+    kind: type[Record], path: str, columns: Mapping[str, str] | None = None, present: set[str] | None = None
+) -> list[Record]:
     """Read records of one kind, in file order.
 
-    `columns` maps a field to the column that holds it. Rows of GSM8K's own shape (`question`, `answer` ending in `#### 42`)
-    are taken for problems as they are. Problems may come from several sets, comma-separated: their ids then begin with the name
-    of the set, which is their source, too, if they have none. Raises InputError for a missing file or column, a broken line, a
-    wrong type, an empty required field, and a repeated id.
+    `columns` maps a field to the column that holds it; None where the user has no such key. With `present`, to which the
+    columns of all rows are added, it is for several files: a row may hold a field by its own name, too. Rows of GSM8K's own
+    shape (`question`, `answer` ending in `#### 42`) are taken for problems as they are. Problems may come from several sets,
+    comma-separated: their ids then begin with the name of the set, which is their source, too, if they have none. Raises
+    InputError for a missing file or column, a broken line, a wrong type, an empty required field, and a repeated id.
     """
     records: list[Record] = []
     seen: dict[Any, str] = {}
     if kind is Problem and "," in path and not os.path.exists(path):
-        return _problems_of(path.split(","), columns)
+        return _problems_of(path.split(","), columns, present)
     for place, row in rows(path):
-        record = _from_row(kind, row, place, columns or {}, len(records))
+        if present is not None:
+            present.update(row)
+        record = _from_row(kind, row, place, columns, present is None, len(records))
         identity = _identity(record)
         if identity in seen:
             raise InputError(f"{place}: id {identity!r} was used at {seen[identity]} already; ids must be unique")
@@ -113,13 +118,13 @@ def read(kind: type[Record], path: str, columns: Mapping[str, str] | None = None
     return records
 
 
-def _problems_of(paths: Sequence[str], columns: Mapping[str, str] | None) -> list[Problem]:
+def _problems_of(paths: Sequence[str], columns: Mapping[str, str] | None, present: set[str] | None) -> list[Problem]:
     found: dict[str, list[Problem]] = {}
     for path in map(str.strip, paths):
         name = path.rpartition("/")[2].partition(":")[0].partition(".")[0]
         if name in found:
             raise InputError(f"{path}: a second set of the name {name!r}; ids begin with the name, so each set needs its own")
-        found[name] = read(Problem, path, columns)
+        found[name] = read(Problem, path, columns, present)
     return [replace(p, id=f"{name}/{p.id}", source=p.source or name) for name, problems in found.items() for p in problems]
 
 
@@ -132,6 +137,12 @@ def parse_columns(columns: str) -> dict[str, str]:
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise InputError(f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "question"}}')
     return names
+
+
+def column_of(field: str, row: Mapping[str, Any], columns: Mapping[str, str], strict: bool) -> str:
+    """The column of a field in a row; unless `strict`, its own name where the row has not the one that it is mapped to."""
+    column = columns.get(field, field)
+    return column if strict or column in row or field not in row else field
 
 
 def write(records: Iterable[Record], path: str | Path) -> None:
@@ -210,12 +221,17 @@ def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}: row {number}", dict(row)
 
 
-def _from_row(kind: type[Record], row: dict[str, Any], place: str, columns: Mapping[str, str], index: int) -> Record:
-    if kind is Problem:
-        row = _gsm8k_shape(row, columns)
+def _from_row(
+    kind: type[Record], row: dict[str, Any], place: str, columns: Mapping[str, str] | None, strict: bool, index: int
+) -> Record:
+    hint = "" if columns is None else " (map names with `columns:`)"
+    columns = columns or {}
+    mapped = "problem" in columns and (strict or columns["problem"] in row)
+    if kind is Problem and not mapped:
+        row = _gsm8k_shape(row)
     values: dict[str, Any] = {}
     for field in fields(kind):
-        column = columns.get(field.name, field.name)
+        column = column_of(field.name, row, columns, strict)
         if column in row and row[column] is not None:
             values[field.name] = _typed(row[column], str(field.type), f"{place}: field {column!r}")
         elif field.name == "id":
@@ -224,7 +240,7 @@ def _from_row(kind: type[Record], row: dict[str, Any], place: str, columns: Mapp
             values["sample"] = index
         elif field.default is MISSING:
             near = ", ".join(sorted(map(str, row)))
-            raise InputError(f"{place}: no column {column!r}; the columns are {near} (map names with `columns:`)")
+            raise InputError(f"{place}: no column {column!r}; the columns are {near}{hint}")
     required: tuple[str, ...] = ("problem", "answer") if kind in (Problem, Bundle) else ()
     for name in required:
         if not values[name].strip():
@@ -232,9 +248,9 @@ def _from_row(kind: type[Record], row: dict[str, Any], place: str, columns: Mapp
     return kind(**values)
 
 
-def _gsm8k_shape(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
     """GSM8K keeps the worked solution and the gold answer in one column, parted by `####`."""
-    if "problem" in row or "problem" in columns or "question" not in row:
+    if "problem" in row or "question" not in row:
         return row
     answer = str(row.get("answer", ""))
     gold = answer.rpartition("####")[2] if "####" in answer else answer

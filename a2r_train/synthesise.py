@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 from a2r_train.engines import Engine, Sampling
-from a2r_train.errors import InputError
 from a2r_train.explore import judged_samples
-from a2r_train.prompts import Chat, PromptConfig, Prompter
+from a2r_train.prompts import Chat, Prompter
+from a2r_train.prompts import prompt_of as prompt_of  # cli and train import it from here
 from a2r_train.records import Bundle, Synthesis
 
 
@@ -33,20 +31,3 @@ def synthesizer_chat(prompter: Prompter, bundle: Bundle, use_references: bool = 
     if not use_references:
         return prompter.explorer(bundle.problem)
     return prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers).chat
-
-
-def prompt_of(model: str, path: str = "") -> PromptConfig:
-    """The prompt to use with a model: the recipe's, or the one that the checkpoint was trained with.
-
-    Raises InputError where both exist and differ, since a trained synthesizer is only right with its own prompt.
-    """
-    saved = Path(model) / "prompt.yaml"
-    given = PromptConfig.load(path)
-    if not saved.is_file():
-        return given
-    trained = PromptConfig.load(saved)
-    if path and trained != given:
-        ours, theirs = asdict(given), asdict(trained)
-        key = next(k for k in ours if ours[k] != theirs[k])
-        raise InputError(f"{path}: {key} differs from the prompt that {model} was trained with; use {saved}")
-    return trained

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
-from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.prompts import PromptConfig, Prompter, prompt_of
 from a2r_train.records import Problem
-from a2r_train.synthesise import prompt_of
 from a2r_train.verify import extract, majority
 
 

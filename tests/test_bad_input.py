@@ -13,6 +13,8 @@ from conftest import files_of, write_rows
 
 from a2r_train import cli
 from a2r_train.bundle import BundleConfig, build
+from a2r_train.engines import load_engine
+from a2r_train.errors import InputError
 from a2r_train.records import Rollout, read
 
 Refused = Callable[..., str]
@@ -70,8 +72,19 @@ def test_missing_column(refused: Refused, tmp_path: Path, tiny: str) -> None:
 
 
 def test_missing_column_of_rollouts_made_elsewhere(refused: Refused, tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "r.jsonl", [{"problem": "2?", "answer": "2"}])
-    assert f"{path}:1: no column 'text'" in refused("bundle", "--rollouts", path, "--output_dir", str(tmp_path / "out"))
+    path, out = write_rows(tmp_path / "r.jsonl", [{"problem": "2?", "answer": "2"}]), str(tmp_path / "out")
+    line = refused("bundle", "--rollouts", path, "--output_dir", out)
+    assert f"{path}:1: no column 'text'; name the problem file with `problems:`, or map columns" in line
+    write_rows(Path(path), [{"problem": "2?", "text": "2"}])
+    line = refused("evaluate", "--bundles", path, "--output_dir", out)  # it has neither key
+    assert line == f"a2r: {path}:1: no column 'answer'; expected problem, answer and text\n"
+
+
+def test_bundles_that_are_none_name_no_key_that_is_not_there(
+    refused: Refused, tmp_path: Path, problems: str, tiny: str
+) -> None:
+    line = refused(*evaluating(tmp_path, problems, tiny))
+    assert line == f"a2r: {problems}:1: no column 'problem_id'; the columns are answer, id, problem\n"
 
 
 def test_empty_answer(refused: Refused, tmp_path: Path, tiny: str) -> None:
@@ -192,6 +205,7 @@ def test_recipe_with_a_misspelt_key(refused: Refused, tmp_path: Path) -> None:
     ("option", "value", "says"),
     [
         ("--engine", "vlm", "engine 'vlm': expected"),
+        ("--dtype", "fp16", "dtype 'fp16': expected auto, float32, bfloat16 or float16"),
         ("--shard", "2/2", "expected i/n"),
         ("--columns", "{", "expected names of columns as JSON"),
         ("--temperature", "-1", "expected temperature >= 0"),
@@ -206,6 +220,13 @@ def test_value_out_of_range(
     option: str, value: str, says: str, refused: Refused, tmp_path: Path, tiny: str, problems: str
 ) -> None:
     assert says in refused(*exploring(tmp_path, tiny, problems), option, value)
+
+
+def test_a_dtype_that_is_none(refused: Refused, tmp_path: Path, bundles: str, tiny: str) -> None:
+    says = "a2r: dtype 'bf16': expected auto, float32, bfloat16 or float16\n"
+    assert refused(*evaluating(tmp_path, bundles, tiny), "--dtype", "bf16") == says
+    with pytest.raises(InputError, match="dtype 'bf16'"):
+        load_engine("transformers", tiny, dtype="bf16")
 
 
 def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, tiny: str) -> None:

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from conftest import files_of, write_rows
@@ -158,6 +159,14 @@ def test_the_card_counts_what_was_kept_and_dropped(tiny: str, problems: str, rol
     assert sum(map(int, bins)) == len(kept)
 
 
+def test_prompts_are_measured_as_the_synthesizer_renders_them(tiny: str, problems: str, rollouts: str, tmp_path: Path) -> None:
+    own = copytree(tiny, tmp_path / "own")
+    (own / "prompt.yaml").write_text("max_prompt_tokens: 40\n")
+    with pytest.raises(InputError, match="over the budget of 40"):
+        bundle(config_of(tmp_path, "out", rollouts=rollouts, problems=problems, tokenizer=str(own)))
+    assert not (tmp_path / "out").exists()
+
+
 LONG = "Tom has 12 red pens and 7 blue pens and gives 3 of them to his sister Ann on Monday"
 
 
@@ -217,6 +226,32 @@ def test_unjudged_rollouts_of_gsm8k_problems_are_judged(tmp_path: Path) -> None:
     options = {"rollouts": write_rows(tmp_path / "r.jsonl", rollouts), "problems": problems, "bundles_per_problem": 1}
     (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
     assert (made.answer, made.n_correct, sorted(made.reference_answers)) == ("18", 2, ["18", "18", "19", "19"])
+
+
+def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with(
+    problems: str, rollouts: str, tmp_path: Path
+) -> None:
+    plain = config_of(tmp_path, "plain", rollouts=rollouts, problems=problems, decontaminate_against=problems)
+    renamed = [{"id": p.id, "question": p.problem, "gold": p.answer} for p in read(Problem, problems)]
+    columns = json.dumps({"problem": "question", "answer": "gold"})  # the rollouts' own `answer` stays what it is
+    other = replace(
+        plain, output_dir=str(tmp_path / "other"), problems=write_rows(tmp_path / "q.jsonl", renamed), columns=columns
+    )
+    halves = [replace(c, decontaminate_against="", test_share=0.4) for c in (plain, other)]
+    made = [files_of(bundle(c)) for c in halves]
+    assert made[0]["train.jsonl"] == made[1]["train.jsonl"]
+    assert made[0]["test.jsonl"] == made[1]["test.jsonl"]
+    with pytest.raises(InputError, match="no bundle is left"):  # the set that it is held against has these names, too
+        bundle(replace(other, output_dir=str(tmp_path / "met"), decontaminate_against=other.problems))
+    # A test set may have other names again: here those of the records.
+    tested = replace(other, test_problems=problems, test_rollouts=rollouts, decontamination="none")
+    bundle(replace(tested, output_dir=str(tmp_path / "tested")))
+    assert len(read(Bundle, str(tmp_path / "tested" / "test.jsonl"))) == 7
+    with pytest.raises(InputError, match=r"^columns: none of the files has a column 'quest'$"):
+        bundle(replace(plain, output_dir=str(tmp_path / "none"), columns='{"problem": "quest"}'))
+    with pytest.raises(InputError, match=r"q\.jsonl:1: no column 'golden'; the columns are .*map names with `columns:`"):
+        bundle(replace(other, output_dir=str(tmp_path / "none"), columns='{"problem": "question", "answer": "golden"}'))
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The transformers engine: one seed a completion, whatever else is in the batch; greedy as `generate`; honest counts."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
+from a2r_train.models import check_weights, load_tokenizer
 
 CHATS = [[{"role": "user", "content": content}] for content in ("1", "How many apples are left?", "x" * 60, "the answer", "2")]
 SAMPLING = Sampling(max_completion_tokens=12)
@@ -143,3 +146,18 @@ def test_what_cannot_be_loaded_is_named_before_it_is_loaded(tiny: str) -> None:
         check_engine("vlm", tiny)
     with pytest.raises(InputError, match="no such folder or file"):
         load_engine("transformers", f"{tiny}/none")
+
+
+@pytest.mark.parametrize("model", ["runs/tiny/sftt", "runs/tiny/sft/model.gguf", "./model.gguf"])
+def test_a_misspelt_path_is_not_looked_for_on_the_hub(model: str, tmp_path: Path) -> None:
+    says = f"^{model}: no such folder or file; expected a checkpoint folder or a model of the hub$"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": model}))
+    (tmp_path / "adapter" / "adapter_model.safetensors").touch()
+    for named in (model, str(tmp_path / "adapter")):
+        with pytest.raises(InputError, match=says):
+            check_engine("transformers", named)
+        with pytest.raises(InputError, match=says):
+            load_tokenizer(named)
+    for on_the_hub in ("owner/name", "owner/name/model.gguf"):
+        check_weights(on_the_hub)

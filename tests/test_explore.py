@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
-from conftest import files_of
+from conftest import Scripted, files_of
+from rich.console import Console
 
+from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import ExploreConfig, explore, gather, parse_shard, seed_of
+from a2r_train.preview import preview
 from a2r_train.prompts import visible
 from a2r_train.records import Rollout, read
 
@@ -74,6 +78,25 @@ def test_a_thinking_model_keeps_its_opened_thinking(config: ExploreConfig, think
     found = read(Rollout, str(explore(replace(config, model=thinking_tiny, max_problems=2))))
     assert all(r.text.startswith("<think>") for r in found)
     assert all(r.verdict == "unparsable" and r.answer == "" for r in found if not visible(r.text))
+
+
+def test_a_checkpoint_is_asked_with_its_own_prompt(
+    config: ExploreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = copytree(config.model, tmp_path / "own")
+    (own / "prompt.yaml").write_text("explorer_template: 'Mine: {problem}'\n")
+    config = replace(config, model=str(own), samples_per_problem=1)
+    preview(config, Console())
+    assert "Mine: What is 1 + 2?" in capsys.readouterr().out
+    engine = Scripted(load_engine("transformers", config.model), lambda _: "\\boxed{3}")
+    monkeypatch.setattr("a2r_train.explore.load_engine", lambda *_, **__: engine)
+    explore(config)
+    assert engine.asked == [f"Mine: What is {i} + {2 * i}?" for i in range(1, 8)]
+    (tmp_path / "other.yaml").write_text("system: other\n")
+    other = replace(config, prompt=str(tmp_path / "other.yaml"), output_dir=str(tmp_path / "refused"))
+    with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
+        explore(other)
+    assert not Path(other.output_dir).exists()
 
 
 @pytest.mark.parametrize("shard", ["", "1", "1/1", "-1/2", "a/b", "0/0", "1/2/3"])

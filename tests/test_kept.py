@@ -19,6 +19,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.generate import Generator, Task
 from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
+from a2r_train.evaluate.report import markdown
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout, read
 
@@ -194,6 +195,8 @@ def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(ROOT)
     assert rescoring.main(["data/results/gsm8k"]) == 0
     assert capsys.readouterr().out.count("same bytes") == 2
+    for folder in find_evaluations("data/results/gsm8k"):
+        assert (folder / "report.md").read_text() == markdown(json.loads((folder / "results.json").read_text()))
 
 
 def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -276,6 +277,56 @@ def test_a_request_that_always_fails_is_recorded_while_the_server_is_up(tiny: st
         found = OpenAIEngine(tiny, url).generate(CHATS[1:3], GREEDY, [0, 0])
     assert found == [Completion("", 0, 0, "failed"), Completion("x", 1, 1, "stop")]
     assert f"1 of 2 requests failed (the last: {url}: no answer in 10 tries (status 500: boom))" in caplog.text
+
+
+@pytest.mark.parametrize("stage", ["explore", "evaluate"])
+def test_what_failed_is_told_and_asked_again(
+    stage: str,
+    local: Engine,
+    problems: str,
+    bundles: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "TRIES", 2)
+    answer, out = answering(local), tmp_path / "out"
+
+    def broken(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if "What is 3 + 6?" in body["messages"][-1]["content"]:
+            reply(handler, 500, {"error": {"message": "boom"}})
+        elif "seed" not in body:
+            reply(handler, 200, completion("up"))  # to a probe
+        else:
+            answer(handler, body)
+
+    def run(folder: Path, url: str) -> Any:
+        sizes: dict[str, Any] = {"engine": "openai", "endpoint": url, "max_completion_tokens": 5}
+        if stage == "explore":
+            return explore(ExploreConfig(problems, local.name, str(folder), chunk_problems=2, **sizes)).read_bytes()
+        found = evaluate(EvaluateConfig(bundles, str(folder), local.name, chunk_bundles=2, draws=50, **sizes))
+        return found["rows"], [path.read_bytes() for path in sorted(folder.glob("syntheses/*/0*.jsonl"))]
+
+    with serving(local.name, answer) as url:
+        whole = run(tmp_path / "whole", url)
+    assert "never answered" not in caplog.text
+    with serving(local.name, broken) as url:
+        assert run(out, url) != whole
+    failed = "8 of 56" if stage == "explore" else "4 of 28"  # each problem 8 times; alone and with references, greedy and at T
+    assert f"{out}: {failed} requests were never answered, and count as wrong" in caplog.text
+    (mend,) = re.findall(r"`(rm -f \$\(grep [^`]*)`", (Path(__file__).parent.parent / "README.md").read_text())
+    subprocess.run(["bash", "-c", mend.replace("OUT", str(out))], check=True)
+    caplog.clear()
+    asked = Counter[str]()
+
+    def counting(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked["chats"] += 1
+        answer(handler, body)
+
+    with serving(local.name, counting) as url:
+        assert run(out, url) == whole
+    assert asked["chats"] == (2 * 8 if stage == "explore" else 2 * 4)  # the chunks of those that failed, and no others
+    assert "never answered" not in caplog.text
 
 
 def test_one_of_two_endpoints_may_be_down(tiny: str, caplog: pytest.LogCaptureFixture) -> None:

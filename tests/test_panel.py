@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,25 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script
     assert details["saved"] == pytest.approx(1 - (6 * 100 + 4 * full) / (10 * full), abs=1e-5)
 
 
+def test_the_row_of_grpo_alone_does_not_claim_sft(config: EvaluateConfig, tmp_path: Path) -> None:
+    trained = str(copytree(config.base, tmp_path / "trained"))
+    config = replace(config, grpo=trained, monolith=config.explorer, budgets="2", diagnostics="order", cards=True)
+    results = evaluate(config)
+    names = rows_of(results)
+    assert {"synthesizer/grpo", "synthesizer/grpo@T", "synthesizer/grpo/2x"} <= set(names)  # the final one has more budgets
+    assert not [name for name in names if "sft" in name]
+    assert {("synthesizer/grpo", "synthesizer/base"), ("synthesizer/grpo@T", "synthesizer/base@T")} <= {
+        (pair["a"], pair["b"]) for pair in results["paired"]
+    }
+    said = (Path(config.output_dir) / "report.md").read_text()
+    assert "SFT" not in said
+    assert "The pair with synthesizer/grpo " in said
+    assert "accuracy of synthesizer/grpo in %" in (Path(trained) / "README.md").read_text()
+    names = rows_of(evaluate(replace(config, sft=trained)))
+    assert {"synthesizer/sft", "synthesizer/sft+grpo"} <= set(names)
+    assert "synthesizer/grpo" not in names
+
+
 def test_adaptive_wants_enough_references(config: EvaluateConfig) -> None:
     with pytest.raises(InputError, match="adaptive_first 5: a bundle has only 4 references"):
         evaluate(replace(config, adaptive_validation=config.bundles, adaptive_first=5))
@@ -178,6 +198,8 @@ def test_best_of_k_takes_the_reference_of_the_highest_score(config: EvaluateConf
 def test_what_is_no_reward_model_is_refused(config: EvaluateConfig, tiny: str) -> None:
     with pytest.raises(InputError, match="expected a sequence classifier with one score"):
         evaluate(replace(config, reward_model=tiny))
+    with pytest.raises(InputError, match=r"^runs/tiny/rm: no such folder or file"):
+        evaluate(replace(config, reward_model="runs/tiny/rm"))
     assert not Path(config.output_dir).exists()
 
 

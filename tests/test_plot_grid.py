@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_rows
 
 from a2r_train import cli
 from a2r_train.errors import InputError
+from a2r_train.evaluate import grid as pairs
 from a2r_train.evaluate.curves import PANELS, curves, history, plot
 
 PNG = b"\x89PNG"
@@ -92,3 +94,46 @@ def test_a_grid_without_models_is_refused(problems: str, tmp_path: Path, capfd: 
     arguments = ["--problems", problems, "--explorers", ",", "--synthesizers", "x", "--output_dir", str(tmp_path / "grid")]
     assert a2r("grid", *arguments) == 2
     assert "expected at least one model" in capfd.readouterr().err
+
+
+def test_a_grid_has_no_columns_to_map(tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [{"problem": "1?", "gold": "1"}])
+    out = str(tmp_path / "grid")
+    assert a2r("grid", "--problems", path, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", out) == 2
+    assert capfd.readouterr().err == f"a2r: {path}:1: no column 'answer'; the columns are gold, problem\n"
+    assert not Path(out).exists()
+
+
+def test_both_stages_of_a_grid_have_its_engine(
+    problems: str, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    explored = tmp_path / "explored.jsonl"
+    monkeypatch.setattr(pairs, "explore", lambda config: asked.append(config) or explored)
+    monkeypatch.setattr(pairs, "load_rollouts", lambda *_: ([], []))
+    monkeypatch.setattr(pairs, "evaluate", lambda config: asked.append(config) or {})
+    monkeypatch.setattr(pairs, "_cell", lambda *_: {"accuracy": 0.5, "flops": 1.0})
+    engine: dict[str, Any] = {"dtype": "float16", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.4, "batch_size": 3}
+    pairs.grid(pairs.GridConfig(problems, tiny, tiny, str(tmp_path / "grid"), **engine))
+    assert len(asked) == 2
+    assert all({key: getattr(config, key) for key in engine} == engine for config in asked)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--dtype", "bf16", "dtype 'bf16': expected auto, float32, bfloat16 or float16"),
+        ("--engine", "vlm", "engine 'vlm': expected"),
+        ("--tensor_parallel_size", "0", "tensor_parallel_size is 0; expected at least 1"),
+        ("--gpu_memory_utilization", "1.5", "gpu_memory_utilization is 1.5; expected a share above 0, at most 1"),
+        ("--synthesizers", "runs/tiny/sftt", "runs/tiny/sftt: no such folder or file"),
+    ],
+)
+def test_a_grid_that_cannot_generate_writes_nothing(
+    option: str, value: str, says: str, problems: str, tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "grid")
+    models = ["--explorers", tiny, "--synthesizers", tiny]
+    assert a2r("grid", "--problems", problems, *models, "--output_dir", out, option, value) == 2
+    assert says in capfd.readouterr().err
+    assert not Path(out).exists()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from conftest import Script
 
 from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate.generate import Generator, Task
 from a2r_train.evaluate.probes import _halved, _permuted, _with_certain, _wrong
-from a2r_train.evaluate.rebundle import members_of
+from a2r_train.evaluate.rebundle import members_of, rebundle
 from a2r_train.evaluate.sections import sections
+from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout, read
 
 
@@ -75,6 +78,19 @@ def test_how_bundles_are_changed(config: EvaluateConfig) -> None:
         assert changed[-1].answer == wrong.answer != bundle.answer
         assert "certainly right" in changed[-1].text
         assert sum(m in members for m in changed[:-1]) == len(members) - 1
+
+
+@pytest.mark.parametrize(("engine", "more"), [("transformers", True), ("vllm", True), ("openai", False)])
+def test_more_references_have_more_room_where_the_context_is_known(
+    config: EvaluateConfig, tmp_path: Path, engine: str, more: bool
+) -> None:
+    (tmp_path / "prompt.yaml").write_text("max_prompt_tokens: 700\n")
+    work = Generator(replace(config, engine=engine, prompt=str(tmp_path / "prompt.yaml")), tmp_path / "out")
+    long = [rebundle(b, [m._replace(text=m.text * 50) for m in members_of(b)]) for b in read(Bundle, config.bundles)]
+    prompter = Prompter(work.tokenizer(config.base))
+    for room, limit in ((Fraction(1), 700), (Fraction(2), 1400 if more else 700)):
+        lengths = [len(prompter.token_ids(c)) for c in work.chats(Task("x", config.base, room=room), long).values()]
+        assert limit - 30 < max(lengths) <= limit
 
 
 def test_the_probes_of_real_models_are_kept(config: EvaluateConfig) -> None:

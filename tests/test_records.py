@@ -49,6 +49,21 @@ def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     assert [(p.id, p.problem, p.answer) for p in found] == [("0", "1?", "2"), ("1", "2?", "3.5")]
 
 
+def test_columns_of_several_files_hold_where_they_are(tmp_path: Path) -> None:
+    rows = [{"task": "1?", "gold": 2}, {"problem": "2?", "answer": 3}, {"question": "3?", "answer": "so #### 4"}]
+    path, present = write_rows(tmp_path / "a.jsonl", rows), set[str]()
+    found = read(Problem, path, {"problem": "task", "answer": "gold", "source": "set"}, present)
+    assert [(p.problem, p.answer) for p in found] == [("1?", "2"), ("2?", "3"), ("3?", "4")]
+    assert present == {"task", "gold", "problem", "answer", "question"}
+
+
+@pytest.mark.parametrize(("columns", "hint"), [(None, False), ({}, True), ({"answer": "gold"}, True)])
+def test_columns_are_named_where_the_user_has_that_key(columns: dict[str, str] | None, hint: bool, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no column '(answer|gold)'; the columns are problem") as error:
+        read(Problem, write_rows(tmp_path / "a.jsonl", [{"problem": "1?"}]), columns)
+    assert ("(map names with `columns:`)" in str(error.value)) == hint
+
+
 def test_a_rollout_made_elsewhere_waits_for_our_verdict(tmp_path: Path) -> None:
     (found,) = read(Rollout, write_rows(tmp_path / "a.jsonl", [{"problem_id": 4, "text": "t"}]))
     assert (found.problem_id, found.verdict, found.sample) == ("4", CHECK_VERDICT, 0)

@@ -227,7 +227,13 @@ def test_sentences_say_what_the_intervals_say(bundles: list[Bundle]) -> None:
     assert report.sentences(results_of(bundles, gain=-0.3))[0].startswith(
         "synthesizer/sft+grpo is below synthesizer/base: -30.4 points"
     )
-    assert "not known" in report.sentences(report.build_results([Row("pass@1", np.ones(3), 1.0)]))[0]
+
+
+@pytest.mark.parametrize(("names", "said"), [(["sft"], True), (["sft", "sft+grpo"], False), (["grpo"], False), ([], False)])
+def test_what_grpo_adds_is_a_question_where_there_is_sft(names: list[str], said: bool) -> None:
+    table = [Row(name, np.ones(3), 1.0) for name in ("pass@1", *(f"synthesizer/{name}" for name in names))]
+    found = report.sentences(report.build_results(table, draws=50))
+    assert ("Whether GRPO adds to SFT is not known: there is no synthesizer/sft+grpo row." in found) == said
 
 
 def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bundle], tmp_path: Path) -> None:

@@ -11,6 +11,16 @@ from a2r_train.engines.base import (
     Sampling,
     check_engine,
     load_engine,
+    tell_failed,
 )
 
-__all__ = ["ENGINE_MAY_DIFFER", "Completion", "Engine", "EngineArguments", "Sampling", "check_engine", "load_engine"]
+__all__ = [
+    "ENGINE_MAY_DIFFER",
+    "Completion",
+    "Engine",
+    "EngineArguments",
+    "Sampling",
+    "check_engine",
+    "load_engine",
+    "tell_failed",
+]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from a2r_train.config import check_least
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, context_length
 from a2r_train.prompts import Chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+log = logging.getLogger(__name__)
+FAILED = "failed"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,17 @@ class Completion:
     finish_reason: str
 
 
+def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
+    """Say how many requests of a run a server never answered: the engine's own word for each batch may be hours old."""
+    found = Counter(finish_reasons)
+    if found[FAILED]:
+        log.warning(
+            "%s: %d of %d requests were never answered, and count as wrong; to ask them again, remove done.json and the "
+            'files that hold "finish_reason": "failed", and start the same command',
+            folder, found[FAILED], found.total(),
+        )  # fmt: skip
+
+
 class Engine(Protocol):
     """A model that answers chats. `name` is the model as the recipe names it.
 
@@ -59,7 +79,9 @@ class EngineArguments:
     """The keys of a recipe that say how its models generate; part of every stage's config that has an engine."""
 
     engine: str = field(default="transformers", metadata={"help": "what generates: transformers, vllm or openai"})
-    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
+    dtype: str = field(
+        default="auto", metadata={"help": f"of {', '.join(DTYPES)}; auto is bfloat16 on a GPU, float32 on a CPU"}
+    )
     batch_size: int = field(default=64, metadata={"help": "of transformers: completions generated at once"})
     tensor_parallel_size: int = field(default=1, metadata={"help": "of vllm: GPUs that share one copy of the model"})
     data_parallel_size: int = field(default=1, metadata={"help": "of vllm: copies of the model"})
@@ -67,6 +89,14 @@ class EngineArguments:
     endpoint: str = field(default="", metadata={"help": "of openai: base URLs of servers, comma-separated"})
     max_concurrent_requests: int = field(default=64, metadata={"help": "of openai: requests under way at each endpoint"})
     request_deadline_s: float = field(default=600.0, metadata={"help": "of openai: seconds until a request counts as lost"})
+
+    def check_engine_arguments(self) -> None:
+        """Raise InputError for a value that makes no sense for any model."""
+        check_least(self, batch_size=1, tensor_parallel_size=1, data_parallel_size=1, max_concurrent_requests=1)
+        check_least(self, request_deadline_s=1)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(f"gpu_memory_utilization is {self.gpu_memory_utilization:g}; expected a share above 0, at most 1")
+        _check_dtype(self.dtype)
 
     def engine_options(self) -> dict[str, Any]:
         """What `load_engine` takes beside engine and model."""
@@ -94,9 +124,10 @@ def load_engine(
 ) -> Engine:
     """Start an engine by name; `own_process` is for vllm, whose memory is then free again when the engine is gone.
 
-    Raises InputError for an unknown name and for a model that cannot be loaded or is not served.
+    Raises InputError for an unknown name or dtype and for a model that cannot be loaded or is not served.
     """
     check_engine(kind, model, endpoint)
+    _check_dtype(dtype)
     if kind == "openai":
         from a2r_train.engines.openai import OpenAIEngine
 
@@ -117,6 +148,11 @@ def load_engine(
     from a2r_train.engines.transformers import TransformersEngine
 
     return TransformersEngine(model, adapter=adapter, batch_size=batch_size, dtype=dtype)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}: expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
 def check_engine(kind: str, model: str, endpoint: str = "") -> None:

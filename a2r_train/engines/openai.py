@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from a2r_train.engines.base import Completion, Sampling
+from a2r_train.engines.base import FAILED, Completion, Sampling
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters, load_tokenizer
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
@@ -63,12 +63,12 @@ class OpenAIEngine:
         self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._prompter = Prompter(self.tokenizer)
         self._compared = False
-        self._last = {"refused": "by its content", "failed": ""}
+        self._last = {"refused": "by its content", FAILED: ""}
         self.urls = self._serving(base_urls(endpoint))
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         found = asyncio.run(self._all(chats, sampling, seeds))
-        for reason in ("refused", "failed"):
+        for reason in ("refused", FAILED):
             if count := sum(c.finish_reason == reason for c in found):
                 log.warning("%s: %d of %d requests %s (the last: %s)", self.name, count, len(found), reason, self._last[reason])
         return found
@@ -84,8 +84,8 @@ class OpenAIEngine:
                     return found
                 if isinstance(down := await self._ask(client, slots, home, *PROBE), str):
                     raise InputError(f"{down}; start the server, and run this again to go on")
-                self._last["failed"] = found
-                return Completion("", 0, 0, "failed")
+                self._last[FAILED] = found
+                return Completion("", 0, 0, FAILED)
 
             homes: dict[str, int] = {}
             places = [homes.setdefault(str(chat), len(homes)) for chat in chats]

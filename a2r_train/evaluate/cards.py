@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.config import EvaluateConfig, grpo_row
 from a2r_train.evaluate.report import markdown
 from a2r_train.records import write_text
 
@@ -21,7 +21,7 @@ def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
     """Put the results of every trained checkpoint that is a local folder into its card; one that cannot be written is named."""
     trained = {
         "synthesizer/sft": config.sft,
-        "synthesizer/sft+grpo": config.grpo,
+        grpo_row(config): config.grpo,
         "synthesizer/no_references": config.no_references,
     }
     for row, model in trained.items():

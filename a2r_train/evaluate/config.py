@@ -20,7 +20,7 @@ class EvaluateConfig(EngineArguments):
     output_dir: str = field(metadata={"help": "where the results are written"})
     base: str = field(default="", metadata={"help": "the synthesizer before training; empty: rows without generation alone"})
     sft: str = field(default="", metadata={"help": "the checkpoint of SFT; empty leaves its rows out"})
-    grpo: str = field(default="", metadata={"help": "the checkpoint of SFT and GRPO; empty leaves its rows out"})
+    grpo: str = field(default="", metadata={"help": "the checkpoint of GRPO, after `sft` if named; empty leaves its rows out"})
     no_references: str = field(default="", metadata={"help": "the control that was trained without references"})
     explorer: str = field(default="", metadata={"help": "the explorer, for its greedy row and the cost"})
     explorer_grpo: str = field(default="", metadata={"help": "the control: the explorer after RL on the same problems"})
@@ -66,8 +66,8 @@ MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXE
 
 def check(config: EvaluateConfig) -> None:
     """Raise InputError for a value that makes no sense, and for a row whose input is not named."""
-    check_least(config, samples=1, batch_size=1, chunk_bundles=1, max_bundles=0, draws=1, k=1, self_refine=0, rounds=0)
-    check_least(config, max_concurrent_requests=1, request_deadline_s=1, tensor_parallel_size=1, data_parallel_size=1)
+    check_least(config, samples=1, chunk_bundles=1, max_bundles=0, draws=1, k=1, self_refine=0, rounds=0)
+    config.check_engine_arguments()
     check_least(config, adaptive_first=1, rounds_subset=1)
     check_least(config, rounds_population=config.rounds_subset)
     Sampling(config.temperature, max_completion_tokens=config.max_completion_tokens)
@@ -89,6 +89,11 @@ def check(config: EvaluateConfig) -> None:
         raise InputError("diagnostics: k needs `rollouts:`, from which bundles of other sizes are made")
     if config.prices and not Path(config.prices).is_file():
         raise InputError(f"prices {config.prices}: no such file; expected YAML with model: {{prompt: 0.1, completion: 0.4}}")
+
+
+def grpo_row(config: EvaluateConfig) -> str:
+    """The name of the row of `grpo`, which says whether SFT came first."""
+    return "synthesizer/sft+grpo" if config.sft else "synthesizer/grpo"
 
 
 def diagnostics_of(config: EvaluateConfig) -> list[str]:

@@ -22,7 +22,7 @@ from a2r_train.models import Size
 from a2r_train.records import Rollout
 from a2r_train.two_stage import Price
 
-PAIRS = ("synthesizer/base", "synthesizer/sft", "synthesizer/sft+grpo")
+PAIRS = ("synthesizer/base", "synthesizer/sft", "synthesizer/grpo", "synthesizer/sft+grpo")
 
 
 def flops(size: Size, part: Part) -> float:

@@ -24,9 +24,9 @@ from a2r_train.engines import Engine, Sampling, load_engine
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.explore import judged_samples
 from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter, prompt_of
 from a2r_train.records import Bundle, Synthesis, read, write, write_text
-from a2r_train.synthesise import prompt_of, synthesizer_chat
+from a2r_train.synthesise import synthesizer_chat
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -75,6 +75,7 @@ class Generator:
         self.identity = cache(self._identity)
         self.seconds: dict[str, dict[str, Any]] = {}  # by task: time, answers, device, batch size
         self.files: dict[str, list[str]] = {}  # by task, below the output folder
+        self.reasons: dict[Path, list[str]] = {}  # by file: why each of its answers ended
         self.counts: dict[str, int] = {}
         self.sizes: dict[str, Size | None] = {}
 
@@ -96,7 +97,9 @@ class Generator:
         for at in range(0, len(bundles), self.config.chunk_bundles):
             part = bundles[at : at + self.config.chunk_bundles]
             path = self._made(task, part, chats, at)
-            found += read(Synthesis, str(path))
+            made = read(Synthesis, str(path))
+            self.reasons[path] = [synthesis.finish_reason for synthesis in made]
+            found += made
             files.append(path.relative_to(self.folder.parent).as_posix())
             one = json.loads(_timing_path(path).read_text())
             timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
@@ -142,7 +145,7 @@ class Generator:
 
     def _room(self, task: Task, usual: int) -> int:
         """The prompt's budget; a server's context is not known, so it is not asked for more than usual."""
-        if task.room <= 1 or self.config.engine != "transformers":
+        if task.room <= 1 or self.config.engine == "openai":
             return usual
         return max(usual, min(context_length(task.model) - self.config.max_completion_tokens, ceil(usual * task.room)))
 

@@ -13,20 +13,21 @@ import numpy as np
 from a2r_train import output
 from a2r_train.bundle import load_rollouts, make_bundles
 from a2r_train.config import check_least
+from a2r_train.engines import ENGINE_MAY_DIFFER, EngineArguments, check_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.plots import save_png
 from a2r_train.evaluate.rows import by_id
 from a2r_train.evaluate.run import evaluate
 from a2r_train.explore import ExploreConfig, explore
-from a2r_train.records import write, write_text
+from a2r_train.records import Problem, read, write, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass
-class GridConfig:
+class GridConfig(EngineArguments):
     """`a2r grid`: problems and models -> one evaluation a pair, grid.json and grid.png."""
 
     problems: str = field(metadata={"help": "test problems"})
@@ -37,11 +38,7 @@ class GridConfig:
     temperature: float = field(default=1.0, metadata={"help": "of the explorers; the synthesizers are greedy"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "of either stage"})
     max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
-    batch_size: int = field(default=64, metadata={"help": "completions generated at once"})
-    engine: str = field(default="transformers", metadata={"help": "the engine that generates: transformers or openai"})
-    endpoint: str = field(default="", metadata={"help": "of engine openai: base URLs of servers, comma-separated"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
-    dtype: str = field(default="auto", metadata={"help": "auto is bfloat16 on a GPU and float32 on a CPU"})
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the pairs, and stop"})
@@ -50,9 +47,13 @@ class GridConfig:
 def grid(config: GridConfig) -> Path:
     """Run what is missing and return the path of grid.json. Raises InputError for wrong input."""
     check_least(config, k=2)
+    config.check_engine_arguments()
     explorers, synthesizers = models_of(config)
+    for model in sorted({*explorers, *synthesizers}):
+        check_engine(config.engine, model, config.endpoint)
+    read(Problem, config.problems)  # what is wrong with them is said before anything is written, and without explore's keys
     folder = Path(config.output_dir)
-    output.prepare(folder, asdict(config), ignore=("explorers", "synthesizers", "batch_size", "endpoint", "draws"))
+    output.prepare(folder, asdict(config), ignore=("explorers", "synthesizers", "draws", *ENGINE_MAY_DIFFER))
     cells = []
     for explorer in explorers:
         rollouts, bundles = _explored(config, explorer, folder / _slug(explorer, explorers))
@@ -83,8 +84,8 @@ def _slug(model: str, models: Sequence[str]) -> str:
 
 
 def _shared(config: GridConfig, *keys: str) -> dict[str, Any]:
-    names = (*keys, "max_completion_tokens", "batch_size", "engine", "endpoint", "prompt", "dtype", "seed")
-    return {name: getattr(config, name) for name in names}
+    names = (*keys, "engine", "max_completion_tokens", "prompt", "seed")
+    return config.engine_options() | {name: getattr(config, name) for name in names}
 
 
 def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str]:
@@ -93,7 +94,7 @@ def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str
     rollouts = explore(ExploreConfig(model=explorer, output_dir=str(folder), samples_per_problem=config.k, **options))
     path = folder / "bundles.jsonl"
     if not path.exists():
-        problems, found = load_rollouts(config.problems, str(rollouts), {})
+        problems, found = load_rollouts(config.problems, str(rollouts))
         grouped = by_id(found)
         made = [make_bundles(p, grouped[p.id], k=config.k, k_min=0, count=1, seed=config.seed) for p in problems]
         write((bundle for bundles in made for bundle in bundles), path)

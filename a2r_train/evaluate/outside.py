@@ -28,7 +28,7 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
 
     Raises InputError for what `a2r bundle` refuses, and where no problem has k rollouts.
     """
-    problems, rollouts = load_rollouts("", config.bundles, {})
+    problems, rollouts = load_rollouts("", config.bundles)
     by_problem: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
         by_problem[rollout.problem_id].append(rollout)

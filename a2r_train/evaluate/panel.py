@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from a2r_train.evaluate.config import EvaluateConfig, numbers
+from a2r_train.evaluate.config import EvaluateConfig, grpo_row, numbers
 from a2r_train.evaluate.generate import Task
 from a2r_train.evaluate.rows import Part, Row, reference_part, synthesis_row
 from a2r_train.records import UNPARSABLE, Bundle, Synthesis
 from a2r_train.verify import extract
 
-FINAL = ("synthesizer/sft+grpo", "synthesizer/sft", "synthesizer/base")  # the first that is there answers the diagnostics
+# The first that is there answers the diagnostics.
+FINAL = ("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft", "synthesizer/base")
 INDEX_VIEWS = ("consistency", "select")  # the answer is the number of a reference
 
 
@@ -26,7 +27,7 @@ def tasks(config: EvaluateConfig) -> list[Task]:
         ("synthesizer/no_references", config.no_references, "alone"),
         ("synthesizer/base", config.base, "references"),
         ("synthesizer/sft", config.sft, "references"),
-        ("synthesizer/sft+grpo", config.grpo, "references"),
+        (grpo_row(config), config.grpo, "references"),
     ]
     greedy = [Task(name, model, view) for name, model, view in named if model]
     sampled = [

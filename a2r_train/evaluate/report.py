@@ -138,7 +138,8 @@ def sentences(results: Results) -> list[str]:
             f"({100 * agreed / outside['labelled']:.2f} %); of the {outside['differing']} others the labels call "
             f"{outside['label_right']} right."
         )
-    if not any("sft+grpo" in row["name"] for row in results["rows"]):
+    names = {row["name"] for row in results["rows"]}
+    if "synthesizer/sft" in names and "synthesizer/sft+grpo" not in names:
         said.append("Whether GRPO adds to SFT is not known: there is no synthesizer/sft+grpo row.")
     return said
 

@@ -13,7 +13,7 @@ import numpy as np
 from a2r_train import __version__
 from a2r_train.errors import InputError
 from a2r_train.evaluate.rows import Part, Row, by_problem, mean_over_problems, reference_part, size_label
-from a2r_train.models import load_tokenizer, model_hash
+from a2r_train.models import check_weights, load_tokenizer, model_hash
 from a2r_train.prompts import Chat
 from a2r_train.records import CORRECT, Bundle, write_text
 
@@ -81,10 +81,11 @@ def _score(classifier: Any, tokenizer: Any, ids: list[list[int]]) -> list[float]
 
 
 def load_classifier(model: str) -> Any:
-    """Raises InputError for what is no sequence classifier with one score."""
+    """Raises InputError for what `check_weights` refuses, and for what is no sequence classifier with one score."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    check_weights(model)
     try:
         config = AutoConfig.from_pretrained(model)
         if config.num_labels != 1 or not any("Classification" in name for name in config.architectures or []):

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from a2r_train import output
-from a2r_train.engines import check_engine
+from a2r_train.engines import check_engine, tell_failed
 from a2r_train.evaluate.adaptive import adaptive_row, check_sizes
 from a2r_train.evaluate.browser import browser
 from a2r_train.evaluate.cards import write_cards
@@ -46,6 +47,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
+    tell_failed(folder, chain.from_iterable(work.reasons.values()))
     output.finish(folder)
     return results
 
