@@ -60,15 +60,9 @@ def explore(config: ExploreConfig) -> Path:
 
     Raises InputError for wrong input; nothing is written then.
     """
-    check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
-    config.check_engine_arguments()
+    problems, _ = prepared(config)
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
-    problems = load_problems(config)
     index, of = parse_shard(config.shard)
-    if config.trust_remote_code:
-        trust(config.model)
-    check_engine(config.engine, config.model, config.endpoint)
-    Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
     folder = Path(config.output_dir)
     lock = f".lock-{index}-of-{of}"  # shards share the folder
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock):
@@ -84,6 +78,19 @@ def explore(config: ExploreConfig) -> Path:
         log.info("%s: shard %s done; %d chunks are left to other shards", folder, config.shard, left)
         return folder / "chunks"
     return _finish(folder, _read_chunks(config, chunks, paths))
+
+
+def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
+    """The problems, and what renders them. Raises InputError for whatever is wrong with the recipe; loads no weights."""
+    check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
+    config.check_engine_arguments()
+    Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
+    problems = load_problems(config)
+    parse_shard(config.shard)
+    if config.trust_remote_code:
+        trust(config.model)
+    check_engine(config.engine, config.model, config.endpoint)
+    return problems, Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
 
 
 def load_problems(config: ExploreConfig) -> list[Problem]:

@@ -10,26 +10,25 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from a2r_train import explore
 from a2r_train.bundle import BundleConfig, build
-from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.grid import GridConfig, models_of
-from a2r_train.evaluate.outside import is_outside, load
+from a2r_train.evaluate import grid, run
+from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of
 from a2r_train.evaluate.panel import tasks
-from a2r_train.explore import ExploreConfig, load_problems
 from a2r_train.models import MergeConfig, check_merge, load_tokenizer
 from a2r_train.prompts import Prompter, prompt_of
-from a2r_train.records import Bundle, read
 from a2r_train.synthesise import synthesizer_chat
 
+Config = MergeConfig | explore.ExploreConfig | BundleConfig | EvaluateConfig | grid.GridConfig
 
-def preview(config: MergeConfig | ExploreConfig | BundleConfig | EvaluateConfig | GridConfig, console: Console) -> None:
+
+def preview(config: Config, console: Console) -> None:
     """Print what the stage would do. Raises InputError for the mistakes that the stage itself would find before it starts."""
     console.print(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True), markup=False, end="")
     if isinstance(config, MergeConfig):
         check_merge(config)
-    elif isinstance(config, ExploreConfig):
-        problems = load_problems(config)
-        prompter = Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
+    elif isinstance(config, explore.ExploreConfig):
+        problems, prompter = explore.prepared(config)
         _example(console, prompter, prompter.explorer(problems[0].problem))
         most = len(problems) * config.samples_per_problem
         console.print(f"{len(problems)} problems, {most} rollouts, at most {most * config.max_completion_tokens} tokens")
@@ -39,15 +38,21 @@ def preview(config: MergeConfig | ExploreConfig | BundleConfig | EvaluateConfig 
         if config.tokenizer:
             prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
             _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
-    elif isinstance(config, GridConfig):
-        for explorer, synthesizer in itertools.product(*models_of(config)):
+    elif isinstance(config, grid.GridConfig):
+        for explorer, synthesizer in itertools.product(*grid.prepared(config)):
             console.print(f"{explorer} with {synthesizer}", markup=False, highlight=False)
     else:
-        bundles = load(config)[0] if is_outside(config.bundles) else read(Bundle, config.bundles)
+        _, bundles, _, _ = run.prepared(config)
         if config.base:
             prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
-        console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(task.name for task in tasks(config))}")
+        console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(_rows(config))}")
+
+
+def _rows(config: EvaluateConfig) -> list[str]:
+    more = {"self-refine": config.self_refine, "rounds": config.rounds, "adaptive": config.adaptive_validation}
+    asked = [*(name for name, wanted in more.items() if wanted), *(f"diagnostics {name}" for name in diagnostics_of(config))]
+    return [*(task.name for task in tasks(config)), *asked]
 
 
 def _example(console: Console, prompter: Prompter, chat: Any) -> None:

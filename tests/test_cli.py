@@ -5,9 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from test_train import bundle
 
 from a2r_train import cli, pipeline
 from a2r_train.errors import InputError
+from a2r_train.records import write
 from a2r_train.train import grpo, sft
 from a2r_train.train.common import check_launch
 
@@ -68,6 +70,45 @@ def test_a_recipe_is_named_in_either_way(
     status, shown, _ = a2r(capsys, "explore", *given, "--samples-per-problem", "3", "--dry_run")
     assert status == 0
     assert "700 problems, 2100 rollouts" in shown
+
+
+@pytest.mark.parametrize(
+    ("verb", "changes", "says"),
+    [
+        ("explore-test", ["--temperature", "-1"], "temperature"),
+        ("explore-test", ["--engine", "vlm"], "engine"),
+        ("explore-test", ["--shard", "9/2"], "shard '9/2': expected i/n"),
+        ("explore-test", ["--samples_per_problem", "-3"], "samples_per_problem is -3; expected at least 1"),
+        ("evaluate", ["--diagnostics", "nonsense"], "diagnostics: unknown name 'nonsense'"),
+        ("evaluate", ["--genselect", "true", "--base", ""], "genselect: needs a synthesizer"),
+    ],
+)
+def test_a_dry_run_finds_what_the_stage_would(
+    verb: str,
+    changes: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    stage, given = verb.partition("-")[0], ["--config", f"recipes/tiny/{verb}.yaml", "--output_dir", str(tmp_path / "out")]
+    refused = [a2r(capsys, stage, *given, *changes, *dry) for dry in ([], ["--dry_run"])]
+    assert {(status, error) for status, _, error in refused} == {(2, refused[0][2])}
+    assert says in refused[0][2]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_names_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundles = [bundle(i) for i in range(3)]
+    write(bundles, tmp_path / "bundles.jsonl")
+    keys = {"bundles": tmp_path / "bundles.jsonl", "base": ROOT / "data/tiny/synthesizer", "output_dir": tmp_path / "out",
+            "max_bundles": 2, "self_refine": 1, "diagnostics": "order", "max_completion_tokens": 40}  # fmt: skip
+    status, shown, error = a2r(capsys, "evaluate", *[text for k, v in keys.items() for text in (f"--{k}", str(v))], "--dry_run")
+    assert (status, error) == (0, "")
+    assert "rows to generate for 2 bundles: " in shown
+    assert shown.endswith("self-refine, diagnostics order")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("given", [["--config"], ["--config="]])

@@ -46,12 +46,7 @@ class GridConfig(EngineArguments):
 
 def grid(config: GridConfig) -> Path:
     """Run what is missing and return the path of grid.json. Raises InputError for wrong input."""
-    check_least(config, k=2)
-    config.check_engine_arguments()
-    explorers, synthesizers = models_of(config)
-    for model in sorted({*explorers, *synthesizers}):
-        check_engine(config.engine, model, config.endpoint)
-    read(Problem, config.problems)  # what is wrong with them is said before anything is written, and without explore's keys
+    explorers, synthesizers = prepared(config)
     folder = Path(config.output_dir)
     output.prepare(folder, asdict(config), ignore=("explorers", "synthesizers", "draws", *ENGINE_MAY_DIFFER))
     cells = []
@@ -67,8 +62,18 @@ def grid(config: GridConfig) -> Path:
     return path
 
 
-def models_of(config: GridConfig) -> tuple[list[str], list[str]]:
-    """Explorers and synthesizers. Raises InputError where one of them is missing."""
+def prepared(config: GridConfig) -> tuple[list[str], list[str]]:
+    """Explorers and synthesizers. Raises InputError for whatever is wrong with the recipe; loads no weights."""
+    check_least(config, k=2)
+    config.check_engine_arguments()
+    explorers, synthesizers = _models_of(config)
+    for model in sorted({*explorers, *synthesizers}):
+        check_engine(config.engine, model, config.endpoint)
+    read(Problem, config.problems)  # what is wrong with them is said before anything is written, and without explore's keys
+    return explorers, synthesizers
+
+
+def _models_of(config: GridConfig) -> tuple[list[str], list[str]]:
     explorers, synthesizers = (
         [name.strip() for name in text.split(",") if name.strip()] for text in (config.explorers, config.synthesizers)
     )

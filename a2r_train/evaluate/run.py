@@ -32,12 +32,10 @@ from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the stage and return the results. Raises InputError for wrong input; nothing is written then."""
-    check(config)
-    bundles, rollouts, outside = read_inputs(config)
+    work, bundles, rollouts, outside = prepared(config)
+    if config.reward_model:
+        load_classifier(config.reward_model)
     folder = Path(config.output_dir)
-    load_prices(config.prices)
-    work = Generator(config, folder)
-    _check_inputs(config, work, bundles, rollouts)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
     found = answers_of(config, work, bundles)
     results, timing = summarise(config, work, bundles, rollouts, found, outside)
@@ -50,6 +48,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     tell_failed(folder, chain.from_iterable(work.reasons.values()))
     output.finish(folder)
     return results
+
+
+def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Rollout], dict[str, Any]]:
+    """What answers, and what `read_inputs` returns. Raises InputError for what is wrong with the recipe; loads no weights."""
+    check(config)
+    bundles, rollouts, outside = read_inputs(config)
+    load_prices(config.prices)
+    work = Generator(config, Path(config.output_dir))
+    _check_inputs(config, work, bundles, rollouts)
+    return work, bundles, rollouts, outside
 
 
 def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
@@ -74,8 +82,6 @@ def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bun
         if config.trust_remote_code:
             trust(model)
         check_engine(config.engine, model, config.endpoint)
-    if config.reward_model:
-        load_classifier(config.reward_model)
     for task in {(task.model, task.view): task for task in tasks(config)}.values():
         work.chats(task, bundles)
     if config.rounds:
