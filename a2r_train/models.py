@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,12 +246,19 @@ def model_hash(model: str) -> str:
     files = [path] if path.is_file() else sorted({f for pattern in (*WEIGHTS, *_SHAPE) for f in path.glob(pattern)})
     whole = hashlib.sha256()
     for file in files:
-        with open(file, "rb") as content:
-            whole.update(f"{file.suffix if path.is_file() else file.name} ".encode())
-            whole.update(hashlib.file_digest(content, "sha256").digest())
+        state = file.stat()
+        whole.update(f"{file.suffix if path.is_file() else file.name} ".encode())
+        whole.update(_digest(file.resolve(), state.st_size, state.st_mtime_ns))
     if (base := base_of(model)) != model:
         whole.update(model_hash(base).encode())
     return whole.hexdigest()
+
+
+@cache
+def _digest(file: Path, size: int, changed_ns: int) -> bytes:  # noqa: ARG001
+    """The sha256 of a file, which is read once, and again after a change: several adapters have one base."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The transformers engine: one seed a completion, whatever else is in the batch; greedy as `generate`; honest counts."""
 
+import hashlib
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
-from a2r_train.models import check_weights, load_tokenizer
+from a2r_train.models import check_weights, load_tokenizer, model_hash
 
 CHATS = [[{"role": "user", "content": content}] for content in ("1", "How many apples are left?", "x" * 60, "the answer", "2")]
 SAMPLING = Sampling(max_completion_tokens=12)
@@ -146,6 +148,26 @@ def test_what_cannot_be_loaded_is_named_before_it_is_loaded(tiny: str) -> None:
         check_engine("vlm", tiny)
     with pytest.raises(InputError, match="no such folder or file"):
         load_engine("transformers", f"{tiny}/none")
+
+
+def test_the_base_of_several_adapters_is_read_once_and_anew_after_a_change(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, read = copytree(tiny, tmp_path / "base"), list[str]()
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        (tmp_path / name / "adapter_model.safetensors").write_text(name)
+    before = [model_hash(str(tmp_path / name)) for name in ("a", "b")]
+    weights = base / "model.safetensors"
+    assert len(set(before)) == 2
+    assert read.count(str(weights)) == 1
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    after = [model_hash(str(tmp_path / name)) for name in ("a", "b")]
+    assert not set(after) & set(before)
+    assert read.count(str(weights)) == 2
 
 
 @pytest.mark.parametrize("model", ["runs/tiny/sftt", "runs/tiny/sft/model.gguf", "./model.gguf"])

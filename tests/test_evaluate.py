@@ -1,6 +1,7 @@
 """Evaluate end to end on a tiny model: its rows, what a second run regenerates, and one rendering in all four places."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -147,6 +148,24 @@ def test_the_key_knows_how_was_sampled(config: EvaluateConfig, change: dict[str,
         work = generate.Generator(one, tmp_path)  # type: ignore[arg-type]
         keys.add(work._key(asked, made[0], work.chats(asked, made[0])))  # type: ignore[arg-type]
     assert len(keys) == 3
+
+
+def test_a_prompt_is_rendered_once_for_all_rows(
+    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered, render = Counter[Any](), generate._render
+
+    def counted(prompter: Prompter, view: str, bundle: Bundle) -> Any:
+        rendered[prompter, view, bundle.id] += 1
+        return render(prompter, view, bundle)
+
+    monkeypatch.setattr(generate, "_render", counted)
+    rows = evaluate(replace(config, budgets="2"))["rows"]
+    assert {view for _, view, _ in rendered} == {"alone", "references"}
+    assert (len(rendered), set(rendered.values())) == (3 * 7, {1})  # the explorer alone, the base alone and with references
+    monkeypatch.setattr(generate, "MOST_CHARACTERS", 1)
+    assert evaluate(replace(config, budgets="2", output_dir=str(tmp_path / "short")))["rows"] == rows
+    assert rendered.total() > 2 * 3 * 7
 
 
 def test_a_checkpoint_with_another_prompt_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from a2r_train.synthesise import synthesizer_chat
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+MOST_CHARACTERS = 250_000_000  # of rendered chats in memory: a large evaluation renders some of them twice
 TEMPLATES = {"consistency": CONSISTENCY, "select": SELECT, "refine": REFINE}
 
 
@@ -72,6 +73,9 @@ class Generator:
         self.config, self.folder = config, folder / "syntheses"
         self.loaded: Engine | None = None
         self.tokenizer = cache(load_tokenizer)
+        self.prompter = cache(lambda model, prompt: Prompter(self.tokenizer(model), prompt))
+        self.rendered: dict[Any, Chat] = {}  # many tasks ask the same, and most are rendered before the first is asked
+        self.characters = 0  # of those chats
         self.identity = cache(self._identity)
         self.seconds: dict[str, dict[str, Any]] = {}  # by task: time, answers, device, batch size
         self.files: dict[str, list[str]] = {}  # by task, below the output folder
@@ -83,10 +87,8 @@ class Generator:
         """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
         prompt = replace(prompt_of(task.model, self.config.prompt), **task.prompt)
         prompt = replace(prompt, max_prompt_tokens=self._room(task, prompt.max_prompt_tokens))
-        prompter = Prompter(self.tokenizer(task.model), prompt)
-        if template := TEMPLATES.get(task.view):
-            return {b.id: prompter.synthesizer(b.problem, b.references, b.reference_answers, template).chat for b in bundles}
-        return {b.id: synthesizer_chat(prompter, b, task.view != "alone") for b in bundles}
+        prompter = self.prompter(task.model, prompt)
+        return {bundle.id: self._chat(prompter, task.view, bundle) for bundle in bundles}
 
     def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
         """Judged answers to the bundles, in the order bundle, sample."""
@@ -143,6 +145,17 @@ class Generator:
         write((Synthesis(*fields) for fields in made), path)
         return path
 
+    def _chat(self, prompter: Prompter, view: str, bundle: Bundle) -> Chat:
+        shown = () if view == "alone" else (*bundle.references, *bundle.reference_answers)
+        key = (prompter, view, bundle.problem, shown)
+        if key not in self.rendered:
+            chat = _render(prompter, view, bundle)
+            self.characters += len(chat[-1]["content"])
+            if self.characters > MOST_CHARACTERS:
+                self.rendered, self.characters = {}, 0
+            self.rendered[key] = chat
+        return self.rendered[key]
+
     def _room(self, task: Task, usual: int) -> int:
         """The prompt's budget; a server's context is not known, so it is not asked for more than usual."""
         if task.room <= 1 or self.config.engine == "openai":
@@ -170,6 +183,12 @@ class Generator:
             kept = {"model": model, "parameters": self.loaded.parameters}
             write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded
+
+
+def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
+    if template := TEMPLATES.get(view):
+        return prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers, template).chat
+    return synthesizer_chat(prompter, bundle, view != "alone")
 
 
 def _timing_path(chunk: Path) -> Path:
