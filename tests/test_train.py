@@ -260,6 +260,7 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
     [
         (("--max_length", "20"), "max_length 20 would cut the longest row, of"),
         (("--packing", "true"), "set max_length"),
+        (("--completion_only_loss", "false"), "completion_only_loss: false is not served, as the prompt is never trained on"),
         (("--teacher", "./nowhere"), "./nowhere: no such folder or file"),
         (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
     ],
