@@ -66,30 +66,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the pre-training; counts in problems."""
+    """Settings of the pre-training, all but one the recipe's; counts in problems."""
 
     out: str
     prompt: str
     models: dict[str, ModelConfig]
     difficulties: tuple[float, ...]
     kinds: dict[str, float]
-    seed: int = 0
-    n_train: int = 4000
-    n_validation: int = 1000
-    n_test: int = 1500
-    n_test_held_out: int = 300
-    vocab_size: int = 1792
-    reference_weight: float = 1.0
-    wrong_share: float = 0.3
-    stubborn_share: float = 0.6
-    slips: float = 0.5
-    max_references: int = 4
-    max_tries: int = 3
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
-    eval_every: int = 200
-    n_curve: int = 1200
+    seed: int
+    n_train: int
+    n_validation: int
+    n_test: int
+    n_test_held_out: int
+    vocab_size: int
+    wrong_share: float
+    stubborn_share: float
+    slips: float
+    max_references: int
+    max_tries: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    eval_every: int
+    n_curve: int
     n_measured: int = 300
 
     @staticmethod
@@ -346,11 +345,11 @@ class Pretraining:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
         losses = []
-        for source, weight in zip(self.sources, (1.0, config.reference_weight), strict=True):
+        for source in self.sources:
             ids, labels = next(source)
             with self.autocast():
                 loss = torch.nn.functional.cross_entropy(*solution_logits(self.model, ids, labels))
-            (weight * loss).backward()
+            loss.backward()
             losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
