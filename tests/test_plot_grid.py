@@ -83,6 +83,7 @@ def test_a_grid_of_two_by_two(
     assert {row["name"] for row in results[0]["rows"]} >= {"pass@1", "maj@2", "synthesizer/base", "synthesizer/alone"}
     assert (out / "grid.png").read_bytes().startswith(PNG)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")}
+    assert before
     assert a2r("grid", *arguments) == 0
     assert json.loads((out / "grid.json").read_text()) == grid
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")} == before

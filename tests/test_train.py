@@ -152,7 +152,9 @@ def test_loss_is_on_the_completion_only(files, model):
     trainer = SFTTrainer(
         model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=material.prompter.tokenizer
     )
-    for batch in trainer.get_train_dataloader():
+    batches = list(trainer.get_train_dataloader())
+    assert sum(len(batch["labels"]) for batch in batches) == len(rows) == 5
+    for batch in batches:
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             kept = ids[labels != -100]
             assert material.prompter.tokenizer.decode(kept) in (r"It is \boxed{5}<|im_end|>", r"It is \boxed{6}<|im_end|>")
