@@ -9,25 +9,14 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+from measure_memory import CUDA, own_clock
 from trl import GRPOTrainer
 
 from a2r_train.train import grpo
-
-CUDA = torch.cuda.is_available()
-
-
-def synchronize() -> float:
-    """The clock, when the device is done."""
-    if CUDA:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
 
 
 def timed(name: str, spent: dict[str, list[float]]) -> Callable[..., Any]:
@@ -35,9 +24,9 @@ def timed(name: str, spent: dict[str, list[float]]) -> Callable[..., Any]:
     method = getattr(GRPOTrainer, name)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        began = synchronize()
+        began = own_clock()
         result = method(*args, **kwargs)
-        spent.setdefault(name, []).append(synchronize() - began)
+        spent.setdefault(name, []).append(own_clock() - began)
         return result
 
     return run

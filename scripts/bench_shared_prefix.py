@@ -25,25 +25,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models
+from measure_memory import CUDA, SHAPES, config_of, own_clock, tokenizer_of_two
 from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from a2r_train.train import shared_prefix
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
-CUDA = torch.cuda.is_available()
 GIB = 2**30
-# hidden size, intermediate size, layers, heads, key-value heads, head size, vocabulary
-SHAPES = {
-    "1.7b": (2048, 6144, 28, 16, 8, 128, 151936),  # Qwen/Qwen3-1.7B's config.json
-    "4b": (2560, 9728, 36, 32, 8, 128, 151936),  # Qwen/Qwen3-4B's
-    "small": (512, 1024, 4, 8, 2, 128, 4096),
-    "tiny": (64, 128, 2, 4, 2, 32, 512),
-}
 # P, C, G: the speed-up that is asked for. The last one is there for MIN_TOKEN_RATIO.
 POINTS = {(8192, 1024, 8): 3.5, (2048, 512, 8): 1.8, (16384, 2048, 8): 3.3, (256, 1024, 8): 1.0}
 TINY_POINTS = {(128, 16, 4): 1.0, (16, 48, 4): 1.0}
@@ -74,28 +66,16 @@ class Result:
 
 def build(shape: str, shared: bool, folder: str, dtype: torch.dtype = torch.bfloat16 if CUDA else torch.float32) -> GRPOTrainer:
     """A trainer with a random model of that shape, and its optimizer."""
-    hidden, intermediate, layers, heads, kv_heads, head, vocabulary = SHAPES[shape]
-    config = Qwen3Config(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head, tie_word_embeddings=True,
-        max_position_embeddings=2**21, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        pad_token_id=0, bos_token_id=None, eos_token_id=1, dtype=dtype,
-    )  # fmt: skip
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
-        model = Qwen3ForCausalLM(config).to(dtype)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>")),
-        pad_token="<pad>",
-        eos_token="<eos>",
-    )
+        model = AutoModelForCausalLM.from_config(config_of(shape), dtype=dtype, attn_implementation="sdpa")
     options: dict[str, Any] = {"num_generations": 8, "per_device_train_batch_size": 8, "beta": 0.0, "learning_rate": 1e-6}
     trainer = (SharedPrefixGRPOTrainer if shared else GRPOTrainer)(
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=GRPOConfig(folder, bf16=False, use_cpu=not CUDA, report_to="none", activation_checkpointing=False, **options),
         train_dataset=Dataset.from_dict({"prompt": ["<eos>"] * 8}),
-        processing_class=tokenizer,
+        processing_class=tokenizer_of_two(),
     )
     trainer.create_optimizer()
     return trainer
@@ -140,14 +120,6 @@ def choose(trainer: GRPOTrainer, checkpointing: bool) -> None:
     model.train()
 
 
-def synchronize() -> float:
-    """The clock, when the device is done; on a CPU the processor time, which other programs do not disturb."""
-    if CUDA:
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def fits(action: Callable[[], None]) -> bool:
     """Whether the action ends without running out of device memory."""
     try:
@@ -174,9 +146,9 @@ def measure(trainer: GRPOTrainer, way: Way, batch: dict[str, torch.Tensor], repe
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(repeats):
-        began = synchronize()
+        began = own_clock()
         update(trainer, batch, size, way.kernel)
-        seconds.append(synchronize() - began)
+        seconds.append(own_clock() - began)
     return Result(way, size, statistics.median(seconds), peak_gib())
 
 
@@ -196,11 +168,11 @@ def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
     took = {}
     for name, kernel in KERNELS.items():
         for _ in range(3):  # the last one counts
-            began = synchronize()
+            began = own_clock()
             with sdpa_kernel([kernel, SDPBackend.MATH], set_priority=True):
                 out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
             torch.autograd.grad(out, (q, k, v), out)
-            took[name] = synchronize() - began
+            took[name] = own_clock() - began
     print("stock's attention in one layer, seconds:", {name: round(seconds, 4) for name, seconds in took.items()}, flush=True)
     return min(took, key=lambda name: took[name])
 
@@ -265,7 +237,7 @@ def show_profile(trainer: GRPOTrainer, best: Result | None, batch: dict[str, tor
     choose(trainer, best.way.checkpointing)
     with torch.profiler.profile() as profiler:
         update(trainer, batch, best.micro_batch, best.way.kernel)
-        synchronize()
+        own_clock()
     by = f"self_{'device' if CUDA else 'cpu'}_time_total"
     print(profiler.key_averages().table(sort_by=by, row_limit=20, max_name_column_width=60), flush=True)
 
@@ -331,13 +303,13 @@ def lengths(shape: str, steps: int, prompt: int, completion: int, group: int) ->
         before, draw, seconds = counters["stats"]["unique_graphs"], torch.Generator().manual_seed(0), []
         for _ in range(steps):
             drawn = [int(torch.randint(most // 2, most, (), generator=draw)) for most in (prompt, completion)]
-            batch, began = batch_of(trainer, *drawn, group), synchronize()
+            batch, began = batch_of(trainer, *drawn, group), own_clock()
             update(trainer, batch, group, kernel)
-            seconds.append(synchronize() - began)
+            seconds.append(own_clock() - began)
         for _ in range(2):
-            began = synchronize()
+            began = own_clock()
             update(trainer, batch, group, kernel)
-            again = synchronize() - began
+            again = own_clock() - began
         discard(trainer)
         row = {"lengths": steps, "kernel": kernel, "graphs": int(counters["stats"]["unique_graphs"] - before)}
         yield {**row, "median_s": statistics.median(seconds), "last_s": seconds[-1], "last_again_s": again}

@@ -5,256 +5,40 @@
 Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference prompts; the loss
 is on the solution alone. Some plain solutions begin with a wrong number, which is not trained on, while its honest check is: so
 the models learn to check. Those who write under references have one of two habits: to take the number of one reference and
-keep it whatever its check says, or to go on until a number holds (`with_references`). The curve is written beside each model
-as curve.json; data/tiny/README.md says what came out.
+keep it whatever its check says, or to go on until a number holds. All of that is drawn by tiny_rows.py. The curve is written
+beside each model as curve.json; data/tiny/README.md says what came out.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import itertools
 import json
 import logging
 import math
-import multiprocessing
-import os
-import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tiny_problems import Tale, draw
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from tiny_rows import (
+    ModelConfig,
+    PretrainConfig,
+    Rows,
+    curve_tales,
+    kept_rows,
+    make_rows,
+    pretrained_on,
+    train_tokenizer,
+    validation_rows,
+    write_sets,
+)
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from a2r_train.config import check_keys, load_yaml
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Problem, write
 
 log = logging.getLogger("pretrain_tiny")
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-# A number is one token; a word takes the space beside it along.
-PIECES = r"\\[a-z]+\{|\d{1,3}| ?\p{L}+ ?|[^\s\p{L}\d\\]+ ?|\s+|\\"
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """One model: its Qwen3 shape (head_dim is 32, which vLLM serves on the CPU too), its data, rows a step, and steps.
-
-    The learning rate falls along a cosine of `steps`.
-    """
-
-    layers: int
-    hidden_size: int
-    heads: int
-    kv_heads: int
-    n_plain: int
-    n_reference: int
-    batch_size: int
-    reference_batch_size: int
-    steps: int
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of the pre-training; counts in problems."""
-
-    out: str
-    prompt: str
-    models: dict[str, ModelConfig]
-    difficulties: tuple[float, ...]
-    kinds: dict[str, float]
-    seed: int = 0
-    n_train: int = 4000
-    n_validation: int = 1000
-    n_test: int = 1500
-    n_test_held_out: int = 300
-    vocab_size: int = 1792
-    reference_weight: float = 1.0
-    wrong_share: float = 0.3
-    stubborn_share: float = 0.6
-    slips: float = 0.5
-    max_references: int = 4
-    max_tries: int = 3
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
-    eval_every: int = 200
-    n_curve: int = 1200
-    n_measured: int = 300
-
-    @staticmethod
-    def load(path: str) -> PretrainConfig:
-        recipe = load_yaml(path)
-        check_keys(recipe, {field.name for field in dataclasses.fields(PretrainConfig)}, path)
-        for settings in recipe["models"].values():
-            check_keys(settings, {field.name for field in dataclasses.fields(ModelConfig)}, path)
-        shapes = {name: ModelConfig(**settings) for name, settings in recipe.pop("models").items()}
-        return PretrainConfig(models=shapes, **{**recipe, "difficulties": tuple(recipe["difficulties"])})
-
-
-@dataclass
-class Rows:
-    """Token ids [n, length], padded on the right, and where the trained part of each row begins and ends."""
-
-    ids: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-
-
-def draw_new(rng: random.Random, n: int, taken: set[int], held_out: bool = False, **mix: Any) -> list[Tale]:
-    """n problems that share template and numbers neither with each other nor with `taken`, to which they are added."""
-    tales: list[Tale] = []
-    while len(tales) < n:
-        tale = draw(rng, **mix)
-        if tale.held_out == held_out and tale.digest not in taken:
-            taken.add(tale.digest)
-            tales.append(tale)
-    return tales
-
-
-def curve_tales(config: PretrainConfig) -> list[Tale]:
-    """Evenly drawn problems for the curve; the pre-training sees none of them."""
-    return draw_new(random.Random(config.seed), config.n_curve, set())
-
-
-def draw_sets(config: PretrainConfig, taken: set[int]) -> dict[str, list[Tale]]:
-    """The problem sets by name; none of their problems is in another one or in `taken`."""
-    rng, mix = random.Random(config.seed), {"difficulties": config.difficulties, "kinds": config.kinds}
-    sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_test}
-    sets = {name: draw_new(rng, size, taken, **mix) for name, size in sizes.items()}
-    return {**sets, "test_held_out": draw_new(rng, config.n_test_held_out, taken, held_out=True, **mix)}
-
-
-def write_sets(config: PretrainConfig, taken: set[int]) -> None:
-    """The shipped problem sets: the mix of the recipe, without any problem of the pre-training."""
-    for name, tales in draw_sets(config, taken).items():
-        write((as_problem(tale, name, i) for i, tale in enumerate(tales)), Path(config.out) / f"{name}.jsonl")
-
-
-def as_problem(tale: Tale, name: str, index: int) -> Problem:
-    return Problem(f"{name}-{index:05d}", tale.text, str(tale.answer), "math", tale.source)
-
-
-def train_tokenizer(config: PretrainConfig, path: Path) -> None:
-    """A byte-level BPE trained on the stories, so that any text can be encoded, and the numbers 0 to 399 are one token each."""
-    rng = random.Random(config.seed + 1)
-    tokenizer = Tokenizer(models.BPE())
-    pieces = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, byte_level])
-    tokenizer.decoder = decoders.ByteLevel()
-    tales = [draw(rng) for _ in range(60_000)]
-    numbers = [" ".join(map(str, range(400)))] * 400
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    texts = (f"user\n{t.text}\n[1] {t.solution()}\nassistant\n" for t in tales)
-    tokenizer.train_from_iterator([*texts, *numbers], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=2048
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(path)
-
-
-def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str, config: PretrainConfig) -> Rows:
-    """Rows of a kind: `plain`, of which a share begins with a wrong number, which is not trained on; or `reference`."""
-    plain = kind == "plain"
-    wrong = [plain and rng.random() < config.wrong_share for _ in tales]
-    if plain:
-        pairs = [
-            (prompter.explorer(t.text), t.solution(t.wrong_guess(rng) if w else None))
-            for t, w in zip(tales, wrong, strict=True)
-        ]
-    else:
-        pairs = [with_references(tale, rng, prompter, config) for tale in tales]
-    heads = prompter.tokenizer([prompter.text(chat) for chat, _ in pairs])["input_ids"]
-    tails = prompter.tokenizer([solution + "<|im_end|>" for _, solution in pairs])["input_ids"]
-    rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
-    width = max(map(len, rows))
-    ids = np.array([row + [0] * (width - len(row)) for row in rows], dtype=np.uint16)
-    start = np.array([len(head) + w for head, w in zip(heads, wrong, strict=True)])
-    return Rows(ids, start, np.array([len(row) for row in rows]))
-
-
-def examples(seed: int, n: int, kind: str, config: PretrainConfig, tokenizer: str, reserved: set[int]) -> Rows:
-    """n training rows drawn with one seed; runs in a worker process."""
-    rng = random.Random(seed)
-    prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
-    return rows_of(draw_rows(rng, n, reserved), prompter, rng, kind, config)
-
-
-def draw_rows(rng: random.Random, n: int, reserved: set[int]) -> list[Tale]:
-    """n problems to pre-train on; the same one may come twice, as it may in any large collection."""
-    drawn = (draw(rng) for _ in itertools.count())
-    return list(itertools.islice((t for t in drawn if not t.held_out and t.digest not in reserved), n))
-
-
-def with_references(
-    tale: Tale, rng: random.Random, prompter: Prompter, config: PretrainConfig
-) -> tuple[list[dict[str, str]], str]:
-    """The chat with references, and the solution that follows it.
-
-    The references are by workers of a skill that is drawn anew for every problem: how often they begin with a wrong number, and
-    how often a line goes wrong. A stubborn writer takes the number of one reference, checks it honestly, and keeps it. The
-    others try some wrong numbers of the references, and end with the right one, which need not be a reference's.
-    """
-    wrong, slips = rng.random(), rng.random() * config.slips
-    count = rng.randint(1, config.max_references)
-    guesses = [tale.wrong_guess(rng) if rng.random() < wrong else tale.answer for _ in range(count)]
-    texts = [tale.slipped(guess, rng, slips) for guess in guesses]
-    chat = prompter.synthesizer(tale.text, texts, texts).chat
-    if rng.random() < config.stubborn_share:
-        return chat, tale.solution(rng.choice(guesses))
-    others = list(dict.fromkeys(g for g in rng.sample(guesses, count) if g != tale.answer))
-    before = others[: rng.randint(0, min(len(others), config.max_tries - 1))]
-    return chat, tale.tries([*before, tale.answer])
-
-
-def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
-    """(seed, size) of the parts in which the rows are drawn, enough for the model that needs most."""
-    total = max(getattr(model, f"n_{kind}") for model in config.models.values())
-    part = min(2500, total)
-    return [(2 * (config.seed * 1_000_003 + i + 1) + (kind == "reference"), part) for i in range(-(-total // part))]
-
-
-def make_rows(config: PretrainConfig, tokenizer: Path, reserved: set[int], kind: str) -> Rows:
-    """Training rows for the model that needs most; the others take the first ones of them."""
-    work = [(seed, n, kind, config, str(tokenizer), reserved) for seed, n in parts(config, kind)]
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        made = pool.starmap(examples, work, chunksize=4)
-    width = max(rows.ids.shape[1] for rows in made)
-    ids = np.concatenate([np.pad(rows.ids, ((0, 0), (0, width - rows.ids.shape[1]))) for rows in made])
-    start, end = np.concatenate([rows.start for rows in made]), np.concatenate([rows.end for rows in made])
-    return Rows(ids, start, end)
-
-
-def pretrained_on(config: PretrainConfig) -> set[int]:
-    """The digests of all pre-training and curve problems, drawn once more without rendering them."""
-    reserved = {tale.digest for tale in curve_tales(config)}
-    seeds = [part for kind in ("plain", "reference") for part in parts(config, kind)]
-    return reserved | {tale.digest for seed, n in seeds for tale in draw_rows(random.Random(seed), n, reserved)}
-
-
-def kept_rows(path: Path, make: Callable[[], Rows]) -> Rows:
-    """The rows in `path`; made and written there if it does not exist."""
-    if not path.exists():
-        rows = make()
-        np.savez_compressed(path, ids=rows.ids, start=rows.start, end=rows.end)
-    return Rows(**np.load(path))
 
 
 def batches(rows: Rows, n: int, size: int, device: str, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -346,11 +130,11 @@ class Pretraining:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
         losses = []
-        for source, weight in zip(self.sources, (1.0, config.reference_weight), strict=True):
+        for source in self.sources:
             ids, labels = next(source)
             with self.autocast():
                 loss = torch.nn.functional.cross_entropy(*solution_logits(self.model, ids, labels))
-            (weight * loss).backward()
+            loss.backward()
             losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -385,16 +169,6 @@ def pretrain(run: Pretraining, out: Path, tokenizer: Path, validation: dict[str,
         row = run.evaluate(step, losses, validation)
         log.info("%s %.0f s %s", run.name, time.monotonic() - began, json.dumps(row))
         run.save(out / run.name, tokenizer)
-
-
-def validation_rows(tales: list[Tale], prompter: Prompter, config: PretrainConfig) -> dict[str, Rows]:
-    """The same problems as they are, with references, and begun with a wrong number."""
-    rng = random.Random(7)
-    kinds = {"plain": ("plain", 0.0), "reference": ("reference", 0.0), "check": ("plain", 1.0)}
-    return {
-        name: rows_of(tales, prompter, rng, kind, dataclasses.replace(config, wrong_share=share))
-        for name, (kind, share) in kinds.items()
-    }
 
 
 def main() -> None:

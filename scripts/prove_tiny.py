@@ -12,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import random
 import subprocess
 import sys
 from pathlib import Path
 
-import pretrain_tiny
-import tiny_problems
+import tiny_rows
 
 from a2r_train.records import Problem, read, write
 
@@ -40,9 +40,9 @@ def further_problems() -> None:
     """Draw the further sets: no problem of the pre-training, of the shipped sets, or of each other."""
     if all((OUT / f"{name}.jsonl").exists() for name in FURTHER_SETS):
         return
-    config = pretrain_tiny.PretrainConfig.load("recipes/tiny/pretrain.yaml")
-    taken = pretrain_tiny.pretrained_on(config)
-    shipped = pretrain_tiny.draw_sets(config, taken)  # adds its problems to `taken`
+    config = tiny_rows.PretrainConfig.load("recipes/tiny/pretrain.yaml")
+    taken = tiny_rows.pretrained_on(config)
+    shipped = tiny_rows.draw_sets(config, taken)  # adds its problems to `taken`
     told = [tale.text for tale in shipped["test"]]
     if told != [problem.problem for problem in read(Problem, "data/tiny/test.jsonl")]:
         raise ValueError("data/tiny/test.jsonl is not what recipes/tiny/pretrain.yaml draws")
@@ -50,11 +50,11 @@ def further_problems() -> None:
         draw_further(dataclasses.replace(config, seed=seed), name, taken)
 
 
-def draw_further(config: pretrain_tiny.PretrainConfig, name: str, taken: set[int]) -> None:
-    rng = tiny_problems.random.Random(config.seed)
+def draw_further(config: tiny_rows.PretrainConfig, name: str, taken: set[int]) -> None:
+    rng = random.Random(config.seed)
     mix = {"difficulties": config.difficulties, "kinds": config.kinds}
-    tales = pretrain_tiny.draw_new(rng, 1000, taken, **mix)
-    write((pretrain_tiny.as_problem(tale, name, i) for i, tale in enumerate(tales)), OUT / f"{name}.jsonl")
+    tales = tiny_rows.draw_new(rng, 1000, taken, **mix)
+    write((tiny_rows.as_problem(tale, name, i) for i, tale in enumerate(tales)), OUT / f"{name}.jsonl")
 
 
 def bundle_further() -> dict[str, Path]:

@@ -26,7 +26,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     """Run `a2r` with these arguments; assert the promise of this file, and return the line."""
 
     def run(*arguments: str) -> str:
-        before = files_of(tmp_path)
+        before, paths = files_of(tmp_path), sorted(tmp_path.rglob("*"))
         monkeypatch.setattr(sys, "argv", ["a2r", *arguments])
         capfd.readouterr()
         with pytest.raises(SystemExit) as exit_:
@@ -36,7 +36,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         assert len(err.splitlines()) == 1, err
         assert out == ""
         assert files_of(tmp_path) == before
-        assert not (tmp_path / "out").exists() or before
+        assert sorted(tmp_path.rglob("*")) == paths  # nor an empty folder
         return err
 
     return run

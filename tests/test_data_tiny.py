@@ -21,8 +21,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import pretrain_tiny  # noqa: E402
-from pretrain_tiny import PretrainConfig  # noqa: E402
+import tiny_rows  # noqa: E402
 from tiny_problems import KINDS, LARGEST, Tale, draw  # noqa: E402
+from tiny_rows import PretrainConfig  # noqa: E402
 
 DATA, RECIPES = ROOT / "data" / "tiny", ROOT / "recipes" / "tiny"
 SIZES = {"train": 4000, "validation": 1000, "test": 1500, "test_held_out": 300}
@@ -39,7 +40,7 @@ def sets() -> dict[str, list[Problem]]:
 def drawn() -> dict[str, list[Tale]]:
     """The sets as the recipe draws them: after, and without, every problem of the pre-training and the curve."""
     config = PretrainConfig.load(str(RECIPES / "pretrain.yaml"))
-    return pretrain_tiny.draw_sets(config, pretrain_tiny.pretrained_on(config))
+    return tiny_rows.draw_sets(config, tiny_rows.pretrained_on(config))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_every_gold_answer_parses_and_every_kind_and_difficulty_is_there(sets: d
 def test_the_files_are_what_the_recipe_draws(drawn: dict[str, list[Tale]]) -> None:
     for name, tales in drawn.items():
         rows = [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        assert rows == [asdict(pretrain_tiny.as_problem(tale, name, i)) for i, tale in enumerate(tales)]
+        assert rows == [asdict(tiny_rows.as_problem(tale, name, i)) for i, tale in enumerate(tales)]
     assert all(tale.held_out == (name == "test_held_out") for name, tales in drawn.items() for tale in tales)
 
 
@@ -155,7 +156,7 @@ def test_stubborn_writers_keep_a_reference_and_the_others_end_right(tales: list[
         right = 0
         for tale in tales[:400]:
             changed = dataclasses.replace(config, stubborn_share=share)
-            chat, told = pretrain_tiny.with_references(tale, rng, prompter, changed)
+            chat, told = tiny_rows.with_references(tale, rng, prompter, changed)
             tried, boxed = [int(n) for n in re.findall(r"(?:^|; )(\d+):", told)], int(told.rpartition("{")[2].rstrip("}"))
             assert tried[-1] == boxed
             shown = {int(n) for n in re.findall(r"\\boxed\{(\d+)\}", chat[-1]["content"])}
@@ -248,7 +249,7 @@ def test_pretraining_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     changes = {"out": str(tmp_path / "out"), "models": dict.fromkeys(MODELS, small)}
     (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({**recipe, **sizes, **steps, **changes}))
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(pretrain_tiny.os, "cpu_count", lambda: 1)  # every worker loads torch anew
+    monkeypatch.setattr(tiny_rows.os, "cpu_count", lambda: 1)  # every worker loads torch anew
     given = ["--config", str(tmp_path / "pretrain.yaml"), "--rows", str(tmp_path / "rows")]
     monkeypatch.setattr(sys, "argv", ["pretrain_tiny.py", *given])
     pretrain_tiny.main()

@@ -178,12 +178,16 @@ def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreC
 def test_sigterm_ends_a_command_with_143_and_a_line_and_no_process_of_it_is_left(
     exploring: ExploreConfig, tmp_path: Path
 ) -> None:
-    keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"} | {"max_completion_tokens": 2000}
+    asked = [{"problem": f"What is {i} / 7?", "answer": rf"\frac{{{i}}}{{7}}"} for i in range(1, 7)]  # which workers judge
+    problems = write_rows(tmp_path / "fractions.jsonl", asked)
+    keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"}
+    keys |= {"problems": problems, "max_completion_tokens": 2000}
     run = [sys.executable, "-m", "a2r_train.cli", "explore", *options(keys)]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / "versions.json").exists() and process.poll() is None:
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
+    assert children
     process.terminate()
     _, says = process.communicate(timeout=120)
     assert process.returncode == 143
@@ -279,6 +283,7 @@ def test_explore_on_a_full_disk(exploring: ExploreConfig, tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "no room left on the disk" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert (Path(exploring.output_dir) / "config.yaml").exists()
     assert not any(path.name.endswith((".part", ".jsonl")) for path in Path(exploring.output_dir).rglob("*"))
     assert subprocess.run(run, capture_output=True, check=False).returncode == 0
     whole = explore(replace(exploring, output_dir=str(tmp_path / "whole"), max_completion_tokens=200))

@@ -361,7 +361,9 @@ def test_the_key_is_sent_and_never_told(
     assert sent == {f"Bearer {KEY}"}
     assert (status >= 401) == ("your key *** is not right" in said)
     assert KEY not in said + caplog.text
-    assert KEY.encode() not in b"".join(files_of(tmp_path / "out").values())
+    written = files_of(tmp_path / "out")
+    assert ("rollouts.jsonl" in written) == (status <= 400)
+    assert KEY.encode() not in b"".join(written.values())
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY} x")
     with pytest.raises(InputError, match="OPENAI_API_KEY") as caught:
         check_engine("openai", tiny, url)

@@ -221,7 +221,13 @@ def test_a_switch_that_makes_no_sense_is_refused(config: EvaluateConfig, change:
     assert not Path(config.output_dir).exists()
 
 
-def test_gain_ratios_are_relative_to_the_majority(config: EvaluateConfig) -> None:
-    gain = evaluate(config)["diagnostics"]["gain"]
-    assert gain["maj@4"]["ratio"] in (1.0, None)
+def test_gain_ratios_are_relative_to_the_majority(config: EvaluateConfig, script: Script) -> None:
+    """Of p5 and p6 4 and 5 of 6 rollouts are right: pass@1 is 3/4, the majority right in both, the synthesizer in p6."""
+    made = read(Bundle, config.bundles)[4:6]
+    write_rows(Path(config.bundles), [asdict(b) for b in made])
+    script(lambda asked: f"\\boxed{{{made[1].answer}}}" if made[1].problem in asked else "I do not know")
+    results = evaluate(replace(config, temperature=0.0))
+    gain = results["diagnostics"]["gain"]
+    assert gain["maj@4"]["ratio"] == 1.0
+    assert gain["synthesizer/base"]["ratio"] == pytest.approx((1 / 2 - 3 / 4) / (1 - 3 / 4))
     assert set(gain) >= {"pass@4", "synthesizer/base", "maj@equal_tokens"}

@@ -85,6 +85,7 @@ def test_a_grid_of_two_by_two(
     assert {row["name"] for row in results[0]["rows"]} >= {"pass@1", "maj@2", "synthesizer/base", "synthesizer/alone"}
     assert (out / "grid.png").read_bytes().startswith(PNG)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")}
+    assert before
     assert a2r("grid", *arguments) == 0
     assert json.loads((out / "grid.json").read_text()) == grid
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")} == before
@@ -100,7 +101,7 @@ def test_a_grid_has_no_columns_to_map(tiny: str, tmp_path: Path, capfd: pytest.C
     path = write_rows(tmp_path / "p.jsonl", [{"problem": "1?", "gold": "1"}])
     out = str(tmp_path / "grid")
     assert a2r("grid", "--problems", path, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", out) == 2
-    assert capfd.readouterr().err == f"a2r: {path}:1: no column 'answer'; the columns are gold, problem\n"
+    assert capfd.readouterr().err == f"error: {path}:1: no column 'answer'; the columns are gold, problem\n"
     assert not Path(out).exists()
 
 

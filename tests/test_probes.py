@@ -63,21 +63,23 @@ def test_how_bundles_are_changed(config: EvaluateConfig) -> None:
     grouped: dict[str, list[Rollout]] = {}
     for rollout in read(Rollout, config.rollouts):
         grouped.setdefault(rollout.problem_id, []).append(rollout)
+    without = []
     for bundle in read(Bundle, config.bundles):
         members = members_of(bundle)
         other = members_of(_permuted(bundle, 0))
-        assert sorted(other) == sorted(members) != other
+        assert sorted(other) == sorted(members)
         assert other != members
         assert all(len(m.text) == len(old.text) // 2 for m, old in zip(members_of(_halved(bundle)), members, strict=True))
         wrong = _wrong(bundle, grouped[bundle.problem_id])
         if wrong is None:
-            assert all(r.verdict == "correct" for r in grouped[bundle.problem_id])
+            without.append(bundle.problem_id)
             continue
         changed = members_of(_with_certain(bundle, wrong))
         assert len(changed) == len(members)
         assert changed[-1].answer == wrong.answer != bundle.answer
         assert "certainly right" in changed[-1].text
         assert sum(m in members for m in changed[:-1]) == len(members) - 1
+    assert without == ["p7"]  # of which every rollout is correct
 
 
 @pytest.mark.parametrize(("engine", "more"), [("transformers", True), ("vllm", True), ("openai", False)])

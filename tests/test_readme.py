@@ -18,6 +18,7 @@ from conftest import write_rows
 
 from a2r_train import cli
 from a2r_train.bundle import BundleConfig
+from a2r_train.engines.vllm import import_vllm
 from a2r_train.evaluate import EvaluateConfig
 from a2r_train.evaluate.grid import GridConfig
 from a2r_train.explore import ExploreConfig
@@ -39,7 +40,9 @@ STAGES: dict[str, list[Any]] = {
     "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
 }
 STAGES["check"] = [*STAGES["sft"], *STAGES["grpo"]]
-PROGRAMS = ("a2r", "accelerate", "bash", "python", "python3")
+PROGRAMS = ("a2r", "accelerate", "bash", "python", "python3", "sbatch", "vllm")
+SBATCH = {"--array", "--wrap"}
+VLLM = {"--model", "--data-parallel-size", "--enforce-eager", "--no-enable-chunked-prefill"}
 SHIPPED = ("a2r_train/", "accelerate_configs/", "data/", "recipes/", "scripts/", "tests/")
 
 
@@ -70,6 +73,8 @@ def split(line: str) -> Iterator[list[str]]:
             command = []
         else:
             command.append(word)
+            if command[-2:-1] == ["--wrap"]:  # what Slurm runs
+                yield from split(word)
 
 
 def inline(page: str) -> list[str]:
@@ -101,15 +106,23 @@ def known_options(command: list[str]) -> set[str]:
         verb = next((word for word in rest if not word.startswith("-")), "")
         assert not verb or verb in verbs(), f"a2r has no verb {verb!r}"
         return verbs().get(verb, set()) | {"--help"}
-    script = next((word for word in rest if word.endswith((".py", ".sh"))), "")
-    assert not script or (ROOT / script).is_file(), f"{script} does not exist"
+    scripts = [word for word in rest if word.endswith((".py", ".sh", ".sbatch"))]
+    for script in scripts:
+        assert (ROOT / script).is_file(), f"{script} does not exist"
+    script = scripts[-1] if scripts else ""
+    if program == "vllm":
+        assert rest[0] == "serve"
+        return VLLM
+    if program == "sbatch":
+        assert scripts or "--wrap" in rest
+        return SBATCH | options_of(STAGES.get(Path(script).stem, []))
     if program == "accelerate":
         launcher = {o for action in launch_command_parser()._actions for o in action.option_strings}
         return launcher | options_of(STAGES.get(Path(script).stem, []))
     if "-m" in rest:
         module = rest[rest.index("-m") + 1]
         if module.startswith("vllm."):
-            return set(rest)  # test_vllm_engine.py starts this server with these options
+            return VLLM
         assert not module.startswith("a2r_train") or (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
         return options_of(STAGES.get(module.rpartition(".")[2], []))
     source = (ROOT / script).read_text(encoding="utf-8") if script else ""
@@ -146,6 +159,8 @@ def test_commands_are_found() -> None:
         "a2r solve",
     } <= found
     assert any(command[0] == "bash" for page, command in COMMANDS if page == "CONTRIBUTING.md")
+    assert {command[0] for page, command in COMMANDS if page == "README.md"} >= {"sbatch", "vllm"}
+    assert list(split("sbatch --wrap 'a2r run x'")) == [["a2r", "run", "x"], ["sbatch", "--wrap", "a2r run x"]]
     assert list(split("A=1 a2r run x && python y.py | tee z")) == [["a2r", "run", "x"], ["python", "y.py"], ["tee", "z"]]
 
 
@@ -180,6 +195,17 @@ def test_links_point_to_files(page: str) -> None:
     for target in targets:
         if not target.startswith(("http://", "https://", "mailto:", "#")):
             assert (ROOT / target.partition("#")[0]).exists(), f"{page}: {target}"
+
+
+@pytest.mark.slow
+def test_vllm_has_the_options_that_the_pages_give_it() -> None:
+    pytest.importorskip("vllm")
+    import_vllm()
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    assert {option for action in parser._actions for option in action.option_strings} >= VLLM
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from measure_memory import config_of  # noqa: E402
-from pretrain_tiny import PretrainConfig  # noqa: E402
+from tiny_rows import PretrainConfig  # noqa: E402
 
 CONFIGS: dict[str, list[Any]] = {
     "merge": [MergeConfig],

@@ -130,10 +130,11 @@ def test_the_code_of_a_model_runs_only_if_it_is_asked_for(
 ) -> None:
     model, ran = own_code
     monkeypatch.setattr(models, "_trusted", set())
-    with pytest.raises((InputError, ValueError)):
+    says = "contains custom code which must be executed"
+    with pytest.raises((InputError, ValueError), match=says):
         load(model)
     models.trust(str(tmp_path / "another"))
-    with pytest.raises((InputError, ValueError)):
+    with pytest.raises((InputError, ValueError), match=says):
         load(model)
     assert not ran.exists()
     models.trust(model)
@@ -192,7 +193,8 @@ def test_weights_are_safetensors_alone(tiny: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded"):
         models.load_model(str(folder))
     done = sft({**train_keys(str(folder), tmp_path), "report_to": "none"})
-    assert done.returncode != 0
+    assert done.returncode == 1
+    assert "no file named model.safetensors" in done.stderr.splitlines()[-1]
     assert not ran.exists()
     assert not (tmp_path / "out" / "done.json").exists()
 

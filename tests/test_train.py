@@ -154,7 +154,9 @@ def test_loss_is_on_the_completion_only(files, model):
     trainer = SFTTrainer(
         model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=material.prompter.tokenizer
     )
-    for batch in trainer.get_train_dataloader():
+    batches = list(trainer.get_train_dataloader())
+    assert sum(len(batch["labels"]) for batch in batches) == len(rows) == 5
+    for batch in batches:
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             kept = ids[labels != -100]
             assert material.prompter.tokenizer.decode(kept) in (r"It is \boxed{5}<|im_end|>", r"It is \boxed{6}<|im_end|>")
@@ -262,6 +264,7 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
     [
         (("--max_length", "20"), "max_length 20 would cut the longest row, of"),
         (("--packing", "true"), "set max_length"),
+        (("--completion_only_loss", "false"), "completion_only_loss: false is not served, as the prompt is never trained on"),
         (("--teacher", "./nowhere"), "./nowhere: no such folder or file"),
         (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
     ],

@@ -111,7 +111,6 @@ def load_engine(
     kind: str,
     model: str,
     *,
-    adapter: str = "",
     batch_size: int = 64,
     dtype: str = "auto",
     tensor_parallel_size: int = 1,
@@ -138,7 +137,7 @@ def load_engine(
         from a2r_train.engines.vllm import VLLMEngine
 
         return VLLMEngine(
-            adapter or model,
+            model,
             dtype=dtype,
             tensor_parallel_size=tensor_parallel_size,
             data_parallel_size=data_parallel_size,
@@ -147,7 +146,7 @@ def load_engine(
         )
     from a2r_train.engines.transformers import TransformersEngine
 
-    return TransformersEngine(model, adapter=adapter, batch_size=batch_size, dtype=dtype)
+    return TransformersEngine(model, batch_size=batch_size, dtype=dtype)
 
 
 def _check_dtype(dtype: str) -> None:

@@ -55,15 +55,15 @@ def _mix(x: np.ndarray) -> np.ndarray:
 class TransformersEngine:
     """One model on one device. `batch_size` is the most completions made at once; chats of like length are put together."""
 
-    def __init__(self, model: str, *, adapter: str = "", batch_size: int = 64, dtype: str = "auto") -> None:
-        self.name = adapter or model
-        self.tokenizer = load_tokenizer(self.name)
+    def __init__(self, model: str, *, batch_size: int = 64, dtype: str = "auto") -> None:
+        self.name = model
+        self.tokenizer = load_tokenizer(model)
         self.batch_size = batch_size
         device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
         self.device = device if device.type == "cuda" else torch.device("cpu")
         if self.device.type == "cuda":
             torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each length of the cache, which is every token
-        self.model: Any = load_model(self.name, dtype).to(self.device)
+        self.model: Any = load_model(model, dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
 

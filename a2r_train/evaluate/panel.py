@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row, numbers
@@ -99,8 +99,3 @@ def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], n
 
 def _mean(made: Sequence[Synthesis], name: str) -> float:
     return sum(getattr(s, name) for s in made) / len(made) if made else math.nan
-
-
-def final_name(found: Mapping[str, Sequence[Synthesis]]) -> str:
-    """The row of the most trained synthesizer; "" without one."""
-    return next((name for name in FINAL if name in found), "")

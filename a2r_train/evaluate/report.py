@@ -61,19 +61,18 @@ def _longer(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def build_results(
     rows: Sequence[Row],
-    pairs: Sequence[tuple[str, str]] | None = None,
     *,
     setup: Mapping[str, Any] | None = None,
     diagnostics: Mapping[str, Any] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Results:
-    """Rows with their intervals and the Holm-corrected family of paired comparisons (`default_pairs` unless given).
+    """Rows with their intervals and the Holm-corrected family of paired comparisons.
 
     The result is plain JSON: floats of 6 digits, None for what is not available.
     """
     scores = {row.name: row.scores for row in rows}
-    chosen = default_pairs(list(scores)) if pairs is None else pairs
+    chosen = default_pairs(list(scores))
     differences = holm([paired(scores[a], scores[b], seed=seed, draws=draws) for a, b in chosen])
     keys = ("difference", "low", "high", "p_value", "p_holm", "low_holm", "high_holm", "n")
     results = {

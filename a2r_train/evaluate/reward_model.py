@@ -50,11 +50,7 @@ def scores(model: str, bundles: Sequence[Bundle], batch_size: int = 32) -> list[
     classifier, tokenizer = load_classifier(model), load_tokenizer(model)
     if not tokenizer.chat_template:
         raise InputError(f"{model}: the reward model's tokenizer has no chat template")
-    chats: list[Chat] = [
-        [{"role": "user", "content": b.problem}, {"role": "assistant", "content": text}]
-        for b in bundles
-        for text in b.references
-    ]
+    chats = [_chat(bundle, text) for bundle in bundles for text in bundle.references]
     texts = [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))

@@ -78,7 +78,7 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
     label, k = size_label(bundles), max(len(b.references) for b in bundles)
     single = mean_over_problems(bundles, [float(np.mean(b.reference_tokens)) for b in bundles])
     part = reference_part(bundles)
-    one, oracle, note = _pass_from_references(bundles)
+    (one, oracle), note = _pass_from_references(bundles), ""
     if rollouts and label != "k":
         every = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
         one, oracle = (np.where(np.isnan(e), own, e) for e, own in zip(every, (one, oracle), strict=True))
@@ -91,9 +91,9 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
     ]
 
 
-def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores, str]:
+def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores]:
     right = [[verdict == CORRECT for verdict in b.reference_verdicts] for b in bundles]
-    return by_problem(bundles, [float(np.mean(r)) for r in right]), by_problem(bundles, [float(any(r)) for r in right]), ""
+    return by_problem(bundles, [float(np.mean(r)) for r in right]), by_problem(bundles, [float(any(r)) for r in right])
 
 
 def pass_at(bundles: Sequence[Bundle], rollouts: Iterable[Rollout], k: int) -> Scores:

@@ -19,9 +19,9 @@ from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import diagnose
-from a2r_train.evaluate.generate import Answers, Generator
+from a2r_train.evaluate.generate import Answers, Generator, Task
 from a2r_train.evaluate.outside import is_outside, load
-from a2r_train.evaluate.panel import INDEX_VIEWS, final_name, final_task, task_row, tasks
+from a2r_train.evaluate.panel import INDEX_VIEWS, final_task, task_row, tasks
 from a2r_train.evaluate.probes import k_tasks, probe
 from a2r_train.evaluate.report import build_results, write_report, write_results
 from a2r_train.evaluate.reward_model import best_of_row, load_classifier
@@ -102,22 +102,22 @@ def summarise(
     outside: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The table and the diagnostics, from what was generated, and what has to be asked because of it; and the timings."""
-    votes = bundle_votes(bundles)
+    votes, final = bundle_votes(bundles), final_task(tasks(config))
     parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
     diagnostics = diagnose(bundles, votes, _with_references(config, found))
     rows = reference_rows(bundles, votes, rollouts)
     if config.reward_model:
         rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
-    if any(r.completion_tokens for r in rollouts) and (final := final_name(found)):
-        rows += _equal_budget_rows(config, bundles, rollouts, found[final], parameters)
+    if any(r.completion_tokens for r in rollouts) and final:
+        rows += _equal_budget_rows(config, bundles, rollouts, found[final.name], parameters)
     for task in tasks(config):
         note = config.methods_note if task.view in INDEX_VIEWS else ""
         rows.append(task_row(task, bundles, found[task.name], note))
     swept: list[Row] = []
-    chained, details = _chained_rows(config, work, bundles, rollouts)
+    chained, details = _chained_rows(config, work, final, bundles, rollouts)
     rows += chained
-    if last := final_task(tasks(config)):
-        probed, swept = probe(config, work, last, bundles, rollouts)
+    if final:
+        probed, swept = probe(config, work, final, bundles, rollouts)
         details |= probed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
@@ -130,12 +130,11 @@ def summarise(
 
 
 def _chained_rows(
-    config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+    config: EvaluateConfig, work: Answers, final: Task | None, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows that ask again because of an earlier answer, and what they have to say besides."""
     rows: list[Row] = []
     details: dict[str, Any] = {}
-    final = final_task(tasks(config))
     if config.self_refine:
         rows.append(self_refine_row(config, work, bundles))
     if config.rounds and final:

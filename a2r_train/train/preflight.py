@@ -185,8 +185,8 @@ def _save_steps(args: GRPOConfig) -> Check:
 
 def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
     """Room for the checkpoints that are kept, one being written, and the final model; what the folder holds counts as room."""
-    all_parameters, trained = _parameters(model)
-    weights = FLOAT32_BYTES * (trained if trained < all_parameters else all_parameters)
+    trained = _trained_parameters(model)
+    weights = FLOAT32_BYTES * trained
     checkpoint = weights + (0 if args.save_only_model else FLOAT32_BYTES * ADAM_MOMENTS * trained)
     kept = _checkpoints(args, steps)
     needed = weights + kept * checkpoint
@@ -210,12 +210,11 @@ def _checkpoints(args: TrainConfig, steps: int) -> int:
     return min(made, args.save_total_limit + 1) if args.save_total_limit else made
 
 
-def _parameters(model: ModelArguments) -> tuple[int, int]:
-    """All parameters, and the trained ones."""
+def _trained_parameters(model: ModelArguments) -> int:
     whole: Any = empty_model(str(model.model_name_or_path))
     if peft := peft_of(model):
         whole = get_peft_model(whole, peft)
-    return sum(p.numel() for p in whole.parameters()), sum(p.numel() for p in whole.parameters() if p.requires_grad)
+    return sum(p.numel() for p in whole.parameters() if p.requires_grad)
 
 
 def _share(values: Iterable[bool]) -> float:

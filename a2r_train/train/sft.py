@@ -48,6 +48,8 @@ class SynthesizerSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
+        if self.completion_only_loss is False:
+            raise InputError("completion_only_loss: false is not served, as the prompt is never trained on; remove the key")
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.completion_only_loss = True
 
