@@ -77,14 +77,14 @@ def test_missing_column_of_rollouts_made_elsewhere(refused: Refused, tmp_path: P
     assert f"{path}:1: no column 'text'; name the problem file with `problems:`, or map columns" in line
     write_rows(Path(path), [{"problem": "2?", "text": "2"}])
     line = refused("evaluate", "--bundles", path, "--output_dir", out)  # it has neither key
-    assert line == f"a2r: {path}:1: no column 'answer'; expected problem, answer and text\n"
+    assert line == f"error: {path}:1: no column 'answer'; expected problem, answer and text\n"
 
 
 def test_bundles_that_are_none_name_no_key_that_is_not_there(
     refused: Refused, tmp_path: Path, problems: str, tiny: str
 ) -> None:
     line = refused(*evaluating(tmp_path, problems, tiny))
-    assert line == f"a2r: {problems}:1: no column 'problem_id'; the columns are answer, id, problem\n"
+    assert line == f"error: {problems}:1: no column 'problem_id'; the columns are answer, id, problem\n"
 
 
 def test_empty_answer(refused: Refused, tmp_path: Path, tiny: str) -> None:
@@ -223,7 +223,7 @@ def test_value_out_of_range(
 
 
 def test_a_dtype_that_is_none(refused: Refused, tmp_path: Path, bundles: str, tiny: str) -> None:
-    says = "a2r: dtype 'bf16': expected auto, float32, bfloat16 or float16\n"
+    says = "error: dtype 'bf16': expected auto, float32, bfloat16 or float16\n"
     assert refused(*evaluating(tmp_path, bundles, tiny), "--dtype", "bf16") == says
     with pytest.raises(InputError, match="dtype 'bf16'"):
         load_engine("transformers", tiny, dtype="bf16")
