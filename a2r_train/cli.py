@@ -127,8 +127,8 @@ def solve(
     from rich.console import Console
 
     from a2r_train.engines import Sampling
+    from a2r_train.prompts import prompt_of
     from a2r_train.records import Problem, read
-    from a2r_train.synthesise import prompt_of
     from a2r_train.two_stage import TwoStage
 
     if bool(question) == bool(file):

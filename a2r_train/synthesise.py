@@ -7,7 +7,6 @@ from collections.abc import Container, Sequence
 from a2r_train.engines import Engine, Sampling
 from a2r_train.explore import judged_samples
 from a2r_train.prompts import Chat, Prompter
-from a2r_train.prompts import prompt_of as prompt_of  # cli and train import it from here
 from a2r_train.records import Bundle, Synthesis
 
 

@@ -27,9 +27,8 @@ from a2r_train import output
 from a2r_train.errors import InputError, RunError
 from a2r_train.explore import seed_of
 from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
-from a2r_train.prompts import Chat, Prompter
+from a2r_train.prompts import Chat, Prompter, prompt_of
 from a2r_train.records import Bundle, read, write_text
-from a2r_train.synthesise import prompt_of
 from a2r_train.train import finite, stop
 from a2r_train.verify import check_gold
 
