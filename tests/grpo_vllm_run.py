@@ -14,6 +14,7 @@ import torch
 from trl.generation import vllm_generation
 
 from a2r_train.config import parse
+from a2r_train.leave import leave
 from a2r_train.models import load_model
 from a2r_train.train import grpo
 
@@ -32,7 +33,7 @@ class LengthReward:
         return [float(len(completion[-1]["content"]) % 5) for completion in completions]
 
 
-def main(bundles: str, folder: str, *options: str) -> None:
+def main(bundles: str, folder: str, *options: str) -> int:
     grpo.VerifiableReward = LengthReward  # type: ignore[assignment, misc]
     engines: list[Any] = []
     sync = vllm_generation.VLLMGeneration.sync_weights
@@ -52,7 +53,7 @@ def main(bundles: str, folder: str, *options: str) -> None:
     data, args, model = parse(grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *arguments, *options])
     grpo.train(data, args, model)
     if os.environ.get("RANK", "0") != "0":
-        return
+        return 0
     history = json.loads((Path(folder) / "trainer_state.json").read_text())["log_history"]
     before, after = load_model(model.model_name_or_path, "float32"), load_model(folder, "float32")
     ids = torch.arange(100, 164)[None]
@@ -71,10 +72,8 @@ def main(bundles: str, folder: str, *options: str) -> None:
         "syncs": len(engines),
     }
     sys.stdout.write(f"\n{json.dumps(found)}\n")
-    sys.stdout.flush()
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
-    if torch.cuda.is_available():
-        os._exit(0)  # engines of one group wait for each other, or die of each other, as Python ends
+    leave(lambda: main(*sys.argv[1:]))
