@@ -13,7 +13,8 @@ def leave(main: Callable[[], int]) -> NoReturn:
     """Run `main` and end this process with its exit status; one of several ends without taking the interpreter apart.
 
     A thread of gloo, which outlives the process group, may then release what it holds of Python's. That aborts a process whose
-    work is done and saved, and the launcher ends the others and calls the training failed (pytorch pull request 179291).
+    work is done and saved, and the launcher ends the others and calls the training failed (pytorch pull request 179291). vLLM's
+    engines of one group may wait for each other there, too.
     """
     try:
         status = main()
