@@ -140,7 +140,7 @@ def solve(
         engine=engine,
         endpoint=endpoint,
         k=k,
-        prompt=prompt_of(synthesizer, prompt),
+        prompt=prompt_of(synthesizer, prompt) if prompt else None,
         exploring=Sampling(temperature, max_completion_tokens=max_completion_tokens),
         synthesising=Sampling(0.0, max_completion_tokens=max_completion_tokens),
         seed=seed,

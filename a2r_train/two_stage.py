@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
@@ -107,7 +108,8 @@ class TwoStage:
     """Explorer and synthesizer; each is an Engine, or the name of a model, which then runs on `engine` (at `endpoint`).
 
     k references are sampled for a problem. `verifier` says how answers are extracted (if None: the problem's own, and `math`
-    for plain text). A trained synthesizer's folder brings its prompt along. `prices` maps the names of models to their prices.
+    for plain text). A trained model's folder brings its prompt along; an explorer without one is asked by the synthesizer's, as
+    in its training. `prices` maps the names of models to their prices.
     `adaptive` samples no more references than a problem needs; `rounds` puts its population in the place of k.
     """
 
@@ -136,7 +138,9 @@ class TwoStage:
         self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
         self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
         config = prompt or prompt_of(self.synthesizer.name)
-        self._explorer_prompter = Prompter(self.explorer.tokenizer, config)
+        brought = Path(self.explorer.name) / "prompt.yaml"
+        exploring_config = PromptConfig.load(brought) if brought.is_file() and not prompt else config
+        self._explorer_prompter = Prompter(self.explorer.tokenizer, exploring_config)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
 
     def solve(self, problem: Problem | str) -> Answer:

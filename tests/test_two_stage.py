@@ -9,7 +9,7 @@ import pytest
 
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
-from a2r_train.prompts import PromptConfig, visible
+from a2r_train.prompts import PromptConfig, Prompter, visible
 from a2r_train.records import Problem
 from a2r_train.two_stage import Adaptive, Price, Rounds, TwoStage, chance_of_change
 
@@ -121,9 +121,24 @@ def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp
     engines = (Recorded(load_engine("transformers", tiny)), Recorded(load_engine("transformers", str(folder))))
     loop_of(engines).solve(PROBLEMS[0])
     assert engines[1].chats[0][-1]["content"].startswith("OWN What is")
+    assert engines[0].chats[0] == Prompter(engines[0].tokenizer, own).explorer(PROBLEMS[0])
     tight = PromptConfig(max_prompt_tokens=40)
     with pytest.raises(InputError, match="raise max_prompt_tokens or lower k"):
         loop_of(engines, prompt=tight).solve(PROBLEMS[0])
+
+
+def test_a_trained_explorer_brings_its_prompt(tiny: str, other_tiny: str, tmp_path: Path) -> None:
+    engines = []
+    for name, path, template in (("explorer", tiny, "SOLVE {problem}"), ("synthesizer", other_tiny, "NEVER {problem}")):
+        folder = copytree(path, tmp_path / name)
+        (folder / "prompt.yaml").write_text(PromptConfig(explorer_template=template).dump())
+        engines.append(Recorded(load_engine("transformers", str(folder))))
+    loop_of(engines).solve(PROBLEMS[0])
+    assert engines[0].chats[0][-1]["content"].startswith("SOLVE What is")
+    given = PromptConfig(explorer_template="GIVEN {problem}")
+    engines[0].chats.clear()
+    loop_of(engines, prompt=given).solve(PROBLEMS[0])
+    assert engines[0].chats[0][-1]["content"].startswith("GIVEN What is")
 
 
 def test_no_problems_are_no_answers(engines: tuple[Recorded, Recorded]) -> None:
