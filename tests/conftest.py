@@ -24,6 +24,22 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
     return str(path)
 
 
+def options(values: Mapping[str, Any]) -> list[str]:
+    """The keys of a recipe as they stand on a command line."""
+    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
+
+
+def a2r(*arguments: str) -> int:
+    """Run the command in this process; returns its exit status."""
+    from a2r_train import cli
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["a2r", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

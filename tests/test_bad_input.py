@@ -9,9 +9,8 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from conftest import files_of, write_rows
+from conftest import a2r, files_of, write_rows
 
-from a2r_train import cli
 from a2r_train.bundle import BundleConfig, build
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
@@ -22,17 +21,15 @@ PROBLEMS = [{"id": f"p{i}", "problem": f"What is {i}?", "answer": str(i)} for i 
 
 
 @pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refused:
+def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refused:
     """Run `a2r` with these arguments; assert the promise of this file, and return the line."""
 
     def run(*arguments: str) -> str:
         before, paths = files_of(tmp_path), sorted(tmp_path.rglob("*"))
-        monkeypatch.setattr(sys, "argv", ["a2r", *arguments])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
+        status = a2r(*arguments)
         out, err = capfd.readouterr()
-        assert exit_.value.code == 2
+        assert status == 2
         assert len(err.splitlines()) == 1, err
         assert out == ""
         assert files_of(tmp_path) == before
@@ -165,15 +162,8 @@ def test_tokenizer_without_chat_template(
     assert says in refused(*evaluating(tmp_path, bundles, without_template))
 
 
-def succeed(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["a2r", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    assert not exit_.value.code
-
-
 def test_output_folder_of_another_run(
-    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problems: str, rollouts: str, bundles: str, tiny: str
+    refused: Refused, tmp_path: Path, problems: str, rollouts: str, bundles: str, tiny: str
 ) -> None:
     runs = [
         (exploring(tmp_path / "explore", tiny, problems), "temperature", "0.5"),
@@ -181,7 +171,7 @@ def test_output_folder_of_another_run(
         (evaluating(tmp_path / "evaluate", bundles, tiny), "samples", "2"),
     ]
     for arguments, key, value in runs:
-        succeed(monkeypatch, arguments)
+        assert a2r(*arguments) == 0
         line = refused(*arguments, f"--{key}", value)
         assert f"{arguments[0]}/out: belongs to another run ({key}: " in line
         assert f"{value} here); name another output folder, or remove this one" in line

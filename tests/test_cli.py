@@ -5,9 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import a2r, options
 from test_train import bundle
 
-from a2r_train import cli, pipeline
+from a2r_train import pipeline
 from a2r_train.errors import InputError
 from a2r_train.records import write
 from a2r_train.train import grpo, sft
@@ -17,15 +18,13 @@ ROOT = Path(__file__).parent.parent
 DDP = str(ROOT / "accelerate_configs" / "ddp.yaml")
 
 
-def a2r(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout, stderr."""
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout on one line, stderr."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["a2r", *arguments])
         patch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        status = a2r(*arguments)
     shown = capsys.readouterr()
-    return int(ended.value.code or 0), " ".join(shown.out.split()), shown.err
+    return status, " ".join(shown.out.split()), shown.err
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,7 @@ def a2r(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     ],
 )
 def test_help_names_the_keys_and_what_they_do(verb: str, key: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, shown, error = a2r(capsys, verb, "--help")
+    status, shown, error = run(capsys, verb, "--help")
     assert (status, error) == (0, "")
     assert f"a2r {verb}" in shown
     assert key in shown
@@ -67,7 +66,7 @@ def test_a_recipe_is_named_in_either_way(
     given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    status, shown, _ = a2r(capsys, "explore", *given, "--samples-per-problem", "3", "--dry_run")
+    status, shown, _ = run(capsys, "explore", *given, "--samples-per-problem", "3", "--dry_run")
     assert status == 0
     assert "700 problems, 2100 rollouts" in shown
 
@@ -93,7 +92,7 @@ def test_a_dry_run_finds_what_the_stage_would(
 ) -> None:
     monkeypatch.chdir(ROOT)
     stage, given = verb.partition("-")[0], ["--config", f"recipes/tiny/{verb}.yaml", "--output_dir", str(tmp_path / "out")]
-    refused = [a2r(capsys, stage, *given, *changes, *dry) for dry in ([], ["--dry_run"])]
+    refused = [run(capsys, stage, *given, *changes, *dry) for dry in ([], ["--dry_run"])]
     assert {(status, error) for status, _, error in refused} == {(2, refused[0][2])}
     assert says in refused[0][2]
     assert not (tmp_path / "out").exists()
@@ -104,7 +103,7 @@ def test_a_dry_run_names_every_row(tmp_path: Path, capsys: pytest.CaptureFixture
     write(bundles, tmp_path / "bundles.jsonl")
     keys = {"bundles": tmp_path / "bundles.jsonl", "base": ROOT / "data/tiny/synthesizer", "output_dir": tmp_path / "out",
             "max_bundles": 2, "self_refine": 1, "diagnostics": "order", "max_completion_tokens": 40}  # fmt: skip
-    status, shown, error = a2r(capsys, "evaluate", *[text for k, v in keys.items() for text in (f"--{k}", str(v))], "--dry_run")
+    status, shown, error = run(capsys, "evaluate", *options(keys), "--dry_run")
     assert (status, error) == (0, "")
     assert "rows to generate for 2 bundles: " in shown
     assert shown.endswith("self-refine, diagnostics order")
@@ -113,12 +112,12 @@ def test_a_dry_run_names_every_row(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("given", [["--config"], ["--config="]])
 def test_a_recipe_without_a_path(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert a2r(capsys, "explore", *given) == (2, "", "error: --config: expected the path of a YAML recipe\n")
+    assert run(capsys, "explore", *given) == (2, "", "error: --config: expected the path of a YAML recipe\n")
 
 
 @pytest.mark.parametrize("option", ["--max_completion_tokens", "--max-completion-tokens"])
 def test_options_are_spelled_as_in_recipes_or_with_dashes(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert a2r(capsys, "solve", option, "8") == (2, "", "error: solve: expected either a question or --file\n")
+    assert run(capsys, "solve", option, "8") == (2, "", "error: solve: expected either a question or --file\n")
 
 
 def test_run_launches_as_many_processes_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +142,7 @@ def test_run_launches_as_many_processes_as_it_is_told(tmp_path: Path, monkeypatc
     ],
 )
 def test_run_without_a_way_to_launch(given: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert a2r(capsys, "run", "recipes/tiny", *given) == (2, "", f"error: {says}\n")
+    assert run(capsys, "run", "recipes/tiny", *given) == (2, "", f"error: {says}\n")
 
 
 def test_one_process_that_sees_several_gpus() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import files_of, write_rows
+from conftest import files_of, options, write_rows
 
 from a2r_train import output
 from a2r_train.errors import InputError
@@ -24,10 +24,6 @@ from a2r_train.train import common, sft
 
 ROOT = Path(__file__).parent.parent
 TARGET = {"sample": 0, "answer": "5", "verdict": "correct", "prompt_tokens": 1, "completion_tokens": 1, "seed": 0}
-
-
-def options(values: dict[str, Any]) -> list[str]:
-    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
 
 
 @pytest.fixture

@@ -8,22 +8,18 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import a2r, options
 from launching import launched, need_deepspeed
 from poisoned import MAIN, Poison
 from safetensors.torch import load_file, save_file
 from test_train import bundle
 from transformers import TrainerControl, TrainerState, TrainingArguments, trainer
 
-from a2r_train.cli import main as a2r
 from a2r_train.records import Synthesis, write
 from a2r_train.train import common, finite, sft
 
 Keys = dict[str, Any]
 MEND = "train with a lower learning_rate in another folder, or remove the row that does it"
-
-
-def words(keys: Keys) -> list[str]:
-    return [f"--{key}={value}" for key, value in keys.items()]
 
 
 @pytest.fixture
@@ -64,7 +60,7 @@ def last_step(folder: Path) -> int:
 def test_ends_before_it_saves_and_the_same_command_goes_on(
     stage: str, keys: Keys, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, run = keys["output_dir"], words(of_stage(stage, keys))
+    folder, run = keys["output_dir"], options(of_stage(stage, keys))
     with monkeypatch.context() as patch:
         poison(patch, 4)  # a step that would be saved
         assert MAIN[stage](run) == 1
@@ -84,7 +80,7 @@ def test_ends_before_it_saves_and_the_same_command_goes_on(
 
 def test_a_learning_rate_far_too_high(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
     keys |= {"learning_rate": 1e38, "use_peft": True, "lora_r": 2}
-    assert sft.main(words(of_stage("sft", keys))) == 1
+    assert sft.main(options(of_stage("sft", keys))) == 1
     line = the_line(capsys.readouterr().err)
     assert "the weights are not finite; no checkpoint was saved yet; train with a lower learning_rate" in line
     assert not [*keys["output_dir"].rglob("*.safetensors")]
@@ -92,7 +88,7 @@ def test_a_learning_rate_far_too_high(keys: Keys, capsys: pytest.CaptureFixture[
 
 def test_checkpoints_that_are_not_finite_are_not_gone_on_from(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor is the last one taken for the result, as where a run was killed after its last step was saved."""
-    folder, run = keys["output_dir"], words(of_stage("sft", keys))
+    folder, run = keys["output_dir"], options(of_stage("sft", keys))
     assert sft.main(run) == 0
     (folder / "done.json").unlink()
     break_one(folder / "checkpoint-4" / "model.safetensors")
@@ -120,40 +116,37 @@ def test_a_model_that_is_not_finite(keys: Keys, tmp_path: Path, capsys: pytest.C
     shutil.copytree(keys["model_name_or_path"], tmp_path / "model")
     break_one(tmp_path / "model" / "model.safetensors")
     keys |= {"model_name_or_path": tmp_path / "model", "use_peft": True, "lora_r": 2}
-    assert sft.main(words(of_stage("sft", keys))) == 2
+    assert sft.main(options(of_stage("sft", keys))) == 2
     assert "the weights of the model are not finite before any step; name another" in the_line(capsys.readouterr().err)
 
 
 def test_every_stage_refuses_an_adapter_that_is_not_finite(
-    keys: Keys, problems: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    keys: Keys, problems: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = tmp_path / "adapter"
     made = {**keys, "output_dir": adapter, "use_peft": True, "lora_r": 2, "max_steps": 1}
-    assert sft.main(words(of_stage("sft", made))) == 0
+    assert sft.main(options(of_stage("sft", made))) == 0
     name = break_one(adapter / "adapter_model.safetensors")
     says = f"{adapter / 'adapter_model.safetensors'}: {name} is not finite; name an earlier checkpoint of it, or train it anew"
     capsys.readouterr()
     for stage in MAIN:
-        assert MAIN[stage](words({**of_stage(stage, keys), "model_name_or_path": adapter})) == 2
+        assert MAIN[stage](options({**of_stage(stage, keys), "model_name_or_path": adapter})) == 2
         assert the_line(capsys.readouterr().err) == says
     bundles, out = keys["bundles"], tmp_path / "evaluation"
     for command in (
-        ["explore", *words({"problems": problems, "model": adapter, "output_dir": out})],
+        ["explore", *options({"problems": problems, "model": adapter, "output_dir": out})],
         [
             "evaluate",
-            *words({"bundles": bundles, "base": keys["model_name_or_path"], "sft": adapter, "output_dir": out}),
+            *options({"bundles": bundles, "base": keys["model_name_or_path"], "sft": adapter, "output_dir": out}),
         ],
         ["solve", "What is 1 + 2?", "--explorer", str(adapter), "--synthesizer", str(keys["model_name_or_path"])],
-        ["merge", *words({"model": adapter, "output_dir": out})],
+        ["merge", *options({"model": adapter, "output_dir": out})],
     ):
-        monkeypatch.setattr("sys.argv", ["a2r", *command])
-        with pytest.raises(SystemExit) as end:
-            a2r()
-        assert end.value.code == 2
+        assert a2r(*command) == 2
         assert capsys.readouterr().err == f"error: {says}\n"
     assert not out.exists()
     (adapter / "adapter_model.safetensors").write_bytes(b"torn")
-    assert sft.main(words({**of_stage("sft", keys), "model_name_or_path": adapter})) == 2
+    assert sft.main(options({**of_stage("sft", keys), "model_name_or_path": adapter})) == 2
     assert f"{adapter / 'adapter_model.safetensors'}: cannot be read (" in the_line(capsys.readouterr().err)
 
 
@@ -163,7 +156,7 @@ def test_all_processes_end_when_one_is_not_finite(config: str, keys: Keys) -> No
     if "zero" in config:
         need_deepspeed()
     keys |= {"use_cpu": config != "fsdp2", "bf16": False}
-    run = words(of_stage("sft", keys))
+    run = options(of_stage("sft", keys))
     done = launched(config, "tests/poisoned.py", "sft", "4", *run, timeout_s=120)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import hide_vllm, write_rows
+from conftest import hide_vllm, options, write_rows
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -55,12 +55,12 @@ def adapter(tmp_path: Path) -> str:
 @pytest.mark.parametrize("kind", ["full", "lora", "adapter"])
 def test_after_three_updates_trainer_and_engine_agree(kind: str, bundles: str, adapter: str, tmp_path: Path) -> None:
     """TRL logs the largest difference between the log-probability that the engine drew a token with and the trainer's."""
-    options = {
+    given = {
         "full": ["--learning_rate", "1e-3"],
         "lora": ["--learning_rate", "3e-3", "--use_peft", "true"],
         "adapter": ["--learning_rate", "3e-3", "--model_name_or_path", adapter],
     }
-    script = [sys.executable, "tests/grpo_vllm_run.py", bundles, str(tmp_path / "out"), *options[kind]]
+    script = [sys.executable, "tests/grpo_vllm_run.py", bundles, str(tmp_path / "out"), *given[kind]]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -86,8 +86,7 @@ def test_the_engine_that_samples_the_targets_is_gone_before_training(
     monkeypatch.setattr(sft, "_train", counted)
     changes = {"bundles": bundles, "output_dir": tmp_path / "sft", "target_engine": "vllm", "target_samples": 4}
     changes |= {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True}
-    arguments = [text for key, value in changes.items() for text in (f"--{key}", str(value))]
-    assert sft.main(["--config", "recipes/tiny/sft.yaml", *arguments]) == 0
+    assert sft.main(["--config", "recipes/tiny/sft.yaml", *options(changes)]) == 0
     assert left == [0]
     targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
     assert {t.verdict for t in targets} == {"correct"}
@@ -119,8 +118,7 @@ def test_the_server_recipe_reaches_trl() -> None:
 
 def test_training_without_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hide_vllm(monkeypatch)
-    options = {"model_name_or_path": "data/tiny/synthesizer", "bundles": "none.jsonl", "output_dir": str(tmp_path / "out")}
-    arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
+    keys = {"model_name_or_path": "data/tiny/synthesizer", "bundles": "none.jsonl", "output_dir": tmp_path / "out"}
     with pytest.raises(InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"):
-        grpo.train(*parse(grpo.ARGUMENTS, [*arguments, "--use_vllm", "true", "--use_cpu", "true"]))
+        grpo.train(*parse(grpo.ARGUMENTS, [*options(keys), "--use_vllm", "true", "--use_cpu", "true"]))
     assert not (tmp_path / "out").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_rows
-from test_recipes import SMALL, options, status
+from conftest import options, write_rows
+from test_recipes import SMALL, status
 from transformers import AutoTokenizer
 
 from a2r_train.prompts import Prompter

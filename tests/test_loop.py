@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import CHAT_TEMPLATE, files_of, save_tiny, teach, write_rows
+from conftest import CHAT_TEMPLATE, files_of, options, save_tiny, teach, write_rows
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -44,10 +44,6 @@ GROUPS = {"num_generations": 4, "max_completion_length": 40}
 def six_problems(tmp_path: Path) -> str:
     rows = [{"id": f"p{i}", "problem": f"What is {i} * 3?", "answer": str(3 * (1 + i % 2))} for i in range(6)]
     return write_rows(tmp_path / "problems.jsonl", rows)
-
-
-def options(values: dict[str, Any]) -> list[str]:
-    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
 
 
 def write_recipes(folder: Path, out: Path, problems: str, model: str) -> None:

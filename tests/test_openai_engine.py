@@ -19,7 +19,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
-from conftest import files_of, save_tiny, write_rows
+from conftest import files_of, options, save_tiny, write_rows
 from serving import answering, completion, reply, saying, serving
 
 from a2r_train.bundle import BundleConfig, build
@@ -334,8 +334,8 @@ def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems:
         answer(handler, body)
 
     with serving(local.name, pausing) as url:
-        options = [text for key, value in asdict(replace(config, endpoint=url)).items() for text in (f"--{key}", str(value))]
-        process = subprocess.Popen([sys.executable, "-m", "a2r_train.cli", "explore", *options], stderr=subprocess.DEVNULL)
+        given = options(asdict(replace(config, endpoint=url)))
+        process = subprocess.Popen([sys.executable, "-m", "a2r_train.cli", "explore", *given], stderr=subprocess.DEVNULL)
         limit = time.monotonic() + 60
         while len(asked) < 9 and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)

@@ -1,15 +1,13 @@
 """Rollouts made elsewhere: rows without generation, and our verdicts against the labels that came along."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_rows
+from conftest import a2r, write_rows
 
-from a2r_train import cli
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 
@@ -54,11 +52,8 @@ def test_the_command_prints_the_agreement(
 ) -> None:
     path = write_rows(tmp_path / "foreign.jsonl", ROWS)
     arguments = ["--bundles", path, "--output_dir", str(tmp_path / "out"), "--k", "3", "--draws", "50"]
-    monkeypatch.setattr(sys, "argv", ["a2r", "evaluate", *arguments])
     monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
+    assert a2r("evaluate", *arguments) == 0
     shown = capfd.readouterr().out
     assert "agree with the given labels on 9 of 10 rollouts" in shown
     assert "maj@3" in shown

@@ -1,27 +1,17 @@
 """`a2r plot` and `a2r grid`, as commands."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_rows
+from conftest import a2r, write_rows
 
-from a2r_train import cli
 from a2r_train.errors import InputError
 from a2r_train.evaluate import grid as pairs
 from a2r_train.evaluate.curves import PANELS, curves, history, plot
 
 PNG = b"\x89PNG"
-
-
-def a2r(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["a2r", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0)
 
 
 def state(path: Path, steps: int) -> None:

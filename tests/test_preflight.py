@@ -1,7 +1,6 @@
 """`a2r check`: every check seen green and red, and no training starts on red."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -9,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import CHAT_TEMPLATE, files_of, write_rows
+from conftest import CHAT_TEMPLATE, a2r, files_of, options, write_rows
 
-from a2r_train import cli
 from a2r_train.config import parse
 from a2r_train.train import grpo, preflight, sft
 from a2r_train.train.preflight import Check
@@ -37,7 +35,7 @@ def checks(tiny: str, tmp_path: Path) -> Checks:
         named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": model}
         given = {**named, "output_dir": tmp_path / "out", **KEYS, **keys}
         found: dict[str, list[Check]] = {}
-        for check in grpo.checks(*parse(grpo.ARGUMENTS, [text for k, v in given.items() for text in (f"--{k}", str(v))])):
+        for check in grpo.checks(*parse(grpo.ARGUMENTS, options(given))):
             found.setdefault(check.name, []).append(check)
         assert not (tmp_path / "out").exists()
         return found
@@ -186,27 +184,20 @@ def recipe(tmp_path: Path, tiny: str, name: str, **keys: Any) -> Path:
     [("grpo", KEYS, 0), ("grpo-other", {**KEYS, "num_iterations": 3}, 2), ("sft", {}, 0), ("sft", {"max_target_tokens": 4}, 2)],
 )
 def test_check_prints_one_line_each_and_its_status(
-    name: str, keys: dict[str, Any], status: int, tmp_path: Path, tiny: str,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    name: str, keys: dict[str, Any], status: int, tmp_path: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = recipe(tmp_path, tiny, name, **keys)
     before = files_of(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["a2r", "check", "--config", str(path)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    assert a2r("check", "--config", str(path)) == status
     lines = capsys.readouterr().out.splitlines()
-    assert (ended.value.code or 0) == status
     assert len(lines) == (9 if "grpo" in name else 7)
     assert sum(line.startswith("red ") for line in lines) == (status == 2)
     assert sum(line.startswith("green ") for line in lines) == len(lines) - (status == 2)
     assert files_of(tmp_path) == before
 
 
-def test_check_of_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["a2r", "check", "--config", str(tmp_path / "bundle.yaml")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
+def test_check_of_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert a2r("check", "--config", str(tmp_path / "bundle.yaml")) == 2
     assert "expected a recipe whose name begins with sft or grpo" in capsys.readouterr().err
 
 

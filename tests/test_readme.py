@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 from accelerate.commands.launch import launch_command_parser
-from conftest import write_rows
+from conftest import a2r, write_rows
 
 from a2r_train import cli
 from a2r_train.bundle import BundleConfig
@@ -134,14 +133,6 @@ def is_placeholder(path: str) -> bool:
     return bool(re.search(r"[<>{}*…]|\.\.\.|\b[A-Z]{3,}\b", path))
 
 
-def a2r(*arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["a2r", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
-
-
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
@@ -225,7 +216,7 @@ def test_solve_as_the_readme_writes_it(capfd: pytest.CaptureFixture[str]) -> Non
     commands = [c for page, c in COMMANDS if c[:2] == ["a2r", "solve"] and len(c) > 2 and not is_placeholder(" ".join(c[3:]))]
     assert commands
     for command in commands:
-        a2r(*command[1:])
+        assert a2r(*command[1:]) == 0
         shown = capfd.readouterr().out
         assert re.search(r"^\d+ +tokens: explorer_prompt \d+, references \d+,", shown, re.MULTILINE), shown
         assert "reference 4" in shown
@@ -233,11 +224,11 @@ def test_solve_as_the_readme_writes_it(capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_solve_with_the_prompt_of_the_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     problems = read(Problem, "data/tiny/validation.jsonl")[:3]
-    a2r("solve", problems[0].problem, "--prompt", "recipes/tiny/prompt.yaml")
+    assert a2r("solve", problems[0].problem, "--prompt", "recipes/tiny/prompt.yaml") == 0
     shown = capfd.readouterr().out
     assert re.search(r"^\d+ +tokens: explorer_prompt \d+, references \d+,", shown, re.MULTILINE), shown
     path = write_rows(tmp_path / "three.jsonl", [dataclasses.asdict(p) for p in problems])
-    a2r("solve", "--file", path, "--prompt", "recipes/tiny/prompt.yaml")
+    assert a2r("solve", "--file", path, "--prompt", "recipes/tiny/prompt.yaml") == 0
     answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [a["problem"] for a in answers] == [p.problem for p in problems]
     assert all(re.fullmatch(r"\d+", a["answer"]) and len(a["references"]) == 4 for a in answers)

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import a2r, options
+from launching import launch
 from transformers import Qwen2Config
 
-from a2r_train import cli, pipeline
+from a2r_train import pipeline
 from a2r_train.bundle import BundleConfig
 from a2r_train.config import load_yaml, parse
 from a2r_train.errors import InputError
@@ -75,10 +75,6 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def options(values: dict[str, Any]) -> list[str]:
-    return [text for key, value in values.items() for text in (f"--{key}", str(value))]
-
-
 def verb_of(path: Path) -> str:
     """`panel` is an evaluation, and `panel-VERB` what it needs; `a2r run` leaves them out."""
     return "evaluate" if path.stem == "panel" else path.stem.removeprefix("panel-").partition("-")[0]
@@ -88,11 +84,7 @@ def status(verb: str, arguments: list[str]) -> int:
     """Run a stage as its command does, in this process; returns the exit status."""
     if verb in TRAINERS:
         return TRAINERS[verb](arguments)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["a2r", verb, *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0)
+    return a2r(verb, *arguments)
 
 
 def resolved(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -290,18 +282,8 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_together(small_run: Path, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu2.yaml"]
     changes = {**SMALL["sft"], "bundles": small_run / "bundles" / "train.jsonl", "output_dir": tmp_path / "sft"}
-    given = ["scripts/sft.py", "--config", "recipes/tiny/sft.yaml", *options(changes)]
-    done = subprocess.run(
-        [*launch, "--main_process_port", "0", *given],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch("cpu2", "scripts/sft.py", "--config", "recipes/tiny/sft.yaml", *options(changes))
     ranks = {path.name for path in (tmp_path / "sft" / "checkpoint-1").glob("rng_state*")}
     assert ranks == {"rng_state_0.pth", "rng_state_1.pth"}  # each process saves its own
     state = json.loads((tmp_path / "sft" / "trainer_state.json").read_text())

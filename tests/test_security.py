@@ -12,7 +12,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
-from conftest import CHAT_TEMPLATE, files_of, write_rows
+from conftest import CHAT_TEMPLATE, files_of, options, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -158,8 +158,7 @@ def train_keys(model: str, tmp_path: Path) -> dict[str, Any]:
 
 
 def sft(keys: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
-    given = [text for key, value in keys.items() for text in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "a2r_train.train.sft", *given]
+    command = [sys.executable, "-m", "a2r_train.train.sft", *options(keys)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, umask=0o007)
 
 

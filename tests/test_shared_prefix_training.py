@@ -1,21 +1,17 @@
 """GRPO trained with a shared prefix ends where it ends without: through the real trainers, on one process and on two."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import replay
 import torch
-from launching import need_deepspeed
+from launching import launch, need_deepspeed, weights_in
 from peft import LoraConfig
 
 from a2r_train.train import grpo, shared_prefix
 
-ROOT = Path(__file__).parent.parent
 FLOAT_ERROR = torch.finfo(torch.float32).eps
 LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
 
@@ -67,46 +63,27 @@ def test_a_wrong_mask_ends_elsewhere(tiny: str, tmp_path: Path, monkeypatch: pyt
     assert relative_difference(before, dense, shared) > 1e-2
 
 
-def launched(model: str, out: Path, shared: bool, *options: str) -> dict[str, Any]:
-    """tests/replay.py in two processes."""
-    name, split = str(out / f"{'shared' if shared else 'dense'}.pt"), ["per_device_train_batch_size=8"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    done = subprocess.run(
-        [*launch, *options, "--main_process_port", "0", "tests/replay.py", model, name, str(shared), *split],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(name)
-
-
-def assert_two_processes_agree(tiny: str, tmp_path: Path, *options: str) -> None:
-    from transformers import AutoModelForCausalLM
-
-    states = AutoModelForCausalLM.from_pretrained(tiny).state_dict()
-    dense, shared = (launched(tiny, tmp_path, shared, *options) for shared in (False, True))
-    before = torch.cat([states[name].flatten() for name in sorted(states)])
-    assert relative_difference(before, dense["weights"], shared["weights"]) < 1e-2
-    ratios = [entry["shared_prefix/token_ratio"] for entry in shared["log"] if "loss" in entry]
+def assert_two_processes_agree(tiny: str, tmp_path: Path, config: str) -> None:
+    """tests/replay.py in two processes, dense and shared."""
+    for shared in ("false", "true"):
+        out = str(tmp_path / f"{shared}.pt")
+        launch(config, "tests/replay.py", tiny, out, shared, "per_device_train_batch_size=8", timeout_s=900)
+    dense, ours = (torch.load(tmp_path / f"{shared}.pt") for shared in ("false", "true"))
+    assert relative_difference(weights_in(tiny), dense["weights"], ours["weights"]) < 1e-2
+    ratios = [entry["shared_prefix/token_ratio"] for entry in ours["log"] if "loss" in entry]
     assert min(ratios) > 1
 
 
 @pytest.mark.slow
 def test_two_processes_end_at_the_dense_weights(tiny: str, tmp_path: Path) -> None:
-    assert_two_processes_agree(tiny, tmp_path, "--config_file", "accelerate_configs/cpu2.yaml")
+    assert_two_processes_agree(tiny, tmp_path, "cpu2")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["2", "3"])
-def test_zero_ends_at_the_dense_weights(tiny: str, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize("config", ["zero2", "zero3"])
+def test_zero_ends_at_the_dense_weights(tiny: str, tmp_path: Path, config: str) -> None:
     need_deepspeed()
-    processes = ("--use_deepspeed", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
-    more = ("--dynamo_backend", "no", "--zero_stage", stage, "--zero3_save_16bit_model", "true")
-    assert_two_processes_agree(tiny, tmp_path, *processes, *more)
+    assert_two_processes_agree(tiny, tmp_path, config)
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import files_of, hide_vllm
+from conftest import files_of, hide_vllm, options
+from launching import launch
 
 from a2r_train import explore as stage
 from a2r_train.engines import Completion, EngineArguments, Sampling, check_engine, load_engine, vllm
@@ -120,18 +121,7 @@ def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
     """Each takes its chunks, and the joined rollouts are those of one process with two copies of the model."""
     sizes = {"max_problems": 6, "samples_per_problem": 2, "chunk_problems": 2, "max_completion_tokens": 40, "engine": "vllm"}
     given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(tmp_path / "two"), **sizes}
-    options = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu2.yaml"]
-    done = subprocess.run(
-        [*launch, "--main_process_port", "0", "scripts/explore.py", *options],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch("cpu2", "scripts/explore.py", *options(given), timeout_s=600)
     assert {p.name for p in (tmp_path / "two").glob("timing-*")} == {"timing-0-of-2.json", "timing-1-of-2.json"}
     counts = [json.loads(p.read_text())["rollouts"] for p in sorted((tmp_path / "two").glob("timing-*"))]
     assert counts == [8, 4]
@@ -145,8 +135,7 @@ def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) ->
     out = tmp_path / "out"
     sizes = {"max_problems": 30, "samples_per_problem": 4, "chunk_problems": 2, "max_completion_tokens": 40, "engine": "vllm"}
     given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(out), **sizes}
-    options = [text for key, value in given.items() for text in (f"--{key}", str(value))]
-    with subprocess.Popen([sys.executable, "scripts/explore.py", *options], cwd=ROOT, start_new_session=True) as process:
+    with subprocess.Popen([sys.executable, "scripts/explore.py", *options(given)], cwd=ROOT, start_new_session=True) as process:
         until = time.monotonic() + 300
         while len(kept := [*out.rglob("0*.jsonl")]) < 3 and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
