@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import files_of, save_tiny, teach, write_rows
+from conftest import files_of, options, save_tiny, teach, write_rows
 
 STAGES = ("explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
@@ -87,7 +87,7 @@ def start(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -
     """Start a stage in a folder; with `file_bytes` no file may grow beyond, to the writer much like a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log").touch()
-    given = [text for key, value in {"output_dir": "out", **keys}.items() for text in (f"--{key}", str(value))]
+    given = options({"output_dir": "out", **keys})
     process = _context.Process(target=_stage, args=(stage, given, str(folder), file_bytes))
     process.start()
     return process

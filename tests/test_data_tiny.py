@@ -9,8 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pretrain_tiny
 import pytest
+import tiny_rows
 import yaml
+from tiny_problems import KINDS, LARGEST, Tale, draw
+from tiny_rows import PretrainConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from a2r_train.prompts import PromptConfig, Prompter
@@ -18,12 +22,6 @@ from a2r_train.records import Problem, read
 from a2r_train.verify import check_gold, judge_all
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import pretrain_tiny  # noqa: E402
-import tiny_rows  # noqa: E402
-from tiny_problems import KINDS, LARGEST, Tale, draw  # noqa: E402
-from tiny_rows import PretrainConfig  # noqa: E402
 
 DATA, RECIPES = ROOT / "data" / "tiny", ROOT / "recipes" / "tiny"
 SIZES = {"train": 4000, "validation": 1000, "test": 1500, "test_held_out": 300}

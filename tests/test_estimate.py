@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import measure_memory
 import pytest
 import torch
 from conftest import save_tiny
@@ -21,10 +22,6 @@ from a2r_train.train.common import ModelArguments
 from a2r_train.train.duration import Group
 from a2r_train.train.estimate import Step, proposals
 from a2r_train.train.estimate import memory as on_one_gpu
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-import measure_memory
 
 N, E = 8_190_000_000, 622_000_000  # parameters and embedding of a model like Qwen3-8B
 SIZE = memory.Size(N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True)

@@ -1,6 +1,5 @@
 """A training whose weights are not finite ends at that step and saves nothing of it; no later stage takes such weights."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from conftest import a2r, options
 from launching import launched, need_deepspeed
 from poisoned import MAIN, Poison
 from safetensors.torch import load_file, save_file
-from test_train import bundle
+from test_train import bundle, last_step
 from transformers import TrainerControl, TrainerState, TrainingArguments, trainer
 
 from a2r_train.records import Synthesis, write
@@ -50,10 +49,6 @@ def the_line(shown: str) -> str:
     assert "Traceback" not in shown
     (line,) = (line for line in shown.splitlines() if line.startswith("error: "))
     return line.removeprefix("error: ")
-
-
-def last_step(folder: Path) -> int:
-    return int(json.loads((folder / "trainer_state.json").read_text())["global_step"])
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])

@@ -2,11 +2,11 @@
 
 import itertools
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import on_policy
 import pytest
 from conftest import options, write_rows
 from test_recipes import SMALL, status
@@ -18,9 +18,6 @@ from a2r_train.train import grpo
 from a2r_train.train.rewards import PassAtKReward, pass_at_k_credits
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import on_policy  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,14 @@
 import json
 import lzma
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keep_results
 import pytest
+import rescore as rescoring
 import torch
 from conftest import save_tiny
 from safetensors.torch import load_file, save_file
@@ -24,10 +25,6 @@ from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout, read
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import keep_results  # noqa: E402
-import rescore as rescoring  # noqa: E402
 
 # Every row that asks a model: probes, rounds, adaptive, self-refine, prompted methods and longer budgets.
 ALL = {

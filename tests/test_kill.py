@@ -1,16 +1,12 @@
 """Every stage killed once in the middle by SIGKILL, and started again: it ends as an undisturbed run does."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
 import fault_table
 import faults
+import pytest
 from bad_inputs import BAD_INPUTS, Said
 
 # What a killed run finds again and leaves as it is; bundle has nothing before its end.

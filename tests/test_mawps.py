@@ -1,17 +1,12 @@
 """scripts/mawps.py: repeats are dropped, and the decimal answers are judged by their value."""
 
-import sys
 from pathlib import Path
 
+import mawps
 from conftest import write_rows
 
 from a2r_train.records import Problem, read
 from a2r_train.verify import check_gold, judge
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import mawps  # noqa: E402
 
 
 def test_repeats_are_dropped_and_answers_keep_their_value(tmp_path: Path) -> None:

@@ -5,13 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import prove_gpus
 import pytest
 import torch
-from launching import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import prove_gpus
 
 Rows = list[dict[str, Any]]
 

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,8 @@ import pytest
 import yaml
 from conftest import a2r, options
 from launching import launch
+from measure_memory import config_of
+from tiny_rows import PretrainConfig
 from transformers import Qwen2Config
 
 from a2r_train import pipeline
@@ -31,10 +32,6 @@ from a2r_train.train.estimate import USABLE, memory, step_of
 from a2r_train.train.memory import size_of
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from measure_memory import config_of  # noqa: E402
-from tiny_rows import PretrainConfig  # noqa: E402
 
 CONFIGS: dict[str, list[Any]] = {
     "merge": [MergeConfig],

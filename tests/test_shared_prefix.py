@@ -275,13 +275,12 @@ def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backen
 
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts = Path(__file__).parent.parent / "scripts"
-    monkeypatch.syspath_prepend(scripts)
+    script = str(Path(__file__).parent.parent / "scripts" / "bench_shared_prefix.py")
     rows = tmp_path / "rows.jsonl"
     quick = ["--shape", "tiny", "--prompts", "128", "--repeats", "1", "--steps", "2", "--output", str(rows)]
-    monkeypatch.setattr(sys, "argv", ["bench_shared_prefix.py", *quick])
+    monkeypatch.setattr(sys, "argv", [script, *quick])
     monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 0.0)
-    runpy.run_path(str(scripts / "bench_shared_prefix.py"), run_name="__main__")
+    runpy.run_path(script, run_name="__main__")
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     assert found[0]["ok"]
     assert [row["speedup"] > 0 for row in found if "asked" in row] == [True]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agree_engines import GREEDY, bundle_chats, compare, greedy, serving
 from conftest import files_of, hide_vllm, options
 from launching import launch
 
@@ -22,9 +23,6 @@ from a2r_train.prompts import Chat
 from a2r_train.records import Problem, Rollout, read
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from agree_engines import GREEDY, bundle_chats, compare, greedy, serving  # noqa: E402
 
 MODEL = str(ROOT / "data/tiny/synthesizer")
 PROBLEMS = str(ROOT / "data/tiny/validation.jsonl")
