@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from a2r_train.errors import InputError, RunError
 from a2r_train.records import write_text
@@ -24,7 +25,8 @@ PACKAGES = ("a2r-train", "torch", "transformers", "trl", "peft", "accelerate", "
 DONE = "done.json"
 TERMINATED = 128 + signal.SIGTERM  # the exit status after SIGTERM
 
-# Messages of torch and safetensors, which do not raise OSError where a file cannot be written to its end.
+# What Python, torch and safetensors raise where a file cannot be written to its end; the last two say so in words alone.
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 _NO_ROOM = ("No space left", "File too large", "quota exceeded", "PytorchStreamWriter failed writing", "unexpected pos")
 _locks: dict[Path, FileLock] = {}  # the system lets go of them when the process ends, however it ends
 
@@ -116,7 +118,7 @@ def run(stage: Callable[[], None]) -> int:
         return _say(error, 2)
     except RunError as error:
         return _say(error, 1)
-    except Exception as error:
+    except WRITE_ERRORS as error:
         if not (line := no_room(error)):
             raise
         return _say(line, 1)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import yaml
 from accelerate import PartialState
-from safetensors import SafetensorError
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM, Trainer
 from trl.trainer.grpo_config import GRPOConfig
@@ -289,7 +288,7 @@ def run_training(trainer: Trainer) -> None:
         if not trainer.is_world_process_zero():
             raise SystemExit(1) from None  # one line is enough
         raise RunError(f"{folder}: {error}; {_way_on(folder)}") from None
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except output.WRITE_ERRORS as error:
         if output.no_room(error) and trainer.is_world_process_zero():
             _remove_half_written(folder)
         raise
