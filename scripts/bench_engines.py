@@ -1,11 +1,12 @@
 """Tokens per second of the engines on the same work, and of vLLM's own `LLM.generate` on the same prompts as the ceiling.
 
-    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines vllm,openai]
+    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines vllm,LLM.generate]
 
 One GPU, a real model (the endpoint is vLLM's own server):
 
     python scripts/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct --problems openai/gsm8k:main:train --count 1000 \\
-        --temperature 0.8 --max_completion_tokens 320 --batch_size 512 --prompt "" --warm_up 100 --repeats 1
+        --temperature 0.8 --max_completion_tokens 320 --batch_size 2048 --prompt "" --warm_up 100 --repeats 1 \\
+        --engines vllm,transformers
 
 Every engine samples the first `warm_up` problems once, all of them if it is 0 (vLLM then has their prompts in its cache), and
 then all problems `repeats` times, vLLM and the ceiling by turns. Wall seconds are the median. On a machine that does other
@@ -29,6 +30,8 @@ from a2r_train.explore import seed_of
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Problem, read
+
+CEILING = "LLM.generate"
 
 
 @dataclass
@@ -77,7 +80,8 @@ def measure(works: dict[str, Callable[[int], int]], work: Work, repeats: int) ->
     for _ in range(repeats):
         for name, sample in works.items():
             found[name].add(partial(sample, len(work.chats)))
-            print(f"{name}: {found[name].wall_s[-1]:.1f} s, CPU {found[name].cpu_s[-1]:.1f} s", file=sys.stderr)
+            one = found[name]
+            print(f"{name}: {one.tokens[-1]} tokens, {one.wall_s[-1]:.1f} s, CPU {one.cpu_s[-1]:.1f} s", file=sys.stderr)
     return found
 
 
@@ -108,9 +112,12 @@ def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]
 
 
 def in_process(given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]) -> dict[str, Measured]:
-    """vLLM in this process and its ceiling; the memory is free again when this returns."""
+    """vLLM in this process, and its ceiling if asked for; the memory is free again when this returns."""
     engine = load_engine("vllm", given.model)
-    return measure({"vllm": work.by(engine), "LLM.generate": ceiling(engine, prompts, work)}, work, given.repeats)
+    works = {"vllm": work.by(engine)}
+    if CEILING in given.engines.split(","):
+        works[CEILING] = ceiling(engine, prompts, work)
+    return measure(works, work, given.repeats)
 
 
 def run(given: argparse.Namespace) -> dict[str, Measured]:
@@ -131,7 +138,7 @@ def run(given: argparse.Namespace) -> dict[str, Measured]:
 
 def show(found: dict[str, Measured]) -> None:
     """A Markdown table; the shares of the ceiling are empty where vLLM was not measured."""
-    top = found["LLM.generate"].rates() if "LLM.generate" in found else None
+    top = found[CEILING].rates() if CEILING in found else None
     heads = ["engine", "tokens", "wall s", "tokens/s", "of LLM.generate", "tokens a CPU s", "of LLM.generate"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for name, one in found.items():
@@ -154,7 +161,7 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=256, help="of transformers, and requests under way at the server")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warm_up", type=int, default=0, help="problems to warm up with; 0 takes all")
-    parser.add_argument("--engines", default="vllm,openai,transformers", help="which; vllm brings LLM.generate along")
+    parser.add_argument("--engines", default=f"vllm,{CEILING},openai,transformers", help=f"which; {CEILING} needs vllm")
     show(run(parser.parse_args()))
     return 0
 

@@ -57,7 +57,8 @@ def test_other_losses_or_weights_do_not_pass_as_the_same() -> None:
 
 @pytest.mark.slow
 def test_scaling_on_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    rows = prove(monkeypatch, tmp_path / "rows.jsonl", "--parts", "scaling", "--model", "data/tiny/explorer")
+    parts = ["--parts", "scaling_explore,scaling_update"]
+    rows = prove(monkeypatch, tmp_path / "rows.jsonl", *parts, "--model", "data/tiny/explorer")
     assert [row["status"] for row in rows] == [0, 0, 0], rows
     assert all(row["tokens_s"] > 0 for row in rows)
     assert [row["processes"] for row in rows[1:]] == [1, 2]
