@@ -282,6 +282,8 @@ def run_training(trainer: Trainer) -> None:
         trainer.train(resume_from_checkpoint=_where_to_begin(trainer))
     except stop.AlreadyTrained:
         log.info("%s: its last step was saved before it ended", folder)
+        if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+            trainer._load_best_model()  # as at the end of a training
     except finite.NotFinite as error:
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
@@ -343,6 +345,13 @@ def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _steps(trainer: Trainer) -> str:
+    best, steps = trainer.state.best_global_step, f"{trainer.state.global_step} steps"
+    if not (trainer.args.load_best_model_at_end and best):
+        return steps
+    return f"{steps}, of which step {best} is kept ({trainer.args.metric_for_best_model} {trainer.state.best_metric:.4g})"
+
+
 def _card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> str:
     name = str(model.model_name_or_path)
     adapter = (Path(str(trainer.args.output_dir)) / "adapter_config.json").exists()
@@ -355,7 +364,7 @@ def _card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage:
     return (
         f"---\n{yaml.safe_dump(head)}---\n# {Path(str(trainer.args.output_dir)).name}\n\n"
         f"A synthesizer: {'a LoRA adapter of' if adapter else 'trained from'} `{base_of(name) if adapter else name}` by {stage}"
-        f" (TRL), {trainer.state.global_step} steps.\n\nTrained on {trained_on} from `{data.bundles}`. "
+        f" (TRL), {_steps(trainer)}.\n\nTrained on {trained_on} from `{data.bundles}`. "
         f"Its prompt shows {reads}. "
         "The prompt is prompt.yaml, the resolved recipe config.yaml, the packages versions.json, the curves "
         f"trainer_state.json.\n\n| metric, last logged | |\n|---|---|\n{metrics}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 from rich.console import Console
@@ -15,6 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from a2r_train import output
 from a2r_train.config import parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
+from a2r_train.errors import InputError
 from a2r_train.leave import leave
 from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
@@ -26,15 +27,21 @@ class SynthesizerGRPOConfig(GRPOConfig):
     """TRL's, with what needs a GPU only where there is one, and the shared prefix.
 
     Dropout is off, also that of an adapter: completions are drawn without it, and with it the trainer would see another policy.
+    `load_best_model_at_end` keeps the checkpoint with the best reward on the validation bundles, not the lowest loss.
     """
 
     disable_dropout: bool = field(default=True, metadata={"help": "train without dropout, as completions are drawn"})
     pass_at_k: int = field(default=1, metadata={"help": "train for the pass@k of a group; 1 is the usual reward"})
+    validation: str = field(default="", metadata={"help": "bundles whose reward is logged as eval_reward, by `eval_strategy`"})
     shared_prefix: bool = field(default=False, metadata={"help": "a group's prompt is computed once, not once a completion"})
 
     def __post_init__(self) -> None:
         common.set_defaults(self)
+        if self.load_best_model_at_end and not self.metric_for_best_model:
+            self.metric_for_best_model = "reward"
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if bool(self.validation) != (self.eval_strategy != "no"):
+            raise ValueError("validation and eval_strategy go together: name bundles, and when they are answered (steps)")
         if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
             raise ValueError(f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}")
 
@@ -54,6 +61,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if args.use_vllm:
         check_vllm()
     material = common.load_material(data, model, args.trust_remote_code)
+    validation = load_validation(data, args, model, material)
     preflight.require(_checks(args, model, material))
     if data.dry_run:
         trained = f"{args.num_generations} completions of at most {args.max_completion_length} tokens"
@@ -62,12 +70,32 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         sys.stdout.write(common.describe(common.resolved(data, args, model), args, material, trained, budget, rows))
         estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console())
     elif not common.open_folder(data, args, model, material):
-        _train(data, args, model, material)
+        _train(data, args, model, material, validation)
 
 
 def checks(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> list[preflight.Check]:
     """The preflight alone. Raises InputError where data or model cannot be read."""
-    return _checks(args, model, common.load_material(data, model, args.trust_remote_code))
+    material = common.load_material(data, model, args.trust_remote_code)
+    load_validation(data, args, model, material)
+    return _checks(args, model, material)
+
+
+def load_validation(
+    data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material
+) -> Material | None:
+    """The validation bundles, shown as the training bundles are; None without any.
+
+    Raises InputError as `load_material`, for a problem that is trained on, and for a prompt that leaves no room to answer.
+    """
+    if not args.validation:
+        return None
+    found = common.load_material(replace(data, bundles=args.validation, max_bundles=0), model, args.trust_remote_code)
+    trained = {bundle.problem for bundle in material.bundles}
+    if both := [bundle.id for bundle in found.bundles if bundle.problem in trained]:
+        raise InputError(f"{args.validation}: the problem of bundle {both[0]!r} is trained on, as are {len(both)} in all")
+    needed = found.longest_prompt + int(args.max_completion_length or 0)
+    common.check_context(needed, f"{args.validation}: the longest prompt with its completion", found.context)
+    return found
 
 
 def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> list[preflight.Check]:
@@ -95,7 +123,9 @@ def _reward(args: SynthesizerGRPOConfig, material: Material) -> VerifiableReward
     return PassAtKReward(material.prompter, args.pass_at_k, int(args.num_generations or 1))
 
 
-def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> None:
+def _train(
+    data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material, validation: Material | None
+) -> None:
     if args.use_vllm and args.vllm_mode == "colocate":
         prepare_colocate()
         args.generation_kwargs = {"detokenize": False, **common.mapping(args.generation_kwargs)}  # TRL reads the ids alone
@@ -104,6 +134,7 @@ def _train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgum
         reward_funcs=_reward(args, material),
         args=args,
         train_dataset=dataset_of(material),
+        eval_dataset=dataset_of(validation) if validation else None,
         processing_class=material.prompter.tokenizer,
         **common.model_arguments(args, model),
     )
