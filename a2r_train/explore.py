@@ -19,7 +19,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least, load_yaml
-from a2r_train.engines import ENGINE_MAY_DIFFER, Engine, EngineArguments, Sampling, check_engine, load_engine, tell_failed
+from a2r_train.engines import (
+    ENGINE_MAY_DIFFER,
+    Engine,
+    EngineArguments,
+    Sampling,
+    check_engine,
+    hardware,
+    load_engine,
+    tell_failed,
+)
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter, prompt_of
@@ -172,7 +181,7 @@ def _explore_chunks(
                 left = seconds / done * (len(missing) - done)
                 log.info("explore: %d of %d chunks, %s, %.0f s left", done, len(missing), state, left)
                 logged = now
-    counts = {"rollouts": total, "completion_tokens": tokens, "device": str(getattr(engine, "device", ""))}
+    counts = {"rollouts": total, "completion_tokens": tokens, "device": hardware(engine)}
     timing = {"seconds": round(seconds, 1), **counts}
     write_text(folder / f"timing-{config.shard.replace('/', '-of-')}.json", json.dumps(timing) + "\n")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -66,6 +67,14 @@ def test_gain_as_a_ratio_of_another_gain() -> None:
     assert 1.6 < low < ratio < high < 1.9
     assert ratio == pytest.approx(1.75, abs=0.05)
     assert all(np.isnan(gain_ratio(trained, base, base)))  # majority gains nothing: no ratio
+
+
+def test_a_gain_ratio_of_few_problems_has_no_draw_without_gain() -> None:
+    vote = np.array([0.0] * 6 + [1.0] * 4)  # in 0.6 % of the draws the vote gains nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ratio, low, high = gain_ratio(vote, np.zeros(10), vote)
+    assert (ratio, low, high) == (1.0, 1.0, 1.0)
 
 
 def test_interval_has_the_width_of_the_normal_approximation_and_repeats() -> None:

@@ -10,6 +10,7 @@ from a2r_train.engines.base import (
     EngineArguments,
     Sampling,
     check_engine,
+    hardware,
     load_engine,
     tell_failed,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "EngineArguments",
     "Sampling",
     "check_engine",
+    "hardware",
     "load_engine",
     "tell_failed",
 ]

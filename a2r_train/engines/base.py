@@ -48,6 +48,20 @@ class Completion:
     finish_reason: str
 
 
+def hardware(engine: object) -> str:
+    """The GPU's name, or the processor's with its threads in use; vLLM and a server have theirs in other processes."""
+    import platform
+
+    import torch
+
+    device = getattr(engine, "device", None)
+    if device is None:
+        return "vLLM or a server"
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
 def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
     """Say how many requests of a run a server never answered: the engine's own word for each batch may be hours old."""
     found = Counter(finish_reasons)

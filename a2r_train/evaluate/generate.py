@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from a2r_train import __version__
-from a2r_train.engines import Engine, Sampling, load_engine
+from a2r_train.engines import Engine, Sampling, hardware, load_engine
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.explore import judged_samples
 from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of
@@ -140,7 +140,7 @@ class Generator:
         began = time.monotonic()
         made = judged_samples(engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed)
         timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
-        place = {"device": _device(engine), "batch_size": self.config.batch_size}
+        place = {"device": hardware(engine), "batch_size": self.config.batch_size}
         write_text(_timing_path(path), json.dumps(timing | place) + "\n")
         write((Synthesis(*fields) for fields in made), path)
         return path
@@ -194,17 +194,3 @@ def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
 def _timing_path(chunk: Path) -> Path:
     """Times are kept apart from what was generated, which is the same each time."""
     return chunk.with_name(f"timing-{chunk.stem}.json")
-
-
-def _device(engine: Engine) -> str:
-    """The hardware in words: the GPU's name, or the processor's with its cores in use."""
-    import platform
-
-    import torch
-
-    device = getattr(engine, "device", None)
-    if device is None:
-        return "server"
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -61,7 +61,8 @@ def gain_ratio(a: Scores, base: Scores, reference: Scores, *, seed: int = 0, dra
     low, high = _quantiles(below, ALPHA)
     if low <= 0 <= high:
         return (float("nan"),) * 3
-    return (float(upper.mean() / lower.mean()), *_quantiles(_resample(upper, seed, draws) / below, ALPHA))
+    some = below != 0  # of few problems a draw may have no gain at all
+    return (float(upper.mean() / lower.mean()), *_quantiles(_resample(upper, seed, draws)[some] / below[some], ALPHA))
 
 
 def interval(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float, float]:
