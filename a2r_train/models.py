@@ -43,7 +43,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    source = model if any(Path(model).glob("tokenizer*")) else base_of(model)
+    source = _tokenizer_source(model)
     _check_exists(source)
     name, options = _source(source)
     try:
@@ -53,6 +53,18 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _tokenizer_source(model: str) -> str:
+    return model if any(Path(model).glob("tokenizer*")) else base_of(model)
+
+
+def tokenizer_hash(model: str) -> str:
+    """The same for models whose tokenizer files are the same, as those of a base and of what was trained from it."""
+    source = _tokenizer_source(model)
+    files = sorted({*Path(source).glob("tokenizer*"), *Path(source).glob("*.jinja")}) if Path(source).is_dir() else []
+    parts = [file.name.encode() + _digest(file.resolve(), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    return hashlib.sha256(b" ".join(parts) or source.encode()).hexdigest()
 
 
 def load_model(model: str, dtype: str = "auto") -> Any:

@@ -143,7 +143,7 @@ def test_the_key_knows_how_was_sampled(config: EvaluateConfig, change: dict[str,
 
 
 def test_a_prompt_is_rendered_once_for_all_rows(
-    config: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: EvaluateConfig, thinking_tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered, render = Counter[Any](), generate._render
 
@@ -154,10 +154,16 @@ def test_a_prompt_is_rendered_once_for_all_rows(
     monkeypatch.setattr(generate, "_render", counted)
     rows = evaluate(replace(config, budgets="2"))["rows"]
     assert {view for _, view, _ in rendered} == {"alone", "references"}
-    assert (len(rendered), set(rendered.values())) == (3 * 7, {1})  # the explorer alone, the base alone and with references
+    assert (len(rendered), set(rendered.values())) == (2 * 7, {1})  # both models have the same tokenizer
     monkeypatch.setattr(generate, "MOST_CHARACTERS", 1)
     assert evaluate(replace(config, budgets="2", output_dir=str(tmp_path / "short")))["rows"] == rows
-    assert rendered.total() > 2 * 3 * 7
+    assert rendered.total() > 2 * 2 * 7
+    rendered.clear()
+    another = generate.Generator(replace(config, explorer=thinking_tiny), tmp_path / "thinking")
+    bundles = read(Bundle, config.bundles)
+    for model in (config.base, thinking_tiny):
+        another.chats(generate.Task("x", model, "alone"), bundles)
+    assert (len(rendered), rendered.total()) == (2 * 7, 2 * 7)  # its chat template is another
 
 
 def test_a_checkpoint_with_another_prompt_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:

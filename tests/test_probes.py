@@ -14,6 +14,7 @@ from a2r_train.evaluate.generate import Generator, Task
 from a2r_train.evaluate.probes import _halved, _permuted, _with_certain, _wrong
 from a2r_train.evaluate.rebundle import members_of, rebundle
 from a2r_train.evaluate.sections import sections
+from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout, read
 
@@ -89,7 +90,7 @@ def test_more_references_have_more_room_where_the_context_is_known(
     (tmp_path / "prompt.yaml").write_text("max_prompt_tokens: 700\n")
     work = Generator(replace(config, engine=engine, prompt=str(tmp_path / "prompt.yaml")), tmp_path / "out")
     long = [rebundle(b, [m._replace(text=m.text * 50) for m in members_of(b)]) for b in read(Bundle, config.bundles)]
-    prompter = Prompter(work.tokenizer(config.base))
+    prompter = Prompter(load_tokenizer(config.base))
     for room, limit in ((Fraction(1), 700), (Fraction(2), 1400 if more else 700)):
         lengths = [len(prompter.token_ids(c)) for c in work.chats(Task("x", config.base, room=room), long).values()]
         assert limit - 30 < max(lengths) <= limit

@@ -23,7 +23,7 @@ from a2r_train import __version__
 from a2r_train.engines import Engine, Sampling, hardware, load_engine
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.explore import judged_samples
-from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of
+from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of, tokenizer_hash
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter, prompt_of
 from a2r_train.records import Bundle, Synthesis, read, write, write_text
 from a2r_train.synthesise import synthesizer_chat
@@ -72,8 +72,8 @@ class Generator:
     def __init__(self, config: EvaluateConfig, folder: Path) -> None:
         self.config, self.folder = config, folder / "syntheses"
         self.loaded: Engine | None = None
-        self.tokenizer = cache(load_tokenizer)
-        self.prompter = cache(lambda model, prompt: Prompter(self.tokenizer(model), prompt))
+        self.tokenizers: dict[str, Any] = {}  # by hash: a base and what was trained from it share one, and what it rendered
+        self.prompter = cache(lambda tokenizer, prompt: Prompter(self.tokenizers[tokenizer], prompt))
         self.rendered: dict[Any, Chat] = {}  # many tasks ask the same, and most are rendered before the first is asked
         self.characters = 0  # of those chats
         self.identity = cache(self._identity)
@@ -87,7 +87,7 @@ class Generator:
         """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
         prompt = replace(prompt_of(task.model, self.config.prompt), **task.prompt)
         prompt = replace(prompt, max_prompt_tokens=self._room(task, prompt.max_prompt_tokens))
-        prompter = self.prompter(task.model, prompt)
+        prompter = self.prompter(self._tokenizer(task.model), prompt)
         return {bundle.id: self._chat(prompter, task.view, bundle) for bundle in bundles}
 
     def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
@@ -170,6 +170,12 @@ class Generator:
     def _sampling(self, task: Task) -> Sampling:
         temperature = self.config.temperature if task.sampled else 0.0
         return Sampling(temperature, max_completion_tokens=task.budget * self.config.max_completion_tokens)
+
+    def _tokenizer(self, model: str) -> str:
+        """The hash of the model's tokenizer, which is loaded."""
+        if (key := tokenizer_hash(model)) not in self.tokenizers:
+            self.tokenizers[key] = load_tokenizer(model)
+        return key
 
     def _identity(self, model: str) -> str:
         """The files of a local model; a served one has its name alone."""
