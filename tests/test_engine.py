@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2r_train.engines import Sampling, check_engine, load_engine
+from a2r_train.engines import transformers as transformers_engine
 from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
@@ -76,6 +78,34 @@ def test_equal_prompts_of_a_batch_are_read_once_and_answered_as_alone(engine: Tr
     width = max(completion.prompt_tokens for completion in alone)
     assert shapes[0] == (4, width - 1)  # four different prompts, all but their last token
     assert set(shapes[1:]) == {(7, 1)}
+
+
+@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize("picks", [range(5), (1, 2, 1, 0, 2, 1, 3)])
+def test_prompts_that_are_read_in_parts_are_answered_as_alone(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, picks: Sequence[int]
+) -> None:
+    model = tiny
+    if window:
+        model = str(copytree(tiny, tmp_path / "sliding"))
+        config = json.loads((tmp_path / "sliding/config.json").read_text())
+        sliding = {"use_sliding_window": True, "sliding_window": window, "layer_types": ["sliding_attention"]}
+        (tmp_path / "sliding/config.json").write_text(json.dumps(config | sliding))
+    engine = TransformersEngine(model, batch_size=8, dtype="float32")
+    chats = [CHATS[i] for i in picks]
+    alone = [engine.generate([chat], SAMPLING, [seed])[0] for seed, chat in enumerate(chats)]
+    monkeypatch.setattr(transformers_engine, "READ_TOKENS", 200)
+    shapes: list[tuple[int, int]] = []
+    hook = engine.model.register_forward_pre_hook(
+        lambda _model, _args, options: shapes.append(tuple(options["input_ids"].shape)), with_kwargs=True
+    )
+    assert engine.generate(chats, SAMPLING, range(len(chats))) == alone
+    hook.remove()
+    width = max(completion.prompt_tokens for completion in alone)
+    different = len(set(picks))
+    read = [rows for rows, columns in shapes if columns == width - 1]
+    assert (sum(read), max(read)) == (different, 200 // (width - 1))
+    assert set(shapes[len(read) :]) == {(len(chats), 1)}
 
 
 def test_tokens_are_counted_with_the_end_of_the_turn(engine: TransformersEngine) -> None:

@@ -9,13 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from a2r_train.engines.base import Completion, Sampling
 from a2r_train.models import load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
+READ_TOKENS = 131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns makes 2.6 GB of them
+JOINED = {DynamicLayer, DynamicSlidingWindowLayer}  # layers of a cache that are no more than keys and values
 
 
 class SeededDraw(LogitsProcessor):
@@ -66,6 +76,7 @@ class TransformersEngine:
         self.model: Any = load_model(model, dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
+        self._joins = {type(layer) for layer in DynamicCache(config=self.model.config).layers} <= JOINED
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         prompts = [self._prompter.token_ids(chat) for chat in chats]
@@ -83,7 +94,7 @@ class TransformersEngine:
         width = inputs["input_ids"].shape[1]
         output = self.model.generate(
             **inputs,
-            **self._shared_prefix(prompts, inputs),
+            **self._read(prompts, inputs),
             max_new_tokens=sampling.max_completion_tokens,
             do_sample=False,
             temperature=None,
@@ -93,24 +104,29 @@ class TransformersEngine:
         )
         return [self._completion(len(p), ids) for p, ids in zip(prompts, output[:, width:].tolist(), strict=True)]
 
-    def _shared_prefix(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
-        """The keys and values of all but the last prompt token, computed once for equal prompts; nothing if all differ."""
+    def _read(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
+        """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at a time that
+        memory allows a larger batch than one forward of all could have. Nothing if `generate` can as well read them itself."""
         firsts = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
-        if len(firsts) == len(prompts) or inputs["input_ids"].shape[1] == 1:
+        rows, tokens = sorted(firsts.values()), inputs["input_ids"].shape[1] - 1
+        at_once = max(1, READ_TOKENS // max(1, tokens)) if self._joins else len(rows)
+        if tokens == 0 or len(prompts) == len(rows) <= at_once:
             return {}
-        rows = sorted(firsts.values())
-        place = {row: i for i, row in enumerate(rows)}
+        read = _joined([self._read_part(inputs, rows[at : at + at_once]) for at in range(0, len(rows), at_once)])
+        if len(rows) < len(prompts):
+            place = {row: i for i, row in enumerate(rows)}
+            read.batch_select_indices(torch.tensor([place[firsts[tuple(p)]] for p in prompts], device=self.device))
+        return {"past_key_values": read}
+
+    def _read_part(self, inputs: Any, rows: list[int]) -> Any:
         mask = inputs["attention_mask"][rows, :-1]
-        read = self.model(
+        return self.model(
             input_ids=inputs["input_ids"][rows, :-1],
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
             use_cache=True,
             logits_to_keep=1,
-        )
-        copies = torch.tensor([place[firsts[tuple(prompt)]] for prompt in prompts], device=self.device)
-        read.past_key_values.batch_select_indices(copies)
-        return {"past_key_values": read.past_key_values}
+        ).past_key_values
 
     def _completion(self, prompt_tokens: int, ids: list[int]) -> Completion:
         stops = self._stop_ids()
@@ -123,6 +139,17 @@ class TransformersEngine:
         ids = self.model.generation_config.eos_token_id
         ids = ids if isinstance(ids, list) else [ids]
         return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+
+
+def _joined(parts: list[Any]) -> Any:
+    """One cache of several with rows of the same width; a layer at a time, and the parts are freed on the way."""
+    whole, *others = parts
+    for i, layer in enumerate(whole.layers if others else []):
+        layers = [layer, *(part.layers[i] for part in others)]
+        layer.keys, layer.values = (torch.cat([getattr(one, name) for one in layers]) for name in ("keys", "values"))
+        for one in layers[1:]:
+            one.keys = one.values = None
+    return whole
 
 
 def _processors(sampling: Sampling, seeds: list[int], width: int) -> LogitsProcessorList:
