@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -40,10 +41,31 @@ class SynthesizerGRPOConfig(GRPOConfig):
         if self.load_best_model_at_end and not self.metric_for_best_model:
             self.metric_for_best_model = "reward"
         super().__post_init__()  # type: ignore[no-untyped-call]
-        if bool(self.validation) != (self.eval_strategy != "no"):
-            raise ValueError("validation and eval_strategy go together: name bundles, and when they are answered (steps)")
+        self._check_validation()
         if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
             raise ValueError(f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}")
+
+    def _check_validation(self) -> None:
+        """Raises ValueError for an evaluation that would end the training, or keep another checkpoint than the best."""
+        group, batch = int(self.num_generations or 1), self.per_device_eval_batch_size
+        if bool(self.validation) != (self.eval_strategy != "no"):
+            raise ValueError("validation and eval_strategy go together: name bundles, and when they are answered (steps)")
+        if self.save_strategy == "best":
+            raise ValueError("save_strategy best saves no step to go on from; take steps, and load_best_model_at_end")
+        if self.validation and self.pass_at_k > 1 and ((self.num_generations_eval or group) != group or batch % group):
+            raise ValueError(
+                "pass_at_k needs whole groups in an evaluation, too: leave num_generations_eval out, and make "
+                f"per_device_eval_batch_size a multiple of num_generations, {group}"
+            )
+        if not self.load_best_model_at_end:
+            return
+        if str(self.metric_for_best_model).removeprefix("eval_") not in ("reward", "loss"):
+            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model}; expected reward or loss")
+        if self.eval_strategy == "steps" and self.eval_steps != self.save_steps:
+            raise ValueError(
+                f"load_best_model_at_end keeps a step that was saved: make save_steps ({self.save_steps:g}) and eval_steps "
+                f"({self.eval_steps:g}) the same"
+            )
 
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
@@ -62,13 +84,14 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         check_vllm()
     material = common.load_material(data, model, args.trust_remote_code)
     validation = load_validation(data, args, model, material)
-    preflight.require(_checks(args, model, material))
+    preflight.require(_checks(args, model, material, validation))
     if data.dry_run:
         trained = f"{args.num_generations} completions of at most {args.max_completion_length} tokens"
         budget = f"max_completion_length {args.max_completion_length} tokens"
         rows = _rows(args, material)
         sys.stdout.write(common.describe(common.resolved(data, args, model), args, material, trained, budget, rows))
-        estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console())
+        validated = _validated(args, material, validation)
+        estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console(), validated)
     elif not common.open_folder(data, args, model, material):
         _train(data, args, model, material, validation)
 
@@ -76,8 +99,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
 def checks(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> list[preflight.Check]:
     """The preflight alone. Raises InputError where data or model cannot be read."""
     material = common.load_material(data, model, args.trust_remote_code)
-    load_validation(data, args, model, material)
-    return _checks(args, model, material)
+    return _checks(args, model, material, load_validation(data, args, model, material))
 
 
 def load_validation(
@@ -98,14 +120,41 @@ def load_validation(
     return found
 
 
-def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> list[preflight.Check]:
+def _checks(
+    args: SynthesizerGRPOConfig, model: ModelArguments, material: Material, validation: Material | None
+) -> list[preflight.Check]:
     _, steps = common.batch_and_steps(args, _rows(args, material))
     own = shared_prefix.checks(args, model) if args.shared_prefix else []
+    if validation:
+        own.append(_whole_batches(args, len(validation.bundles)))
     return [*own, *preflight.preflight(args, model, material, int(args.max_completion_length or 0), steps)]
 
 
 def _rows(args: SynthesizerGRPOConfig, material: Material) -> int:
     return len(material.bundles) * int(args.num_generations or 0) * args.num_iterations
+
+
+def _whole_batches(args: SynthesizerGRPOConfig, bundles: int) -> preflight.Check:
+    """TRL takes the mean over batches: a short one weighs as much as the others, and several processes fill it up."""
+    group, processes = int(args.num_generations_eval or args.num_generations or 1), args.world_size
+    rows, batch = bundles * group, args.per_device_eval_batch_size * processes
+    says = f"{bundles} bundles with {group} completions each, in batches of {batch} completions"
+    if rows % batch == 0 or (processes == 1 and rows < batch):
+        return preflight.Check("validation", True, says)
+    fit = [b for b in range(1, args.per_device_eval_batch_size) if rows % (b * processes) == b * processes % group == 0]
+    mend = f"set per_device_eval_batch_size to {fit[-1]}" if fit else "validate on as many bundles as fill a batch"
+    return preflight.Check("validation", False, f"{says}: the last is not full, and its bundles would weigh more; {mend}")
+
+
+def _validated(args: SynthesizerGRPOConfig, material: Material, validation: Material | None) -> float:
+    """Completions of all evaluations of the training."""
+    if not validation:
+        return 0.0
+    _, steps = common.batch_and_steps(args, _rows(args, material))
+    every = float(args.eval_steps or 1)
+    every = every if every >= 1 else max(1.0, steps * every)
+    times = math.ceil(args.num_train_epochs) if args.eval_strategy == "epoch" else steps // every
+    return (times + args.eval_on_start) * len(validation.bundles) * int(args.num_generations_eval or args.num_generations or 1)
 
 
 def dataset_of(material: Material) -> Dataset:
