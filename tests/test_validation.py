@@ -1,6 +1,9 @@
 """GRPO with validation bundles: their reward is logged, and the checkpoint with the best one is what is kept."""
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,10 @@ import pytest
 from conftest import options
 from safetensors.torch import load_file
 
+from a2r_train.config import parse
+from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, read, write
-from a2r_train.train import grpo
+from a2r_train.train import common, estimate, grpo, preflight
 
 ROOT = Path(__file__).parent.parent
 QUICK = {
@@ -79,6 +84,96 @@ def test_killed_before_its_end_it_keeps_the_best_too(given: dict[str, Any]) -> N
     assert (out / "model.safetensors").read_bytes() == before
 
 
+def rewarding(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float], stop_at: int = -1) -> None:
+    """An evaluation after a step has the given reward, a training one that differs within a group; SIGTERM comes in a step."""
+    held = [p.problem for p in read(Problem, "data/tiny/validation.jsonl")[:6]]
+
+    class Reward(grpo.VerifiableReward):
+        def __call__(self, completions: Any, prompts: Any, trainer_state: Any, **_: Any) -> list[float | None]:  # type: ignore[override]
+            step, rows = trainer_state.global_step, range(len(completions))
+            if any(problem in prompts[0][-1]["content"] for problem in held):
+                return [by_step[step] for _ in rows]
+            if step + 1 == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return [float(row % 2) for row in rows]
+
+    monkeypatch.setattr(grpo, "VerifiableReward", Reward)
+
+
+@pytest.mark.parametrize("peft", [True, False])
+@pytest.mark.parametrize("best", [1, 2])
+def test_the_highest_reward_is_kept(best: int, peft: bool, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rewarding(monkeypatch, {best: 0.75, 3 - best: 0.25})
+    if peft:
+        given |= {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
+    name = "adapter_model.safetensors" if peft else "model.safetensors"
+    assert train(given) == 0
+    out = Path(given["output_dir"])
+    kept, ours, other = (load_file(folder / name) for folder in (out, *checkpoints(out, best)))
+    assert all(kept[name].equal(ours[name]) for name in kept)
+    assert not all(kept[name].equal(other[name]) for name in kept)
+    assert f"of which step {best} is kept (reward 0.75)" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("best_is_there", [True, False])
+def test_a_folder_that_was_moved_keeps_its_best(
+    best_is_there: bool, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewarding(monkeypatch, {1: 0.75, 2: 0.25})
+    assert train(given) == 0
+    moved = Path(given["output_dir"]).rename(tmp_path / "moved")
+    for name in ("model.safetensors", "trainer_state.json", "done.json"):
+        (moved / name).unlink()
+    if not best_is_there:
+        shutil.rmtree(moved / "checkpoint-1")
+    assert train({**given, "output_dir": str(moved)}) == 0
+    kept, ours = (load_file(folder / "model.safetensors") for folder in (moved, moved / f"checkpoint-{2 - best_is_there}"))
+    assert all(kept[name].equal(ours[name]) for name in kept)
+    assert ("of which step 1 is kept" in (moved / "README.md").read_text()) == best_is_there
+
+
+def test_what_sigterm_saves_is_there_and_the_best_is_kept_all_the_same(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given |= {"save_total_limit": 1, "save_steps": 2, "eval_steps": 2, "max_steps": 4}
+    rewarding(monkeypatch, {2: 0.75, 4: 0.25}, stop_at=3)
+    with pytest.raises(SystemExit, match="143"):
+        train(given)
+    out = Path(given["output_dir"])
+    assert {path.name for path in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    rewarding(monkeypatch, {2: 0.75, 4: 0.25})
+    assert train(given) == 0
+    kept, ours = (load_file(folder / "model.safetensors") for folder in (out, out / "checkpoint-2"))
+    assert all(kept[name].equal(ours[name]) for name in kept)
+    assert "4 steps, of which step 2 is kept (reward 0.75)" in (out / "README.md").read_text()
+
+
+def test_the_dry_run_counts_what_is_validated(given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert train({**given, "dry_run": True}) == 0
+    assert "validation │ 0.00 │" in " ".join(capsys.readouterr().out.split())
+    data, args, model = parse(grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": 32, "save_total_limit": 1}))
+    material = common.load_material(data, model)
+    assert grpo._validated(args, material, grpo.load_validation(data, args, model, material)) == 2 * 6 * 4
+    assert estimate.step_of(args, 10, 10).generates == 32
+    assert preflight._checkpoints(args, 9) == 3  # the newest, the best, and the one being written
+
+
+@pytest.mark.parametrize(("batch", "processes", "taken"), [(8, 1, 6), (16, 1, 4), (32, 1, 6), (8, 2, 4), (16, 2, 0)])
+def test_only_whole_batches_are_validated_on(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch: int, processes: int, taken: int
+) -> None:
+    """Six bundles with four completions each: a batch holds two, four or eight."""
+    data, args, model = parse(grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": batch}))
+    monkeypatch.setattr(grpo.SynthesizerGRPOConfig, "world_size", processes)
+    material = common.load_material(data, model)
+    if not taken:
+        with pytest.raises(InputError, match="do not fill a batch"):
+            grpo.load_validation(data, args, model, material)
+        return
+    found = grpo.load_validation(data, args, model, material)
+    assert (len(found.bundles), len(found.chats)) == (taken, taken)
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -86,6 +181,10 @@ def test_killed_before_its_end_it_keeps_the_best_too(given: dict[str, Any]) -> N
         ({"eval_strategy": "no", "load_best_model_at_end": False}, "validation and eval_strategy go together"),
         ({"validation": "bundles"}, "the problem of bundle 'b"),
         ({"max_completion_length": 100_000}, "the longest prompt with its completion is"),
+        ({"save_steps": 2}, "make save_steps (2) and eval_steps (1) the same"),
+        ({"save_strategy": "best"}, "save_strategy best saves no step to go on from"),
+        ({"metric_for_best_model": "accuracy"}, "metric_for_best_model is accuracy; expected reward or loss"),
+        ({"pass_at_k": 2, "num_generations_eval": 2}, "pass_at_k needs whole groups in an evaluation, too"),
     ],
 )
 def test_wrong_validation_is_one_line(

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 TrainConfig = SFTConfig | GRPOConfig
 
-# A run may go on with other values of these: how it is shown, kept and spread, not what it learns.
+# A run may go on with other values of these: how it is shown, kept and spread, not what it learns. What an evaluation
+# takes is not among them: it draws completions, after which the next step draws others, and it chooses what is kept.
 IGNORE = (
     *("run_name", "project", "report_to", "local_rank", "use_cpu", "bf16", "tf32", "disable_tqdm"),
     *("log_level", "log_level_replica", "logging_steps", "logging_strategy", "logging_first_step", "log_completions"),
@@ -282,8 +283,8 @@ def run_training(trainer: Trainer) -> None:
         trainer.train(resume_from_checkpoint=_where_to_begin(trainer))
     except stop.AlreadyTrained:
         log.info("%s: its last step was saved before it ended", folder)
-        if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
-            trainer._load_best_model()  # as at the end of a training
+        if trainer.args.load_best_model_at_end:
+            _load_best(trainer)
     except finite.NotFinite as error:
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
@@ -299,6 +300,15 @@ def run_training(trainer: Trainer) -> None:
         log.info("%s: stopped by SIGTERM, step %d is saved; the same command goes on", folder, trainer.state.global_step)
         trainer.accelerator.end_training()
         raise SystemExit(output.TERMINATED)
+
+
+def _load_best(trainer: Trainer) -> None:
+    """As at the end of a training; the folder may have been moved since, and its checkpoints know where it was."""
+    here = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.best_global_step}"
+    if here.is_dir():
+        trainer.state.best_model_checkpoint = str(here)
+    if trainer.state.best_model_checkpoint:
+        trainer._load_best_model()
 
 
 def finish(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> None:
@@ -347,7 +357,7 @@ def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
 
 def _steps(trainer: Trainer) -> str:
     best, steps = trainer.state.best_global_step, f"{trainer.state.global_step} steps"
-    if not (trainer.args.load_best_model_at_end and best):
+    if not (trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint):  # the user may have removed it
         return steps
     return f"{steps}, of which step {best} is kept ({trainer.args.metric_for_best_model} {trainer.state.best_metric:.4g})"
 

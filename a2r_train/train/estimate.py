@@ -68,8 +68,16 @@ class Proposal:
         return f"this fits, with {self.total / 1e9:.0f} GB: {given}, {self.way}"
 
 
-def show(args: TrainConfig, model: ModelArguments, material: Material, completion: int, rows: int, console: Console) -> None:
-    """Print the estimate; `rows` counts completions, over all steps of an epoch."""
+def show(
+    args: TrainConfig,
+    model: ModelArguments,
+    material: Material,
+    completion: int,
+    rows: int,
+    console: Console,
+    validated: float = 0,
+) -> None:
+    """Print the estimate; `rows` counts completions over all steps of an epoch, `validated` those of all evaluations."""
     if args.process_index > 0:
         return
     if mixes_experts(model):
@@ -82,7 +90,7 @@ def show(args: TrainConfig, model: ModelArguments, material: Material, completio
     tables = {
         f"memory: {way} on {processes} GPU(s), micro-batch {step.rows}": _breakdown(peak, gpu),
         "in other ways, by number of GPUs; (does not fit)": _ways(size, size_of(_other(model), size.checkpointing), step, gpu),
-        f"time at most, on {processes} GPU(s) {AT}": _hours(work_of(args, size, step, rows, gpu)),
+        f"time at most, on {processes} GPU(s) {AT}": _hours(work_of(args, size, step, rows, gpu, validated)),
     }
     for title, table in tables.items():
         console.print(f"\n{title}", markup=False, highlight=False, soft_wrap=True)
@@ -103,12 +111,13 @@ def step_of(args: TrainConfig, prompt: int, completion: int) -> Step:
     shared = bool(getattr(args, "shared_prefix", False))
     group = Group(prompt, completion, members, shared) if shared else Group(prompt, completion)
     colocated = args.use_vllm and args.vllm_mode == "colocate"
+    generates = max(rows * int(args.steps_per_generation or 1), args.per_device_eval_batch_size if args.do_eval else 0)
     return Step(
         group,
         rows // members if shared else rows,
         accumulates,
         reference=args.beta > 0,
-        generates=0 if args.use_vllm else rows * int(args.steps_per_generation or 1),
+        generates=0 if args.use_vllm else generates,
         vllm_share=args.vllm_gpu_memory_utilization if colocated else 0.0,
         vllm_sleeps=args.vllm_enable_sleep_mode,
     )
@@ -126,8 +135,8 @@ def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memo
     return max(updating, generating, key=lambda one: one.total)
 
 
-def work_of(args: TrainConfig, size: Size, step: Step, rows: int, gpu: float) -> list[Work]:
-    """What the whole training computes."""
+def work_of(args: TrainConfig, size: Size, step: Step, rows: int, gpu: float, validated: float = 0) -> list[Work]:
+    """What the whole training computes; an evaluation counts as what it generates."""
     batch, steps = batch_and_steps(args, rows)
     groups = batch * steps / step.group.completions
     if not isinstance(args, GRPOConfig):
@@ -138,10 +147,14 @@ def work_of(args: TrainConfig, size: Size, step: Step, rows: int, gpu: float) ->
     share = args.vllm_gpu_memory_utilization if args.use_vllm else 1.0
     room = max(0.0, share * gpu - BFLOAT16 * size.parameters)
     at_once = args.per_device_train_batch_size * int(args.steps_per_generation or 1)
-    return [
+    parts = [
         generation("generation", size, step.group, groups / args.num_iterations, args.world_size, at_once, room),
         training("policy update", size, step.group, groups, args.world_size, scored),
     ]
+    if validated:
+        groups, at_once = validated / step.group.completions, args.per_device_eval_batch_size
+        parts.append(generation("validation", size, step.group, groups, args.world_size, at_once, room))
+    return parts
 
 
 def proposals(model: ModelArguments, step: Step, way: str, processes: int, gpu: float) -> Iterator[Proposal]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from a2r_train.leave import leave
 from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,10 +43,31 @@ class SynthesizerGRPOConfig(GRPOConfig):
         if self.load_best_model_at_end and not self.metric_for_best_model:
             self.metric_for_best_model = "reward"
         super().__post_init__()  # type: ignore[no-untyped-call]
-        if bool(self.validation) != (self.eval_strategy != "no"):
-            raise ValueError("validation and eval_strategy go together: name bundles, and when they are answered (steps)")
+        self._check_validation()
         if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
             raise ValueError(f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}")
+
+    def _check_validation(self) -> None:
+        """Raises ValueError for an evaluation that would end the training, or keep another checkpoint than the best."""
+        group, batch = int(self.num_generations or 1), self.per_device_eval_batch_size
+        if bool(self.validation) != (self.eval_strategy != "no"):
+            raise ValueError("validation and eval_strategy go together: name bundles, and when they are answered (steps)")
+        if self.save_strategy == "best":
+            raise ValueError("save_strategy best saves no step to go on from; take steps, and load_best_model_at_end")
+        if self.validation and self.pass_at_k > 1 and ((self.num_generations_eval or group) != group or batch % group):
+            raise ValueError(
+                "pass_at_k needs whole groups in an evaluation, too: leave num_generations_eval out, and make "
+                f"per_device_eval_batch_size a multiple of num_generations, {group}"
+            )
+        if not self.load_best_model_at_end:
+            return
+        if str(self.metric_for_best_model).removeprefix("eval_") not in ("reward", "loss"):
+            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model}; expected reward or loss")
+        if self.eval_strategy == "steps" and self.eval_steps != self.save_steps:
+            raise ValueError(
+                f"load_best_model_at_end keeps a step that was saved: make save_steps ({self.save_steps:g}) and eval_steps "
+                f"({self.eval_steps:g}) the same"
+            )
 
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
@@ -68,7 +92,8 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         budget = f"max_completion_length {args.max_completion_length} tokens"
         rows = _rows(args, material)
         sys.stdout.write(common.describe(common.resolved(data, args, model), args, material, trained, budget, rows))
-        estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console())
+        validated = _validated(args, material, validation)
+        estimate.show(args, model, material, int(args.max_completion_length or 0), rows, Console(), validated)
     elif not common.open_folder(data, args, model, material):
         _train(data, args, model, material, validation)
 
@@ -83,9 +108,10 @@ def checks(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgum
 def load_validation(
     data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, material: Material
 ) -> Material | None:
-    """The validation bundles, shown as the training bundles are; None without any.
+    """The validation bundles that fill batches, shown as the training bundles are; None without any.
 
-    Raises InputError as `load_material`, for a problem that is trained on, and for a prompt that leaves no room to answer.
+    Raises InputError as `load_material`, for a problem that is trained on, for a prompt that leaves no room to answer, and
+    for too few bundles.
     """
     if not args.validation:
         return None
@@ -95,7 +121,11 @@ def load_validation(
         raise InputError(f"{args.validation}: the problem of bundle {both[0]!r} is trained on, as are {len(both)} in all")
     needed = found.longest_prompt + int(args.max_completion_length or 0)
     common.check_context(needed, f"{args.validation}: the longest prompt with its completion", found.context)
-    return found
+    if not (taken := _whole_batches(args, len(found.bundles))):
+        raise InputError(f"{args.validation}: its bundles do not fill a batch; lower per_device_eval_batch_size")
+    if taken < len(found.bundles):
+        log.info("%s: the first %d of %d bundles, which fill whole batches", args.validation, taken, len(found.bundles))
+    return replace(found, bundles=found.bundles[:taken], chats=found.chats[:taken])
 
 
 def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Material) -> list[preflight.Check]:
@@ -106,6 +136,28 @@ def _checks(args: SynthesizerGRPOConfig, model: ModelArguments, material: Materi
 
 def _rows(args: SynthesizerGRPOConfig, material: Material) -> int:
     return len(material.bundles) * int(args.num_generations or 0) * args.num_iterations
+
+
+def _whole_batches(args: SynthesizerGRPOConfig, bundles: int) -> int:
+    """So many of the bundles fill batches.
+
+    TRL takes the mean over batches: the bundles of a short one would weigh more, and several processes fill it up. A short
+    one that is alone in one process is right as it is.
+    """
+    group = int(args.num_generations_eval or args.num_generations or 1)
+    a_batch = max(1, args.per_device_eval_batch_size * args.world_size // group)
+    return bundles // a_batch * a_batch or (bundles if args.world_size == 1 else 0)
+
+
+def _validated(args: SynthesizerGRPOConfig, material: Material, validation: Material | None) -> float:
+    """Completions of all evaluations of the training."""
+    if not validation:
+        return 0.0
+    _, steps = common.batch_and_steps(args, _rows(args, material))
+    every = float(args.eval_steps or 1)
+    every = every if every >= 1 else max(1.0, steps * every)
+    times = math.ceil(args.num_train_epochs) if args.eval_strategy == "epoch" else steps // every
+    return (times + args.eval_on_start) * len(validation.bundles) * int(args.num_generations_eval or args.num_generations or 1)
 
 
 def dataset_of(material: Material) -> Dataset:

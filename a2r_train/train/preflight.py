@@ -201,13 +201,14 @@ def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
 
 
 def _checkpoints(args: TrainConfig, steps: int) -> int:
-    """The most checkpoints that are there at once: the oldest is removed when the newest is complete."""
+    """The most checkpoints that are there at once: the oldest is removed when the newest is complete, and the best never."""
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
         return 1  # at SIGTERM
     every = args.save_steps if args.save_steps >= 1 else max(1, steps * args.save_steps)
     made = math.ceil(args.num_train_epochs) if strategy == "epoch" else math.ceil(steps / every)
-    return min(made, args.save_total_limit + 1) if args.save_total_limit else made
+    kept = max(args.save_total_limit or made, 2 if args.load_best_model_at_end else 1)
+    return min(made, kept + 1)
 
 
 def _trained_parameters(model: ModelArguments) -> int:

@@ -43,6 +43,8 @@ class StopOnSigterm(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         if state.is_world_process_zero:
             output.share(f"{args.output_dir}/checkpoint-{state.global_step}")
+        if self.stopped:  # else transformers loads the best one now, and with save_total_limit 1 removes this one
+            state.best_model_checkpoint = None
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
