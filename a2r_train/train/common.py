@@ -350,6 +350,11 @@ def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
     return batch, args.max_steps if args.max_steps > 0 else math.ceil(math.ceil(rows / batch) * args.num_train_epochs)
 
 
+def interval(every: float, steps: int) -> float:
+    """Steps between two saves or evaluations; below 1 it is a share of the training, as transformers takes it."""
+    return every if every >= 1 else max(1.0, steps * every)
+
+
 def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
     """The dict that an argument of TRL's may be; it is text only until it is parsed."""
     return value if isinstance(value, dict) else {}

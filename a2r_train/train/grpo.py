@@ -144,9 +144,14 @@ def _whole_batches(args: SynthesizerGRPOConfig, bundles: int) -> int:
     TRL takes the mean over batches: the bundles of a short one would weigh more, and several processes fill it up. A short
     one that is alone in one process is right as it is.
     """
-    group = int(args.num_generations_eval or args.num_generations or 1)
+    group = _members(args)
     a_batch = max(1, args.per_device_eval_batch_size * args.world_size // group)
     return bundles // a_batch * a_batch or (bundles if args.world_size == 1 else 0)
+
+
+def _members(args: SynthesizerGRPOConfig) -> int:
+    """Completions of a bundle in an evaluation."""
+    return int(args.num_generations_eval or args.num_generations or 1)
 
 
 def _validated(args: SynthesizerGRPOConfig, material: Material, validation: Material | None) -> float:
@@ -154,10 +159,10 @@ def _validated(args: SynthesizerGRPOConfig, material: Material, validation: Mate
     if not validation:
         return 0.0
     _, steps = common.batch_and_steps(args, _rows(args, material))
-    every = float(args.eval_steps or 1)
-    every = every if every >= 1 else max(1.0, steps * every)
-    times = math.ceil(args.num_train_epochs) if args.eval_strategy == "epoch" else steps // every
-    return (times + args.eval_on_start) * len(validation.bundles) * int(args.num_generations_eval or args.num_generations or 1)
+    times = steps // common.interval(float(args.eval_steps or 1), steps)
+    if args.eval_strategy == "epoch":
+        times = math.ceil(args.num_train_epochs)
+    return (times + args.eval_on_start) * len(validation.bundles) * _members(args)
 
 
 def dataset_of(material: Material) -> Dataset:

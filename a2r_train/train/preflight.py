@@ -23,7 +23,7 @@ from a2r_train.errors import InputError
 from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
 from a2r_train.records import CORRECT, Bundle
-from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_steps
+from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_steps, interval
 from a2r_train.train.memory import peft_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.verify import VERIFIERS
@@ -205,8 +205,7 @@ def _checkpoints(args: TrainConfig, steps: int) -> int:
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
         return 1  # at SIGTERM
-    every = args.save_steps if args.save_steps >= 1 else max(1, steps * args.save_steps)
-    made = math.ceil(args.num_train_epochs) if strategy == "epoch" else math.ceil(steps / every)
+    made = math.ceil(args.num_train_epochs) if strategy == "epoch" else math.ceil(steps / interval(args.save_steps, steps))
     kept = max(args.save_total_limit or made, 2 if args.load_best_model_at_end else 1)
     return min(made, kept + 1)
 
