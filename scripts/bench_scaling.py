@@ -49,7 +49,7 @@ def explore_transformers(model: str, samples: int, tokens: int) -> dict[str, Any
     """One process a GPU: first the main one works alone, then all of them."""
     state = PartialState(cpu=not CUDA)
     engine = load_engine("transformers", model, batch_size=samples)
-    ask(engine, [0], samples, Sampling(max_completion_tokens=4))
+    ask(engine, [0], samples, Sampling(max_completion_tokens=tokens))  # so that each has its memory before either is timed
     measured = []
     for workers in (1, state.num_processes):
         state.wait_for_everyone()

@@ -7,13 +7,13 @@
 | part | what passes | seconds on two H100s, of which the start is most |
 |---|---|---|
 | same | losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel on a GPU | 35 |
-| same_lora | the same with an adapter on all linear layers | of a model of 0.5B 55 |
+| same_lora | the same with an adapter on all linear layers | of a model of 0.5B 50 |
 | same_bf16 | how far they are apart in bf16; passes nothing | not timed |
 | live | scripts/grpo.py makes three steps with its own completions, dense and with a shared prefix | 60 |
 | kill | SIGKILL of all processes after the second step; the same command goes on from there, to its last step | 80 |
 | server | a vLLM server on the last GPU gets the weights of a trainer on the first | 100 |
 | colocate | vLLM in the trainer's processes, each model split over both GPUs | 90 |
-| scaling_explore | tokens a second on all GPUs against one, same work on each: at least 90 % | not timed |
+| scaling_explore | tokens a second on all GPUs against one, same work on each: at least 90 % | of a model of 0.5B 40 |
 | scaling_update | the same of GRPO's update: at least 80 % | 70 |
 
 A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end of what it said,
