@@ -1,7 +1,7 @@
 """The four records of the loop, and how they are read, validated and written.
 
 Files are JSONL, also compressed (.jsonl.xz), or Parquet; a data set on the hub is `owner/name`, `owner/name:split` or
-`owner/name:config:split`. Every error names the file, the line and the field.
+`owner/name:config:split`, and a split may be a slice, `train[100:200]`. Every error names the file, the line and the field.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def _lines(file: IO[str], path: str) -> Iterator[str]:
 def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from datasets import load_dataset
 
-    name, *parts = path.split(":")
+    name, *parts = re.split(r":(?![^\[]*\])", path)  # not at the colon of a slice
     split = parts.pop() if parts else "train"
     try:
         rows = load_dataset(name, *parts, split=split)

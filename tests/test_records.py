@@ -164,3 +164,16 @@ def test_a_compressed_file_is_read_as_it_is(tmp_path: Path) -> None:
             read(Rollout, str(path))
     with pytest.raises(InputError, match="no such file"):
         read(Rollout, str(tmp_path / "b.jsonl.xz"))
+
+
+@pytest.mark.parametrize(
+    ("split", "ids"), [(":train", ["0", "1", "2"]), (":train[1:3]", ["1", "2"]), (":default:train[:1]", ["0"])]
+)
+def test_a_data_set_of_the_hub_and_a_slice_of_it(
+    split: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` takes a folder of that name for the repository."""
+    write([Problem(str(i), f"What is {i}?", str(i)) for i in range(3)], tmp_path / "owner" / "name" / "train.jsonl")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    assert [p.id for p in read(Problem, f"owner/name{split}")] == ids
