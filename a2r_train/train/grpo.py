@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datasets import Dataset
 from rich.console import Console
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train import output
 from a2r_train.config import parse
@@ -20,6 +19,7 @@ from a2r_train.errors import InputError
 from a2r_train.leave import leave
 from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
+from a2r_train.train.epochs import EpochGRPOTrainer
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ def _train(
     if args.use_vllm and args.vllm_mode == "colocate":
         prepare_colocate()
         args.generation_kwargs = {"detokenize": False, **common.mapping(args.generation_kwargs)}  # TRL reads the ids alone
-    kind = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else GRPOTrainer
+    kind = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else EpochGRPOTrainer
     trainer = kind(
         reward_funcs=_reward(args, material),
         args=args,

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from a2r_train.models import empty_model
 from a2r_train.train.common import ModelArguments
+from a2r_train.train.epochs import EpochGRPOTrainer
 from a2r_train.train.preflight import Check
 from a2r_train.train.shared_prefix_attention import ATTENTION, Group
 
@@ -111,7 +111,7 @@ def _group(start: int, prefix: int, lengths: list[int], device: torch.device) ->
     return Group(slice(start, middle), slice(middle, middle + sum(lengths)), (len(lengths), longest), places.to(device))
 
 
-class SharedPrefixGRPOTrainer(GRPOTrainer):
+class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
     """TRL's, whose log-probabilities (policy, old and reference) are computed with the prompt shared.
 
     Two methods are overridden: the forward itself, and the batch, whose groups TRL shuffles apart.

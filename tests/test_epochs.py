@@ -1,0 +1,102 @@
+"""A training of several epochs that goes on in a later one ends as the undisturbed training does, to the byte."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import options
+from launching import launch
+
+from a2r_train.records import Bundle, Problem, Synthesis, read, write
+from a2r_train.train import grpo, sft
+from a2r_train.train.rewards import VerifiableReward
+
+ROOT = Path(__file__).parent.parent
+# Two steps an epoch.
+EPOCHS = {
+    "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True, "num_train_epochs": 3,
+    "max_steps": 6,
+    "save_steps": 1, "save_total_limit": 10, "logging_steps": 1, "warmup_steps": 0, "learning_rate": 0.001,
+}  # fmt: skip
+GRPO = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "num_generations": 4, "max_completion_length": 48}
+SFT = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    problems = read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:16]
+    bundles = [
+        Bundle(
+            p.id, p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"], [p.answer, "0"],
+            ["correct", "incorrect"], [5, 5], 1, "0", "incorrect",
+        )
+        for p in problems
+    ]  # fmt: skip
+    write(bundles, tmp_path / "bundles.jsonl")
+    write(
+        [Synthesis(p.id, 0, rf"\boxed{{{p.answer}}}", p.answer, "correct", 1, 1, "stop", "m", 0) for p in problems],
+        tmp_path / "targets.jsonl",
+    )
+    return tmp_path
+
+
+def logged(out: Path) -> list[dict[str, float]]:
+    """What each step logged, without its times."""
+    rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return [{key: row[key] for key in row if key in ("loss", "reward", "grad_norm")} for row in rows if "loss" in row]
+
+
+class Parity(VerifiableReward):
+    """Differs within groups, whatever so tiny a model writes."""
+
+    def __call__(self, completions: Any, **_: Any) -> list[float]:  # type: ignore[override]
+        return [float(len(completion[0]["content"]) % 2) for completion in completions]
+
+
+def check_goes_on(train: Callable[[], object], out: Path) -> None:
+    """From the middle of the second epoch, and from its end."""
+    train()
+    whole, steps = (out / "model.safetensors").read_bytes(), logged(out)
+    assert len(steps) == 6
+    assert len({row["grad_norm"] for row in steps}) > 3
+    for done in (4, 3):
+        for name in ("model.safetensors", "trainer_state.json", "done.json"):
+            (out / name).unlink()
+        for step in range(done + 1, 7):
+            shutil.rmtree(out / f"checkpoint-{step}")
+        train()
+        assert logged(out) == steps, f"from step {done}"
+        assert (out / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(("stage", "main", "more"), [
+    ("grpo", grpo.main, {**GRPO, "shared_prefix": True}),
+    ("grpo", grpo.main, {**GRPO, "shared_prefix": False}),
+    ("sft", sft.main, SFT),
+])  # fmt: skip
+def test_it_goes_on_in_a_later_epoch(
+    stage: str, main: Callable[[list[str]], int], more: dict[str, Any], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(grpo, "VerifiableReward", Parity)
+    given = {**EPOCHS, **more, "bundles": files / "bundles.jsonl", "output_dir": files / stage}
+    given |= {"targets": files / "targets.jsonl"} if stage == "sft" else {}
+    arguments = ["--config", f"recipes/tiny/{stage}.yaml", *options(given)]
+    check_goes_on(lambda: main(arguments), files / stage)
+
+
+@pytest.mark.slow
+def test_two_processes_do_so_too(files: Path) -> None:
+    """accelerate skips the batches of one of several processes in another way than those of one alone."""
+    given = {
+        **EPOCHS,
+        **GRPO,
+        "gradient_accumulation_steps": 2,
+        "bundles": files / "bundles.jsonl",
+        "output_dir": files / "out",
+    }
+    arguments = ["--config", "recipes/tiny/grpo.yaml", *options(given)]
+    check_goes_on(lambda: launch("ddp", "scripts/grpo.py", *arguments), files / "out")
