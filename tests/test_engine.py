@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import bench_leaving
 import numpy as np
 import pytest
 import torch
@@ -80,18 +81,21 @@ def test_equal_prompts_of_a_batch_are_read_once_and_answered_as_alone(engine: Tr
     assert set(shapes[1:]) == {(7, 1)}
 
 
+def sliding(model: str, folder: Path, window: int) -> str:
+    """A copy of the model that looks back so far."""
+    copy = copytree(model, folder / "sliding")
+    config = json.loads((copy / "config.json").read_text())
+    changes = {"use_sliding_window": True, "sliding_window": window, "layer_types": ["sliding_attention"]}
+    (copy / "config.json").write_text(json.dumps(config | changes))
+    return str(copy)
+
+
 @pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize("picks", [range(5), (1, 2, 1, 0, 2, 1, 3)])
 def test_prompts_that_are_read_in_parts_are_answered_as_alone(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, picks: Sequence[int]
 ) -> None:
-    model = tiny
-    if window:
-        model = str(copytree(tiny, tmp_path / "sliding"))
-        config = json.loads((tmp_path / "sliding/config.json").read_text())
-        sliding = {"use_sliding_window": True, "sliding_window": window, "layer_types": ["sliding_attention"]}
-        (tmp_path / "sliding/config.json").write_text(json.dumps(config | sliding))
-    engine = TransformersEngine(model, batch_size=8, dtype="float32")
+    engine = TransformersEngine(sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32")
     chats = [CHATS[i] for i in picks]
     alone = [engine.generate([chat], SAMPLING, [seed])[0] for seed, chat in enumerate(chats)]
     monkeypatch.setattr(transformers_engine, "READ_TOKENS", 200)
@@ -106,6 +110,32 @@ def test_prompts_that_are_read_in_parts_are_answered_as_alone(
     read = [rows for rows, columns in shapes if columns == width - 1]
     assert (sum(read), max(read)) == (different, 200 // (width - 1))
     assert set(shapes[len(read) :]) == {(len(chats), 1)}
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_completions_that_ended_leave_the_batch(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    engine = TransformersEngine(sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32")
+    monkeypatch.setattr(engine, "_stop_ids", lambda: set(range(0, 400, 7)))  # so that a random model ends, now and then
+    chats, sampling = [CHATS[i] for i in (1, 2, 1, 0, 2, 1, 3, 4)], Sampling(max_completion_tokens=14)
+    whole = engine.generate(chats, sampling, range(8))
+    assert len({c.completion_tokens for c in whole}) > 2
+    monkeypatch.setattr(transformers_engine, "GO_ON_TOKENS", 4)
+    rows: list[int] = []
+    hook = engine.model.register_forward_pre_hook(
+        lambda _model, _args, options: rows.append(len(options["input_ids"])), with_kwargs=True
+    )
+    assert engine.generate(chats, sampling, range(8)) == whole
+    hook.remove()
+    ends = [c.completion_tokens if c.finish_reason == "stop" else 15 for c in whole]
+    assert rows[1:] == [sum(end > step // 4 * 4 for end in ends) for step in range(14)]  # rows[0] is the prompts
+
+
+def test_the_benchmark_of_leaving_makes_the_same_completions(tmp_path: Path) -> None:
+    found = bench_leaving.measure(bench_leaving.random_model(str(tmp_path)), rows=4, prompt_tokens=60, tokens=80, mean=15)
+    assert found["same"] == 4
+    assert found["stay_s"]
 
 
 def test_tokens_are_counted_with_the_end_of_the_turn(engine: TransformersEngine) -> None:

@@ -25,6 +25,7 @@ from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
 READ_TOKENS = 131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns makes 2.6 GB of them
+GO_ON_TOKENS = 32  # so many tokens on, the completions that ended leave the batch
 JOINED = {DynamicLayer, DynamicSlidingWindowLayer}  # layers of a cache that are no more than keys and values
 
 
@@ -91,18 +92,31 @@ class TransformersEngine:
     @torch.inference_mode()
     def _batch(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
         inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(self.device)
-        width = inputs["input_ids"].shape[1]
-        output = self.model.generate(
-            **inputs,
-            **self._read(prompts, inputs),
-            max_new_tokens=sampling.max_completion_tokens,
+        width, left = inputs["input_ids"].shape[1], sampling.max_completion_tokens
+        given, going, done = {**inputs, **self._read(prompts, inputs)}, list(range(len(prompts))), dict[int, list[int]]()
+        while going:
+            steps = min(left, GO_ON_TOKENS) if self._joins else left
+            made = self._go_on(given, steps, _processors(sampling, [seeds[i] for i in going], width))
+            left -= made.sequences.shape[1] - given["input_ids"].shape[1]
+            ids = made.sequences[:, width:].tolist()
+            stay = [at for at, written in enumerate(ids) if left > 0 and self._end(written) is None]
+            done |= {going[at]: ids[at] for at in set(range(len(going))).difference(stay)}
+            going = [going[at] for at in stay]
+            if going:
+                given = _rows(made, given["attention_mask"], torch.tensor(stay, device=self.device))
+        return [self._completion(len(prompt), done[i]) for i, prompt in enumerate(prompts)]
+
+    def _go_on(self, given: dict[str, Any], steps: int, processors: LogitsProcessorList) -> Any:
+        return self.model.generate(
+            **given,
+            max_new_tokens=steps,
             do_sample=False,
             temperature=None,
             top_p=None,
             top_k=None,
-            logits_processor=_processors(sampling, seeds, width),
+            logits_processor=processors,
+            return_dict_in_generate=True,
         )
-        return [self._completion(len(p), ids) for p, ids in zip(prompts, output[:, width:].tolist(), strict=True)]
 
     def _read(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
         """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at a time that
@@ -129,16 +143,27 @@ class TransformersEngine:
         ).past_key_values
 
     def _completion(self, prompt_tokens: int, ids: list[int]) -> Completion:
-        stops = self._stop_ids()
-        end = next((i for i, token in enumerate(ids) if token in stops), None)
+        end = self._end(ids)
         kept = ids if end is None else ids[:end]
         text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
         return Completion(text, prompt_tokens, len(kept) + (end is not None), "length" if end is None else "stop")
+
+    def _end(self, ids: list[int]) -> int | None:
+        stops = self._stop_ids()
+        return next((i for i, token in enumerate(ids) if token in stops), None)
 
     def _stop_ids(self) -> set[int]:
         ids = self.model.generation_config.eos_token_id
         ids = ids if isinstance(ids, list) else [ids]
         return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+
+
+def _rows(made: Any, mask: torch.Tensor, stay: torch.Tensor) -> dict[str, Any]:
+    """What `generate` goes on from for some rows of what it made."""
+    made.past_key_values.batch_select_indices(stay)
+    ids = made.sequences[stay]
+    mask = torch.nn.functional.pad(mask[stay], (0, ids.shape[1] - mask.shape[1]), value=1)
+    return {"input_ids": ids, "attention_mask": mask, "past_key_values": made.past_key_values}
 
 
 def _joined(parts: list[Any]) -> Any:
