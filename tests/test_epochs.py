@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from conftest import options
 from launching import launch
+from trl.trainer.utils import RepeatSampler
 
 from a2r_train.records import Bundle, Problem, Synthesis, read, write
 from a2r_train.train import grpo, sft
+from a2r_train.train.epochs import EpochSampler
 from a2r_train.train.rewards import VerifiableReward
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +72,19 @@ def check_goes_on(train: Callable[[], object], out: Path) -> None:
         train()
         assert logged(out) == steps, f"from step {done}"
         assert (out / "model.safetensors").read_bytes() == whole
+
+
+def test_each_epoch_has_an_order_of_its_own_and_the_first_is_that_of_trl() -> None:
+    theirs = RepeatSampler(range(8), mini_repeat_count=2, batch_size=4, seed=3)
+    epoch = 0
+    ours = EpochSampler(theirs, lambda: epoch)
+    orders = []
+    for epoch in (0, 1, 2, 1):  # noqa: B007  read by the sampler
+        orders.append(list(ours))
+    assert orders[0] == list(theirs)
+    assert orders[1] == orders[3]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert all(sorted(order) == sorted([*range(8)] * 2) for order in orders)
 
 
 @pytest.mark.parametrize(("stage", "main", "more"), [

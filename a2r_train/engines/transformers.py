@@ -77,6 +77,8 @@ class TransformersEngine:
         self.model: Any = load_model(model, dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
+        settings = self.model.generation_config
+        settings.use_cache, settings.cache_implementation = True, None  # what a batch goes on from
         self._joins = {type(layer) for layer in DynamicCache(config=self.model.config).layers} <= JOINED
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
@@ -94,22 +96,24 @@ class TransformersEngine:
         inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(self.device)
         width, left = inputs["input_ids"].shape[1], sampling.max_completion_tokens
         given, going, done = {**inputs, **self._read(prompts, inputs)}, list(range(len(prompts))), dict[int, list[int]]()
+        stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
         while going:
-            steps = min(left, GO_ON_TOKENS) if self._joins else left
-            made = self._go_on(given, steps, _processors(sampling, [seeds[i] for i in going], width))
-            left -= made.sequences.shape[1] - given["input_ids"].shape[1]
-            ids = made.sequences[:, width:].tolist()
-            stay = [at for at, written in enumerate(ids) if left > 0 and self._end(written) is None]
-            done |= {going[at]: ids[at] for at in set(range(len(going))).difference(stay)}
-            going = [going[at] for at in stay]
+            steps, before = min(left, GO_ON_TOKENS) if self._joins else left, given["input_ids"].shape[1]
+            made = self._go_on(given, steps, before - width, _processors(sampling, [seeds[i] for i in going], width))
+            left -= made.sequences.shape[1] - before
+            ended = torch.isin(made.sequences[:, before:], stops).any(1) | (left == 0)
+            done.update(zip(_picked(going, ended), made.sequences[ended, width:].tolist(), strict=True))
+            going = _picked(going, ~ended)
             if going:
-                given = _rows(made, given["attention_mask"], torch.tensor(stay, device=self.device))
+                given = _rows(made, given["attention_mask"], (~ended).nonzero().flatten())
         return [self._completion(len(prompt), done[i]) for i, prompt in enumerate(prompts)]
 
-    def _go_on(self, given: dict[str, Any], steps: int, processors: LogitsProcessorList) -> Any:
+    def _go_on(self, given: dict[str, Any], steps: int, written: int, processors: LogitsProcessorList) -> Any:
+        least = self.model.generation_config.min_new_tokens
         return self.model.generate(
             **given,
             max_new_tokens=steps,
+            min_new_tokens=least and max(0, least - written),
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -143,19 +147,20 @@ class TransformersEngine:
         ).past_key_values
 
     def _completion(self, prompt_tokens: int, ids: list[int]) -> Completion:
-        end = self._end(ids)
+        stops = self._stop_ids()
+        end = next((i for i, token in enumerate(ids) if token in stops), None)
         kept = ids if end is None else ids[:end]
         text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
         return Completion(text, prompt_tokens, len(kept) + (end is not None), "length" if end is None else "stop")
-
-    def _end(self, ids: list[int]) -> int | None:
-        stops = self._stop_ids()
-        return next((i for i, token in enumerate(ids) if token in stops), None)
 
     def _stop_ids(self) -> set[int]:
         ids = self.model.generation_config.eos_token_id
         ids = ids if isinstance(ids, list) else [ids]
         return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
+
+
+def _picked(items: list[int], mask: torch.Tensor) -> list[int]:
+    return [item for item, picked in zip(items, mask.tolist(), strict=True) if picked]
 
 
 def _rows(made: Any, mask: torch.Tensor, stay: torch.Tensor) -> dict[str, Any]:
