@@ -22,6 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 from a2r_train.leave import leave
 from a2r_train.train import shared_prefix
 from a2r_train.train.common import run_training, shard_precisely
+from a2r_train.train.epochs import EpochGRPOTrainer
 from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
 
 PROMPTS = [f"Problem {i}: " + "how many apples are left? " * (1 + i % 3) for i in range(8)]
@@ -71,7 +72,7 @@ def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTra
     }
     peft = options.pop("peft_config", None)
     shared_prefix.MIN_TOKEN_RATIO = 0.0
-    kind = SharedPrefixGRPOTrainer if shared else GRPOTrainer
+    kind = SharedPrefixGRPOTrainer if shared else EpochGRPOTrainer
     args = GRPOConfig(output, **options)
     shard_precisely(args)
     return kind(
