@@ -58,20 +58,22 @@ class Parity(VerifiableReward):
         return [float(len(completion[0]["content"]) % 2) for completion in completions]
 
 
-def check_goes_on(train: Callable[[], object], out: Path) -> None:
-    """From the middle of the second epoch, and from its end."""
+def differences(train: Callable[[], object], out: Path) -> list[str]:
+    """What a training ends with otherwise, if it goes on from the middle of the second epoch, or from its end."""
     train()
     whole, steps = (out / "model.safetensors").read_bytes(), logged(out)
     assert len(steps) == 6
     assert len({row["grad_norm"] for row in steps}) > 3
+    found = []
     for done in (4, 3):
         for name in ("model.safetensors", "trainer_state.json", "done.json"):
             (out / name).unlink()
         for step in range(done + 1, 7):
             shutil.rmtree(out / f"checkpoint-{step}")
         train()
-        assert logged(out) == steps, f"from step {done}"
-        assert (out / "model.safetensors").read_bytes() == whole
+        found += [f"from step {done}: the steps"] if logged(out) != steps else []
+        found += [f"from step {done}: the weights"] if (out / "model.safetensors").read_bytes() != whole else []
+    return found
 
 
 def test_each_epoch_has_an_order_of_its_own_and_the_first_is_that_of_trl() -> None:
@@ -100,7 +102,7 @@ def test_it_goes_on_in_a_later_epoch(
     given = {**EPOCHS, **more, "bundles": files / "bundles.jsonl", "output_dir": files / stage}
     given |= {"targets": files / "targets.jsonl"} if stage == "sft" else {}
     arguments = ["--config", f"recipes/tiny/{stage}.yaml", *options(given)]
-    check_goes_on(lambda: main(arguments), files / stage)
+    assert differences(lambda: main(arguments), files / stage) == []
 
 
 @pytest.mark.slow
@@ -114,4 +116,4 @@ def test_two_processes_do_so_too(files: Path) -> None:
         "output_dir": files / "out",
     }
     arguments = ["--config", "recipes/tiny/grpo.yaml", *options(given)]
-    check_goes_on(lambda: launch("ddp", "scripts/grpo.py", *arguments), files / "out")
+    assert differences(lambda: launch("ddp", "scripts/grpo.py", *arguments), files / "out") == []
