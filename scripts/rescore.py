@@ -2,11 +2,12 @@
 
     python scripts/rescore.py data/results/gsm8k
     python scripts/rescore.py data/results/gsm8k --regenerate --grpo data/results/gsm8k/grpo --engine transformers
+    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --max_bundles 64    # for machines without a GPU
 
 Run it from the root of the repository. The first prints a line for each evaluation below the folder: `same bytes`, or what
 differs. With --regenerate the models answer again, below runs/rescore, and a row agrees if its new accuracy lies in the kept
-95 % interval; options name models that are elsewhere than the kept config says. Exit status 1 where something differs, 2 for
-wrong input.
+95 % interval, with --max_bundles that of the kept answers to the first bundles; options name models that are elsewhere than the
+kept config says. Exit status 1 where something differs, 2 for wrong input.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ def report_scores(folders: list[Path]) -> bool:
     return same
 
 
-def report_regenerated(root: Path, folders: list[Path], changes: dict[str, str]) -> bool:
+def report_regenerated(root: Path, folders: list[Path], changes: dict[str, str], max_bundles: int) -> bool:
     """Whether all new accuracies lie in the kept intervals."""
     inside = True
     for folder in folders:
         out = OUT / root.resolve().name / folder.relative_to(root)
         if (out / "done.json").exists():  # its answers would be compared again, and no model asked
             raise InputError(f"{out}: was regenerated already; remove it to let the models answer again")
-        rows = regenerate(folder, str(out), changes)
+        rows = regenerate(folder, str(out), changes, max_bundles)
         print(f"\n| {folder} | kept | interval | anew | |\n|---|---|---|---|---|")
         for row in rows:
             print(line(row), flush=True)
@@ -59,13 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--regenerate", action="store_true", help="let the models answer again")
     for name in CHANGES:
         parser.add_argument(f"--{name}", default="", help=f"with --regenerate: another {name} than the kept config names")
+    parser.add_argument("--max_bundles", type=int, default=0, help="with --regenerate: the first bundles alone; 0 takes all")
     given = parser.parse_args(arguments)
     changes = {name: getattr(given, name) for name in CHANGES}
-    if any(changes.values()) and not given.regenerate:
-        parser.error("models and engine are for --regenerate alone")
+    if (any(changes.values()) or given.max_bundles) and not given.regenerate:
+        parser.error("models, engine and max_bundles are for --regenerate alone")
+    if given.max_bundles < 0:
+        parser.error(f"--max_bundles is {given.max_bundles}; expected 0 or more")
     try:
         folders = find_evaluations(given.root)
-        same = report_regenerated(given.root, folders, changes) if given.regenerate else report_scores(folders)
+        same = (
+            report_regenerated(given.root, folders, changes, given.max_bundles) if given.regenerate else report_scores(folders)
+        )
     except InputError as error:
         sys.stderr.write(f"rescore: {error}\n")
         return 2

@@ -174,6 +174,32 @@ def test_the_models_answer_again(
     assert [line.split(" | ")[0] for line in outside] == ["| synthesizer/base"]
 
 
+def test_the_first_bundles_alone_are_answered_again(
+    config: EvaluateConfig,
+    models: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row is compared with what is kept of those bundles, not with the whole table."""
+    config = replace(config, chunk_bundles=1, **models)  # type: ignore[arg-type]
+    evaluate(config)
+    folder = keep(config, tmp_path / "kept")
+    chunks = sorted(folder.glob("syntheses/synthesizer-base/*"))[:3]
+    for one, chunk in zip(read(Bundle, config.bundles)[:3], chunks, strict=True):
+        change(chunk, lambda row, gold=one.answer: row.update(text=f"\\boxed{{{gold}}}"))  # type: ignore[misc]
+    monkeypatch.setattr(rescoring, "OUT", tmp_path / "again")
+    assert rescoring.main([str(tmp_path / "kept"), "--regenerate", "--max_bundles", "3"]) == 1
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.endswith("side |")]
+    table = {name.removeprefix("| "): (kept, new) for name, kept, _, new, _ in rows}
+    assert table["synthesizer/base"] == ("100.00", "0.00")  # changed are the first three
+    assert all(kept == new for name, (kept, new) in table.items() if name != "synthesizer/base")
+    again = tmp_path / "again" / "kept" / "evaluation"
+    assert json.loads((again / "results.json").read_text())["setup"]["bundles"] == 3
+    with pytest.raises(SystemExit):
+        rescoring.main([str(tmp_path / "kept"), "--max_bundles", "3"])
+
+
 @pytest.mark.parametrize(
     ("values", "inside"),
     [((0.5, 0.4, 0.6, 0.6), True), ((0.5, 0.4, 0.6, 0.61), False), ((0.5, 0.4, 0.6, None), False), ((None,) * 4, True)],

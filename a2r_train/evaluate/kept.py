@@ -39,6 +39,8 @@ class Kept:
         if task.name not in self._found:
             files = self._of("tasks", task.name)
             stored = [s for file in files for s in read(Synthesis, str(self.folder / file))]
+            if self.config.max_bundles:
+                stored = stored[: len(bundles) * task.samples]
             if [(s.bundle_id, s.sample) for s in stored] != [(b.id, i) for b in bundles for i in range(task.samples)]:
                 raise InputError(
                     f"{self.folder}: the syntheses of {task.name} are not those of its bundles; expected all of them"
@@ -125,7 +127,7 @@ def rescore(folder: Path) -> list[str]:
         work.check_references(bundles, rollouts)
     if config.adaptive_validation:
         work.check_references(read(Bundle, config.adaptive_validation))
-    results, _ = summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)
+    results = _made_of(config, work, bundles, rollouts, outside)
     results["setup"]["config"] = kept["setup"]["config"]  # it names its input files where they were at first
     said = _listed(work.differing)
     if results_text(results).encode() != (folder / "results.json").read_bytes():
@@ -133,17 +135,26 @@ def rescore(folder: Path) -> list[str]:
     return said
 
 
-def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str]) -> list[Compared]:
+def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str], max_bundles: int = 0) -> list[Compared]:
     """Run a kept evaluation again into another folder, and compare its rows with the kept ones.
 
-    `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays so.
+    `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays so. With
+    `max_bundles` only the first bundles are answered, and compared with the kept answers to them and their own intervals.
     """
     kept = load_json(folder / "results.json")
     config = config_of(folder, kept)
+    if max_bundles:
+        config = replace(config, max_bundles=max_bundles)
+        kept = _made_of(config, Kept(config, folder), *read_inputs(config))
     given = {key: value for key, value in changes.items() if value and getattr(config, key)}
     found = evaluate(replace(config, **given, output_dir=output_dir, cards=False))  # type: ignore[arg-type]
     new = {row["name"]: row["accuracy"] for row in found["rows"]}
     return [Compared(r["name"], r["accuracy"], r["low"], r["high"], new.get(r["name"])) for r in kept["rows"]]
+
+
+def _made_of(config: EvaluateConfig, work: Kept, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Json) -> Json:
+    """Results from kept answers."""
+    return summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)[0]
 
 
 def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:
