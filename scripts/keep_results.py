@@ -27,7 +27,7 @@ from a2r_train.evaluate.kept import INPUTS, load_json
 from a2r_train.records import write_text
 
 REPORTS = ("results.json", "report.md", "report.html", "timing.json", "versions.json")
-ADAPTER = ("adapter_config.json", "README.md", "prompt.yaml")  # the tokenizer is the base's
+ADAPTER = ("adapter_config.json", "README.md", "prompt.yaml", "config.yaml")  # the tokenizer is the base's
 MOST_BYTES = 20_000_000
 
 
@@ -92,7 +92,8 @@ def check_same(key: str, named: str, kept: Path) -> None:
     """Raise InputError where a kept file is not what the evaluation read, if that is still there to compare."""
     if not named:
         raise InputError(f"--{key}: the evaluation read none")
-    if Path(named).is_file() and contents(Path(named)) != contents(kept):
+    data = contents(kept)
+    if Path(named).is_file() and contents(Path(named)) != data:
         raise InputError(f"{kept}: other content than {named}, which the evaluation read as {key}")
 
 

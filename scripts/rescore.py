@@ -1,13 +1,14 @@
 """Check kept evaluations on a laptop: judge every kept synthesis anew and make results.json from it, without any model.
 
     python scripts/rescore.py data/results/gsm8k
-    python scripts/rescore.py data/results/gsm8k --regenerate --grpo data/results/gsm8k/grpo --engine transformers
-    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --max_bundles 64    # for machines without a GPU
+    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --grpo data/results/gsm8k/adapters/0.5b-grpo
+    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --max_bundles 16    # for machines without a GPU
 
 Run it from the root of the repository. The first prints a line for each evaluation below the folder: `same bytes`, or what
 differs. With --regenerate the models answer again, below runs/rescore, and a row agrees if its new accuracy lies in the kept
-95 % interval, with --max_bundles that of the kept answers to the first bundles; options name models that are elsewhere than the
-kept config says. Exit status 1 where something differs, 2 for wrong input.
+95 % interval, with --max_bundles that of the kept answers to the first bundles, which is wide. Options name models that are
+elsewhere than the kept config says; an adapter finds its base where its adapter_config.json says, so make that first
+(`a2r merge --config recipes/gsm8k-0.5b/merge.yaml`). Exit status 1 where something differs, 2 for wrong input.
 """
 
 from __future__ import annotations
@@ -38,20 +39,27 @@ def report_regenerated(root: Path, folders: list[Path], changes: dict[str, str],
     """Whether all new accuracies lie in the kept intervals."""
     inside = True
     for folder in folders:
-        out = OUT / root.resolve().name / folder.relative_to(root)
+        out = place(root, folder, max_bundles)
         if (out / "done.json").exists():  # its answers would be compared again, and no model asked
             raise InputError(f"{out}: was regenerated already; remove it to let the models answer again")
         rows = regenerate(folder, str(out), changes, max_bundles)
-        print(f"\n| {folder} | kept | interval | anew | |\n|---|---|---|---|---|")
+        print(f"\n| {folder} | kept | interval | anew | | same verdicts |\n|---|---|---|---|---|---|")
         for row in rows:
             print(line(row), flush=True)
         inside &= all(row.inside for row in rows)
     return inside
 
 
+def place(root: Path, folder: Path, max_bundles: int) -> Path:
+    """Where a regenerated evaluation goes: for each folder, and for each part of it, another."""
+    whole, here = folder.resolve(), Path.cwd()
+    name = whole.relative_to(here) if whole.is_relative_to(here) else Path(root.resolve().name, folder.relative_to(root))
+    return OUT / (f"{name}-first-{max_bundles}" if max_bundles else name)
+
+
 def line(row: Compared) -> str:
     kept, low, high, new = ("-" if x is None else f"{100 * x:.2f}" for x in (row.accuracy, row.low, row.high, row.new))
-    return f"| {row.name} | {kept} | {low} to {high} | {new} | {'inside' if row.inside else 'outside'} |"
+    return f"| {row.name} | {kept} | {low} to {high} | {new} | {'inside' if row.inside else 'outside'} | {row.same or '-'} |"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -140,20 +140,27 @@ def test_the_benchmark_of_leaving_makes_the_same_completions(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"use_cache": False}, {"cache_implementation": "static"}, {"cache_implementation": "dynamic"}, {"min_new_tokens": 7}],
+    [
+        *({"use_cache": False}, {"cache_implementation": "static"}, {"cache_implementation": "dynamic"}),
+        *({"min_new_tokens": 7}, {"repetition_penalty": 4.0}, {"no_repeat_ngram_size": 2}, {"max_length": 5}),
+    ],
 )
-def test_settings_of_a_model_do_not_keep_completions_from_leaving(
+def test_of_the_settings_of_a_model_the_ends_of_its_turn_hold_alone(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
+    """As in vLLM, which is told all of the sampling; and none keeps completions from leaving."""
     copy = Path(copytree(tiny, tmp_path / "set"))
     config = json.loads((copy / "generation_config.json").read_text())
-    (copy / "generation_config.json").write_text(json.dumps({**config, **settings, "eos_token_id": [*range(0, 400, 7)]}))
-    engine = TransformersEngine(str(copy), batch_size=8, dtype="float32")
-    whole = engine.generate([*CHATS, *CHATS], SAMPLING, range(10))
-    assert len({c.completion_tokens for c in whole}) > 2
-    assert min(c.completion_tokens for c in whole) >= settings.get("min_new_tokens", 1)
+    made = []
+    for own in ({}, settings):
+        ends = {**config, **own, "eos_token_id": [*range(0, 400, 7)]}
+        (copy / "generation_config.json").write_text(json.dumps(ends))
+        engine = TransformersEngine(str(copy), batch_size=8, dtype="float32")
+        made.append(engine.generate([*CHATS, *CHATS], SAMPLING, range(10)))
+    assert len({c.completion_tokens for c in made[0]}) > 2
+    assert made[0] == made[1]
     monkeypatch.setattr(transformers_engine, "GO_ON_TOKENS", 4)
-    assert engine.generate([*CHATS, *CHATS], SAMPLING, range(10)) == whole
+    assert engine.generate([*CHATS, *CHATS], SAMPLING, range(10)) == made[0]
 
 
 def test_tokens_are_counted_with_the_end_of_the_turn(engine: TransformersEngine) -> None:

@@ -111,6 +111,17 @@ def test_an_added_row_computes_itself_alone(config: EvaluateConfig, loaded: list
     }
 
 
+def test_a_base_that_comes_later_is_a_row_as_any_other(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+    """So that two hosts may evaluate a model each, and one folder has both."""
+    full = replace(config, sft=save_tiny(tmp_path / "sft", seed=9))
+    evaluate(replace(full, base=""))
+    assert set(loaded) == {full.sft, full.explorer}
+    loaded.clear()
+    results = evaluate(full)
+    assert set(loaded) == {full.base}
+    assert results == evaluate(replace(full, output_dir=str(tmp_path / "at-once")))
+
+
 def test_the_same_weights_under_another_name_are_not_asked_again(
     config: EvaluateConfig, loaded: list[str], tmp_path: Path
 ) -> None:

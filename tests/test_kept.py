@@ -159,7 +159,7 @@ def test_the_models_answer_again(
     asked += ["--sft", "/nowhere"]  # a row that is not in the kept table is not added
     assert rescoring.main(asked) == 0
     said = capsys.readouterr().out
-    assert said.count("| inside |") == len(json.loads((folder / "results.json").read_text())["rows"])
+    assert said.count("| inside | ") == len(json.loads((folder / "results.json").read_text())["rows"])
     assert (tmp_path / "again" / "kept" / "evaluation" / "results.json").exists()
 
     kept = json.loads((folder / "results.json").read_text())
@@ -190,11 +190,13 @@ def test_the_first_bundles_alone_are_answered_again(
         change(chunk, lambda row, gold=one.answer: row.update(text=f"\\boxed{{{gold}}}"))  # type: ignore[misc]
     monkeypatch.setattr(rescoring, "OUT", tmp_path / "again")
     assert rescoring.main([str(tmp_path / "kept"), "--regenerate", "--max_bundles", "3"]) == 1
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.endswith("side |")]
-    table = {name.removeprefix("| "): (kept, new) for name, kept, _, new, _ in rows}
-    assert table["synthesizer/base"] == ("100.00", "0.00")  # changed are the first three
-    assert all(kept == new for name, (kept, new) in table.items() if name != "synthesizer/base")
-    again = tmp_path / "again" / "kept" / "evaluation"
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "side |" in line]
+    table = {name: (kept, new, same) for name, kept, _, new, _, same in rows}
+    assert table.pop("synthesizer/base") == ("100.00", "0.00", "0 of 3")  # changed are the first three
+    assert all(kept == new for kept, new, _ in table.values())
+    asked = {"explorer/greedy", "synthesizer/alone", "synthesizer/alone@T", "synthesizer/base@T"}
+    assert {name: same for name, (_, _, same) in table.items() if same != "-"} == dict.fromkeys(asked, "3 of 3")
+    again = tmp_path / "again" / "kept" / "evaluation-first-3"
     assert json.loads((again / "results.json").read_text())["setup"]["bundles"] == 3
     with pytest.raises(SystemExit):
         rescoring.main([str(tmp_path / "kept"), "--max_bundles", "3"])

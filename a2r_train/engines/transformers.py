@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from transformers import (
     DynamicCache,
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -77,8 +78,7 @@ class TransformersEngine:
         self.model: Any = load_model(model, dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
-        settings = self.model.generation_config
-        settings.use_cache, settings.cache_implementation = True, None  # what a batch goes on from
+        self.model.generation_config = self._settings(self.model.generation_config)
         self._joins = {type(layer) for layer in DynamicCache(config=self.model.config).layers} <= JOINED
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
@@ -99,7 +99,7 @@ class TransformersEngine:
         stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
         while going:
             steps, before = min(left, GO_ON_TOKENS) if self._joins else left, given["input_ids"].shape[1]
-            made = self._go_on(given, steps, before - width, _processors(sampling, [seeds[i] for i in going], width))
+            made = self._go_on(given, steps, _processors(sampling, [seeds[i] for i in going], width))
             left -= made.sequences.shape[1] - before
             ended = torch.isin(made.sequences[:, before:], stops).any(1) | (left == 0)
             done.update(zip(_picked(going, ended), made.sequences[ended, width:].tolist(), strict=True))
@@ -108,19 +108,13 @@ class TransformersEngine:
                 given = _rows(made, given["attention_mask"], (~ended).nonzero().flatten())
         return [self._completion(len(prompt), done[i]) for i, prompt in enumerate(prompts)]
 
-    def _go_on(self, given: dict[str, Any], steps: int, written: int, processors: LogitsProcessorList) -> Any:
-        least = self.model.generation_config.min_new_tokens
-        return self.model.generate(
-            **given,
-            max_new_tokens=steps,
-            min_new_tokens=least and max(0, least - written),
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            logits_processor=processors,
-            return_dict_in_generate=True,
-        )
+    def _settings(self, own: GenerationConfig) -> GenerationConfig:
+        """Of what the model brings along, the ends of its turn alone: its penalties and lengths hold in no engine."""
+        pad = self.tokenizer.pad_token_id if own.pad_token_id is None else own.pad_token_id
+        return GenerationConfig(do_sample=False, use_cache=True, eos_token_id=own.eos_token_id, pad_token_id=pad)  # type: ignore[no-untyped-call]
+
+    def _go_on(self, given: dict[str, Any], steps: int, processors: LogitsProcessorList) -> Any:
+        return self.model.generate(**given, max_new_tokens=steps, logits_processor=processors, return_dict_in_generate=True)
 
     def _read(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
         """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at a time that

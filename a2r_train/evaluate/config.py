@@ -58,7 +58,7 @@ class EvaluateConfig(EngineArguments):
 
 # What the numbers of all rows depend on; everything else adds rows or changes none, and may differ in a continuation.
 _FIXED = (
-    *("bundles", "base", "rollouts", "temperature", "samples", "max_completion_tokens", "max_bundles", "prompt", "engine"),
+    *("bundles", "rollouts", "temperature", "samples", "max_completion_tokens", "max_bundles", "prompt", "engine"),
     *("dtype", "chunk_bundles", "seed", "k", "label"),
 )
 MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXED)

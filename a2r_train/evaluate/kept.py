@@ -13,6 +13,7 @@ from a2r_train.config import check_keys
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.generate import MANIFEST, Task
+from a2r_train.evaluate.panel import tasks
 from a2r_train.evaluate.report import results_text
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
@@ -94,6 +95,7 @@ class Compared:
     low: float | None
     high: float | None
     new: float | None
+    same: str = ""  # verdicts that are as they were, where the row is a model's answers to the bundles
 
     @property
     def inside(self) -> bool:
@@ -119,10 +121,8 @@ def rescore(folder: Path) -> list[str]:
     """
     kept = load_json(folder / "results.json")
     config = config_of(folder, kept)
-    if config.reward_model:
-        raise InputError(f"{folder}: has scores of a reward model, which are not kept; they need the model")
-    work = Kept(config, folder)
     bundles, rollouts, outside = read_inputs(config)
+    work = Kept(config, folder)
     if not outside:
         work.check_references(bundles, rollouts)
     if config.adaptive_validation:
@@ -147,13 +147,29 @@ def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str], max_bu
         config = replace(config, max_bundles=max_bundles)
         kept = _made_of(config, Kept(config, folder), *read_inputs(config))
     given = {key: value for key, value in changes.items() if value and getattr(config, key)}
-    found = evaluate(replace(config, **given, output_dir=output_dir, cards=False))  # type: ignore[arg-type]
-    new = {row["name"]: row["accuracy"] for row in found["rows"]}
-    return [Compared(r["name"], r["accuracy"], r["low"], r["high"], new.get(r["name"])) for r in kept["rows"]]
+    again = replace(config, **given, output_dir=output_dir, cards=False)  # type: ignore[arg-type]
+    new = {row["name"]: row["accuracy"] for row in evaluate(again)["rows"]}
+    same = _same_verdicts(Kept(config, folder), Kept(again, Path(output_dir)))
+    return [
+        Compared(r["name"], r["accuracy"], r["low"], r["high"], new.get(r["name"]), same.get(r["name"], ""))
+        for r in kept["rows"]
+    ]
+
+
+def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
+    """By task: so many verdicts of so many are the same in both."""
+    found, bundles = {}, read_inputs(kept.config)[0]
+    for task in tasks(kept.config):
+        pairs = zip(kept.syntheses(task, bundles), again.syntheses(task, bundles), strict=True)
+        equal = [one.verdict == other.verdict for one, other in pairs]
+        found[task.name] = f"{sum(equal)} of {len(equal)}"
+    return found
 
 
 def _made_of(config: EvaluateConfig, work: Kept, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Json) -> Json:
-    """Results from kept answers."""
+    """Results from kept answers. Raises InputError where more is needed."""
+    if config.reward_model:
+        raise InputError(f"{work.folder}: has scores of a reward model, which are not kept; they need the model")
     return summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)[0]
 
 

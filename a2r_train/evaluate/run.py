@@ -153,7 +153,7 @@ def _equal_budget_rows(
     parameters: Mapping[str, int],
 ) -> list[Row]:
     rows = [majority_row("maj@equal_tokens", bundles, rollouts, equal_budget(bundles, rollouts, syntheses))]
-    if config.explorer and parameters[config.base] and parameters[config.explorer]:
+    if config.base and config.explorer and parameters[config.base] and parameters[config.explorer]:
         ratio = parameters[config.base] / parameters[config.explorer]
         m = equal_budget(bundles, rollouts, syntheses, token_cost=ratio)
         rows.append(majority_row("maj@equal_cost", bundles, rollouts, m))
