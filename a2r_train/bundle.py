@@ -19,27 +19,20 @@ from a2r_train.explore import seed_of
 from a2r_train.mixture import cap_all_wrong, choose
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter, prompt_of
-from a2r_train.records import (
-    CHECK_VERDICT,
-    CORRECT,
-    Bundle,
-    Problem,
-    Rollout,
-    column_of,
-    parse_columns,
-    read,
-    rows,
-    write,
-    write_text,
-)
-from a2r_train.verify import check_gold, judge_all, majority
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout, parse_columns, read, write, write_text
+from a2r_train.rollouts import load_rollouts
+from a2r_train.verify import majority
 
 log = logging.getLogger(__name__)
+CONTAMINATED, TOO_FEW = "problem is in an evaluation set", "problem has fewer than k rollouts"
+MENDS = {CONTAMINATED: "change decontamination, or take other problems", TOO_FEW: "lower k, or explore with more samples"}
+MEND = "loosen mixture or max_all_wrong"
+INPUTS = ("problems", "rollouts", "test_problems", "test_rollouts", "decontaminate_against", "prompt")
 
 
 @dataclass
 class BundleConfig:
-    """`a2r bundle`: rollouts -> train.jsonl, test.jsonl, dropped.jsonl and a dataset card."""
+    """`a2r bundle`: rollouts -> train.jsonl, test.jsonl with test-rollouts.jsonl, dropped.jsonl and a dataset card."""
 
     rollouts: str = field(metadata={"help": "rollouts to train on"})
     output_dir: str = field(metadata={"help": "where the bundles are written"})
@@ -66,9 +59,10 @@ class BundleConfig:
 
 @dataclass
 class Split:
-    """What became of one split: its bundles, and the dropped ones by reason."""
+    """What became of one split: its bundles, the judged rollouts of its problems, and the dropped ones by reason."""
 
     bundles: list[Bundle]
+    rollouts: list[Rollout] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
 
@@ -77,12 +71,13 @@ def bundle(config: BundleConfig) -> Path:
     train, test, dropped = build(config)
     histogram = _measure(config, [*train.bundles, *test.bundles])
     folder = Path(config.output_dir)
-    if output.prepare(folder, asdict(config)):
+    if output.prepare(folder, asdict(config), inputs=INPUTS):
         log.info("%s: done already", folder)
         return folder
     write(train.bundles, folder / "train.jsonl")
     if test.bundles:
         write(test.bundles, folder / "test.jsonl")
+        write(test.rollouts, folder / "test-rollouts.jsonl")
     write_text(folder / "dropped.jsonl", "".join(json.dumps(row) + "\n" for row in dropped))
     write_text(folder / "README.md", card(config, train, test, histogram))
     output.finish(folder, {"train": len(train.bundles), "test": len(test.bundles), "dropped": dict(train.dropped)})
@@ -94,8 +89,10 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     check_least(config, bundles_per_problem=1, test_bundles_per_problem=1)
     if not 1 <= (config.k_min or config.k) <= config.k:
         raise InputError(f"k {config.k}, k_min {config.k_min}: expected 1 <= k_min <= k, or k_min 0 and k at least 1")
+    if not 0 <= config.test_share < 1:
+        raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
     columns, present = parse_columns(config.columns), set[str]()
-    problems, rollouts = load_rollouts(config.problems, config.rollouts, columns, present)
+    problems, rollouts = _loaded(config, config.problems, config.rollouts, columns, present)
     test_ids = _test_ids(problems, config)
     train_problems = [p for p in problems if p.id not in test_ids]
     test = Split([])
@@ -103,7 +100,7 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     if test_ids:
         test = _split(config, evaluation, rollouts, config.test_bundles_per_problem)
     if config.test_rollouts:
-        evaluation, test_rollouts = load_rollouts(config.test_problems, config.test_rollouts, columns, present)
+        evaluation, test_rollouts = _loaded(config, config.test_problems, config.test_rollouts, columns, present)
         test = _split(config, evaluation, test_rollouts, config.test_bundles_per_problem)
     for path in filter(None, config.decontaminate_against.split(",")):
         evaluation = [*evaluation, *read(Problem, path.strip(), columns, present)]
@@ -112,39 +109,25 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     met = contaminated(train_problems, evaluation, config.decontamination)  # type: ignore[arg-type]
     kept = [p for p in train_problems if p.id not in met]
     train = _split(config, kept, rollouts, config.bundles_per_problem)
-    train.dropped["problem is in an evaluation set"] = len(met)
+    train.dropped[CONTAMINATED] = len(met)
     _mix(config, train, rollouts)
     if not train.bundles:
-        raise InputError(f"{config.rollouts}: no bundle is left ({dict(train.dropped)}); loosen mixture or max_all_wrong")
+        reason = train.dropped.most_common(1)[0][0] if train.dropped else ""
+        raise InputError(f"{config.rollouts}: no bundle is left ({dict(train.dropped)}); {MENDS.get(reason, MEND)}")
     if not any(b.n_correct for b in train.bundles):
         raise InputError(f"{config.rollouts}: no correct reference anywhere; explore with a stronger model or easier problems")
     return train, test, [{"problem_id": a, "evaluation_id": b} for a, b in met.items()]
 
 
-def load_rollouts(
-    problems: str, rollouts: str, columns: dict[str, str] | None = None, present: set[str] | None = None
+def _loaded(
+    config: BundleConfig, problems: str, rollouts: str, columns: dict[str, str], present: set[str]
 ) -> tuple[list[Problem], list[Rollout]]:
-    """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
-
-    `columns` and `present` are those of `read`, for both files.
-    """
-    if problems:
-        known, found = read(Problem, problems, columns, present), read(Rollout, rollouts, columns, present)
-    else:
-        known, found = _outside_rollouts(rollouts, columns, present)
-    check_gold(known)
-    by_id = {p.id: p for p in known}
-    for r in found:
-        if r.problem_id not in by_id:
-            raise InputError(
-                f"{rollouts}: problem_id {r.problem_id!r} is not in {problems}; name the problems it was made from"
-            )
-    unjudged = [i for i, r in enumerate(found) if r.verdict == CHECK_VERDICT]
-    judged = judge_all(
-        [(found[i].text, by_id[found[i].problem_id].answer, by_id[found[i].problem_id].verifier) for i in unjudged]
-    )
-    for i, j in zip(unjudged, judged, strict=True):
-        found[i] = replace(found[i], answer=j.answer, verdict=j.verdict)
+    """With token counts where a tokenizer is named: rollouts made elsewhere have none, and would look free in an evaluation."""
+    known, found = load_rollouts(problems, rollouts, columns, present)
+    if config.tokenizer and not all(r.completion_tokens for r in found):
+        tokenizer = load_tokenizer(config.tokenizer)
+        size = {r.text: len(tokenizer(r.text, add_special_tokens=False)["input_ids"]) for r in found if not r.completion_tokens}
+        found = [r if r.completion_tokens else replace(r, completion_tokens=size[r.text]) for r in found]
     return known, found
 
 
@@ -187,29 +170,6 @@ def _bundle(problem: Problem, group: Sequence[Rollout], number: int) -> Bundle:
     )
 
 
-def _outside_rollouts(
-    path: str, columns: dict[str, str] | None, present: set[str] | None
-) -> tuple[list[Problem], list[Rollout]]:
-    """Rollouts made elsewhere: columns problem, answer (gold) and text."""
-    mend = "expected problem, answer and text" if columns is None else "name the problem file with `problems:`, or map columns"
-    problems: dict[str, Problem] = {}
-    rollouts = []
-    for number, (place, row) in enumerate(rows(path)):
-        if present is not None:
-            present.update(row)
-        values = []
-        for name in ("problem", "answer", "text"):
-            column = column_of(name, row, columns or {}, present is None)
-            if column not in row:
-                raise InputError(f"{place}: no column {column!r}; {mend}")
-            values.append(str(row[column]))
-            if name != "text" and not values[-1].strip():
-                raise InputError(f"{place}: field {column!r} is empty; every problem needs one")
-        known = problems.setdefault(values[0], Problem(str(len(problems)), values[0], values[1]))
-        rollouts.append(Rollout(known.id, number, values[2], model=str(row.get("model", ""))))
-    return list(problems.values()), rollouts
-
-
 def _test_ids(problems: Sequence[Problem], config: BundleConfig) -> set[str]:
     """The problems of the test split, by a hash of their ids: the same ones however the rollouts change."""
     if config.test_share and config.test_rollouts:
@@ -224,8 +184,9 @@ def _split(config: BundleConfig, problems: Sequence[Problem], rollouts: Iterable
     split = Split([])
     for problem in problems:
         pool = pools[problem.id]
+        split.rollouts += pool
         if len(pool) < config.k:
-            split.dropped["problem has fewer than k rollouts"] += 1
+            split.dropped[TOO_FEW] += 1
             continue
         made = make_bundles(problem, pool, k=config.k, k_min=config.k_min, count=count, seed=config.seed)
         split.bundles += made

@@ -112,7 +112,8 @@ def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
     explorer: Annotated[str, typer.Option(help="the model of stage 1")] = "data/tiny/explorer",
     synthesizer: Annotated[str, typer.Option(help="the model of stage 2")] = "data/tiny/synthesizer",
-    file: Annotated[str, typer.Option(help="a file of problems instead of one question")] = "",
+    file: Annotated[str, typer.Option(help="a file of problems instead of one question; references in it are taken")] = "",
+    columns: Annotated[str, typer.Option(help="of the file: names of its columns as JSON")] = "{}",
     engine: Annotated[str, typer.Option(help="what generates: transformers, vllm or openai")] = "transformers",
     endpoint: Annotated[str, typer.Option(help="of openai: base URLs of servers, comma-separated")] = "",
     k: Annotated[int, typer.Option(help="references")] = 4,
@@ -122,20 +123,19 @@ def solve(
     seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
 ) -> None:
     """The loop on one question, references shown; or on a file of problems, one JSON line each."""
-    from dataclasses import asdict
-
     from rich.console import Console
 
     from a2r_train.engines import Sampling
     from a2r_train.prompts import prompt_of
-    from a2r_train.records import Problem, read
+    from a2r_train.records import parse_columns
+    from a2r_train.solve import answers, read_questions
     from a2r_train.two_stage import TwoStage
 
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
-    problems: list[Problem | str] = [*read(Problem, file)] if file else [question]
+    questions = read_questions(file, parse_columns(columns)) if file else []
     loop = TwoStage(
-        explorer,
+        None if questions and questions[0].references else explorer,
         synthesizer,
         engine=engine,
         endpoint=endpoint,
@@ -145,11 +145,11 @@ def solve(
         synthesising=Sampling(0.0, max_completion_tokens=max_completion_tokens),
         seed=seed,
     )
-    for answer in loop.solve_all(problems):
-        if file:
-            sys.stdout.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
-        else:
-            _show(answer, Console())
+    for row in answers(loop, questions):
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    if question:
+        _show(loop.solve(question), Console())
 
 
 def main() -> None:

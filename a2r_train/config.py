@@ -7,6 +7,7 @@ and values of the wrong shape. Every mistake is one InputError that names the fi
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -41,6 +42,8 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
     given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
     check_keys(given, known, "command line")
     parser = Parser(dataclass_types=list(types), allow_abbrev=False)
+    written = {field.name for kind in types for field in fields(kind) if str(field.default).startswith("{")}  # as JSON
+    recipe = {key: json.dumps(value) if key in written and isinstance(value, dict) else value for key, value in recipe.items()}
     parser.set_defaults_with_config(**recipe)
     for kind in types:
         _check_shapes(kind, recipe, path)

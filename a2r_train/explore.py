@@ -58,7 +58,7 @@ class ExploreConfig(EngineArguments):
     chunk_problems: int = field(default=128, metadata={"help": "problems a chunk: the most that a kill can lose"})
     max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     shard: str = field(default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"})
-    columns: str = field(default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "question"}'})
+    columns: str = field(default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "prompt"}'})
     trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the model brings along"})
     seed: int = field(default=0, metadata={"help": "of the sampling"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one prompt, and stop"})
@@ -74,7 +74,7 @@ def explore(config: ExploreConfig) -> Path:
     index, of = parse_shard(config.shard)
     folder = Path(config.output_dir)
     lock = f".lock-{index}-of-{of}"  # shards share the folder
-    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock):
+    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock, inputs=("problems", "prompt")):
         log.info("%s: done already", folder)
         return folder / "rollouts.jsonl"
     chunks = _chunks(config, problems)

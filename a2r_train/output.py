@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -22,8 +24,8 @@ from a2r_train.errors import InputError, RunError
 from a2r_train.records import write_text
 
 PACKAGES = ("a2r-train", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "vllm", "deepspeed")
-DONE = "done.json"
-TERMINATED = 128 + signal.SIGTERM  # the exit status after SIGTERM
+DONE, INPUTS = "done.json", "inputs.json"
+ENDED_BY = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # and then with 128 more than the signal as exit status
 
 # What Python, torch and safetensors raise where a file cannot be written to its end; the last two say so in words alone.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -37,13 +39,15 @@ def prepare(
     ignore: tuple[str, ...] = (),
     lock: str = ".lock",
     may_change: bool = False,
+    inputs: Sequence[str] = (),
 ) -> bool:
     """Open an output folder for a config; True if a finished run of that config is there already.
 
     Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. A folder that holds config.yaml alone may
     become any run's. `lock` names the file that keeps a second process out until `finish` or the end of this one; "" for none.
-    With `may_change` a run of another config goes on with this one. Raises InputError for a folder of another run, one that
-    another process is writing, and one that cannot be written.
+    With `may_change` a run of another config goes on with this one. `inputs` are keys of files, comma-separated, whose content
+    belongs to the run. Raises InputError for a folder of another run, one that another process is writing, and one that
+    cannot be written.
     """
     kept = {key: value for key, value in config.items() if key not in ("dry_run", "hub_token")}
     folder, resolved = Path(folder), json.loads(json.dumps(kept, default=str))
@@ -52,6 +56,9 @@ def prepare(
     change = _change(folder, path, resolved, ignore) if started else ""
     if change and not may_change:
         raise InputError(f"{folder}: belongs to another run ({change}); name another output folder, or remove this one")
+    digests = _digests([str(config[key]) for key in inputs if config.get(key)])
+    if started and not may_change:
+        _check_inputs(folder, digests)
     done = started and not change and (folder / DONE).exists()
     try:
         if lock and not done:
@@ -62,9 +69,29 @@ def prepare(
             write_text(path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         if not started:
             write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
+        if inputs and not done:
+            write_text(folder / INPUTS, json.dumps(digests, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name an output folder that can be written") from None
     return done
+
+
+def _digests(values: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of each file that the values name; what is on the hub has none."""
+    paths = sorted({path for value in values for path in (value, *map(str.strip, value.split(","))) if Path(path).is_file()})
+    found = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _check_inputs(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises InputError for a file that is not what it was when this run began."""
+    before = json.loads((folder / INPUTS).read_text()) if (folder / INPUTS).exists() else {}
+    for path in sorted(digests.keys() & before.keys()):
+        if digests[path] != before[path]:
+            raise InputError(f"{folder}: {path} has changed since this run; name another output folder, or remove this one")
 
 
 def _change(folder: Path, path: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> str:
@@ -109,10 +136,11 @@ def share(folder: str | Path) -> None:
 def run(stage: Callable[[], None]) -> int:
     """Run a stage; returns its exit status, with one line on stderr where it is not 0.
 
-    That is 2 if the user's input is wrong, and 1 if the disk is full or a run went wrong. SIGTERM ends it with status 143.
+    That is 2 if the user's input is wrong, and 1 if the disk is full or a run went wrong. SIGTERM ends it with status 143,
+    Ctrl-C with 130.
     """
     try:
-        with _ending_at_sigterm():
+        with _ending_at_signals():
             stage()
     except InputError as error:
         return _say(error, 2)
@@ -131,21 +159,23 @@ def _say(line: object, status: int) -> int:
 
 
 @contextmanager
-def _ending_at_sigterm() -> Iterator[None]:
-    """While this is open, SIGTERM ends the process with status 143 and one line, and a forked child of it at once."""
+def _ending_at_signals() -> Iterator[None]:
+    """While this is open, SIGTERM and Ctrl-C end the process with status and one line, and a forked child of it at once."""
     own = os.getpid()
 
-    def end(*_: Any) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
         if os.getpid() != own:
-            os._exit(TERMINATED)
-        sys.stderr.write("stopped by SIGTERM; what is complete is kept, and the same command goes on from there\n")
-        raise SystemExit(TERMINATED)
+            os._exit(128 + number)
+        name = ENDED_BY[signal.Signals(number)]
+        sys.stderr.write(f"stopped by {name}; what is complete is kept, and the same command goes on from there\n")
+        raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in ENDED_BY}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def no_room(error: BaseException) -> str:

@@ -23,7 +23,8 @@ TRAINERS = ("sft", "grpo")
 def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
     """Run every stage that the folder has a YAML for. Raises InputError for a folder without stages.
 
-    A stage that fails ends the run with that stage's exit status. SIGTERM is passed on to the stage, which may have to save.
+    A stage that fails ends the run with that stage's exit status. SIGTERM is passed on to the stage, which may have to save;
+    Ctrl-C it gets from the terminal.
     """
     if processes and not accelerate_config:
         raise InputError("processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml")
@@ -43,13 +44,17 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
 
 
 def wait(command_line: Sequence[str]) -> int:
-    """Run a stage's command, pass SIGTERM on to it, and return its exit status."""
+    """Run a stage's command, pass SIGTERM on to it, leave Ctrl-C to it, and return its exit status."""
     stage = subprocess.Popen(command_line)
-    before = signal.signal(signal.SIGTERM, lambda *_: stage.terminate())
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stage.terminate()),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+    }
     try:
         return stage.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check(arguments: Sequence[str]) -> int:

@@ -15,11 +15,13 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from a2r_train.config import check_keys
 from a2r_train.errors import InputError
 
 Verdict = str
 CORRECT, INCORRECT, UNPARSABLE, TIMEOUT = "correct", "incorrect", "unparsable", "timeout"
 CHECK_VERDICT = "unverified"  # of rollouts made elsewhere, until `a2r bundle` has judged them
+VERDICTS = (CORRECT, INCORRECT, UNPARSABLE, TIMEOUT, CHECK_VERDICT)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def parse_columns(columns: str) -> dict[str, str]:
     except json.JSONDecodeError:
         names = None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise InputError(f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "question"}}')
+        raise InputError(f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "prompt"}}')
+    check_keys(names, {field.name for kind in (Problem, Rollout) for field in fields(kind)}, "columns")
     return names
 
 
@@ -144,6 +147,13 @@ def column_of(field: str, row: Mapping[str, Any], columns: Mapping[str, str], st
     """The column of a field in a row; unless `strict`, its own name where the row has not the one that it is mapped to."""
     column = columns.get(field, field)
     return column if strict or column in row or field not in row else field
+
+
+def value_of(field: str, hint: str, row: Mapping[str, Any], place: str, columns: Mapping[str, str], strict: bool) -> Any:
+    """What a row says of a field, of the type of the hint; None where it says nothing. Raises InputError for another type."""
+    column = column_of(field, row, columns, strict)
+    value = row.get(column)
+    return None if value is None else _typed(value, hint, f"{place}: field {column!r}")
 
 
 def write(records: Iterable[Record], path: str | Path) -> None:
@@ -175,7 +185,9 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}: row {number}", row
     elif os.path.isfile(path):
         yield from _jsonl_rows(path)
-    elif path.endswith((".jsonl", ".json", ".parquet", ".xz")) or path.count("/") != 1 or os.path.isdir(path):
+    elif os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; name a file in it, such as {path.rstrip('/')}/train.jsonl")
+    elif path.endswith((".jsonl", ".json", ".parquet", ".xz")) or path.count("/") != 1:
         raise InputError(f"{path}: no such file; expected a .jsonl or .parquet file, or a data set of the hub")
     else:
         yield from _hub_rows(path)
@@ -226,34 +238,45 @@ def _from_row(
     kind: type[Record], row: dict[str, Any], place: str, columns: Mapping[str, str] | None, strict: bool, index: int
 ) -> Record:
     hint = "" if columns is None else " (map names with `columns:`)"
-    columns = columns or {}
+    columns, near = columns or {}, ", ".join(sorted(map(str, row)))
     mapped = "problem" in columns and (strict or columns["problem"] in row)
-    if kind is Problem and not mapped:
+    worked = columns.get("problem") == "question" and "answer" not in columns
+    if kind is Problem and (worked or not mapped):
         row = _gsm8k_shape(row)
     values: dict[str, Any] = {}
     for field in fields(kind):
         column = column_of(field.name, row, columns, strict)
-        if column in row and row[column] is not None:
-            values[field.name] = _typed(row[column], str(field.type), f"{place}: field {column!r}")
+        value = value_of(field.name, str(field.type), row, place, columns, strict)
+        if value is not None:
+            values[field.name] = value
         elif field.name == "id":
             values["id"] = str(index)
         elif field.name == "sample" and "sample" not in columns:
             values["sample"] = index
         elif field.default is MISSING:
-            near = ", ".join(sorted(map(str, row)))
             raise InputError(f"{place}: no column {column!r}; the columns are {near}{hint}")
     required: tuple[str, ...] = ("problem", "answer") if kind in (Problem, Bundle) else ()
     for name in required:
         if not values[name].strip():
             raise InputError(f"{place}: field {name!r} is empty; every problem needs one")
+    if kind is Bundle:
+        _check_parallel(values, place)
     return kind(**values)
+
+
+def _check_parallel(values: dict[str, Any], place: str) -> None:
+    sizes = {name: len(value) for name, value in values.items() if isinstance(value, list)}
+    if len(set(sizes.values())) > 1 or not values["references"]:
+        raise InputError(f"{place}: lists of {sizes}; expected an entry for each reference in all of them, and a reference")
 
 
 def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
     """GSM8K keeps the worked solution and the gold answer in one column, parted by `####`."""
     if "problem" in row or "question" not in row:
         return row
-    answer = str(row.get("answer", ""))
+    if row.get("answer") is None:
+        return {**row, "problem": row["question"]}
+    answer = str(row["answer"])
     gold = answer.rpartition("####")[2] if "####" in answer else answer
     return {**row, "problem": row["question"], "answer": gold.strip().replace(",", "")}
 
@@ -262,6 +285,8 @@ def _typed(value: Any, hint: str, place: str) -> Any:
     if hint in ("str", "Verdict"):
         if isinstance(value, bool | list | dict):
             raise InputError(f"{place}: a {type(value).__name__}; expected text")
+        if hint == "Verdict" and value not in VERDICTS:
+            raise InputError(f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges")
         return str(value)
     if hint == "int":
         if isinstance(value, bool) or not isinstance(value, int):

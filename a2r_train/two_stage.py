@@ -18,7 +18,7 @@ from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
 from a2r_train.prompts import PromptConfig, Prompter, prompt_of
 from a2r_train.records import Problem
-from a2r_train.verify import extract, majority
+from a2r_train.verify import equivalent, extract, majority
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Answer:
 class TwoStage:
     """Explorer and synthesizer; each is an Engine, or the name of a model, which then runs on `engine` (at `endpoint`).
 
-    k references are sampled for a problem. `verifier` says how answers are extracted (if None: the problem's own, and `math`
+    k references are sampled for a problem; without an explorer there is `synthesise` alone.
+    `verifier` says how answers are extracted (if None: the problem's own, and `math`
     for plain text). A trained model's folder brings its prompt along; an explorer without one is asked by the synthesizer's, as
     in its training. `prices` maps the names of models to their prices.
     `adaptive` samples no more references than a problem needs; `rounds` puts its population in the place of k.
@@ -115,7 +116,7 @@ class TwoStage:
 
     def __init__(
         self,
-        explorer: Engine | str,
+        explorer: Engine | str | None,
         synthesizer: Engine | str,
         *,
         engine: str = "transformers",
@@ -132,15 +133,19 @@ class TwoStage:
     ) -> None:
         if adaptive and (rounds or adaptive.first > k):
             raise InputError("adaptive: expected no rounds beside it, and first no larger than k")
-        self.explorer = _engine(engine, explorer, endpoint)
+        if k < 1:
+            raise InputError(f"k is {k}; expected at least 1")
+        equivalent("", "", verifier or "math")  # an unknown verifier is found here
+        self.explorer = _engine(engine, explorer, endpoint) if explorer else None
         self.synthesizer = _engine(engine, synthesizer, endpoint)
         self.k, self.verifier, self.seed = k, verifier, seed
         self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
         self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
         config = prompt or prompt_of(self.synthesizer.name)
-        brought = Path(self.explorer.name) / "prompt.yaml"
-        exploring_config = PromptConfig.load(brought) if brought.is_file() and not prompt else config
-        self._explorer_prompter = Prompter(self.explorer.tokenizer, exploring_config)
+        if self.explorer:
+            brought = Path(self.explorer.name) / "prompt.yaml"
+            exploring_config = PromptConfig.load(brought) if brought.is_file() and not prompt else config
+            self._explorer_prompter = Prompter(self.explorer.tokenizer, exploring_config)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
 
     def solve(self, problem: Problem | str) -> Answer:
@@ -160,12 +165,31 @@ class TwoStage:
         seconds = (time.monotonic() - began) / max(1, len(works))
         return [self._answer(work, seconds) for work in works]
 
+    def synthesise(self, problem: Problem | str, references: Sequence[str]) -> Answer:
+        """Answer one problem from references that are there already."""
+        return self.synthesise_all([problem], [references])[0]
+
+    def synthesise_all(self, problems: Sequence[Problem | str], references: Sequence[Sequence[str]]) -> list[Answer]:
+        """Answer problems, each from its own references, as one batch; the references count as no tokens."""
+        began = time.monotonic()
+        works = [self._work(problem) for problem in problems]
+        for work, texts in zip(works, references, strict=True):
+            if not texts:
+                raise InputError(f"{work.problem[:60]!r}: no references; expected at least one")
+            for text in texts:
+                work.add_reference(text)
+        self._synthesise(works)
+        seconds = (time.monotonic() - began) / max(1, len(works))
+        return [self._answer(work, seconds) for work in works]
+
     def _work(self, problem: Problem | str) -> _Work:
         text, verifier = (problem, "math") if isinstance(problem, str) else (problem.problem, problem.verifier)
         return _Work(text, self.verifier or verifier)
 
     def _explore(self, works: Sequence[_Work]) -> None:
         """Sample the references: all at once, or the first ones and then one at a time where more may still help."""
+        if not self.explorer:
+            raise InputError("no explorer, so nothing samples references; name one, or give references to `synthesise`")
         most = self.rounds.population if self.rounds else self.k
         sizes = [self.adaptive.first, *[1] * (most - self.adaptive.first)] if self.adaptive else [most]
         asking = list(works)
@@ -175,7 +199,8 @@ class TwoStage:
             seeds = [seed_of(self.seed, work.problem, sample) for work, sample in pairs]
             made = self.explorer.generate(chats, self.exploring, seeds) if pairs else []
             for (work, _), completion in zip(pairs, made, strict=True):
-                work.add_reference(self._explorer_prompter.complete(completion.text), completion)
+                work.add_reference(self._explorer_prompter.complete(completion.text))
+                work.add_explored(completion)
             if self.adaptive:
                 asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
 
@@ -205,7 +230,7 @@ class TwoStage:
         texts, answers = work.population
         groups = majority(answers, work.verifier).groups if len(answers) > 1 else []
         best = groups[0][0] if groups else 0
-        first = self.prices.get(self.explorer.name, Price())
+        first = self.prices.get(self.explorer.name, Price()) if self.explorer else Price()
         second = self.prices.get(self.synthesizer.name, Price())
         tokens = work.tokens
         dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
@@ -233,9 +258,11 @@ class _Work:
             return self.references, self.answers
         return self.written, [extract(text, self.verifier) for text in self.written]
 
-    def add_reference(self, text: str, completion: Completion) -> None:
+    def add_reference(self, text: str) -> None:
         self.references.append(text)
         self.answers.append(extract(text, self.verifier))
+
+    def add_explored(self, completion: Completion) -> None:
         self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
         self.tokens["references"] += completion.completion_tokens
 

@@ -16,8 +16,8 @@ import time
 
 from math_verify import parse, verify
 
-from a2r_train.bundle import load_rollouts
 from a2r_train.prompts import visible
+from a2r_train.rollouts import load_rollouts
 from a2r_train.verify import compare, judge_all, pool
 from a2r_train.verify.extract import candidates
 

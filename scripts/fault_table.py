@@ -88,7 +88,7 @@ def stopped(bench: Bench) -> Row:
         name = f"term-{share}"
         ended = faults.kill(bench.stage, bench.keys, bench.folder / name, bench.whole.work_s * share, how=signal.SIGTERM)
         saved = bench.stage not in TRAINERS or any((bench.folder / name / "out").glob("checkpoint-*/trainer_state.json"))
-    told = "stopped by SIGTERM" in ended.says and ended.status == output.TERMINATED
+    told = "stopped by SIGTERM" in ended.says and ended.status == 143
     said = "" if told else f"status {ended.status}: {ended.line}"
     return row("SIGTERM, status 143", bench, [said or bench.again(name)])
 

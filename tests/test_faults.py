@@ -65,9 +65,12 @@ def losses(folder: Path) -> dict[int, float]:
     return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
 
 
-@pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_losses(
-    stage: str, recipe: dict[str, Any], tiny: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("stage", "number", "name"),
+    [("sft", signal.SIGTERM, "SIGTERM"), ("grpo", signal.SIGTERM, "SIGTERM"), ("sft", signal.SIGINT, "Ctrl-C")],
+)
+def test_a_signal_saves_and_the_next_run_goes_on_to_the_same_losses(
+    stage: str, number: signal.Signals, name: str, recipe: dict[str, Any], tiny: str, tmp_path: Path
 ) -> None:
     keys = {"model_name_or_path": tiny, **stage_keys(stage, recipe)}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
@@ -78,14 +81,14 @@ def test_sigterm_saves_and_the_next_run_goes_on_to_the_same_losses(
         )  # fmt: skip
         assert process.stdout
         next(line for line in process.stdout if "'loss'" in line)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == 128 + number
     (checkpoint,) = cut.glob("checkpoint-*")
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
     assert 0 < step < keys["max_steps"]
     assert stage == "sft" or step % 2 == 0
-    assert f"{cut}: stopped by SIGTERM, step {step} is saved; the same command goes on" in (tmp_path / "log").read_text()
+    assert f"{cut}: stopped by {name}, step {step} is saved; the same command goes on" in (tmp_path / "log").read_text()
     assert not (cut / "done.json").exists()
     again = subprocess.run(command(stage, {**keys, "output_dir": cut}), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
@@ -171,8 +174,9 @@ def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreC
     assert not [name for name in files_of(folder) if name.endswith(".part")]
 
 
-def test_sigterm_ends_a_command_with_143_and_a_line_and_no_process_of_it_is_left(
-    exploring: ExploreConfig, tmp_path: Path
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_ends_a_command_with_its_status_and_a_line_and_no_process_of_it_is_left(
+    number: signal.Signals, name: str, exploring: ExploreConfig, tmp_path: Path
 ) -> None:
     asked = [{"problem": f"What is {i} / 7?", "answer": rf"\frac{{{i}}}{{7}}"} for i in range(1, 7)]  # which workers judge
     problems = write_rows(tmp_path / "fractions.jsonl", asked)
@@ -184,10 +188,10 @@ def test_sigterm_ends_a_command_with_143_and_a_line_and_no_process_of_it_is_left
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.terminate()
+    process.send_signal(number)
     _, says = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert says.splitlines()[-1] == "stopped by SIGTERM; what is complete is kept, and the same command goes on from there"
+    assert process.returncode == 128 + number
+    assert says.splitlines()[-1] == f"stopped by {name}; what is complete is kept, and the same command goes on from there"
     assert not psutil.wait_procs(children, timeout=15)[1]
 
 

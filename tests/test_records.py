@@ -113,9 +113,11 @@ def test_two_models_may_share_samples_and_one_may_not(tmp_path: Path) -> None:
         read(Rollout, write_rows(tmp_path / "b.jsonl", [row, row]))
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "missing.parquet", "."])
-def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+@pytest.mark.parametrize(
+    ("name", "says"), [("missing.jsonl", "no such"), ("missing.parquet", "no such"), (".", "is a folder; name")]
+)
+def test_a_missing_file_is_named(name: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says):
         read(Problem, str(tmp_path / name))
 
 

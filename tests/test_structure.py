@@ -18,10 +18,10 @@ LINES = [
     {"errors", "leave"},
     {"records", "config"},
     {"prompts", "verify", "decontaminate", "mixture"},
-    {"models", "engines", "output"},
+    {"models", "engines", "output", "rollouts"},
     {"explore"},
     {"synthesise", "bundle", "bundle_card", "two_stage"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "solve"},
     {"preview", "pipeline"},
     {"cli"},
 ]

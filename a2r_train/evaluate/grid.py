@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from a2r_train import output
-from a2r_train.bundle import load_rollouts, make_bundles
+from a2r_train.bundle import make_bundles
 from a2r_train.config import check_least
 from a2r_train.engines import ENGINE_MAY_DIFFER, EngineArguments, check_engine
 from a2r_train.errors import InputError
@@ -21,6 +21,7 @@ from a2r_train.evaluate.rows import by_id
 from a2r_train.evaluate.run import evaluate
 from a2r_train.explore import ExploreConfig, explore
 from a2r_train.records import Problem, read, write, write_text
+from a2r_train.rollouts import load_rollouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from a2r_train.bundle import load_rollouts, make_bundles
+from a2r_train.bundle import make_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows import mean
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, rows
+from a2r_train.rollouts import load_rollouts
 
 MAX_LISTED = 50
 

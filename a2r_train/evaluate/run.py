@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +29,9 @@ from a2r_train.evaluate.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
+from a2r_train.rollouts import check_references, judged
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -68,6 +72,7 @@ def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], di
         bundles, rollouts, outside = load(config)
     else:
         bundles = read(Bundle, config.bundles)
+        rollouts = judged(rollouts, {bundle.problem_id: bundle for bundle in bundles})
     return bundles[: config.max_bundles or None], rollouts, outside
 
 
@@ -78,6 +83,7 @@ def answers_of(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle])
 
 def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
     """Find what is wrong with a model, too long for its prompt or too few before anything is generated or written."""
+    check_references(bundles, rollouts, config.rollouts)
     for model in sorted({task.model for task in tasks(config)}):
         if config.trust_remote_code:
             trust(model)
@@ -110,6 +116,8 @@ def summarise(
         rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
     if any(r.completion_tokens for r in rollouts) and final:
         rows += _equal_budget_rows(config, bundles, rollouts, found[final.name], parameters)
+    elif rollouts and final:
+        log.warning("%s: no token counts, so no majority at an equal budget; bundle counts by --tokenizer", config.rollouts)
     for task in tasks(config):
         note = config.methods_note if task.view in INDEX_VIEWS else ""
         rows.append(task_row(task, bundles, found[task.name], note))

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ TrainConfig = SFTConfig | GRPOConfig
 
 # A run may go on with other values of these: how it is shown, kept and spread, not what it learns. What an evaluation
 # takes is not among them: it draws completions, after which the next step draws others, and it chooses what is kept.
+INPUTS = ("bundles", "validation", "targets", "prompt")  # files, whose content belongs to a run
 IGNORE = (
     *("run_name", "project", "report_to", "local_rank", "use_cpu", "bf16", "tf32", "disable_tqdm"),
     *("log_level", "log_level_replica", "logging_steps", "logging_strategy", "logging_first_step", "log_completions"),
@@ -173,7 +175,7 @@ def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments,
     config = resolved(data, args, model)
     lock = ".lock" if PartialState().is_main_process else ""
     with PartialState().main_process_first():
-        done = output.prepare(str(args.output_dir), config, IGNORE, lock, may_change=bool(named))
+        done = output.prepare(str(args.output_dir), config, IGNORE, lock, may_change=bool(named), inputs=INPUTS)
     if done:
         log.info("%s: done already", args.output_dir)
     elif PartialState().is_main_process:
@@ -272,10 +274,10 @@ def cycle_steps(args: TrainConfig) -> int:
 def run_training(trainer: Trainer) -> None:
     """Train from the last checkpoint, or the one that the recipe names, to the end.
 
-    At SIGTERM the step is finished and saved, and SystemExit(143) raised. Raises RunError at a step after which
-    weights, loss or gradient are not finite, and InputError where they are not before the first step.
+    At SIGTERM and Ctrl-C the step is finished and saved, and SystemExit(143 or 130) raised. Raises RunError at a step after
+    which weights, loss or gradient are not finite, and InputError where they are not before the first step.
     """
-    ender = stop.StopOnSigterm(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
+    ender = stop.StopOnSignal(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
     trainer.add_callback(finite.StopOnNotFinite(trainer.accelerator))  # before the other, which ends a finished training
     trainer.add_callback(ender)
     folder = str(trainer.args.output_dir)
@@ -297,9 +299,11 @@ def run_training(trainer: Trainer) -> None:
         raise
     if ender.stopped:
         trainer.accelerator.wait_for_everyone()
-        log.info("%s: stopped by SIGTERM, step %d is saved; the same command goes on", folder, trainer.state.global_step)
+        number = ender.received or signal.SIGTERM  # another process may have got it
+        name, step = output.ENDED_BY[number], trainer.state.global_step
+        log.info("%s: stopped by %s, step %d is saved; the same command goes on", folder, name, step)
         trainer.accelerator.end_training()
-        raise SystemExit(output.TERMINATED)
+        raise SystemExit(128 + number)
 
 
 def _load_best(trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM while training: finish the step, save, and end with status 143; and no step beyond the last one."""
+"""SIGTERM or Ctrl-C while training: finish the step, save, and end; and no step beyond the last one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class AlreadyTrained(Exception):
     """The checkpoint that a run goes on from is that of its last step; transformers would take one more."""
 
 
-class StopOnSigterm(TrainerCallback):
+class StopOnSignal(TrainerCallback):
     """Saves and stops at the end of the step, on all processes once one of them got the signal.
 
+    A second Ctrl-C ends the process at once.
     With GRPO the step is the last of `cycle_steps`, in which one generation is trained on: a run resumes only from there.
     (transformers' own `enable_jit_checkpoint` saves within a step, and each process by itself.)
     """
@@ -26,16 +27,16 @@ class StopOnSigterm(TrainerCallback):
     def __init__(self, accelerator: Accelerator, cycle_steps: int = 1) -> None:
         self.accelerator, self.cycle_steps = accelerator, cycle_steps
         self.stopped = False
-        self._received = False
-        self._before: Any = signal.SIG_DFL
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         if 0 < state.max_steps <= state.global_step:
             raise AlreadyTrained
-        self._before = signal.signal(signal.SIGTERM, self._receive)
+        self._before = {number: signal.signal(number, self._receive) for number in output.ENDED_BY}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
-        if self._received:
+        if self.received:
             self.accelerator.set_trigger()
         if state.global_step % self.cycle_steps == 0 and self.accelerator.check_trigger():
             control.should_save = control.should_training_stop = self.stopped = True
@@ -47,7 +48,11 @@ class StopOnSigterm(TrainerCallback):
             state.best_model_checkpoint = None
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _receive(self, _signal: int, _frame: FrameType | None) -> None:
-        self._received = True
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again, handler = self.received == number == signal.SIGINT, self._before[signal.Signals(number)]
+        self.received = signal.Signals(number)
+        if again and callable(handler):
+            handler(number, frame)

@@ -1,0 +1,123 @@
+"""Rollouts with their problems, those of `a2r explore` and those made elsewhere: all judged, and none of other problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from a2r_train.errors import InputError
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Problem, Rollout, column_of, read, rows, value_of
+from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
+
+OPTIONAL = {"verifier": "str", "source": "str", "problem_id": "str", "completion_tokens": "int", "model": "str"}
+
+
+def load_rollouts(
+    problems: str, rollouts: str, columns: dict[str, str] | None = None, present: set[str] | None = None
+) -> tuple[list[Problem], list[Rollout]]:
+    """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
+
+    `columns` and `present` are those of `read`, for both files. Raises InputError as `read`, and for rollouts of other
+    problems.
+    """
+    if problems:
+        known, found = read(Problem, problems, columns, present), read(Rollout, rollouts, columns, present)
+    else:
+        known, found = _outside_rollouts(rollouts, columns, present)
+    check_gold(known)
+    by_id = {p.id: p for p in known}
+    for r in found:
+        if r.problem_id not in by_id:
+            raise InputError(
+                f"{rollouts}: problem_id {r.problem_id!r} is not in {problems}; name the problems it was made from"
+            )
+    _check_right(found, by_id, rollouts, problems)
+    return known, judged(found, by_id)
+
+
+def judged(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle]) -> list[Rollout]:
+    """Those that have no verdict of this package get one, where the gold of their problem is known."""
+    found = list(rollouts)
+    open_ = [i for i, r in enumerate(found) if not _is_judged(r) and r.problem_id in golds]
+    made = judge_all([(found[i].text, golds[found[i].problem_id].answer, golds[found[i].problem_id].verifier) for i in open_])
+    for i, judgement in zip(open_, made, strict=True):
+        found[i] = replace(found[i], answer=judgement.answer, verdict=judgement.verdict)
+    return found
+
+
+def _is_judged(rollout: Rollout) -> bool:
+    """A right one without its answer was judged by somebody else."""
+    return rollout.verdict != CHECK_VERDICT and not (rollout.verdict == CORRECT and not rollout.answer)
+
+
+def _check_right(rollouts: Sequence[Rollout], by_id: Mapping[str, Problem], path: str, problems: str) -> None:
+    """Rollouts that are right have the gold answer of their problem. Else they are of other problems, whose ids are the same:
+    where a file has none, ids are the numbers of its lines."""
+    for r in rollouts:
+        problem = by_id[r.problem_id]
+        if r.verdict != CORRECT or not r.answer or problem.verifier not in VERIFIERS:
+            continue
+        if equivalent(r.answer, problem.answer, problem.verifier) != CORRECT:
+            raise InputError(
+                f"{path}: sample {r.sample} of problem {r.problem_id!r} is said to be correct with {r.answer[:40]!r}, and "
+                f"{problems} has {problem.answer[:40]!r}; name the problems it was made from"
+            )
+
+
+def _outside_rollouts(
+    path: str, columns: dict[str, str] | None, present: set[str] | None
+) -> tuple[list[Problem], list[Rollout]]:
+    """Rollouts made elsewhere: columns problem, answer (gold) and text, and what there is of `OPTIONAL`."""
+    problems: dict[str, Problem] = {}
+    first: dict[str, tuple[str, str]] = {}  # by id: the place of its first row, and the problem there
+    rollouts = []
+    for number, (place, row) in enumerate(rows(path)):
+        if present is not None:
+            present.update(row)
+        text, problem = _outside_row(row, place, columns, present is None, len(problems))
+        known = problems.setdefault(problem.problem, problem)
+        where, there = first.setdefault(known.id, (place, known.problem))
+        if known.answer != problem.answer:
+            raise InputError(f"{place}: answer {problem.answer!r}, and {where} has {known.answer!r} for the same problem")
+        if known.problem != there:
+            raise InputError(f"{place}: problem_id {known.id!r}, which {where} has for another problem")
+        given = {name: _value(name, row, place, columns, present is None) for name in ("completion_tokens", "model")}
+        rollouts.append(Rollout(known.id, number, text, **{name: value for name, value in given.items() if value is not None}))
+    return list(problems.values()), rollouts
+
+
+def _outside_row(
+    row: dict[str, Any], place: str, columns: dict[str, str] | None, strict: bool, number: int
+) -> tuple[str, Problem]:
+    """The text, and the problem with its own id or the number as one."""
+    mend = "expected problem, answer and text" if columns is None else "name the problem file with `problems:`, or map columns"
+    values = []
+    for name in ("problem", "answer", "text"):
+        value = _value(name, row, place, columns, strict)
+        if value is None:
+            raise InputError(f"{place}: no column {column_of(name, row, columns or {}, strict)!r}; {mend}")
+        if name != "text" and not value.strip():
+            column = column_of(name, row, columns or {}, strict)
+            raise InputError(f"{place}: field {column!r} is empty; every problem needs one")
+        values.append(value)
+    more = {name: _value(name, row, place, columns, strict) for name in ("verifier", "source")}
+    identity = _value("problem_id", row, place, columns, strict)
+    given = {name: value for name, value in more.items() if value}
+    return values[2], Problem(str(number) if identity is None else identity, values[0], values[1], **given)
+
+
+def _value(name: str, row: dict[str, Any], place: str, columns: dict[str, str] | None, strict: bool) -> Any:
+    return value_of(name, OPTIONAL.get(name, "str"), row, place, columns or {}, strict)
+
+
+def check_references(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path: str) -> None:
+    """Raise InputError for rollouts of other problems that have the same ids: among them is no reference of any bundle."""
+    texts: dict[str, set[str]] = {}
+    for r in rollouts:
+        texts.setdefault(r.problem_id, set()).add(r.text)
+    known = [b for b in bundles if b.problem_id in texts]
+    if known and not any(texts[b.problem_id].intersection(b.references) for b in known):
+        raise InputError(
+            f"{path}: no reference of any bundle is among the rollouts of its problem; name what the bundles were made from"
+        )
