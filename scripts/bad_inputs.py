@@ -129,6 +129,7 @@ def folder_of_another_run(folder: Path, _: Keys) -> Keys:
 
 BAD_INPUTS = [
     BadInput("no such file", "explore", given(problems="problem.jsonl")),
+    BadInput("a folder for a file", "explore", given(problems=".")),
     BadInput("a column is missing", "explore", row("problems", answer=None)),
     BadInput("an empty answer", "explore", row("problems", answer=" ")),
     BadInput("an id used twice", "explore", row("problems", id="p0")),
@@ -149,6 +150,7 @@ BAD_INPUTS = [
     BadInput("an output folder of something else", "bundle", file("out/notes.txt", "mine\n")),
     BadInput("rollouts without text", "bundle", row("rollouts", text=None)),
     BadInput("no correct reference anywhere", "bundle", every_row("rollouts", answer="99")),
+    BadInput("rollouts that contradict each other", "bundle", row("rollouts", answer="99")),
     BadInput("too few rollouts", "bundle", given(k=9)),
     BadInput("references over the budget", "bundle", file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml")),
     BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=4)),
@@ -159,5 +161,6 @@ BAD_INPUTS = [
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3)),
     BadInput("a checkpoint to go on from that is none", "grpo", given(resume_from_checkpoint="nowhere")),
     BadInput("bundles without references", "evaluate", row("bundles", references=None)),
+    BadInput("bundles whose lists differ", "evaluate", row("bundles", reference_answers=["1"])),
     BadInput("an unknown engine", "evaluate", given(engine="vlm")),
 ]
