@@ -49,7 +49,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
     except (OSError, ValueError) as error:
-        raise InputError(f"{model}: no tokenizer ({_first_line(error)})") from None
+        raise InputError(f"{model}: no tokenizer ({_first_line(error)}){_nowhere(source)}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -90,7 +90,7 @@ def load_model(model: str, dtype: str = "auto") -> Any:
                 name, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
     except (OSError, ValueError) as error:
-        raise InputError(f"{model}: cannot be loaded ({_first_line(error)})") from None
+        raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
     if base != model:
         from peft import PeftModel
 
@@ -149,7 +149,7 @@ def _gguf_file(model: str) -> str:
     try:
         return str(cached_file(name, options["gguf_file"]))
     except OSError as error:
-        raise InputError(f"{model}: cannot be loaded ({_first_line(error)})") from None
+        raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
 
 
 def context_length(model: str) -> int:
@@ -160,7 +160,7 @@ def context_length(model: str) -> int:
     try:
         config = AutoConfig.from_pretrained(name, **options).get_text_config()
     except (OSError, ValueError) as error:
-        raise InputError(f"{model}: cannot be loaded ({_first_line(error)})") from None
+        raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
     return int(getattr(config, "max_position_embeddings", sys.maxsize))
 
 
@@ -292,6 +292,11 @@ def _source(model: str) -> tuple[str, dict[str, Any]]:
     if model.endswith(".gguf"):
         return str(Path(model).parent), {"gguf_file": Path(model).name, **options}
     return model, options
+
+
+def _nowhere(model: str) -> str:
+    """What a name of the hub may be instead."""
+    return "" if Path(model).exists() else f"; there is no folder of that name here"
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ generator seeds that nothing else uses. It prints the table that stands in data/
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -115,6 +116,7 @@ def cell(pair: dict[str, float]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     OUT.mkdir(parents=True, exist_ok=True)
     further_problems()

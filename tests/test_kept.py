@@ -284,6 +284,11 @@ def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys:
     other = str(folder.parent / "records" / "rollouts.jsonl.xz")
     assert keep_results.main(["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", other]) == 2
     assert f"{other}: other content than {config.bundles}" in capsys.readouterr().err
+    missing = ["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", str(tmp_path / "typo.jsonl.xz")]
+    Path(config.bundles).rename(tmp_path / "away.jsonl")  # so that there is nothing to compare with
+    assert keep_results.main(missing) == 2
+    assert "typo.jsonl.xz: No such file or directory" in capsys.readouterr().err
+    Path(tmp_path / "away.jsonl").rename(config.bundles)
     assert not (tmp_path / "x").exists()
     (folder.parent / "records" / "bundles.jsonl.xz").write_bytes(b"no")
     assert rescoring.main([str(folder)]) == 2
