@@ -53,6 +53,7 @@ class BundleConfig:
     tokenizer: str = field(default="", metadata={"help": "the synthesizer, to measure prompts and hold them to the budget"})
     prompt: str = field(default="", metadata={"help": "a prompt file; empty for the synthesizer's own or the default"})
     columns: str = field(default="{}", metadata={"help": "names of columns as JSON, in the files that have them"})
+    verifier: str = field(default="", metadata={"help": "judges all rows; empty for each row's own, or else math"})
     seed: int = field(default=0, metadata={"help": "of grouping, order and mixture"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one rendered bundle, and stop"})
 
@@ -123,7 +124,7 @@ def _loaded(
     config: BundleConfig, problems: str, rollouts: str, columns: dict[str, str], present: set[str]
 ) -> tuple[list[Problem], list[Rollout]]:
     """With token counts where a tokenizer is named: rollouts made elsewhere have none, and would look free in an evaluation."""
-    known, found = load_rollouts(problems, rollouts, columns, present)
+    known, found = load_rollouts(problems, rollouts, columns, present, config.verifier)
     if config.tokenizer and not all(r.completion_tokens for r in found):
         tokenizer = load_tokenizer(config.tokenizer)
         size = {r.text: len(tokenizer(r.text, add_special_tokens=False)["input_ids"]) for r in found if not r.completion_tokens}

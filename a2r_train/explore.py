@@ -32,7 +32,7 @@ from a2r_train.engines import (
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter, prompt_of
-from a2r_train.records import CORRECT, Bundle, Problem, Rollout, Verdict, parse_columns, read, write, write_text
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout, Verdict, judged_by, parse_columns, read, write, write_text
 from a2r_train.verify import check_gold, judge_all
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class ExploreConfig(EngineArguments):
     max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     shard: str = field(default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"})
     columns: str = field(default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "prompt"}'})
+    verifier: str = field(default="", metadata={"help": "judges all rows; empty for each row's own, or else math"})
     trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the model brings along"})
     seed: int = field(default=0, metadata={"help": "of the sampling"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and one prompt, and stop"})
@@ -105,7 +106,7 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
 def load_problems(config: ExploreConfig) -> list[Problem]:
     """The problems of the recipe, with every gold answer parsed once."""
     problems = read(Problem, config.problems, parse_columns(config.columns))
-    problems = problems[: config.max_problems or None]
+    problems = judged_by(config.verifier, problems[: config.max_problems or None])
     check_gold(problems)
     return problems
 

@@ -296,7 +296,7 @@ def _source(model: str) -> tuple[str, dict[str, Any]]:
 
 def _nowhere(model: str) -> str:
     """What a name of the hub may be instead."""
-    return "" if Path(model).exists() else f"; there is no folder of that name here"
+    return "" if Path(model).exists() else "; there is no folder of that name here"
 
 
 def _first_line(error: Exception) -> str:

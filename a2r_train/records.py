@@ -121,6 +121,11 @@ def read(
     return records
 
 
+def judged_by(verifier: str, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems with that verifier in place of their own; as they are where it is empty."""
+    return [replace(problem, verifier=verifier) for problem in problems] if verifier else list(problems)
+
+
 def _problems_of(paths: Sequence[str], columns: Mapping[str, str] | None, present: set[str] | None) -> list[Problem]:
     found: dict[str, list[Problem]] = {}
     for path in map(str.strip, paths):

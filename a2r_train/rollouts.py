@@ -7,24 +7,29 @@ from dataclasses import replace
 from typing import Any
 
 from a2r_train.errors import InputError
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Problem, Rollout, column_of, read, rows, value_of
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Problem, Rollout, column_of, judged_by, read, rows, value_of
 from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
 
 OPTIONAL = {"verifier": "str", "source": "str", "problem_id": "str", "completion_tokens": "int", "model": "str"}
 
 
 def load_rollouts(
-    problems: str, rollouts: str, columns: dict[str, str] | None = None, present: set[str] | None = None
+    problems: str,
+    rollouts: str,
+    columns: dict[str, str] | None = None,
+    present: set[str] | None = None,
+    verifier: str = "",
 ) -> tuple[list[Problem], list[Rollout]]:
     """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
 
-    `columns` and `present` are those of `read`, for both files. Raises InputError as `read`, and for rollouts of other
-    problems.
+    `columns` and `present` are those of `read`, for both files; a `verifier` goes before the rows' own. Raises InputError as
+    `read`, and for rollouts of other problems.
     """
     if problems:
         known, found = read(Problem, problems, columns, present), read(Rollout, rollouts, columns, present)
     else:
         known, found = _outside_rollouts(rollouts, columns, present)
+    known = judged_by(verifier, known)
     check_gold(known)
     by_id = {p.id: p for p in known}
     for r in found:

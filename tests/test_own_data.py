@@ -13,7 +13,7 @@ from a2r_train.bundle import BundleConfig, bundle
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.explore import ExploreConfig, explore
+from a2r_train.explore import ExploreConfig, explore, load_problems
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Problem, Rollout, parse_columns, read
 from a2r_train.rollouts import load_rollouts
@@ -108,6 +108,20 @@ def test_what_comes_with_rollouts_made_elsewhere_is_kept(tmp_path: Path) -> None
     (problem,), found = load_rollouts("", write_rows(tmp_path / "own.jsonl", rows), {}, set())
     assert problem == Problem("q7", "Say 100.", "100", "test_own_data.near", "mine")
     assert {(r.problem_id, r.verdict, r.completion_tokens, r.model) for r in found} == {("q7", "correct", 11, "theirs")}
+
+
+def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Path) -> None:
+    """As a data set of others has no column for it; in both stages that read problems."""
+    own = "test_own_data.near"
+    rows = [{"problem_id": "p1", "sample": i, "text": rf"\boxed{{{3 + i}}}"} for i in range(4)]
+    path = write_rows(tmp_path / "own.jsonl", rows)
+    verdicts = [r.verdict for r in load_rollouts(problems, path, verifier=own)[1]]
+    assert verdicts == ["correct", "correct", "incorrect", "incorrect"]
+    folder = bundle(BundleConfig(path, str(tmp_path / "b"), problems, verifier=own))
+    (made,) = read(Bundle, str(folder / "train.jsonl"))
+    assert (made.verifier, made.n_correct) == (own, 2)
+    config = ExploreConfig(problems, tiny, str(tmp_path / "x"), verifier=own)
+    assert {problem.verifier for problem in load_problems(config)} == {own}
 
 
 @pytest.mark.parametrize(
