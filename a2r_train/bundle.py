@@ -127,7 +127,8 @@ def _loaded(
     known, found = load_rollouts(problems, rollouts, columns, present, config.verifier)
     if config.tokenizer and not all(r.completion_tokens for r in found):
         tokenizer = load_tokenizer(config.tokenizer)
-        size = {r.text: len(tokenizer(r.text, add_special_tokens=False)["input_ids"]) for r in found if not r.completion_tokens}
+        texts = sorted({r.text for r in found if not r.completion_tokens})
+        size = {t: len(ids) for t, ids in zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True)}
         found = [r if r.completion_tokens else replace(r, completion_tokens=size[r.text]) for r in found]
     return known, found
 

@@ -133,7 +133,7 @@ def solve(
 
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
-    questions = read_questions(file, parse_columns(columns)) if file else []
+    questions = read_questions(file, parse_columns(columns, ("references",))) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,
         synthesizer,

@@ -56,20 +56,21 @@ def prepare(
     change = _change(folder, path, resolved, ignore) if started else ""
     if change and not may_change:
         raise InputError(f"{folder}: belongs to another run ({change}); name another output folder, or remove this one")
-    digests = _digests([str(config[key]) for key in inputs if config.get(key)])
-    if started and not may_change:
-        _check_inputs(folder, digests)
-    done = started and not change and (folder / DONE).exists()
+    digests, before = _digests([str(config[key]) for key in inputs if config.get(key)]), _digests_of(folder)
+    changed = sorted(file for file in digests.keys() & before.keys() if digests[file] != before[file])
+    if changed and not may_change:
+        raise InputError(f"{folder}: {changed[0]} has changed since this run; name another output folder, or remove this one")
+    done = started and not change and not changed and (folder / DONE).exists()
     try:
         if lock and not done:
             _lock(folder, lock)
-        if change:
+        if change or changed:
             (folder / DONE).unlink(missing_ok=True)
         if not started or change:
             write_text(path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         if not started:
             write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
-        if inputs and not done:
+        if inputs and not done and digests != before:
             write_text(folder / INPUTS, json.dumps(digests, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name an output folder that can be written") from None
@@ -86,21 +87,18 @@ def _digests(values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _check_inputs(folder: Path, digests: Mapping[str, str]) -> None:
-    """Raises InputError for a file that is not what it was when this run began."""
-    before = json.loads((folder / INPUTS).read_text()) if (folder / INPUTS).exists() else {}
-    for path in sorted(digests.keys() & before.keys()):
-        if digests[path] != before[path]:
-            raise InputError(f"{folder}: {path} has changed since this run; name another output folder, or remove this one")
+def _digests_of(folder: Path) -> dict[str, str]:
+    """What the files were when the run of this folder began."""
+    return dict(json.loads((folder / INPUTS).read_text())) if (folder / INPUTS).exists() else {}
 
 
 def _change(folder: Path, path: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> str:
-    """The first key that differs from the folder's config, with both values, or ""."""
+    """The first key that differs from the folder's config, with both values, or "". One that has come since may be empty."""
     if not path.exists():
         raise InputError(f"{folder}: holds files of something else (no config.yaml); name another output folder")
     found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     for key in sorted({*found, *resolved} - {*ignore, "output_dir"}):
-        if found.get(key) != resolved.get(key):
+        if found.get(key) != resolved.get(key) and (key in found or resolved[key]):
             return f"{key}: {found.get(key)!r} there, {resolved.get(key)!r} here"
     return ""
 
@@ -158,6 +156,11 @@ def _say(line: object, status: int) -> int:
     return status
 
 
+def listened_to() -> list[signal.Signals]:
+    """Those that nobody told this process to ignore, as a shell does with Ctrl-C for what it starts with `&`."""
+    return [number for number in ENDED_BY if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
 def _ending_at_signals() -> Iterator[None]:
     """While this is open, SIGTERM and Ctrl-C end the process with status and one line, and a forked child of it at once."""
@@ -170,7 +173,7 @@ def _ending_at_signals() -> Iterator[None]:
         sys.stderr.write(f"stopped by {name}; what is complete is kept, and the same command goes on from there\n")
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in ENDED_BY}
+    before = {number: signal.signal(number, end) for number in listened_to()}
     try:
         yield
     finally:

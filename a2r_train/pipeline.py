@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from a2r_train import output
 from a2r_train.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -23,8 +25,8 @@ TRAINERS = ("sft", "grpo")
 def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
     """Run every stage that the folder has a YAML for. Raises InputError for a folder without stages.
 
-    A stage that fails ends the run with that stage's exit status. SIGTERM is passed on to the stage, which may have to save;
-    Ctrl-C it gets from the terminal.
+    A stage that fails ends the run with that stage's exit status. SIGTERM and Ctrl-C are passed on to the stage, which may have
+    to save, and no other one is begun.
     """
     if processes and not accelerate_config:
         raise InputError("processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml")
@@ -44,14 +46,16 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
 
 
 def wait(command_line: Sequence[str]) -> int:
-    """Run a stage's command, pass SIGTERM on to it, leave Ctrl-C to it, and return its exit status."""
-    stage = subprocess.Popen(command_line)
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: stage.terminate()),
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-    }
+    """Run a stage's command, pass SIGTERM and Ctrl-C on to it, and return its exit status."""
+    stage, caught = subprocess.Popen(command_line), list[int]()
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        stage.terminate()  # also at Ctrl-C: from a terminal the stage has it already, and a second one would end it unsaved
+
+    before = {number: signal.signal(number, pass_on) for number in output.listened_to()}
     try:
-        return stage.wait()
+        return stage.wait() or (128 + caught[0] if caught else 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -136,15 +136,18 @@ def _problems_of(paths: Sequence[str], columns: Mapping[str, str] | None, presen
     return [replace(p, id=f"{name}/{p.id}", source=p.source or name) for name, problems in found.items() for p in problems]
 
 
-def parse_columns(columns: str) -> dict[str, str]:
-    """The `columns` of a recipe: a JSON object from fields to names of columns. Raises InputError for anything else."""
+def parse_columns(columns: str, more: Iterable[str] = ()) -> dict[str, str]:
+    """The `columns` of a recipe: a JSON object from fields, or what else is read, to names of columns.
+
+    Raises InputError for anything else.
+    """
     try:
         names = json.loads(columns)
     except json.JSONDecodeError:
         names = None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise InputError(f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "prompt"}}')
-    check_keys(names, {field.name for kind in (Problem, Rollout) for field in fields(kind)}, "columns")
+    check_keys(names, {*more, *(field.name for kind in (Problem, Rollout) for field in fields(kind))}, "columns")
     return names
 
 
@@ -281,9 +284,8 @@ def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
         return row
     if row.get("answer") is None:
         return {**row, "problem": row["question"]}
-    answer = str(row["answer"])
-    gold = answer.rpartition("####")[2] if "####" in answer else answer
-    return {**row, "problem": row["question"], "answer": gold.strip().replace(",", "")}
+    _, mark, gold = str(row["answer"]).rpartition("####")
+    return {**row, "problem": row["question"], "answer": gold.strip().replace(",", "") if mark else row["answer"]}
 
 
 def _typed(value: Any, hint: str, place: str) -> Any:
@@ -294,6 +296,8 @@ def _typed(value: Any, hint: str, place: str) -> Any:
             raise InputError(f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges")
         return str(value)
     if hint == "int":
+        if isinstance(value, float) and value.is_integer():  # as pandas writes a column of which a value is missing
+            return int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputError(f"{place}: {value!r}; expected a whole number")
         return value

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from a2r_train.errors import InputError
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Problem, Rollout, column_of, judged_by, read, rows, value_of
+from a2r_train.records import (
+    CHECK_VERDICT,
+    CORRECT,
+    INCORRECT,
+    UNPARSABLE,
+    Bundle,
+    Problem,
+    Rollout,
+    column_of,
+    judged_by,
+    read,
+    rows,
+    value_of,
+)
 from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
 
+log = logging.getLogger(__name__)
 OPTIONAL = {"verifier": "str", "source": "str", "problem_id": "str", "completion_tokens": "int", "model": "str"}
 
 
@@ -37,7 +52,9 @@ def load_rollouts(
             raise InputError(
                 f"{rollouts}: problem_id {r.problem_id!r} is not in {problems}; name the problems it was made from"
             )
-    _check_right(found, by_id, rollouts, problems)
+    if verifier:
+        found = [replace(r, answer="", verdict=CHECK_VERDICT) for r in found]
+    check_right(found, by_id, rollouts, problems)
     return known, judged(found, by_id)
 
 
@@ -52,21 +69,24 @@ def judged(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle]) -
 
 
 def _is_judged(rollout: Rollout) -> bool:
-    """A right one without its answer was judged by somebody else."""
-    return rollout.verdict != CHECK_VERDICT and not (rollout.verdict == CORRECT and not rollout.answer)
+    """One without an answer was judged by somebody else, and would not vote."""
+    return rollout.verdict == UNPARSABLE or bool(rollout.answer and rollout.verdict != CHECK_VERDICT)
 
 
-def _check_right(rollouts: Sequence[Rollout], by_id: Mapping[str, Problem], path: str, problems: str) -> None:
-    """Rollouts that are right have the gold answer of their problem. Else they are of other problems, whose ids are the same:
-    where a file has none, ids are the numbers of its lines."""
+def check_right(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle], path: str, problems: str) -> None:
+    """Raise InputError for a right rollout that has not the gold answer of its problem.
+
+    It is of another problem with the same id (where a file has none, ids are the numbers of its lines), or was judged by
+    another verifier.
+    """
     for r in rollouts:
-        problem = by_id[r.problem_id]
-        if r.verdict != CORRECT or not r.answer or problem.verifier not in VERIFIERS:
+        problem = golds.get(r.problem_id)
+        if not problem or r.verdict != CORRECT or not r.answer or problem.verifier not in VERIFIERS:
             continue
-        if equivalent(r.answer, problem.answer, problem.verifier) != CORRECT:
+        if equivalent(r.answer, problem.answer, problem.verifier) in (INCORRECT, UNPARSABLE):
             raise InputError(
                 f"{path}: sample {r.sample} of problem {r.problem_id!r} is said to be correct with {r.answer[:40]!r}, and "
-                f"{problems} has {problem.answer[:40]!r}; name the problems it was made from"
+                f"{problems} has {problem.answer[:40]!r}; name the problems it was made from, and their verifier"
             )
 
 
@@ -83,7 +103,7 @@ def _outside_rollouts(
         text, problem = _outside_row(row, place, columns, present is None, len(problems))
         known = problems.setdefault(problem.problem, problem)
         where, there = first.setdefault(known.id, (place, known.problem))
-        if known.answer != problem.answer:
+        if known.answer != problem.answer and equivalent(problem.answer, known.answer, known.verifier) != CORRECT:
             raise InputError(f"{place}: answer {problem.answer!r}, and {where} has {known.answer!r} for the same problem")
         if known.problem != there:
             raise InputError(f"{place}: problem_id {known.id!r}, which {where} has for another problem")
@@ -113,16 +133,16 @@ def _outside_row(
 
 
 def _value(name: str, row: dict[str, Any], place: str, columns: dict[str, str] | None, strict: bool) -> Any:
+    if name in ("source", "model") and isinstance(row.get(column_of(name, row, columns or {}, strict)), list | dict | bool):
+        return None  # it means something else there
     return value_of(name, OPTIONAL.get(name, "str"), row, place, columns or {}, strict)
 
 
-def check_references(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path: str) -> None:
-    """Raise InputError for rollouts of other problems that have the same ids: among them is no reference of any bundle."""
+def warn_of_others(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path: str) -> None:
+    """Say so where no reference is among the rollouts of its problem: they are of another exploration, or of other problems."""
     texts: dict[str, set[str]] = {}
     for r in rollouts:
         texts.setdefault(r.problem_id, set()).add(r.text)
     known = [b for b in bundles if b.problem_id in texts]
     if known and not any(texts[b.problem_id].intersection(b.references) for b in known):
-        raise InputError(
-            f"{path}: no reference of any bundle is among the rollouts of its problem; name what the bundles were made from"
-        )
+        log.warning("%s: no reference of any bundle is among the rollouts of its problem; are they of these problems?", path)

@@ -9,6 +9,7 @@ from typing import Any
 from a2r_train.errors import InputError
 from a2r_train.records import Problem, rows, value_of
 from a2r_train.two_stage import TwoStage
+from a2r_train.verify import check_verifier
 
 BATCH = 256  # questions; the lines of a batch are written together
 
@@ -24,11 +25,13 @@ class Question:
 def read_questions(path: str, columns: dict[str, str]) -> list[Question]:
     """Rows of `problem` or `question`, and if they have it `id`, `verifier` and `references`; the number of a row is its id.
 
-    Raises InputError for a missing file or column, a wrong type, and for references in some rows alone.
+    Raises InputError for a missing file or column, a wrong type, an unknown verifier, and for references in some rows alone.
     """
     found = [_question(row, place, columns, number) for number, (place, row) in enumerate(rows(path))]
     if not found:
         raise InputError(f"{path}: no rows; expected at least one problem")
+    for verifier in {question.problem.verifier for question in found}:
+        check_verifier(verifier)
     if len({bool(question.references) for question in found}) > 1:
         raise InputError(f"{path}: references in some rows alone; expected them in all rows, or in none")
     return found
@@ -42,7 +45,7 @@ def _question(row: dict[str, Any], place: str, columns: dict[str, str], number: 
         missing, near = columns.get("problem", "problem"), ", ".join(sorted(map(str, row)))
         raise InputError(f"{place}: no column {missing!r}; the columns are {near} (map names with --columns)")
     given = {name: value for name, value in values.items() if value}
-    references = value_of("references", "list[str]", row, place, {}, True)
+    references = value_of("references", "list[str]", row, place, columns, True)
     return Question(replace(Problem(str(number), "", ""), **given), references or [])
 
 

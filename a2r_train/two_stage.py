@@ -18,7 +18,7 @@ from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
 from a2r_train.prompts import PromptConfig, Prompter, prompt_of
 from a2r_train.records import Problem
-from a2r_train.verify import equivalent, extract, majority
+from a2r_train.verify import check_verifier, extract, majority
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class TwoStage:
             raise InputError("adaptive: expected no rounds beside it, and first no larger than k")
         if k < 1:
             raise InputError(f"k is {k}; expected at least 1")
-        equivalent("", "", verifier or "math")  # an unknown verifier is found here
+        check_verifier(verifier or "math")
         self.explorer = _engine(engine, explorer, endpoint) if explorer else None
         self.synthesizer = _engine(engine, synthesizer, endpoint)
         self.k, self.verifier, self.seed = k, verifier, seed

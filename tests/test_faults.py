@@ -130,14 +130,24 @@ pipeline.run(sys.argv[1])
 """
 
 
-def test_run_passes_sigterm_on_and_waits_for_the_stage_to_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_passes_a_signal_on_and_waits_for_the_stage_to_save(number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "explore.yaml").write_text("")
     with subprocess.Popen([sys.executable, "-c", PASSED_ON, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
-        process.terminate()
+        process.send_signal(number)
         assert process.stdout.read() == "saved\n"
     assert process.returncode == 143
+
+
+def test_what_a_shell_lets_nobody_interrupt_is_not_interrupted(tmp_path: Path) -> None:
+    """As with Ctrl-C for what a script starts with `&`."""
+    code = "import signal\nfrom a2r_train import output\nprint([int(n) for n in output.listened_to()])\n"
+    ignoring = "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    ignoring += f"os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
+    said = subprocess.run([sys.executable, "-c", ignoring], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert said.stdout == f"[{int(signal.SIGTERM)}]\n"
 
 
 @pytest.mark.parametrize("state", [None, "", '{"global_step": 4'])

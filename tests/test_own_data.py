@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import a2r, write_rows
 
+from a2r_train import output
 from a2r_train.bundle import BundleConfig, bundle
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
@@ -52,10 +54,17 @@ def test_rollouts_of_other_problems_are_refused_by_bundle(problems: str, rollout
 
 
 def test_rollouts_of_other_problems_are_refused_by_evaluate(config: EvaluateConfig) -> None:
-    other = rows_of(config.rollouts, lambda row: {**row, "text": f"Elsewhere: {row['text']}"})
-    with pytest.raises(InputError, match="no reference of any bundle is among the rollouts of its problem"):
+    other = rows_of(config.rollouts, lambda row: {**row, "answer": str(int(row["answer"]) + 1)})
+    with pytest.raises(InputError, match=r"sample 0 of problem 'p2' is said to be correct with '7', and .* has '6'"):
         evaluate(replace(config, rollouts=other))
     assert not Path(config.output_dir).exists()
+
+
+def test_rollouts_of_another_exploration_vote_and_are_named(config: EvaluateConfig, caplog: pytest.LogCaptureFixture) -> None:
+    other = rows_of(config.rollouts, lambda row: {**row, "text": f"Again: {row['text']}"})
+    rows = {row["name"] for row in evaluate(replace(config, rollouts=other))["rows"]}
+    assert "maj@equal_tokens" in rows
+    assert f"{other}: no reference of any bundle is among the rollouts of its problem" in caplog.text
 
 
 def test_input_that_has_changed_is_no_finished_run(problems: str, rollouts: str, tiny: str, tmp_path: Path) -> None:
@@ -73,6 +82,17 @@ def test_input_that_has_changed_is_no_finished_run(problems: str, rollouts: str,
     Path(problems).write_text("".join(lines))
     explore(exploring)  # as it was
     bundle(bundling)
+
+
+def test_a_key_that_came_later_and_is_empty_makes_no_other_run(problems: str, rollouts: str, tmp_path: Path) -> None:
+    config = BundleConfig(rollouts, str(tmp_path / "out"), problems)
+    folder = bundle(config)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("verifier: ''\n", ""))
+    assert "verifier" not in (folder / "config.yaml").read_text()
+    bundle(config)
+    with pytest.raises(InputError, match=r"belongs to another run .verifier: None there, 'exact' here"):
+        bundle(replace(config, verifier="exact"))
 
 
 def test_bundles_that_have_changed_are_no_finished_training(
@@ -100,6 +120,9 @@ def test_bundles_that_have_changed_are_no_finished_training(
     capsys.readouterr()
     assert sft.main(given) == 2
     assert f"{path} has changed since this run" in capsys.readouterr().err
+    kept = yaml.safe_load((tmp_path / "s" / "config.yaml").read_text())
+    assert output.prepare(tmp_path / "s", kept, inputs=["targets"])
+    assert not output.prepare(tmp_path / "s", kept, may_change=True, inputs=["bundles"])  # as with resume_from_checkpoint
 
 
 def test_what_comes_with_rollouts_made_elsewhere_is_kept(tmp_path: Path) -> None:
@@ -117,6 +140,13 @@ def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Pat
     path = write_rows(tmp_path / "own.jsonl", rows)
     verdicts = [r.verdict for r in load_rollouts(problems, path, verifier=own)[1]]
     assert verdicts == ["correct", "correct", "incorrect", "incorrect"]
+    by_math = write_rows(tmp_path / "math.jsonl", [asdict(r) for r in load_rollouts(problems, path)[1]])
+    assert [r.verdict for r in load_rollouts(problems, by_math, verifier=own)[1]] == verdicts  # and not those of math
+    by_own = write_rows(tmp_path / "near.jsonl", [asdict(r) for r in load_rollouts(problems, path, verifier=own)[1]])
+    with pytest.raises(
+        InputError, match=r"said to be correct with '4', and .* has '3'; name the problems .*, and their verifier"
+    ):
+        load_rollouts(problems, by_own)
     folder = bundle(BundleConfig(path, str(tmp_path / "b"), problems, verifier=own))
     (made,) = read(Bundle, str(folder / "train.jsonl"))
     assert (made.verifier, made.n_correct) == (own, 2)
@@ -128,6 +158,7 @@ def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Pat
     ("second", "says"),
     [
         ({"answer": "999"}, r":2: answer '999', and .*:1 has '1' for the same problem"),
+        ({"completion_tokens": 2.5}, r":2: field 'completion_tokens': 2.5; expected a whole number"),
         ({"problem": "Say 2.", "problem_id": "a"}, r":2: problem_id 'a', which .*:1 has for another problem"),
         ({"text": None}, r":2: no column 'text'"),
         ({"text": ["1", "2"]}, r":2: field 'text': a list; expected text"),
@@ -141,6 +172,14 @@ def test_rows_made_elsewhere_that_contradict_or_are_empty(second: dict[str, Any]
         load_rollouts("", write_rows(tmp_path / "own.jsonl", [first, {**first, **second}]), {}, set())
 
 
+def test_rows_made_elsewhere_may_say_the_same_in_other_ways(tmp_path: Path) -> None:
+    first = {"problem": "Say 5.", "answer": "5", "text": r"\boxed{5}", "completion_tokens": 3.0, "source": ["a", "b"]}
+    path = write_rows(tmp_path / "own.jsonl", [first, {**first, "answer": "5.0", "model": {"name": "m"}}])
+    (problem,), found = load_rollouts("", path, {}, set())
+    assert (problem.answer, problem.source) == ("5", "")
+    assert [(r.completion_tokens, r.model) for r in found] == [(3, ""), (3, "")]
+
+
 def test_verdicts_of_others_are_refused_or_judged_anew(problems: str, tmp_path: Path) -> None:
     rows = [
         {"problem_id": "p1", "sample": i, "text": r"\boxed{3}", "verdict": verdict}
@@ -150,9 +189,11 @@ def test_verdicts_of_others_are_refused_or_judged_anew(problems: str, tmp_path: 
         InputError, match=r":2: field 'verdict': 'wrong'; expected correct, incorrect, unparsable, timeout, unverified"
     ):
         load_rollouts(problems, write_rows(tmp_path / "own.jsonl", rows))
-    rows = [{**row, "verdict": "correct", "text": text} for row, text in zip(rows, (r"\boxed{3}", r"\boxed{4}"), strict=True)]
+    said = [("correct", "3"), ("correct", "4"), ("incorrect", "3"), ("incorrect", "4"), ("unparsable", "3")]
+    rows = [{**rows[0], "sample": i, "verdict": verdict, "text": rf"\boxed{{{n}}}"} for i, (verdict, n) in enumerate(said)]
     _, found = load_rollouts(problems, write_rows(tmp_path / "own.jsonl", rows))
-    assert [(r.answer, r.verdict) for r in found] == [("3", "correct"), ("4", "incorrect")]  # no answer, so not by this package
+    judged = [("3", "correct"), ("4", "incorrect")]
+    assert [(r.answer, r.verdict) for r in found] == [*judged, *judged, ("", "unparsable")]  # without an answer none would vote
 
 
 def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -213,6 +254,8 @@ def test_a_layout_that_is_not_mapped_is_named(row: dict[str, str], columns: dict
 def test_gsm8k_may_be_mapped_to_what_it_is(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "own.jsonl", [{"question": "6 * 7?", "answer": "Six times seven.\n#### 42"}])
     assert read(Problem, path, {"problem": "question"}) == read(Problem, path, {}) == [Problem("0", "6 * 7?", "42")]
+    path = write_rows(tmp_path / "pair.jsonl", [{"question": "Where?", "answer": "(1,2)"}])  # not GSM8K's: no thousands
+    assert read(Problem, path, {"problem": "question"}) == read(Problem, path, {}) == [Problem("0", "Where?", "(1,2)")]
 
 
 def test_columns_of_a_recipe_may_be_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,14 +331,14 @@ def test_a_file_of_bare_questions_is_answered(
 ) -> None:
     """No answer column, other names, and references or none."""
     rows = [
-        {"ask": f"What is {i}?", "id": f"q{i}", **({"references": ["one", "two"]} if with_references else {})} for i in range(3)
+        {"ask": f"What is {i}?", "id": f"q{i}", **({"solutions": ["one", "two"]} if with_references else {})} for i in range(3)
     ]
     path = write_rows(tmp_path / "q.jsonl", rows)
     given = [
         "--file",
         path,
         "--columns",
-        '{"problem": "ask"}',
+        '{"problem": "ask", "references": "solutions"}',
         "--k",
         "3",
         "--max_completion_tokens",
@@ -315,6 +358,8 @@ def test_a_file_of_bare_questions_is_answered(
         ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(map names with --columns\)"),
         ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "references in some rows alone"),
         ([], "no rows; expected at least one problem"),
+        ([{"problem": "1?", "verifier": "maths"}], "verifier 'maths': expected math, math_last_number, exact, multiple_choice"),
+        ([{"problem": "1?", "verifier": "nowhere.check"}], "verifier 'nowhere.check': ModuleNotFoundError"),
     ],
 )
 def test_a_file_of_questions_that_cannot_be_read(rows: list[dict[str, Any]], says: str, tmp_path: Path) -> None:

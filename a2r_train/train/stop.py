@@ -33,7 +33,7 @@ class StopOnSignal(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         if 0 < state.max_steps <= state.global_step:
             raise AlreadyTrained
-        self._before = {number: signal.signal(number, self._receive) for number in output.ENDED_BY}
+        self._before = {number: signal.signal(number, self._receive) for number in output.listened_to()}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         if self.received:

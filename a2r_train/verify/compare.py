@@ -105,6 +105,13 @@ def check_gold(problems: Iterable[Problem | Bundle]) -> None:
             raise _bad_gold(problem)
 
 
+def check_verifier(verifier: str) -> None:
+    """Raise InputError for an unknown verifier, and for an own one that cannot be imported."""
+    _key("", "", verifier)
+    if verifier not in VERIFIERS:
+        pool.ask_all([("", "", verifier)])
+
+
 def _bad_gold(problem: Problem | Bundle) -> InputError:
     return InputError(
         f"problem {problem.id!r}: verifier {problem.verifier!r} cannot parse the gold answer {problem.answer[:60]!r}; "
