@@ -162,6 +162,17 @@ def listened_to() -> list[signal.Signals]:
 
 
 @contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While this is open, the handler gets SIGTERM and Ctrl-C."""
+    before = {number: signal.signal(number, handler) for number in listened_to()}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def _ending_at_signals() -> Iterator[None]:
     """While this is open, SIGTERM and Ctrl-C end the process with status and one line, and a forked child of it at once."""
     own = os.getpid()
@@ -173,12 +184,8 @@ def _ending_at_signals() -> Iterator[None]:
         sys.stderr.write(f"stopped by {name}; what is complete is kept, and the same command goes on from there\n")
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in listened_to()}
-    try:
+    with handling_signals(end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def no_room(error: BaseException) -> str:

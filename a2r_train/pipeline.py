@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import subprocess
 import sys
 import time
@@ -53,12 +52,8 @@ def wait(command_line: Sequence[str]) -> int:
         caught.append(number)
         stage.terminate()  # also at Ctrl-C: from a terminal the stage has it already, and a second one would end it unsaved
 
-    before = {number: signal.signal(number, pass_on) for number in output.listened_to()}
-    try:
+    with output.handling_signals(pass_on):
         return stage.wait() or (128 + caught[0] if caught else 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check(arguments: Sequence[str]) -> int:

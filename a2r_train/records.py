@@ -246,14 +246,13 @@ def _from_row(
     kind: type[Record], row: dict[str, Any], place: str, columns: Mapping[str, str] | None, strict: bool, index: int
 ) -> Record:
     hint = "" if columns is None else " (map names with `columns:`)"
-    columns, near = columns or {}, ", ".join(sorted(map(str, row)))
+    columns, own = columns or {}, row
     mapped = "problem" in columns and (strict or columns["problem"] in row)
     worked = columns.get("problem") == "question" and "answer" not in columns
     if kind is Problem and (worked or not mapped):
         row = _gsm8k_shape(row)
     values: dict[str, Any] = {}
     for field in fields(kind):
-        column = column_of(field.name, row, columns, strict)
         value = value_of(field.name, str(field.type), row, place, columns, strict)
         if value is not None:
             values[field.name] = value
@@ -262,6 +261,7 @@ def _from_row(
         elif field.name == "sample" and "sample" not in columns:
             values["sample"] = index
         elif field.default is MISSING:
+            column, near = column_of(field.name, row, columns, strict), ", ".join(sorted(map(str, own)))
             raise InputError(f"{place}: no column {column!r}; the columns are {near}{hint}")
     required: tuple[str, ...] = ("problem", "answer") if kind in (Problem, Bundle) else ()
     for name in required:

@@ -119,11 +119,10 @@ def _outside_row(
     mend = "expected problem, answer and text" if columns is None else "name the problem file with `problems:`, or map columns"
     values = []
     for name in ("problem", "answer", "text"):
-        value = _value(name, row, place, columns, strict)
+        value, column = _value(name, row, place, columns, strict), column_of(name, row, columns or {}, strict)
         if value is None:
-            raise InputError(f"{place}: no column {column_of(name, row, columns or {}, strict)!r}; {mend}")
+            raise InputError(f"{place}: no column {column!r}; {mend}")
         if name != "text" and not value.strip():
-            column = column_of(name, row, columns or {}, strict)
             raise InputError(f"{place}: field {column!r} is empty; every problem needs one")
         values.append(value)
     more = {name: _value(name, row, place, columns, strict) for name in ("verifier", "source")}

@@ -141,18 +141,20 @@ def test_a_verdict_that_does_not_follow_from_its_text_is_found_out(
     assert rescore(folder)[0].startswith("bundle p1/0, reference 1: stored ")
 
 
-def test_the_models_answer_again(
-    config: EvaluateConfig,
-    models: dict[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = replace(config, **models)  # type: ignore[arg-type]
-    evaluate(config)
-    folder = keep(config, tmp_path / "kept")
-    shutil.move(tmp_path / "models", tmp_path / "moved")
+@pytest.fixture
+def again(config: EvaluateConfig, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluateConfig:
+    """An evaluation whose models may answer again, below the folder `again`."""
     monkeypatch.setattr(rescoring, "OUT", tmp_path / "again")
+    given: dict[str, Any] = {**models, "chunk_bundles": 1}
+    return replace(config, **given)
+
+
+def test_the_models_answer_again(
+    again: EvaluateConfig, models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(again)
+    folder = keep(again, tmp_path / "kept")
+    shutil.move(tmp_path / "models", tmp_path / "moved")
     asked = [str(tmp_path / "kept"), "--regenerate"]
     for name in models:
         asked += [f"--{name}", str(tmp_path / "moved" / name)]
@@ -175,20 +177,14 @@ def test_the_models_answer_again(
 
 
 def test_the_first_bundles_alone_are_answered_again(
-    config: EvaluateConfig,
-    models: dict[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    again: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each row is compared with what is kept of those bundles, not with the whole table."""
-    config = replace(config, chunk_bundles=1, **models)  # type: ignore[arg-type]
-    evaluate(config)
-    folder = keep(config, tmp_path / "kept")
+    evaluate(again)
+    folder = keep(again, tmp_path / "kept")
     chunks = sorted(folder.glob("syntheses/synthesizer-base/*"))[:3]
-    for one, chunk in zip(read(Bundle, config.bundles)[:3], chunks, strict=True):
+    for one, chunk in zip(read(Bundle, again.bundles)[:3], chunks, strict=True):
         change(chunk, lambda row, gold=one.answer: row.update(text=f"\\boxed{{{gold}}}"))  # type: ignore[misc]
-    monkeypatch.setattr(rescoring, "OUT", tmp_path / "again")
     assert rescoring.main([str(tmp_path / "kept"), "--regenerate", "--max_bundles", "3"]) == 1
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "side |" in line]
     table = {name: (kept, new, same) for name, kept, _, new, _, same in rows}
@@ -196,8 +192,8 @@ def test_the_first_bundles_alone_are_answered_again(
     assert all(kept == new for kept, new, _ in table.values())
     asked = {"explorer/greedy", "synthesizer/alone", "synthesizer/alone@T", "synthesizer/base@T"}
     assert {name: same for name, (_, _, same) in table.items() if same != "-"} == dict.fromkeys(asked, "3 of 3")
-    again = tmp_path / "again" / "kept" / "evaluation-first-3"
-    assert json.loads((again / "results.json").read_text())["setup"]["bundles"] == 3
+    part = tmp_path / "again" / "kept" / "evaluation-first-3"
+    assert json.loads((part / "results.json").read_text())["setup"]["bundles"] == 3
     with pytest.raises(SystemExit):
         rescoring.main([str(tmp_path / "kept"), "--max_bundles", "3"])
 
