@@ -200,7 +200,7 @@ def test_a_signal_ends_a_command_with_its_status_and_a_line_and_no_process_of_it
     assert children
     process.send_signal(number)
     _, says = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, says
     assert says.splitlines()[-1] == f"stopped by {name}; what is complete is kept, and the same command goes on from there"
     assert not psutil.wait_procs(children, timeout=15)[1]
 
