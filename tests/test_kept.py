@@ -217,32 +217,43 @@ def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(ROOT)
     assert rescoring.main(["data/results"]) == 0
     folders = find_evaluations("data/results")
-    assert capsys.readouterr().out.count("same bytes") == len(folders) == 8
+    assert capsys.readouterr().out.count("same bytes") == len(folders) == 11
     for folder in folders:
         assert (folder / "report.md").read_text() == markdown(json.loads((folder / "results.json").read_text()))
 
 
+GSM8K = ["gsm8k/votes-8", "gsm8k/evaluation-0.5b"]
+SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-5e-5/evaluation-0.5b"]
+LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
+CONTROL = "synthesizer/no_references"
+
+
+def results_of(folder: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "data/results" / folder / "results.json").read_text()))
+
+
+def cells_of(page: str, head: str) -> list[list[str]]:
+    """The cells of the table whose first column has this head."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("**", "")
+    (table,) = re.findall(rf"^\| {head} \| greedy \| T=0\.8 \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
 @pytest.mark.parametrize(
-    ("page", "head", "folder", "rows"),
+    ("page", "head", "folders", "rows"),
     [
-        ("README.md", "row", "gsm8k", ["maj@4", "maj@equal_tokens", "synthesizer/sft+grpo", "synthesizer/no_references"]),
-        ("docs/results.md", "row", "gsm8k", ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", "synthesizer/no_references"]),
-        ("docs/results.md", "row, at 512 tokens", "gsm8k-512", ["maj@8", "synthesizer/grpo", "synthesizer/no_references"]),
+        ("README.md", "row, the 0.5B", GSM8K, ["maj@4", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
+        ("README.md", "row, the 1.5B", LARGER, ["maj@4", "maj@equal_tokens", "synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, first run", GSM8K, ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
+        ("docs/results.md", "row, at 512 tokens", SECOND, ["maj@8", "synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, third run", THIRD, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, the 1.5B", LARGER, ["maj@8", "synthesizer/grpo", CONTROL]),
     ],
 )
-def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folder: str, rows: list[str]) -> None:
-    """Each row of the accuracy table, and of the paired differences where the page has them."""
-    read_json = [
-        json.loads((ROOT / f"data/results/{folder}/{name}/results.json").read_text()) for name in ("votes-8", "evaluation-0.5b")
-    ]
-    by_name = {row["name"]: row for results in read_json for row in results["rows"]}
-    cost = {name: one["flops"] for results in read_json for name, one in results["diagnostics"]["cost"].items()}
-    paired = {(row["a"], row["b"]): row for row in read_json[1]["paired"]}
-    text = (ROOT / page).read_text(encoding="utf-8").replace("**", "")
-
-    def cells(head: str) -> list[list[str]]:
-        (table,) = re.findall(rf"^\| {head} \| greedy \| T=0\.8 \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)[:1]
-        return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list[str], rows: list[str]) -> None:
+    """Each row of the accuracy tables."""
+    by_name = {row["name"]: row for folder in folders for row in results_of(folder)["rows"]}
+    cost = {name: one["flops"] for folder in folders for name, one in results_of(folder)["diagnostics"]["cost"].items()}
 
     def shown(name: str, cell: str) -> str:
         row = by_name[name]
@@ -250,7 +261,7 @@ def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folder: str, 
         return f"{100 * row['accuracy']:.1f}" + (interval if "(" in cell else "")
 
     found = []
-    for label, greedy, sampled, tokens, *flops in cells(head):
+    for label, greedy, sampled, tokens, *flops in cells_of(page, head):
         names = re.split(r",| of | which", label)[0].split(" / ")
         found += names
         if "synthesizer" in label:
@@ -261,12 +272,42 @@ def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folder: str, 
         if flops:
             assert flops == [" / ".join(dict.fromkeys(f"{cost[name] / 1e12:.1f}" for name in names)) + "e12"], label
     assert set(rows) <= set(found)
-    for label, *values in cells("against") if "| against |" in text and folder == "gsm8k" else []:
+
+
+@pytest.mark.parametrize(
+    ("head", "folder", "subject", "rivals"),
+    [
+        ("first run: synthesizer/sft\\+grpo against", GSM8K[-1], "synthesizer/sft+grpo", 5),
+        ("third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo", 5),
+        ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 3),
+    ],
+)
+def test_the_pages_have_the_paired_differences_of_gsm8k(head: str, folder: str, subject: str, rivals: int) -> None:
+    paired = {(row["a"], row["b"]): row for row in results_of(folder)["paired"]}
+    table = cells_of("docs/results.md", head)
+    assert len(table) == rivals
+    for label, *values in table:
         for value, at in zip(values, ("", "@T"), strict=True):
             rival = re.split(r"[,:]", label)[0]
-            row = paired["synthesizer/sft+grpo" + at, rival + (at if "/" in rival else "")]
+            row = paired[subject + at, rival + (at if "/" in rival else "")]
             points = [100 * row[key] for key in ("difference", "low_holm", "high_holm")]
             assert value == "{:+.1f} ({:.1f} to {:.1f})".format(*points), label
+
+
+def test_the_table_of_all_runs_has_their_figures() -> None:
+    """The first table of docs/results.md, greedy: untrained, trained, the two votes, the control."""
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8").replace("**", "")
+    (table,) = re.findall(r"^\| what was trained \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    runs = [
+        (GSM8K, "synthesizer/sft+grpo"),
+        (SECOND, "synthesizer/grpo"),
+        (THIRD, "synthesizer/grpo"),
+        (LARGER, "synthesizer/grpo"),
+    ]
+    for line, (folders, trained) in zip(table.splitlines(), runs, strict=True):
+        by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for folder in folders for row in results_of(folder)["rows"]}
+        names = ("synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
+        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name.get(name, "not run") for name in names]
 
 
 def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
