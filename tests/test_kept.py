@@ -306,7 +306,7 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
     ]
     for line, (folders, trained) in zip(table.splitlines(), runs, strict=True):
         by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for folder in folders for row in results_of(folder)["rows"]}
-        names = ("synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
+        names = ("synthesizer/alone", "synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
         assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name.get(name, "not run") for name in names]
 
 
