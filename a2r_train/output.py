@@ -10,8 +10,9 @@ import os
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ from a2r_train.records import write_text
 
 PACKAGES = ("a2r-train", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "vllm", "deepspeed")
 DONE, INPUTS = "done.json", "inputs.json"
+KEPT = "what is complete is kept, and the same command goes on from there"
 ENDED_BY = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # and then with 128 more than the signal as exit status
 
 # What Python, torch and safetensors raise where a file cannot be written to its end; the last two say so in words alone.
@@ -116,12 +118,25 @@ def _lock(folder: Path, name: str) -> None:
 def finish(folder: str | Path, summary: Mapping[str, Any] | None = None) -> None:
     """Mark a folder as complete; `summary` is what a later reader may want to know first."""
     for part in Path(folder).rglob(".*.part"):  # of runs that were killed while writing
-        part.unlink(missing_ok=True)
+        if not _writes(int(part.name.split(".")[-2])):
+            part.unlink(missing_ok=True)
     share(folder)
     write_text(Path(folder) / DONE, json.dumps(dict(summary or {}), indent=2) + "\n")
-    for path in [path for path in _locks if path.parent == Path(folder).resolve()]:
-        path.unlink(missing_ok=True)  # while it is still held: a complete folder needs no lock
-        _locks.pop(path).release(force=True)
+    for path in Path(folder).resolve().glob(".lock*"):  # those of other shards too: a complete folder needs none
+        path.unlink(missing_ok=True)
+        if path in _locks:
+            _locks.pop(path).release(force=True)
+
+
+def _writes(process: int) -> bool:
+    """Whether the process of a half-written file is still there: another shard that ends at the same time."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return process != os.getpid()
 
 
 def share(folder: str | Path) -> None:
@@ -135,7 +150,7 @@ def run(stage: Callable[[], None]) -> int:
     """Run a stage; returns its exit status, with one line on stderr where it is not 0.
 
     That is 2 if the user's input is wrong, and 1 if the disk is full or a run went wrong. SIGTERM ends it with status 143,
-    Ctrl-C with 130.
+    Ctrl-C with 130, and a second one of the same kind at once.
     """
     try:
         with _ending_at_signals():
@@ -163,29 +178,58 @@ def listened_to() -> list[signal.Signals]:
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While this is open, the handler gets SIGTERM and Ctrl-C."""
+    """While this is open, the handler gets SIGTERM and Ctrl-C; and on, if it is left by SystemExit."""
     before = {number: signal.signal(number, handler) for number in listened_to()}
     try:
         yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+    except SystemExit:  # a second signal does not cut short what the process still has to tidy up
+        raise
+    except BaseException:
+        _restore(before)
+        raise
+    _restore(before)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @contextmanager
 def _ending_at_signals() -> Iterator[None]:
     """While this is open, SIGTERM and Ctrl-C end the process with status and one line, and a forked child of it at once."""
-    own = os.getpid()
+    own, ending, said, hook = os.getpid(), 0, False, sys.unraisablehook
 
     def end(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != own:
+        nonlocal ending, said
+        if os.getpid() != own or number == ending:
             os._exit(128 + number)
-        name = ENDED_BY[signal.Signals(number)]
-        sys.stderr.write(f"stopped by {name}; what is complete is kept, and the same command goes on from there\n")
+        if ending:  # `a2r run` passes a Ctrl-C on as SIGTERM, which the terminal has sent already
+            return
+        ending = number
+        if not said:
+            with suppress(OSError):  # its reader may be gone, as `tee` is at Ctrl-C
+                sys.stderr.write(f"stopped by {ENDED_BY[signal.Signals(number)]}; {KEPT}\n")
+        said = True
         raise SystemExit(128 + number)
 
-    with handling_signals(end):
-        yield
+    def send_again(lost: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised in a destructor or at the end of an import, where a signal may well arrive."""
+        nonlocal ending
+        if ending and isinstance(lost.exc_value, SystemExit):
+            threading.Timer(0.02, os.kill, (own, ending)).start()
+            ending = 0
+        else:
+            hook(lost)
+
+    sys.unraisablehook = send_again
+    try:
+        with handling_signals(end):
+            yield
+            if ending:  # some library has a bare except
+                raise SystemExit(128 + ending)
+    finally:
+        sys.unraisablehook = send_again if ending else hook
 
 
 def no_room(error: BaseException) -> str:

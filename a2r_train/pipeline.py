@@ -46,14 +46,22 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
 
 def wait(command_line: Sequence[str]) -> int:
     """Run a stage's command, pass SIGTERM and Ctrl-C on to it, and return its exit status."""
-    stage, caught = subprocess.Popen(command_line), list[int]()
+    stage: subprocess.Popen[bytes] | None = None
+    caught = list[int]()
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
-        stage.terminate()  # also at Ctrl-C: from a terminal the stage has it already, and a second one would end it unsaved
+        if stage:
+            stage.terminate()  # also at Ctrl-C: from a terminal the stage has it already, and a second one would end it unsaved
 
     with output.handling_signals(pass_on):
-        return stage.wait() or (128 + caught[0] if caught else 0)
+        stage = subprocess.Popen(command_line)
+        if caught:  # between its start and its name
+            stage.terminate()
+        code = stage.wait()
+    if code < 0:  # by a signal before it listened to any, or for want of memory
+        return 128 - code
+    return code or (128 + caught[0] if caught else 0)
 
 
 def check(arguments: Sequence[str]) -> int:

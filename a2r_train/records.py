@@ -290,8 +290,8 @@ def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
 
 def _typed(value: Any, hint: str, place: str) -> Any:
     if hint in ("str", "Verdict"):
-        if isinstance(value, bool | list | dict):
-            raise InputError(f"{place}: a {type(value).__name__}; expected text")
+        if value is None or isinstance(value, bool | list | dict):
+            raise InputError(f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text")
         if hint == "Verdict" and value not in VERDICTS:
             raise InputError(f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges")
         return str(value)

@@ -109,6 +109,8 @@ def _outside_rollouts(
             raise InputError(f"{place}: problem_id {known.id!r}, which {where} has for another problem")
         given = {name: _value(name, row, place, columns, present is None) for name in ("completion_tokens", "model")}
         rollouts.append(Rollout(known.id, number, text, **{name: value for name, value in given.items() if value is not None}))
+    if not rollouts:
+        raise InputError(f"{path}: no rows; expected at least one rollout")
     return list(problems.values()), rollouts
 
 

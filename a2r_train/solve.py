@@ -39,9 +39,11 @@ def read_questions(path: str, columns: dict[str, str]) -> list[Question]:
 
 def _question(row: dict[str, Any], place: str, columns: dict[str, str], number: int) -> Question:
     values = {name: value_of(name, "str", row, place, columns, True) for name in ("problem", "id", "verifier")}
-    if "problem" not in columns and not values["problem"]:
+    if "problem" not in columns and values["problem"] is None:
         values["problem"] = value_of("question", "str", row, place, {}, True)
-    if not values["problem"]:
+    if values["problem"] is not None and not values["problem"].strip():
+        raise InputError(f"{place}: the problem is empty; every row needs one")
+    if values["problem"] is None:
         missing, near = columns.get("problem", "problem"), ", ".join(sorted(map(str, row)))
         raise InputError(f"{place}: no column {missing!r}; the columns are {near} (map names with --columns)")
     given = {name: value for name, value in values.items() if value}

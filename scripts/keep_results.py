@@ -43,7 +43,7 @@ def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path]) -> Path
         raise InputError(f"{target}: holds something already; name a new folder, or remove it")
     config = results["setup"]["config"]
     for key, path in inputs.items():
-        check_same(key, str(config[key]), path)
+        check_same(key, config.get(key) or "", path)
     target.mkdir(parents=True, exist_ok=True)
     for name in sorted({name for names in manifest["tasks"].values() for name in names}):
         compress(source / name, target / f"{name}.xz")

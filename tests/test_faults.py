@@ -17,7 +17,7 @@ import pytest
 import yaml
 from conftest import files_of, options, write_rows
 
-from a2r_train import output
+from a2r_train import output, pipeline
 from a2r_train.errors import InputError
 from a2r_train.explore import ExploreConfig, explore
 from a2r_train.train import common, sft
@@ -120,6 +120,63 @@ def test_a_changed_recipe_goes_on_only_from_a_checkpoint_that_is_named(
     assert (out / "done.json").exists()
 
 
+ENDED = """
+import os, signal, sys, time
+from contextlib import suppress
+from a2r_train import output
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # the handler runs here, and Python drops what it raises
+
+def drops():
+    Dropped()
+    time.sleep(30)
+
+def swallows():
+    with suppress(SystemExit):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+
+def tidies_up():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        sys.stdout.write("tidy")
+
+def hangs():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+
+def nobody_reads():
+    os.close(2)
+    os.open("/dev/full", os.O_WRONLY)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+
+sys.exit(output.run(globals()[sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "lines", "out"),
+    [("drops", 1, ""), ("swallows", 1, ""), ("tidies_up", 1, "tidy"), ("hangs", 1, ""), ("nobody_reads", 0, "")],
+)
+def test_ctrl_c_ends_whatever_a_stage_is_at(stage: str, lines: int, out: str) -> None:
+    """A destructor, a bare except, a signal while it tidies up or a second one of the same kind, a reader that is gone."""
+    said = subprocess.run([sys.executable, "-c", ENDED, stage], capture_output=True, text=True, check=False, timeout=20)
+    assert (said.returncode, said.stdout) == (130, out), said.stderr
+    assert said.stderr == "stopped by Ctrl-C; what is complete is kept, and the same command goes on from there\n" * lines
+
+
 PASSED_ON = """
 import sys
 from a2r_train import pipeline
@@ -139,6 +196,11 @@ def test_run_passes_a_signal_on_and_waits_for_the_stage_to_save(number: signal.S
         process.send_signal(number)
         assert process.stdout.read() == "saved\n"
     assert process.returncode == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stage_that_a_signal_kills_has_the_status_that_a_shell_gives_it(number: signal.Signals) -> None:
+    assert pipeline.wait([sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(number)})"]) == 128 + number
 
 
 def test_what_a_shell_lets_nobody_interrupt_is_not_interrupted(tmp_path: Path) -> None:
@@ -179,9 +241,13 @@ def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreC
     folder = Path(exploring.output_dir)
     (folder / "chunks").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in vars(exploring).items() if k != "dry_run"}))
-    (folder / "chunks" / ".000000.jsonl.123.part").write_text('{"problem_id": ')
-    explore(exploring)
-    assert not [name for name in files_of(folder) if name.endswith(".part")]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as shard:  # writes on, and one is gone
+        for process in (shard.pid, max(psutil.pids()) + 100_000):
+            (folder / "chunks" / f".000000.jsonl.{process}.part").write_text('{"problem_id": ')
+        explore(exploring)
+        assert [path.name for path in folder.rglob("*.part")] == [f".000000.jsonl.{shard.pid}.part"]
+        shard.kill()
+    assert not [*folder.glob(".lock*")]
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])

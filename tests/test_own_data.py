@@ -232,6 +232,11 @@ def test_majorities_that_are_missing_are_said_to_be(config: EvaluateConfig, capl
     assert "no token counts, so no majority at an equal budget" in caplog.text
 
 
+def test_a_file_without_rollouts_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"own\.jsonl: no rows; expected at least one rollout"):
+        load_rollouts("", write_rows(tmp_path / "own.jsonl", []), {}, set())
+
+
 @pytest.mark.parametrize("change", [{"references": []}, {"reference_answers": ["1"]}, {"reference_tokens": []}])
 def test_bundles_whose_lists_differ_are_refused(bundles: str, change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"changed-.*:1: lists of .*; expected an entry for each reference in all of them"):
@@ -358,6 +363,8 @@ def test_a_file_of_bare_questions_is_answered(
         ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(map names with --columns\)"),
         ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "references in some rows alone"),
         ([], "no rows; expected at least one problem"),
+        ([{"problem": " "}], ":1: the problem is empty; every row needs one"),
+        ([{"problem": "1?", "references": ["2", None]}], ":1: field 'references': null; expected text"),
         ([{"problem": "1?", "verifier": "maths"}], "verifier 'maths': expected math, math_last_number, exact, multiple_choice"),
         ([{"problem": "1?", "verifier": "nowhere.check"}], "verifier 'nowhere.check': ModuleNotFoundError"),
     ],

@@ -299,7 +299,7 @@ def run_training(trainer: Trainer) -> None:
         raise
     if ender.stopped:
         trainer.accelerator.wait_for_everyone()
-        number = ender.received or signal.SIGTERM  # another process may have got it
+        number = ender.received[0] if ender.received else signal.SIGTERM  # another process may have got it
         name, step = output.ENDED_BY[number], trainer.state.global_step
         log.info("%s: stopped by %s, step %d is saved; the same command goes on", folder, name, step)
         trainer.accelerator.end_training()

@@ -27,7 +27,7 @@ class StopOnSignal(TrainerCallback):
     def __init__(self, accelerator: Accelerator, cycle_steps: int = 1) -> None:
         self.accelerator, self.cycle_steps = accelerator, cycle_steps
         self.stopped = False
-        self.received: signal.Signals | None = None
+        self.received: list[signal.Signals] = []
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
@@ -52,7 +52,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        again, handler = self.received == number == signal.SIGINT, self._before[signal.Signals(number)]
-        self.received = signal.Signals(number)
-        if again and callable(handler):
+        received, handler = signal.Signals(number), self._before[signal.Signals(number)]
+        if received == signal.SIGINT and received in self.received and callable(handler):
             handler(number, frame)
+        self.received.append(received)
