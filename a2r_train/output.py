@@ -179,20 +179,15 @@ def listened_to() -> list[signal.Signals]:
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """While this is open, the handler gets SIGTERM and Ctrl-C; and on, if it is left by SystemExit."""
-    before = {number: signal.signal(number, handler) for number in listened_to()}
+    before, ending = {number: signal.signal(number, handler) for number in listened_to()}, False
     try:
         yield
-    except SystemExit:  # a second signal does not cut short what the process still has to tidy up
+    except SystemExit:  # a second signal is not to cut short what the process still has to tidy up
+        ending = True
         raise
-    except BaseException:
-        _restore(before)
-        raise
-    _restore(before)
-
-
-def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    finally:
+        for number, earlier in before.items() if not ending else ():
+            signal.signal(number, earlier)
 
 
 @contextmanager
