@@ -217,7 +217,7 @@ def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(ROOT)
     assert rescoring.main(["data/results"]) == 0
     folders = find_evaluations("data/results")
-    assert capsys.readouterr().out.count("same bytes") == len(folders) == 11
+    assert capsys.readouterr().out.count("same bytes") == len(folders) == 18
     for folder in folders:
         assert (folder / "report.md").read_text() == markdown(json.loads((folder / "results.json").read_text()))
 
@@ -225,6 +225,7 @@ def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, 
 GSM8K = ["gsm8k/votes-8", "gsm8k/evaluation-0.5b"]
 SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-5e-5/evaluation-0.5b"]
 LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
+TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.5b"]
 CONTROL = "synthesizer/no_references"
 
 
@@ -247,7 +248,10 @@ def cells_of(page: str, head: str) -> list[list[str]]:
         ("docs/results.md", "row, first run", GSM8K, ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
         ("docs/results.md", "row, at 512 tokens", SECOND, ["maj@8", "synthesizer/grpo", CONTROL]),
         ("docs/results.md", "row, third run", THIRD, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, the 1.5B", LARGER, ["maj@8", "synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, the 1.5B", LARGER, ["maj@8", "synthesizer/base", "synthesizer/grpo", CONTROL]),
+        ("README.md", "row, trained explorer", TRAINED_LARGER, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, 1.5B over its trained control", TRAINED_LARGER, ["synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, 0.5B over its trained control", TRAINED, ["synthesizer/grpo", CONTROL]),
     ],
 )
 def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list[str], rows: list[str]) -> None:
@@ -279,7 +283,9 @@ def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list
     [
         ("first run: synthesizer/sft\\+grpo against", GSM8K[-1], "synthesizer/sft+grpo", 5),
         ("third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo", 5),
-        ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 3),
+        ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 5),
+        ("1.5B over its trained control: synthesizer/grpo against", TRAINED_LARGER[-1], "synthesizer/grpo", 5),
+        ("0.5B over its trained control: synthesizer/grpo against", TRAINED[-1], "synthesizer/grpo", 5),
     ],
 )
 def test_the_pages_have_the_paired_differences_of_gsm8k(head: str, folder: str, subject: str, rivals: int) -> None:
@@ -303,11 +309,35 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
         (SECOND, "synthesizer/grpo"),
         (THIRD, "synthesizer/grpo"),
         (LARGER, "synthesizer/grpo"),
+        (TRAINED, "synthesizer/grpo"),
+        (TRAINED_LARGER, "synthesizer/grpo"),
     ]
     for line, (folders, trained) in zip(table.splitlines(), runs, strict=True):
         by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for folder in folders for row in results_of(folder)["rows"]}
         names = ("synthesizer/alone", "synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
-        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name.get(name, "not run") for name in names]
+        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name[name] for name in names]
+
+
+def test_the_tables_of_the_panel_have_its_figures() -> None:
+    results = results_of("gsm8k-trained/panel-0.5b")
+    rows = {row["name"]: row for row in results["rows"]}
+
+    def shown(one: dict[str, Any]) -> str:
+        return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * one[key] for key in ("accuracy", "low", "high")))
+
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    panel, sweep = (
+        re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)[0].splitlines()
+        for head in ("row of the panel", "k, trained on 4")
+    )
+    for line in panel:
+        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        row = rows[label.partition(",")[0]]
+        assert cells == [shown(row), f"{row['tokens']:,.0f}"], label
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in sweep] == [
+        [str(one["k"]), shown(one), f"{100 * one['majority']:.1f}", f"{100 * one['oracle']:.1f}"]
+        for one in results["diagnostics"]["k_sweep"]
+    ]
 
 
 def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

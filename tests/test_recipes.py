@@ -54,8 +54,9 @@ QWEN2: dict[str, dict[str, int]] = {  # the shapes of Qwen2.5-Coder, by the reci
     "gsm8k-0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
     "gsm8k-0.5b-1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
 }
-QWEN2["gsm8k-1.5b"] = QWEN2["gsm8k-0.5b-1.5b"]
-PROMPTS = {"gsm8k-1.5b": (2294, 231)}  # the longest with and without references; of the other recipes 1,560 and 182
+QWEN2 |= dict.fromkeys(("gsm8k-1.5b", "gsm8k-1.5b-trained"), QWEN2["gsm8k-0.5b-1.5b"])
+# The longest with and without references; of the other recipes 1,560 and 182.
+PROMPTS = {"gsm8k-1.5b": (2294, 231), "gsm8k-1.5b-trained": (2323, 255)}
 for shape in QWEN2.values():
     shape |= {"num_key_value_heads": 2, "vocab_size": 151936}
 STEP = {"max_steps": 1, "use_cpu": True, "save_steps": 1, "logging_steps": 1}
@@ -128,7 +129,7 @@ def test_lengths_and_steps_of_grpo_go_together(path: Path) -> None:
     assert args.save_steps % cycle_steps(args) == 0
 
 
-@pytest.mark.parametrize("folder", ["recipes/gsm8k-0.5b", "recipes/gsm8k-0.5b-1.5b", "recipes/gsm8k-1.5b"])
+@pytest.mark.parametrize("folder", [f"recipes/{name}" for name in QWEN2])
 def test_the_control_differs_by_its_references_alone(folder: str) -> None:
     """And every stage reads what an earlier one, or the folder of the explorer, has written."""
     tuned = Path(folder, "sft.yaml").exists()
@@ -138,7 +139,8 @@ def test_the_control_differs_by_its_references_alone(folder: str) -> None:
         own = {"model_name_or_path"} if verb == "grpo" and tuned else set()
         assert differ == {"plain_share", "output_dir", *own}
         assert control["plain_share"] == 1
-    written = [load_yaml(str(path))["output_dir"] for path in Path("recipes/gsm8k-0.5b").glob("[em]*.yaml")]
+    before = [path for name in ("gsm8k-0.5b", "gsm8k-1.5b") for _, path in pipeline.stages(f"recipes/{name}")]
+    written = [load_yaml(str(path))["output_dir"] for path in before if folder != f"recipes/{path.parent.name}"]
     for _, path in pipeline.stages(folder):
         recipe = load_yaml(str(path))
         for key, value in recipe.items():
@@ -167,8 +169,9 @@ def test_memory_at_the_head_of_gsm8k_is_what_a_dry_run_estimates(path: Path, tmp
     """On the bundles of data/results."""
     verb, prompt = verb_of(path), PROMPTS.get(path.parent.name, (1560, 182))["no-references" in path.stem]
     Qwen2Config(**QWEN2[path.parent.name], tie_word_embeddings=False).save_pretrained(tmp_path)
-    first = path.with_name("sft.yaml")  # it has the adapter's shape; without SFT the recipe itself has
-    adapter = {k: v for k, v in load_yaml(str(first if first.exists() else path)).items() if re.match("use_peft|lora", k)}
+    first = Path("recipes", path.parent.name.removesuffix("-trained"), "sft.yaml")  # it has the adapter's shape, or else GRPO's
+    shape = load_yaml(str(first if first.exists() else first.with_name("grpo.yaml")))
+    adapter = {k: v for k, v in shape.items() if re.match("use_peft|lora", k)}
     head = " ".join(path.read_text().replace("#", "").split())
     said = [(gpu, "", total) for gpu, total in re.findall(r"one GPU of (\d+) GB, of which it takes (\d+) by --dry_run", head)]
     said += re.findall(r"One of (\d+) GB takes the same step with (.*?): (\d+) GB", head)
