@@ -2,7 +2,6 @@
 
 import json
 import lzma
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,6 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.generate import Generator, Task
 from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
-from a2r_train.evaluate.report import markdown
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout, read
 
@@ -211,133 +209,6 @@ def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path
     evaluate(config)
     assert rescore(keep(config, tmp_path / "kept")) == []
     assert rescore(Path(config.output_dir)) == []  # not compressed, and its inputs where the config names them
-
-
-def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
-    assert rescoring.main(["data/results"]) == 0
-    folders = find_evaluations("data/results")
-    assert capsys.readouterr().out.count("same bytes") == len(folders) == 18
-    for folder in folders:
-        assert (folder / "report.md").read_text() == markdown(json.loads((folder / "results.json").read_text()))
-
-
-GSM8K = ["gsm8k/votes-8", "gsm8k/evaluation-0.5b"]
-SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-5e-5/evaluation-0.5b"]
-LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
-TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.5b"]
-CONTROL = "synthesizer/no_references"
-
-
-def results_of(folder: str) -> dict[str, Any]:
-    return dict(json.loads((ROOT / "data/results" / folder / "results.json").read_text()))
-
-
-def cells_of(page: str, head: str) -> list[list[str]]:
-    """The cells of the table whose first column has this head."""
-    text = (ROOT / page).read_text(encoding="utf-8").replace("**", "")
-    (table,) = re.findall(rf"^\| {head} \| greedy \| T=0\.8 \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-
-
-@pytest.mark.parametrize(
-    ("page", "head", "folders", "rows"),
-    [
-        ("README.md", "row, the 0.5B", GSM8K, ["maj@4", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
-        ("README.md", "row, the 1.5B", LARGER, ["maj@4", "maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, first run", GSM8K, ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
-        ("docs/results.md", "row, at 512 tokens", SECOND, ["maj@8", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, third run", THIRD, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, the 1.5B", LARGER, ["maj@8", "synthesizer/base", "synthesizer/grpo", CONTROL]),
-        ("README.md", "row, trained explorer", TRAINED_LARGER, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, 1.5B over its trained control", TRAINED_LARGER, ["synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, 0.5B over its trained control", TRAINED, ["synthesizer/grpo", CONTROL]),
-    ],
-)
-def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list[str], rows: list[str]) -> None:
-    """Each row of the accuracy tables."""
-    by_name = {row["name"]: row for folder in folders for row in results_of(folder)["rows"]}
-    cost = {name: one["flops"] for folder in folders for name, one in results_of(folder)["diagnostics"]["cost"].items()}
-
-    def shown(name: str, cell: str) -> str:
-        row = by_name[name]
-        interval = f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-        return f"{100 * row['accuracy']:.1f}" + (interval if "(" in cell else "")
-
-    found = []
-    for label, greedy, sampled, tokens, *flops in cells_of(page, head):
-        names = re.split(r",| of | which", label)[0].split(" / ")
-        found += names
-        if "synthesizer" in label:
-            assert (greedy, sampled) == (shown(names[0], greedy), shown(f"{names[0]}@T", sampled)), label
-        else:
-            assert (greedy, sampled) == ("", " / ".join(shown(name, sampled) for name in names)), label
-        assert tokens == " / ".join(dict.fromkeys(f"{by_name[name]['tokens']:,.0f}" for name in names)), label
-        if flops:
-            assert flops == [" / ".join(dict.fromkeys(f"{cost[name] / 1e12:.1f}" for name in names)) + "e12"], label
-    assert set(rows) <= set(found)
-
-
-@pytest.mark.parametrize(
-    ("head", "folder", "subject", "rivals"),
-    [
-        ("first run: synthesizer/sft\\+grpo against", GSM8K[-1], "synthesizer/sft+grpo", 5),
-        ("third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo", 5),
-        ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 5),
-        ("1.5B over its trained control: synthesizer/grpo against", TRAINED_LARGER[-1], "synthesizer/grpo", 5),
-        ("0.5B over its trained control: synthesizer/grpo against", TRAINED[-1], "synthesizer/grpo", 5),
-    ],
-)
-def test_the_pages_have_the_paired_differences_of_gsm8k(head: str, folder: str, subject: str, rivals: int) -> None:
-    paired = {(row["a"], row["b"]): row for row in results_of(folder)["paired"]}
-    table = cells_of("docs/results.md", head)
-    assert len(table) == rivals
-    for label, *values in table:
-        for value, at in zip(values, ("", "@T"), strict=True):
-            rival = re.split(r"[,:]", label)[0]
-            row = paired[subject + at, rival + (at if "/" in rival else "")]
-            points = [100 * row[key] for key in ("difference", "low_holm", "high_holm")]
-            assert value == "{:+.1f} ({:.1f} to {:.1f})".format(*points), label
-
-
-def test_the_table_of_all_runs_has_their_figures() -> None:
-    """The first table of docs/results.md, greedy: untrained, trained, the two votes, the control."""
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8").replace("**", "")
-    (table,) = re.findall(r"^\| what was trained \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    runs = [
-        (GSM8K, "synthesizer/sft+grpo"),
-        (SECOND, "synthesizer/grpo"),
-        (THIRD, "synthesizer/grpo"),
-        (LARGER, "synthesizer/grpo"),
-        (TRAINED, "synthesizer/grpo"),
-        (TRAINED_LARGER, "synthesizer/grpo"),
-    ]
-    for line, (folders, trained) in zip(table.splitlines(), runs, strict=True):
-        by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for folder in folders for row in results_of(folder)["rows"]}
-        names = ("synthesizer/alone", "synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
-        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name[name] for name in names]
-
-
-def test_the_tables_of_the_panel_have_its_figures() -> None:
-    results = results_of("gsm8k-trained/panel-0.5b")
-    rows = {row["name"]: row for row in results["rows"]}
-
-    def shown(one: dict[str, Any]) -> str:
-        return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * one[key] for key in ("accuracy", "low", "high")))
-
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    panel, sweep = (
-        re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)[0].splitlines()
-        for head in ("row of the panel", "k, trained on 4")
-    )
-    for line in panel:
-        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        row = rows[label.partition(",")[0]]
-        assert cells == [shown(row), f"{row['tokens']:,.0f}"], label
-    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in sweep] == [
-        [str(one["k"]), shown(one), f"{100 * one['majority']:.1f}", f"{100 * one['oracle']:.1f}"]
-        for one in results["diagnostics"]["k_sweep"]
-    ]
 
 
 def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
