@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 GSM8K = ["gsm8k/votes-8", "gsm8k/evaluation-0.5b"]
 SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-5e-5/evaluation-0.5b"]
 LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
+LEVERS = ["gsm8k-levers/test"]
 TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.5b"]
 CONTROL = "synthesizer/no_references"
 
@@ -23,7 +24,7 @@ def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(ROOT)
     assert rescoring.main(["data/results"]) == 0
     folders = find_evaluations("data/results")
-    assert capsys.readouterr().out.count("same bytes") == len(folders) == 18
+    assert capsys.readouterr().out.count("same bytes") == len(folders) == 29
     for folder in folders:
         assert (folder / "report.md").read_text() == markdown(json.loads((folder / "results.json").read_text()))
 
@@ -47,6 +48,7 @@ def cells_of(page: str, head: str) -> list[list[str]]:
         ("docs/results.md", "row, first run", GSM8K, ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
         ("docs/results.md", "row, at 512 tokens", SECOND, ["maj@8", "synthesizer/grpo", CONTROL]),
         ("docs/results.md", "row, third run", THIRD, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
+        ("docs/results.md", "row, half plain", LEVERS, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
         ("docs/results.md", "row, the 1.5B", LARGER, ["maj@8", "synthesizer/base", "synthesizer/grpo", CONTROL]),
         ("README.md", "row, trained explorer", TRAINED_LARGER, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
         ("docs/results.md", "row, 1.5B over its trained control", TRAINED_LARGER, ["synthesizer/grpo", CONTROL]),
@@ -82,6 +84,7 @@ def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list
     [
         ("first run: synthesizer/sft\\+grpo against", GSM8K[-1], "synthesizer/sft+grpo", 5),
         ("third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo", 5),
+        ("half plain: synthesizer/grpo against", LEVERS[-1], "synthesizer/grpo", 5),
         ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 5),
         ("1.5B over its trained control: synthesizer/grpo against", TRAINED_LARGER[-1], "synthesizer/grpo", 5),
         ("0.5B over its trained control: synthesizer/grpo against", TRAINED[-1], "synthesizer/grpo", 5),
@@ -107,6 +110,7 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
         (GSM8K, "synthesizer/sft+grpo"),
         (SECOND, "synthesizer/grpo"),
         (THIRD, "synthesizer/grpo"),
+        (LEVERS, "synthesizer/grpo"),
         (LARGER, "synthesizer/grpo"),
         (TRAINED, "synthesizer/grpo"),
         (TRAINED_LARGER, "synthesizer/grpo"),
