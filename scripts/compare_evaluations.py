@@ -29,7 +29,7 @@ from a2r_train.records import CORRECT, Bundle, read
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One evaluation: scores [n_problems] in 0..1 of the vote and of the final synthesizer, where there is a sampled row, too."""
+    """One evaluation: scores [n_problems] in 0..1 of the vote and of the final synthesizer, greedy and where asked sampled."""
 
     name: str
     problems: list[str]
