@@ -63,11 +63,12 @@ def run(
     recipes: Annotated[str, typer.Argument(help="a folder of recipes: merge, explore, bundle, sft, grpo, evaluate")],
     accelerate_config: Annotated[str, typer.Option(help="how sft and grpo are launched; empty for one process")] = "",
     processes: Annotated[int, typer.Option(help="of sft and grpo, one a GPU; 0 for what that config says")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the stages and what is done, and stop")] = False,
 ) -> None:
     """All stages of a recipe folder in order, skipping what is already done."""
     from a2r_train.pipeline import run as run_stages
 
-    run_stages(recipes, accelerate_config, processes)
+    run_stages(recipes, accelerate_config, processes, dry_run)
 
 
 @app.command()

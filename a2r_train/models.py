@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2r_train import output
 from a2r_train.errors import InputError
+from a2r_train.hub import model_file
 from a2r_train.records import write_text
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def trust(model: str) -> None:
 
 
 def base_of(model: str) -> str:
-    """The base model of an adapter folder; any other model is its own base."""
-    config = Path(model) / "adapter_config.json"
-    return str(json.loads(config.read_text())["base_model_name_or_path"]) if config.is_file() else model
+    """The base model of an adapter; any other model is its own base."""
+    config = model_file(model, "adapter_config.json")
+    return str(json.loads(config.read_text())["base_model_name_or_path"]) if config else model
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -56,7 +57,8 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer_source(model: str) -> str:
-    return model if any(Path(model).glob("tokenizer*")) else base_of(model)
+    own = any(Path(model).glob("tokenizer*")) or model_file(model, "tokenizer_config.json")
+    return model if own else base_of(model)
 
 
 def tokenizer_hash(model: str) -> str:
@@ -120,7 +122,7 @@ def merge(config: MergeConfig) -> Path:
         return folder
     load_model(config.model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if (prompt := Path(config.model) / "prompt.yaml").exists():
+    if prompt := model_file(config.model, "prompt.yaml"):
         write_text(folder / "prompt.yaml", prompt.read_text(encoding="utf-8"))
     output.finish(folder)
     return folder
@@ -252,9 +254,11 @@ def model_hash(model: str) -> str:
     if not path.exists():
         from huggingface_hub import try_to_load_from_cache
 
-        found = [try_to_load_from_cache(model, name) for name in ("config.json", "tokenizer_config.json")]
+        names = ("config.json", "tokenizer_config.json", "adapter_config.json")
+        found = [try_to_load_from_cache(model, name) for name in names]
         commits = {Path(file).parent.name for file in found if isinstance(file, str)}
-        return hashlib.sha256(f"{model} {sorted(commits)}".encode()).hexdigest()
+        below = f" {model_hash(base_of(model))}" if base_of(model) != model else ""
+        return hashlib.sha256(f"{model} {sorted(commits)}{below}".encode()).hexdigest()
     files = [path] if path.is_file() else sorted({f for pattern in (*WEIGHTS, *_SHAPE) for f in path.glob(pattern)})
     whole = hashlib.sha256()
     for file in files:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from a2r_train import output
+from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,8 @@ ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
 
 
-def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
-    """Run every stage that the folder has a YAML for. Raises InputError for a folder without stages.
+def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
+    """Run every stage that the folder has a YAML for, or say which. Raises InputError for a folder without stages.
 
     A stage that fails ends the run with that stage's exit status. SIGTERM and Ctrl-C are passed on to the stage, which may have
     to save, and no other one is begun.
@@ -37,11 +38,21 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0) -> None:
             f"{folder}: no stage here; expected merge.yaml, explore.yaml, bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml"
         )
     for verb, path in found:
+        if dry_run:
+            sys.stdout.write(planned(verb, path))
+            continue
         began = time.monotonic()
         log.info("%s: %s", verb, path)
         if code := wait(command(verb, path, accelerate_config, processes)):
             sys.exit(code)
         log.info("%s: %.0f s", path, time.monotonic() - began)
+
+
+def planned(verb: str, path: Path) -> str:
+    """A line: whether a stage is done, its recipe, and the folder that it writes."""
+    folder = load_yaml(str(path)).get("output_dir", "")
+    state = "done" if folder and (Path(folder) / "done.json").is_file() else "to do"
+    return f"{state:5}  {verb:8}  {path} -> {folder}\n"
 
 
 def wait(command_line: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ import yaml
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
+from a2r_train.hub import model_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -121,9 +122,9 @@ def prompt_of(model: str, path: str = "") -> PromptConfig:
 
     Raises InputError where both exist and differ, since a trained model is only right with its own prompt.
     """
-    saved = Path(model) / "prompt.yaml"
+    saved = model_file(model, "prompt.yaml")
     given = PromptConfig.load(path)
-    if not saved.is_file():
+    if not saved:
         return given
     trained = PromptConfig.load(saved)
     if path and trained != given:

@@ -11,11 +11,11 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
+from a2r_train.hub import model_file
 from a2r_train.prompts import PromptConfig, Prompter, prompt_of
 from a2r_train.records import Problem
 from a2r_train.verify import check_verifier, extract, majority
@@ -143,8 +143,8 @@ class TwoStage:
         self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
         config = prompt or prompt_of(self.synthesizer.name)
         if self.explorer:
-            brought = Path(self.explorer.name) / "prompt.yaml"
-            exploring_config = PromptConfig.load(brought) if brought.is_file() and not prompt else config
+            brought = model_file(self.explorer.name, "prompt.yaml")
+            exploring_config = PromptConfig.load(brought) if brought and not prompt else config
             self._explorer_prompter = Prompter(self.explorer.tokenizer, exploring_config)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
 

@@ -131,6 +131,25 @@ def test_run_launches_as_many_processes_as_it_is_told(tmp_path: Path, monkeypatc
     assert started[1][2:9] == launched
 
 
+def test_a_dry_run_of_a_folder_lists_its_stages_and_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("sft", "explore-b", "explore-a"):
+        (tmp_path / f"{stage}.yaml").write_text(f"output_dir: {tmp_path}/out-{stage}\n")
+    (tmp_path / "out-explore-a").mkdir()
+    (tmp_path / "out-explore-a" / "done.json").touch()
+    monkeypatch.setattr(pipeline, "wait", lambda command: pytest.fail(f"started {command}"))
+    status, out, _ = run(capsys, "run", str(tmp_path), "--dry_run")
+    assert (status, [line.split() for line in out.splitlines()]) == (
+        0,
+        [
+            ["done", "explore", f"{tmp_path}/explore-a.yaml", "->", f"{tmp_path}/out-explore-a"],
+            ["to", "do", "explore", f"{tmp_path}/explore-b.yaml", "->", f"{tmp_path}/out-explore-b"],
+            ["to", "do", "sft", f"{tmp_path}/sft.yaml", "->", f"{tmp_path}/out-sft"],
+        ],
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [path for folder in ("scripts", "tests") for path in sorted((Path(__file__).parent.parent / folder).rglob("*.py"))]
 # A room imports from the rooms of its own line and of the lines above it.
 LINES = [
-    {"errors", "leave"},
+    {"errors", "leave", "hub"},
     {"records", "config"},
     {"prompts", "verify", "decontaminate", "mixture"},
     {"models", "engines", "output", "rollouts"},

@@ -24,6 +24,7 @@ from typing import Any
 
 from a2r_train.engines.base import Completion, Sampling
 from a2r_train.errors import InputError
+from a2r_train.hub import model_file
 from a2r_train.models import base_of, count_parameters, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
@@ -159,7 +160,7 @@ class _Copy:
                 **(_lora_settings(model) if base != model else {}),
                 **settings,
             )
-            self.adapter = LoRARequest("adapter", 1, str(Path(model).resolve())) if base != model else None
+            self.adapter = LoRARequest("adapter", 1, _lora_folder(model)) if base != model else None
             if self.adapter:
                 self.llm.llm_engine.add_lora(self.adapter)
         except (OSError, ValueError) as error:
@@ -251,7 +252,14 @@ def _cpu_settings() -> dict[str, Any]:
     return {"enforce_eager": True, "enable_chunked_prefill": False}
 
 
+def _lora_folder(adapter: str) -> str:
+    """Absolute, as the engine's process may work elsewhere; one of the hub is downloaded by vLLM itself."""
+    return str(Path(adapter).resolve()) if Path(adapter).is_dir() else adapter
+
+
 def _lora_settings(adapter: str) -> dict[str, Any]:
-    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    path = model_file(adapter, "adapter_config.json")
+    assert path, adapter  # the model has a base, which stands there
+    config = json.loads(path.read_text(encoding="utf-8"))
     rank = max([int(config["r"]), *config.get("rank_pattern", {}).values()])
     return {"enable_lora": True, "max_lora_rank": next((r for r in LORA_RANKS if r >= rank), rank)}

@@ -1,4 +1,4 @@
-"""What SFT and GRPO share: arguments, rendered bundles, token budget, model, resume, and the finished folder."""
+"""What SFT and GRPO share: arguments, rendered bundles, token budget, model, and how a training begins, resumes and ends."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import yaml
 from accelerate import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM, Trainer
+from transformers.trainer_utils import HubStrategy
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
@@ -47,7 +48,8 @@ IGNORE = (
     *("gradient_checkpointing", "activation_checkpointing"),
     *("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "vllm_enable_sleep_mode", "vllm_group_port"),
     *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout"),
-    *("resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "num_completions_to_print"),
+    *("resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_revision"),
+    "num_completions_to_print",
 )
 
 
@@ -93,7 +95,8 @@ def set_defaults(args: TrainConfig) -> None:
     """bfloat16 autocast and pinned memory where there is a GPU, unless the recipe says; TRL asks for both on any machine.
 
     A token of the hub goes where huggingface_hub looks for it: the arguments are written into every checkpoint as they are.
-    TRL sets activation checkpointing by its old name, of which transformers warns.
+    TRL sets activation checkpointing by its old name, of which transformers warns. What goes to the hub is the finished
+    folder: at each save transformers would copy a half-trained model into it.
     """
     gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 is None:
@@ -101,6 +104,7 @@ def set_defaults(args: TrainConfig) -> None:
     args.dataloader_pin_memory = args.dataloader_pin_memory and gpu
     if args.hub_token:
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
+    args.hub_strategy = HubStrategy.END
     if args.activation_checkpointing is None:
         args.activation_checkpointing = args.gradient_checkpointing
 
@@ -315,23 +319,6 @@ def _load_best(trainer: Trainer) -> None:
         trainer._load_best_model()
 
 
-def finish(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> None:
-    """Save model, tokenizer, curves and card, and mark the folder as complete; the model appears there when it is whole."""
-    folder = str(trainer.args.output_dir)
-    saving = Path(folder) / ".saving"
-    trainer.save_model(str(saving))
-    trainer.save_state()
-    trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        for file in saving.iterdir():
-            file.replace(Path(folder) / file.name)
-        saving.rmdir()
-        write_text(Path(folder) / "README.md", _card(trainer, data, model, stage, trained_on))
-        output.finish(folder, {"stage": stage, "steps": trainer.state.global_step, "trained_on": trained_on})
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
-
-
 def describe(config: dict[str, Any], args: TrainConfig, material: Material, trained: str, budget: str, rows: int) -> str:
     """What a dry run shows: config, one example with the trained tokens between ⟦ and ⟧, token budget, steps.
 
@@ -362,29 +349,3 @@ def interval(every: float, steps: int) -> float:
 def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
     """The dict that an argument of TRL's may be; it is text only until it is parsed."""
     return value if isinstance(value, dict) else {}
-
-
-def _steps(trainer: Trainer) -> str:
-    best, steps = trainer.state.best_global_step, f"{trainer.state.global_step} steps"
-    if not (trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint):  # the user may have removed it
-        return steps
-    return f"{steps}, of which step {best} is kept ({trainer.args.metric_for_best_model} {trainer.state.best_metric:.4g})"
-
-
-def _card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> str:
-    name = str(model.model_name_or_path)
-    adapter = (Path(str(trainer.args.output_dir)) / "adapter_config.json").exists()
-    head = {"library_name": "peft" if adapter else "transformers", "tags": ["a2r-train", "trl", stage.lower()]}
-    last = {k: v for entry in trainer.state.log_history for k, v in entry.items() if isinstance(v, int | float)}
-    metrics = "\n".join(f"| {key} | {value:.4g} |" for key, value in sorted(last.items()))
-    reads = "the references of each bundle"
-    if data.plain_share:
-        reads = f"the problem alone in {data.plain_share:.0%} of the bundles, and {reads} in the others"
-    return (
-        f"---\n{yaml.safe_dump(head)}---\n# {Path(str(trainer.args.output_dir)).name}\n\n"
-        f"A synthesizer: {'a LoRA adapter of' if adapter else 'trained from'} `{base_of(name) if adapter else name}` by {stage}"
-        f" (TRL), {_steps(trainer)}.\n\nTrained on {trained_on} from `{data.bundles}`. "
-        f"Its prompt shows {reads}. "
-        "The prompt is prompt.yaml, the resolved recipe config.yaml, the packages versions.json, the curves "
-        f"trainer_state.json.\n\n| metric, last logged | |\n|---|---|\n{metrics}\n"
-    )

@@ -20,6 +20,7 @@ from a2r_train.leave import leave
 from a2r_train.train import common, estimate, preflight, shared_prefix
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
 from a2r_train.train.epochs import EpochGRPOTrainer
+from a2r_train.train.finish import finish
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _train(
         **common.model_arguments(args, model),
     )
     common.run_training(trainer)
-    common.finish(trainer, data, model, "GRPO", f"{len(material.bundles)} bundles")
+    finish(trainer, data, model, "GRPO", f"{len(material.bundles)} bundles")
 
 
 if __name__ == "__main__":

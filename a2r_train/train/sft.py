@@ -27,6 +27,7 @@ from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
 from a2r_train.train import common, estimate, preflight
 from a2r_train.train.common import BundleArguments, Material, ModelArguments
+from a2r_train.train.finish import finish
 from a2r_train.train.targets import select, supplied_targets
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def _train(
         **common.model_arguments(args, model),
     )
     common.run_training(trainer)
-    common.finish(trainer, data, model, "SFT", f"{len(targets)} verified answers to {len(material.bundles)} bundles")
+    finish(trainer, data, model, "SFT", f"{len(targets)} verified answers to {len(material.bundles)} bundles")
 
 
 def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Material) -> list[Synthesis]:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.utils import split_tensor_dict
 
+from a2r_train.hub import model_file
 from a2r_train.models import empty_model
 from a2r_train.train.common import ModelArguments
 from a2r_train.train.epochs import EpochGRPOTrainer
@@ -210,9 +210,9 @@ def refused_settings(args: GRPOConfig, model: ModelArguments) -> list[str]:
 
 
 def refused_adapter(model: str) -> list[str]:
-    """Why the adapter of this folder, if it holds one, cannot be served: some put tokens of their own before the prompt."""
-    path = Path(model) / "adapter_config.json"
-    kind = json.loads(path.read_text(encoding="utf-8"))["peft_type"] if path.is_file() else "LORA"
+    """Why the model's adapter, if it is one, cannot be served: some put tokens of their own before the prompt."""
+    path = model_file(model, "adapter_config.json")
+    kind = json.loads(path.read_text(encoding="utf-8"))["peft_type"] if path else "LORA"
     return [] if kind == "LORA" else [f"the adapter is {kind}, and only LORA is tested"]
 
 

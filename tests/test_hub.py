@@ -1,0 +1,173 @@
+"""Models named `owner/name`: what of them lies on the hub beside the weights, and a training that goes there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import options
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import EntryNotFoundError
+
+from a2r_train import hub
+from a2r_train.models import base_of, load_model, load_tokenizer, model_hash
+from a2r_train.prompts import PromptConfig, prompt_of
+from a2r_train.train import sft
+
+ROOT = Path(__file__).parent.parent
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PROMPT = "reference: answer\n"
+
+
+def download(cache: Path, repository: str, folder: str | Path) -> None:
+    """Lay a folder into a cache as a download of the repository."""
+    place = cache / f"models--{repository.replace('/', '--')}"
+    copytree(folder, place / "snapshots" / COMMIT)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(COMMIT)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub._hub_file.cache_clear()
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def adapter(tiny: str, tmp_path: Path) -> Path:
+    """The folder of a LoRA adapter whose base is a folder, kept without tokenizer, as keep_results.py does."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path / "adapter"
+    get_peft_model(load_model(tiny), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).save_pretrained(
+        folder
+    )
+    (folder / "prompt.yaml").write_text(PROMPT)
+    return folder
+
+
+def test_a_trained_checkpoint_of_the_hub_brings_its_prompt(tiny: str, cache: Path, tmp_path: Path) -> None:
+    trained = copytree(tiny, tmp_path / "trained")
+    (trained / "prompt.yaml").write_text(PROMPT)
+    download(cache, "me/trained", trained)
+    download(cache, "me/plain", tiny)
+    assert prompt_of("me/trained") == PromptConfig(reference="answer") == prompt_of(str(trained))
+    assert prompt_of("me/plain") == prompt_of("me/not-there") == PromptConfig()
+
+
+def test_an_adapter_of_the_hub_is_put_on_its_base(tiny: str, adapter: Path, cache: Path) -> None:
+    download(cache, "me/adapter", adapter)
+    assert base_of("me/adapter") == base_of(str(adapter)) == tiny
+    assert prompt_of("me/adapter") == PromptConfig(reference="answer")
+    assert load_tokenizer("me/adapter").get_vocab() == load_tokenizer(tiny).get_vocab()
+    here, there = (dict(load_model(name).named_parameters()) for name in (str(adapter), "me/adapter"))
+    assert all((there[key] == value).all() for key, value in here.items())
+
+
+def test_what_is_not_on_the_hub_has_no_files_there(tiny: str, cache: Path) -> None:
+    assert hub.model_file(tiny, "config.json") == Path(tiny) / "config.json"
+    assert hub.model_file(tiny, "prompt.yaml") is None
+    for name in ("./me/trained", "/me/trained", "me/trained/deeper", "gpt2", "me/model.gguf"):
+        assert hub.model_file(name, "config.json") is None
+    assert not cache.exists()
+
+
+def test_a_fault_of_the_hub_is_no_missing_prompt(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that the file is not there means that the model has none."""
+
+    def fail(error: Exception) -> Any:
+        hub._hub_file.cache_clear()
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: (_ for _ in ()).throw(error))
+        return hub.model_file("me/trained", "prompt.yaml")
+
+    assert fail(EntryNotFoundError("no such file")) is None
+    with pytest.raises(OSError, match="502"):
+        fail(OSError("502 Bad Gateway"))
+    hub._hub_file.cache_clear()
+    assert not cache.exists()
+
+
+def test_an_adapter_of_the_hub_is_known_by_its_commit_and_its_base(tiny: str, adapter: Path, cache: Path) -> None:
+    """Kept answers of an evaluation are found by this."""
+    download(cache, "me/adapter", adapter)
+    first = model_hash("me/adapter")
+    assert first == model_hash("me/adapter") != model_hash("me/other")
+    config = cache / "models--me--adapter" / "snapshots" / COMMIT / "adapter_config.json"
+    config.write_text(config.read_text().replace(json.dumps(tiny), json.dumps("me/another-base")))
+    assert model_hash("me/adapter") != first
+
+
+def test_the_command_takes_both_models_from_the_hub(tmp_path: Path) -> None:
+    """The synthesizer of data/tiny answers as from its folder: its prompt is not the default one."""
+    for name in ("explorer", "synthesizer"):
+        download(tmp_path / "hub", f"me/{name}", ROOT / "data/tiny" / name)
+    (tmp_path / "q.jsonl").write_text(json.dumps({"problem": "3 bags hold 4 pens each. How many pens?"}) + "\n")
+
+    def answer(where: str) -> dict[str, Any]:
+        models = {"explorer": f"{where}/explorer", "synthesizer": f"{where}/synthesizer"}
+        command = ["-m", "a2r_train.cli", "solve", *options({"file": str(tmp_path / "q.jsonl"), "k": 2, **models})]
+        env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub")}
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return {key: value for key, value in found.items() if key != "seconds"}
+
+    assert answer("me") == answer("data/tiny")
+
+
+def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our card, prompt and curves with the model, once; no checkpoint, no second copy of the weights."""
+    bundles = tmp_path / "bundles.jsonl"
+    row = {"id": "0/0", "problem_id": "0", "problem": "2+3?", "answer": "5", "verifier": "math", "n_correct": 1}
+    row |= {
+        "references": ["\\boxed{5}"],
+        "reference_answers": ["5"],
+        "reference_verdicts": ["correct"],
+        "reference_tokens": [4],
+    }
+    bundles.write_text(
+        json.dumps(row | {"reference_tokens": [4], "majority_answer": "5", "majority_verdict": "correct"}) + "\n"
+    )
+    target = {"bundle_id": "0/0", "sample": 0, "text": "\\boxed{5}", "answer": "5", "verdict": "correct", "seed": 0}
+    target |= {"prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "model": "m"}
+    (tmp_path / "targets.jsonl").write_text(json.dumps(target) + "\n")
+    pushed: list[tuple[str, set[str], list[str]]] = []
+
+    def upload(_: HfApi, *, repo_id: str, folder_path: str, ignore_patterns: list[str], **_more: Any) -> None:
+        assert not (Path(folder_path) / "done.json").exists()
+        if not pushed:
+            pushed.append(("", set(), []))
+            raise OSError("the network is gone")
+        pushed.append((repo_id, {path.name for path in Path(folder_path).iterdir()}, ignore_patterns))
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: SimpleNamespace(repo_id="me/sft"))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    out = tmp_path / "sft"
+    keys = {"model_name_or_path": tiny, "bundles": bundles, "targets": tmp_path / "targets.jsonl", "output_dir": out}
+    keys |= {"max_steps": 2, "save_steps": 1, "use_cpu": "true", "push_to_hub": "true", "report_to": "none"}
+    with pytest.raises(OSError, match="the network is gone"):
+        sft.main(options(keys))
+    assert not (out / "done.json").exists()
+    assert sft.main(options(keys)) == 0
+    assert (out / "done.json").exists()
+    _, (repository, names, ignored) = pushed
+    assert (repository, ignored) == ("me/sft", ["checkpoint-*", ".*"])
+    assert {"model.safetensors", "README.md", "prompt.yaml", "trainer_state.json", "config.yaml", "tokenizer.json"} <= names
+    assert "A synthesizer: trained from" in (out / "README.md").read_text()
+
+
+def test_no_report_of_use_is_sent_by_default() -> None:
+    """TRL's trainers send one where huggingface_hub may."""
+    shown = "import a2r_train; from huggingface_hub import constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
+    unset = {"HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY", "HF_HUB_OFFLINE"}
+    env = {key: value for key, value in os.environ.items() if key not in unset}
+    for asked, expected in ({}, "True"), ({"HF_HUB_DISABLE_TELEMETRY": "0"}, "False"):
+        done = subprocess.run([sys.executable, "-c", shown], env=env | asked, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
