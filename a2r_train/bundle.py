@@ -92,6 +92,8 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
         raise InputError(f"k {config.k}, k_min {config.k_min}: expected 1 <= k_min <= k, or k_min 0 and k at least 1")
     if not 0 <= config.test_share < 1:
         raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
+    if not 0 <= config.max_all_wrong <= 1:
+        raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
     columns, present = parse_columns(config.columns), set[str]()
     problems, rollouts = _loaded(config, config.problems, config.rollouts, columns, present)
     test_ids = _test_ids(problems, config)
@@ -100,6 +102,8 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     evaluation: list[Problem] = [p for p in problems if p.id in test_ids]
     if test_ids:
         test = _split(config, evaluation, rollouts, config.test_bundles_per_problem)
+    if config.test_problems and not config.test_rollouts:
+        raise InputError("test_problems: expected test_rollouts beside it; to keep them out of training, decontaminate_against")
     if config.test_rollouts:
         evaluation, test_rollouts = _loaded(config, config.test_problems, config.test_rollouts, columns, present)
         test = _split(config, evaluation, test_rollouts, config.test_bundles_per_problem)
@@ -187,7 +191,7 @@ def _split(config: BundleConfig, problems: Sequence[Problem], rollouts: Iterable
     for problem in problems:
         pool = pools[problem.id]
         split.rollouts += pool
-        if len(pool) < config.k:
+        if len(pool) < (config.k_min or config.k):
             split.dropped[TOO_FEW] += 1
             continue
         made = make_bundles(problem, pool, k=config.k, k_min=config.k_min, count=count, seed=config.seed)

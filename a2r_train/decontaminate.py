@@ -30,9 +30,10 @@ def contaminated(problems: Sequence[Problem], evaluation: Iterable[Problem], met
 
 
 def _ngrams(problem: Problem) -> list[str]:
-    words = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", problem.problem.lower())
-    if len(words) < NGRAM_WORDS:
-        return [" ".join(words)]
+    text = problem.problem.lower()
+    words = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", text)
+    if len(words) < NGRAM_WORDS:  # whole problems, which may differ in a sign alone
+        return [" ".join(re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+|[-+*/^=<>]", text))]
     return [" ".join(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)]
 
 

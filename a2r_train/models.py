@@ -34,7 +34,12 @@ def trust(model: str) -> None:
 def base_of(model: str) -> str:
     """The base model of an adapter; any other model is its own base."""
     config = model_file(model, "adapter_config.json")
-    return str(json.loads(config.read_text())["base_model_name_or_path"]) if config else model
+    if not config:
+        return model
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (ValueError, LookupError, TypeError):
+        raise InputError(f"{config}: names no base_model_name_or_path; expected the config of an adapter") from None
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -75,6 +80,7 @@ def load_model(model: str, dtype: str = "auto") -> Any:
     Raises InputError for a folder without weights and for a name that is neither a folder nor on the hub.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     check_weights(model)
@@ -91,7 +97,7 @@ def load_model(model: str, dtype: str = "auto") -> Any:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 name, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
     if base != model:
         from peft import PeftModel

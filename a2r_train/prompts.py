@@ -93,14 +93,20 @@ class PromptConfig:
             value, expected = getattr(self, field.name), int if field.type == "int" else str
             if type(value) is not expected or (isinstance(value, int) and value < 1):
                 raise InputError(f"prompt: {field.name} is {value!r}; expected {'text' if expected is str else 'at least 1'}")
-        for name, slots in (
-            ("explorer_template", ["{problem}"]),
-            ("synthesizer_template", ["{problem}", "{references}"]),
-            ("reference_template", ["{text}"]),
+        for name, needed, more in (
+            ("explorer_template", ("problem",), ()),
+            ("synthesizer_template", ("problem", "references"), ()),
+            ("reference_template", ("text",), ("number",)),
         ):
-            for slot in slots:
-                if slot not in getattr(self, name):
-                    raise InputError(f"prompt: {name} lacks the slot {slot}")
+            for slot in needed:
+                if f"{{{slot}}}" not in getattr(self, name):
+                    raise InputError(f"prompt: {name} lacks the slot {{{slot}}}")
+            try:
+                getattr(self, name).format(**dict.fromkeys((*needed, *more), ""))
+            except (LookupError, ValueError) as error:
+                raise InputError(
+                    f"prompt: {name} cannot be filled ({error}); write a brace of the text twice: {{{{ }}}}"
+                ) from None
         if self.reference not in ("answer", "solution", "full"):
             raise InputError(f"prompt: reference is {self.reference!r}; expected answer, solution or full")
 

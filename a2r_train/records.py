@@ -187,9 +187,13 @@ def write_text(path: str | Path, text: str) -> None:
 def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, row) of a JSONL file, compressed or not, a Parquet file, or a data set on the hub."""
     if path.endswith(".parquet") and os.path.exists(path):
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
 
-        for number, row in enumerate(parquet.read_table(path).to_pylist(), 1):
+        try:
+            found = parquet.read_table(path).to_pylist()
+        except ArrowException as error:
+            raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+        for number, row in enumerate(found, 1):
             yield f"{path}: row {number}", row
     elif os.path.isfile(path):
         yield from _jsonl_rows(path)
@@ -209,8 +213,9 @@ def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{place}: not valid JSON ({error.msg}); expected one object a line") from None
+            except (ValueError, RecursionError) as error:  # beside broken syntax: endless digits, endless nesting
+                reason = getattr(error, "msg", str(error))
+                raise InputError(f"{place}: not valid JSON ({reason}); expected one object a line") from None
             if not isinstance(row, dict):
                 raise InputError(f"{place}: a JSON {type(row).__name__}; expected an object")
             yield place, row
@@ -276,6 +281,11 @@ def _check_parallel(values: dict[str, Any], place: str) -> None:
     sizes = {name: len(value) for name, value in values.items() if isinstance(value, list)}
     if len(set(sizes.values())) > 1 or not values["references"]:
         raise InputError(f"{place}: lists of {sizes}; expected an entry for each reference in all of them, and a reference")
+    if min(values["reference_tokens"]) < 0:
+        raise InputError(f"{place}: reference_tokens are {values['reference_tokens']}; expected 0 or more")
+    right = values["reference_verdicts"].count(CORRECT)
+    if values["n_correct"] != right:
+        raise InputError(f"{place}: n_correct is {values['n_correct']}, and {right} of reference_verdicts are {CORRECT}")
 
 
 def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
@@ -294,7 +304,7 @@ def _typed(value: Any, hint: str, place: str) -> Any:
             raise InputError(f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text")
         if hint == "Verdict" and value not in VERDICTS:
             raise InputError(f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges")
-        return str(value)
+        return str(value).encode(errors="replace").decode()  # half of a surrogate pair, which no tokenizer takes, becomes `?`
     if hint == "int":
         if isinstance(value, float) and value.is_integer():  # as pandas writes a column of which a value is missing
             return int(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +88,19 @@ def check_right(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundl
                 f"{path}: sample {r.sample} of problem {r.problem_id!r} is said to be correct with {r.answer[:40]!r}, and "
                 f"{problems} has {problem.answer[:40]!r}; name the problems it was made from, and their verifier"
             )
+
+
+def check_references(bundles: Iterable[Bundle], path: str) -> None:
+    """Raise InputError for a right reference whose answer is not the gold of its bundle."""
+    for b in bundles:
+        if b.verifier not in VERIFIERS:
+            continue
+        for answer, verdict in zip(b.reference_answers, b.reference_verdicts, strict=True):
+            if verdict == CORRECT and answer and equivalent(answer, b.answer, b.verifier) in (INCORRECT, UNPARSABLE):
+                raise InputError(
+                    f"{path}: bundle {b.id!r} has a reference that is said to be correct with {answer[:40]!r}, and the answer "
+                    f"{b.answer[:40]!r}; make it anew with `a2r bundle`, which judges"
+                )
 
 
 def _outside_rollouts(

@@ -26,12 +26,22 @@ KEYS = {
 Checks = Callable[..., dict[str, list[Check]]]
 
 
+def like(other: dict[str, Any]) -> dict[str, Any]:
+    """The good bundle with other fields, and what follows from them: right references have the gold answer and are counted."""
+    made = {**BUNDLE, **other}
+    if "n_correct" in other:
+        made["reference_verdicts"] = ["correct"] * other["n_correct"] + ["incorrect"] * (2 - other["n_correct"])
+    right = [verdict == "correct" for verdict in made["reference_verdicts"]]
+    gold = "5" if ":" in made["verifier"] else made["answer"]  # an own verifier may have a gold that is no answer
+    return {**made, "reference_answers": [gold if r else "7" for r in right], "n_correct": sum(right)}
+
+
 @pytest.fixture
 def checks(tiny: str, tmp_path: Path) -> Checks:
     """The preflight of GRPO by name, over bundles and recipe keys that differ from the good ones as given."""
 
     def run(bundle: dict[str, Any] | None = None, model: str = tiny, **keys: Any) -> dict[str, list[Check]]:
-        rows = [{"id": f"b{i}", "problem_id": f"p{i}", **BUNDLE, **(bundle or {})} for i in range(3)]
+        rows = [{"id": f"b{i}", "problem_id": f"p{i}", **like(bundle or {})} for i in range(3)]
         named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": model}
         given = {**named, "output_dir": tmp_path / "out", **KEYS, **keys}
         found: dict[str, list[Check]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -33,14 +34,14 @@ class Sampling:
     max_completion_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_completion_tokens < 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1 or self.top_k < 0 or self.max_completion_tokens < 1:
             raise InputError(f"sampling: {self} is out of range; expected temperature >= 0, 0 < top_p <= 1, top_k >= 0")
 
 
 @dataclass(frozen=True)
 class Completion:
     """What an engine returns for one chat; token counts are the engine's. finish_reason: `stop`, `length`, or, with
-    an empty text, `refused` (a server did not take the prompt) or `failed` (no try was answered)."""
+    an empty text, `refused` (the prompt fills the context, or a server did not take it) or `failed` (no try was answered)."""
 
     text: str
     prompt_tokens: int
@@ -71,6 +72,12 @@ def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
             'files that hold "finish_reason": "failed", and start the same command',
             folder, found[FAILED], found.total(),
         )  # fmt: skip
+
+
+def tell_refused(model: str, refused: int, asked: int) -> None:
+    """Say that prompts leave no room in the model's context; their completions are empty, and count as wrong."""
+    if refused:
+        log.warning("%s: %d of %d prompts leave no room in its context, and are not answered", model, refused, asked)
 
 
 class Engine(Protocol):

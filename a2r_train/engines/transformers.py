@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from a2r_train.engines.base import Completion, Sampling
-from a2r_train.models import load_model, load_tokenizer
+from a2r_train.engines.base import Completion, Sampling, tell_refused
+from a2r_train.models import context_length, load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,15 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class TransformersEngine:
-    """One model on one device. `batch_size` is the most completions made at once; chats of like length are put together."""
+    """One model on one device. `batch_size` is the most completions made at once; chats of like length are put together.
+
+    A prompt that fills the model's context is refused, and a completion ends where the context does, as in vLLM.
+    """
 
     def __init__(self, model: str, *, batch_size: int = 64, dtype: str = "auto") -> None:
         self.name = model
         self.tokenizer = load_tokenizer(model)
-        self.batch_size = batch_size
+        self.batch_size, self.context = batch_size, context_length(model)
         device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
         self.device = device if device.type == "cuda" else torch.device("cpu")
         if self.device.type == "cuda":
@@ -83,8 +86,9 @@ class TransformersEngine:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         prompts = [self._prompter.token_ids(chat) for chat in chats]
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        done: dict[int, Completion] = {}
+        order = sorted((i for i in range(len(prompts)) if len(prompts[i]) < self.context), key=lambda i: (len(prompts[i]), i))
+        tell_refused(self.name, len(prompts) - len(order), len(prompts))
+        done = {i: Completion("", len(prompt), 0, "refused") for i, prompt in enumerate(prompts)}
         for at in range(0, len(order), self.batch_size):
             pick = order[at : at + self.batch_size]
             batch = self._batch([prompts[i] for i in pick], sampling, [seeds[i] for i in pick])
@@ -94,7 +98,8 @@ class TransformersEngine:
     @torch.inference_mode()
     def _batch(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
         inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(self.device)
-        width, left = inputs["input_ids"].shape[1], sampling.max_completion_tokens
+        width = inputs["input_ids"].shape[1]
+        left = min(sampling.max_completion_tokens, self.context - min(map(len, prompts)))
         given, going, done = {**inputs, **self._read(prompts, inputs)}, list(range(len(prompts))), dict[int, list[int]]()
         stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
         while going:
@@ -106,7 +111,7 @@ class TransformersEngine:
             going = _picked(going, ~ended)
             if going:
                 given = _rows(made, given["attention_mask"], (~ended).nonzero().flatten())
-        return [self._completion(len(prompt), done[i]) for i, prompt in enumerate(prompts)]
+        return [self._completion(len(p), done[i][: self.context - len(p)]) for i, p in enumerate(prompts)]
 
     def _settings(self, own: GenerationConfig) -> GenerationConfig:
         """Of what the model brings along, the ends of its turn alone: its penalties and lengths hold in no engine."""

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from a2r_train.engines.base import Completion, Sampling
+from a2r_train.engines.base import Completion, Sampling, tell_refused
 from a2r_train.errors import InputError
 from a2r_train.hub import model_file
 from a2r_train.models import base_of, count_parameters, load_tokenizer
@@ -117,6 +117,7 @@ class VLLMEngine:
             for c, share in shares.items()
         ]
         found = {i: one for share, result in pending for i, one in zip(share, result.result(), strict=True)}
+        tell_refused(self.name, sum(reason == "refused" for _, reason, _ in found.values()), len(prompts))
         self.prompt_tokens += sum(map(len, prompts))
         self.cached_prompt_tokens += sum(cached for _, _, cached in found.values())
         log.debug("%s: %d of %d prompt tokens cached", self.name, self.cached_prompt_tokens, self.prompt_tokens)

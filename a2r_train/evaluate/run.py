@@ -29,7 +29,7 @@ from a2r_train.evaluate.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
-from a2r_train.rollouts import check_right, judged, warn_of_others
+from a2r_train.rollouts import check_references, check_right, judged, warn_of_others
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def answers_of(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle])
 
 def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
     """Find what is wrong with a model, too long for its prompt or too few before anything is generated or written."""
+    check_references(bundles, config.bundles)
     check_right(rollouts, {bundle.problem_id: bundle for bundle in bundles}, config.rollouts, config.bundles)
     warn_of_others(bundles, rollouts, config.rollouts)
     for model in sorted({task.model for task in tasks(config)}):

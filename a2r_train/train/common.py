@@ -30,6 +30,7 @@ from a2r_train.explore import seed_of
 from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter, prompt_of
 from a2r_train.records import Bundle, read, write_text
+from a2r_train.rollouts import check_references
 from a2r_train.train import finite, stop
 from a2r_train.verify import check_gold
 
@@ -138,6 +139,7 @@ def load_material(data: BundleArguments, model: ModelArguments, trust_remote_cod
         trust(name)
     bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
     check_gold(bundles)
+    check_references(bundles, data.bundles)
     prompter = Prompter(load_tokenizer(name), prompt_of(name, data.prompt))
     plain = frozenset(bundle.id for bundle in bundles if seed_of(0, "plain", bundle.id) < data.plain_share * 2**32)
     chats, lengths, cut = [], [], 0

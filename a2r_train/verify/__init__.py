@@ -19,6 +19,7 @@ The policy of `math`, which tests/test_verify.py reads from here and holds row b
 | a box that was cut, with `math_last_number` too | `so \boxed{5` -> 5 | unparsable |
 | a list for a single gold | `\boxed{5, 6}`, `\boxed{5 \text{ or } 6}` -> 5 | incorrect |
 | units | `\boxed{18 \text{ dollars}}`, `The answer is 18 dollars` -> 18 | correct |
+| words that are no unit | `\boxed{5 cents or six}`, `\boxed{5 squared}` -> 5 | incorrect or unparsable |
 | percent | `\boxed{50\%}` -> 0.5 or 50 | correct |
 | fraction and decimal | `\boxed{0.5}` -> \frac12 | correct; decimals agree to 6 places |
 | thousands separators | `\boxed{1,234}` -> 1234 | correct |

@@ -22,9 +22,16 @@ MAX_DIFFERENT_BOXES = 8  # more than these cannot all be one answer, and would o
 CACHE_SIZE = 100_000
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+")
+# Words that make another number of the one before them, or another answer beside it, are no unit.
+_NO_UNIT = (
+    r"(?!(?:or|and|but|nor|not|cannot|versus|maybe|over|under|point|plus|minus|times|squared|cubed|divided|multiplied|than|"
+    r"hal(?:f|ves)|thirds?|quarters?|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|"
+    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|dozens?|percent|(?:hundred|thousand|(?:m|b|tr)illion)s?)\b)"
+)
 _PLAIN_NUMBER = re.compile(
     r"(?:\\?\$ ?)?(?P<sign>-?)(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)?(?P<decimals>\.[0-9]*)?"
-    r"(?: (?!hundred|thousand|million|billion|trillion|dozen|percent)[A-Za-z]{4,}(?: (?:a|[A-Za-z]{2,}))*)?"
+    rf"(?: {_NO_UNIT}[a-z]{{4,}}(?: {_NO_UNIT}(?:a|[a-z]{{2,}})){{0,3}})?",
+    re.IGNORECASE,
 )
 _MAX_INTEGER_DIGITS, _MAX_DECIMAL_DIGITS = 30, 15
 _ROUNDING_DECIDES = Fraction(1, 100_000)
