@@ -116,6 +116,7 @@ def file(name: str, content: str, **changes: Any) -> Spoil:
 
 
 OTHER = "problems: other.jsonl\nseed: 0\n"
+LOOSE_BRACE = "explorer_template: '{problem} ends in \\\\boxed{}'\n"
 RUNS_CODE = "seed: !!python/object/apply:os.mkdir [executed]\n"
 
 
@@ -134,16 +135,23 @@ BAD_INPUTS = [
     BadInput("an empty answer", "explore", row("problems", answer=" ")),
     BadInput("an id used twice", "explore", row("problems", id="p0")),
     BadInput("a broken line", "explore", broken_line),
+    BadInput("a broken Parquet file", "explore", file("p.parquet", "PAR1", problems="p.parquet")),
+    BadInput(
+        "digits without end", "explore", file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl")
+    ),
     BadInput("a gold answer that cannot be parsed", "explore", row("problems", answer="\\frac{")),
     BadInput("an unknown verifier", "explore", row("problems", verifier="maths")),
     BadInput("an own verifier that cannot be imported", "explore", row("problems", verifier="my_package.check")),
     BadInput("a misspelt key", "explore", given(temprature=1)),
     BadInput("a value out of range", "explore", given(temperature=-1)),
+    BadInput("a value that is no number", "explore", given(temperature="nan")),
     BadInput("a value of another type", "explore", given(samples_per_problem="many")),
     BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml")),
+    BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE, prompt="prompt.yaml")),
     BadInput("no such model", "explore", given(model="./nowhere")),
     BadInput("a checkpoint without weights", "explore", model(lambda folder: (folder / "model.safetensors").unlink())),
     BadInput("weights that are not safetensors", "explore", model(pickled)),
+    BadInput("an adapter without base", "explore", model(lambda folder: (folder / "adapter_config.json").write_text("{}"))),
     BadInput("a model with code of its own", "explore", model(own_code)),
     BadInput("a tokenizer without chat template", "explore", model(lambda folder: (folder / "chat_template.jinja").unlink())),
     BadInput("an output folder of another run", "explore", folder_of_another_run),
@@ -151,16 +159,20 @@ BAD_INPUTS = [
     BadInput("rollouts without text", "bundle", row("rollouts", text=None)),
     BadInput("no correct reference anywhere", "bundle", every_row("rollouts", answer="99")),
     BadInput("rollouts that contradict each other", "bundle", row("rollouts", answer="99")),
+    BadInput("test problems without rollouts", "bundle", given(test_problems="test.jsonl")),
+    BadInput("a share out of range", "bundle", given(max_all_wrong=-1)),
     BadInput("too few rollouts", "bundle", given(k=9)),
     BadInput("references over the budget", "bundle", file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml")),
     BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=4)),
     BadInput("packing without a length", "sft", given(packing=True)),
     BadInput("a model with code of its own", "sft", model(own_code)),
     BadInput("a prompt and completion over the context", "grpo", given(max_completion_length=5000)),
-    BadInput("nothing to learn from", "grpo", every_row("bundles", n_correct=0)),
+    BadInput("nothing to learn from", "grpo", every_row("bundles", n_correct=0, reference_verdicts=["incorrect"] * 2)),
+    BadInput("bundles that were judged by another answer", "grpo", every_row("bundles", answer="99")),
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3)),
     BadInput("a checkpoint to go on from that is none", "grpo", given(resume_from_checkpoint="nowhere")),
     BadInput("bundles without references", "evaluate", row("bundles", references=None)),
     BadInput("bundles whose lists differ", "evaluate", row("bundles", reference_answers=["1"])),
+    BadInput("bundles that count wrongly", "evaluate", row("bundles", n_correct=9)),
     BadInput("an unknown engine", "evaluate", given(engine="vlm")),
 ]

@@ -1,5 +1,7 @@
 """Tokens per second of the engines on the same work, and of vLLM's own `LLM.generate` on the same prompts as the ceiling.
 
+The ceiling has no seeds, which cost vLLM time; the engine is measured with a seed for each completion, and without.
+
     python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines vllm,LLM.generate]
 
 One GPU, a real model (the endpoint is vLLM's own server):
@@ -90,14 +92,21 @@ def ceiling(engine: Any, prompts: list[dict[str, list[int]]], work: Work) -> Cal
     from vllm import SamplingParams
 
     llm = engine._copies[0].llm
-    options = {"temperature": work.sampling.temperature, "max_tokens": work.sampling.max_completion_tokens}
-    params = [SamplingParams(**options, seed=seed) for seed in work.seeds]
+    params = SamplingParams(temperature=work.sampling.temperature, max_tokens=work.sampling.max_completion_tokens)
 
     def sample(count: int) -> int:
-        outputs = llm.generate(prompts[:count], params[:count], use_tqdm=False)
+        outputs = llm.generate(prompts[:count], params, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
     return sample
+
+
+def without_seeds(engine: Any, sample: Callable[[int], int], count: int) -> int:
+    engine.seeded = False
+    try:
+        return sample(count)
+    finally:
+        engine.seeded = True
 
 
 def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]]]]:
@@ -114,7 +123,7 @@ def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]
 def in_process(given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]) -> dict[str, Measured]:
     """vLLM in this process, and its ceiling if asked for; the memory is free again when this returns."""
     engine = load_engine("vllm", given.model)
-    works = {"vllm": work.by(engine)}
+    works = {"vllm": work.by(engine), "vllm, seeded: false": partial(without_seeds, engine, work.by(engine))}
     if CEILING in given.engines.split(","):
         works[CEILING] = ceiling(engine, prompts, work)
     return measure(works, work, given.repeats)

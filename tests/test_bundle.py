@@ -102,6 +102,17 @@ def test_k_is_drawn_from_its_range() -> None:
     assert {len(b.references) for b in made} == {2, 3, 4}
 
 
+def test_problems_with_fewer_than_k_rollouts_have_bundles_of_what_there_is(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i}+2?", "answer": "5", "text": rf"{j}: \boxed{{5}}"} for i in range(4) for j in range(3)]
+    path = write_rows(tmp_path / "r.jsonl", rows)
+    keys = {"rollouts": path, "k": 4, "mixture": "all"}
+    made = read(Bundle, str(bundle(config_of(tmp_path, "some", **keys, k_min=2)) / "train.jsonl"))
+    assert {b.problem_id for b in made} == {"0", "1", "2", "3"}
+    assert {len(b.references) for b in made} <= {2, 3}
+    with pytest.raises(InputError, match="no bundle is left"):
+        bundle(config_of(tmp_path, "none", **keys))
+
+
 def test_the_lists_of_a_bundle_run_parallel_and_unparsable_answers_do_not_vote() -> None:
     rollouts = [Rollout("p", i, f"t{i}", "", "unparsable", completion_tokens=i) for i in range(3)]
     rollouts.append(Rollout("p", 3, "t3", "1.0", "correct", completion_tokens=3))
@@ -178,6 +189,7 @@ def test_ngram_decontamination_meets_reworded_text_but_not_other_numbers() -> No
         Problem("number", LONG.replace("12", "13").replace("3 of", "4 of"), "16"),
         Problem("short", "what is 2+2", "4"),
         Problem("longer", "What is 2 + 2 + 2?", "6"),
+        Problem("sign", "What is 2 * 2?", "4"),
     ]
     assert contaminated(train, evaluation, "ngram") == {"same": "e0", "short": "e1"}
     assert contaminated(train, evaluation, "none") == {}
@@ -264,6 +276,8 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
         ({"columns": "{text"}, "expected names of columns as JSON"),
         ({"columns": '["text"]'}, "expected names of columns as JSON"),
         ({"test_share": 0.5, "test_rollouts": "x.jsonl"}, "both given"),
+        ({"test_problems": "x.jsonl"}, "test_problems: expected test_rollouts beside it"),
+        ({"max_all_wrong": 1.5}, "expected a share from 0 to 1"),
         ({"problems": ""}, "no column 'problem'"),
     ],
 )

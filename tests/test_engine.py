@@ -40,6 +40,26 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: TransformersEngin
     assert TransformersEngine(tiny, batch_size=2, dtype="float32").generate(CHATS, SAMPLING, seeds) == together
 
 
+def test_a_prompt_that_fills_the_context_is_refused_and_no_completion_goes_beyond(
+    tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = copytree(tiny, tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 120}))
+    short, long = TransformersEngine(str(small), dtype="float32"), TransformersEngine(tiny, dtype="float32")
+    chats = [[{"role": "user", "content": "apples " * count}] for count in (1, 12, 200)]
+    asked = Sampling(1.0, max_completion_tokens=200)
+    cut, whole = (engine.generate(chats, asked, [1, 2, 3]) for engine in (short, long))
+    assert (cut[2].text, cut[2].finish_reason, cut[2].completion_tokens) == ("", "refused", 0)
+    assert f"{small}: 1 of 3 prompts leave no room in its context, and are not answered" in caplog.messages
+    for one, other in zip(cut[:2], whole[:2], strict=True):
+        room = 120 - one.prompt_tokens
+        assert one.completion_tokens == min(room, other.completion_tokens)
+        assert other.text.startswith(one.text.rstrip("\ufffd"))
+    assert any(one.finish_reason == "length" for one in cut[:2])
+    assert [c.prompt_tokens for c in cut] == [c.prompt_tokens for c in whole]
+
+
 def test_seeds_differ_and_repeat(engine: TransformersEngine) -> None:
     seeds = [1, 2, 3, 1]
     texts = [c.text for c in engine.generate([CHATS[1]] * 4, SAMPLING, seeds)]

@@ -58,6 +58,19 @@ def test_completions_are_those_of_the_local_engine(sampling: Sampling, local: En
     assert caplog.text == ""
 
 
+def test_without_seeds_a_request_has_none(local: Engine) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def note(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked.append(body)
+        reply(handler, 200, completion("5"))
+
+    with serving(local.name, note) as url:
+        for seeded in (True, False):
+            load_engine("openai", local.name, endpoint=url, seeded=seeded).generate(CHATS[:1], GREEDY, [7])
+    assert [body.get("seed") for body in asked] == [7, None]
+
+
 class Faults:
     """One answer in two, by chance: 429, 503, a reset connection, half a JSON, or a stall, each as often as the others."""
 

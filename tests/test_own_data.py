@@ -18,7 +18,7 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.explore import ExploreConfig, explore, load_problems
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Problem, Rollout, parse_columns, read
-from a2r_train.rollouts import load_rollouts
+from a2r_train.rollouts import check_references, load_rollouts
 from a2r_train.solve import read_questions
 from a2r_train.train import sft
 from a2r_train.two_stage import TwoStage
@@ -372,3 +372,13 @@ def test_a_file_of_bare_questions_is_answered(
 def test_a_file_of_questions_that_cannot_be_read(rows: list[dict[str, Any]], says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
         read_questions(write_rows(tmp_path / "q.jsonl", rows), {})
+
+
+def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
+    """As where the answers of a problem file were changed, and the bundles kept."""
+    lists: Any = [["1", "2"], ["5.0", "7"], ["correct", "incorrect"], [1, 1]]
+    good = Bundle("a", "a", "2+3?", "5", "math", *lists, 1, "5", "correct")
+    own = replace(good, answer="9", verifier="fnmatch:fnmatch")  # what its gold means is its own affair
+    check_references([good, own], "b.jsonl")
+    with pytest.raises(InputError, match=r"^b\.jsonl: bundle 'a' has a reference that is said to be correct with '5\.0'"):
+        check_references([good, replace(good, answer="6")], "b.jsonl")

@@ -4,6 +4,7 @@ import json
 import lzma
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -81,6 +82,8 @@ def test_a_rollout_made_elsewhere_waits_for_our_verdict(tmp_path: Path) -> None:
         (['{"problem": "1?", "answer": true}'], ":1", "expected text"),
         (['{"id": "a", "problem": "1?", "answer": "1"}'] * 2, ":2", "ids must be unique"),
         (['{"question": "1?", "answer": "so\\n#### "}'], ":1", "'answer' is empty"),
+        (['{"problem": "1?", "answer": ' + "9" * 5000 + "}"], ":1", "not valid JSON"),
+        (['{"problem": "1?", "answer": ' + "[" * 100_000], ":1", "not valid JSON"),
         ([], "", "no rows"),
     ],
 )
@@ -98,6 +101,34 @@ def test_a_number_must_be_one(field: str, value: object, tmp_path: Path) -> None
     path = write_rows(tmp_path / "a.jsonl", [{**asdict(ROLLOUT), field: value}])
     with pytest.raises(InputError, match=f"1: field '{field}'.*expected a whole number"):
         read(Rollout, path)
+
+
+def test_half_a_character_is_shown_as_a_question_mark(tmp_path: Path) -> None:
+    """JSON may hold one half of a surrogate pair, as where a text was cut; no tokenizer takes it."""
+    (tmp_path / "a.jsonl").write_text(r'{"problem": "1 \ud83d \ud83d\ude00?", "answer": "1"}')
+    assert [p.problem for p in read(Problem, str(tmp_path / "a.jsonl"))] == ["1 ? \U0001f600?"]
+
+
+def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match=r"a\.parquet: cannot be read as Parquet"):
+        read(Problem, str(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"n_correct": 2}, "n_correct is 2, and 1 of reference_verdicts are correct"),
+        ({"reference_tokens": [3, -1]}, "expected 0 or more"),
+    ],
+)
+def test_a_bundle_agrees_with_itself(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    row = {"id": "a", "problem_id": "a", "problem": "1?", "answer": "1", "verifier": "math", "references": ["1", "2"]}
+    row |= {"reference_answers": ["1", "2"], "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [3, 3]}
+    row |= {"n_correct": 1, "majority_answer": "1", "majority_verdict": "correct"}
+    assert read(Bundle, write_rows(tmp_path / "good.jsonl", [row]))
+    with pytest.raises(InputError, match=says):
+        read(Bundle, write_rows(tmp_path / "bad.jsonl", [{**row, **changes}]))
 
 
 def test_list_fields_are_checked_inside(tmp_path: Path) -> None:

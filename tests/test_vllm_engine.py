@@ -72,6 +72,20 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[
 
 
 @pytest.mark.slow
+def test_without_seeds_it_draws_anew_and_greedy_stays(engine: Any, chats: list[Chat]) -> None:
+    drawn = Sampling(1.0, max_completion_tokens=24)
+    by_seed = engine.generate(chats, GREEDY, [1] * len(chats))
+    engine.seeded = False
+    try:
+        first, again = (engine.generate(chats * 4, drawn, [1] * len(chats) * 4) for _ in range(2))
+        greedy = engine.generate(chats, GREEDY, [1] * len(chats))
+    finally:
+        engine.seeded = True
+    assert [c.text for c in first] != [c.text for c in again]
+    assert [c.text for c in greedy] == [c.text for c in by_seed]
+
+
+@pytest.mark.slow
 def test_the_samples_of_a_bundle_read_its_prompt_once(engine: Any, chats: list[Chat]) -> None:
     """`num_cached_tokens` is vLLM's own count; its cache keeps whole blocks of 128 tokens on a CPU."""
     long = next(chat for chat in chats if len(engine._prompter.token_ids(chat)) > 129)
@@ -191,7 +205,7 @@ def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.Mon
     arguments = EngineArguments(engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5)
     load_engine(arguments.engine, MODEL, **arguments.engine_options())
     assert given == {"model": MODEL, "dtype": "auto", "tensor_parallel_size": 2, "data_parallel_size": 4,
-                     "gpu_memory_utilization": 0.5, "own_process": False}  # fmt: skip
+                     "gpu_memory_utilization": 0.5, "own_process": False, "seeded": True}  # fmt: skip
 
 
 def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ class Engine(Protocol):
     tokenizer: PreTrainedTokenizerBase
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion a chat, in order; the seed of a chat fixes its completion, whatever else is in the batch."""
+        """One completion a chat, in order; the seed of a chat fixes its completion, whatever else is in the batch, unless the
+        engine was told to do without seeds."""
         ...
 
 
@@ -110,6 +111,10 @@ class EngineArguments:
     endpoint: str = field(default="", metadata={"help": "of openai: base URLs of servers, comma-separated"})
     max_concurrent_requests: int = field(default=64, metadata={"help": "of openai: requests under way at each endpoint"})
     request_deadline_s: float = field(default=600.0, metadata={"help": "of openai: seconds until a request counts as lost"})
+    seeded: bool = field(
+        default=True,
+        metadata={"help": "of vllm and openai: each completion has a seed, and comes again; false leaves it out and is faster"},
+    )
 
     def check_engine_arguments(self) -> None:
         """Raise InputError for a value that makes no sense for any model."""
@@ -125,7 +130,7 @@ class EngineArguments:
 
 
 # What a run may go on with: it changes where and how fast completions are made, not which.
-ENGINE_MAY_DIFFER = tuple(f.name for f in fields(EngineArguments) if f.name not in ("engine", "dtype"))
+ENGINE_MAY_DIFFER = tuple(f.name for f in fields(EngineArguments) if f.name not in ("engine", "dtype", "seeded"))
 
 
 def load_engine(
@@ -141,6 +146,7 @@ def load_engine(
     endpoint: str = "",
     max_concurrent_requests: int = 64,
     request_deadline_s: float = 600.0,
+    seeded: bool = True,
 ) -> Engine:
     """Start an engine by name; `own_process` is for vllm, whose memory is then free again when the engine is gone.
 
@@ -152,7 +158,11 @@ def load_engine(
         from a2r_train.engines.openai import OpenAIEngine
 
         return OpenAIEngine(
-            model, endpoint, max_concurrent_requests=max_concurrent_requests, request_deadline_s=request_deadline_s
+            model,
+            endpoint,
+            max_concurrent_requests=max_concurrent_requests,
+            request_deadline_s=request_deadline_s,
+            seeded=seeded,
         )
     if kind == "vllm":
         from a2r_train.engines.vllm import VLLMEngine
@@ -164,6 +174,7 @@ def load_engine(
             data_parallel_size=data_parallel_size,
             gpu_memory_utilization=gpu_memory_utilization,
             own_process=own_process,
+            seeded=seeded,
         )
     from a2r_train.engines.transformers import TransformersEngine
 

@@ -48,14 +48,20 @@ class OpenAIEngine:
 
     `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples of one chat go to
     one endpoint, so that its prefix cache is of use. A refused prompt has finish_reason `refused`; a request of which all tries
-    failed has `failed`, if the server then answers a probe. Raises InputError where no endpoint answers at all, serves the
-    model, or accepts the key.
+    failed has `failed`, if the server then answers a probe. Not `seeded`, requests have no seed. Raises InputError where no
+    endpoint answers at all, serves the model, or accepts the key.
     """
 
     def __init__(
-        self, model: str, endpoint: str, *, max_concurrent_requests: int = 64, request_deadline_s: float = 600.0
+        self,
+        model: str,
+        endpoint: str,
+        *,
+        max_concurrent_requests: int = 64,
+        request_deadline_s: float = 600.0,
+        seeded: bool = True,
     ) -> None:
-        self.name = model
+        self.name, self.seeded = model, seeded
         self.tokenizer = load_tokenizer(model)
         self.parameters = count_parameters(model)
         self.max_concurrent_requests, self.request_deadline_s = max_concurrent_requests, request_deadline_s
@@ -79,7 +85,8 @@ class OpenAIEngine:
         async with httpx2.AsyncClient(headers=self._headers, timeout=None, limits=limits) as client:
 
             async def one(chat: Chat, seed: int, home: int) -> Completion:
-                found = await self._ask(client, slots, home, chat, {**_body(sampling), "seed": seed}, self.request_deadline_s)
+                body = {**_body(sampling), **({"seed": seed} if self.seeded else {})}
+                found = await self._ask(client, slots, home, chat, body, self.request_deadline_s)
                 if isinstance(found, Completion):
                     return found
                 if isinstance(down := await self._ask(client, slots, home, *PROBE), str):

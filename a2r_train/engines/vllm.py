@@ -72,7 +72,8 @@ class VLLMEngine:
     `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in a process of its
     own; under `accelerate launch` each process has its share of the GPUs. A copy in a process of its own, which `own_process`
     gives to a single one, too, leaves all of its memory when the engine is gone. `gpu_memory_utilization` is the share of a
-    GPU's memory that weights and cache may take. A prompt that leaves no room in the context has finish_reason `refused`.
+    GPU's memory that weights and cache may take. vLLM draws for each seed by itself; not `seeded`, it draws for all rows of a
+    batch at once, and no completion comes again. A prompt that leaves no room in the context has finish_reason `refused`.
     `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM is not
     installed or cannot load the model.
     """
@@ -86,9 +87,10 @@ class VLLMEngine:
         data_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9,
         own_process: bool = False,
+        seeded: bool = True,
     ) -> None:
         check_vllm()
-        self.name = model
+        self.name, self.seeded = model, seeded
         self.tokenizer = load_tokenizer(model)
         self.parameters = count_parameters(model)
         self.prompt_tokens = self.cached_prompt_tokens = 0
@@ -112,8 +114,9 @@ class VLLMEngine:
         for i, prompt in enumerate(prompts):
             shares[places.setdefault(tuple(prompt), len(places)) % len(self._copies)].append(i)
         stops = [i for i in [self.tokenizer.eos_token_id] if i is not None]
+        given = list(seeds) if self.seeded else [None] * len(prompts)
         pending = [
-            (share, self._copies[c].submit([prompts[i] for i in share], [seeds[i] for i in share], asdict(sampling), stops))
+            (share, self._copies[c].submit([prompts[i] for i in share], [given[i] for i in share], asdict(sampling), stops))
             for c, share in shares.items()
         ]
         found = {i: one for share, result in pending for i, one in zip(share, result.result(), strict=True)}
@@ -167,7 +170,7 @@ class _Copy:
         except (OSError, ValueError) as error:
             raise InputError(f"{model}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})") from None
 
-    def submit(self, prompts: list[list[int]], seeds: list[int], sampling: dict[str, Any], stops: list[int]) -> _Done:
+    def submit(self, prompts: list[list[int]], seeds: list[int | None], sampling: dict[str, Any], stops: list[int]) -> _Done:
         from vllm import SamplingParams
 
         room = self.llm.llm_engine.model_config.max_model_len

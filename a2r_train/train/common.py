@@ -25,6 +25,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train import output
+from a2r_train.config import check_least
 from a2r_train.errors import InputError, RunError
 from a2r_train.explore import seed_of
 from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
@@ -95,10 +96,13 @@ class Material:
 def set_defaults(args: TrainConfig) -> None:
     """bfloat16 autocast and pinned memory where there is a GPU, unless the recipe says; TRL asks for both on any machine.
 
+    Raises InputError for a batch of nothing.
+
     A token of the hub goes where huggingface_hub looks for it: the arguments are written into every checkpoint as they are.
     TRL sets activation checkpointing by its old name, of which transformers warns. What goes to the hub is the finished
     folder: at each save transformers would copy a half-trained model into it.
     """
+    check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1)
     gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 is None:
         args.bf16 = gpu and not args.fp16
