@@ -24,8 +24,8 @@ CACHE_SIZE = 100_000
 _DOTTED = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+")
 # Words that make another number of the one before them, or another answer beside it, are no unit.
 _NO_UNIT = (
-    r"(?!(?:or|and|but|nor|not|cannot|versus|maybe|over|under|point|plus|minus|times|squared|cubed|divided|multiplied|than|"
-    r"hal(?:f|ves)|thirds?|quarters?|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|"
+    r"(?!(?:or|and|but|nor|not|cannot|versus|maybe|over|under|point|plus|minus|squared|cubed|divided|multiplied|than|"
+    r"hal(?:f|ves)|thirds?|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|"
     r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|dozens?|percent|(?:hundred|thousand|(?:m|b|tr)illion)s?)\b)"
 )
 _PLAIN_NUMBER = re.compile(
