@@ -188,12 +188,17 @@ def test_two_processes_have_the_gradient_of_one(
     assert (again - whole).norm() <= 1e-5 * (whole - weights_in(out / "checkpoint-1")).norm()
 
 
+def gold_of_three(i: int) -> Bundle:
+    """A bundle whose answer the model gives in half of its completions."""
+    return replace(bundle(i), answer="3", reference_answers=["3", "7"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ON_CPU)
 def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) -> None:
     if "zero" in config:
         need_deepspeed()
-    write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
+    write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
     named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "grpo"}
     small = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12, "max_steps": 3}
     quiet = {"use_cpu": config != "fsdp2", "report_to": "none", "save_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
@@ -208,7 +213,7 @@ def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) 
 def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     """The model that answers the bundles is whole in each process, though that which is trained is split."""
     need_deepspeed()
-    write([replace(bundle(i), answer="3") for i in range(8)], tmp_path / "bundles.jsonl")
+    write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")
     named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "sft"}
     small = {"target_samples": 4, "max_target_tokens": 12, "max_steps": 1, "per_device_train_batch_size": 2}
     launch("zero3", "scripts/sft.py", *words({**named, **small, "use_cpu": True, "report_to": "none"}, "--"))
