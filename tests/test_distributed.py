@@ -22,7 +22,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
 
-from a2r_train.records import Synthesis, read, write
+from a2r_train.records import Bundle, Synthesis, read, write
 from a2r_train.train import common, sft
 
 CONFIGS = sorted(path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml"))
