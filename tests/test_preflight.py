@@ -59,7 +59,15 @@ def red(found: dict[str, list[Check]]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("answer", "verifier"),
-    [("5", "math"), (r"\frac{1}{2}", "math"), ("12", "math_last_number"), ("B", "multiple_choice"), ("New York", "exact")],
+    [
+        ("5", "math"),
+        (r"\frac{1}{2}", "math"),
+        ("12", "math_last_number"),
+        ("B", "multiple_choice"),
+        ("B) Lamb", "multiple_choice"),
+        ("(a)", "multiple_choice"),
+        ("New York", "exact"),
+    ],
 )
 def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks) -> None:
     found = checks({"answer": answer, "verifier": verifier}, max_completion_length=40)

@@ -27,6 +27,7 @@ from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_
 from a2r_train.train.memory import peft_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.verify import VERIFIERS
+from a2r_train.verify.extract import clean, letter
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _right(bundle: Bundle) -> str:
 
 def _wrong(bundle: Bundle) -> str:
     if bundle.verifier == "multiple_choice":
-        return "B" if "A" in bundle.answer.upper() else "A"
+        return "B" if letter(clean(bundle.answer)) == "A" else "A"
     return "-98765.4321"
 
 
