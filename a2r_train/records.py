@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -304,6 +306,8 @@ def _typed(value: Any, hint: str, place: str) -> Any:
             raise InputError(f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text")
         if hint == "Verdict" and value not in VERDICTS:
             raise InputError(f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges")
+        if isinstance(value, float | Decimal) and math.isfinite(value):
+            value = format(Decimal(str(value)), "f")  # 1e-07, which no verifier reads, is 0.0000001
         return str(value).encode(errors="replace").decode()  # half of a surrogate pair, which no tokenizer takes, becomes `?`
     if hint == "int":
         if isinstance(value, float) and value.is_integer():  # as pandas writes a column of which a value is missing

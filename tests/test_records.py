@@ -50,6 +50,16 @@ def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     assert [(p.id, p.problem, p.answer) for p in found] == [("0", "1?", "2"), ("1", "2?", "3.5")]
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [("1e-7", "0.0000001"), ("1e16", "10000000000000000"), ("-2.5e-9", "-0.0000000025"), ("5.0", "5.0"), ("0.1", "0.1")],
+)
+def test_a_number_is_written_out(number: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"problem": "1?", "answer": {number}}}\n')
+    assert [p.answer for p in read(Problem, str(path))] == [text]
+
+
 def test_columns_of_several_files_hold_where_they_are(tmp_path: Path) -> None:
     rows = [{"task": "1?", "gold": 2}, {"problem": "2?", "answer": 3}, {"question": "3?", "answer": "so #### 4"}]
     path, present = write_rows(tmp_path / "a.jsonl", rows), set[str]()
