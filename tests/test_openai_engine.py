@@ -167,8 +167,11 @@ def test_retry_after_is_waited_for(tiny: str) -> None:
 
 
 def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[Any] = []
+
     def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        if body["messages"] == CHATS[0]:
+        asked.append(body["messages"])
+        if body["messages"] == CHATS[2]:
             reply(handler, 400, {"error": {"message": "maximum context length is 8"}})
         elif body["messages"] == CHATS[1]:
             reply(handler, 200, completion(None, 5, 0, "content_filter"))
@@ -176,10 +179,23 @@ def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogC
             reply(handler, 200, completion("cut", 5, 12, "length"))
 
     with serving(local.name, answer) as url:
-        found = OpenAIEngine(local.name, url).generate(CHATS[:3], GREEDY, [0] * 3)
+        engine = OpenAIEngine(local.name, url)
+        found = engine.generate([*CHATS[2:0:-1], CHATS[3]], GREEDY, [0] * 3)
+        engine.generate(CHATS[1:3], GREEDY, [0] * 2)
+    assert asked.count(module.PROBE[0]) == 1
     assert [(c.text, c.finish_reason) for c in found] == [("", "refused"), ("", "refused"), ("cut", "length")]
-    assert found[0].prompt_tokens == local.generate(CHATS[:1], GREEDY, [0])[0].prompt_tokens
+    assert found[0].prompt_tokens == local.generate(CHATS[2:3], GREEDY, [0])[0].prompt_tokens
     assert "2 of 3 requests refused (the last: maximum context length is 8)" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_the_sampling_ends_in_one_line(status: int, tiny: str) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        known = "top_k" not in body
+        reply(handler, 200 if known else status, completion("x") if known else {"error": {"message": "unknown key top_k"}})
+
+    with serving(tiny, answer) as url, pytest.raises(InputError, match=rf"^{url}: refuses every request \(unknown key top_k\)"):
+        OpenAIEngine(tiny, url).generate(CHATS, GREEDY, range(4))
 
 
 def test_another_chat_template_is_told(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -300,10 +316,10 @@ def test_the_key_is_sent_and_never_told(
         except InputError as error:
             said = "".join(traceback.format_exception(error))
     assert sent == {f"Bearer {KEY}"}
-    assert (status >= 401) == ("your key *** is not right" in said)
+    assert (status >= 400) == ("your key *** is not right" in said)
     assert KEY not in said + caplog.text
     written = files_of(tmp_path / "out")
-    assert ("rollouts.jsonl" in written) == (status <= 400)
+    assert ("rollouts.jsonl" in written) == (status == 200)
     assert KEY.encode() not in b"".join(written.values())
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY} x")
     with pytest.raises(InputError, match="OPENAI_API_KEY") as caught:

@@ -31,7 +31,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 PREFLIGHT_S = 10.0
 REFUSED = (400, 413, 422)  # the prompt is too long, or its content is not wanted
 AGAIN = (408, 409, 425, 429)
-# Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and again.
+# Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and again. With our
+# sampling in the place of its body: what a server answers that refused one prompt, and not every request of ours.
 PROBE: tuple[Chat, dict[str, Any], float] = ([{"role": "user", "content": "1"}], {"max_tokens": 1}, 60.0)
 
 
@@ -49,7 +50,7 @@ class OpenAIEngine:
     `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples of one chat go to
     one endpoint, so that its prefix cache is of use. A refused prompt has finish_reason `refused`; a request of which all tries
     failed has `failed`, if the server then answers a probe. Not `seeded`, requests have no seed. Raises InputError where no
-    endpoint answers at all, serves the model, or accepts the key.
+    endpoint answers at all, serves the model, or accepts the key, and where the sampling is refused, whatever the prompt.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class OpenAIEngine:
         self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._prompter = Prompter(self.tokenizer)
         self._compared = False
+        self._probed: set[Sampling] = set()
         self._last = {"refused": "by its content", FAILED: ""}
         self.urls = self._serving(base_urls(endpoint))
 
@@ -88,6 +90,9 @@ class OpenAIEngine:
                 body = {**_body(sampling), **({"seed": seed} if self.seeded else {})}
                 found = await self._ask(client, slots, home, chat, body, self.request_deadline_s)
                 if isinstance(found, Completion):
+                    if found.finish_reason == "refused" and sampling not in self._probed:
+                        self._probed.add(sampling)
+                        await self._check_sampling(client, slots, home, body)
                     return found
                 if isinstance(down := await self._ask(client, slots, home, *PROBE), str):
                     raise InputError(f"{down}; start the server, and run this again to go on")
@@ -97,6 +102,15 @@ class OpenAIEngine:
             homes: dict[str, int] = {}
             places = [homes.setdefault(str(chat), len(homes)) for chat in chats]
             return await asyncio.gather(*map(one, chats, seeds, places))
+
+    async def _check_sampling(
+        self, client: httpx2.AsyncClient, slots: dict[str, asyncio.Semaphore], home: int, body: dict[str, Any]
+    ) -> None:
+        """Raise InputError where the shortest prompt is refused, too: then it is the request, as by a key that is unknown."""
+        found = await self._ask(client, slots, home, PROBE[0], body, self.request_deadline_s)
+        if isinstance(found, Completion) and found.finish_reason == "refused":
+            url, asked = self.urls[home % len(self.urls)], ", ".join(body)
+            raise InputError(f"{url}: refuses every request ({self._last['refused']}); asked with {asked}")
 
     async def _ask(
         self,
