@@ -111,8 +111,8 @@ def grid(context: typer.Context) -> None:
 @app.command(context_settings=EITHER)
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
-    explorer: Annotated[str, typer.Option(help="the model of stage 1")] = "data/tiny/explorer",
-    synthesizer: Annotated[str, typer.Option(help="the model of stage 2")] = "data/tiny/synthesizer",
+    explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the synthesizer")] = "",
+    synthesizer: Annotated[str, typer.Option(help="of stage 2; empty for the explorer; neither: the pair of data/tiny")] = "",
     file: Annotated[str, typer.Option(help="a file of problems instead of one question; references in it are taken")] = "",
     columns: Annotated[str, typer.Option(help="of the file: names of its columns as JSON")] = "{}",
     engine: Annotated[str, typer.Option(help="what generates: transformers, vllm or openai")] = "transformers",
@@ -134,6 +134,9 @@ def solve(
 
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
+    if not (explorer or synthesizer):
+        explorer, synthesizer = "data/tiny/explorer", "data/tiny/synthesizer"
+    explorer, synthesizer = explorer or synthesizer, synthesizer or explorer  # never a toy beside the user's own
     questions = read_questions(file, parse_columns(columns, ("references",))) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,

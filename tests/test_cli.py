@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import a2r, options
@@ -166,3 +167,22 @@ def test_one_process_that_sees_several_gpus() -> None:
     check_launch(SimpleNamespace(n_gpu=1))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^one process and 4 GPUs: start one process a GPU .* --processes 4\), or show"):
         check_launch(SimpleNamespace(n_gpu=4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("named", "pair"),
+    [
+        ((), ("data/tiny/explorer", "data/tiny/synthesizer")),
+        (("--synthesizer", "mine"), ("mine", "mine")),
+        (("--explorer", "mine"), ("mine", "mine")),
+        (("--synthesizer", "mine", "--explorer", "other"), ("other", "mine")),
+    ],
+)
+def test_a_model_named_alone_is_both(
+    named: tuple[str, ...], pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loop(explorer: str, synthesizer: str, **_: Any) -> None:
+        raise InputError(f"{explorer} and {synthesizer}")
+
+    monkeypatch.setattr("a2r_train.two_stage.TwoStage", loop)
+    assert run(capsys, "solve", "2?", *named) == (2, "", f"error: {pair[0]} and {pair[1]}\n")
