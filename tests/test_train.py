@@ -266,6 +266,12 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
         (("--packing", "true"), "set max_length"),
         (("--completion_only_loss", "false"), "completion_only_loss: false is not served, as the prompt is never trained on"),
         (("--teacher", "./nowhere"), "./nowhere: no such folder or file"),
+        (("--assistant_only_loss", "true"), "assistant_only_loss is not served"),
+        (("--eval_strategy", "steps", "--eval_steps", "1"), "SFT has no validation set"),
+        (("--eval_on_start", "true"), "SFT has no validation set"),
+        (("--learning_rate", "-1"), "learning_rate is -1.0; expected at least 0"),
+        (("--target_samples", "0"), "target_samples is 0; expected at least 1"),
+        (("--max_targets_per_problem", "0"), "max_targets_per_problem is 0; expected at least 1"),
         (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
     ],
 )
@@ -274,6 +280,18 @@ def test_wrong_settings_are_one_line(files, model, capsys, more, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (files / "sft").exists()
+
+
+def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
+    teacher = shutil.copytree(model, files / "teacher")
+    (teacher / "prompt.yaml").write_text("max_prompt_tokens: 4000\n")
+    given = arguments(files, model, "sft", *QUICK, "--teacher", str(teacher))
+    assert sft.main([*given, "--dry_run", "true"]) == 2
+    error = capsys.readouterr().err
+    assert "was trained with another prompt than this training's; set prompt to" in error
+    assert error.count("\n") == 1
+    assert sft.main([*given, "--dry_run", "true", "--prompt", str(teacher / "prompt.yaml")]) == 0
 
 
 def test_prompt_over_the_context_is_refused(files, model, capsys):

@@ -17,12 +17,13 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from a2r_train import output
-from a2r_train.config import parse
+from a2r_train.config import check_least, parse
 from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.explore import seed_of
+from a2r_train.hub import model_file
 from a2r_train.leave import leave
-from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
+from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
 from a2r_train.records import CORRECT, Synthesis, read, write
 from a2r_train.synthesise import syntheses_of
 from a2r_train.train import common, estimate, preflight
@@ -51,6 +52,13 @@ class SynthesizerSFTConfig(SFTConfig):
         common.set_defaults(self)
         if self.completion_only_loss is False:
             raise InputError("completion_only_loss: false is not served, as the prompt is never trained on; remove the key")
+        if self.assistant_only_loss:
+            raise InputError("assistant_only_loss is not served, as the completion alone is trained on; remove the key")
+        if self.eval_strategy != "no" or self.eval_on_start:
+            raise InputError("eval_strategy and eval_on_start are not served: SFT has no validation set; remove the keys")
+        check_least(
+            self, learning_rate=0, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1
+        )
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.completion_only_loss = True
 
@@ -95,6 +103,8 @@ def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
     if args.teacher or not supplied:
         check_engine(args.target_engine, _teacher(args, model))
+    if not supplied:
+        _check_teacher(args.teacher, material)
     training_rows(material, supplied, args.max_length)
     return material, supplied
 
@@ -188,6 +198,12 @@ def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Materi
 
 def _teacher(args: SynthesizerSFTConfig, model: ModelArguments) -> str:
     return args.teacher or str(model.model_name_or_path)
+
+
+def _check_teacher(teacher: str, material: Material) -> None:
+    """Raise InputError for a teacher that was trained with another prompt than it would be asked with."""
+    if teacher and (own := model_file(teacher, "prompt.yaml")) and PromptConfig.load(own) != material.prompter.config:
+        raise InputError(f"teacher {teacher}: was trained with another prompt than this training's; set prompt to {own}")
 
 
 def _dry_run(config: dict[str, Any], args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Synthesis]) -> str:
