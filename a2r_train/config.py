@@ -44,9 +44,9 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
     parser = Parser(dataclass_types=list(types), allow_abbrev=False)
     written = {field.name for kind in types for field in fields(kind) if str(field.default).startswith("{")}  # as JSON
     recipe = {key: json.dumps(value) if key in written and isinstance(value, dict) else value for key, value in recipe.items()}
-    parser.set_defaults_with_config(**recipe)
     for kind in types:
-        _check_shapes(kind, recipe, path)
+        recipe = {**recipe, **_checked(kind, recipe, path)}
+    parser.set_defaults_with_config(**recipe)
     try:
         return tuple(parser.parse_args_into_dataclasses(args=arguments))
     except (ValueError, TypeError) as error:
@@ -110,8 +110,12 @@ def check_keys(keys: Iterable[str], known: set[str], place: str) -> None:
             raise InputError(f"{place}: unknown key {key!r}; {hint}")
 
 
-def _check_shapes(kind: type, recipe: dict[str, Any], path: str) -> None:
-    """A YAML value passes argparse unseen unless it is a string, so the plain types are checked here."""
+def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, str]:
+    """A YAML value passes argparse unseen unless it is a string, so the plain types are checked here.
+
+    Returns the numbers that stand where a text is expected as text, as on the command line.
+    """
+    texts: dict[str, str] = {}
     plain: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str, int, float)}
     for field in fields(kind):
         hint = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
@@ -120,3 +124,6 @@ def _check_shapes(kind: type, recipe: dict[str, Any], path: str) -> None:
             continue
         if not isinstance(value, plain[hint]) or (isinstance(value, bool) and hint != "bool"):
             raise InputError(f"{path}: key {field.name!r} is {value!r}; expected {hint}")
+        if hint == "str":
+            texts[field.name] = str(value)
+    return texts

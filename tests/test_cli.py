@@ -10,7 +10,9 @@ from conftest import a2r, options
 from test_train import bundle
 
 from a2r_train import pipeline
+from a2r_train.config import parse
 from a2r_train.errors import InputError
+from a2r_train.explore import ExploreConfig
 from a2r_train.records import write
 from a2r_train.train import grpo, sft
 from a2r_train.train.common import check_launch
@@ -186,3 +188,12 @@ def test_a_model_named_alone_is_both(
 
     monkeypatch.setattr("a2r_train.two_stage.TwoStage", loop)
     assert run(capsys, "solve", "2?", *named) == (2, "", f"error: {pair[0]} and {pair[1]}\n")
+
+
+def test_a_number_stands_for_a_text_in_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "explore.yaml").write_text("problems: 5\nmodel: 7b\noutput_dir: 7\nseed: 3\n")
+    (config,) = parse([ExploreConfig], ["--config", str(tmp_path / "explore.yaml")])
+    assert (config.problems, config.output_dir, config.seed) == ("5", "7", 3)
+    (tmp_path / "sft.yaml").write_text("bundles: 5\nmodel_name_or_path: 7\noutput_dir: 8\nrun_name: 9\n")
+    data, args, model = parse(sft.ARGUMENTS, ["--config", str(tmp_path / "sft.yaml")])
+    assert (data.bundles, args.output_dir, args.run_name, model.model_name_or_path) == ("5", "8", "9", "7")
