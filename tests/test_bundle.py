@@ -207,6 +207,22 @@ def test_template_decontamination_meets_equal_source_and_numbers() -> None:
         contaminated(train, evaluation, "exact")  # type: ignore[arg-type]
 
 
+def test_template_decontamination_reads_words_where_there_is_no_template() -> None:
+    evaluation = [
+        Problem("e0", "Is seven a prime?", "yes", source="primes"),
+        Problem("e1", "What is 2 + 2?", "4"),
+        Problem("e2", "What is 3 + 3?", "6", source="sums"),
+    ]
+    train = [
+        Problem("same", "is seven a prime", "yes", source="other"),
+        Problem("words", "Is nine a square?", "yes", source="primes"),
+        Problem("numbers", "Of 2 cups, 2 break. How many are left?", "0"),
+        Problem("alone", "what is 2+2", "4", source="sums"),
+        Problem("both", "what is 3+3", "6"),
+    ]
+    assert contaminated(train, evaluation, "template") == {"same": "e0", "alone": "e1", "both": "e2"}
+
+
 def test_contaminated_problems_are_dropped_and_listed(problems: str, rollouts: str, tmp_path: Path) -> None:
     evaluation = write_rows(tmp_path / "e.jsonl", [{"id": "e9", "problem": "what is 5 + 10 ?", "answer": "15"}])
     folder = bundle(config_of(tmp_path, "out", rollouts=rollouts, problems=problems, decontaminate_against=evaluation))
