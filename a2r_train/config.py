@@ -7,6 +7,7 @@ and values of the wrong shape. Every mistake is one InputError that names the fi
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,12 +19,23 @@ import yaml
 
 from a2r_train.errors import InputError
 
+# Keys of TRL, and what their values need that is not installed with this package; one of several is enough.
+PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
+    ("report_to", "wandb"): ("wandb",),
+    ("report_to", "trackio"): ("trackio",),
+    ("report_to", "tensorboard"): ("tensorboard", "tensorboardX"),
+    ("attn_implementation", "flash_attention_2"): ("flash_attn", "kernels"),
+    ("load_in_4bit", True): ("bitsandbytes",),
+    ("load_in_8bit", True): ("bitsandbytes",),
+    ("use_liger_kernel", True): ("liger_kernel",),
+}
+
 
 def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Read `--config recipe.yaml` and `--key value` overrides into one instance of each dataclass.
 
-    Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), and a value of the
-    wrong type.
+    Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), a value of the wrong
+    type, and one that needs a package that is not installed.
     """
     from trl.scripts.utils import TrlParser
 
@@ -48,9 +60,12 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
         recipe = {**recipe, **_checked(kind, recipe, path)}
     parser.set_defaults_with_config(**recipe)
     try:
-        return tuple(parser.parse_args_into_dataclasses(args=arguments))
+        configs = tuple(parser.parse_args_into_dataclasses(args=arguments))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    for config in configs:
+        _check_packages(config)
+    return configs
 
 
 def check_least(config: Any, **least: int) -> None:
@@ -58,6 +73,16 @@ def check_least(config: Any, **least: int) -> None:
     for name, value in least.items():
         if getattr(config, name) < value:
             raise InputError(f"{name} is {getattr(config, name)}; expected at least {value}")
+
+
+def _check_packages(config: Any) -> None:
+    for (name, value), packages in PACKAGES.items():
+        given = getattr(config, name, None)
+        if value in (given if isinstance(given, list) else [given]) and not any(map(importlib.util.find_spec, packages)):
+            named = " or ".join(package.replace("_", "-") for package in packages)
+            raise InputError(
+                f"{name} {str(value).lower()} needs {named}, which is not installed: pip install it, or remove the key"
+            )
 
 
 def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:

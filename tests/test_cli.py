@@ -190,6 +190,26 @@ def test_a_model_named_alone_is_both(
     assert run(capsys, "solve", "2?", *named) == (2, "", f"error: {pair[0]} and {pair[1]}\n")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "package"),
+    [
+        ("report_to", "wandb", "wandb"),
+        ("attn_implementation", "flash_attention_2", "flash-attn or kernels"),
+        ("load_in_4bit", "true", "bitsandbytes"),
+        ("use_liger_kernel", "true", "liger-kernel"),
+    ],
+)
+def test_a_package_that_is_not_there(key: str, value: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = set[str]()
+    monkeypatch.setattr("a2r_train.config.importlib.util.find_spec", lambda name, *_: name in there or None)
+    given = ["--bundles", "b.jsonl", "--use_cpu", "true", f"--{key}", value]
+    for kinds in (sft.ARGUMENTS, grpo.ARGUMENTS):
+        with pytest.raises(InputError, match=f"^{key} {value} needs {package}, which is not installed"):
+            parse(kinds, given)
+    there |= {package.partition(" ")[0].replace("-", "_")}
+    parse(sft.ARGUMENTS, given)
+
+
 def test_a_number_stands_for_a_text_in_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "explore.yaml").write_text("problems: 5\nmodel: 7b\noutput_dir: 7\nseed: 3\n")
     (config,) = parse([ExploreConfig], ["--config", str(tmp_path / "explore.yaml")])
