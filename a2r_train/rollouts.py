@@ -59,18 +59,13 @@ def load_rollouts(
 
 
 def judged(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle]) -> list[Rollout]:
-    """Those that have no verdict of this package get one, where the gold of their problem is known."""
+    """All of them judged anew where the gold of their problem is known: it may have been mended since their verdicts."""
     found = list(rollouts)
-    open_ = [i for i, r in enumerate(found) if not _is_judged(r) and r.problem_id in golds]
-    made = judge_all([(found[i].text, golds[found[i].problem_id].answer, golds[found[i].problem_id].verifier) for i in open_])
-    for i, judgement in zip(open_, made, strict=True):
+    known = [i for i, r in enumerate(found) if r.problem_id in golds]
+    made = judge_all([(found[i].text, golds[found[i].problem_id].answer, golds[found[i].problem_id].verifier) for i in known])
+    for i, judgement in zip(known, made, strict=True):
         found[i] = replace(found[i], answer=judgement.answer, verdict=judgement.verdict)
     return found
-
-
-def _is_judged(rollout: Rollout) -> bool:
-    """One without an answer was judged by somebody else, and would not vote."""
-    return rollout.verdict == UNPARSABLE or bool(rollout.answer and rollout.verdict != CHECK_VERDICT)
 
 
 def check_right(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle], path: str, problems: str) -> None:

@@ -193,7 +193,18 @@ def test_verdicts_of_others_are_refused_or_judged_anew(problems: str, tmp_path: 
     rows = [{**rows[0], "sample": i, "verdict": verdict, "text": rf"\boxed{{{n}}}"} for i, (verdict, n) in enumerate(said)]
     _, found = load_rollouts(problems, write_rows(tmp_path / "own.jsonl", rows))
     judged = [("3", "correct"), ("4", "incorrect")]
-    assert [(r.answer, r.verdict) for r in found] == [*judged, *judged, ("", "unparsable")]  # without an answer none would vote
+    assert [(r.answer, r.verdict) for r in found] == [*judged, *judged, ("3", "correct")]
+
+
+def test_a_gold_that_was_mended_after_exploring_counts(problems: str, tmp_path: Path) -> None:
+    """The rollouts were judged by another gold then: whatever they say, the text decides."""
+    texts = {r"\boxed{3}": "correct", r"\boxed{4}": "incorrect", r"\boxed{4} \boxed{3}": "incorrect"}
+    rows = [
+        {"problem_id": "p1", "sample": i, "text": text, "answer": text[-2], "verdict": "incorrect"}
+        for i, text in enumerate(texts)
+    ]
+    _, found = load_rollouts(problems, write_rows(tmp_path / "own.jsonl", rows))
+    assert [r.verdict for r in found] == list(texts.values())
 
 
 def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(config: EvaluateConfig, tmp_path: Path) -> None:
@@ -211,17 +222,18 @@ def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(config
     assert "maj@equal_tokens" in rows
 
 
-def test_an_evaluation_judges_rollouts_that_nobody_has_judged(config: EvaluateConfig) -> None:
+def test_an_evaluation_judges_rollouts_whatever_their_verdicts(config: EvaluateConfig) -> None:
     bare = rows_of(
         config.rollouts, lambda row: {key: row[key] for key in ("problem_id", "sample", "text", "completion_tokens")}
     )
+    wrong = rows_of(bare, lambda row: {**row, "answer": "1", "verdict": "incorrect"})  # as by an earlier gold
     found = [
         evaluate(replace(config, rollouts=path, output_dir=f"{config.output_dir}{i}"))
-        for i, path in enumerate((config.rollouts, bare))
+        for i, path in enumerate((config.rollouts, bare, wrong))
     ]
     asked = ("pass@1", "pass@4", "maj@equal_tokens")
-    first, second = ([(r["name"], r["accuracy"]) for r in one["rows"] if r["name"] in asked] for one in found)
-    assert first == second
+    first, second, third = ([(r["name"], r["accuracy"]) for r in one["rows"] if r["name"] in asked] for one in found)
+    assert first == second == third
     assert len(first) == 3
 
 

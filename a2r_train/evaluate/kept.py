@@ -18,6 +18,7 @@ from a2r_train.evaluate.report import results_text
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
 from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, read
+from a2r_train.rollouts import judged
 from a2r_train.verify import Judgement, judge_all
 
 INPUTS = ("bundles", "rollouts", "adaptive_validation", "prices", "prompt")  # the files that a config may name
@@ -57,17 +58,21 @@ class Kept:
         known = self._of("sizes", model)
         return Size(**known) if known else None
 
-    def check_references(self, bundles: Sequence[Bundle], rollouts: Sequence[Rollout] = ()) -> None:
+    def check_references(self, bundles: Sequence[Bundle]) -> None:
         """Judge what the synthesizers read anew, too: majority and oracle rest on it."""
         texts = [(text, b.answer, b.verifier) for b in bundles for text in b.references]
         places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
         pairs = [p for b in bundles for p in zip(b.reference_answers, b.reference_verdicts, strict=True)]
         self._compare(places, pairs, judge_all(texts))
-        golds = {b.problem_id: (b.answer, b.verifier) for b in bundles}
-        known = [r for r in rollouts if r.problem_id in golds and r.verdict != CHECK_VERDICT]
-        places = [f"rollout of problem {r.problem_id}, sample {r.sample}" for r in known]
-        anew = judge_all([(r.text, *golds[r.problem_id]) for r in known])
-        self._compare(places, [(r.answer, r.verdict) for r in known], anew)
+
+    def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:
+        """And all rollouts, those of pass@k and of the larger majorities."""
+        found = judged(stored, {b.problem_id: b for b in bundles})
+        pairs = [(old, new) for old, new in zip(stored, found, strict=True) if old.verdict != CHECK_VERDICT]
+        places = [f"rollout of problem {old.problem_id}, sample {old.sample}" for old, _ in pairs]
+        anew = [Judgement(new.answer, new.verdict) for _, new in pairs]
+        self._compare(places, [(old.answer, old.verdict) for old, _ in pairs], anew)
+        return found
 
     def _judged(self, name: str, stored: Sequence[Synthesis], golds: Sequence[tuple[str, str]]) -> list[Synthesis]:
         anew = judge_all([(s.text, *gold) for s, gold in zip(stored, golds, strict=True)])
@@ -124,7 +129,8 @@ def rescore(folder: Path) -> list[str]:
     bundles, rollouts, outside = read_inputs(config)
     work = Kept(config, folder)
     if not outside:
-        work.check_references(bundles, rollouts)
+        work.check_references(bundles)
+        rollouts = work.judged_rollouts(rollouts, bundles)
     if config.adaptive_validation:
         work.check_references(read(Bundle, config.adaptive_validation))
     results = _made_of(config, work, bundles, rollouts, outside)
@@ -145,7 +151,9 @@ def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str], max_bu
     config = config_of(folder, kept)
     if max_bundles:
         config = replace(config, max_bundles=max_bundles)
-        kept = _made_of(config, Kept(config, folder), *read_inputs(config))
+        bundles, stored, outside = read_inputs(config)
+        work = Kept(config, folder)
+        kept = _made_of(config, work, bundles, work.judged_rollouts(stored, bundles), outside)
     given = {key: value for key, value in changes.items() if value and getattr(config, key)}
     again = replace(config, **given, output_dir=output_dir, cards=False)  # type: ignore[arg-type]
     new = {row["name"]: row["accuracy"] for row in evaluate(again)["rows"]}

@@ -55,9 +55,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Rollout], dict[str, Any]]:
-    """What answers, and what `read_inputs` returns. Raises InputError for what is wrong with the recipe; loads no weights."""
+    """What answers, and the inputs, judged. Raises InputError for what is wrong with the recipe; loads no weights."""
     check(config)
-    bundles, rollouts, outside = read_inputs(config)
+    bundles, stored, outside = read_inputs(config)
+    golds = {bundle.problem_id: bundle for bundle in bundles}
+    check_right(stored, golds, config.rollouts, config.bundles)
+    rollouts = judged(stored, golds)
     load_prices(config.prices)
     work = Generator(config, Path(config.output_dir))
     _check_inputs(config, work, bundles, rollouts)
@@ -65,14 +68,13 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
 
 
 def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
-    """Bundles, rollouts, and the labels of rollouts that were made elsewhere."""
+    """Bundles, rollouts with the verdicts of their file, and the labels of rollouts that were made elsewhere."""
     outside: dict[str, Any] = {}
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
     if is_outside(config.bundles):
         bundles, rollouts, outside = load(config)
     else:
         bundles = read(Bundle, config.bundles)
-        rollouts = judged(rollouts, {bundle.problem_id: bundle for bundle in bundles})
     return bundles[: config.max_bundles or None], rollouts, outside
 
 
@@ -84,7 +86,6 @@ def answers_of(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle])
 def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
     """Find what is wrong with a model, too long for its prompt or too few before anything is generated or written."""
     check_references(bundles, config.bundles)
-    check_right(rollouts, {bundle.problem_id: bundle for bundle in bundles}, config.rollouts, config.bundles)
     warn_of_others(bundles, rollouts, config.rollouts)
     for model in sorted({task.model for task in tasks(config)}):
         if config.trust_remote_code:
