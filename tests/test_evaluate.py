@@ -186,6 +186,22 @@ def test_a_checkpoint_with_another_prompt_is_refused(config: EvaluateConfig, tmp
     assert not Path(config.output_dir).exists()
 
 
+def test_models_without_a_prompt_read_that_of_the_trained_ones(config: EvaluateConfig, tmp_path: Path) -> None:
+    """Rows that are compared differ in their model alone."""
+    own = PromptConfig(synthesizer_template="OWN {problem} {references}")
+    for name, prompt in (("sft", own), ("grpo", own), ("other", PromptConfig())):
+        (copytree(config.base, tmp_path / name) / "prompt.yaml").write_text(prompt.dump())
+    bundles = read(Bundle, config.bundles)
+    given = replace(config, sft=str(tmp_path / "sft"), grpo=str(tmp_path / "grpo"))
+    work = generate.Generator(given, tmp_path / "out")
+    first, second = (work.chats(generate.Task("x", model), bundles) for model in (given.base, given.sft))
+    assert first == second
+    assert first[bundles[0].id][-1]["content"].startswith("OWN ")
+    with pytest.raises(InputError, match=r"^sft .*sft and grpo .*other were trained with different prompts .*one by one$"):
+        evaluate(replace(given, grpo=str(tmp_path / "other")))
+    assert not Path(config.output_dir).exists()
+
+
 def test_a_checkpoint_that_was_trained_anew_is_read_anew(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
     config = replace(config, sft=save_tiny(tmp_path / "sft", seed=9))
     evaluate(config)

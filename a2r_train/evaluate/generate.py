@@ -21,10 +21,12 @@ from typing import Any, Protocol
 
 from a2r_train import __version__
 from a2r_train.engines import Engine, Sampling, hardware, load_engine
+from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.explore import judged_samples
+from a2r_train.hub import model_file
 from a2r_train.models import Size, context_length, load_tokenizer, model_hash, size_of, tokenizer_hash
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, Prompter, prompt_of
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, PromptConfig, Prompter, prompt_of
 from a2r_train.records import Bundle, Synthesis, read, write, write_text
 from a2r_train.synthesise import synthesizer_chat
 
@@ -85,7 +87,7 @@ class Generator:
 
     def chats(self, task: Task, bundles: Sequence[Bundle]) -> dict[str, Chat]:
         """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
-        prompt = replace(prompt_of(task.model, self.config.prompt), **task.prompt)
+        prompt = replace(_prompt(self.config, task.model), **task.prompt)
         prompt = replace(prompt, max_prompt_tokens=self._room(task, prompt.max_prompt_tokens))
         prompter = self.prompter(self._tokenizer(task.model), prompt)
         return {bundle.id: self._chat(prompter, task.view, bundle) for bundle in bundles}
@@ -189,6 +191,24 @@ class Generator:
             kept = {"model": model, "parameters": self.loaded.parameters}
             write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded
+
+
+def _prompt(config: EvaluateConfig, model: str) -> PromptConfig:
+    """The recipe's prompt or the model's own; else that of the trained ones, as rows that are compared read the same.
+
+    Raises InputError where the trained ones differ, and as `prompt_of`.
+    """
+    if config.prompt or model_file(model, "prompt.yaml"):
+        return prompt_of(model, config.prompt)
+    named = {key: getattr(config, key) for key in ("sft", "grpo", "no_references")}
+    brought = {key: prompt_of(name) for key, name in named.items() if name and model_file(name, "prompt.yaml")}
+    first = next(iter(brought), "")
+    if other := next((key for key in brought if brought[key] != brought[first]), ""):
+        raise InputError(
+            f"{first} {named[first]} and {other} {named[other]} were trained with different prompts (their prompt.yaml), and "
+            f"{model} has none of its own; evaluate them one by one"
+        )
+    return brought.get(first, PromptConfig())
 
 
 def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
