@@ -12,7 +12,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.generate import Answers, Task
 from a2r_train.evaluate.rebundle import members_of, rebundle
-from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_problem
+from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_problem, reference_tokens
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.records import CORRECT, Bundle, Synthesis, read
 from a2r_train.two_stage import Adaptive, chance_of_change
@@ -28,12 +28,12 @@ class Stop:
     n: int
     gain: float
     score: float
-    references: int
+    references: float
     prompt: int
     completion: int
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> float:
         return self.references + self.prompt + self.completion
 
 
@@ -82,7 +82,7 @@ def _stops(
     for n in range(rule.first, k + 1):
         shorter = [rebundle(bundle, members_of(bundle)[:n]) for bundle in bundles]
         made = work.syntheses(replace(asked, name=f"{asked.name}/{n}"), shorter)
-        full = [_stop(bundle, synthesis) for bundle, synthesis in zip(shorter, made, strict=True)]
+        full = [_stop(*asked_and_made) for asked_and_made in zip(shorter, reference_tokens(shorter), made, strict=True)]
         for path, bundle, whole in zip(found, shorter, full, strict=True):
             right = float(bundle.majority_verdict == CORRECT)
             skips = rule.skips(bundle.reference_answers, bundle.verifier)
@@ -90,9 +90,9 @@ def _stops(
     return found, full
 
 
-def _stop(bundle: Bundle, synthesis: Synthesis) -> Stop:
+def _stop(bundle: Bundle, references: float, synthesis: Synthesis) -> Stop:
     gain = chance_of_change(bundle.reference_answers, bundle.verifier)
-    right, references = float(synthesis.verdict == CORRECT), sum(bundle.reference_tokens)
+    right = float(synthesis.verdict == CORRECT)
     return Stop(len(bundle.references), gain, right, references, synthesis.prompt_tokens, synthesis.completion_tokens)
 
 

@@ -11,7 +11,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.generate import Answers, Task
 from a2r_train.evaluate.rebundle import Member, member, pool, rebundle
-from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_id, by_problem, expected_vote, mean_over_problems
+from a2r_train.evaluate.rows import EXPLORER, Part, Row, by_id, by_problem, expected_vote, mean_over_problems, token_sums
 from a2r_train.records import CORRECT, Bundle, Rollout, Synthesis
 from a2r_train.two_stage import Rounds
 
@@ -50,7 +50,7 @@ def rounds_row(
     rounds = Rounds(config.rounds_population, config.rounds_subset, config.rounds)
     n = rounds.population
     populations = first_populations(config, bundles, rollouts)
-    first = [float(sum(m.tokens for m in population)) for population in populations]
+    first = token_sums([[m.tokens for m in population] for population in populations])
     tokens, parts = first, [Part(EXPLORER, 0.0, float(np.mean(first)) / n, n)]
     for turn in range(rounds.rounds):
         asked = [

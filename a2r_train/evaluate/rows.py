@@ -76,14 +76,15 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
     where fewer than k are given.
     """
     label, k = size_label(bundles), max(len(b.references) for b in bundles)
-    single = mean_over_problems(bundles, [float(np.mean(b.reference_tokens)) for b in bundles])
+    sums = reference_tokens(bundles)
+    single = mean_over_problems(bundles, [tokens / len(b.references) for tokens, b in zip(sums, bundles, strict=True)])
     part = reference_part(bundles)
     (one, oracle), note = _pass_from_references(bundles), ""
     if rollouts and label != "k":
         every = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
         one, oracle = (np.where(np.isnan(e), own, e) for e, own in zip(every, (one, oracle), strict=True))
         note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
-    total = mean_over_problems(bundles, [sum(b.reference_tokens) for b in bundles])
+    total = mean_over_problems(bundles, sums)
     return [
         Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),)),
         Row(f"pass@{label}", oracle, total, "oracle: any correct" + (f"; {note}" if note else ""), (part,)),
@@ -108,10 +109,21 @@ def pass_at(bundles: Sequence[Bundle], rollouts: Iterable[Rollout], k: int) -> S
     return np.array(values)
 
 
+def token_sums(counts: Sequence[Sequence[int]]) -> list[float]:
+    """All NaN where no count is known, as of rollouts that were made elsewhere: they were not free."""
+    sums = [float(sum(one)) for one in counts]
+    return sums if any(sums) else [math.nan] * len(sums)
+
+
+def reference_tokens(bundles: Sequence[Bundle]) -> list[float]:
+    """Tokens of all references of each bundle."""
+    return token_sums([b.reference_tokens for b in bundles])
+
+
 def reference_part(bundles: Sequence[Bundle]) -> Part:
     """The explorer's share of an answer that reads the references."""
     size = mean_over_problems(bundles, [len(b.references) for b in bundles])
-    total = mean_over_problems(bundles, [sum(b.reference_tokens) for b in bundles])
+    total = mean_over_problems(bundles, reference_tokens(bundles))
     return Part(EXPLORER, 0.0, total / size if size else 0.0, size)
 
 
@@ -241,7 +253,7 @@ def others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
 def stage_tokens(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> dict[str, float]:
     """Mean tokens a problem of each stage."""
     values = {
-        "references": [float(sum(b.reference_tokens)) for b in bundles],
+        "references": reference_tokens(bundles),
         "synthesizer_prompt": [mean([s.prompt_tokens for s in group]) for group in grouped],
         "synthesis": [mean([s.completion_tokens for s in group]) for group in grouped],
     }

@@ -117,10 +117,11 @@ def summarise(
     rows = reference_rows(bundles, votes, rollouts)
     if config.reward_model:
         rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
-    if any(r.completion_tokens for r in rollouts) and final:
+    uncounted = _uncounted(config, bundles, rollouts, outside)
+    if rollouts and final and not uncounted:
         rows += _equal_budget_rows(config, bundles, rollouts, found[final.name], parameters)
     elif rollouts and final:
-        log.warning("%s: no token counts, so no majority at an equal budget; bundle counts by --tokenizer", config.rollouts)
+        log.warning("%s: no token counts, so no majority at an equal budget; bundle counts by --tokenizer", uncounted)
     for task in tasks(config):
         note = config.methods_note if task.view in INDEX_VIEWS else ""
         rows.append(task_row(task, bundles, found[task.name], note))
@@ -169,6 +170,15 @@ def _equal_budget_rows(
         m = equal_budget(bundles, rollouts, syntheses, token_cost=ratio)
         rows.append(majority_row("maj@equal_cost", bundles, rollouts, m))
     return rows
+
+
+def _uncounted(
+    config: EvaluateConfig, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Mapping[str, Any]
+) -> str:
+    """The file that has no token counts, as of rollouts that were made elsewhere."""
+    if not any(r.completion_tokens for r in rollouts):
+        return config.bundles if outside else config.rollouts
+    return "" if any(any(b.reference_tokens) for b in bundles) else config.bundles
 
 
 def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:
