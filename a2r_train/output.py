@@ -25,7 +25,7 @@ from a2r_train.errors import InputError, RunError
 from a2r_train.records import write_text
 
 PACKAGES = ("a2r-train", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify", "vllm", "deepspeed")
-DONE, INPUTS = "done.json", "inputs.json"
+CONFIG, DONE, INPUTS = "config.yaml", "done.json", "inputs.json"
 KEPT = "what is complete is kept, and the same command goes on from there"
 ENDED_BY = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # and then with 128 more than the signal as exit status
 
@@ -51,9 +51,8 @@ def prepare(
     belongs to the run. Raises InputError for a folder of another run, one that another process is writing, and one that
     cannot be written.
     """
-    kept = {key: value for key, value in config.items() if key not in ("dry_run", "hub_token")}
-    folder, resolved = Path(folder), json.loads(json.dumps(kept, default=str))
-    path = folder / "config.yaml"
+    folder, resolved = Path(folder), _resolved(config)
+    path = folder / CONFIG
     started = folder.is_dir() and any(p != path and not p.name.startswith(".") for p in folder.iterdir())
     change = _change(folder, path, resolved, ignore) if started else ""
     if change and not may_change:
@@ -69,7 +68,7 @@ def prepare(
         if change or changed:
             (folder / DONE).unlink(missing_ok=True)
         if not started or change:
-            write_text(path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+            write_config(folder, config)
         if not started:
             write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
         if inputs and not done and digests != before:
@@ -77,6 +76,17 @@ def prepare(
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name an output folder that can be written") from None
     return done
+
+
+def write_config(folder: str | Path, config: Mapping[str, Any]) -> None:
+    """Write config.yaml: what the folder holds was made with this config."""
+    write_text(Path(folder) / CONFIG, yaml.safe_dump(_resolved(config), sort_keys=False, allow_unicode=True))
+
+
+def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config belongs to the run, as it is read again."""
+    kept = {key: value for key, value in config.items() if key not in ("dry_run", "hub_token")}
+    return dict(json.loads(json.dumps(kept, default=str)))
 
 
 def _digests(values: Sequence[str]) -> dict[str, str]:

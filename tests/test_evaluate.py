@@ -9,6 +9,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import yaml
 from conftest import files_of, save_tiny, write_rows
 
 from a2r_train.engines import Completion, Sampling, load_engine
@@ -101,6 +102,7 @@ def test_an_added_row_computes_itself_alone(config: EvaluateConfig, loaded: list
     loaded.clear()
     results = evaluate(replace(config, sft=sft))
     assert set(loaded) == {sft}
+    assert yaml.safe_load((Path(config.output_dir) / "config.yaml").read_text())["sft"] == sft
     after = files_of(Path(config.output_dir) / "syntheses")
     assert {name: after[name] for name in before} == before
     added = {name.split("/")[0] for name in set(after) - set(before) if not name.startswith("parameters")}

@@ -45,6 +45,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     results, timing = summarise(config, work, bundles, rollouts, found, outside)
     write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
     work.write_manifest()
+    output.write_config(folder, asdict(config))  # rows may have come since the folder's first run
     write_results(folder, results)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
