@@ -219,6 +219,18 @@ def test_the_paired_table_says_which_intervals_exclude_zero(bundles: list[Bundle
         assert pair["low_holm"] <= pair["low"] < pair["high"] <= pair["high_holm"]
 
 
+def test_nothing_is_claimed_that_the_corrected_p_denies() -> None:
+    """4 problems won and none lost of 30: the interval excludes 0, and p is just above 0.05."""
+    won = np.array([1.0] * 4 + [0.0] * 26)
+    results = report.build_results([Row("maj@4", 0 * won, 40.0), Row("synthesizer/sft", won, 65.0)])
+    (pair,) = results["paired"]
+    assert pair["low_holm"] > 0
+    assert pair["p_holm"] > 0.05
+    assert report.sentences(results)[0].startswith("synthesizer/sft cannot be told from maj@4: +13.3 points")
+    section = next(section for section in sections.sections(results) if section.title == "Paired differences")
+    assert section.rows[0][-2] == "by the interval alone"
+
+
 def test_sentences_say_what_the_intervals_say(bundles: list[Bundle]) -> None:
     said = report.sentences(results_of(bundles))
     assert said[0].startswith("synthesizer/sft+grpo is above synthesizer/base: +29.6 points")

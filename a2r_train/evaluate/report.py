@@ -18,7 +18,7 @@ from a2r_train.evaluate.browser import Shown
 from a2r_train.evaluate.cost import monolith_sentences, pareto
 from a2r_train.evaluate.diagnostics import FLIP_KINDS
 from a2r_train.evaluate.rows import Row
-from a2r_train.evaluate.sections import points, sections, span
+from a2r_train.evaluate.sections import is_told, points, sections, span
 from a2r_train.evaluate.statistics import DRAWS, holm, interval, paired
 from a2r_train.records import CORRECT, write_text
 
@@ -117,12 +117,12 @@ def table(results: Results) -> Table:
 
 
 def sentences(results: Results) -> list[str]:
-    """What the paired comparisons say, in words. Above and below are said only where the corrected interval excludes 0."""
+    """What the paired comparisons say, in words. Above and below are said only where `is_told`."""
     said = []
     for pair in results["paired"]:
         a, b = pair["a"], pair["b"]
         numbers = f"{points(pair['difference'])} points, Holm-corrected interval {span(pair, '_holm')}"
-        above, below = pair["low_holm"] > 0, pair["high_holm"] < 0
+        above, below = is_told(pair) and pair["low_holm"] > 0, is_told(pair) and pair["high_holm"] < 0
         if _split(a)[0] == "synthesizer/sft+grpo" and _split(b)[0] == "synthesizer/sft":
             verb = "added to" if above else "took from" if below else "did not measurably add to"
             said.append(f"GRPO {verb} SFT ({a} against {b}): {numbers}.")

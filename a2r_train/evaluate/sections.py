@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from a2r_train.evaluate.diagnostics import FLIP_KINDS
+from a2r_train.evaluate.statistics import ALPHA
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,13 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
     return found[:1] + [section for section in found[1:] if section.rows]
 
 
+def is_told(pair: Mapping[str, Any]) -> bool:
+    """Whether a difference is one, by the corrected interval and the corrected p: of few problems they may disagree."""
+    return bool(pair["p_holm"] <= ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
+
+
 def _paired_cells(pair: Mapping[str, Any]) -> list[str]:
-    excludes = "yes" if pair["low_holm"] > 0 or pair["high_holm"] < 0 else "no"
+    excludes = "yes" if is_told(pair) else "no" if pair["low_holm"] <= 0 <= pair["high_holm"] else "by the interval alone"
     plain = [pair["a"], pair["b"], points(pair["difference"]), span(pair), p_text(pair["p_value"])]
     return [*plain, span(pair, "_holm"), excludes, p_text(pair["p_holm"])]
 
