@@ -164,6 +164,29 @@ def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("end", ["del engine", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_copy_with_an_engine_core_of_its_own_ends_with_the_engine_and_its_process(end: str) -> None:
+    """As on GPUs, where vLLM computes in a third process; who writes to the pipe is there until it is closed."""
+    code = (
+        "import os, signal\nfrom a2r_train.engines import Sampling, load_engine\n"
+        f"engine = load_engine('vllm', {MODEL!r}, own_process=True)\n"
+        "chat = [{'role': 'user', 'content': '1 + 2'}]\n"
+        f"print(engine.generate([chat], Sampling(0.0, max_completion_tokens=3), [0])[0].completion_tokens, flush=True)\n{end}\n"
+    )
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == "3\n"
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode in (0, -signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[Completion]) -> None:
     with serving(MODEL) as url:
         found = greedy("openai", MODEL, chats, url)
@@ -172,6 +195,16 @@ def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[
     assert min(texts, answers) >= len(chats) - 1
     assert [c.prompt_tokens for c in found] == [c.prompt_tokens for c in ours]
     assert seeded[:2] == seeded[2:]
+
+
+def test_nothing_of_a_launcher_reaches_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch waits for the launcher's store, whatever address it is given, where this one is left."""
+    monkeypatch.setattr(vllm, "_Copy", lambda *_: None)
+    monkeypatch.setattr(vllm, "_copy", [])
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.setenv(name, "1")
+    vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 1})
+    assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"} & set(os.environ)
 
 
 def test_vllm_knows_every_setting_that_it_is_given() -> None:

@@ -13,12 +13,15 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,15 @@ MOST_TEMPERATURE = 2.0
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 # Whoever asked torch for a GPU cannot fork any more: CUDA does not start again in the child.
 GPU_ENVIRONMENT = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_USE_AGENT_STORE",
+)
 
 Found = list[tuple[list[int], str, int]]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
 
@@ -211,6 +222,8 @@ def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str,
     """Start copy `index` of `of` in this process, on its share of the machine's GPUs or cores."""
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    Finalize(None, _shut_down, exitpriority=1)
     local_rank, local_ranks = (int(os.environ.get(n, d)) for n, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
     for name in LAUNCHER:
         os.environ.pop(name, None)  # vLLM makes its own groups
@@ -224,6 +237,21 @@ def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str,
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // (local_ranks * of)))
     _copy.append(_Copy(model, dtype, settings))
+
+
+def _shut_down() -> None:
+    """End vLLM's own process before this one ends: multiprocessing waits for its children first, and vLLM stops them after."""
+    for copy in _copy:
+        copy.llm.llm_engine.engine_core.shutdown()
+
+
+def _end_with_parent() -> None:
+    """End this process and its children, and free their GPU, where nobody will: their parent was killed."""
+    if parent := multiprocessing.parent_process():
+        wait([parent.sentinel])
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(1)
 
 
 def _ask_copy(*work: Any) -> Found:
