@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def together(config: ExploreConfig) -> None:
     """Explore with the other processes. Raises InputError for a config that has shards of its own."""
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # the first to end waits for the slowest, by default ten minutes at most
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     if config.shard != "0/1":
         raise InputError(f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves")
     explore(replace(config, shard=f"{state.process_index}/{state.num_processes}"))

@@ -2,9 +2,13 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
+import accelerate
+import explore as script
 import pytest
 from conftest import Scripted, files_of
 from rich.console import Console
@@ -15,6 +19,16 @@ from a2r_train.explore import ExploreConfig, explore, gather, parse_shard, seed_
 from a2r_train.preview import preview
 from a2r_train.prompts import visible
 from a2r_train.records import Rollout, read
+
+
+def test_launched_processes_wait_for_the_slowest(config: ExploreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's ten minutes are over before a long chunk is."""
+    given: dict[str, Any] = {}
+    state: Any = accelerate.PartialState()
+    monkeypatch.setattr(script, "PartialState", lambda **options: given.update(options) or state)
+    monkeypatch.setattr(script, "explore", lambda _: "rollouts")
+    script.together(config)
+    assert given["timeout"] > timedelta(days=1)
 
 
 @pytest.fixture
