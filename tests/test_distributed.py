@@ -21,6 +21,7 @@ from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from a2r_train.records import Bundle, Synthesis, read, write
 from a2r_train.train import common, sft
@@ -92,8 +93,10 @@ def test_fsdp_takes_the_config(plugin: Callable[[str], Any]) -> None:
 @pytest.mark.parametrize(("name", "bf16", "precise"), [("fsdp2", True, True), ("fsdp2", False, False), ("ddp", True, False)])
 def test_fsdp_rounds_no_output(name: str, bf16: bool, precise: bool, plugin: Callable[[str], Any]) -> None:
     plugin(name)  # sets the environment of a process
-    args: Any = SimpleNamespace(bf16=bf16, fsdp_plugin_args=None)
+    args: Any = SimpleNamespace(bf16=bf16, fsdp_plugin_args=None, accelerator_config=AcceleratorConfig())
     common.shard_precisely(args)
+    shares = {"sync_each_batch": True} if name == "fsdp2" else None  # of the gradients, also of a micro-batch
+    assert args.accelerator_config.gradient_accumulation_kwargs == shares
     assert bool(args.fsdp_plugin_args) == precise
     if precise:
         found = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)

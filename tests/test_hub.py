@@ -157,6 +157,7 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     assert not (out / "done.json").exists()
     assert sft.main(options(keys)) == 0
     assert (out / "done.json").exists()
+    assert sft.main(options(keys)) == 0  # it is there already
     _, (repository, names, ignored) = pushed
     assert (repository, ignored) == ("me/sft", ["checkpoint-*", ".*"])
     assert {"model.safetensors", "README.md", "prompt.yaml", "trainer_state.json", "config.yaml", "tokenizer.json"} <= names

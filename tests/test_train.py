@@ -95,6 +95,18 @@ def test_lora_adapter_goes_on_in_grpo(files, model):
     assert config["r"] == 2
 
 
+def test_the_adapter_that_a_kl_term_compares_with_is_not_kept(files, model):
+    """Beside the trained one, TRL's `ref` would be shipped, and stand in the way when the folder is finished again."""
+    assert sft.main(sft_arguments(files, model, "sft", "--use_peft", "true", "--lora_r", "2")) == 0
+    command = arguments(files, str(files / "sft"), "grpo", *GRPO, "--beta", "0.1")
+    for _ in range(2):
+        assert grpo.main(command) == 0
+        found = {path.name for path in (files / "grpo").iterdir() if path.is_dir()}
+        assert found == {"checkpoint-1", "checkpoint-2"}
+        assert (files / "grpo" / "adapter_model.safetensors").exists()
+        (files / "grpo" / "done.json").unlink()
+
+
 def test_lora_from_a_whole_model_in_grpo(files, model):
     assert grpo.main(arguments(files, model, "grpo", "--use_peft", "true", "--lora_r", "2", *GRPO)) == 0
     assert (files / "grpo" / "adapter_model.safetensors").exists()
@@ -114,6 +126,17 @@ def test_resumes_and_then_says_done(files, model, caplog):
     assert (folder / "model.safetensors").read_bytes() == whole
     assert sft.main(sft_arguments(files, model, "sft")) == 0
     assert "done already" in caplog.text
+
+
+def test_a_finished_training_that_is_to_be_pushed_says_how(files, model, capsys):
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    capsys.readouterr()
+    assert sft.main(sft_arguments(files, model, "sft", "--push_to_hub", "true", "--hub_model_id", "me/sft")) == 2
+    error = capsys.readouterr().err
+    assert f"push it by hf upload me/sft {files / 'sft'} . --exclude" in error
+    assert error.count("\n") == 1
+    (files / "sft" / "done.json").write_text('{"pushed_to": "me/sft"}')
+    assert sft.main(sft_arguments(files, model, "sft", "--push_to_hub", "true", "--hub_model_id", "me/sft")) == 0
 
 
 def test_folder_of_another_run_is_refused(files, model, capsys):
@@ -273,6 +296,7 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
         (("--target_samples", "0"), "target_samples is 0; expected at least 1"),
         (("--max_targets_per_problem", "0"), "max_targets_per_problem is 0; expected at least 1"),
         (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
+        (("--model_revision", "v2"), "model_revision v2 would move the weights alone; download it to a folder"),
     ],
 )
 def test_wrong_settings_are_one_line(files, model, capsys, more, message):

@@ -70,13 +70,17 @@ class BundleArguments:
 
 @dataclass
 class ModelArguments(ModelConfig):
-    """TRL's, but `dtype` auto is float32, save for LoRA on a GPU, whose frozen base is bfloat16.
+    """TRL's, but `dtype` auto is float32, save for LoRA on a GPU, whose frozen base is bfloat16 (`dtype_of`).
 
     Weights that are trained stay float32 (autocast computes in bfloat16): bfloat16 rounds small updates away.
     """
 
     dtype: str | None = field(
-        default="auto", metadata={"help": "of the loaded weights", "choices": ["auto", "bfloat16", "float16", "float32"]}
+        default="auto",
+        metadata={
+            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else and for vLLM",
+            "choices": ["auto", "bfloat16", "float16", "float32"],
+        },
     )
 
 
@@ -114,6 +118,19 @@ def set_defaults(args: TrainConfig) -> None:
         args.activation_checkpointing = args.gradient_checkpointing
 
 
+def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> str | None:
+    """Of the loaded weights on a GPU; `adapter`: adapters alone are trained.
+
+    For vLLM TRL adds an adapter to its base and takes it away again, before each generation: bfloat16 would round the base
+    each time, and the saved adapter would not be that of the base it was trained on. A quantised base is rounded anyway.
+    """
+    if model.dtype != "auto":
+        return model.dtype
+    whole = not (model.load_in_4bit or model.load_in_8bit)
+    merged = isinstance(args, GRPOConfig) and args.use_vllm and whole
+    return "bfloat16" if adapter and not merged else "float32"
+
+
 def check_launch(args: TrainConfig) -> None:
     """Raise InputError where one process sees several GPUs: transformers would copy the model to each, which TRL refuses."""
     if args.n_gpu > 1:
@@ -127,13 +144,19 @@ def check_launch(args: TrainConfig) -> None:
 def load_material(data: BundleArguments, model: ModelArguments, trust_remote_code: bool = False) -> Material:
     """Read, check and render the bundles; loads the tokenizer and no weights, and runs no code of the model unless told.
 
-    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, a model without weights.
+    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, a model without weights, and for
+    a revision other than main, as tokenizer, prompt, context and base would be those of main.
     """
     if not 0 <= data.plain_share <= 1:
         raise InputError(f"plain_share is {data.plain_share}; expected a share from 0 to 1")
     name = model.model_name_or_path
     if not name:
         raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
+    if model.model_revision != "main":
+        raise InputError(
+            f"model_revision {model.model_revision} would move the weights alone; download it to a folder, and name that: "
+            f"hf download {name} --revision {model.model_revision} --local-dir FOLDER"
+        )
     check_weights(name)
     if base_of(name).endswith(".gguf"):
         raise InputError(
@@ -177,7 +200,8 @@ def resolved(data: BundleArguments, args: TrainConfig, model: ModelArguments) ->
 def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments, material: Material) -> bool:
     """Open the output folder for this run; True if it is finished.
 
-    Raises InputError for the folder of another run, unless `resume_from_checkpoint` names where to go on with this config.
+    Raises InputError for the folder of another run, unless `resume_from_checkpoint` names where to go on with this config,
+    and for a finished one that is to be pushed and was not.
     """
     named = args.resume_from_checkpoint
     if named and not _is_complete(Path(named) / "trainer_state.json"):
@@ -187,6 +211,9 @@ def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments,
     with PartialState().main_process_first():
         done = output.prepare(str(args.output_dir), config, IGNORE, lock, may_change=bool(named), inputs=INPUTS)
     if done:
+        if args.push_to_hub and not json.loads((Path(str(args.output_dir)) / output.DONE).read_text()).get("pushed_to"):
+            upload = f"hf upload {args.hub_model_id or 'REPOSITORY'} {args.output_dir} . --exclude 'checkpoint-*'"
+            raise InputError(f"{args.output_dir}: done already, and push_to_hub pushes as a training ends; push it by {upload}")
         log.info("%s: done already", args.output_dir)
     elif PartialState().is_main_process:
         write_text(Path(str(args.output_dir)) / "prompt.yaml", material.prompter.config.dump())
@@ -194,11 +221,16 @@ def open_folder(data: BundleArguments, args: TrainConfig, model: ModelArguments,
 
 
 def shard_precisely(args: TrainConfig) -> None:
-    """Under FSDP2 in bfloat16: outputs as they are, and gradients summed in float32.
+    """Under FSDP2: gradients as shares; in bfloat16 outputs as they are, and gradients summed in float32.
 
-    accelerate would round what the model returns, and so TRL's log-probabilities, to bfloat16: by 0.03 at -10.
+    accelerate would round what the model returns, and so TRL's log-probabilities, to bfloat16: by 0.03 at -10. Each
+    micro-batch's gradients are shared out at once: else every GPU holds those of all weights until the last one.
     """
-    if args.bf16 and os.environ.get("ACCELERATE_USE_FSDP") == "true" and os.environ.get("FSDP_VERSION") == "2":
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true" or os.environ.get("FSDP_VERSION") != "2":
+        return
+    settings: Any = args.accelerator_config
+    settings.gradient_accumulation_kwargs = {"sync_each_batch": True}
+    if args.bf16:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         args.fsdp_plugin_args = {"mixed_precision_policy": policy}
 
@@ -220,9 +252,7 @@ def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     avoid_cudnn_attention(args)
     name = str(model.model_name_or_path)
     adapter = base_of(name) != name
-    dtype = model.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if args.device.type == "cuda" and (model.use_peft or adapter) else "float32"
+    dtype = dtype_of(args, model, args.device.type == "cuda" and (model.use_peft or adapter))
     model = dataclasses.replace(model, dtype=dtype)
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": args.trust_remote_code}
     options |= {"dtype": dtype, "attn_implementation": model.attn_implementation, "revision": model.model_revision}

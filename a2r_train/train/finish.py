@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import yaml
@@ -28,19 +29,22 @@ def finish(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
+        shutil.rmtree(saving / "ref", ignore_errors=True)  # the adapter that training began with, of TRL's KL term
         for file in saving.iterdir():
             file.replace(Path(folder) / file.name)
         saving.rmdir()
         write_text(Path(folder) / "README.md", _card(trainer, data, model, stage, trained_on))
-        if trainer.args.push_to_hub:
-            _push(trainer, folder, stage)
-        output.finish(folder, {"stage": stage, "steps": trainer.state.global_step, "trained_on": trained_on})
+        pushed = {"pushed_to": _push(trainer, folder, stage)} if trainer.args.push_to_hub else {}
+        output.finish(folder, {"stage": stage, "steps": trainer.state.global_step, "trained_on": trained_on, **pushed})
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 
 
-def _push(trainer: Trainer, folder: str, stage: str) -> None:
-    """All but checkpoints and hidden files. An error leaves the folder unfinished, so that the same command pushes again."""
+def _push(trainer: Trainer, folder: str, stage: str) -> str:
+    """All but checkpoints and hidden files, to the repository that is returned.
+
+    An error leaves the folder unfinished, so that the same command pushes again.
+    """
     repository, step = str(trainer.hub_model_id), trainer.state.global_step
     HfApi().upload_folder(
         repo_id=repository,
@@ -50,6 +54,7 @@ def _push(trainer: Trainer, folder: str, stage: str) -> None:
         ignore_patterns=["checkpoint-*", ".*"],
     )
     log.info("%s: pushed to %s", folder, repository)
+    return repository
 
 
 def _steps(trainer: Trainer) -> str:
