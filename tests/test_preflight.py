@@ -187,6 +187,11 @@ def test_disk_room_for_what_is_kept(checks: Checks, monkeypatch: pytest.MonkeyPa
         assert "disk" not in red(checks(**keys))
     free.free = weights * 5
     assert "disk" not in red(checks(save_total_limit=1, save_steps=8))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # a checkpoint of 18 bytes a parameter
+    free.free = int(weights * 5.4)
+    assert "or make room" in red(checks(save_total_limit=1, save_steps=8))["disk"]
+    free.free = int(weights * 5.6)
+    assert "disk" not in red(checks(save_total_limit=1, save_steps=8))
 
 
 def recipe(tmp_path: Path, tiny: str, name: str, **keys: Any) -> Path:
