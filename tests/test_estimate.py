@@ -15,6 +15,7 @@ from test_train import bundle
 from transformers import AutoConfig
 from trl.trainer import utils
 
+from a2r_train.config import parse
 from a2r_train.records import write
 from a2r_train.train import duration, grpo, memory, sft
 from a2r_train.train.activations import TokenBytes, trace
@@ -67,6 +68,24 @@ def test_a_size_counts_the_adapters_of_every_layer(tmp_path: Path) -> None:
     size = memory.size_of(ModelArguments(model_name_or_path=name, **lora), True)
     assert size.trained == 3 * 2 * 2 * (32 + 32)
     assert size.kv_bytes == 2 * 2 * 3 * 32  # keys and values, bfloat16
+
+
+def test_a_size_is_that_of_the_weights_as_they_are_trained(tiny: str, tmp_path: Path) -> None:
+    """For vLLM an adapter's base is float32; GRPO drops nothing out, also of an adapter that says so."""
+    named = ["--bundles", "b", "--model_name_or_path", tiny, "--use_cpu", "true", "--output_dir", str(tmp_path / "out")]
+    lora = [*named, "--use_peft", "true", "--lora_target_modules", "all-linear"]
+
+    def size(*more: str) -> memory.Size:
+        _, args, model = parse(grpo.ARGUMENTS, [*lora, *more])
+        return memory.size_of(model, False, args)
+
+    assert size().weight_bytes == size("--use_vllm", "true", "--load_in_4bit", "true").weight_bytes * 4 == 2
+    assert size("--use_vllm", "true").weight_bytes == 4
+    assert size("--use_vllm", "true", "--dtype", "bfloat16").weight_bytes == 2
+    assert size().plain == size("--lora_dropout", "0").plain == size("--lora_dropout", "0.5").plain
+    assert size("--disable_dropout", "false").plain.kept > 1.1 * size().plain.kept
+    *_, model = parse(grpo.ARGUMENTS, lora)
+    assert memory.size_of(model, False).plain == size("--disable_dropout", "false").plain  # as of SFT
 
 
 @pytest.mark.parametrize("kind", ["gemma", "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "smollm3"])
@@ -142,6 +161,26 @@ def test_what_generates_has_its_share() -> None:
     assert asleep.total == pytest.approx(update.weights + update.optimizer + 40e9)  # more than the update needs
     with_transformers = on_one_gpu(LORA, Step(group, 1, False, generates=64), "ddp", 1, 80e9)
     assert with_transformers.generation == 64 * 2400 * LORA.kv_bytes
+
+
+def test_zero3_gathers_the_model_to_generate() -> None:
+    group, bfloat16 = Group(200, 400), 2 * LORA.parameters
+
+    def most(size: memory.Size, way: str, **step: Any) -> float:
+        return on_one_gpu(size, Step(group, 1, False, generates=64, **step), way, 8, 80e9).buffers
+
+    for way in ("zero3", "zero3_offload"):
+        assert most(LORA, way, gathers=True) == most(LORA, way, merges=True) == bfloat16
+        assert most(SIZE, way, gathers=True) == 2 * SIZE.parameters
+        assert most(SIZE, way, merges=True) < bfloat16  # one weight after the other
+    assert most(LORA, "zero2", gathers=True) == 0
+
+
+def test_copies_of_a_float32_base_stay_without_checkpointing() -> None:
+    plain, base = replace(LORA, checkpointing=False), N - 2 * E
+    for size, copies in ((LORA, 2 * base / 36), (plain, 2 * base)):
+        found = [memory.update(replace(size, weight_bytes=w), "ddp", 1, 9000, 1).activations for w in (2, 4)]
+        assert found[1] - found[0] == pytest.approx(copies)
 
 
 def test_what_is_proposed_fits(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ CONFIGS: dict[str, list[Any]] = {
 TRAINERS: dict[str, Callable[[list[str]], int]] = {"sft": sft.main, "grpo": grpo.main}
 HEADS = {
     **{verb: rf"a2r {verb}" for verb in ("merge", "explore", "bundle", "evaluate")},
-    **{verb: rf"accelerate launch( --\S+ \S+)* scripts/{verb}\.py" for verb in TRAINERS},
+    **{verb: rf"(CUDA_VISIBLE_DEVICES=\d )?accelerate launch( --\S+ \S+)* scripts/{verb}\.py" for verb in TRAINERS},
     "pretrain": r"python scripts/pretrain_tiny\.py",
 }
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
@@ -155,13 +155,31 @@ def test_memory_at_the_head_is_what_a_dry_run_estimates(name: str, tmp_path: Pat
     data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
     shape = re.search(r"Qwen3-([\d.]+b)", model.model_name_or_path, re.IGNORECASE)
     config_of(shape[1].lower()).save_pretrained(tmp_path)
-    size = size_of(replace(model, model_name_or_path=str(tmp_path)), args.activation_checkpointing)
+    size = size_of(replace(model, model_name_or_path=str(tmp_path)), args.activation_checkpointing, args)
     head = path.read_text()
     way, processes = re.search(r"accelerate_configs/(\w+)\.yaml --num_processes (\d+)", head).groups()
     step = step_of(args, PromptConfig.load(data.prompt).max_prompt_tokens, args.max_completion_length)
     found = memory(size, step, way, int(processes), 80e9).total
     assert f"{found / 1e9:.0f} GB of a GPU" in " ".join(head.replace("#", "").split())
     assert found < USABLE * 80e9
+
+
+@pytest.mark.parametrize("name", ["a2r-efficient", "a2r-self"])
+def test_one_gpu_takes_lora_as_the_head_says(name: str, tmp_path: Path) -> None:
+    path = f"recipes/{name}/grpo.yaml"
+    head = " ".join(Path(path).read_text().replace("#", "").split())
+    gpu, changes, total, longest, longer = re.search(
+        r"One GPU of (\d+) GB: LoRA, .*? with (.*?): (\d+) GB .*? Completions of ([\d,]+) tokens take (\d+) GB", head
+    ).groups()
+    config_of("8b").save_pretrained(tmp_path)
+    for more, said in ((changes, total), (f"{changes} --max_completion_length {longest.replace(',', '')}", longer)):
+        given = ["--config", path, "--model_name_or_path", str(tmp_path), "--use_cpu", "true", *more.split()]
+        data, args, model = parse(CONFIGS["grpo"], given)
+        step = step_of(args, PromptConfig.load(data.prompt).max_prompt_tokens, args.max_completion_length)
+        found = memory(size_of(model, args.activation_checkpointing, args), step, "ddp", 1, 1e9 * int(gpu)).total
+        assert f"{found / 1e9:.0f}" == said
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 8 * 8 * 16
+        assert (found < USABLE * 1e9 * int(gpu)) == (said == total)
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in QWEN2 and verb_of(path) in TRAINERS], ids=str)
@@ -180,7 +198,7 @@ def test_memory_at_the_head_of_gsm8k_is_what_a_dry_run_estimates(path: Path, tmp
         given = options({"model_name_or_path": tmp_path, "use_cpu": True, **adapter})
         _, args, model = parse(CONFIGS[verb], ["--config", str(path), *given, *changes.split()])
         completion = getattr(args, "max_completion_length", 320)  # of SFT's targets the longest
-        size, step = size_of(model, bool(args.activation_checkpointing)), step_of(args, prompt, completion)
+        size, step = size_of(model, bool(args.activation_checkpointing), args), step_of(args, prompt, completion)
         found = memory(size, step, "ddp", 1, 1e9 * int(gpu)).total / 1e9
         assert (f"{found:.0f}", args.per_device_train_batch_size * args.gradient_accumulation_steps) == (total, STEPS[verb])
         assert found < USABLE * int(gpu)

@@ -29,7 +29,8 @@ USABLE = 0.92  # of a GPU's memory: the rest goes to CUDA itself and to gaps bet
 class Step:
     """A micro-batch as the trainer makes it: so many groups; SFT has groups of one row.
 
-    `vllm_share` is the part of a GPU that vLLM takes for itself; if it sleeps, only while it generates.
+    `vllm_share` is the part of a GPU that vLLM takes for itself; if it sleeps, only while it generates. `gathers`: under ZeRO-3
+    all weights are on each GPU to generate; `merges`: so are those of a base, to add its adapter for vLLM.
     """
 
     group: Group
@@ -39,6 +40,8 @@ class Step:
     generates: int = 0  # sequences at once, if transformers generates on the trainer's GPU
     vllm_share: float = 0.0
     vllm_sleeps: bool = False
+    gathers: bool = False
+    merges: bool = False
 
     @property
     def rows(self) -> int:
@@ -85,18 +88,20 @@ def show(
         return
     step, gpu = step_of(args, material.longest_prompt, completion), _gpu_bytes()
     way, processes = way_of(args), args.world_size
-    size = size_of(model, bool(args.activation_checkpointing))
+    size = size_of(model, bool(args.activation_checkpointing), args)
     peak = memory(size, step, way, processes, gpu)
     tables = {
         f"memory: {way} on {processes} GPU(s), micro-batch {step.rows}": _breakdown(peak, gpu),
-        "in other ways, by number of GPUs; (does not fit)": _ways(size, size_of(_other(model), size.checkpointing), step, gpu),
+        "in other ways, by number of GPUs; (does not fit)": _ways(
+            size, size_of(_other(model), size.checkpointing, args), step, gpu
+        ),
         f"time at most, on {processes} GPU(s) {AT}": _hours(work_of(args, size, step, rows, gpu, validated)),
     }
     for title, table in tables.items():
         console.print(f"\n{title}", markup=False, highlight=False, soft_wrap=True)
         console.print(table)
     if peak.total > USABLE * gpu:
-        found = next(proposals(model, step, way, processes, gpu), None)
+        found = next(proposals(model, step, way, processes, gpu, args), None)
         console.print(
             found.says(args) if found else "no setting fits so few GPUs: take more, with zero3 or fsdp2", markup=False
         )
@@ -120,6 +125,8 @@ def step_of(args: TrainConfig, prompt: int, completion: int) -> Step:
         generates=0 if args.use_vllm else generates,
         vllm_share=args.vllm_gpu_memory_utilization if colocated else 0.0,
         vllm_sleeps=args.vllm_enable_sleep_mode,
+        gathers=not args.use_vllm and args.ds3_gather_for_generation,
+        merges=args.use_vllm,
     )
 
 
@@ -129,7 +136,9 @@ def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memo
     peak = update(size, way, processes, tokens, predicted, accumulates=step.accumulates, reference=step.reference)
     vllm = step.vllm_share * gpu
     cache = step.generates * (step.group.prompt + step.group.completion) * size.kv_bytes
-    idle = replace(peak, gradients=0.0, activations=0.0, head=0.0, buffers=0.0)
+    gathers = way in ("zero3", "zero3_offload") and (step.gathers or (step.merges and not size.full))
+    gathered = BFLOAT16 * size.parameters if gathers else 0.0
+    idle = replace(peak, gradients=0.0, activations=0.0, head=0.0, buffers=gathered)
     generating = replace(idle, generation=vllm or float(cache))
     updating = replace(peak, generation=0.0 if step.vllm_sleeps else vllm)
     return max(updating, generating, key=lambda one: one.total)
@@ -157,11 +166,13 @@ def work_of(args: TrainConfig, size: Size, step: Step, rows: int, gpu: float, va
     return parts
 
 
-def proposals(model: ModelArguments, step: Step, way: str, processes: int, gpu: float) -> Iterator[Proposal]:
+def proposals(
+    model: ModelArguments, step: Step, way: str, processes: int, gpu: float, args: TrainConfig | None = None
+) -> Iterator[Proposal]:
     """Settings that fit, those first that change least: a smaller micro-batch, checkpointing, sharding, LoRA."""
     ways = dict.fromkeys([way, *(["zero2", "zero3", "fsdp2"] if processes > 1 else [])])
     for chosen in [model] if peft_of(model) else [model, _other(model)]:
-        sizes = [size_of(chosen, checkpointing) for checkpointing in (False, True)]
+        sizes = [size_of(chosen, checkpointing, args) for checkpointing in (False, True)]
         for name in ways:
             for size in sizes:
                 for small in _smaller(step):

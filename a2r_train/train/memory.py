@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from peft import PeftConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, get_peft_model
+from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.utils import get_peft_config
 
 from a2r_train.models import base_of, empty_model
 from a2r_train.train.activations import TokenBytes, trace
-from a2r_train.train.common import ModelArguments
+from a2r_train.train.common import ModelArguments, TrainConfig, dtype_of
 
 WAYS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 BFLOAT16, FLOAT32 = 2, 4
@@ -95,15 +96,17 @@ def mixes_experts(model: ModelArguments) -> bool:
     return any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
-def size_of(model: ModelArguments, checkpointing: bool) -> Size:
+def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None = None) -> Size:
     """Size of the model that a recipe trains; loads its config alone."""
     empty, peft = empty_model(str(model.model_name_or_path)), peft_of(model)
     config = empty.config.get_text_config()
+    if isinstance(args, GRPOConfig) and args.disable_dropout and isinstance(peft, LoraConfig):
+        peft.lora_dropout = 0.0  # TRL switches it off before it trains, and then nothing is kept for it
 
     def wrap(plain: Any) -> Any:
         return get_peft_model(plain, copy.deepcopy(peft)) if peft else plain  # it writes the names of one model into it
 
-    held = {"bfloat16": BFLOAT16, "float16": BFLOAT16, "float32": FLOAT32}.get(str(model.dtype), BFLOAT16 if peft else FLOAT32)
+    held = BFLOAT16 if dtype_of(args, model, bool(peft)) in ("bfloat16", "float16") else FLOAT32
     dtype = torch.bfloat16 if held == BFLOAT16 else torch.float32
     plain = trace(config, wrap, dtype, checkpointing)
     sharded = plain if held == BFLOAT16 else trace(config, wrap, torch.bfloat16, checkpointing)
@@ -171,7 +174,7 @@ def _held(size: Size, way: str, processes: int) -> Memory:
 def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before: Memory) -> list[Memory]:
     """All layers keep what they keep: the end of the forward pass, the backward pass of the LM head and of the last layer."""
     token = size.token(way)
-    kept = tokens * (size.layers * token.kept + token.once)
+    kept = tokens * (size.layers * token.kept + token.once) + _frozen_copies(size, way)
     float32 = way == "ddp" and size.full and size.weight_bytes == FLOAT32
     copies = BFLOAT16 * size.trained if float32 else 0  # autocast's, of the weights
     chosen = predicted * size.hidden * (FLOAT32 if float32 else BFLOAT16)
@@ -185,6 +188,14 @@ def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before
         replace(before, activations=in_backward, head=chosen + gradient + tile + own),
         replace(before, activations=in_backward + tokens * token.work, gradients=layer),
     ]
+
+
+def _frozen_copies(size: Size, way: str) -> float:
+    """What autocast makes of a frozen base in float32, which it makes anew each time and the backward pass needs."""
+    if way != "ddp" or size.full or size.weight_bytes != FLOAT32:
+        return 0.0
+    in_layers = size.parameters - size.trained - size.embedding * (1 if size.tied else 2)
+    return BFLOAT16 * in_layers / (size.layers if size.checkpointing else 1)
 
 
 def _end_of_backward(size: Size, way: str, tokens: int, held: Memory) -> Memory:
