@@ -121,7 +121,7 @@ def test_the_command_takes_both_models_from_the_hub(tmp_path: Path) -> None:
 
 
 def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
-    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Our card, prompt and curves with the model, once; no checkpoint, no second copy of the weights."""
     bundles = tmp_path / "bundles.jsonl"
@@ -162,6 +162,10 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     assert (repository, ignored) == ("me/sft", ["checkpoint-*", ".*"])
     assert {"model.safetensors", "README.md", "prompt.yaml", "trainer_state.json", "config.yaml", "tokenizer.json"} <= names
     assert "A synthesizer: trained from" in (out / "README.md").read_text()
+    (out / "done.json").write_text('{"stage": "SFT"}')  # of a training that was not to be pushed
+    capsys.readouterr()
+    assert sft.main(options(keys | {"hub_model_id": "me/sft"})) == 2
+    assert f"push it by hf upload me/sft {out} . --exclude" in capsys.readouterr().err
 
 
 def test_no_report_of_use_is_sent_by_default() -> None:
