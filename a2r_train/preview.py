@@ -14,6 +14,7 @@ from a2r_train import explore
 from a2r_train.bundle import BundleConfig, build
 from a2r_train.evaluate import grid, run
 from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of
+from a2r_train.evaluate.generate import prompt_for
 from a2r_train.evaluate.panel import tasks
 from a2r_train.models import MergeConfig, check_merge, load_tokenizer
 from a2r_train.prompts import Prompter, prompt_of
@@ -44,7 +45,7 @@ def preview(config: Config, console: Console) -> None:
     else:
         _, bundles, _, _ = run.prepared(config)
         if config.base:
-            prompter = Prompter(load_tokenizer(config.base), prompt_of(config.base, config.prompt))
+            prompter = Prompter(load_tokenizer(config.base), prompt_for(config, config.base))
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
         console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(_rows(config))}")
 

@@ -87,7 +87,7 @@ class Generator:
 
     def chats(self, task: Task, bundles: Sequence[Bundle]) -> dict[str, Chat]:
         """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
-        prompt = replace(_prompt(self.config, task.model), **task.prompt)
+        prompt = replace(prompt_for(self.config, task.model), **task.prompt)
         prompt = replace(prompt, max_prompt_tokens=self._room(task, prompt.max_prompt_tokens))
         prompter = self.prompter(self._tokenizer(task.model), prompt)
         return {bundle.id: self._chat(prompter, task.view, bundle) for bundle in bundles}
@@ -193,7 +193,7 @@ class Generator:
         return self.loaded
 
 
-def _prompt(config: EvaluateConfig, model: str) -> PromptConfig:
+def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
     """The recipe's prompt or the model's own; else that of the trained ones, as rows that are compared read the same.
 
     Raises InputError where the trained ones differ, and as `prompt_of`.

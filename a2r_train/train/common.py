@@ -106,7 +106,7 @@ def set_defaults(args: TrainConfig) -> None:
     TRL sets activation checkpointing by its old name, of which transformers warns. What goes to the hub is the finished
     folder: at each save transformers would copy a half-trained model into it.
     """
-    check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1)
+    check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
     gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 is None:
         args.bf16 = gpu and not args.fp16

@@ -56,9 +56,7 @@ class SynthesizerSFTConfig(SFTConfig):
             raise InputError("assistant_only_loss is not served, as the completion alone is trained on; remove the key")
         if self.eval_strategy != "no" or self.eval_on_start:
             raise InputError("eval_strategy and eval_on_start are not served: SFT has no validation set; remove the keys")
-        check_least(
-            self, learning_rate=0, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1
-        )
+        check_least(self, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1)
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.completion_only_loss = True
 
