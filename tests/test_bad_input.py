@@ -109,7 +109,7 @@ def test_broken_line_in_the_middle(refused: Refused, tmp_path: Path, rollouts: s
 
 
 def test_no_correct_reference_anywhere(refused: Refused, tmp_path: Path, rollouts: str, problems: str) -> None:
-    wrong = [{**asdict(r), "answer": "99", "verdict": "incorrect"} for r in read(Rollout, rollouts)]
+    wrong = [{**asdict(r), "text": r"\boxed{99}", "answer": "99", "verdict": "incorrect"} for r in read(Rollout, rollouts)]
     path = write_rows(Path(rollouts), wrong)
     line = refused(*bundling(tmp_path, path, problems))
     assert f"{path}: no correct reference anywhere; explore with a stronger model or easier problems" in line
