@@ -70,8 +70,9 @@ def test_a_size_counts_the_adapters_of_every_layer(tmp_path: Path) -> None:
     assert size.kv_bytes == 2 * 2 * 3 * 32  # keys and values, bfloat16
 
 
-def test_a_size_is_that_of_the_weights_as_they_are_trained(tiny: str, tmp_path: Path) -> None:
+def test_a_size_is_that_of_the_weights_as_they_are_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For vLLM an adapter's base is float32; GRPO drops nothing out, also of an adapter that says so."""
+    monkeypatch.setattr("a2r_train.config.PACKAGES", {})  # bitsandbytes is not needed for a size
     named = ["--bundles", "b", "--model_name_or_path", tiny, "--use_cpu", "true", "--output_dir", str(tmp_path / "out")]
     lora = [*named, "--use_peft", "true", "--lora_target_modules", "all-linear"]
 
