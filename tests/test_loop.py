@@ -83,7 +83,7 @@ def test_run_makes_every_stage_and_then_skips_it(
     assert capfd.readouterr().err.count("done already") == 4
     assert files_of(out) == before
     made_anew = {path.name for path, then in times.items() if path.is_file() and path.stat().st_mtime_ns != then}
-    assert made_anew <= {"results.json", "report.md", "report.html", "timing.json", "manifest.json", "done.json"}
+    assert made_anew <= {"results.json", "report.md", "report.html", "timing.json", "manifest.json", "done.json", "config.yaml"}
 
 
 @pytest.mark.parametrize("stage", ["explore", "sft"])
