@@ -4,4 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers report that they run, unless told not to
+os.environ.setdefault(
+    "HF_HUB_DISABLE_TELEMETRY", "1"
+)  # TRL's trainers report that they run, unless told not to

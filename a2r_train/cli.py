@@ -14,11 +14,14 @@ from a2r_train.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from a2r_train.two_stage import Answer
+    from a2r_train.inference.two_stage import Answer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
-RECIPE = {**EXTRA, "help_option_names": []}  # --help goes on to the parser of the recipe, which knows its keys
+RECIPE = {
+    **EXTRA,
+    "help_option_names": [],
+}  # --help goes on to the parser of the recipe, which knows its keys
 # An option with underscores, as in recipes, or with dashes.
 EITHER = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
@@ -26,8 +29,8 @@ EITHER = {"token_normalize_func": lambda name: name.replace("_", "-")}
 @app.command(context_settings=RECIPE)
 def explore(context: typer.Context) -> None:
     """problems -> rollouts: sample and verify n solutions of every problem."""
-    from a2r_train.explore import ExploreConfig
-    from a2r_train.explore import explore as stage
+    from a2r_train.data.explore import ExploreConfig
+    from a2r_train.data.explore import explore as stage
 
     _stage(ExploreConfig, stage, context.args)
 
@@ -35,8 +38,8 @@ def explore(context: typer.Context) -> None:
 @app.command(context_settings=RECIPE)
 def bundle(context: typer.Context) -> None:
     """rollouts -> bundles: group, mix, decontaminate and split them, with a dataset card."""
-    from a2r_train.bundle import BundleConfig
-    from a2r_train.bundle import bundle as stage
+    from a2r_train.data.bundle import BundleConfig
+    from a2r_train.data.bundle import bundle as stage
 
     _stage(BundleConfig, stage, context.args)
 
@@ -52,21 +55,32 @@ def evaluate(context: typer.Context) -> None:
 
 @app.command(context_settings=EXTRA)
 def check(context: typer.Context) -> None:
-    """Preflight of a training recipe: one line a check, green or red; exit status 2 on red. Takes what the trainer takes."""
-    from a2r_train.pipeline import check as preflight
+    """Preflight of a training recipe: one line a check, green or red; exit status 2 on red.
+
+    Takes what the trainer takes.
+    """
+    from a2r_train.commands.check import check as preflight
 
     sys.exit(preflight(context.args))
 
 
 @app.command(context_settings=EITHER)
 def run(
-    recipes: Annotated[str, typer.Argument(help="a folder of recipes: merge, explore, bundle, sft, grpo, evaluate")],
-    accelerate_config: Annotated[str, typer.Option(help="how sft and grpo are launched; empty for one process")] = "",
-    processes: Annotated[int, typer.Option(help="of sft and grpo, one a GPU; 0 for what that config says")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the stages and what is done, and stop")] = False,
+    recipes: Annotated[
+        str, typer.Argument(help="a folder of recipes: merge, explore, bundle, sft, grpo, evaluate")
+    ],
+    accelerate_config: Annotated[
+        str, typer.Option(help="how sft and grpo are launched; empty for one process")
+    ] = "",
+    processes: Annotated[
+        int, typer.Option(help="of sft and grpo, one a GPU; 0 for what that config says")
+    ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the stages and what is done, and stop")
+    ] = False,
 ) -> None:
     """All stages of a recipe folder in order, skipping what is already done."""
-    from a2r_train.pipeline import run as run_stages
+    from a2r_train.commands.run import run as run_stages
 
     run_stages(recipes, accelerate_config, processes, dry_run)
 
@@ -77,7 +91,7 @@ def gather(
     output: Annotated[str, typer.Argument(help="the folder that they become")],
 ) -> None:
     """Join the folders of explore's shards into one, none of its chunks missing or twice."""
-    from a2r_train.explore import gather as join
+    from a2r_train.commands.gather import gather as join
 
     sys.stdout.write(f"{join(shards, output)}\n")
 
@@ -85,8 +99,8 @@ def gather(
 @app.command(context_settings=RECIPE)
 def merge(context: typer.Context) -> None:
     """A LoRA adapter folded into its base, or a GGUF file dequantised -> a model folder."""
-    from a2r_train.models import MergeConfig
-    from a2r_train.models import merge as fold
+    from a2r_train.commands.merge import MergeConfig
+    from a2r_train.commands.merge import merge as fold
 
     _stage(MergeConfig, fold, context.args)
 
@@ -94,7 +108,7 @@ def merge(context: typer.Context) -> None:
 @app.command()
 def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or grpo")]) -> None:
     """A run's curves, drawn into its folder."""
-    from a2r_train.evaluate.curves import plot as draw
+    from a2r_train.commands.plot import plot as draw
 
     sys.stdout.write(f"{draw(run)}\n")
 
@@ -102,8 +116,8 @@ def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or gr
 @app.command(context_settings=RECIPE)
 def grid(context: typer.Context) -> None:
     """explorers x synthesizers: one evaluation a pair, and the map of accuracy and cost."""
-    from a2r_train.evaluate.grid import GridConfig
-    from a2r_train.evaluate.grid import grid as pairs
+    from a2r_train.commands.grid import GridConfig
+    from a2r_train.commands.grid import grid as pairs
 
     _stage(GridConfig, pairs, context.args)
 
@@ -112,31 +126,42 @@ def grid(context: typer.Context) -> None:
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
     explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the synthesizer")] = "",
-    synthesizer: Annotated[str, typer.Option(help="of stage 2; empty for the explorer; neither: the pair of data/tiny")] = "",
-    file: Annotated[str, typer.Option(help="a file of problems instead of one question; references in it are taken")] = "",
+    synthesizer: Annotated[
+        str, typer.Option(help="of stage 2; empty for the explorer; neither: the pair of data/tiny")
+    ] = "",
+    file: Annotated[
+        str, typer.Option(help="a file of problems instead of one question; references in it are taken")
+    ] = "",
     columns: Annotated[str, typer.Option(help="of the file: names of its columns as JSON")] = "{}",
-    engine: Annotated[str, typer.Option(help="what generates: transformers, vllm or openai")] = "transformers",
+    engine: Annotated[
+        str, typer.Option(help="what generates: transformers, vllm or openai")
+    ] = "transformers",
     endpoint: Annotated[str, typer.Option(help="of openai: base URLs of servers, comma-separated")] = "",
     k: Annotated[int, typer.Option(help="references")] = 4,
     temperature: Annotated[float, typer.Option(help="of the explorer")] = 1.0,
     max_completion_tokens: Annotated[int, typer.Option(help="of either model")] = 1024,
-    prompt: Annotated[str, typer.Option(help="a prompt file; empty for the checkpoint's own or the default")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="a prompt file; empty for the checkpoint's own or the default")
+    ] = "",
     seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
 ) -> None:
     """The loop on one question, references shown; or on a file of problems, one JSON line each."""
     from rich.console import Console
 
     from a2r_train.engines import Sampling
+    from a2r_train.inference.solve import answers, read_questions
+    from a2r_train.inference.two_stage import TwoStage
     from a2r_train.prompts import prompt_of
     from a2r_train.records import parse_columns
-    from a2r_train.solve import answers, read_questions
-    from a2r_train.two_stage import TwoStage
 
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
     if not (explorer or synthesizer):
         explorer, synthesizer = "data/tiny/explorer", "data/tiny/synthesizer"
-    explorer, synthesizer = explorer or synthesizer, synthesizer or explorer  # never a toy beside the user's own
+    explorer, synthesizer = (
+        explorer or synthesizer,
+        synthesizer or explorer,
+    )  # never a toy beside the user's own
     questions = read_questions(file, parse_columns(columns, ("references",))) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,
@@ -161,20 +186,21 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx2", "transformers", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from a2r_train import output
 
-    sys.exit(output.run(app))
+    from a2r_train import process
+
+    sys.exit(process.run(app))
 
 
 def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
     from rich.console import Console
 
     from a2r_train.config import parse
-    from a2r_train.evaluate.report import table
+    from a2r_train.evaluate.report.write import table
 
     (config,) = parse([kind], arguments)
     if config.dry_run:
-        from a2r_train.preview import preview
+        from a2r_train.commands.dry_run import preview
 
         preview(config, Console())
         return
@@ -192,7 +218,10 @@ def _show(answer: Answer, console: Console) -> None:
     from rich.panel import Panel
 
     pairs = zip(answer.references, answer.reference_answers, strict=True)
-    panels = [Panel(escape(text), title=f"reference {i}", subtitle=escape(given)) for i, (text, given) in enumerate(pairs, 1)]
+    panels = [
+        Panel(escape(text), title=f"reference {i}", subtitle=escape(given))
+        for i, (text, given) in enumerate(pairs, 1)
+    ]
     console.print(Columns(panels))
     console.print(Panel(escape(answer.text), title="synthesis", subtitle=escape(answer.answer)))
     tokens = ", ".join(f"{stage} {count}" for stage, count in answer.tokens.items())

@@ -1,7 +1,7 @@
 """Recipes: one YAML file plus command-line overrides, read into dataclasses with strict keys.
 
-TRL's parser does the typing and the merging; this module refuses what it would let pass: misspelt keys, keys written twice,
-and values of the wrong shape. Every mistake is one InputError that names the file and the key.
+TRL's parser does the typing and the merging; this module refuses what it would let pass: misspelt keys, keys
+written twice, and values of the wrong shape. Every mistake is one InputError that names the file and the key.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
 def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Read `--config recipe.yaml` and `--key value` overrides into one instance of each dataclass.
 
-    Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), a value of the wrong
-    type, and one that needs a package that is not installed.
+    Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), a value
+    of the wrong type, and one that needs a package that is not installed.
     """
     from trl.scripts.utils import TrlParser
 
@@ -54,8 +54,13 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
     given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
     check_keys(given, known, "command line")
     parser = Parser(dataclass_types=list(types), allow_abbrev=False)
-    written = {field.name for kind in types for field in fields(kind) if str(field.default).startswith("{")}  # as JSON
-    recipe = {key: json.dumps(value) if key in written and isinstance(value, dict) else value for key, value in recipe.items()}
+    written = {
+        field.name for kind in types for field in fields(kind) if str(field.default).startswith("{")
+    }  # as JSON
+    recipe = {
+        key: json.dumps(value) if key in written and isinstance(value, dict) else value
+        for key, value in recipe.items()
+    }
     for kind in types:
         recipe = {**recipe, **_checked(kind, recipe, path)}
     parser.set_defaults_with_config(**recipe)
@@ -78,10 +83,13 @@ def check_least(config: Any, **least: int) -> None:
 def _check_packages(config: Any) -> None:
     for (name, value), packages in PACKAGES.items():
         given = getattr(config, name, None)
-        if value in (given if isinstance(given, list) else [given]) and not any(map(importlib.util.find_spec, packages)):
+        if value in (given if isinstance(given, list) else [given]) and not any(
+            map(importlib.util.find_spec, packages)
+        ):
             named = " or ".join(package.replace("_", "-") for package in packages)
             raise InputError(
-                f"{name} {str(value).lower()} needs {named}, which is not installed: pip install it, or remove the key"
+                f"{name} {str(value).lower()} needs {named}, which is not "
+                "installed: pip install it, or remove the key"
             )
 
 
@@ -108,12 +116,17 @@ class _UniqueKeys(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} is written twice, at line {node.start_mark.line + 1} and after")
+                raise yaml.YAMLError(
+                    f"key {key!r} is written twice, at line {node.start_mark.line + 1} and after"
+                )
         return super().construct_mapping(node, deep)
 
 
 def load_yaml(path: str) -> dict[str, Any]:
-    """A YAML mapping, safely loaded. Raises InputError for a missing or broken file, or one that is no mapping."""
+    """A YAML mapping, safely loaded.
+
+    Raises InputError for a missing or broken file, or one that is no mapping.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             content = yaml.load(file, Loader=_UniqueKeys) or {}
@@ -141,7 +154,12 @@ def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, str]:
     Returns the numbers that stand where a text is expected as text, as on the command line.
     """
     texts: dict[str, str] = {}
-    plain: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str, int, float)}
+    plain: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "str": (str, int, float),
+    }
     for field in fields(kind):
         hint = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
         value = recipe.get(field.name)

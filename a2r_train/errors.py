@@ -1,4 +1,6 @@
-"""The exceptions that a command shows as one line: of the user's mistakes (exit status 2), and of runs that went wrong (1)."""
+"""The exceptions that a command shows as one line: of the user's mistakes (exit status 2), and of runs that
+went wrong (1).
+"""
 
 
 class InputError(Exception):

@@ -1,4 +1,6 @@
-"""Loading models and tokenizers from a folder, the hub, a LoRA adapter, or a GGUF file (`folder-or-repository/file.gguf`)."""
+"""Loading models and tokenizers from a folder, the hub, a LoRA adapter, or a GGUF file
+(`folder-or-repository/file.gguf`).
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,30 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from a2r_train import output
 from a2r_train.errors import InputError
-from a2r_train.hub import model_file
-from a2r_train.records import write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SHAPE = ("*config.json", "tokenizer.json", "*.jinja")  # config, generation, adapter and tokenizer configs; chat template
+_SHAPE = (
+    "*config.json",
+    "tokenizer.json",
+    "*.jinja",
+)  # config, generation, adapter and tokenizer configs; chat template
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf")
 
 _trusted: set[str] = set()
 
 
 def trust(model: str) -> None:
-    """Let the code run that this model brings along; a recipe asks for it by `trust_remote_code`, and no other model may."""
+    """Let the code run that this model brings along; a recipe asks for it by `trust_remote_code`, and no
+    other model may.
+    """
     _trusted.update((model, base_of(model)))
 
 
@@ -39,7 +44,9 @@ def base_of(model: str) -> str:
     try:
         return str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (ValueError, LookupError, TypeError):
-        raise InputError(f"{config}: names no base_model_name_or_path; expected the config of an adapter") from None
+        raise InputError(
+            f"{config}: names no base_model_name_or_path; expected the config of an adapter"
+        ) from None
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -67,15 +74,25 @@ def _tokenizer_source(model: str) -> str:
 
 
 def tokenizer_hash(model: str) -> str:
-    """The same for models whose tokenizer files are the same, as those of a base and of what was trained from it."""
+    """The same for models whose tokenizer files are the same, as those of a base and of what was trained from
+    it.
+    """
     source = _tokenizer_source(model)
-    files = sorted({*Path(source).glob("tokenizer*"), *Path(source).glob("*.jinja")}) if Path(source).is_dir() else []
-    parts = [file.name.encode() + _digest(file.resolve(), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    files = (
+        sorted({*Path(source).glob("tokenizer*"), *Path(source).glob("*.jinja")})
+        if Path(source).is_dir()
+        else []
+    )
+    parts = [
+        file.name.encode() + _digest(file.resolve(), (s := file.stat()).st_size, s.st_mtime_ns)
+        for file in files
+    ]
     return hashlib.sha256(b" ".join(parts) or source.encode()).hexdigest()
 
 
 def load_model(model: str, dtype: str = "auto") -> Any:
-    """The model in evaluation mode on the CPU; `dtype` auto is bfloat16 where there is a GPU and float32 elsewhere.
+    """The model in evaluation mode on the CPU; `dtype` auto is bfloat16 where there is a GPU and float32
+    elsewhere.
 
     Raises InputError for a folder without weights and for a name that is neither a folder nor on the hub.
     """
@@ -98,66 +115,14 @@ def load_model(model: str, dtype: str = "auto") -> Any:
                 name, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
+        raise InputError(
+            f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}"
+        ) from None
     if base != model:
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, model).merge_and_unload()
     return loaded.eval()
-
-
-@dataclass
-class MergeConfig:
-    """`a2r merge`: a LoRA adapter, or a GGUF file -> a model folder, which trainers and vLLM can load."""
-
-    model: str = field(metadata={"help": "the folder of a LoRA adapter, or a .gguf file, which is dequantised"})
-    output_dir: str = field(metadata={"help": "where the model is written"})
-    sha256: str = field(default="", metadata={"help": "of the .gguf file: another file is an error; empty takes any"})
-    dry_run: bool = field(default=False, metadata={"help": "show the resolved config, and stop"})
-
-
-def merge(config: MergeConfig) -> Path:
-    """Write the base of a LoRA adapter with the adapter folded in, and the adapter's prompt; or a GGUF file dequantised.
-
-    The weights are bfloat16 where there is a GPU and float32 elsewhere. Raises InputError as `check_merge`, and for a folder
-    that holds something else.
-    """
-    check_merge(config)
-    tokenizer, folder = load_tokenizer(config.model), Path(config.output_dir)
-    if output.prepare(folder, asdict(config) | {"weights": weights_stamp(config.model)}):
-        return folder
-    load_model(config.model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if prompt := model_file(config.model, "prompt.yaml"):
-        write_text(folder / "prompt.yaml", prompt.read_text(encoding="utf-8"))
-    output.finish(folder)
-    return folder
-
-
-def check_merge(config: MergeConfig) -> None:
-    """Raise InputError for what is neither adapter nor GGUF file, and for a file of another sha256."""
-    if base_of(config.model) == config.model and not config.model.endswith(".gguf"):
-        raise InputError(f"{config.model}: no adapter_config.json; expected the folder of a LoRA adapter, or a .gguf file")
-    check_weights(config.model)
-    if not config.sha256:
-        return
-    if not config.model.endswith(".gguf"):
-        raise InputError(f"sha256: {config.model} is no single file; leave it out")
-    with open(_gguf_file(config.model), "rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != config.sha256:
-        raise InputError(f"{config.model}: its sha256 is {found}; expected {config.sha256}")
-
-
-def _gguf_file(model: str) -> str:
-    """The path of a GGUF file, after a download if it is on the hub."""
-    from transformers.utils.hub import cached_file
-
-    name, options = _source(model)
-    try:
-        return str(cached_file(name, options["gguf_file"]))
-    except OSError as error:
-        raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
 
 
 def context_length(model: str) -> int:
@@ -168,7 +133,9 @@ def context_length(model: str) -> int:
     try:
         config = AutoConfig.from_pretrained(name, **options).get_text_config()
     except (OSError, ValueError) as error:
-        raise InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}") from None
+        raise InputError(
+            f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}"
+        ) from None
     return int(getattr(config, "max_position_embeddings", sys.maxsize))
 
 
@@ -180,7 +147,9 @@ def empty_model(model: str) -> Any:
     name, options = _source(base_of(model))
     build: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"), whole_models():
-        return build(AutoConfig.from_pretrained(name, **options), trust_remote_code=options["trust_remote_code"])
+        return build(
+            AutoConfig.from_pretrained(name, **options), trust_remote_code=options["trust_remote_code"]
+        )
 
 
 def count_parameters(model: str) -> int:
@@ -193,7 +162,10 @@ def count_parameters(model: str) -> int:
 
 @dataclass(frozen=True)
 class Size:
-    """What the FLOPs of a model depend on. parameters: those that multiply, so not those of the embedding's look-up."""
+    """What the FLOPs of a model depend on.
+
+    parameters: those that multiply, so not those of the embedding's look-up.
+    """
 
     parameters: int
     layers: int
@@ -201,7 +173,10 @@ class Size:
 
 
 def size_of(model: str) -> Size | None:
-    """By the model's config; None where there is none. A mixture of experts counts as if all its experts worked."""
+    """By the model's config; None where there is none.
+
+    A mixture of experts counts as if all its experts worked.
+    """
     try:
         empty = empty_model(model)
     except (OSError, ValueError):
@@ -209,11 +184,15 @@ def size_of(model: str) -> Size | None:
     config = empty.config.get_text_config()
     looked_up = 0 if config.tie_word_embeddings else empty.get_input_embeddings().weight.numel()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Size(int(empty.num_parameters()) - looked_up, config.num_hidden_layers, config.num_attention_heads * width)
+    return Size(
+        int(empty.num_parameters()) - looked_up, config.num_hidden_layers, config.num_attention_heads * width
+    )
 
 
 def check_weights(model: str) -> None:
-    """Raise InputError for a missing path, a local folder without weights that can be read, and an adapter with a NaN."""
+    """Raise InputError for a missing path, a local folder without weights that can be read, and an adapter
+    with a NaN.
+    """
     path = Path(model)
     if path.is_dir() and not any(match for pattern in WEIGHTS for match in path.glob(pattern)):
         raise InputError(f"{model}: no weights (*.safetensors) in this folder; name a finished checkpoint")
@@ -223,10 +202,14 @@ def check_weights(model: str) -> None:
 
 
 def _check_exists(model: str) -> None:
-    """Raise InputError for a path that is not there and cannot be owner/name, or owner/name/file.gguf, of the hub."""
+    """Raise InputError for a path that is not there and cannot be owner/name, or owner/name/file.gguf, of the
+    hub.
+    """
     most = 2 if model.endswith(".gguf") else 1
     if not Path(model).exists() and (model.startswith(("/", "./", "../")) or model.count("/") > most):
-        raise InputError(f"{model}: no such folder or file; expected a checkpoint folder or a model of the hub")
+        raise InputError(
+            f"{model}: no such folder or file; expected a checkpoint folder or a model of the hub"
+        )
 
 
 def _check_finite(adapter: Path) -> None:
@@ -237,22 +220,32 @@ def _check_finite(adapter: Path) -> None:
     for file in sorted(adapter.glob("*.safetensors")):
         try:
             with safe_open(file, "pt") as tensors:
-                broken = next((key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()), "")  # noqa: SIM118
+                broken = next(
+                    (key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()),
+                    "",
+                )
         except SafetensorError as error:
-            raise InputError(f"{file}: cannot be read ({_first_line(error)}); name a finished checkpoint") from None
+            raise InputError(
+                f"{file}: cannot be read ({_first_line(error)}); name a finished checkpoint"
+            ) from None
         if broken:
-            raise InputError(f"{file}: {broken} is not finite; name an earlier checkpoint of it, or train it anew")
+            raise InputError(
+                f"{file}: {broken} is not finite; name an earlier checkpoint of it, or train it anew"
+            )
 
 
 def weights_stamp(model: str) -> list[list[Any]]:
-    """[name, bytes, time in ns] of each weights file of a local model: another one after it was trained anew."""
+    """[name, bytes, time in ns] of each weights file of a local model: another one after it was trained
+    anew.
+    """
     path = Path(model)
     files = [path] if path.is_file() else sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def model_hash(model: str) -> str:
-    """What a model is: sha256 of its weights, config and tokenizer files, and of its base's if it is an adapter.
+    """What a model is: sha256 of its weights, config and tokenizer files, and of its base's if it is an
+    adapter.
 
     A model of the hub is its name with the commit of the files at hand.
     """
@@ -265,7 +258,11 @@ def model_hash(model: str) -> str:
         commits = {Path(file).parent.name for file in found if isinstance(file, str)}
         below = f" {model_hash(base_of(model))}" if base_of(model) != model else ""
         return hashlib.sha256(f"{model} {sorted(commits)}{below}".encode()).hexdigest()
-    files = [path] if path.is_file() else sorted({f for pattern in (*WEIGHTS, *_SHAPE) for f in path.glob(pattern)})
+    files = (
+        [path]
+        if path.is_file()
+        else sorted({f for pattern in (*WEIGHTS, *_SHAPE) for f in path.glob(pattern)})
+    )
     whole = hashlib.sha256()
     for file in files:
         state = file.stat()
@@ -285,7 +282,9 @@ def _digest(file: Path, size: int, changed_ns: int) -> bytes:  # noqa: ARG001
 
 @contextmanager
 def whole_models() -> Iterator[None]:
-    """Under ZeRO-3 transformers splits every model that is built; not one that only generates, or that has no memory."""
+    """Under ZeRO-3 transformers splits every model that is built; not one that only generates, or that has no
+    memory.
+    """
     from transformers.integrations import deepspeed
 
     state: Any = deepspeed
@@ -311,3 +310,31 @@ def _nowhere(model: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+
+
+def model_file(model: str, name: str) -> Path | None:
+    """The path of a file of the model, after a download if the model is `owner/name` on the hub; None where
+    it has none.
+
+    A repository that is not there, or not open, has none either: loading the model says so.
+    """
+    folder = Path(model)
+    if folder.exists():
+        return folder / name if (folder / name).is_file() else None
+    named = model.count("/") == 1 and not model.startswith(("/", ".", "~")) and not model.endswith(".gguf")
+    return _hub_file(model, name) if named else None
+
+
+@cache
+def _hub_file(model: str, name: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, name))
+    except (
+        EntryNotFoundError,
+        RepositoryNotFoundError,
+        HFValidationError,
+    ):  # without a network the first, from the cache
+        return None

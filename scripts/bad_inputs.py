@@ -1,4 +1,6 @@
-"""The mistakes of a user that fault_table.py makes: each must end with status 2 and one line that names place and mend."""
+"""The mistakes of a user that fault_table.py makes: each must end with status 2 and one line that names place
+and mend.
+"""
 
 import json
 from collections.abc import Callable
@@ -99,7 +101,10 @@ def pickled(folder: Path) -> None:
 
 def own_code(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text("open('executed', 'w')\n")
 
@@ -137,23 +142,41 @@ BAD_INPUTS = [
     BadInput("a broken line", "explore", broken_line),
     BadInput("a broken Parquet file", "explore", file("p.parquet", "PAR1", problems="p.parquet")),
     BadInput(
-        "digits without end", "explore", file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl")
+        "digits without end",
+        "explore",
+        file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl"),
     ),
     BadInput("a gold answer that cannot be parsed", "explore", row("problems", answer="\\frac{")),
     BadInput("an unknown verifier", "explore", row("problems", verifier="maths")),
-    BadInput("an own verifier that cannot be imported", "explore", row("problems", verifier="my_package.check")),
+    BadInput(
+        "an own verifier that cannot be imported", "explore", row("problems", verifier="my_package.check")
+    ),
     BadInput("a misspelt key", "explore", given(temprature=1)),
     BadInput("a value out of range", "explore", given(temperature=-1)),
     BadInput("a value that is no number", "explore", given(temperature="nan")),
     BadInput("a value of another type", "explore", given(samples_per_problem="many")),
     BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml")),
-    BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE, prompt="prompt.yaml")),
+    BadInput(
+        "a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE, prompt="prompt.yaml")
+    ),
     BadInput("no such model", "explore", given(model="./nowhere")),
-    BadInput("a checkpoint without weights", "explore", model(lambda folder: (folder / "model.safetensors").unlink())),
+    BadInput(
+        "a checkpoint without weights",
+        "explore",
+        model(lambda folder: (folder / "model.safetensors").unlink()),
+    ),
     BadInput("weights that are not safetensors", "explore", model(pickled)),
-    BadInput("an adapter without base", "explore", model(lambda folder: (folder / "adapter_config.json").write_text("{}"))),
+    BadInput(
+        "an adapter without base",
+        "explore",
+        model(lambda folder: (folder / "adapter_config.json").write_text("{}")),
+    ),
     BadInput("a model with code of its own", "explore", model(own_code)),
-    BadInput("a tokenizer without chat template", "explore", model(lambda folder: (folder / "chat_template.jinja").unlink())),
+    BadInput(
+        "a tokenizer without chat template",
+        "explore",
+        model(lambda folder: (folder / "chat_template.jinja").unlink()),
+    ),
     BadInput("an output folder of another run", "explore", folder_of_another_run),
     BadInput("an output folder of something else", "bundle", file("out/notes.txt", "mine\n")),
     BadInput("rollouts without text", "bundle", row("rollouts", text=None)),
@@ -162,12 +185,20 @@ BAD_INPUTS = [
     BadInput("test problems without rollouts", "bundle", given(test_problems="test.jsonl")),
     BadInput("a share out of range", "bundle", given(max_all_wrong=-1)),
     BadInput("too few rollouts", "bundle", given(k=9)),
-    BadInput("references over the budget", "bundle", file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml")),
+    BadInput(
+        "references over the budget",
+        "bundle",
+        file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml"),
+    ),
     BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=4)),
     BadInput("packing without a length", "sft", given(packing=True)),
     BadInput("a model with code of its own", "sft", model(own_code)),
     BadInput("a prompt and completion over the context", "grpo", given(max_completion_length=5000)),
-    BadInput("nothing to learn from", "grpo", every_row("bundles", n_correct=0, reference_verdicts=["incorrect"] * 2)),
+    BadInput(
+        "nothing to learn from",
+        "grpo",
+        every_row("bundles", n_correct=0, reference_verdicts=["incorrect"] * 2),
+    ),
     BadInput("bundles that were judged by another answer", "grpo", every_row("bundles", answer="99")),
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3)),
     BadInput("a checkpoint to go on from that is none", "grpo", given(resume_from_checkpoint="nowhere")),

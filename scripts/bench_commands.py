@@ -1,4 +1,6 @@
-"""What prove_gpus.py starts: commands in processes of their own that are killed with all their children; and its rows."""
+"""What prove_gpus.py starts: commands in processes of their own that are killed with all their children; and
+its rows.
+"""
 
 import contextlib
 import json
@@ -56,12 +58,26 @@ class Bench:
     timeout_s: float
     written: threading.Lock = field(default_factory=threading.Lock)
 
-    def row(self, part: str, name: str, passed: bool | None, ended: Ended | None = None, **found: Any) -> None:
+    def row(
+        self, part: str, name: str, passed: bool | None, ended: Ended | None = None, **found: Any
+    ) -> None:
         """Append a row; `passed` None is a row that proves nothing."""
-        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if CUDA else ["CPU"]
-        row = {"part": part, "name": name, "pass": passed, "model": self.model, "devices": devices, "torch": torch.__version__}
+        devices = (
+            [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if CUDA else ["CPU"]
+        )
+        row = {
+            "part": part,
+            "name": name,
+            "pass": passed,
+            "model": self.model,
+            "devices": devices,
+            "torch": torch.__version__,
+        }
         row |= {"seconds": round(ended.seconds, 1), "status": ended.status} if ended else {}
-        row |= {**found, **({"error": ended.error} if ended and (ended.status != 0 or passed is False) else {})}
+        row |= {
+            **found,
+            **({"error": ended.error} if ended and (ended.status != 0 or passed is False) else {}),
+        }
         with self.written, self.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
@@ -74,15 +90,27 @@ class Bench:
         return python(*launcher, *count, *wrapped, *script)
 
     def start(self, name: str, command: list[str], **env: str) -> tuple[subprocess.Popen[bytes], str]:
-        """Start a command from the project's root with the environment that this has; returns its mark, too."""
+        """Start a command from the project's root with the environment that this has; returns its mark,
+        too.
+        """
         mark = f"{name}-{uuid.uuid4()}"
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_BUILD_OPS": "0", "PYTHONPATH": paths, MARK: mark}
+        own = {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "DS_BUILD_OPS": "0",
+            "PYTHONPATH": paths,
+            MARK: mark,
+        }
         with (self.folder / f"{mark}.out").open("wb") as out, (self.folder / f"{mark}.err").open("wb") as err:
-            process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **own, **env}, stdout=out, stderr=err)
+            process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, **own, **env}, stdout=out, stderr=err
+            )
         return process, mark
 
-    def wait(self, process: subprocess.Popen[bytes], mark: str, until: Callable[[], bool] = lambda: False) -> Ended:
+    def wait(
+        self, process: subprocess.Popen[bytes], mark: str, until: Callable[[], bool] = lambda: False
+    ) -> Ended:
         """Wait until it ends, `until` says so, or the time is up; then kill what is left of it."""
         began = time.monotonic()
         while process.poll() is None and time.monotonic() - began < self.timeout_s and not until():
@@ -115,7 +143,9 @@ def kill_all(mark: str) -> None:
 
 
 def visible() -> list[str]:
-    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(
+        ","
+    )
 
 
 def words(values: dict[str, Any], dashes: str = "") -> list[str]:

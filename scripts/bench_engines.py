@@ -1,18 +1,23 @@
-"""Tokens per second of the engines on the same work, and of vLLM's own `LLM.generate` on the same prompts as the ceiling.
+"""Tokens per second of the engines on the same work, and of vLLM's own `LLM.generate` on the same prompts as
+the ceiling.
 
-The ceiling has no seeds, which cost vLLM time; the engine is measured with a seed for each completion, and without.
+The ceiling has no seeds, which cost vLLM time; the engine is measured with a seed for each completion, and
+without.
 
-    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines vllm,LLM.generate]
+    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines
+    vllm,LLM.generate]
 
 One GPU, a real model (the endpoint is vLLM's own server):
 
-    python scripts/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct --problems openai/gsm8k:main:train --count 1000 \\
-        --temperature 0.8 --max_completion_tokens 320 --batch_size 2048 --prompt "" --warm_up 100 --repeats 1 \\
-        --engines vllm,transformers
+    python scripts/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct --problems
+    openai/gsm8k:main:train --count 1000 \\
+        --temperature 0.8 --max_completion_tokens 320 --batch_size 2048 --prompt "" --warm_up 100 --repeats 1
+        \\ --engines vllm,transformers
 
-Every engine samples the first `warm_up` problems once, all of them if it is 0 (vLLM then has their prompts in its cache), and
-then all problems `repeats` times, vLLM and the ceiling by turns. Wall seconds are the median. On a machine that does other
-work, too, compare CPU seconds, which are those of this process (the engine's, where it runs in this process, as on a CPU).
+Every engine samples the first `warm_up` problems once, all of them if it is 0 (vLLM then has their prompts in
+its cache), and then all problems `repeats` times, vLLM and the ceiling by turns. Wall seconds are the median.
+On a machine that does other work, too, compare CPU seconds, which are those of this process (the engine's,
+where it runs in this process, as on a CPU).
 """
 
 import argparse
@@ -28,10 +33,9 @@ from typing import Any
 from agree_engines import serving
 
 from a2r_train.engines import Engine, Sampling, load_engine
-from a2r_train.explore import seed_of
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.records import Problem, read
+from a2r_train.records import Problem, read, seed_of
 
 CEILING = "LLM.generate"
 
@@ -69,7 +73,10 @@ class Work:
         """The tokens that the engine makes of the first so many chats."""
 
         def sample(count: int) -> int:
-            return sum(c.completion_tokens for c in engine.generate(self.chats[:count], self.sampling, self.seeds[:count]))
+            return sum(
+                c.completion_tokens
+                for c in engine.generate(self.chats[:count], self.sampling, self.seeds[:count])
+            )
 
         return sample
 
@@ -83,7 +90,10 @@ def measure(works: dict[str, Callable[[int], int]], work: Work, repeats: int) ->
         for name, sample in works.items():
             found[name].add(partial(sample, len(work.chats)))
             one = found[name]
-            print(f"{name}: {one.tokens[-1]} tokens, {one.wall_s[-1]:.1f} s, CPU {one.cpu_s[-1]:.1f} s", file=sys.stderr)
+            print(
+                f"{name}: {one.tokens[-1]} tokens, {one.wall_s[-1]:.1f} s, CPU {one.cpu_s[-1]:.1f} s",
+                file=sys.stderr,
+            )
     return found
 
 
@@ -92,7 +102,9 @@ def ceiling(engine: Any, prompts: list[dict[str, list[int]]], work: Work) -> Cal
     from vllm import SamplingParams
 
     llm = engine._copies[0].llm
-    params = SamplingParams(temperature=work.sampling.temperature, max_tokens=work.sampling.max_completion_tokens)
+    params = SamplingParams(
+        temperature=work.sampling.temperature, max_tokens=work.sampling.max_completion_tokens
+    )
 
     def sample(count: int) -> int:
         outputs = llm.generate(prompts[:count], params, use_tqdm=False)
@@ -117,10 +129,14 @@ def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]
     seeds = [seed_of(0, p.id, sample) for p in problems for sample in range(given.samples)]
     sampling = Sampling(given.temperature, max_completion_tokens=given.max_completion_tokens)
     warm_up = given.warm_up * given.samples or len(chats)
-    return Work(chats, seeds, sampling, warm_up), [{"prompt_token_ids": prompter.token_ids(chat)} for chat in chats]
+    return Work(chats, seeds, sampling, warm_up), [
+        {"prompt_token_ids": prompter.token_ids(chat)} for chat in chats
+    ]
 
 
-def in_process(given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]) -> dict[str, Measured]:
+def in_process(
+    given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]
+) -> dict[str, Measured]:
     """vLLM in this process, and its ceiling if asked for; the memory is free again when this returns."""
     engine = load_engine("vllm", given.model)
     works = {"vllm": work.by(engine), "vllm, seeded: false": partial(without_seeds, engine, work.by(engine))}
@@ -137,7 +153,9 @@ def run(given: argparse.Namespace) -> dict[str, Measured]:
         gc.collect()
     if "openai" in given.engines.split(","):
         with serving(given.model, "auto") as url:
-            engine = load_engine("openai", given.model, endpoint=url, max_concurrent_requests=given.batch_size)
+            engine = load_engine(
+                "openai", given.model, endpoint=url, max_concurrent_requests=given.batch_size
+            )
             found |= measure({"openai": work.by(engine)}, work, given.repeats)
     if "transformers" in given.engines.split(","):
         engine = load_engine("transformers", given.model, batch_size=given.batch_size)
@@ -159,18 +177,26 @@ def show(found: dict[str, Measured]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="data/tiny/explorer")
     parser.add_argument("--problems", default="data/tiny/validation.jsonl")
-    parser.add_argument("--prompt", default="recipes/tiny/prompt.yaml", help='a prompt file; "" for the default prompt')
+    parser.add_argument(
+        "--prompt", default="recipes/tiny/prompt.yaml", help='a prompt file; "" for the default prompt'
+    )
     parser.add_argument("--count", type=int, default=200, help="problems")
     parser.add_argument("--samples", type=int, default=8, help="completions a problem")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--max_completion_tokens", type=int, default=40)
-    parser.add_argument("--batch_size", type=int, default=256, help="of transformers, and requests under way at the server")
+    parser.add_argument(
+        "--batch_size", type=int, default=256, help="of transformers, and requests under way at the server"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warm_up", type=int, default=0, help="problems to warm up with; 0 takes all")
-    parser.add_argument("--engines", default=f"vllm,{CEILING},openai,transformers", help=f"which; {CEILING} needs vllm")
+    parser.add_argument(
+        "--engines", default=f"vllm,{CEILING},openai,transformers", help=f"which; {CEILING} needs vllm"
+    )
     show(run(parser.parse_args()))
     return 0
 

@@ -1,10 +1,12 @@
-"""What it saves that completions which ended leave the batch of the transformers engine; both ways in one run.
+"""What it saves that completions which ended leave the batch of the transformers engine; both ways in one
+run.
 
     python scripts/bench_leaving.py                                            # two CPU cores: three minutes
     python scripts/bench_leaving.py --rows 660 --model MODEL_0.5B              # a GPU
 
-Prompts are as long as four references make them, so that the keys and values of a batch are what a step reads. The model is
-random unless one is named; so many tokens end a completion that the mean length is about --mean. `same`: equal completions.
+Prompts are as long as four references make them, so that the keys and values of a batch are what a step
+reads. The model is random unless one is named; so many tokens end a completion that the mean length is about
+--mean. `same`: equal completions.
 """
 
 import argparse
@@ -28,8 +30,10 @@ def random_model(folder: str) -> str:
     tokenizer = load_tokenizer(TOKENIZER)
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=8192, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4, max_position_embeddings=8192, tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -44,7 +48,10 @@ def measure(model: str, rows: int, prompt_tokens: int, tokens: int, mean: int) -
     ends = random.Random(0).sample(range(size // 2), max(1, round(size / mean)))
     engine.model.generation_config.eos_token_id = [*ends, *(usual if isinstance(usual, list) else [usual])]
     words = random.Random(1).choices(["3", "7", "apples"], k=rows * prompt_tokens)
-    chats = [[{"role": "user", "content": " ".join(words[i * prompt_tokens :][: prompt_tokens // 2])}] for i in range(rows)]
+    chats = [
+        [{"role": "user", "content": " ".join(words[i * prompt_tokens :][: prompt_tokens // 2])}]
+        for i in range(rows)
+    ]
     made: dict[str, list[Completion]] = {}
     found: dict[str, object] = {"device": str(engine.device), "rows": rows}
     for name, go_on in (("stay", tokens), ("leave", engines.GO_ON_TOKENS)):
@@ -54,18 +61,26 @@ def measure(model: str, rows: int, prompt_tokens: int, tokens: int, mean: int) -
         made[name] = engine.generate(chats, Sampling(max_completion_tokens=tokens), range(rows))
         found[f"{name}_s"] = round(time.perf_counter() - began, 2)
     lengths = [completion.completion_tokens for completion in made["leave"]]
-    found |= {"prompt_tokens": made["leave"][0].prompt_tokens, "mean": round(sum(lengths) / rows), "longest": max(lengths)}
+    found |= {
+        "prompt_tokens": made["leave"][0].prompt_tokens,
+        "mean": round(sum(lengths) / rows),
+        "longest": max(lengths),
+    }
     same = sum(ours == theirs for ours, theirs in zip(made["leave"], made["stay"], strict=True))
     return {**found, "times": round(found["stay_s"] / found["leave_s"], 2), "same": same}  # type: ignore[operator]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="", help="a folder; empty: a random one")
     parser.add_argument("--rows", type=int, default=96, help="completions at once")
     parser.add_argument("--prompt_tokens", type=int, default=1400)
     parser.add_argument("--tokens", type=int, default=512, help="the longest completion")
-    parser.add_argument("--mean", type=int, default=120, help="tokens of a completion, about, where the model is random")
+    parser.add_argument(
+        "--mean", type=int, default=120, help="tokens of a completion, about, where the model is random"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = given.model or random_model(folder)

@@ -1,12 +1,14 @@
-"""Tokens a second on several GPUs of one host, the same work on each: one measurement, printed as JSON; see prove_gpus.py.
+"""Tokens a second on several GPUs of one host, the same work on each: one measurement, printed as JSON; see
+prove_gpus.py.
 
     python scripts/bench_scaling.py explore --model MODEL --gpus 2
-    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/bench_scaling.py update --shape 0.6b
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/bench_scaling.py
+    update --shape 0.6b
 
-explore: the samples of one problem go to one copy of the model, so that a problem alone keeps one GPU busy, and as many
-problems as GPUs keep all of them busy; the completions are the same by their seeds. explore_transformers is for where vLLM is
-missing, with one process a GPU. update: optimizer steps of GRPO on random completions, all weights trained; the first two are
-not counted.
+explore: the samples of one problem go to one copy of the model, so that a problem alone keeps one GPU busy,
+and as many problems as GPUs keep all of them busy; the completions are the same by their seeds.
+explore_transformers is for where vLLM is missing, with one process a GPU. update: optimizer steps of GRPO on
+random completions, all weights trained; the first two are not counted.
 """
 
 import argparse
@@ -23,15 +25,21 @@ from transformers import PrinterCallback
 
 from a2r_train.engines import Engine, Sampling, load_engine
 
-PROBLEM = "Natalia sold {} clips in April, and half as many clips in May. How many clips did she sell altogether?"
+PROBLEM = (
+    "Natalia sold {} clips in April, and half as many clips in May. How many clips did she sell altogether?"
+)
 STEPS = 6
 
 
 def ask(engine: Engine, problems: list[int], samples: int, sampling: Sampling) -> tuple[int, float]:
     """Tokens that were written, and seconds."""
-    chats = [[{"role": "user", "content": PROBLEM.format(48 + 2 * i)}] for i in problems for _ in range(samples)]
+    chats = [
+        [{"role": "user", "content": PROBLEM.format(48 + 2 * i)}] for i in problems for _ in range(samples)
+    ]
     began = time.perf_counter()
-    made = engine.generate(chats, sampling, [1000 * i + sample for i in problems for sample in range(samples)])
+    made = engine.generate(
+        chats, sampling, [1000 * i + sample for i in problems for sample in range(samples)]
+    )
     return sum(completion.completion_tokens for completion in made), time.perf_counter() - began
 
 
@@ -42,14 +50,21 @@ def explore_vllm(model: str, gpus: int, samples: int, tokens: int) -> dict[str, 
     together, took = ask(engine, problems, samples, sampling)
     alone = [ask(engine, [problem], samples, sampling) for problem in problems[:2]]
     one = sum(written for written, _ in alone) / sum(seconds for _, seconds in alone)
-    return {"engine": "vllm", "tokens_s": round(together / took), "tokens_s_of_one": round(one), "tokens": together}
+    return {
+        "engine": "vllm",
+        "tokens_s": round(together / took),
+        "tokens_s_of_one": round(one),
+        "tokens": together,
+    }
 
 
 def explore_transformers(model: str, samples: int, tokens: int) -> dict[str, Any]:
     """One process a GPU: first the main one works alone, then all of them."""
     state = PartialState(cpu=not CUDA)
     engine = load_engine("transformers", model, batch_size=samples)
-    ask(engine, [0], samples, Sampling(max_completion_tokens=tokens))  # so that each has its memory before either is timed
+    ask(
+        engine, [0], samples, Sampling(max_completion_tokens=tokens)
+    )  # so that each has its memory before either is timed
     measured = []
     for workers in (1, state.num_processes):
         state.wait_for_everyone()
@@ -73,10 +88,14 @@ class Steps(Watch):
 
 
 def update(shape: str) -> dict[str, Any]:
-    """Two groups a process: 8 completions of 512 tokens of a prompt of 1024; less of each for the shape of a trial."""
+    """Two groups a process: 8 completions of 512 tokens of a prompt of 1024; less of each for the shape of a
+    trial.
+    """
     state = PartialState(cpu=not CUDA)  # where each process has its own GPU
     small = shape == "tiny"
-    point = Point(shape, "grpo", False, 256 if small else 1024, 64 if small else 512, 4 if small else 8, groups=2)
+    point = Point(
+        shape, "grpo", False, 256 if small else 1024, 64 if small else 512, 4 if small else 8, groups=2
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer, steps = trainer_of(point, folder), Steps()
         trainer.args.max_steps = 3 if small else STEPS
@@ -86,16 +105,25 @@ def update(shape: str) -> dict[str, Any]:
     trainer.accelerator.wait_for_everyone()
     seconds = sum(steps.seconds[2:]) / len(steps.seconds[2:])
     tokens = state.num_processes * point.groups * point.group.tokens
-    row = {"shape": shape, "processes": state.num_processes, "tokens_s": round(tokens / seconds), "step_s": round(seconds, 3)}
+    row = {
+        "shape": shape,
+        "processes": state.num_processes,
+        "tokens_s": round(tokens / seconds),
+        "step_s": round(seconds, 3),
+    }
     trainer.accelerator.end_training()
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["explore", "explore_transformers", "update"])
     parser.add_argument("--model", default="data/tiny/explorer")
-    parser.add_argument("--shape", default="0.6b", choices=measure_memory.SHAPES, help="of the random model that is updated")
+    parser.add_argument(
+        "--shape", default="0.6b", choices=measure_memory.SHAPES, help="of the random model that is updated"
+    )
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--samples", type=int, default=1024, help="completions of a problem")
     parser.add_argument("--tokens", type=int, default=256, help="the longest completion")

@@ -1,15 +1,18 @@
-"""The GRPO policy update of stock TRL beside ours with `shared_prefix`: forward, backward, optimizer, beta 0, random weights.
+"""The GRPO policy update of stock TRL beside ours with `shared_prefix`: forward, backward, optimizer, beta 0,
+random weights.
 
     python scripts/bench_shared_prefix.py --output rows.jsonl    # all parts; one H200, bf16, about 5 minutes
     python scripts/bench_shared_prefix.py --parts table          # one of: check, table, longest, lengths
     python scripts/bench_shared_prefix.py --parts table --profile   # and what our update waits for
-    python scripts/bench_shared_prefix.py --shape tiny           # as a trial on the CPU; goes with each of the above
+    python scripts/bench_shared_prefix.py --shape tiny           # as a trial on the CPU; goes with each of
+    the above
 
-`check` compares log-probabilities and gradients of both. In `table` (the shape of Qwen3-1.7B) both get the same batch; stock
-is at its best: the faster kernel of SDPA, with and without activation checkpointing, each with the largest micro-batch that
-fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and share how much of it is reached. `longest` is the
-longest prompt for 1.7B and 4B, by a line through measured peaks; `lengths` updates with new lengths each time. Each row is
-written as soon as it is there. On a CPU processor time is counted. Whole training steps: scripts/bench_grpo_step.py.
+`check` compares log-probabilities and gradients of both. In `table` (the shape of Qwen3-1.7B) both get the
+same batch; stock is at its best: the faster kernel of SDPA, with and without activation checkpointing, each
+with the largest micro-batch that fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and
+share how much of it is reached. `longest` is the longest prompt for 1.7B and 4B, by a line through measured
+peaks; `lengths` updates with new lengths each time. Each row is written as soon as it is there. On a CPU
+processor time is counted. Whole training steps: scripts/bench_grpo_step.py.
 """
 
 import argparse
@@ -32,8 +35,8 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from a2r_train.train import shared_prefix
-from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
+from a2r_train.train.shared_prefix import trainer as shared_prefix
+from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 GIB = 2**30
 # P, C, G: the speed-up that is asked for. The last one is there for MIN_TOKEN_RATIO.
@@ -53,7 +56,10 @@ class Way:
     checkpointing: bool
 
     def __str__(self) -> str:
-        return f"{'shared' if self.shared else 'stock'}, {self.kernel}, {'with' if self.checkpointing else 'no'} checkpointing"
+        return (
+            f"{'shared' if self.shared else 'stock'}, {self.kernel}, "
+            f"{'with' if self.checkpointing else 'no'} checkpointing"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,25 @@ class Result:
     peak_gib: float
 
 
-def build(shape: str, shared: bool, folder: str, dtype: torch.dtype = torch.bfloat16 if CUDA else torch.float32) -> GRPOTrainer:
+def build(
+    shape: str, shared: bool, folder: str, dtype: torch.dtype = torch.bfloat16 if CUDA else torch.float32
+) -> GRPOTrainer:
     """A trainer with a random model of that shape, and its optimizer."""
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
         model = AutoModelForCausalLM.from_config(config_of(shape), dtype=dtype, attn_implementation="sdpa")
-    options: dict[str, Any] = {"num_generations": 8, "per_device_train_batch_size": 8, "beta": 0.0, "learning_rate": 1e-6}
+    options: dict[str, Any] = {
+        "num_generations": 8,
+        "per_device_train_batch_size": 8,
+        "beta": 0.0,
+        "learning_rate": 1e-6,
+    }
     trainer = (SharedPrefixGRPOTrainer if shared else GRPOTrainer)(
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        args=GRPOConfig(folder, bf16=False, use_cpu=not CUDA, report_to="none", activation_checkpointing=False, **options),
+        args=GRPOConfig(
+            folder, bf16=False, use_cpu=not CUDA, report_to="none", activation_checkpointing=False, **options
+        ),
         train_dataset=Dataset.from_dict({"prompt": ["<eos>"] * 8}),
         processing_class=tokenizer_of_two(),
     )
@@ -98,12 +113,16 @@ def batch_of(trainer: GRPOTrainer, prompt: int, completion: int, group: int) -> 
     return {key: value.to(device) for key, value in batch.items()}
 
 
-def update(trainer: GRPOTrainer, batch: dict[str, torch.Tensor], micro_batch: int, kernel: str, step: bool = True) -> None:
+def update(
+    trainer: GRPOTrainer, batch: dict[str, torch.Tensor], micro_batch: int, kernel: str, step: bool = True
+) -> None:
     """One optimizer step of the policy, or its gradients alone."""
     chunks = split_tensor_dict(batch, len(batch["advantages"]) // micro_batch)
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = len(chunks)
     trainer.optimizer.zero_grad(set_to_none=True)
-    order = dict.fromkeys([KERNELS[kernel], SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])  # MATH: float32 has no other
+    order = dict.fromkeys(
+        [KERNELS[kernel], SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    )  # MATH: float32 has no other
     with sdpa_kernel([*order], set_priority=True):
         for chunk in chunks:
             trainer.compute_loss(trainer.model, chunk).backward()
@@ -135,7 +154,9 @@ def fits(action: Callable[[], None]) -> bool:
 
 
 def measure(trainer: GRPOTrainer, way: Way, batch: dict[str, torch.Tensor], repeats: int) -> Result | None:
-    """The median of some updates after one, with the largest micro-batch that fits; ours keeps a group whole."""
+    """The median of some updates after one, with the largest micro-batch that fits; ours keeps a group
+    whole.
+    """
     choose(trainer, way.checkpointing)
     size = len(batch["advantages"])
     while size and not fits(lambda: update(trainer, batch, size, way.kernel)):  # noqa: B023
@@ -157,10 +178,16 @@ def peak_gib() -> float:
 
 
 def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
-    """SDPA's faster kernel for this batch, by one layer of the model: forward and backward, without its linear maps."""
+    """SDPA's faster kernel for this batch, by one layer of the model: forward and backward, without its
+    linear maps.
+    """
     config: Any = trainer.model.config
     rows, tokens = len(batch["advantages"]), batch["prompt_ids"].size(1) + batch["completion_ids"].size(1)
-    made: dict[str, Any] = {"device": trainer.accelerator.device, "dtype": trainer.model.dtype, "requires_grad": True}
+    made: dict[str, Any] = {
+        "device": trainer.accelerator.device,
+        "dtype": trainer.model.dtype,
+        "requires_grad": True,
+    }
     q, k, v = (
         torch.randn(rows, tokens, heads, config.head_dim, **made).transpose(1, 2)
         for heads in (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
@@ -170,10 +197,16 @@ def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
         for _ in range(3):  # the last one counts
             began = own_clock()
             with sdpa_kernel([kernel, SDPBackend.MATH], set_priority=True):
-                out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+                out = torch.nn.functional.scaled_dot_product_attention(
+                    q, k, v, is_causal=True, enable_gqa=True
+                )
             torch.autograd.grad(out, (q, k, v), out)
             took[name] = own_clock() - began
-    print("stock's attention in one layer, seconds:", {name: round(seconds, 4) for name, seconds in took.items()}, flush=True)
+    print(
+        "stock's attention in one layer, seconds:",
+        {name: round(seconds, 4) for name, seconds in took.items()},
+        flush=True,
+    )
     return min(took, key=lambda name: took[name])
 
 
@@ -196,7 +229,9 @@ def table(
                 trainer = build(shape, shared, folder)
             batch = batch_of(trainer, prompt, completion, group)
             kernels = [kernel] if kernel else [*KERNELS] if shared else [fastest_kernel(trainer, batch)]
-            for way in (Way(shared, name, checkpointing) for name in kernels for checkpointing in (False, True)):
+            for way in (
+                Way(shared, name, checkpointing) for name in kernels for checkpointing in (False, True)
+            ):
                 told: dict[str, Any] = {"way": str(way)}
                 try:
                     result = measure(trainer, way, batch, repeats)
@@ -207,11 +242,19 @@ def table(
             if shared and profile:
                 show_profile(trainer, best_of(found, True), batch)
             discard(trainer)
-        yield {**point, "asked": asked, **row_of(group * (prompt + completion) / (prompt + group * completion), found)}
+        yield {
+            **point,
+            "asked": asked,
+            **row_of(group * (prompt + completion) / (prompt + group * completion), found),
+        }
 
 
 def best_of(found: list[Result], shared: bool) -> Result | None:
-    return min((result for result in found if result.way.shared == shared), key=lambda result: result.seconds, default=None)
+    return min(
+        (result for result in found if result.way.shared == shared),
+        key=lambda result: result.seconds,
+        default=None,
+    )
 
 
 def row_of(bound: float, found: list[Result]) -> dict[str, Any]:
@@ -222,7 +265,11 @@ def row_of(bound: float, found: list[Result]) -> dict[str, Any]:
         stock, ours = best_of(results, False), best_of(results, True)
         for name, result in (("stock", stock), ("ours", ours)):
             row[prefix + name] = f"{result.way}, micro-batch {result.micro_batch}" if result else "none"
-            row |= {f"{prefix}{name}_s": result.seconds, f"{prefix}{name}_gib": result.peak_gib} if result else {}
+            row |= (
+                {f"{prefix}{name}_s": result.seconds, f"{prefix}{name}_gib": result.peak_gib}
+                if result
+                else {}
+            )
         if stock and ours:
             speedup = stock.seconds / ours.seconds
             row |= {f"{prefix}speedup": speedup, f"{prefix}share": speedup / bound}
@@ -252,13 +299,17 @@ def gradients(shared: bool, dtype: torch.dtype, kernel: str) -> torch.Tensor:
     for row in range(8):
         batch["completion_mask"][row, longest_completion * (row + 1) // 8 :] = 0
     update(trainer, batch, 8, kernel, step=False)
-    found = torch.cat([p.grad.flatten().float() for p in trainer.model.parameters() if p.grad is not None]).cpu()
+    found = torch.cat(
+        [p.grad.flatten().float() for p in trainer.model.parameters() if p.grad is not None]
+    ).cpu()
     discard(trainer)
     return found
 
 
 def check() -> Iterator[dict[str, Any]]:
-    """How far both are from the dense float32 gradient; on a GPU both compute in bf16, and ours must not be off much more."""
+    """How far both are from the dense float32 gradient; on a GPU both compute in bf16, and ours must not be
+    off much more.
+    """
     exact = gradients(False, torch.float32, "flash")
     for kernel in KERNELS:
         row: dict[str, Any] = {"check": kernel}
@@ -272,13 +323,19 @@ def check() -> Iterator[dict[str, Any]]:
         yield {**row, "ok": row.get("shared_off", 1.0) <= 1.5 * row.get("dense_off", 1.0) + 1e-4}
 
 
-def longest(shape: str, completion: int, group: int, prompts: tuple[int, int], kernel: str) -> Iterator[dict[str, Any]]:
-    """The longest prompt, in tokens, by a line through the peaks at two, with checkpointing; dense in micro-batches of one."""
+def longest(
+    shape: str, completion: int, group: int, prompts: tuple[int, int], kernel: str
+) -> Iterator[dict[str, Any]]:
+    """The longest prompt, in tokens, by a line through the peaks at two, with checkpointing; dense in
+    micro-batches of one.
+    """
     for shared, micro_batch in ((True, group), (False, 1)):
         with tempfile.TemporaryDirectory() as folder:
             trainer = build(shape, shared, folder)
         choose(trainer, checkpointing=True)
-        update(trainer, batch_of(trainer, 128, 128, group), micro_batch, kernel)  # makes the optimizer's state
+        update(
+            trainer, batch_of(trainer, 128, 128, group), micro_batch, kernel
+        )  # makes the optimizer's state
         peaks = []
         for prompt in prompts:
             batch = batch_of(trainer, prompt, completion, group)
@@ -289,13 +346,17 @@ def longest(shape: str, completion: int, group: int, prompts: tuple[int, int], k
             peaks.append(peak_gib())
         discard(trainer)
         slope = (peaks[1] - peaks[0]) / (prompts[1] - prompts[0])
-        most = int(prompts[0] + (torch.cuda.mem_get_info()[1] / GIB - 1 - peaks[0]) / slope)  # 1 GiB is not the allocator's
+        most = int(
+            prompts[0] + (torch.cuda.mem_get_info()[1] / GIB - 1 - peaks[0]) / slope
+        )  # 1 GiB is not the allocator's
         way = {"shared": shared, "micro_batch": micro_batch, "C": completion, "G": group}
         yield {"longest": shape, **way, "P": most, "measured_P": prompts, "peaks_gib": peaks}
 
 
 def lengths(shape: str, steps: int, prompt: int, completion: int, group: int) -> Iterator[dict[str, Any]]:
-    """So many updates, each of another length up to these: how many graphs were compiled, and a step's seconds."""
+    """So many updates, each of another length up to these: how many graphs were compiled, and a step's
+    seconds.
+    """
     for kernel in KERNELS:
         with tempfile.TemporaryDirectory() as folder:
             trainer = build(shape, True, folder)
@@ -321,7 +382,9 @@ def parts(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if "check" in given.parts:
         yield from check()
     if "table" in given.parts:
-        chosen = {point: asked for point, asked in points.items() if not given.prompts or point[0] in given.prompts}
+        chosen = {
+            point: asked for point, asked in points.items() if not given.prompts or point[0] in given.prompts
+        }
         yield from table(given.shape, chosen, given.repeats, given.profile, given.kernel)
     if "longest" in given.parts and CUDA:
         for shape in ["tiny"] if tiny else ["1.7b", "4b"]:
@@ -331,17 +394,26 @@ def parts(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="1.7b")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--prompts", nargs="+", type=int, default=[], help="only these rows of the table, by P")
-    parser.add_argument("--kernel", choices=KERNELS, default="", help="for both; otherwise the faster one of stock")
+    parser.add_argument(
+        "--prompts", nargs="+", type=int, default=[], help="only these rows of the table, by P"
+    )
+    parser.add_argument(
+        "--kernel", choices=KERNELS, default="", help="for both; otherwise the faster one of stock"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--output", default="", help="add the rows to that file, as JSON lines")
     parser.add_argument("--steps", type=int, default=100, help="of `lengths`")
     given = parser.parse_args()
-    print(f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, shape {given.shape}", flush=True)
+    print(
+        f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, shape {given.shape}",
+        flush=True,
+    )
     shared_prefix.MIN_TOKEN_RATIO = 0.0  # what the switch decides by is measured here
     began, failed = time.perf_counter(), False
     for row in parts(given):

@@ -1,11 +1,13 @@
-"""How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the two disagree.
+"""How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the
+two disagree.
 
     python scripts/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl data/gsm8k-0.5b/problems.jsonl
 
-Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no deadline. Both
-see the text without its thinking. The second line takes each different comparison once, so that nothing can be remembered.
-Exit status 1 if the two disagree about an answer that both read; where no answer is marked, or several boxed ones differ, plain
-math-verify takes any number that it finds, and this package's policy differs on purpose: those are counted apart.
+Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no
+deadline. Both see the text without its thinking. The second line takes each different comparison once, so
+that nothing can be remembered. Exit status 1 if the two disagree about an answer that both read; where no
+answer is marked, or several boxed ones differ, plain math-verify takes any number that it finds, and this
+package's policy differs on purpose: those are counted apart.
 """
 
 import argparse
@@ -16,8 +18,8 @@ import time
 
 from math_verify import parse, verify
 
+from a2r_train.data.rollouts import load_rollouts
 from a2r_train.prompts import visible
-from a2r_train.rollouts import load_rollouts
 from a2r_train.verify import compare, judge_all, pool
 from a2r_train.verify.extract import candidates
 
@@ -57,7 +59,8 @@ def measure(name: str, items: list[Item]) -> list[tuple[Item, bool, bool]]:
     off = [row for row in different if len(read := candidates(row[0][0], "math")) == 1 and read[0]]
     rate, plain_rate = len(items) / seconds, len(items) / plain_seconds
     print(
-        f"{name}: {len(items)} answers, {rate:.0f}/s, plain math-verify {plain_rate:.0f}/s, {rate / plain_rate:.1f} times; "
+        f"{name}: {len(items)} answers, {rate:.0f}/s, plain math-verify "
+        f"{plain_rate:.0f}/s, {rate / plain_rate:.1f} times; "
         f"{1 - asked / len(items):.1%} hits (remembered, or decided without a worker), "
         f"{len(off)} disagreements, and {len(different) - len(off)} by policy"
     )
@@ -65,17 +68,25 @@ def measure(name: str, items: list[Item]) -> list[tuple[Item, bool, bool]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rollouts")
-    parser.add_argument("problems", nargs="?", default="", help="left out if each rollout row holds problem and answer")
+    parser.add_argument(
+        "problems", nargs="?", default="", help="left out if each rollout row holds problem and answer"
+    )
     given = parser.parse_args()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     problems, rollouts = load_rollouts(given.problems, given.rollouts, {})
     by_id = {problem.id: problem for problem in problems}
     items = [(r.text, by_id[r.problem_id].answer, by_id[r.problem_id].verifier) for r in rollouts]
     items = [item for item in items if item[2] == "math"]
-    different = {(candidates(text, verifier)[-1], gold): (text, gold, verifier) for text, gold, verifier in items}
-    judge_all([(rf"\boxed{{\frac{{{i}}}{{7}}}}", r"\frac{1}{9}", "math") for i in range(pool.WORKERS)])  # start the workers
+    different = {
+        (candidates(text, verifier)[-1], gold): (text, gold, verifier) for text, gold, verifier in items
+    }
+    judge_all(
+        [(rf"\boxed{{\frac{{{i}}}{{7}}}}", r"\frac{1}{9}", "math") for i in range(pool.WORKERS)]
+    )  # start the workers
     print(f"{pool.WORKERS} workers, {os.cpu_count()} cores")
     off = measure("rollouts as they are", items)
     off += measure("each different answer once", list(different.values()))

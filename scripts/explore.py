@@ -1,6 +1,8 @@
-"""Stage 1 in several processes: each samples its share of the chunks with its own engine, and the last one joins them.
+"""Stage 1 in several processes: each samples its share of the chunks with its own engine, and the last one
+joins them.
 
-    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 8 scripts/explore.py --config RECIPE
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 8 scripts/explore.py --config
+    RECIPE
 
 Over several machines without a launcher: `a2r explore --shard i/n` in each, then `a2r gather`.
 """
@@ -14,17 +16,17 @@ from datetime import timedelta
 import torch
 from accelerate import PartialState
 
-from a2r_train import output
+from a2r_train import process
 from a2r_train.config import parse
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
-from a2r_train.explore import ExploreConfig, explore
-from a2r_train.leave import leave
+from a2r_train.process import leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return output.run(lambda: together(*parse([ExploreConfig], argv)))
+    return process.run(lambda: together(*parse([ExploreConfig], argv)))
 
 
 def together(config: ExploreConfig) -> None:
@@ -32,11 +34,15 @@ def together(config: ExploreConfig) -> None:
     # the first to end waits for the slowest, by default ten minutes at most
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     if config.shard != "0/1":
-        raise InputError(f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves")
+        raise InputError(
+            f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves"
+        )
     explore(replace(config, shard=f"{state.process_index}/{state.num_processes}"))
     state.wait_for_everyone()
     if state.is_main_process:
-        sys.stdout.write(f"{explore(config)}\n")  # all chunks are there: joined, if no process did it as the last one
+        sys.stdout.write(
+            f"{explore(config)}\n"
+        )  # all chunks are there: joined, if no process did it as the last one
     state.wait_for_everyone()
     state.destroy_process_group()
 

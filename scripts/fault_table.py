@@ -1,9 +1,11 @@
-"""Break every stage on purpose, start it again with the same command, and write down what survived: docs/reliability.md.
+"""Break every stage on purpose, start it again with the same command, and write down what survived:
+docs/reliability.md.
 
-    python scripts/fault_table.py            # about 20 minutes on two cores; --kills 1 for a look; needs the extra [dev]
+    python scripts/fault_table.py            # about 20 minutes on two cores; --kills 1 for a look; needs the
+    extra [dev]
 
-Model and data are tiny and made on the spot, so that what is measured is the faults. faults.py runs and breaks the stages,
-bad_inputs.py holds the mistakes of a user.
+Model and data are tiny and made on the spot, so that what is measured is the faults. faults.py runs and
+breaks the stages, bad_inputs.py holds the mistakes of a user.
 """
 
 import argparse
@@ -27,7 +29,13 @@ from faults import STAGES, TRAINERS, Run, difference
 from a2r_train import output
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
-FULL_BYTES = {"explore": 1000, "bundle": 3000, "sft": 60_000, "grpo": 60_000, "evaluate": 2500}  # config.yaml still fits
+FULL_BYTES = {
+    "explore": 1000,
+    "bundle": 3000,
+    "sft": 60_000,
+    "grpo": 60_000,
+    "evaluate": 2500,
+}  # config.yaml still fits
 REMOVED = {
     "explore": ["chunks/000001.jsonl", "rollouts.jsonl", "done.json"],
     "bundle": ["train.jsonl", "done.json"],
@@ -40,7 +48,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """A fault, how often it was injected into a stage, how often all was as it should be after it, and what was not."""
+    """A fault, how often it was injected into a stage, how often all was as it should be after it, and what
+    was not.
+    """
 
     fault: str
     stage: str
@@ -68,7 +78,9 @@ class Bench:
 
 
 def killed(bench: Bench, kills: int, rng: random.Random) -> Row:
-    """SIGKILL at random moments: one of five between start and first output, the others between first output and end."""
+    """SIGKILL at random moments: one of five between start and first output, the others between first output
+    and end.
+    """
     lost = []
     for number in range(kills):
         began, ended = number % 5 != 0, None
@@ -86,15 +98,21 @@ def stopped(bench: Bench) -> Row:
     while ended is None or not saved:  # before a training begins there is nothing that it could save
         share = next(shares)
         name = f"term-{share}"
-        ended = faults.kill(bench.stage, bench.keys, bench.folder / name, bench.whole.work_s * share, how=signal.SIGTERM)
-        saved = bench.stage not in TRAINERS or any((bench.folder / name / "out").glob("checkpoint-*/trainer_state.json"))
+        ended = faults.kill(
+            bench.stage, bench.keys, bench.folder / name, bench.whole.work_s * share, how=signal.SIGTERM
+        )
+        saved = bench.stage not in TRAINERS or any(
+            (bench.folder / name / "out").glob("checkpoint-*/trainer_state.json")
+        )
     told = "stopped by SIGTERM" in ended.says and ended.status == 143
     said = "" if told else f"status {ended.status}: {ended.line}"
     return row("SIGTERM, status 143", bench, [said or bench.again(name)])
 
 
 def full(bench: Bench) -> Row:
-    """A full disk, played by a limit on the size of files: status 1 and one line; with room the run goes on."""
+    """A full disk, played by a limit on the size of files: status 1 and one line; with room the run
+    goes on.
+    """
     ended = faults.run(bench.stage, bench.keys, bench.folder / "full", FULL_BYTES[bench.stage])
     told = ended.status == 1 and "no room left on the disk" in ended.line and "Traceback" not in ended.says
     return row("full disk", bench, [bench.again("full") if told else f"status {ended.status}: {ended.line}"])
@@ -103,7 +121,10 @@ def full(bench: Bench) -> Row:
 def read_only(bench: Bench) -> Row:
     """An output folder on a file system that cannot be written: status 2 and one line."""
     ended = faults.run(bench.stage, {**bench.keys, "output_dir": "/sys/a2r-out"}, bench.folder / "read-only")
-    refused = ("name an output folder that can be written", "free at /sys")  # what is found first: it has no room either
+    refused = (
+        "name an output folder that can be written",
+        "free at /sys",
+    )  # what is found first: it has no room either
     told = ended.status == 2 and any(words in ended.line for words in refused)
     return row("read-only output", bench, ["" if told else f"status {ended.status}: {ended.line}"])
 
@@ -118,7 +139,9 @@ def removed(bench: Bench) -> Row:
 
 
 def twice(bench: Bench) -> Row:
-    """A second run while the first, halted in the middle, holds the folder: refused, and the first ends undisturbed."""
+    """A second run while the first, halted in the middle, holds the folder: refused, and the first ends
+    undisturbed.
+    """
     number, first = 0, None
     while first is None:
         number += 1
@@ -135,7 +158,11 @@ def twice(bench: Bench) -> Row:
     os.kill(int(first.pid or 0), signal.SIGCONT)
     faults.ended(first)
     told = second.status == 2 and "another process is writing here" in second.line
-    return row("two runs on one folder", bench, [bench.different(name) if told else f"status {second.status}: {second.line}"])
+    return row(
+        "two runs on one folder",
+        bench,
+        [bench.different(name) if told else f"status {second.status}: {second.line}"],
+    )
 
 
 def row(fault: str, bench: Bench, lost: Sequence[str]) -> Row:
@@ -179,12 +206,18 @@ HEAD = """\
 Made by `python scripts/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}).
 Every run is a process of its own on a model of one layer.
 
-*Survived* means that the same command, given once more, ended with the result of an undisturbed run: for explore, bundle and
-evaluate (transformers engine, float32, CPU) every byte of every file but the timings, for SFT and GRPO every step's loss within
-1e-5. Of five kills one falls between start and first output, four between first output and end. No worker outlived a killed
-process. Where nothing is to be resumed (read-only output, two runs on one folder), survived means: refused in one line with
-status 2 before any work, and the first run ended undisturbed. The full disk is a limit on the size of files, which fails the
-same way. What was removed by hand is a chunk, a split, or the last file of the newest checkpoint, of a finished folder.
+*Survived* means that the same command, given once more,
+ended with the result of an undisturbed run: for explore, bundle and
+evaluate (transformers engine, float32, CPU) every byte of every file but the timings,
+for SFT and GRPO every step's loss within
+1e-5. Of five kills one falls between start and first output,
+four between first output and end. No worker outlived a killed
+process. Where nothing is to be resumed (read-only output, two runs on one folder),
+survived means: refused in one line with
+status 2 before any work, and the first run ended undisturbed. The full disk is a limit on the size of files,
+which fails the
+same way. What was removed by hand is a chunk, a split, or the last file of the newest checkpoint,
+of a finished folder.
 
 | fault | stage | injected | survived | lost |
 |---|---|---|---|---|"""
@@ -198,7 +231,9 @@ Each ends with exit status 2 and this one line; nothing is written.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=10, help="a stage")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
@@ -211,7 +246,9 @@ def main() -> None:
     DOCUMENT.write_text(document(rows, said, given.kills, given.seed), encoding="utf-8")
     right = sum(row.injected == row.survived for row in rows), sum(one.status == 2 for one in said)
     took = time.monotonic() - began
-    log.info("%s: %d of %d rows, %d of %d lines, %.0f s", DOCUMENT, right[0], len(rows), right[1], len(said), took)
+    log.info(
+        "%s: %d of %d rows, %d of %d lines, %.0f s", DOCUMENT, right[0], len(rows), right[1], len(said), took
+    )
 
 
 if __name__ == "__main__":

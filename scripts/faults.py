@@ -1,7 +1,9 @@
-"""Break a stage on purpose: start it, kill it, start it again with the same arguments, and compare what it wrote.
+"""Break a stage on purpose: start it, kill it, start it again with the same arguments, and compare what it
+wrote.
 
-Each run is a process of its own with a folder of its own, where it writes `out`, so that outputs compare byte by byte,
-config.yaml included. The processes are forked from one that has imported the libraries, which saves seconds a run.
+Each run is a process of its own with a folder of its own, where it writes `out`, so that outputs compare byte
+by byte, config.yaml included. The processes are forked from one that has imported the libraries, which saves
+seconds a run.
 """
 
 import json
@@ -29,8 +31,16 @@ TOLERANCE = 1e-5  # of a loss, between the resumed and the undisturbed training
 PATIENCE_S = 1800.0  # until a run counts as hung
 
 _context = multiprocessing.get_context("forkserver")
-PRELOADED = ("a2r_train.bundle", "a2r_train.train.sft", "a2r_train.train.grpo", "a2r_train.evaluate.run", "matplotlib.pyplot")
-_context.set_forkserver_preload([*PRELOADED, "a2r_train.engines.transformers", "transformers.models.qwen3.modeling_qwen3"])
+PRELOADED = (
+    "a2r_train.data.bundle",
+    "a2r_train.train.sft",
+    "a2r_train.train.grpo",
+    "a2r_train.evaluate.run",
+    "matplotlib.pyplot",
+)
+_context.set_forkserver_preload(
+    [*PRELOADED, "a2r_train.engines.transformers", "transformers.models.qwen3.modeling_qwen3"]
+)
 
 
 @dataclass(frozen=True)
@@ -49,42 +59,61 @@ class Run:
 
 
 def write_inputs(folder: Path, problems: int = 24) -> dict[str, dict[str, Any]]:
-    """A tiny model that answers 3 or 6, and problems, rollouts and bundles for it; returns the keys of each stage."""
+    """A tiny model that answers 3 or 6, and problems, rollouts and bundles for it; returns the keys of each
+    stage.
+    """
     model = save_tiny(folder / "model", seed=3)
     _run_apart(teach, model, [r"\boxed{3}", r"\boxed{6}"])
     golds = [str(3 * (1 + i % 2)) for i in range(problems)]
     asked = [{"id": f"p{i}", "problem": f"What is {i} * 3?", "answer": gold} for i, gold in enumerate(golds)]
-    samples = [(i, n, rf"So \boxed{{\frac{{{3 * (n + i % 2)}}}{{{1 + n % 3}}}}}") for i in range(problems) for n in range(8)]
+    samples = [
+        (i, n, rf"So \boxed{{\frac{{{3 * (n + i % 2)}}}{{{1 + n % 3}}}}}")
+        for i in range(problems)
+        for n in range(8)
+    ]
     bundles = [
-        {**problem, "problem_id": problem["id"], "verifier": "math", "references": [rf"{i}: \boxed{{3}}", rf"{i}: \boxed{{6}}"],
-         "reference_answers": ["3", "6"], "reference_verdicts": ["correct", "incorrect"][:: 1 - 2 * (i % 2)], "n_correct": 1,
-         "reference_tokens": [9, 9], "majority_answer": "3", "majority_verdict": ["correct", "incorrect"][i % 2]}
+        {**problem, "problem_id": problem["id"], "verifier": "math", "references": [rf"{i}: \boxed{{3}}",
+        rf"{i}: \boxed{{6}}"],
+         "reference_answers": ["3", "6"], "reference_verdicts": ["correct", "incorrect"][:: 1 - 2 * (i % 2)],
+         "n_correct": 1,
+         "reference_tokens": [9, 9], "majority_answer": "3", "majority_verdict": ["correct",
+         "incorrect"][i % 2]}
         for i, problem in enumerate(asked)
     ]  # fmt: skip
     bundled = write_rows(folder / "bundles.jsonl", bundles)
-    rollouts = write_rows(folder / "rollouts.jsonl", [{**asked[i], "text": f"{n}. {text}"} for i, n, text in samples])
+    rollouts = write_rows(
+        folder / "rollouts.jsonl", [{**asked[i], "text": f"{n}. {text}"} for i, n, text in samples]
+    )
     tuned = {
-        "model_name_or_path": model, "bundles": bundled, "per_device_train_batch_size": 4, "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant", "logging_steps": 1, "save_steps": 4, "report_to": "none", "disable_tqdm": True,
+        "model_name_or_path": model, "bundles": bundled, "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant", "logging_steps": 1, "save_steps": 4, "report_to": "none",
+        "disable_tqdm": True,
         "use_cpu": True, "activation_checkpointing": False,
     }  # fmt: skip
     return {
         "explore": {
-            "problems": write_rows(folder / "problems.jsonl", asked), "model": model, "samples_per_problem": 4,
+            "problems": write_rows(folder / "problems.jsonl", asked), "model": model,
+            "samples_per_problem": 4,
             "max_completion_tokens": 24, "chunk_problems": 2,
         },
-        "bundle": {"rollouts": rollouts, "k": 4, "bundles_per_problem": 2, "tokenizer": model, "test_share": 0.2},
+        "bundle": {"rollouts": rollouts, "k": 4, "bundles_per_problem": 2, "tokenizer": model,
+        "test_share": 0.2},
         "sft": {**tuned, "target_samples": 2, "max_target_tokens": 24, "max_steps": 40},
-        "grpo": {**tuned, "num_generations": 2, "max_completion_length": 16, "num_iterations": 2, "max_steps": 16},
+        "grpo": {**tuned, "num_generations": 2, "max_completion_length": 16, "num_iterations": 2,
+        "max_steps": 16},
         "evaluate": {
-            "bundles": bundled, "base": model, "temperature": 0.7, "max_completion_tokens": 24, "chunk_bundles": 6,
+            "bundles": bundled, "base": model, "temperature": 0.7, "max_completion_tokens": 24,
+            "chunk_bundles": 6,
             "draws": 100,
         },
     }  # fmt: skip
 
 
 def start(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> ForkServerProcess:
-    """Start a stage in a folder; with `file_bytes` no file may grow beyond, to the writer much like a full disk."""
+    """Start a stage in a folder; with `file_bytes` no file may grow beyond, to the writer much like a full
+    disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log").touch()
     given = options({"output_dir": "out", **keys})
@@ -105,7 +134,12 @@ def run(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> 
 
 
 def kill(
-    stage: str, keys: dict[str, Any], folder: Path, delay_s: float, began: bool = True, how: signal.Signals = signal.SIGKILL
+    stage: str,
+    keys: dict[str, Any],
+    folder: Path,
+    delay_s: float,
+    began: bool = True,
+    how: signal.Signals = signal.SIGKILL,
 ) -> Run | None:
     """Start a stage and send it a signal so long after its output folder appears (or after its start).
 
@@ -137,13 +171,19 @@ def ended(process: ForkServerProcess) -> int:
 
 
 def difference(stage: str, whole: Path, other: Path) -> str:
-    """What is not the same in two output folders, "" if nothing is: losses of a training, else every byte but timings."""
+    """What is not the same in two output folders, "" if nothing is: losses of a training, else every byte but
+    timings.
+    """
     if stage in TRAINERS:
         ours, theirs = losses(whole), losses(other)
         off = [step for step in ours if step not in theirs or not abs(ours[step] - theirs[step]) <= TOLERANCE]
         return f"losses of steps {off}" if off or ours.keys() != theirs.keys() else ""
     ours, theirs = (
-        {name: content for name, content in files_of(folder).items() if not Path(name).name.startswith("timing")}
+        {
+            name: content
+            for name, content in files_of(folder).items()
+            if not Path(name).name.startswith("timing")
+        }
         for folder in (whole, other)
     )
     return ", ".join(sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)))

@@ -2,10 +2,11 @@
 
     accelerate launch scripts/grpo.py --config recipes/tiny/grpo.yaml [--key value ...] [--dry_run]
 
-Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/grpo.py ...
+Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2
+scripts/grpo.py ...
 """
 
-from a2r_train.leave import leave
+from a2r_train.process import leave
 from a2r_train.train.grpo import main
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Keep what readers need to check a result, small enough for the repository.
 
-    python scripts/keep_results.py records runs/x/rollouts-test/rollouts.jsonl data/results/x    # rollouts.jsonl.xz there
-    python scripts/keep_results.py evaluation runs/x/evaluation data/results/x/evaluation \\
+    python scripts/keep_results.py records runs/x/rollouts-test/rollouts.jsonl data/results/x    #
+    rollouts.jsonl.xz there python scripts/keep_results.py evaluation runs/x/evaluation
+    data/results/x/evaluation \\
         --bundles data/results/x/bundles.jsonl.xz --rollouts data/results/x/rollouts.jsonl.xz
     python scripts/keep_results.py adapter runs/x/grpo data/results/x/grpo
 
-An evaluation keeps its results, reports, config and all syntheses, compressed; the options name kept copies of the files that
-its config names, which scripts/rescore.py then reads in their place. An adapter is cast to bfloat16, and may have 20 MB.
+An evaluation keeps its results, reports, config and all syntheses, compressed; the options name kept copies
+of the files that its config names, which scripts/rescore.py then reads in their place. An adapter is cast to
+bfloat16, and may have 20 MB.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 import yaml
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.generate import MANIFEST
+from a2r_train.evaluate.answers import MANIFEST
 from a2r_train.evaluate.kept import INPUTS, load_json
 from a2r_train.records import write_text
 
@@ -37,7 +39,10 @@ def keep_records(source: Path, target: Path) -> Path:
 
 
 def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path]) -> Path:
-    """Keep a finished evaluation. Raises InputError for one without manifest, and for a target that holds another."""
+    """Keep a finished evaluation.
+
+    Raises InputError for one without manifest, and for a target that holds another.
+    """
     results, manifest = load_json(source / "results.json"), load_json(source / MANIFEST)
     if target.exists() and any(target.iterdir()):
         raise InputError(f"{target}: holds something already; name a new folder, or remove it")
@@ -58,7 +63,10 @@ def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path]) -> Path
 
 
 def keep_adapter(source: Path, target: Path) -> Path:
-    """Write a LoRA adapter in bfloat16. Raises InputError for what is no adapter, and for one above MOST_BYTES."""
+    """Write a LoRA adapter in bfloat16.
+
+    Raises InputError for what is no adapter, and for one above MOST_BYTES.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -66,11 +74,14 @@ def keep_adapter(source: Path, target: Path) -> Path:
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; expected the folder of a LoRA adapter")
     tensors = {
-        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in load_file(weights).items()
+        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(weights).items()
     }
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > MOST_BYTES:
-        raise InputError(f"{weights}: {size / 1e6:.1f} MB in bfloat16; at most {MOST_BYTES / 1e6:.0f} MB are kept")
+        raise InputError(
+            f"{weights}: {size / 1e6:.1f} MB in bfloat16; at most {MOST_BYTES / 1e6:.0f} MB are kept"
+        )
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / weights.name, metadata={"format": "pt"})
     (target / weights.name).chmod(0o644)  # safetensors lets nobody but the owner read it
@@ -89,7 +100,9 @@ def compress(source: Path, target: Path) -> Path:
 
 
 def check_same(key: str, named: str, kept: Path) -> None:
-    """Raise InputError where a kept file is not what the evaluation read, if that is still there to compare."""
+    """Raise InputError where a kept file is not what the evaluation read, if that is still there to
+    compare.
+    """
     if not named:
         raise InputError(f"--{key}: the evaluation read none")
     data = contents(kept)
@@ -103,11 +116,15 @@ def contents(path: Path) -> bytes:
         data = path.read_bytes()
         return lzma.decompress(data) if path.suffix == ".xz" else data
     except (OSError, lzma.LZMAError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}; expected a file to keep") from None
+        raise InputError(
+            f"{path}: {getattr(error, 'strerror', None) or error}; expected a file to keep"
+        ) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, what in (
         ("evaluation", "the output folder of `a2r evaluate`"),
@@ -119,7 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
         one.add_argument("target", type=Path, help="the folder to write to")
         if verb == "evaluation":
             for key in INPUTS:
-                one.add_argument(f"--{key}", type=Path, help=f"the kept copy of what the config names as {key}")
+                one.add_argument(
+                    f"--{key}", type=Path, help=f"the kept copy of what the config names as {key}"
+                )
     given = parser.parse_args(arguments)
     try:
         if given.verb == "records":

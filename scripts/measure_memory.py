@@ -1,12 +1,14 @@
-"""Estimates of memory against measured peaks: SFT steps and GRPO updates of random models of the sizes of Qwen3.
+"""Estimates of memory against measured peaks: SFT steps and GRPO updates of random models of the sizes of
+Qwen3.
 
-    python scripts/measure_memory.py --output memory.jsonl                # one H200 (141 GB); about three minutes
-    python scripts/measure_memory.py --shapes tiny --output memory.jsonl  # as a trial on the CPU
+    python scripts/measure_memory.py --output memory.jsonl                # one H200 (141 GB); about three
+    minutes python scripts/measure_memory.py --shapes tiny --output memory.jsonl  # as a trial on the CPU
 
-A row is written as soon as it is measured: the estimate of a2r_train/train/memory.py, torch.cuda.max_memory_allocated of the
-second step (on a CPU the tensors are counted), tokens a second, and the share of the matrix rate of 790 TFLOP/s, with what
-checkpointing computes twice and without. What the GPU has no room for by the estimate is left out. The first row is that of 8B
-with LoRA, 8 completions of 2048 tokens and a prompt of 8192.
+A row is written as soon as it is measured: the estimate of a2r_train/train/estimate/memory.py,
+torch.cuda.max_memory_allocated of the second step (on a CPU the tensors are counted), tokens a second, and
+the share of the matrix rate of 790 TFLOP/s, with what checkpointing computes twice and without. What the GPU
+has no room for by the estimate is left out. The first row is that of 8B with LoRA, 8 completions of 2048
+tokens and a prompt of 8192.
 """
 
 import argparse
@@ -35,15 +37,17 @@ from transformers import (
 )
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
-from a2r_train.train.activations import Live
-from a2r_train.train.common import ModelArguments
-from a2r_train.train.duration import MATRIX_FLOPS, MATRIX_SHARE, Group, training
-from a2r_train.train.estimate import USABLE
-from a2r_train.train.memory import Size, size_of, update
-from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
+from a2r_train.train.arguments import ModelArguments
+from a2r_train.train.estimate.activations import Live
+from a2r_train.train.estimate.memory import Size, size_of, update
+from a2r_train.train.estimate.report import USABLE
+from a2r_train.train.estimate.time import MATRIX_FLOPS, MATRIX_SHARE, Group, training
+from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 CUDA = torch.cuda.is_available()
-STEPS = 3  # the first makes the optimizer's state and compiles, the second's memory counts, and the third's time
+STEPS = (
+    3  # the first makes the optimizer's state and compiles, the second's memory counts, and the third's time
+)
 # hidden size, intermediate size, layers, heads, key-value heads, head size, vocabulary, tied embeddings
 SHAPES = {
     "8b": (4096, 12288, 36, 32, 8, 128, 151936, False),  # Qwen/Qwen3-8B's config.json
@@ -130,7 +134,9 @@ class Watch(TrainerCallback):
             torch.cuda.reset_peak_memory_stats()
         elif state.global_step == 1:
             optimizer, model = self.trainer.optimizer, self.trainer.model
-            states = [value for one in optimizer.state.values() for value in one.values() if torch.is_tensor(value)]
+            states = [
+                value for one in optimizer.state.values() for value in one.values() if torch.is_tensor(value)
+            ]
             known = [*model.parameters(), *model.buffers(), *states]
             self.peak = sum({tensor.data_ptr(): tensor.nbytes for tensor in known}.values())
             self._counter = Live(known)
@@ -170,15 +176,21 @@ def ids(point: Point, length: int, seed: int) -> list[int]:
 
 
 def trainer_of(point: Point, folder: str) -> Any:
-    """The trainer of a recipe with steps of one micro-batch: random rows, or random completions of one prompt a group."""
+    """The trainer of a recipe with steps of one micro-batch: random rows, or random completions of one prompt
+    a group.
+    """
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
         dtype = torch.bfloat16 if point.lora else torch.float32
-        model = AutoModelForCausalLM.from_config(config_of(point.shape), dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(
+            config_of(point.shape), dtype=dtype, attn_implementation="sdpa"
+        )
     rows = point.groups * point.completions
     options: dict[str, Any] = {
-        "bf16": True, "use_cpu": not CUDA, "report_to": "none", "activation_checkpointing": point.checkpointing,
-        "per_device_train_batch_size": rows, "max_steps": STEPS, "save_strategy": "no", "logging_strategy": "no",
+        "bf16": True, "use_cpu": not CUDA, "report_to": "none",
+        "activation_checkpointing": point.checkpointing,
+        "per_device_train_batch_size": rows, "max_steps": STEPS, "save_strategy": "no",
+        "logging_strategy": "no",
         "disable_tqdm": True, "dataloader_pin_memory": False,
     }  # fmt: skip
     lora = LoraConfig(r=LORA["lora_r"], target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
@@ -200,7 +212,9 @@ def trainer_of(point: Point, folder: str) -> Any:
     return SharedPrefixGRPOTrainer(
         reward_funcs=lambda completion_ids, **_: [sum(row) % 7 / 7 for row in completion_ids],
         args=GRPOConfig(folder, beta=0.0, disable_dropout=True, **lengths, **options),
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(1000)]}),  # enough for many processes
+        train_dataset=Dataset.from_dict(
+            {"prompt": [str(i) for i in range(1000)]}
+        ),  # enough for many processes
         rollout_func=completions,
         **common,
     )
@@ -214,27 +228,40 @@ def measure(point: Point) -> dict[str, Any]:
         watch.trainer = trainer
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
-        left = torch.cuda.memory_allocated() - sum(p.nbytes for p in trainer.model.parameters()) if CUDA else 0
+        left = (
+            torch.cuda.memory_allocated() - sum(p.nbytes for p in trainer.model.parameters()) if CUDA else 0
+        )
         trainer.train()
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = None
     seconds, tokens = watch.seconds[-1], point.groups * point.group.tokens
     whole, once = (
-        training("", replace(size, checkpointing=again), point.group, point.groups, 1).hours * 3600 * MATRIX_SHARE / seconds
+        training("", replace(size, checkpointing=again), point.group, point.groups, 1).hours
+        * 3600
+        * MATRIX_SHARE
+        / seconds
         for again in (point.checkpointing, False)
     )
     return {
         **asdict(point), "estimated_gb": round(estimated / 1e9, 3), "measured_gb": round(watch.peak / 1e9, 3),
-        "off": round(estimated / watch.peak - 1, 3), "seconds": round(seconds, 3), "tokens_s": round(tokens / seconds),
-        "share_with_recomputation": round(whole, 3), "share": round(once, 3), "left_by_others_gb": round(left / 1e9, 3),
+        "off": round(estimated / watch.peak - 1, 3), "seconds": round(seconds, 3),
+        "tokens_s": round(tokens / seconds),
+        "share_with_recomputation": round(whole, 3), "share": round(once, 3),
+        "left_by_others_gb": round(left / 1e9, 3),
     }  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", default="8b,4b,1.7b", help="comma-separated")
-    parser.add_argument("--output", default="memory.jsonl", help="rows are added there, one JSON object a line")
-    parser.add_argument("--budget_s", type=float, default=170.0, help="no further row is begun after so many seconds")
+    parser.add_argument(
+        "--output", default="memory.jsonl", help="rows are added there, one JSON object a line"
+    )
+    parser.add_argument(
+        "--budget_s", type=float, default=170.0, help="no further row is begun after so many seconds"
+    )
     given = parser.parse_args()
     began = time.monotonic()
     place = torch.cuda.get_device_name() if CUDA else "CPU"

@@ -1,12 +1,14 @@
 """Make data/tiny: problem sets, and tiny Qwen3 models with their tokenizer, pre-trained from nothing.
 
-    python scripts/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] [--rows FOLDER] [--compile]
+    python scripts/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] [--rows FOLDER]
+    [--compile]
 
-Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference prompts; the loss
-is on the solution alone. Some plain solutions begin with a wrong number, which is not trained on, while its honest check is: so
-the models learn to check. Those who write under references have one of two habits: to take the number of one reference and
-keep it whatever its check says, or to go on until a number holds. All of that is drawn by tiny_rows.py. The curve is written
-beside each model as curve.json; data/tiny/README.md says what came out.
+Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference
+prompts; the loss is on the solution alone. Some plain solutions begin with a wrong number, which is not
+trained on, while its honest check is: so the models learn to check. Those who write under references have one
+of two habits: to take the number of one reference and keep it whatever its check says, or to go on until a
+number holds. All of that is drawn by tiny_rows.py. The curve is written beside each model as curve.json;
+data/tiny/README.md says what came out.
 """
 
 from __future__ import annotations
@@ -41,10 +43,16 @@ from a2r_train.prompts import PromptConfig, Prompter
 log = logging.getLogger("pretrain_tiny")
 
 
-def batches(rows: Rows, n: int, size: int, device: str, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless epochs over the first n rows as (ids, labels), both [size, width]; labels are -100 where nothing is trained."""
+def batches(
+    rows: Rows, n: int, size: int, device: str, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless epochs over the first n rows as (ids, labels), both [size, width]; labels are -100 where
+    nothing is trained.
+    """
     rng = np.random.default_rng(seed)
-    ids, start, end = (torch.from_numpy(a[:n].astype(np.int32)).to(device) for a in (rows.ids, rows.start, rows.end))
+    ids, start, end = (
+        torch.from_numpy(a[:n].astype(np.int32)).to(device) for a in (rows.ids, rows.start, rows.end)
+    )
     while True:
         order = torch.from_numpy(rng.permutation(len(ids))).to(device)
         # Rows of a length stand together, eight batches at a time, so that little is padded.
@@ -62,9 +70,12 @@ def build(shape: ModelConfig, config: PretrainConfig) -> Qwen3ForCausalLM:
     torch.manual_seed(config.seed)
     return Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=config.vocab_size, hidden_size=shape.hidden_size, intermediate_size=3 * shape.hidden_size,
-            num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=32,
-            max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+            vocab_size=config.vocab_size, hidden_size=shape.hidden_size,
+            intermediate_size=3 * shape.hidden_size,
+            num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads, head_dim=32,
+            max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None, eos_token_id=2,
+            pad_token_id=0,
         )
     )  # fmt: skip
 
@@ -78,10 +89,11 @@ def solution_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> tupl
 
 @torch.no_grad()
 def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
-    """Of the first trained token of each row (the answer): greedy accuracy and mean probability, which is pass@1 at T=1.
+    """Of the first trained token of each row (the answer): greedy accuracy and mean probability, which is
+    pass@1 at T=1.
 
-    `loss`: of all trained tokens. `all`: share of the rows whose trained tokens are all the likeliest ones; of rows with a
-    wrong number, honest checks.
+    `loss`: of all trained tokens. `all`: share of the rows whose trained tokens are all the likeliest ones;
+    of rows with a wrong number, honest checks.
     """
     ids, labels = next(batches(rows, len(rows.ids), len(rows.ids), device, 0))
     logits, target = solution_logits(model, ids, labels)
@@ -101,20 +113,29 @@ def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
 class Pretraining:
     """One model in training: its optimizer, its two sources of rows, and its curve."""
 
-    def __init__(self, name: str, config: PretrainConfig, plain: Rows, reference: Rows, compiled: bool) -> None:
+    def __init__(
+        self, name: str, config: PretrainConfig, plain: Rows, reference: Rows, compiled: bool
+    ) -> None:
         self.name, self.config, self.shape = name, config, config.models[name]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = build(self.shape, config).to(self.device)
         if compiled:
-            for layer in self.model.model.layers:  # one after the other, so that all share what was compiled for the first
+            for layer in (
+                self.model.model.layers
+            ):  # one after the other, so that all share what was compiled for the first
                 layer.compile(dynamic=True)
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         other = [p for p in self.model.parameters() if p.ndim == 1]
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
+        groups = [
+            {"params": decay, "weight_decay": config.weight_decay},
+            {"params": other, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
         self.sources = (
             batches(plain, self.shape.n_plain, self.shape.batch_size, self.device, config.seed),
-            batches(reference, self.shape.n_reference, self.shape.reference_batch_size, self.device, config.seed),
+            batches(
+                reference, self.shape.n_reference, self.shape.reference_batch_size, self.device, config.seed
+            ),
         )
         self.curve: list[dict[str, float]] = []
         log.info("%s: %d parameters", name, self.model.num_parameters())
@@ -126,7 +147,9 @@ class Pretraining:
         """One optimizer step on both sources; returns the two losses."""
         config, steps = self.config, self.shape.steps
         share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-        scale = step / config.warmup_steps if share < 0 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share))
+        scale = (
+            step / config.warmup_steps if share < 0 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share))
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
         losses = []
@@ -141,11 +164,19 @@ class Pretraining:
         self.optimizer.zero_grad(set_to_none=True)
         return losses
 
-    def evaluate(self, step: int, losses: list[torch.Tensor], validation: dict[str, Rows]) -> dict[str, float]:
+    def evaluate(
+        self, step: int, losses: list[torch.Tensor], validation: dict[str, Rows]
+    ) -> dict[str, float]:
         row = {"step": step, "loss": losses[0].item(), "loss_with_references": losses[1].item()}
         with self.autocast():
-            plain, reference, check = (measure(self.model, validation[k], self.device) for k in ("plain", "reference", "check"))
-        row |= {"greedy": plain["greedy"], "pass@1": plain["pass@1"], "greedy_with_references": reference["greedy"]}
+            plain, reference, check = (
+                measure(self.model, validation[k], self.device) for k in ("plain", "reference", "check")
+            )
+        row |= {
+            "greedy": plain["greedy"],
+            "pass@1": plain["pass@1"],
+            "greedy_with_references": reference["greedy"],
+        }
         row["validation_loss_with_references"] = reference["loss"]
         self.curve.append({**row, "honest_checks": check["all"]})
         return self.curve[-1]
@@ -173,11 +204,19 @@ def pretrain(run: Pretraining, out: Path, tokenizer: Path, validation: dict[str,
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--config", required=True)
-    arguments.add_argument("--models", help="comma-separated names from the recipe; if left out, all of them and the sets")
-    arguments.add_argument("--compile", action="store_true", help="torch.compile: a minute to begin, then faster on a GPU")
-    arguments.add_argument("--rows", type=Path, default=Path("runs/tiny/pretrain"), help="keeps the drawn rows and tokenizer")
+    arguments.add_argument(
+        "--models", help="comma-separated names from the recipe; if left out, all of them and the sets"
+    )
+    arguments.add_argument(
+        "--compile", action="store_true", help="torch.compile: a minute to begin, then faster on a GPU"
+    )
+    arguments.add_argument(
+        "--rows", type=Path, default=Path("runs/tiny/pretrain"), help="keeps the drawn rows and tokenizer"
+    )
     given = arguments.parse_args()
     config = PretrainConfig.load(given.config)
     out, tokenizer, began = Path(config.out), given.rows / "tokenizer", time.monotonic()
@@ -187,8 +226,15 @@ def main() -> None:
     if not tokenizer.exists():
         train_tokenizer(config, tokenizer)
     plain = kept_rows(given.rows / "plain.npz", lambda: make_rows(config, tokenizer, reserved, "plain"))
-    reference = kept_rows(given.rows / "reference.npz", lambda: make_rows(config, tokenizer, reserved, "reference"))
-    log.info("data in %.0f s; plain rows %s, reference rows %s", time.monotonic() - began, plain.ids.shape, reference.ids.shape)
+    reference = kept_rows(
+        given.rows / "reference.npz", lambda: make_rows(config, tokenizer, reserved, "reference")
+    )
+    log.info(
+        "data in %.0f s; plain rows %s, reference rows %s",
+        time.monotonic() - began,
+        plain.ids.shape,
+        reference.ids.shape,
+    )
     if not given.models:
         write_sets(config, pretrained_on(config))
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))

@@ -1,25 +1,27 @@
-"""Prove the distributed recipes on several GPUs of one host; a row of JSON is written as soon as it is measured.
+"""Prove the distributed recipes on several GPUs of one host; a row of JSON is written as soon as it is
+measured.
 
-    python scripts/prove_gpus.py --output gpus.jsonl                                    # two GPUs; about six minutes
-    python scripts/prove_gpus.py --model MODEL_0.5B --parts same_lora,scaling_explore,scaling_update --output gpus.jsonl
-    python scripts/prove_gpus.py --output trial.jsonl                                   # without a GPU: a trial on two cores
+    python scripts/prove_gpus.py --output gpus.jsonl                                    # two GPUs; about six
+    minutes python scripts/prove_gpus.py --model MODEL_0.5B --parts same_lora,scaling_explore,scaling_update
+    --output gpus.jsonl python scripts/prove_gpus.py --output trial.jsonl                                   #
+    without a GPU: a trial on two cores
 
 | part | what passes | seconds on two H100s, of which the start is most |
 |---|---|---|
-| same | losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel on a GPU | 35 |
-| same_lora | the same with an adapter on all linear layers | of a model of 0.5B 50 |
-| same_bf16 | how far they are apart in bf16; passes nothing | not timed |
-| live | scripts/grpo.py makes three steps with its own completions, dense and with a shared prefix | 60 |
-| kill | SIGKILL of all processes after the second step; the same command goes on from there, to its last step | 80 |
-| server | a vLLM server on the last GPU gets the weights of a trainer on the first | 100 |
-| colocate | vLLM in the trainer's processes, each model split over both GPUs | 90 |
-| scaling_explore | tokens a second on all GPUs against one, same work on each: at least 90 % | of a model of 0.5B 40 |
-| scaling_update | the same of GRPO's update: at least 80 % | 70 |
+| same | losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel
+on a GPU | 35 | | same_lora | the same with an adapter on all linear layers | of a model of 0.5B 50 | |
+same_bf16 | how far they are apart in bf16; passes nothing | not timed | | live | scripts/grpo.py makes three
+steps with its own completions, dense and with a shared prefix | 60 | | kill | SIGKILL of all processes after
+the second step; the same command goes on from there, to its last step | 80 | | server | a vLLM server on the
+last GPU gets the weights of a trainer on the first | 100 | | colocate | vLLM in the trainer's processes, each
+model split over both GPUs | 90 | | scaling_explore | tokens a second on all GPUs against one, same work on
+each: at least 90 % | of a model of 0.5B 40 | | scaling_update | the same of GRPO's update: at least 80 % | 70
+|
 
-A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end of what it said,
-and the next part begins. Runs of a part are made at the same time where there are GPUs, but not those of the last two parts. On
-CPUs fsdp2 goes through tests/fsdp_on_cpu.py, and server, which needs NCCL, is left out. scaling_explore takes vLLM where it is
-installed, else the transformers engine.
+A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end
+of what it said, and the next part begins. Runs of a part are made at the same time where there are GPUs, but
+not those of the last two parts. On CPUs fsdp2 goes through tests/fsdp_on_cpu.py, and server, which needs
+NCCL, is left out. scaling_explore takes vLLM where it is installed, else the transformers engine.
 """
 
 import argparse
@@ -39,7 +41,8 @@ from safetensors.torch import load_file
 
 # A step of clipped gradient descent: the weights move by the gradient of the global batch, of 16 rows.
 REPLAY = {
-    "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "weight_decay": 0.0,
+    "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1.0,
+    "weight_decay": 0.0,
     "max_steps": 3,
 }  # fmt: skip
 LORA = {"peft_config": "{r: 16, target_modules: all-linear}", "learning_rate": 0.02}  # B begins at zero
@@ -56,8 +59,12 @@ def same(bench: Bench, part: str = "same", **changes: Any) -> None:
 
     def replay(command: Callable[..., list[str]], name: str, rows: int, **env: str) -> tuple[Ended, Path]:
         out = bench.folder / f"{part}-{name}.pt"
-        given = words({**options, "per_device_train_batch_size": rows, "use_cpu": not CUDA and name != "fsdp2"})
-        return bench.run(f"{part}-{name}", command("tests/replay.py", bench.model, str(out), "false", *given), **env), out
+        given = words(
+            {**options, "per_device_train_batch_size": rows, "use_cpu": not CUDA and name != "fsdp2"}
+        )
+        return bench.run(
+            f"{part}-{name}", command("tests/replay.py", bench.model, str(out), "false", *given), **env
+        ), out
 
     def several(config: str) -> None:
         ended, out = replay(lambda *script: bench.launch(config, *script), config, 16 // bench.processes)
@@ -66,7 +73,11 @@ def same(bench: Bench, part: str = "same", **changes: Any) -> None:
             bench.row(part, config, False, one if one.status else ended)
             return
         off = apart(torch.load(alone), torch.load(out))
-        passed = None if options.get("bf16") else off["losses_off"] < LOSS_TOLERANCE and off["weights_off"] < WEIGHT_TOLERANCE
+        passed = (
+            None
+            if options.get("bf16")
+            else off["losses_off"] < LOSS_TOLERANCE and off["weights_off"] < WEIGHT_TOLERANCE
+        )
         bench.row(part, config, passed, ended, processes=bench.processes, **off)
 
     last = {"CUDA_VISIBLE_DEVICES": visible()[-1]} if CUDA else {}
@@ -78,12 +89,15 @@ def same(bench: Bench, part: str = "same", **changes: Any) -> None:
 
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """How far the losses of the steps and the trained weights are apart, relative to the loss and to the way of the weights."""
+    """How far the losses of the steps and the trained weights are apart, relative to the loss and to the way
+    of the weights.
+    """
     ours, theirs = ([entry["loss"] for entry in run["log"] if "loss" in entry] for run in (one, other))
     off = max(abs(a - b) / max(abs(a), 0.01) for a, b in zip(ours, theirs, strict=True))
     moved = (one["weights"] - one["start"]).norm()
     return {
-        "losses": ours, "losses_off": off, "weights_off": float((other["weights"] - one["weights"]).norm() / moved),
+        "losses": ours, "losses_off": off,
+        "weights_off": float((other["weights"] - one["weights"]).norm() / moved),
         "moved": float(moved / one["start"].norm()),
     }  # fmt: skip
 
@@ -94,9 +108,12 @@ def bundles(bench: Bench) -> str:
     problems = [json.loads(line) for line in (ROOT / "data/tiny/train.jsonl").read_text().splitlines()[:64]]
     rows = [
         {
-            "id": f"b{i}", "problem_id": p["id"], "problem": p["problem"], "answer": p["answer"], "verifier": p["verifier"],
-            "references": [f"\\boxed{{{p['answer']}}}", "\\boxed{0}"], "reference_answers": [p["answer"], "0"],
-            "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [5, 5], "n_correct": 1, "majority_answer": "",
+            "id": f"b{i}", "problem_id": p["id"], "problem": p["problem"], "answer": p["answer"],
+            "verifier": p["verifier"],
+            "references": [f"\\boxed{{{p['answer']}}}", "\\boxed{0}"], "reference_answers": [p["answer"],
+            "0"],
+            "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [5, 5], "n_correct": 1,
+            "majority_answer": "",
             "majority_verdict": "unparsable",
         }
         for i, p in enumerate(problems)
@@ -109,11 +126,15 @@ def bundles(bench: Bench) -> str:
 def grpo(bench: Bench, config: str, out: Path, **changes: Any) -> list[str]:
     """scripts/grpo.py on the recipe of data/tiny, two groups of eight in each process."""
     options = {
-        "model_name_or_path": bench.model, "bundles": bundles(bench), "output_dir": out, "max_steps": 3, "logging_steps": 1,
-        "save_steps": 3, "save_total_limit": 20, "per_device_train_batch_size": 16, "disable_tqdm": True, "warmup_steps": 0,
+        "model_name_or_path": bench.model, "bundles": bundles(bench), "output_dir": out, "max_steps": 3,
+        "logging_steps": 1,
+        "save_steps": 3, "save_total_limit": 20, "per_device_train_batch_size": 16, "disable_tqdm": True,
+        "warmup_steps": 0,
         "ddp_timeout": int(bench.timeout_s), "use_cpu": not CUDA and config != "fsdp2", **changes,
     }  # fmt: skip
-    return bench.launch(config, "scripts/grpo.py", "--config", "recipes/tiny/grpo.yaml", *words(options, "--"))
+    return bench.launch(
+        config, "scripts/grpo.py", "--config", "recipes/tiny/grpo.yaml", *words(options, "--")
+    )
 
 
 def logged(out: Path) -> tuple[int, list[dict[str, Any]]]:
@@ -129,7 +150,9 @@ def moved(bench: Bench, out: Path) -> float:
     if not all(path.exists() for path in folders):
         return 0.0
     before, after = map(load_file, map(str, folders))
-    return max(float((after[name] - before[name].float()).abs().max()) for name in before.keys() & after.keys())
+    return max(
+        float((after[name] - before[name].float()).abs().max()) for name in before.keys() & after.keys()
+    )
 
 
 def live(bench: Bench) -> None:
@@ -139,7 +162,14 @@ def live(bench: Bench) -> None:
         ended = bench.run(f"live-{name}", grpo(bench, config, out, shared_prefix=shared))
         (last, history), way = logged(out), moved(bench, out)
         passed = ended.status == 0 and last == len(history) == 3 and way > 0
-        keys = ("loss", "grad_norm", "reward", "completions/mean_length", "completions/max_length", "shared_prefix/token_ratio")
+        keys = (
+            "loss",
+            "grad_norm",
+            "reward",
+            "completions/mean_length",
+            "completions/max_length",
+            "shared_prefix/token_ratio",
+        )
         metrics = {key: [entry[key] for entry in history if key in entry] for key in keys}
         bench.row("live", name, passed, ended, moved=way, **metrics)
 
@@ -157,11 +187,18 @@ def kill(bench: Bench) -> None:
         if first.status is not None or (out / "done.json").exists():
             bench.row("kill", config, False, first, found="it ended before it could be killed")
             return
-        kept = sorted(int(path.parent.name.split("-")[1]) for path in out.glob("checkpoint-*/trainer_state.json"))
+        kept = sorted(
+            int(path.parent.name.split("-")[1]) for path in out.glob("checkpoint-*/trainer_state.json")
+        )
         again = bench.run(f"kill-{config}-again", command)
         last, history = logged(out)
         went_on = f"resuming from {out}/checkpoint-" in again.stderr
-        passed = again.status == 0 and last == steps and went_on and [e["step"] for e in history] == list(range(1, steps + 1))
+        passed = (
+            again.status == 0
+            and last == steps
+            and went_on
+            and [e["step"] for e in history] == list(range(1, steps + 1))
+        )
         bench.row("kill", config, passed, again, first_s=round(first.seconds, 1), kept=kept, global_step=last)
 
     bench.together([lambda config=config: cut(config) for config in bench.configs])  # type: ignore[misc]
@@ -180,7 +217,8 @@ def no_vllm(bench: Bench, part: str) -> bool:
 def judge(bench: Bench, part: str, name: str, ended: Ended) -> None:
     """A row on whether the engine had the trainer's weights at each step.
 
-    An engine that was left behind would be off by about as much as the weights have moved the log-probabilities.
+    An engine that was left behind would be off by about as much as the weights have moved the
+    log-probabilities.
     """
     found = ended.json()
     means = found.get("mean_differences", [])
@@ -197,9 +235,15 @@ def server(bench: Bench) -> None:
         *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1", "--gpu-memory-utilization", "0.1"),
         *("--weight-transfer-config", '{"backend": "nccl"}', "--enforce-eager"),
     ]
-    engine, mark = bench.start("server", serve, **VLLM, CUDA_VISIBLE_DEVICES=gpus[-1], VLLM_SERVER_DEV_MODE="1")
+    engine, mark = bench.start(
+        "server", serve, **VLLM, CUDA_VISIBLE_DEVICES=gpus[-1], VLLM_SERVER_DEV_MODE="1"
+    )
     options = {"vllm_mode": "server", "vllm_server_host": "localhost", "vllm_server_port": PORT}
-    options |= {"model_name_or_path": bench.model, "vllm_server_timeout": bench.timeout_s, "learning_rate": 1e-3}
+    options |= {
+        "model_name_or_path": bench.model,
+        "vllm_server_timeout": bench.timeout_s,
+        "learning_rate": 1e-3,
+    }
     out = str(bench.folder / "server-out")
     command = python("tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
     trainer, own = bench.start("server-trainer", command, **VLLM, CUDA_VISIBLE_DEVICES=gpus[0])
@@ -216,7 +260,11 @@ def server(bench: Bench) -> None:
 def colocate(bench: Bench) -> None:
     if no_vllm(bench, "colocate"):
         return
-    options = {"vllm_mode": "colocate", "vllm_tensor_parallel_size": bench.processes, "vllm_gpu_memory_utilization": 0.1}
+    options = {
+        "vllm_mode": "colocate",
+        "vllm_tensor_parallel_size": bench.processes,
+        "vllm_gpu_memory_utilization": 0.1,
+    }
     options |= {"model_name_or_path": bench.model, "learning_rate": 1e-3}
     out = str(bench.folder / "colocate-out")
     command = bench.launch("ddp", "tests/grpo_vllm_run.py", bundles(bench), out, *words(options, "--"))
@@ -235,7 +283,9 @@ def scaling_explore(bench: Bench) -> None:
     found = explored.json()
     share = found.get("tokens_s", 0) / bench.processes / found.get("tokens_s_of_one", 1)
     passed = None if found and not CUDA else share >= 0.9
-    bench.row("scaling_explore", str(found.get("engine")), passed, explored, efficiency=round(share, 3), **found)
+    bench.row(
+        "scaling_explore", str(found.get("engine")), passed, explored, efficiency=round(share, 3), **found
+    )
 
 
 def scaling_update(bench: Bench) -> None:
@@ -266,20 +316,30 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="same,live,kill,server,colocate", help=f"of {', '.join(PARTS)}; comma-separated")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--parts", default="same,live,kill,server,colocate", help=f"of {', '.join(PARTS)}; comma-separated"
+    )
     parser.add_argument("--config", default="ddp,zero3,fsdp2", help="of accelerate_configs; comma-separated")
     parser.add_argument("--model", default="data/tiny/synthesizer", help="a checkpoint folder")
     parser.add_argument("--output", default="gpus.jsonl", help="rows are added there, one JSON object a line")
-    parser.add_argument("--budget_s", type=float, default=500.0, help="no further part is begun after so many seconds")
+    parser.add_argument(
+        "--budget_s", type=float, default=500.0, help="no further part is begun after so many seconds"
+    )
     parser.add_argument("--timeout_s", type=float, default=150.0, help="of each command")
     parser.add_argument("--processes", type=int, default=2, help="as many as GPUs; 16 is a multiple of it")
     given = parser.parse_args()
     began = time.monotonic()
     output = Path(given.output).resolve()
     with tempfile.TemporaryDirectory(prefix="gpus-", ignore_cleanup_errors=True) as folder:
-        bench = Bench(given.model, given.config.split(","), output, Path(folder), given.processes, given.timeout_s)
-        for config in [c for c in bench.configs if c.startswith("zero") and not importlib.util.find_spec("deepspeed")]:
+        bench = Bench(
+            given.model, given.config.split(","), output, Path(folder), given.processes, given.timeout_s
+        )
+        for config in [
+            c for c in bench.configs if c.startswith("zero") and not importlib.util.find_spec("deepspeed")
+        ]:
             bench.configs.remove(config)
             bench.row("configs", config, None, skipped="deepspeed is not installed")
         for part in given.parts.split(","):

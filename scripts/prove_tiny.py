@@ -1,10 +1,12 @@
-"""What the quickstart leaves out, run once: the control without references, three training seeds, two further test sets.
+"""What the quickstart leaves out, run once: the control without references, three training seeds, two further
+test sets.
 
-    python scripts/prove_tiny.py            # after scripts/quickstart.sh; an hour on 2 CPU cores; started again, it goes on
+    python scripts/prove_tiny.py            # after scripts/quickstart.sh; an hour on 2 CPU cores; started
+    again, it goes on
 
 For every seed, SFT and GRPO are run as in recipes/tiny, and once more on the same problems without references
-(`plain_share: 1`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets drawn from
-generator seeds that nothing else uses. It prints the table that stands in data/tiny/README.md.
+(`plain_share: 1`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets
+drawn from generator seeds that nothing else uses. It prints the table that stands in data/tiny/README.md.
 """
 
 from __future__ import annotations
@@ -32,9 +34,13 @@ RIVALS = ("synthesizer/base", "maj@4", "synthesizer/alone", "synthesizer/no_refe
 
 def stage(verb: str, recipe: str, **changes: object) -> None:
     """Run one stage of recipes/tiny with some keys changed; a stage that is done returns at once."""
-    module = ["a2r_train.cli", verb] if verb in ("explore", "bundle", "evaluate") else [f"a2r_train.train.{verb}"]
+    module = (
+        ["a2r_train.cli", verb] if verb in ("explore", "bundle", "evaluate") else [f"a2r_train.train.{verb}"]
+    )
     options = [text for key, value in changes.items() for text in (f"--{key}", str(value))]
-    subprocess.run([sys.executable, "-m", *module, "--config", f"recipes/tiny/{recipe}.yaml", *options], check=True)
+    subprocess.run(
+        [sys.executable, "-m", *module, "--config", f"recipes/tiny/{recipe}.yaml", *options], check=True
+    )
 
 
 def further_problems() -> None:
@@ -59,7 +65,9 @@ def draw_further(config: tiny_rows.PretrainConfig, name: str, taken: set[int]) -
 
 
 def bundle_further() -> dict[str, Path]:
-    """Explore and bundle the further sets; returns the folders of bundles and rollouts of all test sets by name."""
+    """Explore and bundle the further sets; returns the folders of bundles and rollouts of all test sets by
+    name.
+    """
     for name in FURTHER_SETS:
         problems, rollouts = OUT / f"{name}.jsonl", OUT / name / "rollouts"
         stage("explore", "explore-test", problems=problems, output_dir=rollouts)
@@ -77,7 +85,11 @@ def train(seed: int) -> dict[str, Path]:
     """SFT and GRPO with and without references; seed 0 with references is the quickstart's own run."""
     folders = {}
     for control in (False, True):
-        own = Path("runs/tiny") if seed == 0 and not control else OUT / f"seed-{seed}{'-control' if control else ''}"
+        own = (
+            Path("runs/tiny")
+            if seed == 0 and not control
+            else OUT / f"seed-{seed}{'-control' if control else ''}"
+        )
         options = {"plain_share": float(control), "seed": seed}
         stage("sft", "sft", output_dir=own / "sft", **options)
         stage("grpo", "grpo", model_name_or_path=own / "sft", output_dir=own / "grpo", **options)
@@ -90,12 +102,21 @@ def evaluate(name: str, place: Path, seed: int, folders: dict[str, Path]) -> dic
     output = OUT / f"evaluation-{name}-{seed}"
     trained, control = folders["trained"], folders["control"]
     checkpoints = {"sft": trained / "sft", "grpo": trained / "grpo", "no_references": control / "grpo"}
-    stage("evaluate", "evaluate", bundles=place / "bundles/test.jsonl", rollouts=rollouts, output_dir=output, **checkpoints)
+    stage(
+        "evaluate",
+        "evaluate",
+        bundles=place / "bundles/test.jsonl",
+        rollouts=rollouts,
+        output_dir=output,
+        **checkpoints,
+    )
     return dict(json.loads((output / "results.json").read_text()))
 
 
 def table(results: dict[tuple[str, int], dict[str, object]]) -> str:
-    """Markdown: one line a set, seed and temperature; each cell is a difference in points with its Holm-corrected interval."""
+    """Markdown: one line a set, seed and temperature; each cell is a difference in points with its
+    Holm-corrected interval.
+    """
     head = "| test set | seed | row | accuracy | " + " | ".join(f"above {rival}" for rival in RIVALS) + " |"
     lines = [head, "|---" * (4 + len(RIVALS)) + "|"]
     for (name, seed), result in results.items():
@@ -104,19 +125,22 @@ def table(results: dict[tuple[str, int], dict[str, object]]) -> str:
             pairs = {p["b"].removesuffix("@T"): p for p in result["paired"] if p["a"] == row}  # type: ignore[attr-defined]
             cells = [cell(pairs[rival]) for rival in RIVALS]
             lines.append(
-                f"| {name} | {seed} | {'at T=1' if row.endswith('@T') else 'greedy'} | {100 * accuracy:.1f} | "
-                + " | ".join(cells)
-                + " |"
+                f"| {name} | {seed} | {'at T=1' if row.endswith('@T') else 'greedy'} "
+                f"| {100 * accuracy:.1f} | " + " | ".join(cells) + " |"
             )
     return "\n".join(lines)
 
 
 def cell(pair: dict[str, float]) -> str:
-    return f"{100 * pair['difference']:+.1f} ({100 * pair['low_holm']:+.1f} to {100 * pair['high_holm']:+.1f})"
+    return (
+        f"{100 * pair['difference']:+.1f} ({100 * pair['low_holm']:+.1f} to {100 * pair['high_holm']:+.1f})"
+    )
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     OUT.mkdir(parents=True, exist_ok=True)
     further_problems()

@@ -1,14 +1,17 @@
-"""Check kept evaluations on a laptop: judge every kept synthesis anew and make results.json from it, without any model.
+"""Check kept evaluations on a laptop: judge every kept synthesis anew and make results.json from it, without
+any model.
 
     python scripts/rescore.py data/results/gsm8k
-    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --grpo data/results/gsm8k/adapters/0.5b-grpo
-    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --max_bundles 16    # for machines without a GPU
+    python scripts/rescore.py data/results/gsm8k/evaluation-0.5b --regenerate --grpo
+    data/results/gsm8k/adapters/0.5b-grpo python scripts/rescore.py data/results/gsm8k/evaluation-0.5b
+    --regenerate --max_bundles 16    # for machines without a GPU
 
-Run it from the root of the repository. The first prints a line for each evaluation below the folder: `same bytes`, or what
-differs. With --regenerate the models answer again, below runs/rescore, and a row agrees if its new accuracy lies in the kept
-95 % interval, with --max_bundles that of the kept answers to the first bundles, which is wide. Options name models that are
-elsewhere than the kept config says; an adapter finds its base where its adapter_config.json says, so make that first
-(`a2r merge --config recipes/gsm8k-0.5b/merge.yaml`). Exit status 1 where something differs, 2 for wrong input.
+Run it from the root of the repository. The first prints a line for each evaluation below the folder: `same
+bytes`, or what differs. With --regenerate the models answer again, below runs/rescore, and a row agrees if
+its new accuracy lies in the kept 95 % interval, with --max_bundles that of the kept answers to the first
+bundles, which is wide. Options name models that are elsewhere than the kept config says; an adapter finds its
+base where its adapter_config.json says, so make that first (`a2r merge --config
+recipes/gsm8k-0.5b/merge.yaml`). Exit status 1 where something differs, 2 for wrong input.
 """
 
 from __future__ import annotations
@@ -53,22 +56,37 @@ def report_regenerated(root: Path, folders: list[Path], changes: dict[str, str],
 def place(root: Path, folder: Path, max_bundles: int) -> Path:
     """Where a regenerated evaluation goes: for each folder, and for each part of it, another."""
     whole, here = folder.resolve(), Path.cwd()
-    name = whole.relative_to(here) if whole.is_relative_to(here) else Path(root.resolve().name, folder.relative_to(root))
+    name = (
+        whole.relative_to(here)
+        if whole.is_relative_to(here)
+        else Path(root.resolve().name, folder.relative_to(root))
+    )
     return OUT / (f"{name}-first-{max_bundles}" if max_bundles else name)
 
 
 def line(row: Compared) -> str:
-    kept, low, high, new = ("-" if x is None else f"{100 * x:.2f}" for x in (row.accuracy, row.low, row.high, row.new))
-    return f"| {row.name} | {kept} | {low} to {high} | {new} | {'inside' if row.inside else 'outside'} | {row.same or '-'} |"
+    kept, low, high, new = (
+        "-" if x is None else f"{100 * x:.2f}" for x in (row.accuracy, row.low, row.high, row.new)
+    )
+    return (
+        f"| {row.name} | {kept} | {low} to {high} | {new} | "
+        f"{'inside' if row.inside else 'outside'} | {row.same or '-'} |"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, help="a kept evaluation, or a folder with some below it")
     parser.add_argument("--regenerate", action="store_true", help="let the models answer again")
     for name in CHANGES:
-        parser.add_argument(f"--{name}", default="", help=f"with --regenerate: another {name} than the kept config names")
-    parser.add_argument("--max_bundles", type=int, default=0, help="with --regenerate: the first bundles alone; 0 takes all")
+        parser.add_argument(
+            f"--{name}", default="", help=f"with --regenerate: another {name} than the kept config names"
+        )
+    parser.add_argument(
+        "--max_bundles", type=int, default=0, help="with --regenerate: the first bundles alone; 0 takes all"
+    )
     given = parser.parse_args(arguments)
     changes = {name: getattr(given, name) for name in CHANGES}
     if (any(changes.values()) or given.max_bundles) and not given.regenerate:
@@ -78,7 +96,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         folders = find_evaluations(given.root)
         same = (
-            report_regenerated(given.root, folders, changes, given.max_bundles) if given.regenerate else report_scores(folders)
+            report_regenerated(given.root, folders, changes, given.max_bundles)
+            if given.regenerate
+            else report_scores(folders)
         )
     except InputError as error:
         sys.stderr.write(f"rescore: {error}\n")

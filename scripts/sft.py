@@ -2,10 +2,11 @@
 
     accelerate launch scripts/sft.py --config recipes/tiny/sft.yaml [--key value ...] [--dry_run]
 
-Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/sft.py ...
+Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2
+scripts/sft.py ...
 """
 
-from a2r_train.leave import leave
+from a2r_train.process import leave
 from a2r_train.train.sft import main
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""A seeded generator of multi-step arithmetic told in words, with worked solutions: the problems of data/tiny.
+"""A seeded generator of multi-step arithmetic told in words, with worked solutions: the problems of
+data/tiny.
 
-A story hides one number and tells what becomes of it: "Some bags at 12 coins each; the bill then grows by 15 and is 147 coins.
-How many bags?" A worked solution names the number, puts it through the story, and compares: `11: 11*12=132; 132+15=147;
-147=147; \\boxed{11}`. So an answer is easier to check than to find, as for most problems that people ask a model. A solution
-that begins with a wrong number can be worked just as honestly: it ends in an unequal comparison.
+A story hides one number and tells what becomes of it: "Some bags at 12 coins each; the bill then grows by 15
+and is 147 coins. How many bags?" A worked solution names the number, puts it through the story, and compares:
+`11: 11*12=132; 132+15=147; 147=147; \\boxed{11}`. So an answer is easier to check than to find, as for most
+problems that people ask a model. A solution that begins with a wrong number can be worked just as honestly:
+it ends in an unequal comparison.
 
-Six kinds of story, three difficulties (2, 3 and 4 steps). A template is the kind together with the phrases that were drawn:
-two problems with the same template and the same numbers are the same problem up to names, and `Tale.key` says so. Templates
-whose hash falls into one eighth are held out whole.
+Six kinds of story, three difficulties (2, 3 and 4 steps). A template is the kind together with the phrases
+that were drawn: two problems with the same template and the same numbers are the same problem up to names,
+and `Tale.key` says so. Templates whose hash falls into one eighth are held out whole.
 """
 
 from __future__ import annotations
@@ -23,7 +25,20 @@ NAMES = (
     *("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida", "Jon", "Kim", "Leo"),
     *("Mia", "Noa", "Oli", "Pia", "Ravi", "Sam", "Tia", "Uma", "Vic", "Wim", "Yara", "Zoe"),
 )
-ITEMS = ("apples", "shells", "coins", "cards", "stamps", "beads", "books", "pens", "marbles", "tickets", "eggs", "plums")
+ITEMS = (
+    "apples",
+    "shells",
+    "coins",
+    "cards",
+    "stamps",
+    "beads",
+    "books",
+    "pens",
+    "marbles",
+    "tickets",
+    "eggs",
+    "plums",
+)
 EVENTS = {
     "+": ["{n} gets {b} more.", "{n} finds {b} others.", "{m} gives {n} {b} more."],
     "-": ["{n} loses {b}.", "{n} gives {b} to {m}.", "{m} takes {b} away."],
@@ -32,14 +47,17 @@ EVENTS = {
 SLIPS = tuple(sign * by for sign in (-1, 1) for by in (1, 1, 2, 2, 3, 4, 6, 8, 10, 10, 12, 20, 30, 50, 100))
 STEPS = {1: 2, 2: 3, 3: 4}  # difficulty -> steps
 
-# (left, operator, right). A negative operand stands for a value of the story: -1 is the hidden number, -2 the first result, ...
+# (left, operator, right). A negative operand stands for a value of the story: -1 is the hidden number, -2 the
+# first result, ...
 Step = tuple[int, str, int]
 Line = tuple[int, str, int, int]  # a step with its operands filled in, and its result
 
 
 @dataclass(frozen=True)
 class Tale:
-    """A problem in words, the hidden number that is its answer, its steps, its template, and its difficulty 1 to 3."""
+    """A problem in words, the hidden number that is its answer, its steps, its template, and its difficulty 1
+    to 3.
+    """
 
     text: str
     answer: int
@@ -62,7 +80,9 @@ class Tale:
 
     @property
     def source(self) -> str:
-        """`tiny/<kind>/<difficulty>/<template>`; the last is a hash, so that a set can be compared by template and numbers."""
+        """`tiny/<kind>/<difficulty>/<template>`; the last is a hash, so that a set can be compared by
+        template and numbers.
+        """
         kind = self.template.partition("|")[0]
         return f"tiny/{kind}/{self.difficulty}/{hashlib.sha256(self.template.encode()).hexdigest()[:8]}"
 
@@ -78,10 +98,13 @@ class Tale:
         return "".join(check.partition("\\boxed")[0] for check in checked[:-1]) + checked[-1]
 
     def slipped(self, guess: int, rng: random.Random, slips: float) -> str:
-        """The solution that begins with `guess` as a careless worker writes it: each result is off with probability `slips`,
-        and of those that end beside the told result four in ten claim it all the same. Without a slip it is `solution`.
+        """The solution that begins with `guess` as a careless worker writes it: each result is off with
+        probability `slips`, and of those that end beside the told result four in ten claim it all the same.
+        Without a slip it is `solution`.
         """
-        lines = work(self.steps, guess, lambda value: value + rng.choice(SLIPS) if rng.random() < slips else value)
+        lines = work(
+            self.steps, guess, lambda value: value + rng.choice(SLIPS) if rng.random() < slips else value
+        )
         told = work(self.steps, self.answer)[-1][-1]
         if not fits(lines):
             return self.solution(guess)
@@ -120,7 +143,10 @@ def fits(lines: Sequence[Line]) -> bool:
 def write(guess: int, lines: Sequence[Line], told: int) -> str:
     shown = "".join(f"{a}{op}{b}={r}; " for a, op, b, r in lines)
     last = lines[-1][-1]
-    return f"{guess}: {shown}{last}{'=' if last == told else '<' if last < told else '>'}{told}; \\boxed{{{guess}}}"
+    return (
+        f"{guess}: {shown}{last}{'=' if last == told else '<' if last < told else '>'}{told}; "
+        "\\boxed{{guess}}"
+    )
 
 
 class Story:
@@ -169,14 +195,24 @@ class Story:
 
 def chain(s: Story) -> None:
     x = s.hide(4, 60)
-    s.say("{n} has some {item}.", "At first {n} owns some {item}.", "There are some {item} in the box of {n}.")
+    s.say(
+        "{n} has some {item}.", "At first {n} owns some {item}.", "There are some {item} in the box of {n}."
+    )
     t = s.events(x)
-    s.say("That makes {t}. How many {item} were there at first?", "Now there are {t}. With how many did {n} begin?", t=t)
+    s.say(
+        "That makes {t}. How many {item} were there at first?",
+        "Now there are {t}. With how many did {n} begin?",
+        t=t,
+    )
 
 
 def shopping(s: Story) -> None:
     x, d = s.hide(3, 30), s.rng.randint(3, 19)
-    s.say("{n} buys some bags of {item} at {d} coins each.", "{n} orders jars of {item} for {d} coins each.", d=d)
+    s.say(
+        "{n} buys some bags of {item} at {d} coins each.",
+        "{n} orders jars of {item} for {d} coins each.",
+        d=d,
+    )
     s.say("What happens next changes the bill.", "The bill then changes.")
     t = s.events(s.step(x, "*", d))
     s.say("{n} pays {t}. How many did {n} buy?", "The bill is {t} in the end. How many were bought?", t=t)
@@ -193,7 +229,12 @@ def savings(s: Story) -> None:
 
 def sharing(s: Story) -> None:
     x, c, b = s.hide(4, 60), s.rng.randint(2, 6), s.rng.randint(2, 40)
-    s.say("{n} has {c} times as many {item} as {m} and {b} more.", "{n} owns {b} {item} and {c} times what {m} owns.", c=c, b=b)
+    s.say(
+        "{n} has {c} times as many {item} as {m} and {b} more.",
+        "{n} owns {b} {item} and {c} times what {m} owns.",
+        c=c,
+        b=b,
+    )
     last = s.step(s.step(x, "*", c), "+", b)
     if s.count == STEPS[1]:
         s.say("{n} has {t}. How many has {m}?", "{n} counts {t}. What does {m} count?", t=s.values[-1])
@@ -219,23 +260,35 @@ def mixture(s: Story) -> None:
     k = s.rng.randint(6, 30)
     x, p = s.hide(2, k - 2), s.rng.randint(2, 12)
     q = p + s.rng.randint(1, 8)
-    phrases = ("{n} buys {k} {item}, small ones at {p} and large ones at {q}.", "{k} {item} cost {p} each, or {q} if large.")
+    phrases = (
+        "{n} buys {k} {item}, small ones at {p} and large ones at {q}.",
+        "{k} {item} cost {p} each, or {q} if large.",
+    )
     s.say(*phrases, k=k, p=p, q=q)
     t = s.events(s.step(s.step(s.step(k, "-", x), "*", p), "+", s.step(x, "*", q)))
     s.say("{n} pays {t}. How many are large?", "All cost {t}. How many large ones are there?", t=t)
 
 
-KINDS: dict[str, Callable[[Story], None]] = {f.__name__: f for f in (chain, shopping, savings, sharing, rows, mixture)}
+KINDS: dict[str, Callable[[Story], None]] = {
+    f.__name__: f for f in (chain, shopping, savings, sharing, rows, mixture)
+}
 
 
-def draw(rng: random.Random, difficulties: Sequence[float] = (), kinds: Mapping[str, float] = MappingProxyType({})) -> Tale:
-    """Draw one problem; its numbers all lie between 0 and LARGEST. Weights: difficulties 1 to 3, kinds (1 if not named)."""
+def draw(
+    rng: random.Random, difficulties: Sequence[float] = (), kinds: Mapping[str, float] = MappingProxyType({})
+) -> Tale:
+    """Draw one problem; its numbers all lie between 0 and LARGEST.
+
+    Weights: difficulties 1 to 3, kinds (1 if not named).
+    """
     weights = [kinds.get(kind, 1.0) for kind in KINDS]
     while True:
         difficulty = rng.choices(tuple(STEPS), difficulties or None)[0]
         story = Story(rng, rng.choices(tuple(KINDS), weights)[0], STEPS[difficulty])
         KINDS[story.kind](story)
-        tale = Tale(" ".join(story.sentences), story.values[0], tuple(story.steps), "|".join(story.drawn), difficulty)
+        tale = Tale(
+            " ".join(story.sentences), story.values[0], tuple(story.steps), "|".join(story.drawn), difficulty
+        )
         in_range = all(0 <= value <= LARGEST for value in story.values)
         near_misses = (fits(work(tale.steps, tale.answer + by)) for by in (-1, 1))
         if len(tale.steps) == story.count and in_range and any(near_misses):

@@ -1,7 +1,8 @@
-"""What the models of data/tiny are made from: settings, problem sets, tokenizer, and training rows; see pretrain_tiny.py.
+"""What the models of data/tiny are made from: settings, problem sets, tokenizer, and training rows; see
+pretrain_tiny.py.
 
-A row is a chat and its worked solution as token ids. Plain rows show the problem alone, reference rows show references, too;
-none of them was written by a model.
+A row is a chat and its worked solution as token ids. Plain rows show the problem alone, reference rows show
+references, too; none of them was written by a model.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ "
+    "message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 # A number is one token; a word takes the space beside it along.
@@ -35,7 +37,8 @@ PIECES = r"\\[a-z]+\{|\d{1,3}| ?\p{L}+ ?|[^\s\p{L}\d\\]+ ?|\s+|\\"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: its Qwen3 shape (head_dim is 32, which vLLM serves on the CPU too), its data, rows a step, and steps.
+    """One model: its Qwen3 shape (head_dim is 32, which vLLM serves on the CPU too), its data, rows a step,
+    and steps.
 
     The learning rate falls along a cosine of `steps`.
     """
@@ -98,7 +101,9 @@ class Rows:
 
 
 def draw_new(rng: random.Random, n: int, taken: set[int], held_out: bool = False, **mix: Any) -> list[Tale]:
-    """n problems that share template and numbers neither with each other nor with `taken`, to which they are added."""
+    """n problems that share template and numbers neither with each other nor with `taken`, to which they are
+    added.
+    """
     tales: list[Tale] = []
     while len(tales) < n:
         tale = draw(rng, **mix)
@@ -132,7 +137,9 @@ def as_problem(tale: Tale, name: str, index: int) -> Problem:
 
 
 def train_tokenizer(config: PretrainConfig, path: Path) -> None:
-    """A byte-level BPE trained on the stories, so that any text can be encoded, and the numbers 0 to 399 are one token each."""
+    """A byte-level BPE trained on the stories, so that any text can be encoded, and the numbers 0 to 399 are
+    one token each.
+    """
     rng = random.Random(config.seed + 1)
     tokenizer = Tokenizer(models.BPE())
     pieces = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
@@ -156,8 +163,12 @@ def train_tokenizer(config: PretrainConfig, path: Path) -> None:
     fast.save_pretrained(path)
 
 
-def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str, config: PretrainConfig) -> Rows:
-    """Rows of a kind: `plain`, of which a share begins with a wrong number, which is not trained on; or `reference`."""
+def rows_of(
+    tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str, config: PretrainConfig
+) -> Rows:
+    """Rows of a kind: `plain`, of which a share begins with a wrong number, which is not trained on; or
+    `reference`.
+    """
     plain = kind == "plain"
     wrong = [plain and rng.random() < config.wrong_share for _ in tales]
     if plain:
@@ -176,7 +187,9 @@ def rows_of(tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str
     return Rows(ids, start, np.array([len(row) for row in rows]))
 
 
-def examples(seed: int, n: int, kind: str, config: PretrainConfig, tokenizer: str, reserved: set[int]) -> Rows:
+def examples(
+    seed: int, n: int, kind: str, config: PretrainConfig, tokenizer: str, reserved: set[int]
+) -> Rows:
     """n training rows drawn with one seed; runs in a worker process."""
     rng = random.Random(seed)
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
@@ -194,9 +207,10 @@ def with_references(
 ) -> tuple[list[dict[str, str]], str]:
     """The chat with references, and the solution that follows it.
 
-    The references are by workers of a skill that is drawn anew for every problem: how often they begin with a wrong number, and
-    how often a line goes wrong. A stubborn writer takes the number of one reference, checks it honestly, and keeps it. The
-    others try some wrong numbers of the references, and end with the right one, which need not be a reference's.
+    The references are by workers of a skill that is drawn anew for every problem: how often they begin with a
+    wrong number, and how often a line goes wrong. A stubborn writer takes the number of one reference, checks
+    it honestly, and keeps it. The others try some wrong numbers of the references, and end with the right
+    one, which need not be a reference's.
     """
     wrong, slips = rng.random(), rng.random() * config.slips
     count = rng.randint(1, config.max_references)
@@ -214,7 +228,10 @@ def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
     """(seed, size) of the parts in which the rows are drawn, enough for the model that needs most."""
     total = max(getattr(model, f"n_{kind}") for model in config.models.values())
     part = min(2500, total)
-    return [(2 * (config.seed * 1_000_003 + i + 1) + (kind == "reference"), part) for i in range(-(-total // part))]
+    return [
+        (2 * (config.seed * 1_000_003 + i + 1) + (kind == "reference"), part)
+        for i in range(-(-total // part))
+    ]
 
 
 def make_rows(config: PretrainConfig, tokenizer: Path, reserved: set[int], kind: str) -> Rows:
@@ -232,7 +249,9 @@ def pretrained_on(config: PretrainConfig) -> set[int]:
     """The digests of all pre-training and curve problems, drawn once more without rendering them."""
     reserved = {tale.digest for tale in curve_tales(config)}
     seeds = [part for kind in ("plain", "reference") for part in parts(config, kind)]
-    return reserved | {tale.digest for seed, n in seeds for tale in draw_rows(random.Random(seed), n, reserved)}
+    return reserved | {
+        tale.digest for seed, n in seeds for tale in draw_rows(random.Random(seed), n, reserved)
+    }
 
 
 def kept_rows(path: Path, make: Callable[[], Rows]) -> Rows:

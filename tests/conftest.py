@@ -15,10 +15,22 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for models this small a second thread onl
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with `&` ignores Ctrl-C
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ "
+    "message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = ["Reference", "Problem", "Solve", "answer", "final", "number", "the", "of", "and", "How many apples are left?"]
+WORDS = [
+    "Reference",
+    "Problem",
+    "Solve",
+    "answer",
+    "final",
+    "number",
+    "the",
+    "of",
+    "and",
+    "How many apples are left?",
+]
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
@@ -44,13 +56,19 @@ def a2r(*arguments: str) -> int:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def hide_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where vllm is not installed."""
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *where: None if name == "vllm" else find(name, *where))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *where: None if name == "vllm" else find(name, *where)
+    )
 
 
 def save_tiny(path: Path, seed: int, chat_template: str | None = CHAT_TEMPLATE) -> str:
@@ -69,12 +87,15 @@ def save_tiny(path: Path, seed: int, chat_template: str | None = CHAT_TEMPLATE) 
         show_progress=False,
     )
     tokenizer.train_from_iterator(WORDS * 20, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
     fast.chat_template = chat_template
     fast.save_pretrained(path)
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+        vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=1,
         num_key_value_heads=1, head_dim=32, max_position_embeddings=4096, tie_word_embeddings=False,
         bos_token_id=None, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
@@ -104,7 +125,9 @@ def thinking_tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def teach(path: str, texts: Iterable[str], steps: int = 60) -> str:
-    """Train a tiny checkpoint until it answers whatever it is asked with one of the texts, each as often as the others."""
+    """Train a tiny checkpoint until it answers whatever it is asked with one of the texts, each as often as
+    the others.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -152,13 +175,28 @@ def rollouts(tmp_path: Path) -> str:
         for sample in range(6):
             answer = str(3 * i) if sample < i - 1 else str(100 + sample)
             verdict = "correct" if sample < i - 1 else "incorrect"
-            row = {"problem_id": f"p{i}", "sample": sample, "text": f"Sum {sample}: \\boxed{{{answer}}}", "answer": answer}
-            rows.append({**row, "verdict": verdict, "prompt_tokens": 20, "completion_tokens": 10 + sample, "model": "m"})
+            row = {
+                "problem_id": f"p{i}",
+                "sample": sample,
+                "text": f"Sum {sample}: \\boxed{{{answer}}}",
+                "answer": answer,
+            }
+            rows.append(
+                {
+                    **row,
+                    "verdict": verdict,
+                    "prompt_tokens": 20,
+                    "completion_tokens": 10 + sample,
+                    "model": "m",
+                }
+            )
     return write_rows(tmp_path / "rollouts.jsonl", rows)
 
 
 class Scripted:
-    """An engine whose answers are a function of the prompt; every prompt reads 100 tokens and every answer writes 7."""
+    """An engine whose answers are a function of the prompt; every prompt reads 100 tokens and every answer
+    writes 7.
+    """
 
     def __init__(self, engine: Any, answer: Callable[[str], str]) -> None:
         self.name, self.parameters, self.tokenizer = engine.name, engine.parameters, engine.tokenizer
@@ -178,9 +216,11 @@ Script = Callable[[Callable[[str], str]], Scripted]
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, other_tiny: str) -> Script:
-    """Lets every model of an evaluation answer by a function; returns the engine, which keeps what it was asked."""
+    """Lets every model of an evaluation answer by a function; returns the engine, which keeps what it was
+    asked.
+    """
     from a2r_train.engines import load_engine
-    from a2r_train.evaluate import generate
+    from a2r_train.evaluate import answers as generate
 
     def begin(answer: Callable[[str], str]) -> Scripted:
         engine = Scripted(load_engine("transformers", other_tiny), answer)
@@ -202,7 +242,7 @@ def bundles(tmp_path: Path, rollouts: str, problems: str) -> str:
     """Seven bundles of those rollouts on disk, one a problem."""
     from dataclasses import asdict
 
-    from a2r_train.bundle import BundleConfig, build
+    from a2r_train.data.bundle import BundleConfig, build
 
     made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
     return write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
@@ -214,4 +254,6 @@ def config(bundles: str, rollouts: str, tiny: str, other_tiny: str, tmp_path: Pa
     from a2r_train.evaluate import EvaluateConfig
 
     sizes: dict[str, Any] = {"max_completion_tokens": 5, "draws": 100, "cards": False}
-    return EvaluateConfig(bundles, str(tmp_path / "out"), other_tiny, explorer=tiny, rollouts=rollouts, **sizes)
+    return EvaluateConfig(
+        bundles, str(tmp_path / "out"), other_tiny, explorer=tiny, rollouts=rollouts, **sizes
+    )

@@ -1,6 +1,8 @@
-"""Run a script under FSDP2 on the CPU, where accelerate would fall back to plain data parallel though torch can do it.
+"""Run a script under FSDP2 on the CPU, where accelerate would fall back to plain data parallel though torch
+can do it.
 
-accelerate launch --config_file accelerate_configs/fsdp2.yaml --num_processes 2 tests/fsdp_on_cpu.py SCRIPT [arguments]
+accelerate launch --config_file accelerate_configs/fsdp2.yaml --num_processes 2 tests/fsdp_on_cpu.py SCRIPT
+[arguments]
 """
 
 import os

@@ -1,4 +1,5 @@
-"""Run by test_grpo_vllm.py and scripts/prove_gpus.py: GRPO with vLLM; prints what trainer and engine say, as JSON.
+"""Run by test_grpo_vllm.py and scripts/prove_gpus.py: GRPO with vLLM; prints what trainer and engine say, as
+JSON.
 
 Arguments: bundles, output folder, and options of the recipe.
 """
@@ -14,8 +15,8 @@ import torch
 from trl.generation import vllm_generation
 
 from a2r_train.config import parse
-from a2r_train.leave import leave
 from a2r_train.models import load_model
+from a2r_train.process import leave
 from a2r_train.train import grpo
 
 MODEL = "data/tiny/synthesizer"
@@ -46,9 +47,12 @@ def main(bundles: str, folder: str, *options: str) -> int:
     on_cpu = not torch.cuda.is_available()
     if not on_cpu:  # several GPUs then reduce by NCCL alone
         vllm_generation.LLM = partial(vllm_generation.LLM, enforce_eager=True, disable_custom_all_reduce=True)
-    given = {"model_name_or_path": MODEL, "bundles": bundles, "output_dir": folder, "use_cpu": on_cpu, "use_vllm": True,
-             "vllm_mode": "colocate", "max_steps": 4, "save_strategy": "no", "logging_steps": 1, "warmup_steps": 0,
-             "per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": 24}  # fmt: skip
+    given = {"model_name_or_path": MODEL, "bundles": bundles, "output_dir": folder, "use_cpu": on_cpu,
+    "use_vllm": True,
+             "vllm_mode": "colocate", "max_steps": 4, "save_strategy": "no", "logging_steps": 1,
+             "warmup_steps": 0,
+             "per_device_train_batch_size": 16, "num_generations": 8,
+             "max_completion_length": 24}  # fmt: skip
     arguments = [text for key, value in given.items() for text in (f"--{key}", str(value))]
     data, args, model = parse(grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *arguments, *options])
     grpo.train(data, args, model)
@@ -60,7 +64,8 @@ def main(bundles: str, folder: str, *options: str) -> int:
     with torch.inference_mode():
         moved = (before(ids).logits.log_softmax(-1) - after(ids).logits.log_softmax(-1)).abs()
     means, most = (
-        [row[f"sampling/sampling_logp_difference/{kind}"] for row in history if "reward" in row] for kind in ("mean", "max")
+        [row[f"sampling/sampling_logp_difference/{kind}"] for row in history if "reward" in row]
+        for kind in ("mean", "max")
     )
     found = {
         "differences": most,

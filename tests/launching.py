@@ -14,26 +14,38 @@ ROOT = Path(__file__).parent.parent
 
 
 def need_deepspeed() -> None:
-    """Skip the test where DeepSpeed cannot run: between processes on a CPU it compiles a part of itself first."""
+    """Skip the test where DeepSpeed cannot run: between processes on a CPU it compiles a part of itself
+    first.
+    """
     pytest.importorskip("deepspeed")
     if not shutil.which(os.environ.get("CXX", "c++")):
         pytest.skip("deepspeed needs a C++ compiler")
 
 
 def launch(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> str:
-    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it shows."""
+    """Run a script from the project's root under `accelerate_configs/CONFIG.yaml`, and return what it
+    shows.
+    """
     done = launched(config, *command, processes=processes, timeout_s=timeout_s)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def launched(config: str, *command: str, processes: int = 2, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+def launched(
+    config: str, *command: str, processes: int = 2, timeout_s: float = 300
+) -> subprocess.CompletedProcess[str]:
     """The same for a script that may fail.
 
     Under fsdp2 it is told `use_cpu: false` by the caller, and has none but CPUs all the same.
     """
     command = ("tests/fsdp_on_cpu.py", *command) if config == "fsdp2" else command
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        f"accelerate_configs/{config}.yaml",
+    ]
     return subprocess.run(
         [*launcher, "--num_processes", str(processes), "--main_process_port", "0", *command],
         cwd=ROOT,

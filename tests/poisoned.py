@@ -1,4 +1,6 @@
-"""Train with one weight made NaN by an optimizer step, in the last process alone: poisoned.py STAGE STEP [arguments]."""
+"""Train with one weight made NaN by an optimizer step, in the last process alone: poisoned.py STAGE STEP
+[arguments].
+"""
 
 import sys
 from typing import Any
@@ -7,7 +9,7 @@ from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, trainer
 
-from a2r_train.leave import leave
+from a2r_train.process import leave
 from a2r_train.train import grpo, sft
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}

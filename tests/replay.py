@@ -1,10 +1,13 @@
-"""GRPO through the real trainer on replayed completions, dense or with the prompt shared; a program, for several processes.
+"""GRPO through the real trainer on replayed completions, dense or with the prompt shared; a program, for
+several processes.
 
-accelerate launch --config_file accelerate_configs/cpu2.yaml tests/replay.py MODEL OUTPUT SHARED [name=value ...]
+accelerate launch --config_file accelerate_configs/cpu2.yaml tests/replay.py MODEL OUTPUT SHARED [name=value
+...]
 
-The completions of a step depend on nothing but the step, the prompt and the place in the group, their rewards on the
-completion alone: two runs differ by their arithmetic alone. The trained weights, and those that a single process began with,
-are written to OUTPUT; the run's folder is OUTPUT without its suffix, and a run that finds a checkpoint there goes on from it.
+The completions of a step depend on nothing but the step, the prompt and the place in the group, their rewards
+on the completion alone: two runs differ by their arithmetic alone. The trained weights, and those that a
+single process began with, are written to OUTPUT; the run's folder is OUTPUT without its suffix, and a run
+that finds a checkpoint there goes on from it.
 """
 
 import itertools
@@ -19,11 +22,12 @@ from peft import LoraConfig
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from a2r_train.leave import leave
-from a2r_train.train import shared_prefix
-from a2r_train.train.common import run_training, shard_precisely
-from a2r_train.train.epochs import EpochGRPOTrainer
-from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer
+from a2r_train.process import leave
+from a2r_train.train.arguments import shard_precisely
+from a2r_train.train.run import run_training
+from a2r_train.train.sampling import EpochGRPOTrainer
+from a2r_train.train.shared_prefix import trainer as shared_prefix
+from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 PROMPTS = [f"Problem {i}: " + "how many apples are left? " * (1 + i % 3) for i in range(8)]
 GROUP = 4
@@ -80,7 +84,9 @@ def trainer_of(model: Any, output: str, shared: bool, **changes: Any) -> GRPOTra
         reward_funcs=reward,
         args=args,
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
-        processing_class=AutoTokenizer.from_pretrained(model if isinstance(model, str) else model.config._name_or_path),
+        processing_class=AutoTokenizer.from_pretrained(
+            model if isinstance(model, str) else model.config._name_or_path
+        ),
         rollout_func=completions,
         peft_config=peft,
     )
@@ -90,7 +96,11 @@ def weights(trainer: GRPOTrainer) -> torch.Tensor:
     """All trained parameters, end to end."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     trained = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
-    return torch.cat([state[name].flatten().float().cpu() for name in sorted(trained)]) if state else torch.empty(0)
+    return (
+        torch.cat([state[name].flatten().float().cpu() for name in sorted(trained)])
+        if state
+        else torch.empty(0)
+    )
 
 
 def main(model: str, output: str, shared: str, *changes: str) -> int:

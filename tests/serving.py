@@ -48,16 +48,24 @@ def serving(model: str, answer: Answer, port: int = 0) -> Iterator[str]:
         server.server_close()
 
 
-def reply(handler: BaseHTTPRequestHandler, status: int, content: Any, cut: int | None = None, **headers: str) -> None:
+def reply(
+    handler: BaseHTTPRequestHandler, status: int, content: Any, cut: int | None = None, **headers: str
+) -> None:
     body = json.dumps(content).encode()[:cut]
     handler.send_response(status)
-    for name, value in {"content-type": "application/json", "content-length": str(len(body)), **headers}.items():
+    for name, value in {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **headers,
+    }.items():
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
     handler.wfile.write(body)
 
 
-def completion(text: Any, prompt: int = 1, tokens: int = 1, reason: str = "stop", **message: Any) -> dict[str, Any]:
+def completion(
+    text: Any, prompt: int = 1, tokens: int = 1, reason: str = "stop", **message: Any
+) -> dict[str, Any]:
     choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}
     return {"choices": [choice], "usage": {"prompt_tokens": prompt, "completion_tokens": tokens}}
 
@@ -70,7 +78,11 @@ def answering(engine: Engine) -> Answer:
         sampling = Sampling(body["temperature"], body["top_p"], max(0, body["top_k"]), body["max_tokens"])
         with lock:
             (made,) = engine.generate([body["messages"]], sampling, [body["seed"]])
-        reply(handler, 200, completion(made.text, made.prompt_tokens, made.completion_tokens, made.finish_reason))
+        reply(
+            handler,
+            200,
+            completion(made.text, made.prompt_tokens, made.completion_tokens, made.finish_reason),
+        )
 
     return answer
 

@@ -1,4 +1,6 @@
-"""Each mistake of a user ends with status 2 and one line that names the place and the mend; nothing is written or lost."""
+"""Each mistake of a user ends with status 2 and one line that names the place and the mend; nothing is
+written or lost.
+"""
 
 import json
 import subprocess
@@ -11,7 +13,7 @@ from shutil import copytree
 import pytest
 from conftest import a2r, files_of, write_rows
 
-from a2r_train.bundle import BundleConfig, build
+from a2r_train.data.bundle import BundleConfig, build
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
 from a2r_train.records import Rollout, read
@@ -108,14 +110,21 @@ def test_broken_line_in_the_middle(refused: Refused, tmp_path: Path, rollouts: s
     assert f"{rollouts}:21: not valid JSON" in refused(*bundling(tmp_path, rollouts, problems))
 
 
-def test_no_correct_reference_anywhere(refused: Refused, tmp_path: Path, rollouts: str, problems: str) -> None:
-    wrong = [{**asdict(r), "text": r"\boxed{99}", "answer": "99", "verdict": "incorrect"} for r in read(Rollout, rollouts)]
+def test_no_correct_reference_anywhere(
+    refused: Refused, tmp_path: Path, rollouts: str, problems: str
+) -> None:
+    wrong = [
+        {**asdict(r), "text": r"\boxed{99}", "answer": "99", "verdict": "incorrect"}
+        for r in read(Rollout, rollouts)
+    ]
     path = write_rows(Path(rollouts), wrong)
     line = refused(*bundling(tmp_path, path, problems))
     assert f"{path}: no correct reference anywhere; explore with a stronger model or easier problems" in line
 
 
-def test_references_over_budget(refused: Refused, tmp_path: Path, rollouts: str, problems: str, tiny: str) -> None:
+def test_references_over_budget(
+    refused: Refused, tmp_path: Path, rollouts: str, problems: str, tiny: str
+) -> None:
     (tmp_path / "prompt.yaml").write_text("max_prompt_tokens: 40\n")
     budget = ["--prompt", str(tmp_path / "prompt.yaml"), "--tokenizer", tiny]
     line = refused(*bundling(tmp_path, rollouts, problems), *budget)
@@ -123,7 +132,9 @@ def test_references_over_budget(refused: Refused, tmp_path: Path, rollouts: str,
     assert "raise max_prompt_tokens or lower k" in line
 
 
-def test_references_over_budget_in_evaluate(refused: Refused, tmp_path: Path, bundles: str, tiny: str) -> None:
+def test_references_over_budget_in_evaluate(
+    refused: Refused, tmp_path: Path, bundles: str, tiny: str
+) -> None:
     (tmp_path / "prompt.yaml").write_text("max_prompt_tokens: 40\n")
     line = refused(*evaluating(tmp_path, bundles, tiny), "--prompt", str(tmp_path / "prompt.yaml"))
     assert "raise max_prompt_tokens or lower k" in line
@@ -177,7 +188,9 @@ def test_output_folder_of_another_run(
         assert f"{value} here); name another output folder, or remove this one" in line
 
 
-def test_output_folder_of_something_else(refused: Refused, tmp_path: Path, problems: str, rollouts: str) -> None:
+def test_output_folder_of_something_else(
+    refused: Refused, tmp_path: Path, problems: str, rollouts: str
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     line = refused(*bundling(tmp_path, rollouts, problems))
@@ -226,7 +239,7 @@ def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, tiny: str) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
-        done.stderr
-        == f"error: {path}:2: not valid JSON (Expecting property name enclosed in double quotes); expected one object a line\n"
+        done.stderr == f"error: {path}:2: not valid JSON (Expecting property name enclosed in "
+        "double quotes); expected one object a line\n"
     )
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,6 @@
-"""report.html in a real headless Chromium: it filters, is readable on a phone and in the dark, runs no model text."""
+"""report.html in a real headless Chromium: it filters, is readable on a phone and in the dark, runs no model
+text.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -8,11 +10,16 @@ from typing import Any
 import pytest
 from test_report import EVIL, bundle, results_of, synthesis
 
-from a2r_train.evaluate import browser, report, rows
+from a2r_train.evaluate.report import browser
+from a2r_train.evaluate.report import write as report
+from a2r_train.evaluate.rows import row as rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,9 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         EVIL: [synthesis(b, "5") for b in bundles],
     }
     folder = tmp_path_factory.mktemp("report")
-    report.write_report(folder, results_of(bundles), browser.browser(bundles, rows.bundle_votes(bundles), given))
+    report.write_report(
+        folder, results_of(bundles), browser.browser(bundles, rows.bundle_votes(bundles), given)
+    )
     return folder / "report.html"
 
 
@@ -52,7 +61,9 @@ class Opened:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
-        self.page.on("request", lambda request: request.url != path.as_uri() and self.complaints.append(request.url))
+        self.page.on(
+            "request", lambda request: request.url != path.as_uri() and self.complaints.append(request.url)
+        )
         self.page.goto(path.as_uri())
 
     def shown(self) -> int:
@@ -90,7 +101,9 @@ def test_texts_of_models_are_text(chromium: Any, page_path: Path) -> None:
 def test_a_script_that_got_in_would_be_noticed(chromium: Any, page_path: Path, tmp_path: Path) -> None:
     """The tests above can fail: the same page with one text unescaped speaks up."""
     broken = tmp_path / "broken.html"
-    broken.write_text(page_path.read_text().replace("&lt;script&gt;alert(1)&lt;/script&gt;", "<script>alert(1)</script>"))
+    broken.write_text(
+        page_path.read_text().replace("&lt;script&gt;alert(1)&lt;/script&gt;", "<script>alert(1)</script>")
+    )
     assert "1" in Opened(chromium, broken).complaints
 
 

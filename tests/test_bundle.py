@@ -1,4 +1,6 @@
-"""Rollouts to bundles: grouping, the four mixtures, caps, splits, decontamination, and rollouts made elsewhere."""
+"""Rollouts to bundles: grouping, the four mixtures, caps, splits, decontamination, and rollouts made
+elsewhere.
+"""
 
 import json
 import random
@@ -12,10 +14,10 @@ from conftest import files_of, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2r_train.bundle import BundleConfig, bundle, make_bundles
-from a2r_train.decontaminate import contaminated
+from a2r_train.data.bundle import BundleConfig, bundle, make_bundles
+from a2r_train.data.decontaminate import contaminated
+from a2r_train.data.mixture import cap_all_wrong, choose
 from a2r_train.errors import InputError
-from a2r_train.mixture import cap_all_wrong, choose
 from a2r_train.records import Bundle, Problem, Rollout, read
 
 
@@ -29,7 +31,13 @@ def a_bundle(problem: int, number: int, n_correct: int, k: int = 4) -> Bundle:
 
 
 def mixed(bundles: list[Bundle], mixture: str, **options: object) -> tuple[list[Bundle], Counter[str]]:
-    settings = {"easy_percent": 50.0, "max_share_correct": 0.5, "share_correct": {}, "rng": random.Random(0), **options}
+    settings = {
+        "easy_percent": 50.0,
+        "max_share_correct": 0.5,
+        "share_correct": {},
+        "rng": random.Random(0),
+        **options,
+    }
     return choose(bundles, mixture, **settings)  # type: ignore[arg-type]
 
 
@@ -103,7 +111,11 @@ def test_k_is_drawn_from_its_range() -> None:
 
 
 def test_problems_with_fewer_than_k_rollouts_have_bundles_of_what_there_is(tmp_path: Path) -> None:
-    rows = [{"problem": f"{i}+2?", "answer": "5", "text": rf"{j}: \boxed{{5}}"} for i in range(4) for j in range(3)]
+    rows = [
+        {"problem": f"{i}+2?", "answer": "5", "text": rf"{j}: \boxed{{5}}"}
+        for i in range(4)
+        for j in range(3)
+    ]
     path = write_rows(tmp_path / "r.jsonl", rows)
     keys = {"rollouts": path, "k": 4, "mixture": "all"}
     made = read(Bundle, str(bundle(config_of(tmp_path, "some", **keys, k_min=2)) / "train.jsonl"))
@@ -123,7 +135,12 @@ def test_the_lists_of_a_bundle_run_parallel_and_unparsable_answers_do_not_vote()
     )
     assert (made.n_correct, made.majority_answer, made.majority_verdict) == (1, "1.0", "correct")
     (silent,) = make_bundles(
-        PROBLEM, [replace(r, answer="", verdict="unparsable") for r in rollouts], k=4, k_min=0, count=1, seed=5
+        PROBLEM,
+        [replace(r, answer="", verdict="unparsable") for r in rollouts],
+        k=4,
+        k_min=0,
+        count=1,
+        seed=5,
     )
     assert (silent.majority_answer, silent.majority_verdict) == ("", "unparsable")
 
@@ -133,7 +150,9 @@ def config_of(tmp_path: Path, name: str, **options: object) -> BundleConfig:
 
 
 def test_the_split_is_by_problem(problems: str, rollouts: str, tmp_path: Path) -> None:
-    config = config_of(tmp_path, "out", rollouts=rollouts, problems=problems, k=2, test_share=0.5, test_bundles_per_problem=2)
+    config = config_of(
+        tmp_path, "out", rollouts=rollouts, problems=problems, k=2, test_share=0.5, test_bundles_per_problem=2
+    )
     folder = bundle(config)
     train, test = (read(Bundle, str(folder / f"{name}.jsonl")) for name in ("train", "test"))
     assert not {b.problem_id for b in train} & {b.problem_id for b in test}
@@ -141,9 +160,12 @@ def test_the_split_is_by_problem(problems: str, rollouts: str, tmp_path: Path) -
     assert Counter(Counter(b.problem_id for b in [*train, *test]).values()) == Counter({2: 7})
 
 
-def test_the_same_config_gives_the_same_bytes_and_another_seed_others(problems: str, rollouts: str, tmp_path: Path) -> None:
+def test_the_same_config_gives_the_same_bytes_and_another_seed_others(
+    problems: str, rollouts: str, tmp_path: Path
+) -> None:
     made = [
-        bundle(config_of(tmp_path, name, rollouts=rollouts, problems=problems, k=3, seed=seed)) / "train.jsonl"
+        bundle(config_of(tmp_path, name, rollouts=rollouts, problems=problems, k=3, seed=seed))
+        / "train.jsonl"
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert made[0].read_bytes() == made[1].read_bytes() != made[2].read_bytes()
@@ -157,7 +179,9 @@ def test_a_second_run_changes_nothing(problems: str, rollouts: str, tmp_path: Pa
     assert {"train.jsonl", "README.md", "dropped.jsonl", *own} == set(before)
 
 
-def test_the_card_counts_what_was_kept_and_dropped(tiny: str, problems: str, rollouts: str, tmp_path: Path) -> None:
+def test_the_card_counts_what_was_kept_and_dropped(
+    tiny: str, problems: str, rollouts: str, tmp_path: Path
+) -> None:
     options = {"rollouts": rollouts, "problems": problems, "mixture": "balanced", "tokenizer": tiny}
     folder = bundle(config_of(tmp_path, "out", **options))
     kept, text = read(Bundle, str(folder / "train.jsonl")), (folder / "README.md").read_text()
@@ -171,7 +195,9 @@ def test_the_card_counts_what_was_kept_and_dropped(tiny: str, problems: str, rol
     assert sum(map(int, bins)) == len(kept)
 
 
-def test_prompts_are_measured_as_the_synthesizer_renders_them(tiny: str, problems: str, rollouts: str, tmp_path: Path) -> None:
+def test_prompts_are_measured_as_the_synthesizer_renders_them(
+    tiny: str, problems: str, rollouts: str, tmp_path: Path
+) -> None:
     own = copytree(tiny, tmp_path / "own")
     (own / "prompt.yaml").write_text("max_prompt_tokens: 40\n")
     with pytest.raises(InputError, match="over the budget of 40"):
@@ -224,15 +250,24 @@ def test_template_decontamination_reads_words_where_there_is_no_template() -> No
 
 
 def test_contaminated_problems_are_dropped_and_listed(problems: str, rollouts: str, tmp_path: Path) -> None:
-    evaluation = write_rows(tmp_path / "e.jsonl", [{"id": "e9", "problem": "what is 5 + 10 ?", "answer": "15"}])
-    folder = bundle(config_of(tmp_path, "out", rollouts=rollouts, problems=problems, decontaminate_against=evaluation))
+    evaluation = write_rows(
+        tmp_path / "e.jsonl", [{"id": "e9", "problem": "what is 5 + 10 ?", "answer": "15"}]
+    )
+    folder = bundle(
+        config_of(tmp_path, "out", rollouts=rollouts, problems=problems, decontaminate_against=evaluation)
+    )
     assert "p5" not in {b.problem_id for b in read(Bundle, str(folder / "train.jsonl"))}
     assert json.loads((folder / "dropped.jsonl").read_text()) == {"problem_id": "p5", "evaluation_id": "e9"}
     assert "| problem is in an evaluation set | 1 |" in (folder / "README.md").read_text()
 
 
 def test_the_test_set_itself_is_decontaminated_against(problems: str, rollouts: str, tmp_path: Path) -> None:
-    options = {"rollouts": rollouts, "problems": problems, "test_rollouts": rollouts, "test_problems": problems}
+    options = {
+        "rollouts": rollouts,
+        "problems": problems,
+        "test_rollouts": rollouts,
+        "test_problems": problems,
+    }
     with pytest.raises(InputError, match="no bundle is left"):
         bundle(config_of(tmp_path, "out", **options))
     assert not (tmp_path / "out").exists()
@@ -242,7 +277,11 @@ def test_rollouts_made_elsewhere_are_verified_by_us(tmp_path: Path) -> None:
     texts = ["So \\boxed{0.5}", "\\boxed{2}", "no idea", "It is \\boxed{\\frac{1}{2}}"]
     rows = [{"question": "Half?", "gold": "1/2", "text": text, "verdict": "correct"} for text in texts]
     columns = json.dumps({"problem": "question", "answer": "gold"})
-    options = {"rollouts": write_rows(tmp_path / "r.jsonl", rows), "columns": columns, "bundles_per_problem": 1}
+    options = {
+        "rollouts": write_rows(tmp_path / "r.jsonl", rows),
+        "columns": columns,
+        "bundles_per_problem": 1,
+    }
     (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
     verdicts = dict(zip(made.references, made.reference_verdicts, strict=True))
     assert [verdicts[text] for text in texts] == ["correct", "incorrect", "unparsable", "correct"]
@@ -252,9 +291,17 @@ def test_rollouts_made_elsewhere_are_verified_by_us(tmp_path: Path) -> None:
 def test_unjudged_rollouts_of_gsm8k_problems_are_judged(tmp_path: Path) -> None:
     problems = write_rows(tmp_path / "p.jsonl", [{"question": "Eggs?", "answer": "9 * 2 = 18\n#### 18"}])
     rollouts = [{"problem_id": "0", "sample": i, "text": f"\\boxed{{{18 + i % 2}}} {i}"} for i in range(4)]
-    options = {"rollouts": write_rows(tmp_path / "r.jsonl", rollouts), "problems": problems, "bundles_per_problem": 1}
+    options = {
+        "rollouts": write_rows(tmp_path / "r.jsonl", rollouts),
+        "problems": problems,
+        "bundles_per_problem": 1,
+    }
     (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
-    assert (made.answer, made.n_correct, sorted(made.reference_answers)) == ("18", 2, ["18", "18", "19", "19"])
+    assert (made.answer, made.n_correct, sorted(made.reference_answers)) == (
+        "18",
+        2,
+        ["18", "18", "19", "19"],
+    )
 
 
 def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with(
@@ -262,15 +309,22 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
 ) -> None:
     plain = config_of(tmp_path, "plain", rollouts=rollouts, problems=problems, decontaminate_against=problems)
     renamed = [{"id": p.id, "question": p.problem, "gold": p.answer} for p in read(Problem, problems)]
-    columns = json.dumps({"problem": "question", "answer": "gold"})  # the rollouts' own `answer` stays what it is
+    columns = json.dumps(
+        {"problem": "question", "answer": "gold"}
+    )  # the rollouts' own `answer` stays what it is
     other = replace(
-        plain, output_dir=str(tmp_path / "other"), problems=write_rows(tmp_path / "q.jsonl", renamed), columns=columns
+        plain,
+        output_dir=str(tmp_path / "other"),
+        problems=write_rows(tmp_path / "q.jsonl", renamed),
+        columns=columns,
     )
     halves = [replace(c, decontaminate_against="", test_share=0.4) for c in (plain, other)]
     made = [files_of(bundle(c)) for c in halves]
     assert made[0]["train.jsonl"] == made[1]["train.jsonl"]
     assert made[0]["test.jsonl"] == made[1]["test.jsonl"]
-    with pytest.raises(InputError, match="no bundle is left"):  # the set that it is held against has these names, too
+    with pytest.raises(
+        InputError, match="no bundle is left"
+    ):  # the set that it is held against has these names, too
         bundle(replace(other, output_dir=str(tmp_path / "met"), decontaminate_against=other.problems))
     # A test set may have other names again: here those of the records.
     tested = replace(other, test_problems=problems, test_rollouts=rollouts, decontamination="none")
@@ -278,8 +332,16 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
     assert len(read(Bundle, str(tmp_path / "tested" / "test.jsonl"))) == 7
     with pytest.raises(InputError, match=r"^columns: none of the files has a column 'quest'$"):
         bundle(replace(plain, output_dir=str(tmp_path / "none"), columns='{"problem": "quest"}'))
-    with pytest.raises(InputError, match=r"q\.jsonl:1: no column 'golden'; the columns are .*map names with `columns:`"):
-        bundle(replace(other, output_dir=str(tmp_path / "none"), columns='{"problem": "question", "answer": "golden"}'))
+    with pytest.raises(
+        InputError, match=r"q\.jsonl:1: no column 'golden'; the columns are .*map names with `columns:`"
+    ):
+        bundle(
+            replace(
+                other,
+                output_dir=str(tmp_path / "none"),
+                columns='{"problem": "question", "answer": "golden"}',
+            )
+        )
     assert not (tmp_path / "none").exists()
 
 

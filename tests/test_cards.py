@@ -8,15 +8,17 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard import metadata_load, model_index_to_eval_results
 
-from a2r_train.bundle import BundleConfig
-from a2r_train.bundle import bundle as bundle_stage
+from a2r_train.data.bundle import BundleConfig
+from a2r_train.data.bundle import bundle as bundle_stage
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.evaluate.cards import BEGIN
+from a2r_train.evaluate.report.model_card import BEGIN
 
 
 def test_a_checkpoint_carries_its_evaluation(config: EvaluateConfig, tmp_path: Path) -> None:
     folder = copytree(config.base, tmp_path / "trained")
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\ntags:\n- a2r-train\n---\n# Mine\n\nHow it was made.\n")
+    (folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\ntags:\n- a2r-train\n---\n# Mine\n\nHow it was made.\n"
+    )
     config = replace(config, sft=str(folder), cards=True)
     results = evaluate(config)
     rows = {row["name"]: row for row in results["rows"]}
@@ -40,11 +42,15 @@ def test_a_checkpoint_carries_its_evaluation(config: EvaluateConfig, tmp_path: P
     assert before.count(BEGIN) == 1
 
 
-def test_a_base_model_and_a_switched_off_card_stay_as_they_are(config: EvaluateConfig, tmp_path: Path) -> None:
+def test_a_base_model_and_a_switched_off_card_stay_as_they_are(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
     folder = copytree(config.base, tmp_path / "trained")
     evaluate(replace(config, sft=str(folder), cards=False, temperature=0.0))
     assert not (folder / "README.md").exists()
-    evaluate(replace(config, sft=str(folder), cards=True, temperature=0.0, output_dir=f"{config.output_dir}2"))
+    evaluate(
+        replace(config, sft=str(folder), cards=True, temperature=0.0, output_dir=f"{config.output_dir}2")
+    )
     assert (folder / "README.md").exists()
     assert not (Path(config.base) / "README.md").exists()
 

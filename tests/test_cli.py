@@ -9,13 +9,13 @@ import pytest
 from conftest import a2r, options
 from test_train import bundle
 
-from a2r_train import pipeline
+from a2r_train.commands import run as pipeline
 from a2r_train.config import parse
+from a2r_train.data.explore import ExploreConfig
 from a2r_train.errors import InputError
-from a2r_train.explore import ExploreConfig
 from a2r_train.records import write
 from a2r_train.train import grpo, sft
-from a2r_train.train.common import check_launch
+from a2r_train.train.arguments import check_launch
 
 ROOT = Path(__file__).parent.parent
 DDP = str(ROOT / "accelerate_configs" / "ddp.yaml")
@@ -45,7 +45,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         ("plot", "run", "the output folder of sft or grpo"),
     ],
 )
-def test_help_names_the_keys_and_what_they_do(verb: str, key: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_keys_and_what_they_do(
+    verb: str, key: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, shown, error = run(capsys, verb, "--help")
     assert (status, error) == (0, "")
     assert f"a2r {verb}" in shown
@@ -54,7 +56,9 @@ def test_help_names_the_keys_and_what_they_do(verb: str, key: str, says: str, ca
 
 
 @pytest.mark.parametrize("trainer", ["sft", "grpo"])
-def test_help_of_the_trainers(trainer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_the_trainers(
+    trainer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.argv", [f"scripts/{trainer}.py", "-h"])
     with pytest.raises(SystemExit) as ended:
         {"sft": sft, "grpo": grpo}[trainer].main()
@@ -64,7 +68,9 @@ def test_help_of_the_trainers(trainer: str, capsys: pytest.CaptureFixture[str], 
     assert "--plain_share" in shown
 
 
-@pytest.mark.parametrize("given", [["--config=recipes/tiny/explore-test.yaml"], ["--config", "recipes/tiny/explore-test.yaml"]])
+@pytest.mark.parametrize(
+    "given", [["--config=recipes/tiny/explore-test.yaml"], ["--config", "recipes/tiny/explore-test.yaml"]]
+)
 def test_a_recipe_is_named_in_either_way(
     given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +100,10 @@ def test_a_dry_run_finds_what_the_stage_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    stage, given = verb.partition("-")[0], ["--config", f"recipes/tiny/{verb}.yaml", "--output_dir", str(tmp_path / "out")]
+    stage, given = (
+        verb.partition("-")[0],
+        ["--config", f"recipes/tiny/{verb}.yaml", "--output_dir", str(tmp_path / "out")],
+    )
     refused = [run(capsys, stage, *given, *changes, *dry) for dry in ([], ["--dry_run"])]
     assert {(status, error) for status, _, error in refused} == {(2, refused[0][2])}
     assert says in refused[0][2]
@@ -104,8 +113,10 @@ def test_a_dry_run_finds_what_the_stage_would(
 def test_a_dry_run_names_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundles = [bundle(i) for i in range(3)]
     write(bundles, tmp_path / "bundles.jsonl")
-    keys = {"bundles": tmp_path / "bundles.jsonl", "base": ROOT / "data/tiny/synthesizer", "output_dir": tmp_path / "out",
-            "max_bundles": 2, "self_refine": 1, "diagnostics": "order", "max_completion_tokens": 40}  # fmt: skip
+    keys = {"bundles": tmp_path / "bundles.jsonl", "base": ROOT / "data/tiny/synthesizer",
+    "output_dir": tmp_path / "out",
+            "max_bundles": 2, "self_refine": 1, "diagnostics": "order",
+            "max_completion_tokens": 40}  # fmt: skip
     status, shown, error = run(capsys, "evaluate", *options(keys), "--dry_run")
     assert (status, error) == (0, "")
     assert "rows to generate for 2 bundles: " in shown
@@ -119,18 +130,41 @@ def test_a_recipe_without_a_path(given: list[str], capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("option", ["--max_completion_tokens", "--max-completion-tokens"])
-def test_options_are_spelled_as_in_recipes_or_with_dashes(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "solve", option, "8") == (2, "", "error: solve: expected either a question or --file\n")
+def test_options_are_spelled_as_in_recipes_or_with_dashes(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "solve", option, "8") == (
+        2,
+        "",
+        "error: solve: expected either a question or --file\n",
+    )
 
 
-def test_run_launches_as_many_processes_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_launches_as_many_processes_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for stage in ("bundle", "sft"):
         (tmp_path / f"{stage}.yaml").touch()
     started: list[list[str]] = []
     monkeypatch.setattr(pipeline, "wait", lambda command: bool(started.append(command)))
     pipeline.run(str(tmp_path), DDP, 2)
-    assert started[0] == [sys.executable, "-m", "a2r_train.cli", "bundle", "--config", str(tmp_path / "bundle.yaml")]
-    launched = ["accelerate.commands.launch", "--config_file", DDP, "--num_processes", "2", "-m", "a2r_train.train.sft"]
+    assert started[0] == [
+        sys.executable,
+        "-m",
+        "a2r_train.cli",
+        "bundle",
+        "--config",
+        str(tmp_path / "bundle.yaml"),
+    ]
+    launched = [
+        "accelerate.commands.launch",
+        "--config_file",
+        DDP,
+        "--num_processes",
+        "2",
+        "-m",
+        "a2r_train.train.sft",
+    ]
     assert started[1][2:9] == launched
 
 
@@ -154,7 +188,10 @@ def test_a_dry_run_of_a_folder_lists_its_stages_and_starts_none(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--processes", "2"], "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"),
+        (
+            ["--processes", "2"],
+            "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml",
+        ),
         (
             ["--accelerate_config", "none.yaml"],
             "none.yaml: no such file; expected a config of accelerate",
@@ -167,7 +204,9 @@ def test_run_without_a_way_to_launch(given: list[str], says: str, capsys: pytest
 
 def test_one_process_that_sees_several_gpus() -> None:
     check_launch(SimpleNamespace(n_gpu=1))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^one process and 4 GPUs: start one process a GPU .* --processes 4\), or show"):
+    with pytest.raises(
+        InputError, match=r"^one process and 4 GPUs: start one process a GPU .* --processes 4\), or show"
+    ):
         check_launch(SimpleNamespace(n_gpu=4))  # type: ignore[arg-type]
 
 
@@ -181,12 +220,15 @@ def test_one_process_that_sees_several_gpus() -> None:
     ],
 )
 def test_a_model_named_alone_is_both(
-    named: tuple[str, ...], pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    named: tuple[str, ...],
+    pair: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def loop(explorer: str, synthesizer: str, **_: Any) -> None:
         raise InputError(f"{explorer} and {synthesizer}")
 
-    monkeypatch.setattr("a2r_train.two_stage.TwoStage", loop)
+    monkeypatch.setattr("a2r_train.inference.two_stage.TwoStage", loop)
     assert run(capsys, "solve", "2?", *named) == (2, "", f"error: {pair[0]} and {pair[1]}\n")
 
 
@@ -199,7 +241,9 @@ def test_a_model_named_alone_is_both(
         ("use_liger_kernel", "true", "liger-kernel"),
     ],
 )
-def test_a_package_that_is_not_there(key: str, value: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_there(
+    key: str, value: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = set[str]()
     monkeypatch.setattr("a2r_train.config.importlib.util.find_spec", lambda name, *_: name in there or None)
     given = ["--bundles", "b.jsonl", "--use_cpu", "true", f"--{key}", value]

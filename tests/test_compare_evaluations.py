@@ -14,10 +14,14 @@ ROOT = Path(__file__).parent.parent
 LEVERS = ROOT / "data/results/gsm8k-levers/validation"
 
 
-def setting(name: str, greedy: list[float], sampled: list[float] | None = None, problems: str = "abcd") -> comparing.Setting:
+def setting(
+    name: str, greedy: list[float], sampled: list[float] | None = None, problems: str = "abcd"
+) -> comparing.Setting:
     values = np.array(greedy, dtype=float)
     drawn = None if sampled is None else np.array(sampled, dtype=float)
-    return comparing.Setting(name, list(problems), np.array([0.0, 0, 1, 2]), np.array([0.0, 0, 1, 1]), values, drawn)
+    return comparing.Setting(
+        name, list(problems), np.array([0.0, 0, 1, 2]), np.array([0.0, 0, 1, 1]), values, drawn
+    )
 
 
 def cells(line: str) -> list[str]:
@@ -33,7 +37,10 @@ def test_the_figures_of_a_setting_are_those_of_its_evaluation() -> None:
     """Accuracies and the vote against results.json, which `a2r evaluate` made."""
     for name in ("plain-half", "explored-at-1.0"):
         found = comparing.load(LEVERS / name, name)
-        rows = {row["name"]: row["accuracy"] for row in json.loads((LEVERS / name / "results.json").read_text())["rows"]}
+        rows = {
+            row["name"]: row["accuracy"]
+            for row in json.loads((LEVERS / name / "results.json").read_text())["rows"]
+        }
         assert found.sampled is not None
         assert found.vote.mean() == pytest.approx(rows["maj@4"], abs=1e-6)
         assert found.greedy.mean() == pytest.approx(rows["synthesizer/grpo"], abs=1e-6)
@@ -41,9 +48,21 @@ def test_the_figures_of_a_setting_are_those_of_its_evaluation() -> None:
 
 
 def test_lines_have_means_differences_and_accuracy_by_right_references() -> None:
-    lines = comparing.table([setting("worse", [0, 0, 0, 1]), setting("best", [1, 0, 1, 1], [0.5, 0, 1, 1])], "worse")
+    lines = comparing.table(
+        [setting("worse", [0, 0, 0, 1]), setting("best", [1, 0, 1, 1], [0.5, 0, 1, 1])], "worse"
+    )
     head, best, worse = cells(lines[0]), cells(lines[2]), cells(lines[3])
-    assert head == ["setting", "vote", "greedy", "sampled", "mean", "mean against worse", "0 right", "1 right", "2 right"]
+    assert head == [
+        "setting",
+        "vote",
+        "greedy",
+        "sampled",
+        "mean",
+        "mean against worse",
+        "0 right",
+        "1 right",
+        "2 right",
+    ]
     assert best[:5] + best[6:] == ["best", "50.0", "75.0", "62.5", "68.8", "37.5", "100.0", "100.0"]
     assert best[5].startswith("+43.8 (")
     assert worse == ["worse", "50.0", "25.0", "", "25.0", "", "0.0", "0.0", "100.0"]
@@ -52,7 +71,9 @@ def test_lines_have_means_differences_and_accuracy_by_right_references() -> None
 def test_intervals_are_corrected_for_the_number_of_settings() -> None:
     many, few = np.random.default_rng(0).random((2, 400)).round()
     base = comparing.Setting("base", [str(i) for i in range(400)], np.zeros(400), np.zeros(400), few, None)
-    others = [comparing.Setting(f"s{i}", base.problems, base.n_correct, base.vote, many, None) for i in range(5)]
+    others = [
+        comparing.Setting(f"s{i}", base.problems, base.n_correct, base.vote, many, None) for i in range(5)
+    ]
 
     def width(lines: list[str]) -> float:
         low, high = cells(lines[2])[5].split("(")[1].rstrip(")").split(" to ")

@@ -9,8 +9,9 @@ import pytest
 from conftest import Script
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate import EvaluateConfig, cost, evaluate, plots
-from a2r_train.evaluate.rows import Part
+from a2r_train.evaluate import EvaluateConfig, cost, evaluate
+from a2r_train.evaluate.report import plots
+from a2r_train.evaluate.rows.row import Part
 from a2r_train.models import Size, size_of
 
 
@@ -20,7 +21,9 @@ def test_flops_by_hand() -> None:
     read = 2 * 1000 * 10 + 4 * 2 * 8 * (10**2 / 2)
     write = 2 * 1000 * 5 + 4 * 2 * 8 * (15**2 - 10**2) / 2
     assert cost.flops(size, Part("m", 10, 5, completions=2)) == read + 2 * write
-    assert cost.flops(size, Part("m", 10, 5)) + cost.flops(size, Part("m", 15, 5)) > cost.flops(size, Part("m", 10, 10))
+    assert cost.flops(size, Part("m", 10, 5)) + cost.flops(size, Part("m", 15, 5)) > cost.flops(
+        size, Part("m", 10, 10)
+    )
 
 
 def test_the_size_is_what_multiplies(tiny: str) -> None:
@@ -47,10 +50,20 @@ def test_every_row_has_its_cost(config: EvaluateConfig, tmp_path: Path, tiny: st
     assert seconds["pass@1"] == pytest.approx(36 / 96)
     assert seconds["maj@4"] == pytest.approx(4 * 36 / 96)
     assert seconds["synthesizer/base"] > seconds["maj@4"]
-    assert rows["maj@4"]["dollars"] is rows["synthesizer/base"]["dollars"] is None  # the explorer has no price
-    read = [s for p in Path(config.output_dir).glob("syntheses/synthesizer-alone/*.jsonl") for s in p.read_text().splitlines()]
-    means = [sum(json.loads(line)[key] for line in read) / 7 for key in ("prompt_tokens", "completion_tokens")]
-    assert rows["synthesizer/alone"]["dollars"] == pytest.approx((30 * means[0] + 40 * means[1]) / 1000, rel=1e-5)
+    assert (
+        rows["maj@4"]["dollars"] is rows["synthesizer/base"]["dollars"] is None
+    )  # the explorer has no price
+    read = [
+        s
+        for p in Path(config.output_dir).glob("syntheses/synthesizer-alone/*.jsonl")
+        for s in p.read_text().splitlines()
+    ]
+    means = [
+        sum(json.loads(line)[key] for line in read) / 7 for key in ("prompt_tokens", "completion_tokens")
+    ]
+    assert rows["synthesizer/alone"]["dollars"] == pytest.approx(
+        (30 * means[0] + 40 * means[1]) / 1000, rel=1e-5
+    )
     size = size_of(tiny)
     assert size is not None
     tokens = next(row["tokens"] for row in results["rows"] if row["name"] == "pass@1")
@@ -59,17 +72,25 @@ def test_every_row_has_its_cost(config: EvaluateConfig, tmp_path: Path, tiny: st
 
 
 def test_a_wrong_price_table_is_refused(config: EvaluateConfig, tmp_path: Path) -> None:
-    for text, says in (("m: 3", "expected {prompt: 0.1, completion: 0.4}"), ("m: {prompt: a, completion: 1}", "two numbers")):
+    for text, says in (
+        ("m: 3", "expected {prompt: 0.1, completion: 0.4}"),
+        ("m: {prompt: a, completion: 1}", "two numbers"),
+    ):
         (tmp_path / "prices.yaml").write_text(text)
         with pytest.raises(InputError, match=says):
             evaluate(replace(config, prices=str(tmp_path / "prices.yaml")))
     assert not Path(config.output_dir).exists()
 
 
-def results_of(costs: dict[str, tuple[float, float]], sweep: dict[int, tuple[float, float]] | None = None) -> dict[str, Any]:
+def results_of(
+    costs: dict[str, tuple[float, float]], sweep: dict[int, tuple[float, float]] | None = None
+) -> dict[str, Any]:
     points = {f"synthesizer/sft k={k}": point for k, point in (sweep or {}).items()}
     rows = {name: {"flops": flops, "dollars": None} for name, (_, flops) in (costs | points).items()}
-    table = [{"name": n, "accuracy": a, "note": "oracle: any" if "pass" in n else ""} for n, (a, _) in costs.items()]
+    table = [
+        {"name": n, "accuracy": a, "note": "oracle: any" if "pass" in n else ""}
+        for n, (a, _) in costs.items()
+    ]
     swept = [{"name": name, "accuracy": accuracy} for name, (accuracy, _) in points.items()]
     return {"rows": table, "diagnostics": {"cost": rows, "k_sweep": swept}}
 
@@ -83,7 +104,9 @@ def test_the_front_leaves_out_what_is_dearer_and_worse_and_the_oracle() -> None:
     assert "pass@4" not in svg
     assert "mathdefault" not in svg  # the scale's numbers are text, as formulas are not drawn
     assert ">1e+00<" in svg
-    together = plots.pareto(cost.pareto(results_of({"a": (0.2, 1.0), "monolith": (0.5, 2.0), "b": (0.5, 2.0)})))
+    together = plots.pareto(
+        cost.pareto(results_of({"a": (0.2, 1.0), "monolith": (0.5, 2.0), "b": (0.5, 2.0)}))
+    )
     assert ">monolith, b<" in together
 
 
@@ -91,7 +114,8 @@ def test_the_sentence_says_at_which_cost_the_monolith_is_reached() -> None:
     table = {"monolith": (0.5, 100.0), "synthesizer/base": (0.45, 60.0), "synthesizer/sft": (0.6, 80.0)}
     base, sft = cost.monolith_sentences(results_of(table, {2: (0.52, 40.0), 8: (0.62, 120.0)}))
     assert base == (
-        "The pair with synthesizer/base does not reach the monolith's accuracy (50.0 %) at any measured cost; "
+        "The pair with synthesizer/base does not reach the monolith's "
+        "accuracy (50.0 %) at any measured cost; "
         "synthesizer/base has 45.0 % at 60 % of its FLOPs."
     )
     assert sft == (

@@ -1,4 +1,6 @@
-"""data/tiny: what is shipped is what the recipe makes, no problem comes twice, and the models and caps fit the problems."""
+"""data/tiny: what is shipped is what the recipe makes, no problem comes twice, and the models and caps fit
+the problems.
+"""
 
 import dataclasses
 import json
@@ -36,7 +38,9 @@ def sets() -> dict[str, list[Problem]]:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, list[Tale]]:
-    """The sets as the recipe draws them: after, and without, every problem of the pre-training and the curve."""
+    """The sets as the recipe draws them: after, and without, every problem of the pre-training and the
+    curve.
+    """
     config = PretrainConfig.load(str(RECIPES / "pretrain.yaml"))
     return tiny_rows.draw_sets(config, tiny_rows.pretrained_on(config))
 
@@ -72,12 +76,16 @@ def template_of(problem: Problem) -> str:
 
 
 def lines_of(solution: str) -> tuple[list[bool], str, bool, int]:
-    """Whether each line of a worked solution holds; the sign of its comparison; whether that holds; the boxed number."""
+    """Whether each line of a worked solution holds; the sign of its comparison; whether that holds; the boxed
+    number.
+    """
     steps = [
         {"+": a + b, "-": a - b, "*": a * b}[op] == r
-        for a, op, b, r in ((int(a), op, int(b), int(r)) for a, op, b, r in re.findall(r"(\d+)([-+*])(\d+)=(\d+);", solution))
+        for a, op, b, r in (
+            (int(a), op, int(b), int(r)) for a, op, b, r in re.findall(r"(\d+)([-+*])(\d+)=(\d+);", solution)
+        )
     ]
-    last, sign, told, boxed = re.fullmatch(r".*; (\d+)([<=>])(\d+); \\boxed\{(\d+)\}", solution).groups()  # type: ignore[union-attr]
+    last, sign, told, boxed = re.fullmatch(r".*; (\d+)([<=>])(\d+); " r"\\boxed\{(\d+)\}", solution).groups()  # type: ignore[union-attr]
     return steps, sign, SIGNS[sign](int(last), int(told)), int(boxed)
 
 
@@ -99,7 +107,9 @@ def test_held_out_templates_are_nowhere_else(sets: dict[str, list[Problem]]) -> 
     assert not held_out & others
 
 
-def test_every_gold_answer_parses_and_every_kind_and_difficulty_is_there(sets: dict[str, list[Problem]]) -> None:
+def test_every_gold_answer_parses_and_every_kind_and_difficulty_is_there(
+    sets: dict[str, list[Problem]],
+) -> None:
     for problems in sets.values():
         check_gold(problems)
         assert {p.verifier for p in problems} == {"math"}
@@ -110,7 +120,9 @@ def test_every_gold_answer_parses_and_every_kind_and_difficulty_is_there(sets: d
 @pytest.mark.slow
 def test_the_files_are_what_the_recipe_draws(drawn: dict[str, list[Tale]]) -> None:
     for name, tales in drawn.items():
-        rows = [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [
+            json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         assert rows == [asdict(tiny_rows.as_problem(tale, name, i)) for i, tale in enumerate(tales)]
     assert all(tale.held_out == (name == "test_held_out") for name, tales in drawn.items() for tale in tales)
 
@@ -147,7 +159,9 @@ def test_several_tries_are_single_ones_in_turn(tales: list[Tale]) -> None:
         assert told == first + second + tale.solution()
 
 
-def test_stubborn_writers_keep_a_reference_and_the_others_end_right(tales: list[Tale], tokenizer: Any) -> None:
+def test_stubborn_writers_keep_a_reference_and_the_others_end_right(
+    tales: list[Tale], tokenizer: Any
+) -> None:
     config = PretrainConfig.load(str(RECIPES / "pretrain.yaml"))
     prompter, rng = Prompter(tokenizer, PromptConfig.load(RECIPES / "prompt.yaml")), random.Random(6)
     for share in (0.0, 1.0):
@@ -155,7 +169,10 @@ def test_stubborn_writers_keep_a_reference_and_the_others_end_right(tales: list[
         for tale in tales[:400]:
             changed = dataclasses.replace(config, stubborn_share=share)
             chat, told = tiny_rows.with_references(tale, rng, prompter, changed)
-            tried, boxed = [int(n) for n in re.findall(r"(?:^|; )(\d+):", told)], int(told.rpartition("{")[2].rstrip("}"))
+            tried, boxed = (
+                [int(n) for n in re.findall(r"(?:^|; )(\d+):", told)],
+                int(told.rpartition("{")[2].rstrip("}")),
+            )
             assert tried[-1] == boxed
             shown = {int(n) for n in re.findall(r"\\boxed\{(\d+)\}", chat[-1]["content"])}
             assert set(tried[:-1]) <= shown - {tale.answer}
@@ -204,7 +221,9 @@ def test_checkpoints_load_with_plain_transformers() -> None:
     assert sizes["explorer"] < sizes["synthesizer"] < sizes["monolith"]
 
 
-def test_tokenizer_takes_a_number_as_one_token_and_round_trips(tokenizer: Any, sets: dict[str, list[Problem]]) -> None:
+def test_tokenizer_takes_a_number_as_one_token_and_round_trips(
+    tokenizer: Any, sets: dict[str, list[Problem]]
+) -> None:
     for name in ("tokenizer.json", "chat_template.jinja"):
         assert len({(DATA / model / name).read_bytes() for model in MODELS}) == 1
     for n in range(LARGEST + 1):
@@ -227,7 +246,11 @@ def test_no_worked_solution_is_cut(tokenizer: Any, drawn: dict[str, list[Tale]])
     assert 20 < longest <= prompter.config.max_reference_tokens
     for name in ("explore-train", "explore-test", "sft", "grpo", "evaluate"):
         recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-        caps = [recipe[k] for k in ("max_completion_tokens", "max_target_tokens", "max_completion_length") if k in recipe]
+        caps = [
+            recipe[k]
+            for k in ("max_completion_tokens", "max_target_tokens", "max_completion_length")
+            if k in recipe
+        ]
         assert caps, name
         assert all(longest < cap for cap in caps), name  # the end of the turn is one more
     stories = [len(ids) for ids in tokenizer([t.text for t in tales], add_special_tokens=False)["input_ids"]]
@@ -256,10 +279,14 @@ def test_pretraining_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
         assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 1
         tokenizer, shipped = (AutoTokenizer.from_pretrained(path) for path in (folder, DATA / name))
         assert tokenizer.chat_template == shipped.chat_template
-        assert set(tokenizer.get_vocab()) == set(shipped.get_vocab())  # made of the same seed; ties may number it otherwise
+        assert set(tokenizer.get_vocab()) == set(
+            shipped.get_vocab()
+        )  # made of the same seed; ties may number it otherwise
         curve = json.loads((folder / "curve.json").read_text())
         assert [row["step"] for row in curve] == [2, 3]
         assert set(curve[0]) >= set(json.loads((DATA / name / "curve.json").read_text())[-1])
     drawn = {name: read(Problem, str(tmp_path / "out" / f"{name}.jsonl")) for name in SIZES}
     assert [len(problems) for problems in drawn.values()] == [6, 5, 4, 3]
-    assert {"plain.npz", "reference.npz", "tokenizer"} == {path.name for path in (tmp_path / "rows").iterdir()}
+    assert {"plain.npz", "reference.npz", "tokenizer"} == {
+        path.name for path in (tmp_path / "rows").iterdir()
+    }

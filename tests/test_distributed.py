@@ -1,4 +1,6 @@
-"""Two processes compute what one computes, save all of it, and go on from it: under every config that a CPU can run."""
+"""Two processes compute what one computes, save all of it, and go on from it: under every config that a CPU
+can run.
+"""
 
 import json
 import os
@@ -24,13 +26,21 @@ from test_train import bundle
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from a2r_train.records import Bundle, Synthesis, read, write
-from a2r_train.train import common, sft
+from a2r_train.train import sft
+from a2r_train.train.arguments import shard_precisely
 
 CONFIGS = sorted(path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml"))
 ON_CPU = ("ddp", "zero2", "zero3", "fsdp2")
-# The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16 rows. The momentum
-# is what a resumed run must find again; FSDP2 cannot load the state of an optimizer that has none.
-SGD = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
+# The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16
+# rows. The momentum is what a resumed run must find again; FSDP2 cannot load the state of an optimizer that
+# has none.
+SGD = {
+    "optim": "sgd",
+    "learning_rate": 1.0,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "weight_decay": 0.0,
+}
 SGD |= {"optim_args": "momentum=0.9"}
 RUN = {**SGD, "max_steps": 2, "save_steps": 1, "save_strategy": "steps", "bf16": False, "report_to": "none"}
 
@@ -56,27 +66,47 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """What accelerate makes of a config in each of the processes that it starts."""
 
     def build(name: str) -> Any:
-        given = ["--config_file", f"accelerate_configs/{name}.yaml", "--num_processes", "8", "--main_process_ip", "a", "x.py"]
+        given = [
+            "--config_file",
+            f"accelerate_configs/{name}.yaml",
+            "--num_processes",
+            "8",
+            "--main_process_ip",
+            "a",
+            "x.py",
+        ]
         args, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
         assert args.num_processes == 8
         if args.use_deepspeed:
             need_deepspeed()
             args.deepspeed_fields_from_accelerate_config = ""
         monkeypatch.setattr("accelerate.utils.launch.is_port_in_use", lambda _: False)  # nothing is launched
-        environment = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+        environment = (
+            prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+        )
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
-        return DeepSpeedPlugin() if args.use_deepspeed else FullyShardedDataParallelPlugin() if args.use_fsdp else None
+        return (
+            DeepSpeedPlugin()
+            if args.use_deepspeed
+            else FullyShardedDataParallelPlugin()
+            if args.use_fsdp
+            else None
+        )
 
     return build
 
 
-@pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("zero3_offload", 3), ("two_nodes", 3)])
+@pytest.mark.parametrize(
+    ("name", "stage"), [("zero2", 2), ("zero3", 3), ("zero3_offload", 3), ("two_nodes", 3)]
+)
 def test_deepspeed_takes_the_config(name: str, stage: int, plugin: Callable[[str], Any]) -> None:
     config = plugin(name).deepspeed_config
     zero = config["zero_optimization"]
     assert zero["stage"] == stage
-    assert {zero[f"offload_{part}"]["device"] for part in ("optimizer", "param")} == {"cpu" if "offload" in name else "none"}
+    assert {zero[f"offload_{part}"]["device"] for part in ("optimizer", "param")} == {
+        "cpu" if "offload" in name else "none"
+    }
     assert stage == 2 or zero["stage3_gather_16bit_weights_on_model_save"]
     # what the recipe sets
     assert {config["gradient_accumulation_steps"], config["gradient_clipping"]} == {"auto"}
@@ -90,11 +120,13 @@ def test_fsdp_takes_the_config(plugin: Callable[[str], Any]) -> None:
     assert plugin("ddp") is plugin("cpu2") is None
 
 
-@pytest.mark.parametrize(("name", "bf16", "precise"), [("fsdp2", True, True), ("fsdp2", False, False), ("ddp", True, False)])
+@pytest.mark.parametrize(
+    ("name", "bf16", "precise"), [("fsdp2", True, True), ("fsdp2", False, False), ("ddp", True, False)]
+)
 def test_fsdp_rounds_no_output(name: str, bf16: bool, precise: bool, plugin: Callable[[str], Any]) -> None:
     plugin(name)  # sets the environment of a process
     args: Any = SimpleNamespace(bf16=bf16, fsdp_plugin_args=None, accelerator_config=AcceleratorConfig())
-    common.shard_precisely(args)
+    shard_precisely(args)
     shares = {"sync_each_batch": True} if name == "fsdp2" else None  # of the gradients, also of a micro-batch
     assert args.accelerator_config.gradient_accumulation_kwargs == shares
     assert bool(args.fsdp_plugin_args) == precise
@@ -102,7 +134,11 @@ def test_fsdp_rounds_no_output(name: str, bf16: bool, precise: bool, plugin: Cal
         found = FullyShardedDataParallelPlugin(**args.fsdp_plugin_args)
         found.set_mixed_precision("bf16")  # what accelerate does then, and would have set every dtype by
         policy = found.mixed_precision_policy
-        assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+        assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (
+            torch.bfloat16,
+            torch.float32,
+            None,
+        )
         assert (found.fsdp_version, found.reshard_after_forward) == (2, True)
 
 
@@ -122,7 +158,12 @@ def test_the_slurm_script_starts_one_launcher_a_machine(tmp_path: Path) -> None:
     for rank, line in enumerate(done.stdout.splitlines()):
         args = launch_command_parser().parse_args(line.replace("a b", "'a b'").split()[1:])
         args, _, _ = _validate_launch_command(args)
-        assert (args.num_machines, args.machine_rank, args.num_processes, args.main_process_ip) == (2, rank, 16, "host1")
+        assert (args.num_machines, args.machine_rank, args.num_processes, args.main_process_ip) == (
+            2,
+            rank,
+            16,
+            "host1",
+        )
         assert args.use_deepspeed
         assert args.training_script == given[0]
     assert len(done.stdout.splitlines()) == 2
@@ -135,7 +176,10 @@ def sft_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundles = [bundle(i) for i in range(32)]
     texts = [f"{'It follows. ' * (i % 5)}So \\boxed{{5}}" for i in range(32)]
     write(bundles, folder / "bundles.jsonl")
-    targets = [Synthesis(b.id, 0, t, "5", "correct", 1, 1, "stop", "m", 0) for b, t in zip(bundles, texts, strict=True)]
+    targets = [
+        Synthesis(b.id, 0, t, "5", "correct", 1, 1, "stop", "m", 0)
+        for b, t in zip(bundles, texts, strict=True)
+    ]
     write(targets, folder / "targets.jsonl")
     return folder
 
@@ -149,8 +193,15 @@ def command(stage: str, model: str, out: Path, files: Path, a_process: int, conf
     run = {**RUN, "per_device_train_batch_size": a_process, "use_cpu": config != "fsdp2"}
     if stage == "grpo":
         return ["tests/replay.py", model, f"{out}.pt", "false", *words(run)]
-    named = {"bundles": files / "bundles.jsonl", "targets": files / "targets.jsonl", "model_name_or_path": model}
-    return ["scripts/sft.py", *words({**run, **named, "activation_checkpointing": False, "output_dir": out}, "--")]
+    named = {
+        "bundles": files / "bundles.jsonl",
+        "targets": files / "targets.jsonl",
+        "model_name_or_path": model,
+    }
+    return [
+        "scripts/sft.py",
+        *words({**run, **named, "activation_checkpointing": False, "output_dir": out}, "--"),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +253,24 @@ def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) 
     if "zero" in config:
         need_deepspeed()
     write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
-    named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "grpo"}
-    small = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 12, "max_steps": 3}
-    quiet = {"use_cpu": config != "fsdp2", "report_to": "none", "save_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
+    named = {
+        "bundles": tmp_path / "bundles.jsonl",
+        "model_name_or_path": speaking,
+        "output_dir": tmp_path / "grpo",
+    }
+    small = {
+        "num_generations": 4,
+        "per_device_train_batch_size": 4,
+        "max_completion_length": 12,
+        "max_steps": 3,
+    }
+    quiet = {
+        "use_cpu": config != "fsdp2",
+        "report_to": "none",
+        "save_steps": 3,
+        "logging_steps": 1,
+        "learning_rate": 1e-3,
+    }
     launch(config, "scripts/grpo.py", *words({**named, **small, **quiet}, "--"))
     state = json.loads((tmp_path / "grpo" / "trainer_state.json").read_text())
     assert state["global_step"] == 3
@@ -217,7 +283,11 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     """The model that answers the bundles is whole in each process, though that which is trained is split."""
     need_deepspeed()
     write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")
-    named = {"bundles": tmp_path / "bundles.jsonl", "model_name_or_path": speaking, "output_dir": tmp_path / "sft"}
+    named = {
+        "bundles": tmp_path / "bundles.jsonl",
+        "model_name_or_path": speaking,
+        "output_dir": tmp_path / "sft",
+    }
     small = {"target_samples": 4, "max_target_tokens": 12, "max_steps": 1, "per_device_train_batch_size": 2}
     launch("zero3", "scripts/sft.py", *words({**named, **small, "use_cpu": True, "report_to": "none"}, "--"))
     targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
@@ -227,7 +297,8 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: Path) -> None:
-    keys = {"model_name_or_path": tiny, "bundles": sft_files / "bundles.jsonl", "targets": sft_files / "targets.jsonl",
+    keys = {"model_name_or_path": tiny, "bundles": sft_files / "bundles.jsonl",
+    "targets": sft_files / "targets.jsonl",
             "output_dir": tmp_path / "out", "max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True,
             "report_to": "none"}  # fmt: skip
     (tmp_path / "sft.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
@@ -244,6 +315,11 @@ def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: P
 def test_a_dry_run_knows_how_it_was_launched(tiny: str, sft_files: Path, tmp_path: Path) -> None:
     """And is shown once, though there are two processes."""
     need_deepspeed()
-    named = {"bundles": sft_files / "bundles.jsonl", "model_name_or_path": tiny, "output_dir": tmp_path, "dry_run": True}
+    named = {
+        "bundles": sft_files / "bundles.jsonl",
+        "model_name_or_path": tiny,
+        "output_dir": tmp_path,
+        "dry_run": True,
+    }
     shown = launch("zero3", "scripts/grpo.py", *words({**named, "use_cpu": True, "bf16": False}, "--"))
     assert shown.count("memory: zero3 on 2 GPU(s), micro-batch 8\n") == 1

@@ -1,4 +1,6 @@
-"""The transformers engine: one seed a completion, whatever else is in the batch; greedy as `generate`; honest counts."""
+"""The transformers engine: one seed a completion, whatever else is in the batch; greedy as `generate`; honest
+counts.
+"""
 
 import hashlib
 import json
@@ -18,10 +20,13 @@ from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.engines import transformers as transformers_engine
 from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
 from a2r_train.errors import InputError
-from a2r_train.explore import seed_of
 from a2r_train.models import check_weights, load_tokenizer, model_hash
+from a2r_train.records import seed_of
 
-CHATS = [[{"role": "user", "content": content}] for content in ("1", "How many apples are left?", "x" * 60, "the answer", "2")]
+CHATS = [
+    [{"role": "user", "content": content}]
+    for content in ("1", "How many apples are left?", "x" * 60, "the answer", "2")
+]
 SAMPLING = Sampling(max_completion_tokens=12)
 
 
@@ -37,7 +42,9 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: TransformersEngin
     alone = [engine.generate([chat], SAMPLING, [seed])[0] for chat, seed in zip(CHATS, seeds, strict=True)]
     assert alone == together
     assert engine.generate(CHATS[::-1], SAMPLING, seeds[::-1]) == together[::-1]
-    assert TransformersEngine(tiny, batch_size=2, dtype="float32").generate(CHATS, SAMPLING, seeds) == together
+    assert (
+        TransformersEngine(tiny, batch_size=2, dtype="float32").generate(CHATS, SAMPLING, seeds) == together
+    )
 
 
 def test_a_prompt_that_fills_the_context_is_refused_and_no_completion_goes_beyond(
@@ -82,7 +89,9 @@ def test_greedy_equals_generate(engine: TransformersEngine) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_equal_prompts_of_a_batch_are_read_once_and_answered_as_alone(engine: TransformersEngine, temperature: float) -> None:
+def test_equal_prompts_of_a_batch_are_read_once_and_answered_as_alone(
+    engine: TransformersEngine, temperature: float
+) -> None:
     chats = [CHATS[i] for i in (1, 2, 1, 0, 2, 1, 3)]
     sampling, seeds = Sampling(temperature, max_completion_tokens=12), list(range(7))
     alone = [engine.generate([chat], sampling, [seed])[0] for chat, seed in zip(chats, seeds, strict=True)]
@@ -115,7 +124,9 @@ def sliding(model: str, folder: Path, window: int) -> str:
 def test_prompts_that_are_read_in_parts_are_answered_as_alone(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, picks: Sequence[int]
 ) -> None:
-    engine = TransformersEngine(sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32")
+    engine = TransformersEngine(
+        sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32"
+    )
     chats = [CHATS[i] for i in picks]
     alone = [engine.generate([chat], SAMPLING, [seed])[0] for seed, chat in enumerate(chats)]
     monkeypatch.setattr(transformers_engine, "READ_TOKENS", 200)
@@ -136,8 +147,12 @@ def test_prompts_that_are_read_in_parts_are_answered_as_alone(
 def test_completions_that_ended_leave_the_batch(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None
 ) -> None:
-    engine = TransformersEngine(sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32")
-    monkeypatch.setattr(engine, "_stop_ids", lambda: set(range(0, 400, 7)))  # so that a random model ends, now and then
+    engine = TransformersEngine(
+        sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32"
+    )
+    monkeypatch.setattr(
+        engine, "_stop_ids", lambda: set(range(0, 400, 7))
+    )  # so that a random model ends, now and then
     chats, sampling = [CHATS[i] for i in (1, 2, 1, 0, 2, 1, 3, 4)], Sampling(max_completion_tokens=14)
     whole = engine.generate(chats, sampling, range(8))
     assert len({c.completion_tokens for c in whole}) > 2
@@ -149,11 +164,15 @@ def test_completions_that_ended_leave_the_batch(
     assert engine.generate(chats, sampling, range(8)) == whole
     hook.remove()
     ends = [c.completion_tokens if c.finish_reason == "stop" else 15 for c in whole]
-    assert rows[1:] == [sum(end > step // 4 * 4 for end in ends) for step in range(14)]  # rows[0] is the prompts
+    assert rows[1:] == [
+        sum(end > step // 4 * 4 for end in ends) for step in range(14)
+    ]  # rows[0] is the prompts
 
 
 def test_the_benchmark_of_leaving_makes_the_same_completions(tmp_path: Path) -> None:
-    found = bench_leaving.measure(bench_leaving.random_model(str(tmp_path)), rows=12, prompt_tokens=60, tokens=100, mean=40)
+    found = bench_leaving.measure(
+        bench_leaving.random_model(str(tmp_path)), rows=12, prompt_tokens=60, tokens=100, mean=40
+    )
     assert (found["rows"], found["same"]) == (12, 12)
     assert 32 < found["longest"] <= 100  # type: ignore[operator]
 
@@ -189,13 +208,20 @@ def test_tokens_are_counted_with_the_end_of_the_turn(engine: TransformersEngine)
     end = engine.tokenizer.eos_token_id
     text = engine.tokenizer("the answer", add_special_tokens=False)["input_ids"]
     stopped, cut = engine._completion(5, [*text, end, 0, 0]), engine._completion(5, text)
-    assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == ("the answer", len(text) + 1, "stop")
+    assert (stopped.text, stopped.completion_tokens, stopped.finish_reason) == (
+        "the answer",
+        len(text) + 1,
+        "stop",
+    )
     assert (cut.text, cut.completion_tokens, cut.finish_reason) == ("the answer", len(text), "length")
 
 
 def test_top_k_of_one_is_greedy_at_any_temperature(engine: TransformersEngine) -> None:
     greedy = engine.generate(CHATS, Sampling(0.0, max_completion_tokens=8), [0] * len(CHATS))
-    for sampling in (Sampling(1.5, top_k=1, max_completion_tokens=8), Sampling(1.5, top_p=1e-6, max_completion_tokens=8)):
+    for sampling in (
+        Sampling(1.5, top_k=1, max_completion_tokens=8),
+        Sampling(1.5, top_p=1e-6, max_completion_tokens=8),
+    ):
         assert engine.generate(CHATS, sampling, list(range(len(CHATS)))) == greedy
 
 
@@ -259,10 +285,14 @@ def test_the_base_of_several_adapters_is_read_once_and_anew_after_a_change(
 ) -> None:
     base, read = copytree(tiny, tmp_path / "base"), list[str]()
     digest = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind))
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind)
+    )
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        (tmp_path / name / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": str(base)})
+        )
         (tmp_path / name / "adapter_model.safetensors").write_text(name)
     before = [model_hash(str(tmp_path / name)) for name in ("a", "b")]
     weights = base / "model.safetensors"

@@ -1,4 +1,6 @@
-"""A training of several epochs that goes on in a later one ends as the undisturbed training does, to the byte."""
+"""A training of several epochs that goes on in a later one ends as the undisturbed training does, to the
+byte.
+"""
 
 import json
 import shutil
@@ -13,17 +15,23 @@ from trl.trainer.utils import RepeatSampler
 
 from a2r_train.records import Bundle, Problem, Synthesis, read, write
 from a2r_train.train import grpo, sft
-from a2r_train.train.epochs import EpochSampler
 from a2r_train.train.rewards import VerifiableReward
+from a2r_train.train.sampling import EpochSampler
 
 ROOT = Path(__file__).parent.parent
 # Two steps an epoch.
 EPOCHS = {
-    "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True, "num_train_epochs": 3,
+    "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True,
+    "num_train_epochs": 3,
     "max_steps": 6,
     "save_steps": 1, "save_total_limit": 10, "logging_steps": 1, "warmup_steps": 0, "learning_rate": 0.001,
 }  # fmt: skip
-GRPO = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "num_generations": 4, "max_completion_length": 48}
+GRPO = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,
+    "num_generations": 4,
+    "max_completion_length": 48,
+}
 SFT = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 
 
@@ -32,14 +40,18 @@ def files(tmp_path: Path) -> Path:
     problems = read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:16]
     bundles = [
         Bundle(
-            p.id, p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"], [p.answer, "0"],
+            p.id, p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"], [p.answer,
+            "0"],
             ["correct", "incorrect"], [5, 5], 1, "0", "incorrect",
         )
         for p in problems
     ]  # fmt: skip
     write(bundles, tmp_path / "bundles.jsonl")
     write(
-        [Synthesis(p.id, 0, rf"\boxed{{{p.answer}}}", p.answer, "correct", 1, 1, "stop", "m", 0) for p in problems],
+        [
+            Synthesis(p.id, 0, rf"\boxed{{{p.answer}}}", p.answer, "correct", 1, 1, "stop", "m", 0)
+            for p in problems
+        ],
         tmp_path / "targets.jsonl",
     )
     return tmp_path
@@ -48,7 +60,11 @@ def files(tmp_path: Path) -> Path:
 def logged(out: Path) -> list[dict[str, float]]:
     """What each step logged, without its times."""
     rows = json.loads((out / "trainer_state.json").read_text())["log_history"]
-    return [{key: row[key] for key in row if key in ("loss", "reward", "grad_norm")} for row in rows if "loss" in row]
+    return [
+        {key: row[key] for key in row if key in ("loss", "reward", "grad_norm")}
+        for row in rows
+        if "loss" in row
+    ]
 
 
 class Parity(VerifiableReward):
@@ -59,7 +75,9 @@ class Parity(VerifiableReward):
 
 
 def differences(train: Callable[[], object], out: Path) -> list[str]:
-    """What a training ends with otherwise, if it goes on from the middle of the second epoch, or from its end."""
+    """What a training ends with otherwise, if it goes on from the middle of the second epoch, or from its
+    end.
+    """
     train()
     whole, steps = (out / "model.safetensors").read_bytes(), logged(out)
     assert len(steps) == 6
@@ -72,7 +90,9 @@ def differences(train: Callable[[], object], out: Path) -> list[str]:
             shutil.rmtree(out / f"checkpoint-{step}")
         train()
         found += [f"from step {done}: the steps"] if logged(out) != steps else []
-        found += [f"from step {done}: the weights"] if (out / "model.safetensors").read_bytes() != whole else []
+        found += (
+            [f"from step {done}: the weights"] if (out / "model.safetensors").read_bytes() != whole else []
+        )
     return found
 
 
@@ -95,7 +115,11 @@ def test_each_epoch_has_an_order_of_its_own_and_the_first_is_that_of_trl() -> No
     ("sft", sft.main, SFT),
 ])  # fmt: skip
 def test_it_goes_on_in_a_later_epoch(
-    stage: str, main: Callable[[list[str]], int], more: dict[str, Any], files: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    main: Callable[[list[str]], int],
+    more: dict[str, Any],
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(grpo, "VerifiableReward", Parity)

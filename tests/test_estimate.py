@@ -1,4 +1,6 @@
-"""The estimate of memory and time: against tensors counted in real steps, against sums by hand, and as `--dry_run` shows it."""
+"""The estimate of memory and time: against tensors counted in real steps, against sums by hand, and as
+`--dry_run` shows it.
+"""
 
 import json
 import sys
@@ -17,15 +19,19 @@ from trl.trainer import utils
 
 from a2r_train.config import parse
 from a2r_train.records import write
-from a2r_train.train import duration, grpo, memory, sft
-from a2r_train.train.activations import TokenBytes, trace
-from a2r_train.train.common import ModelArguments
-from a2r_train.train.duration import Group
-from a2r_train.train.estimate import Step, proposals
-from a2r_train.train.estimate import memory as on_one_gpu
+from a2r_train.train import grpo, sft
+from a2r_train.train.arguments import ModelArguments
+from a2r_train.train.estimate import memory
+from a2r_train.train.estimate import time as duration
+from a2r_train.train.estimate.activations import TokenBytes, trace
+from a2r_train.train.estimate.report import Step, proposals
+from a2r_train.train.estimate.report import memory as on_one_gpu
+from a2r_train.train.estimate.time import Group
 
 N, E = 8_190_000_000, 622_000_000  # parameters and embedding of a model like Qwen3-8B
-SIZE = memory.Size(N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True)
+SIZE = memory.Size(
+    N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True
+)
 LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes=2)
 
 
@@ -34,33 +40,53 @@ LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize(("stage", "completions", "groups"), [("sft", 1, 2), ("grpo", 4, 1)])
 def test_real_steps_need_what_is_estimated(
-    stage: str, completions: int, groups: int, lora: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    completions: int,
+    groups: int,
+    lora: bool,
+    checkpointing: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Through TRL's trainers, on the CPU, whose tensors are counted one by one.
 
-    The tiles of the LM head are small here: without Triton TRL makes several copies of them, and would hide all else.
+    The tiles of the LM head are small here: without Triton TRL makes several copies of them, and would hide
+    all else.
     """
     monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 256)
     monkeypatch.setattr(memory, "HEAD_WORDS", 256)
     monkeypatch.setitem(measure_memory.SHAPES, "tiny", (256, 768, 8, 4, 2, 64, 512, True))
     measure_memory.size_at.cache_clear()
-    row = measure_memory.measure(measure_memory.Point("tiny", stage, lora, 512, 64, completions, checkpointing, groups))
+    row = measure_memory.measure(
+        measure_memory.Point("tiny", stage, lora, 512, 64, completions, checkpointing, groups)
+    )
     assert row["measured_gb"] > 0.03
     assert abs(row["off"]) < 0.15, row
 
 
 @pytest.mark.slow
-def test_the_script_writes_a_row_as_soon_as_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_writes_a_row_as_soon_as_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measure_memory.size_at.cache_clear()
-    monkeypatch.setattr(sys, "argv", ["measure_memory.py", "--shapes", "tiny", "--output", str(tmp_path / "rows.jsonl")])
+    monkeypatch.setattr(
+        sys, "argv", ["measure_memory.py", "--shapes", "tiny", "--output", str(tmp_path / "rows.jsonl")]
+    )
     measure_memory.main()
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [(row["stage"], row["lora"]) for row in rows] == [("sft", True), ("sft", False), ("grpo", True), ("grpo", False)]
+    assert [(row["stage"], row["lora"]) for row in rows] == [
+        ("sft", True),
+        ("sft", False),
+        ("grpo", True),
+        ("grpo", False),
+    ]
     assert all(row["tokens_s"] > 0 and row["seconds"] > 0 for row in rows)
 
 
 def test_a_size_counts_the_adapters_of_every_layer(tmp_path: Path) -> None:
-    name, lora = save_tiny(tmp_path, 0), {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]}
+    name, lora = (
+        save_tiny(tmp_path, 0),
+        {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]},
+    )
     config = AutoConfig.from_pretrained(name)
     config.num_hidden_layers = 3
     config.layer_types = ["full_attention"] * 3
@@ -70,10 +96,21 @@ def test_a_size_counts_the_adapters_of_every_layer(tmp_path: Path) -> None:
     assert size.kv_bytes == 2 * 2 * 3 * 32  # keys and values, bfloat16
 
 
-def test_a_size_is_that_of_the_weights_as_they_are_trained(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_is_that_of_the_weights_as_they_are_trained(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For vLLM an adapter's base is float32; GRPO drops nothing out, also of an adapter that says so."""
     monkeypatch.setattr("a2r_train.config.PACKAGES", {})  # bitsandbytes is not needed for a size
-    named = ["--bundles", "b", "--model_name_or_path", tiny, "--use_cpu", "true", "--output_dir", str(tmp_path / "out")]
+    named = [
+        "--bundles",
+        "b",
+        "--model_name_or_path",
+        tiny,
+        "--use_cpu",
+        "true",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     lora = [*named, "--use_peft", "true", "--lora_target_modules", "all-linear"]
 
     def size(*more: str) -> memory.Size:
@@ -89,10 +126,19 @@ def test_a_size_is_that_of_the_weights_as_they_are_trained(tiny: str, tmp_path: 
     assert memory.size_of(model, False).plain == size("--disable_dropout", "false").plain  # as of SFT
 
 
-@pytest.mark.parametrize("kind", ["gemma", "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "smollm3"])
+@pytest.mark.parametrize(
+    "kind", ["gemma", "gemma3_text", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "smollm3"]
+)
 def test_other_architectures_are_traced(kind: str) -> None:
-    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = AutoConfig.for_model(kind, vocab_size=64, num_hidden_layers=4, head_dim=32, pad_token_id=0, **sizes)
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    config = AutoConfig.for_model(
+        kind, vocab_size=64, num_hidden_layers=4, head_dim=32, pad_token_id=0, **sizes
+    )
     found = trace(config, lambda model: model, torch.float32, True)
     assert found.kept == pytest.approx(4 * 64, rel=0.01)  # the layer's input in float32
     assert found.work > 10 * found.kept
@@ -112,14 +158,19 @@ def test_what_stays_through_a_step_by_hand() -> None:
     assert weights == pytest.approx(2 + 4 * 40e6 / N)
     assert optimizer == pytest.approx(8 * 40e6 / N)
     assert memory.update(SIZE, "ddp", 1, 1, 1, reference=True).weights == 8 * N
-    assert memory.update(LORA, "ddp", 1, 1, 1, reference=True).weights == memory.update(LORA, "ddp", 1, 1, 1).weights
+    assert (
+        memory.update(LORA, "ddp", 1, 1, 1, reference=True).weights
+        == memory.update(LORA, "ddp", 1, 1, 1).weights
+    )
 
 
 def test_activations_grow_with_tokens_and_without_checkpointing() -> None:
     few, many = (memory.update(LORA, "ddp", 1, tokens, 100).activations for tokens in (1000, 3000))
     assert (many - few) / 2000 == 36 * 16e3 + 5e4 + 3e5
     plain = replace(LORA, checkpointing=False, plain=TokenBytes(25e4, 5e4, 1e5))
-    assert memory.update(plain, "ddp", 1, 1000, 100).activations == pytest.approx(1000 * (36 * 25e4 + 5e4 + 1e5))
+    assert memory.update(plain, "ddp", 1, 1000, 100).activations == pytest.approx(
+        1000 * (36 * 25e4 + 5e4 + 1e5)
+    )
 
 
 def test_a_shared_prompt_counts_once() -> None:
@@ -135,9 +186,13 @@ def test_flops_of_training_by_hand() -> None:
     second = duration.MATRIX_FLOPS * duration.MATRIX_SHARE
     attention, head = 4 * 36 * 4096 * (1500**2 / 2), 2 * E * 500
     flops = duration.training("x", SIZE, group, 1, 1).hours * 3600 * second
-    assert flops == pytest.approx(8 * body * 1500 + 4 * attention + 4 * head)  # forward twice, backward to both
+    assert flops == pytest.approx(
+        8 * body * 1500 + 4 * attention + 4 * head
+    )  # forward twice, backward to both
     flops = (
-        duration.training("x", replace(LORA, checkpointing=False, parameters=N), group, 10, 2, scored=1).hours * 3600 * second
+        duration.training("x", replace(LORA, checkpointing=False, parameters=N), group, 10, 2, scored=1).hours
+        * 3600
+        * second
     )
     assert flops * 2 / 10 == pytest.approx(6 * body * 1500 + 4 * attention + 4 * head)  # and one more forward
 
@@ -159,7 +214,9 @@ def test_what_generates_has_its_share() -> None:
     awake = on_one_gpu(LORA, Step(group, 1, False, vllm_share=0.5), "ddp", 1, 80e9)
     assert awake.total == pytest.approx(update.total + 40e9)
     asleep = on_one_gpu(LORA, Step(group, 1, False, vllm_share=0.5, vllm_sleeps=True), "ddp", 1, 80e9)
-    assert asleep.total == pytest.approx(update.weights + update.optimizer + 40e9)  # more than the update needs
+    assert asleep.total == pytest.approx(
+        update.weights + update.optimizer + 40e9
+    )  # more than the update needs
     with_transformers = on_one_gpu(LORA, Step(group, 1, False, generates=64), "ddp", 1, 80e9)
     assert with_transformers.generation == 64 * 2400 * LORA.kv_bytes
 
@@ -196,21 +253,45 @@ def test_what_is_proposed_fits(tmp_path: Path) -> None:
     assert not list(proposals(model, step, "ddp", 1, 1e4))
     group = Step(Group(2000, 400, 4, shared=True), 1, accumulates=False)
     needed = on_one_gpu(full, group, "ddp", 1, 80e9).total
-    smaller = [p for p in proposals(model, group, "ddp", 1, needed) if p.size.full and not p.step.group.shared]
+    smaller = [
+        p for p in proposals(model, group, "ddp", 1, needed) if p.size.full and not p.step.group.shared
+    ]
     assert [p.step.rows for p in smaller if not p.size.checkpointing][-1] == 1  # one of the four at a time
     args: Any = SimpleNamespace(gradient_accumulation_steps=3)
     said = found.says(args)
-    assert f"per_device_train_batch_size {found.step.rows}, gradient_accumulation_steps {3 * found.times}" in said
+    assert (
+        f"per_device_train_batch_size {found.step.rows}, gradient_accumulation_steps {3 * found.times}"
+        in said
+    )
 
 
 @pytest.mark.parametrize("stage", [sft, grpo])
-def test_a_dry_run_shows_memory_and_hours(stage: Any, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_shows_memory_and_hours(
+    stage: Any, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write([bundle(i) for i in range(4)], tmp_path / "bundles.jsonl")
-    named = ["--bundles", str(tmp_path / "bundles.jsonl"), "--model_name_or_path", tiny, "--output_dir", str(tmp_path / "out")]
+    named = [
+        "--bundles",
+        str(tmp_path / "bundles.jsonl"),
+        "--model_name_or_path",
+        tiny,
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     own = ["--num_generations", "2", "--shared_prefix", "true"] if stage is grpo else []
-    assert stage.main([*named, *own, "--use_cpu", "true", "--per_device_train_batch_size", "2", "--dry_run", "true"]) == 0
+    assert (
+        stage.main(
+            [*named, *own, "--use_cpu", "true", "--per_device_train_batch_size", "2", "--dry_run", "true"]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
-    for line in ("memory: ddp on 1 GPU(s), micro-batch 2\n", "full, zero3 ", "LoRA, fsdp2 ", "at 40% of 790 TFLOP/s"):
+    for line in (
+        "memory: ddp on 1 GPU(s), micro-batch 2\n",
+        "full, zero3 ",
+        "LoRA, fsdp2 ",
+        "at 40% of 790 TFLOP/s",
+    ):
         assert line in shown
     assert ("policy update" if stage is grpo else "training") in shown
     assert "this fits" not in shown  # the recipe's own settings do

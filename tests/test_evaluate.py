@@ -1,4 +1,6 @@
-"""Evaluate end to end on a tiny model: its rows, what a second run regenerates, and one rendering in all four places."""
+"""Evaluate end to end on a tiny model: its rows, what a second run regenerates, and one rendering in all four
+places.
+"""
 
 import json
 from collections import Counter
@@ -15,11 +17,14 @@ from conftest import files_of, save_tiny, write_rows
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.engines import base as engines
 from a2r_train.errors import InputError
-from a2r_train.evaluate import EvaluateConfig, evaluate, generate
+from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate import run as evaluate_run
+from a2r_train.inference.two_stage import TwoStage
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Synthesis, read
-from a2r_train.two_stage import TwoStage
+from a2r_train.train.arguments import BundleArguments, ModelArguments
+from a2r_train.train.bundles import load_material
 
 
 @pytest.fixture
@@ -50,10 +55,16 @@ def test_the_rows_and_the_files(config: EvaluateConfig) -> None:
         *("synthesizer/alone", "synthesizer/base", "synthesizer/alone@T", "synthesizer/base@T"),
     ]
     made = read(Bundle, config.bundles)
-    assert rows["pass@1"]["accuracy"] == pytest.approx(sum(min(i, 6) / 6 for i in range(7)) / 7)  # of all 6 rollouts
-    assert rows["pass@4"]["accuracy"] == pytest.approx((2 / 3 + 14 / 15 + 4) / 7)  # 1 - C(5,4) / C(6,4) and so on
+    assert rows["pass@1"]["accuracy"] == pytest.approx(
+        sum(min(i, 6) / 6 for i in range(7)) / 7
+    )  # of all 6 rollouts
+    assert rows["pass@4"]["accuracy"] == pytest.approx(
+        (2 / 3 + 14 / 15 + 4) / 7
+    )  # 1 - C(5,4) / C(6,4) and so on
     assert "unbiased, over 6 rollouts" in rows["pass@4"]["note"]
-    assert all(row["n"] == 7 and 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows.values())
+    assert all(
+        row["n"] == 7 and 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in rows.values()
+    )
     assert json.loads((folder / "results.json").read_text()) == results
     assert "synthesizer/base" in (folder / "report.md").read_text()
     html = (folder / "report.html").read_text()
@@ -95,7 +106,9 @@ def test_a_killed_run_makes_the_missing_chunk_alone(config: EvaluateConfig, load
     assert (loaded, lost.read_bytes()) == ([config.base], content)
 
 
-def test_an_added_row_computes_itself_alone(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+def test_an_added_row_computes_itself_alone(
+    config: EvaluateConfig, loaded: list[str], tmp_path: Path
+) -> None:
     evaluate(config)
     before = files_of(Path(config.output_dir) / "syntheses")
     sft = save_tiny(tmp_path / "sft", seed=9)
@@ -113,7 +126,9 @@ def test_an_added_row_computes_itself_alone(config: EvaluateConfig, loaded: list
     }
 
 
-def test_a_base_that_comes_later_is_a_row_as_any_other(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+def test_a_base_that_comes_later_is_a_row_as_any_other(
+    config: EvaluateConfig, loaded: list[str], tmp_path: Path
+) -> None:
     """So that two hosts may evaluate a model each, and one folder has both."""
     full = replace(config, sft=save_tiny(tmp_path / "sft", seed=9))
     evaluate(replace(full, base=""))
@@ -134,7 +149,9 @@ def test_the_same_weights_under_another_name_are_not_asked_again(
     assert (rows["synthesizer/sft"], loaded) == (rows["synthesizer/base"], [])
 
 
-def test_two_checkpoints_in_turn_keep_both_their_answers(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+def test_two_checkpoints_in_turn_keep_both_their_answers(
+    config: EvaluateConfig, loaded: list[str], tmp_path: Path
+) -> None:
     first, second = (replace(config, sft=save_tiny(tmp_path / str(seed), seed)) for seed in (7, 8))
     results = evaluate(first)
     assert evaluate(second) != results
@@ -143,9 +160,16 @@ def test_two_checkpoints_in_turn_keep_both_their_answers(config: EvaluateConfig,
     assert loaded == []
 
 
-@pytest.mark.parametrize("change", [{"temperature": 0.5}, {"samples": 1}, {"max_completion_tokens": 4}, {"seed": 1}])
-def test_the_key_knows_how_was_sampled(config: EvaluateConfig, change: dict[str, Any], tmp_path: Path) -> None:
-    made = [read(Bundle, config.bundles), generate.Task("x", config.base, sampled=True, samples=config.samples)]
+@pytest.mark.parametrize(
+    "change", [{"temperature": 0.5}, {"samples": 1}, {"max_completion_tokens": 4}, {"seed": 1}]
+)
+def test_the_key_knows_how_was_sampled(
+    config: EvaluateConfig, change: dict[str, Any], tmp_path: Path
+) -> None:
+    made = [
+        read(Bundle, config.bundles),
+        generate.Task("x", config.base, sampled=True, samples=config.samples),
+    ]
     changed = replace(config, **change)
     task = generate.Task("x", config.base, sampled=True, samples=changed.samples)
     keys = set()
@@ -188,7 +212,9 @@ def test_a_checkpoint_with_another_prompt_is_refused(config: EvaluateConfig, tmp
     assert not Path(config.output_dir).exists()
 
 
-def test_models_without_a_prompt_read_that_of_the_trained_ones(config: EvaluateConfig, tmp_path: Path) -> None:
+def test_models_without_a_prompt_read_that_of_the_trained_ones(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
     """Rows that are compared differ in their model alone."""
     own = PromptConfig(synthesizer_template="OWN {problem} {references}")
     for name, prompt in (("sft", own), ("grpo", own), ("other", PromptConfig())):
@@ -199,12 +225,16 @@ def test_models_without_a_prompt_read_that_of_the_trained_ones(config: EvaluateC
     first, second = (work.chats(generate.Task("x", model), bundles) for model in (given.base, given.sft))
     assert first == second
     assert first[bundles[0].id][-1]["content"].startswith("OWN ")
-    with pytest.raises(InputError, match=r"^sft .*sft and grpo .*other were trained with different prompts .*one by one$"):
+    with pytest.raises(
+        InputError, match=r"^sft .*sft and grpo .*other were trained with different prompts .*one by one$"
+    ):
         evaluate(replace(given, grpo=str(tmp_path / "other")))
     assert not Path(config.output_dir).exists()
 
 
-def test_a_checkpoint_that_was_trained_anew_is_read_anew(config: EvaluateConfig, loaded: list[str], tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_trained_anew_is_read_anew(
+    config: EvaluateConfig, loaded: list[str], tmp_path: Path
+) -> None:
     config = replace(config, sft=save_tiny(tmp_path / "sft", seed=9))
     evaluate(config)
     before = {s.text for s in kept(config, "synthesizer-sft")}
@@ -217,13 +247,18 @@ def test_a_checkpoint_that_was_trained_anew_is_read_anew(config: EvaluateConfig,
     added = {name.split("/")[0] for name in set(found) - set(old) if not name.startswith("parameters")}
     assert added == {"synthesizer-sft", "synthesizer-sft@T"}
     assert results == evaluate(config)
-    assert {s.text for s in kept(config, "synthesizer-sft")} > before  # of both checkpoints, which say other things
+    assert {
+        s.text for s in kept(config, "synthesizer-sft")
+    } > before  # of both checkpoints, which say other things
 
 
 def test_other_bundles_under_the_same_name_are_answered_anew(config: EvaluateConfig) -> None:
     evaluate(config)
     before = {s.bundle_id: s for s in kept(config, "synthesizer-base")}
-    write_rows(Path(config.bundles), [asdict(b) | {"problem": b.problem + " Now?"} for b in read(Bundle, config.bundles)])
+    write_rows(
+        Path(config.bundles),
+        [asdict(b) | {"problem": b.problem + " Now?"} for b in read(Bundle, config.bundles)],
+    )
     evaluate(config)
     after = [s for s in kept(config, "synthesizer-base") if s not in before.values()]
     assert len(after) == 7
@@ -255,7 +290,7 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
 ) -> None:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from a2r_train.train import common, grpo, sft
+    from a2r_train.train import grpo, sft
 
     path = request.getfixturevalue(model)
     (given, *_) = read(Bundle, bundles)
@@ -270,11 +305,13 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
 
     evaluating = Seen(engine, ["x"])
     monkeypatch.setattr(generate, "load_engine", lambda *_, **__: evaluating)
-    monkeypatch.setattr(evaluate_run, "tasks", lambda config: [generate.Task("synthesizer/base", config.base)])
+    monkeypatch.setattr(
+        evaluate_run, "tasks", lambda config: [generate.Task("synthesizer/base", config.base)]
+    )
     evaluate(EvaluateConfig(only, str(tmp_path / "out"), path, draws=10))
 
-    data, chosen = common.BundleArguments(bundles=only), common.ModelArguments(model_name_or_path=path)
-    material = common.load_material(data, chosen)
+    data, chosen = BundleArguments(bundles=only), ModelArguments(model_name_or_path=path)
+    material = load_material(data, chosen)
     row = sft.training_row(material.prompter, material.chats[0], "done")
     sft_ids = row["input_ids"][: row["completion_mask"].index(1)]
 

@@ -13,15 +13,18 @@ import pytest
 from conftest import Scripted, files_of
 from rich.console import Console
 
+from a2r_train.commands.dry_run import preview
+from a2r_train.commands.gather import gather
+from a2r_train.data.explore import ExploreConfig, explore, parse_shard
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
-from a2r_train.explore import ExploreConfig, explore, gather, parse_shard, seed_of
-from a2r_train.preview import preview
 from a2r_train.prompts import visible
-from a2r_train.records import Rollout, read
+from a2r_train.records import Rollout, read, seed_of
 
 
-def test_launched_processes_wait_for_the_slowest(config: ExploreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launched_processes_wait_for_the_slowest(
+    config: ExploreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """NCCL's ten minutes are over before a long chunk is."""
     given: dict[str, Any] = {}
     state: Any = accelerate.PartialState()
@@ -34,7 +37,9 @@ def test_launched_processes_wait_for_the_slowest(config: ExploreConfig, monkeypa
 @pytest.fixture
 def config(tiny: str, problems: str, tmp_path: Path) -> ExploreConfig:
     out = str(tmp_path / "whole")
-    return ExploreConfig(problems, tiny, out, samples_per_problem=3, max_completion_tokens=6, chunk_problems=2)
+    return ExploreConfig(
+        problems, tiny, out, samples_per_problem=3, max_completion_tokens=6, chunk_problems=2
+    )
 
 
 def test_every_problem_has_its_samples_with_counts_and_verdicts(config: ExploreConfig) -> None:
@@ -43,12 +48,16 @@ def test_every_problem_has_its_samples_with_counts_and_verdicts(config: ExploreC
     assert [(r.problem_id, r.sample) for r in found] == [(f"p{i}", s) for i in range(1, 8) for s in range(3)]
     assert len({r.seed for r in found}) == 21
     assert len({r.text for r in found}) > 10
-    assert all(0 < r.completion_tokens <= 6 and r.prompt_tokens > 0 and r.model == config.model for r in found)
+    assert all(
+        0 < r.completion_tokens <= 6 and r.prompt_tokens > 0 and r.model == config.model for r in found
+    )
     assert {r.verdict for r in found} <= {"correct", "incorrect", "unparsable"}
     assert json.loads((path.parent / "done.json").read_text()).keys() == {"rollouts", "pass@1"}
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(config: ExploreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    config: ExploreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = explore(config)
     whole, folder = path.read_bytes(), path.parent
     path.unlink()
@@ -59,7 +68,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(config: ExploreConfig, monkeypat
     kept = (folder / "chunks" / "000000.jsonl").stat().st_mtime_ns
     assert explore(replace(config, batch_size=5)).read_bytes() == whole
     assert (folder / "chunks" / "000000.jsonl").stat().st_mtime_ns == kept
-    monkeypatch.setattr("a2r_train.explore.load_engine", None)  # a finished run loads no model
+    monkeypatch.setattr("a2r_train.data.explore.load_engine", None)  # a finished run loads no model
     assert explore(config).read_bytes() == whole
 
 
@@ -80,7 +89,9 @@ def test_chunks_and_other_problems_do_not_change_a_rollout(config: ExploreConfig
     assert explore(other).read_text().splitlines() != whole
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"samples_per_problem": 4}, {"chunk_problems": 3}, {"max_problems": 2}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"samples_per_problem": 4}, {"chunk_problems": 3}, {"max_problems": 2}]
+)
 def test_the_folder_of_another_run_is_refused_and_kept(change: dict[str, int], config: ExploreConfig) -> None:
     before = files_of(explore(config).parent)
     with pytest.raises(InputError, match="belongs to another run"):
@@ -105,7 +116,7 @@ def test_a_checkpoint_is_asked_with_its_own_prompt(
     preview(config, Console())
     assert "Mine: What is 1 + 2?" in capsys.readouterr().out
     engine = Scripted(load_engine("transformers", config.model), lambda _: "\\boxed{3}")
-    monkeypatch.setattr("a2r_train.explore.load_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("a2r_train.data.explore.load_engine", lambda *_, **__: engine)
     explore(config)
     assert engine.asked == [f"Mine: What is {i} + {2 * i}?" for i in range(1, 8)]
     (tmp_path / "other.yaml").write_text("system: other\n")
@@ -135,24 +146,36 @@ def shards(config: ExploreConfig, tmp_path: Path) -> list[str]:
     return folders
 
 
-def test_gathered_shards_are_what_one_run_makes(config: ExploreConfig, shards: list[str], tmp_path: Path) -> None:
+def test_gathered_shards_are_what_one_run_makes(
+    config: ExploreConfig, shards: list[str], tmp_path: Path
+) -> None:
     whole = explore(config).read_bytes()
     target = gather([shards[2], shards[0], shards[1]], str(tmp_path / "all"))
     assert target == tmp_path / "all" / "rollouts.jsonl"
     assert target.read_bytes() == whole
-    assert (tmp_path / "all" / "done.json").read_bytes() == (Path(config.output_dir) / "done.json").read_bytes()
+    assert (tmp_path / "all" / "done.json").read_bytes() == (
+        Path(config.output_dir) / "done.json"
+    ).read_bytes()
     before = files_of(tmp_path / "all")
     assert gather(shards, str(tmp_path / "all")) == target
-    assert explore(replace(config, output_dir=str(tmp_path / "all"))) == target  # for explore, too, it is done
+    assert (
+        explore(replace(config, output_dir=str(tmp_path / "all"))) == target
+    )  # for explore, too, it is done
     assert files_of(tmp_path / "all") == before
 
 
-def test_a_chunk_that_is_missing_twice_or_wrong_is_named(config: ExploreConfig, shards: list[str], tmp_path: Path) -> None:
+def test_a_chunk_that_is_missing_twice_or_wrong_is_named(
+    config: ExploreConfig, shards: list[str], tmp_path: Path
+) -> None:
     first, second = (Path(folder) / "chunks" for folder in shards[:2])
     all_but_one = ", ".join(shards[:2])
-    with pytest.raises(InputError, match=f"^chunk 2 of 0 to 3 is in none of {all_but_one}; finish or name its shard"):
+    with pytest.raises(
+        InputError, match=f"^chunk 2 of 0 to 3 is in none of {all_but_one}; finish or name its shard"
+    ):
         gather(shards[:2], str(tmp_path / "all"))
-    with pytest.raises(InputError, match=f"{first}/000000.jsonl: this chunk is in {first}/000000.jsonl already"):
+    with pytest.raises(
+        InputError, match=f"{first}/000000.jsonl: this chunk is in {first}/000000.jsonl already"
+    ):
         gather([*shards, shards[0]], str(tmp_path / "all"))
     (second / "000004.jsonl").write_bytes((second / "000001.jsonl").read_bytes())
     with pytest.raises(InputError, match=f"{second}/000004.jsonl: a chunk more than {config.problems} has"):
@@ -161,15 +184,21 @@ def test_a_chunk_that_is_missing_twice_or_wrong_is_named(config: ExploreConfig, 
     lines = (second / "000001.jsonl").read_text().splitlines(keepends=True)
     for wrong in (lines[:-1], lines[::-1], [*lines[:-1], lines[-1].replace('"seed": ', '"seed": 1')]):
         (second / "000001.jsonl").write_text("".join(wrong))
-        with pytest.raises(InputError, match=f"{second}/000001.jsonl: not the 6 rollouts of problems p3 to p4"):
+        with pytest.raises(
+            InputError, match=f"{second}/000001.jsonl: not the 6 rollouts of problems p3 to p4"
+        ):
             gather(shards, str(tmp_path / "all"))
     assert not (tmp_path / "all").exists()
 
 
-def test_shards_of_different_runs_are_not_gathered(config: ExploreConfig, shards: list[str], tmp_path: Path) -> None:
+def test_shards_of_different_runs_are_not_gathered(
+    config: ExploreConfig, shards: list[str], tmp_path: Path
+) -> None:
     other = str(tmp_path / "warm")
     explore(replace(config, output_dir=other, shard="2/3", temperature=0.5))
-    with pytest.raises(InputError, match=rf"{other}: another run than {shards[0]} \(temperature: 0.5, not 1.0\)"):
+    with pytest.raises(
+        InputError, match=rf"{other}: another run than {shards[0]} \(temperature: 0.5, not 1.0\)"
+    ):
         gather([*shards[:2], other], str(tmp_path / "all"))
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "config.yaml").write_text("rollouts: r.jsonl\n")

@@ -1,4 +1,6 @@
-"""Faults that a run must survive or refuse: SIGTERM, half-written checkpoints, a second run, a full disk, a lost chunk."""
+"""Faults that a run must survive or refuse: SIGTERM, half-written checkpoints, a second run, a full disk, a
+lost chunk.
+"""
 
 import json
 import os
@@ -17,40 +19,62 @@ import pytest
 import yaml
 from conftest import files_of, options, write_rows
 
-from a2r_train import output, pipeline
+from a2r_train import output
+from a2r_train.commands import run as pipeline
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
-from a2r_train.explore import ExploreConfig, explore
-from a2r_train.train import common, sft
+from a2r_train.train import sft
+from a2r_train.train.run import last_checkpoint
 
 ROOT = Path(__file__).parent.parent
-TARGET = {"sample": 0, "answer": "5", "verdict": "correct", "prompt_tokens": 1, "completion_tokens": 1, "seed": 0}
+TARGET = {
+    "sample": 0,
+    "answer": "5",
+    "verdict": "correct",
+    "prompt_tokens": 1,
+    "completion_tokens": 1,
+    "seed": 0,
+}
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> dict[str, Any]:
     """Bundles and targets on disk, and the keys of both trainers that name and bound them."""
     bundles = [
-        {"id": f"b{i}", "problem_id": f"p{i}", "problem": f"What is {i} more?", "answer": "5", "verifier": "math",
+        {"id": f"b{i}", "problem_id": f"p{i}", "problem": f"What is {i} more?", "answer": "5",
+        "verifier": "math",
          "references": [r"\boxed{5}", r"\boxed{7}"], "reference_answers": ["5", "7"], "n_correct": 1,
          "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9, 9],
          "majority_answer": "5", "majority_verdict": "correct"}
         for i in range(4)
     ]  # fmt: skip
     targets = [
-        {**TARGET, "bundle_id": f"b{i}", "text": rf"It is \boxed{{5}}{'.' * i}", "model": "m", "finish_reason": "stop"}
+        {
+            **TARGET,
+            "bundle_id": f"b{i}",
+            "text": rf"It is \boxed{{5}}{'.' * i}",
+            "model": "m",
+            "finish_reason": "stop",
+        }
         for i in range(4)
     ]
     write_rows(tmp_path / "targets.jsonl", targets)
     return {
-        "bundles": write_rows(tmp_path / "bundles.jsonl", bundles), "per_device_train_batch_size": 2, "report_to": "none",
-        "logging_steps": 1, "use_cpu": True, "activation_checkpointing": False, "learning_rate": 1e-3, "save_steps": 1000,
+        "bundles": write_rows(tmp_path / "bundles.jsonl", bundles), "per_device_train_batch_size": 2,
+        "report_to": "none",
+        "logging_steps": 1, "use_cpu": True, "activation_checkpointing": False, "learning_rate": 1e-3,
+        "save_steps": 1000,
         "lr_scheduler_type": "constant", "disable_tqdm": True,
     }  # fmt: skip
 
 
 def stage_keys(stage: str, recipe: dict[str, Any]) -> dict[str, Any]:
     if stage == "sft":
-        return {**recipe, "targets": str(Path(recipe["bundles"]).with_name("targets.jsonl")), "max_steps": 150}
+        return {
+            **recipe,
+            "targets": str(Path(recipe["bundles"]).with_name("targets.jsonl")),
+            "max_steps": 150,
+        }
     # Two steps are trained on each generation, so a run may only be cut at even steps.
     more = {"num_generations": 2, "max_completion_length": 12, "num_iterations": 2, "max_steps": 40}
     return {**recipe, **more}
@@ -67,7 +91,11 @@ def losses(folder: Path) -> dict[int, float]:
 
 @pytest.mark.parametrize(
     ("stage", "number", "name"),
-    [("sft", signal.SIGTERM, "SIGTERM"), ("grpo", signal.SIGTERM, "SIGTERM"), ("sft", signal.SIGINT, "Ctrl-C")],
+    [
+        ("sft", signal.SIGTERM, "SIGTERM"),
+        ("grpo", signal.SIGTERM, "SIGTERM"),
+        ("sft", signal.SIGINT, "Ctrl-C"),
+    ],
 )
 def test_a_signal_saves_and_the_next_run_goes_on_to_the_same_losses(
     stage: str, number: signal.Signals, name: str, recipe: dict[str, Any], tiny: str, tmp_path: Path
@@ -88,12 +116,19 @@ def test_a_signal_saves_and_the_next_run_goes_on_to_the_same_losses(
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
     assert 0 < step < keys["max_steps"]
     assert stage == "sft" or step % 2 == 0
-    assert f"{cut}: stopped by {name}, step {step} is saved; the same command goes on" in (tmp_path / "log").read_text()
+    assert (
+        f"{cut}: stopped by {name}, step {step} is saved; the same command goes on"
+        in (tmp_path / "log").read_text()
+    )
     assert not (cut / "done.json").exists()
-    again = subprocess.run(command(stage, {**keys, "output_dir": cut}), capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        command(stage, {**keys, "output_dir": cut}), capture_output=True, text=True, check=False
+    )
     assert again.returncode == 0, again.stderr
     assert f"resuming from {checkpoint}" in again.stderr
-    undisturbed = subprocess.run(command(stage, {**keys, "output_dir": whole}), capture_output=True, text=True, check=False)
+    undisturbed = subprocess.run(
+        command(stage, {**keys, "output_dir": whole}), capture_output=True, text=True, check=False
+    )
     assert undisturbed.returncode == 0, undisturbed.stderr
     assert len(losses(whole)) == keys["max_steps"]
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
@@ -103,7 +138,13 @@ def test_a_changed_recipe_goes_on_only_from_a_checkpoint_that_is_named(
     recipe: dict[str, Any], tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    keys = {"model_name_or_path": tiny, **stage_keys("sft", recipe), "max_steps": 4, "save_steps": 2, "output_dir": out}
+    keys = {
+        "model_name_or_path": tiny,
+        **stage_keys("sft", recipe),
+        "max_steps": 4,
+        "save_steps": 2,
+        "output_dir": out,
+    }
     assert sft.main(options(keys)) == 0
     before, first = files_of(out), losses(out)
     changed = {**keys, "max_steps": 6}
@@ -162,25 +203,39 @@ def nobody_reads():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(30)
 
-sys.exit(output.run(globals()[sys.argv[1]]))
+sys.exit(process.run(globals()[sys.argv[1]]))
 """
 
 
 @pytest.mark.parametrize(
     ("stage", "lines", "out"),
-    [("drops", 1, ""), ("swallows", 1, ""), ("tidies_up", 1, "tidy"), ("hangs", 1, ""), ("nobody_reads", 0, "")],
+    [
+        ("drops", 1, ""),
+        ("swallows", 1, ""),
+        ("tidies_up", 1, "tidy"),
+        ("hangs", 1, ""),
+        ("nobody_reads", 0, ""),
+    ],
 )
 def test_ctrl_c_ends_whatever_a_stage_is_at(stage: str, lines: int, out: str) -> None:
-    """A destructor, a bare except, a signal while it tidies up or a second one of the same kind, a reader that is gone."""
-    said = subprocess.run([sys.executable, "-c", ENDED, stage], capture_output=True, text=True, check=False, timeout=20)
+    """A destructor, a bare except, a signal while it tidies up or a second one of the same kind, a reader
+    that is gone.
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", ENDED, stage], capture_output=True, text=True, check=False, timeout=20
+    )
     assert (said.returncode, said.stdout) == (130, out), said.stderr
-    assert said.stderr == "stopped by Ctrl-C; what is complete is kept, and the same command goes on from there\n" * lines
+    assert (
+        said.stderr
+        == "stopped by Ctrl-C; what is complete is kept, and the same command goes on from there\n" * lines
+    )
 
 
 PASSED_ON = """
 import sys
-from a2r_train import pipeline
-stage = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.2), print('saved'), sys.exit(143)));"
+from a2r_train.commands import run as pipeline
+stage = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.2), print('saved'),
+sys.exit(143)));"
 stage += "print('up', flush=True); time.sleep(60)"
 pipeline.command = lambda *_: [sys.executable, "-c", stage]
 pipeline.run(sys.argv[1])
@@ -188,9 +243,13 @@ pipeline.run(sys.argv[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_passes_a_signal_on_and_waits_for_the_stage_to_save(number: signal.Signals, tmp_path: Path) -> None:
+def test_run_passes_a_signal_on_and_waits_for_the_stage_to_save(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     (tmp_path / "explore.yaml").write_text("")
-    with subprocess.Popen([sys.executable, "-c", PASSED_ON, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", PASSED_ON, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
@@ -200,15 +259,20 @@ def test_run_passes_a_signal_on_and_waits_for_the_stage_to_save(number: signal.S
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stage_that_a_signal_kills_has_the_status_that_a_shell_gives_it(number: signal.Signals) -> None:
-    assert pipeline.wait([sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(number)})"]) == 128 + number
+    assert (
+        pipeline.wait([sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(number)})"])
+        == 128 + number
+    )
 
 
 def test_what_a_shell_lets_nobody_interrupt_is_not_interrupted(tmp_path: Path) -> None:
     """As with Ctrl-C for what a script starts with `&`."""
-    code = "import signal\nfrom a2r_train import output\nprint([int(n) for n in output.listened_to()])\n"
+    code = "import signal\nfrom a2r_train import output\nprint([int(n) for n in process.listened_to()])\n"
     ignoring = "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     ignoring += f"os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
-    said = subprocess.run([sys.executable, "-c", ignoring], capture_output=True, text=True, check=True, cwd=tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-c", ignoring], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert said.stdout == f"[{int(signal.SIGTERM)}]\n"
 
 
@@ -219,7 +283,7 @@ def test_a_half_written_checkpoint_is_skipped(state: str | None, tmp_path: Path)
         (tmp_path / name / "model.safetensors").write_bytes(b"weights")
         if content is not None:
             (tmp_path / name / "trainer_state.json").write_text(content)
-    assert common.last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-9")
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-9")
 
 
 @pytest.fixture
@@ -234,14 +298,20 @@ def test_a_chunk_removed_by_hand_is_made_again(exploring: ExploreConfig) -> None
     for lost in (folder / "chunks" / "000001.jsonl", folder / "rollouts.jsonl", folder / "done.json"):
         lost.unlink()
     assert explore(exploring).read_bytes() == before["rollouts.jsonl"]
-    assert files_of(folder / "chunks") == {k.removeprefix("chunks/"): v for k, v in before.items() if k.startswith("chunks/")}
+    assert files_of(folder / "chunks") == {
+        k.removeprefix("chunks/"): v for k, v in before.items() if k.startswith("chunks/")
+    }
 
 
 def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreConfig) -> None:
     folder = Path(exploring.output_dir)
     (folder / "chunks").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in vars(exploring).items() if k != "dry_run"}))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as shard:  # writes on, and one is gone
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({k: v for k, v in vars(exploring).items() if k != "dry_run"})
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
+    ) as shard:  # writes on, and one is gone
         for process in (shard.pid, max(psutil.pids()) + 100_000):
             (folder / "chunks" / f".000000.jsonl.{process}.part").write_text('{"problem_id": ')
         explore(exploring)
@@ -254,7 +324,9 @@ def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreC
 def test_a_signal_ends_a_command_with_its_status_and_a_line_and_no_process_of_it_is_left(
     number: signal.Signals, name: str, exploring: ExploreConfig, tmp_path: Path
 ) -> None:
-    asked = [{"problem": f"What is {i} / 7?", "answer": rf"\frac{{{i}}}{{7}}"} for i in range(1, 7)]  # which workers judge
+    asked = [
+        {"problem": f"What is {i} / 7?", "answer": rf"\frac{{{i}}}{{7}}"} for i in range(1, 7)
+    ]  # which workers judge
     problems = write_rows(tmp_path / "fractions.jsonl", asked)
     keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"}
     keys |= {"problems": problems, "max_completion_tokens": 2000}
@@ -267,7 +339,10 @@ def test_a_signal_ends_a_command_with_its_status_and_a_line_and_no_process_of_it
     process.send_signal(number)
     _, says = process.communicate(timeout=120)
     assert process.returncode == 128 + number, says
-    assert says.splitlines()[-1] == f"stopped by {name}; what is complete is kept, and the same command goes on from there"
+    assert (
+        says.splitlines()[-1]
+        == f"stopped by {name}; what is complete is kept, and the same command goes on from there"
+    )
     assert not psutil.wait_procs(children, timeout=15)[1]
 
 
@@ -284,7 +359,10 @@ sys.stdin.read()
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that is writing to `out`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     assert process.stdout.readline() == "held\n"
@@ -293,8 +371,12 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_second_run_on_a_folder_is_refused_until_the_first_is_gone(holder: subprocess.Popen[str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="out: another process is writing here; wait for it, or name another"):
+def test_a_second_run_on_a_folder_is_refused_until_the_first_is_gone(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match="out: another process is writing here; wait for it, or name another"
+    ):
         output.prepare(tmp_path / "out", {"seed": 0})
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -306,7 +388,9 @@ def test_a_second_run_on_a_folder_is_refused_until_the_first_is_gone(holder: sub
 def test_shards_of_one_folder_run_side_by_side_but_none_twice(tmp_path: Path) -> None:
     code = HOLD.replace("})", "}, lock=sys.argv[2])")
     run = [sys.executable, "-c", code, str(tmp_path / "out")]
-    with subprocess.Popen([*run, ".lock-0-of-2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(
+        [*run, ".lock-0-of-2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
         assert first.stdout
         assert first.stdout.readline() == "held\n"
         (tmp_path / "out" / "chunks").mkdir()
@@ -317,7 +401,12 @@ def test_shards_of_one_folder_run_side_by_side_but_none_twice(tmp_path: Path) ->
 
 
 def test_a_second_training_on_a_folder_is_one_line(recipe: dict[str, Any], tiny: str, tmp_path: Path) -> None:
-    keys = {"model_name_or_path": tiny, **stage_keys("sft", recipe), "output_dir": tmp_path / "out", "max_steps": 2000}
+    keys = {
+        "model_name_or_path": tiny,
+        **stage_keys("sft", recipe),
+        "output_dir": tmp_path / "out",
+        "max_steps": 2000,
+    }
     first = subprocess.Popen(command("sft", keys), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "out" / "prompt.yaml").exists() and first.poll() is None:
         time.sleep(0.01)
@@ -325,7 +414,9 @@ def test_a_second_training_on_a_folder_is_one_line(recipe: dict[str, Any], tiny:
     first.kill()
     first.wait()
     assert second.returncode == 2
-    assert second.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'out'}: another process is writing here")
+    assert second.stderr.splitlines()[-1].startswith(
+        f"error: {tmp_path / 'out'}: another process is writing here"
+    )
 
 
 def unwritable(tmp_path: Path) -> list[Path]:
@@ -334,9 +425,13 @@ def unwritable(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_an_output_folder_that_cannot_be_written(which: int, exploring: ExploreConfig, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written(
+    which: int, exploring: ExploreConfig, tmp_path: Path
+) -> None:
     folder = unwritable(tmp_path)[which]
-    with pytest.raises(InputError, match=rf"{folder}: .*; name an output folder that can be written") as raised:
+    with pytest.raises(
+        InputError, match=rf"{folder}: .*; name an output folder that can be written"
+    ) as raised:
         explore(replace(exploring, output_dir=str(folder)))
     assert "\n" not in str(raised.value)
 
@@ -353,7 +448,9 @@ def limited(size: int) -> Callable[[], None]:
 
 def test_explore_on_a_full_disk(exploring: ExploreConfig, tmp_path: Path) -> None:
     """The recipe fits and the chunks do not; what is there is complete, and with room the run goes on."""
-    keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"} | {"max_completion_tokens": 200}
+    keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"} | {
+        "max_completion_tokens": 200
+    }
     run = [sys.executable, "-m", "a2r_train.cli", "explore", *options(keys)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, preexec_fn=limited(1000))
     assert done.returncode == 1
@@ -373,10 +470,12 @@ def test_training_on_a_full_disk(size: int, recipe: dict[str, Any], tiny: str, t
     keys |= {"max_steps": 4, "save_steps": 2}
     weights = (Path(tiny) / "model.safetensors").stat().st_size
     assert 60_000 < weights < 150_000 < 2 * weights
-    done = subprocess.run(command("sft", keys), capture_output=True, text=True, check=False, preexec_fn=limited(size))
+    done = subprocess.run(
+        command("sft", keys), capture_output=True, text=True, check=False, preexec_fn=limited(size)
+    )
     assert done.returncode == 1
     assert "no room left on the disk" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").glob("checkpoint-*")]
     assert subprocess.run(command("sft", keys), capture_output=True, check=False).returncode == 0
-    assert common.last_checkpoint(str(tmp_path / "out")) == str(tmp_path / "out" / "checkpoint-4")
+    assert last_checkpoint(str(tmp_path / "out")) == str(tmp_path / "out" / "checkpoint-4")

@@ -1,4 +1,6 @@
-"""A training whose weights are not finite ends at that step and saves nothing of it; no later stage takes such weights."""
+"""A training whose weights are not finite ends at that step and saves nothing of it; no later stage takes
+such weights.
+"""
 
 import shutil
 from pathlib import Path
@@ -15,7 +17,9 @@ from test_train import bundle, last_step
 from transformers import TrainerControl, TrainerState, TrainingArguments, trainer
 
 from a2r_train.records import Synthesis, write
-from a2r_train.train import common, finite, sft
+from a2r_train.train import sft
+from a2r_train.train.arguments import ModelArguments, model_arguments
+from a2r_train.train.callbacks import NotFinite, StopOnNotFinite, not_finite
 
 Keys = dict[str, Any]
 MEND = "train with a lower learning_rate in another folder, or remove the row that does it"
@@ -29,8 +33,10 @@ def keys(tiny: str, tmp_path: Path) -> Keys:
     targets = [Synthesis(b.id, 0, r"It is \boxed{5}", "5", "correct", 1, 1, "stop", "m", 0) for b in bundles]
     write(targets, tmp_path / "targets.jsonl")
     return {
-        "model_name_or_path": tiny, "bundles": tmp_path / "bundles.jsonl", "output_dir": tmp_path / "out", "max_steps": 4,
-        "save_steps": 2, "logging_steps": 10, "per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True,
+        "model_name_or_path": tiny, "bundles": tmp_path / "bundles.jsonl", "output_dir": tmp_path / "out",
+        "max_steps": 4,
+        "save_steps": 2, "logging_steps": 10, "per_device_train_batch_size": 2, "report_to": "none",
+        "use_cpu": True,
         "activation_checkpointing": False, "learning_rate": 1e-3, "disable_tqdm": True,
     }  # fmt: skip
 
@@ -60,7 +66,8 @@ def test_ends_before_it_saves_and_the_same_command_goes_on(
         poison(patch, 4)  # a step that would be saved
         assert MAIN[stage](run) == 1
     assert the_line(capsys.readouterr().err) == (
-        f"{folder}: step 4: the weights are not finite; checkpoint-2 is the last good one, and the same command goes on from "
+        f"{folder}: step 4: the weights are not finite; checkpoint-2 is the last "
+        "good one, and the same command goes on from "
         f"it; if it comes again, {MEND}"
     )
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
@@ -81,7 +88,9 @@ def test_a_learning_rate_far_too_high(keys: Keys, capsys: pytest.CaptureFixture[
     assert not [*keys["output_dir"].rglob("*.safetensors")]
 
 
-def test_checkpoints_that_are_not_finite_are_not_gone_on_from(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_that_are_not_finite_are_not_gone_on_from(
+    keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Nor is the last one taken for the result, as where a run was killed after its last step was saved."""
     folder, run = keys["output_dir"], options(of_stage("sft", keys))
     assert sft.main(run) == 0
@@ -112,7 +121,9 @@ def test_a_model_that_is_not_finite(keys: Keys, tmp_path: Path, capsys: pytest.C
     break_one(tmp_path / "model" / "model.safetensors")
     keys |= {"model_name_or_path": tmp_path / "model", "use_peft": True, "lora_r": 2}
     assert sft.main(options(of_stage("sft", keys))) == 2
-    assert "the weights of the model are not finite before any step; name another" in the_line(capsys.readouterr().err)
+    assert "the weights of the model are not finite before any step; name another" in the_line(
+        capsys.readouterr().err
+    )
 
 
 def test_every_stage_refuses_an_adapter_that_is_not_finite(
@@ -122,7 +133,10 @@ def test_every_stage_refuses_an_adapter_that_is_not_finite(
     made = {**keys, "output_dir": adapter, "use_peft": True, "lora_r": 2, "max_steps": 1}
     assert sft.main(options(of_stage("sft", made))) == 0
     name = break_one(adapter / "adapter_model.safetensors")
-    says = f"{adapter / 'adapter_model.safetensors'}: {name} is not finite; name an earlier checkpoint of it, or train it anew"
+    says = (
+        f"{adapter / 'adapter_model.safetensors'}: {name} is not finite; name "
+        "an earlier checkpoint of it, or train it anew"
+    )
     capsys.readouterr()
     for stage in MAIN:
         assert MAIN[stage](options({**of_stage(stage, keys), "model_name_or_path": adapter})) == 2
@@ -132,9 +146,18 @@ def test_every_stage_refuses_an_adapter_that_is_not_finite(
         ["explore", *options({"problems": problems, "model": adapter, "output_dir": out})],
         [
             "evaluate",
-            *options({"bundles": bundles, "base": keys["model_name_or_path"], "sft": adapter, "output_dir": out}),
+            *options(
+                {"bundles": bundles, "base": keys["model_name_or_path"], "sft": adapter, "output_dir": out}
+            ),
         ],
-        ["solve", "What is 1 + 2?", "--explorer", str(adapter), "--synthesizer", str(keys["model_name_or_path"])],
+        [
+            "solve",
+            "What is 1 + 2?",
+            "--explorer",
+            str(adapter),
+            "--synthesizer",
+            str(keys["model_name_or_path"]),
+        ],
         ["merge", *options({"model": adapter, "output_dir": out})],
     ):
         assert a2r(*command) == 2
@@ -156,7 +179,10 @@ def test_all_processes_end_when_one_is_not_finite(config: str, keys: Keys) -> No
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert f"{keys['output_dir']}: step 4: the weights are not finite; checkpoint-2 is the last good one" in lines[0]
+    assert (
+        f"{keys['output_dir']}: step 4: the weights are not finite; checkpoint-2 is the last good one"
+        in lines[0]
+    )
     assert [path.name for path in keys["output_dir"].glob("checkpoint-*")] == ["checkpoint-2"]
     assert not (keys["output_dir"] / "done.json").exists()
     again = launched(config, "scripts/sft.py", *run)
@@ -168,11 +194,14 @@ def test_all_processes_end_when_one_is_not_finite(config: str, keys: Keys) -> No
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 60_000.0])
 def test_one_value_of_many_is_seen(value: float, dtype: torch.dtype) -> None:
     """And large ones are finite: 1000 squares of 60,000 are beyond float16, sum and root."""
-    weights = [torch.nn.Parameter(torch.full((1000,), 60_000.0, dtype=dtype)), torch.nn.Parameter(torch.ones(0))]
+    weights = [
+        torch.nn.Parameter(torch.full((1000,), 60_000.0, dtype=dtype)),
+        torch.nn.Parameter(torch.ones(0)),
+    ]
     weights.append(torch.nn.Parameter(torch.zeros(4, dtype=torch.uint8), requires_grad=False))
     weights[0].data[-1] = value
-    assert bool(finite.not_finite(weights)) == (value != 60_000.0)
-    assert not finite.not_finite(weights[1:])
+    assert bool(not_finite(weights)) == (value != 60_000.0)
+    assert not not_finite(weights[1:])
 
 
 @pytest.mark.parametrize(
@@ -188,22 +217,24 @@ def test_logged_values(logs: Keys, fp16: bool, what: str, tmp_path: Path) -> Non
     """With fp16 the gradient overflows now and then, and that step is skipped."""
     args, state = TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(global_step=7)
     args.fp16 = fp16
-    guard = finite.StopOnNotFinite(Accelerator(cpu=True))
+    guard = StopOnNotFinite(Accelerator(cpu=True))
     if not what:
         guard.on_log(args, state, TrainerControl(), logs=logs)
         return
-    with pytest.raises(finite.NotFinite, match=f"step 7: {what} is not finite"):
+    with pytest.raises(NotFinite, match=f"step 7: {what} is not finite"):
         guard.on_log(args, state, TrainerControl(), logs=logs)
 
 
 @pytest.mark.parametrize(("device", "enabled"), [("cuda", False), ("cpu", True)])
-def test_no_training_on_a_gpu_attends_by_cudnn(device: str, enabled: bool, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_training_on_a_gpu_attends_by_cudnn(
+    device: str, enabled: bool, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     args = sft.SynthesizerSFTConfig(str(keys["output_dir"]), use_cpu=True)
     monkeypatch.setattr(sft.SynthesizerSFTConfig, "device", torch.device(device))
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
-        common.model_arguments(args, common.ModelArguments(keys["model_name_or_path"]))
+        model_arguments(args, ModelArguments(keys["model_name_or_path"]))
         assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)

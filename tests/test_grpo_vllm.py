@@ -1,4 +1,6 @@
-"""Training with vLLM on the CPU: what GRPO has learnt, the engine generates with, and SFT leaves no engine behind."""
+"""Training with vLLM on the CPU: what GRPO has learnt, the engine generates with, and SFT leaves no engine
+behind.
+"""
 
 import json
 import multiprocessing
@@ -34,9 +36,27 @@ def bundles(tmp_path: Path) -> str:
     rows = []
     for i, p in enumerate(read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:8]):
         texts = [f"\\boxed{{{p.answer}}}", "\\boxed{0}"]
-        row = {"id": f"b{i}", "problem_id": p.id, "problem": p.problem, "answer": p.answer, "verifier": p.verifier}
-        row |= {"references": texts, "reference_answers": [p.answer, "0"], "reference_verdicts": ["correct", "incorrect"]}
-        rows.append(row | {"reference_tokens": [5, 5], "n_correct": 1, "majority_answer": "", "majority_verdict": "unparsable"})
+        row = {
+            "id": f"b{i}",
+            "problem_id": p.id,
+            "problem": p.problem,
+            "answer": p.answer,
+            "verifier": p.verifier,
+        }
+        row |= {
+            "references": texts,
+            "reference_answers": [p.answer, "0"],
+            "reference_verdicts": ["correct", "incorrect"],
+        }
+        rows.append(
+            row
+            | {
+                "reference_tokens": [5, 5],
+                "n_correct": 1,
+                "majority_answer": "",
+                "majority_verdict": "unparsable",
+            }
+        )
     return write_rows(tmp_path / "bundles.jsonl", rows)
 
 
@@ -44,8 +64,12 @@ def bundles(tmp_path: Path) -> str:
 def adapter(tmp_path: Path) -> str:
     """A LoRA adapter that already changes what the model says, as SFT leaves one."""
     torch.manual_seed(0)
-    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_alpha=1, task_type="CAUSAL_LM")
-    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained("data/tiny/synthesizer", dtype="float32"), config)
+    config = LoraConfig(
+        r=4, target_modules="all-linear", init_lora_weights=False, lora_alpha=1, task_type="CAUSAL_LM"
+    )
+    model: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained("data/tiny/synthesizer", dtype="float32"), config
+    )
     model.save_pretrained(tmp_path / "adapter")
     load_tokenizer("data/tiny/synthesizer").save_pretrained(tmp_path / "adapter")
     return str(tmp_path / "adapter")
@@ -53,8 +77,12 @@ def adapter(tmp_path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora", "adapter"])
-def test_after_three_updates_trainer_and_engine_agree(kind: str, bundles: str, adapter: str, tmp_path: Path) -> None:
-    """TRL logs the largest difference between the log-probability that the engine drew a token with and the trainer's."""
+def test_after_three_updates_trainer_and_engine_agree(
+    kind: str, bundles: str, adapter: str, tmp_path: Path
+) -> None:
+    """TRL logs the largest difference between the log-probability that the engine drew a token with and the
+    trainer's.
+    """
     given = {
         "full": ["--learning_rate", "1e-3"],
         "lora": ["--learning_rate", "3e-3", "--use_peft", "true"],
@@ -84,7 +112,12 @@ def test_the_engine_that_samples_the_targets_is_gone_before_training(
         train(*given)
 
     monkeypatch.setattr(sft, "_train", counted)
-    changes = {"bundles": bundles, "output_dir": tmp_path / "sft", "target_engine": "vllm", "target_samples": 4}
+    changes = {
+        "bundles": bundles,
+        "output_dir": tmp_path / "sft",
+        "target_engine": "vllm",
+        "target_samples": 4,
+    }
     changes |= {"max_steps": 1, "per_device_train_batch_size": 2, "use_cpu": True}
     assert sft.main(["--config", "recipes/tiny/sft.yaml", *options(changes)]) == 0
     assert left == [0]
@@ -116,9 +149,17 @@ def test_the_server_recipe_reaches_trl() -> None:
     assert (args.vllm_mode, args.vllm_server_host, args.vllm_server_port) == ("server", "localhost", 8000)
 
 
-def test_training_without_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_training_without_vllm_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     hide_vllm(monkeypatch)
-    keys = {"model_name_or_path": "data/tiny/synthesizer", "bundles": "none.jsonl", "output_dir": tmp_path / "out"}
-    with pytest.raises(InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"):
+    keys = {
+        "model_name_or_path": "data/tiny/synthesizer",
+        "bundles": "none.jsonl",
+        "output_dir": tmp_path / "out",
+    }
+    with pytest.raises(
+        InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"
+    ):
         grpo.train(*parse(grpo.ARGUMENTS, [*options(keys), "--use_vllm", "true", "--use_cpu", "true"]))
     assert not (tmp_path / "out").exists()

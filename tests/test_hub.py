@@ -1,4 +1,6 @@
-"""Models named `owner/name`: what of them lies on the hub beside the weights, and a training that goes there."""
+"""Models named `owner/name`: what of them lies on the hub beside the weights, and a training that goes
+there.
+"""
 
 import json
 import os
@@ -14,8 +16,8 @@ from conftest import options
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import EntryNotFoundError
 
-from a2r_train import hub
-from a2r_train.models import base_of, load_model, load_tokenizer, model_hash
+from a2r_train import models
+from a2r_train.models import base_of, load_model, load_tokenizer, model_file, model_hash
 from a2r_train.prompts import PromptConfig, prompt_of
 from a2r_train.train import sft
 
@@ -35,19 +37,21 @@ def download(cache: Path, repository: str, folder: str | Path) -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    hub._hub_file.cache_clear()
+    models._hub_file.cache_clear()
     return tmp_path / "hub"
 
 
 @pytest.fixture
 def adapter(tiny: str, tmp_path: Path) -> Path:
-    """The folder of a LoRA adapter whose base is a folder, kept without tokenizer, as keep_results.py does."""
+    """The folder of a LoRA adapter whose base is a folder, kept without tokenizer, as keep_results.py
+    does.
+    """
     from peft import LoraConfig, get_peft_model
 
     folder = tmp_path / "adapter"
-    get_peft_model(load_model(tiny), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)).save_pretrained(
-        folder
-    )
+    get_peft_model(
+        load_model(tiny), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    ).save_pretrained(folder)
     (folder / "prompt.yaml").write_text(PROMPT)
     return folder
 
@@ -71,10 +75,10 @@ def test_an_adapter_of_the_hub_is_put_on_its_base(tiny: str, adapter: Path, cach
 
 
 def test_what_is_not_on_the_hub_has_no_files_there(tiny: str, cache: Path) -> None:
-    assert hub.model_file(tiny, "config.json") == Path(tiny) / "config.json"
-    assert hub.model_file(tiny, "prompt.yaml") is None
+    assert model_file(tiny, "config.json") == Path(tiny) / "config.json"
+    assert model_file(tiny, "prompt.yaml") is None
     for name in ("./me/trained", "/me/trained", "me/trained/deeper", "gpt2", "me/model.gguf"):
-        assert hub.model_file(name, "config.json") is None
+        assert model_file(name, "config.json") is None
     assert not cache.exists()
 
 
@@ -82,18 +86,20 @@ def test_a_fault_of_the_hub_is_no_missing_prompt(cache: Path, monkeypatch: pytes
     """Only that the file is not there means that the model has none."""
 
     def fail(error: Exception) -> Any:
-        hub._hub_file.cache_clear()
+        models._hub_file.cache_clear()
         monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: (_ for _ in ()).throw(error))
-        return hub.model_file("me/trained", "prompt.yaml")
+        return model_file("me/trained", "prompt.yaml")
 
     assert fail(EntryNotFoundError("no such file")) is None
     with pytest.raises(OSError, match="502"):
         fail(OSError("502 Bad Gateway"))
-    hub._hub_file.cache_clear()
+    models._hub_file.cache_clear()
     assert not cache.exists()
 
 
-def test_an_adapter_of_the_hub_is_known_by_its_commit_and_its_base(tiny: str, adapter: Path, cache: Path) -> None:
+def test_an_adapter_of_the_hub_is_known_by_its_commit_and_its_base(
+    tiny: str, adapter: Path, cache: Path
+) -> None:
     """Kept answers of an evaluation are found by this."""
     download(cache, "me/adapter", adapter)
     first = model_hash("me/adapter")
@@ -107,13 +113,22 @@ def test_the_command_takes_both_models_from_the_hub(tmp_path: Path) -> None:
     """The synthesizer of data/tiny answers as from its folder: its prompt is not the default one."""
     for name in ("explorer", "synthesizer"):
         download(tmp_path / "hub", f"me/{name}", ROOT / "data/tiny" / name)
-    (tmp_path / "q.jsonl").write_text(json.dumps({"problem": "3 bags hold 4 pens each. How many pens?"}) + "\n")
+    (tmp_path / "q.jsonl").write_text(
+        json.dumps({"problem": "3 bags hold 4 pens each. How many pens?"}) + "\n"
+    )
 
     def answer(where: str) -> dict[str, Any]:
         models = {"explorer": f"{where}/explorer", "synthesizer": f"{where}/synthesizer"}
-        command = ["-m", "a2r_train.cli", "solve", *options({"file": str(tmp_path / "q.jsonl"), "k": 2, **models})]
+        command = [
+            "-m",
+            "a2r_train.cli",
+            "solve",
+            *options({"file": str(tmp_path / "q.jsonl"), "k": 2, **models}),
+        ]
         env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub")}
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
         found: dict[str, Any] = json.loads(done.stdout)
         return {key: value for key, value in found.items() if key != "seconds"}
 
@@ -125,7 +140,14 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
 ) -> None:
     """Our card, prompt and curves with the model, once; no checkpoint, no second copy of the weights."""
     bundles = tmp_path / "bundles.jsonl"
-    row = {"id": "0/0", "problem_id": "0", "problem": "2+3?", "answer": "5", "verifier": "math", "n_correct": 1}
+    row = {
+        "id": "0/0",
+        "problem_id": "0",
+        "problem": "2+3?",
+        "answer": "5",
+        "verifier": "math",
+        "n_correct": 1,
+    }
     row |= {
         "references": ["\\boxed{5}"],
         "reference_answers": ["5"],
@@ -133,9 +155,17 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
         "reference_tokens": [4],
     }
     bundles.write_text(
-        json.dumps(row | {"reference_tokens": [4], "majority_answer": "5", "majority_verdict": "correct"}) + "\n"
+        json.dumps(row | {"reference_tokens": [4], "majority_answer": "5", "majority_verdict": "correct"})
+        + "\n"
     )
-    target = {"bundle_id": "0/0", "sample": 0, "text": "\\boxed{5}", "answer": "5", "verdict": "correct", "seed": 0}
+    target = {
+        "bundle_id": "0/0",
+        "sample": 0,
+        "text": "\\boxed{5}",
+        "answer": "5",
+        "verdict": "correct",
+        "seed": 0,
+    }
     target |= {"prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "model": "m"}
     (tmp_path / "targets.jsonl").write_text(json.dumps(target) + "\n")
     pushed: list[tuple[str, set[str], list[str]]] = []
@@ -150,7 +180,12 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: SimpleNamespace(repo_id="me/sft"))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     out = tmp_path / "sft"
-    keys = {"model_name_or_path": tiny, "bundles": bundles, "targets": tmp_path / "targets.jsonl", "output_dir": out}
+    keys = {
+        "model_name_or_path": tiny,
+        "bundles": bundles,
+        "targets": tmp_path / "targets.jsonl",
+        "output_dir": out,
+    }
     keys |= {"max_steps": 2, "save_steps": 1, "use_cpu": "true", "push_to_hub": "true", "report_to": "none"}
     with pytest.raises(OSError, match="the network is gone"):
         sft.main(options(keys))
@@ -160,7 +195,14 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     assert sft.main(options(keys)) == 0  # it is there already
     _, (repository, names, ignored) = pushed
     assert (repository, ignored) == ("me/sft", ["checkpoint-*", ".*"])
-    assert {"model.safetensors", "README.md", "prompt.yaml", "trainer_state.json", "config.yaml", "tokenizer.json"} <= names
+    assert {
+        "model.safetensors",
+        "README.md",
+        "prompt.yaml",
+        "trainer_state.json",
+        "config.yaml",
+        "tokenizer.json",
+    } <= names
     assert "A synthesizer: trained from" in (out / "README.md").read_text()
     (out / "done.json").write_text('{"stage": "SFT"}')  # of a training that was not to be pushed
     capsys.readouterr()
@@ -174,5 +216,7 @@ def test_no_report_of_use_is_sent_by_default() -> None:
     unset = {"HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY", "HF_HUB_OFFLINE"}
     env = {key: value for key, value in os.environ.items() if key not in unset}
     for asked, expected in ({}, "True"), ({"HF_HUB_DISABLE_TELEMETRY": "0"}, "False"):
-        done = subprocess.run([sys.executable, "-c", shown], env=env | asked, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", shown], env=env | asked, capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == expected

@@ -32,7 +32,9 @@ def test_credits_are_shares_of_subsets(right: int, k: int) -> None:
     correct = [True] * right + [False] * (6 - right)
     for i, credit in enumerate(pass_at_k_credits(correct, k)):
         subsets = [subset for subset in itertools.combinations(range(6), k) if i in subset]
-        assert credit == pytest.approx(sum(any(correct[j] for j in subset) for subset in subsets) / len(subsets))
+        assert credit == pytest.approx(
+            sum(any(correct[j] for j in subset) for subset in subsets) / len(subsets)
+        )
 
 
 def test_the_reward_scores_whole_groups(tiny: str) -> None:
@@ -40,7 +42,12 @@ def test_the_reward_scores_whole_groups(tiny: str) -> None:
     prompts = [[{"role": "user", "content": text}] for text in ("a", "b") for _ in range(4)]
     answers = ["5", "7", "7", "7", "7", "7", "7", "7"]
     chats = [[{"role": "assistant", "content": rf"\boxed{{{answer}}}"}] for answer in answers]
-    columns = {"answer": ["5"] * 8, "verifier": ["math"] * 8, "n_correct": [0] * 8, "majority_answer": [""] * 8}
+    columns = {
+        "answer": ["5"] * 8,
+        "verifier": ["math"] * 8,
+        "n_correct": [0] * 8,
+        "majority_answer": [""] * 8,
+    }
     third = pytest.approx(1 / 3)
     assert reward(chats, prompts=prompts, **columns) == [1.0, third, third, third, 0, 0, 0, 0]
     with pytest.raises(ValueError, match="whole groups"):
@@ -48,25 +55,47 @@ def test_the_reward_scores_whole_groups(tiny: str) -> None:
 
 
 @pytest.mark.parametrize("k", [0, 9])
-def test_a_k_outside_the_group_is_refused(k: int, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    named = ["--bundles", write_rows(tmp_path / "b.jsonl", []), "--model_name_or_path", tiny, "--output_dir", str(tmp_path)]
+def test_a_k_outside_the_group_is_refused(
+    k: int, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [
+        "--bundles",
+        write_rows(tmp_path / "b.jsonl", []),
+        "--model_name_or_path",
+        tiny,
+        "--output_dir",
+        str(tmp_path),
+    ]
     assert grpo.main([*named, "--use_cpu", "true", "--num_generations", "8", "--pass_at_k", str(k)]) == 2
     assert f"pass_at_k is {k}; expected 1 to num_generations, 8" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_every_round_reads_what_the_explorer_says_now(tmp_path: Path) -> None:
-    """Two rounds of recipes/tiny, small: the second one's references are of the explorer that the first has trained."""
+    """Two rounds of recipes/tiny, small: the second one's references are of the explorer that the first has
+    trained.
+    """
 
     def stage(verb: str, recipe: Path, given: Mapping[str, Any]) -> None:
         assert status(verb, ["--config", str(recipe), *options({**SMALL[verb], **given})]) == 0
 
-    argv = ["--output", str(tmp_path), "--rounds", "2", "--steps", "1", "--synthesizer", "data/tiny/synthesizer"]
+    argv = [
+        "--output",
+        str(tmp_path),
+        "--rounds",
+        "2",
+        "--steps",
+        "1",
+        "--synthesizer",
+        "data/tiny/synthesizer",
+    ]
     on_policy.main(argv, stage)
     models = []
     for number in range(2):
         folder = tmp_path / f"round-{number}"
-        models.append({rollout.model for rollout in read(Rollout, str(folder / "rollouts" / "rollouts.jsonl"))})
+        models.append(
+            {rollout.model for rollout in read(Rollout, str(folder / "rollouts" / "rollouts.jsonl"))}
+        )
         assert read(Bundle, str(folder / "bundles" / "train.jsonl"))
         for role in ("explorer", "synthesizer"):
             log = json.loads((folder / role / "trainer_state.json").read_text())
@@ -76,5 +105,6 @@ def test_every_round_reads_what_the_explorer_says_now(tmp_path: Path) -> None:
             assert ("rewards/pass_at_k_reward/mean" in keys) == (role == "explorer")
     assert models == [{"data/tiny/explorer"}, {str(tmp_path / "round-0" / "explorer")}]
     assert (
-        "model_name_or_path: " + str(tmp_path / "round-0" / "synthesizer") in (folder / "synthesizer/config.yaml").read_text()
+        "model_name_or_path: " + str(tmp_path / "round-0" / "synthesizer")
+        in (folder / "synthesizer/config.yaml").read_text()
     )

@@ -1,4 +1,6 @@
-"""What is kept of an evaluation: the same table without the models, a changed text found out, and the models asked again."""
+"""What is kept of an evaluation: the same table without the models, a changed text found out, and the models
+asked again.
+"""
 
 import json
 import lzma
@@ -15,10 +17,10 @@ import torch
 from conftest import save_tiny
 from safetensors.torch import load_file, save_file
 
-from a2r_train.bundle import BundleConfig, bundle
+from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.evaluate.generate import Generator, Task
+from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout, read
@@ -43,7 +45,10 @@ ALL = {
 @pytest.fixture
 def models(tmp_path: Path) -> dict[str, str]:
     """Models that a test may remove."""
-    return {"base": save_tiny(tmp_path / "models" / "base", 1), "explorer": save_tiny(tmp_path / "models" / "explorer", 0)}
+    return {
+        "base": save_tiny(tmp_path / "models" / "base", 1),
+        "explorer": save_tiny(tmp_path / "models" / "explorer", 0),
+    }
 
 
 @pytest.fixture
@@ -87,7 +92,10 @@ def test_every_row_comes_out_the_same_without_the_models(
     names = {row["name"] for row in results["rows"]}
     assert {"rounds", "adaptive", "self-refine", "genselect", "pass@1/2x", "maj@equal_cost"} <= names
     assert all(one["flops"] for one in results["diagnostics"]["cost"].values())
-    made = {path.relative_to(full.output_dir).as_posix() for path in Path(full.output_dir).glob("syntheses/*/*.jsonl")}
+    made = {
+        path.relative_to(full.output_dir).as_posix()
+        for path in Path(full.output_dir).glob("syntheses/*/*.jsonl")
+    }
     tasks = json.loads((Path(full.output_dir) / "manifest.json").read_text())["tasks"]
     assert {name for files in tasks.values() for name in files} == made
     assert tasks["probe/solution"] == tasks["synthesizer/base"]  # two tasks that ask the same
@@ -140,7 +148,9 @@ def test_a_verdict_that_does_not_follow_from_its_text_is_found_out(
 
 
 @pytest.fixture
-def again(config: EvaluateConfig, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluateConfig:
+def again(
+    config: EvaluateConfig, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> EvaluateConfig:
     """An evaluation whose models may answer again, below the folder `again`."""
     monkeypatch.setattr(rescoring, "OUT", tmp_path / "again")
     given: dict[str, Any] = {**models, "chunk_bundles": 1}
@@ -184,12 +194,16 @@ def test_the_first_bundles_alone_are_answered_again(
     for one, chunk in zip(read(Bundle, again.bundles)[:3], chunks, strict=True):
         change(chunk, lambda row, gold=one.answer: row.update(text=f"\\boxed{{{gold}}}"))  # type: ignore[misc]
     assert rescoring.main([str(tmp_path / "kept"), "--regenerate", "--max_bundles", "3"]) == 1
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "side |" in line]
+    rows = [
+        line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "side |" in line
+    ]
     table = {name: (kept, new, same) for name, kept, _, new, _, same in rows}
     assert table.pop("synthesizer/base") == ("100.00", "0.00", "0 of 3")  # changed are the first three
     assert all(kept == new for kept, new, _ in table.values())
     asked = {"explorer/greedy", "synthesizer/alone", "synthesizer/alone@T", "synthesizer/base@T"}
-    assert {name: same for name, (_, _, same) in table.items() if same != "-"} == dict.fromkeys(asked, "3 of 3")
+    assert {name: same for name, (_, _, same) in table.items() if same != "-"} == dict.fromkeys(
+        asked, "3 of 3"
+    )
     part = tmp_path / "again" / "kept" / "evaluation-first-3"
     assert json.loads((part / "results.json").read_text())["setup"]["bundles"] == 3
     with pytest.raises(SystemExit):
@@ -198,7 +212,12 @@ def test_the_first_bundles_alone_are_answered_again(
 
 @pytest.mark.parametrize(
     ("values", "inside"),
-    [((0.5, 0.4, 0.6, 0.6), True), ((0.5, 0.4, 0.6, 0.61), False), ((0.5, 0.4, 0.6, None), False), ((None,) * 4, True)],
+    [
+        ((0.5, 0.4, 0.6, 0.6), True),
+        ((0.5, 0.4, 0.6, 0.61), False),
+        ((0.5, 0.4, 0.6, None), False),
+        ((None,) * 4, True),
+    ],
 )
 def test_inside(values: tuple[float, float, float, float], inside: bool) -> None:
     assert Compared("x", *values).inside == inside
@@ -208,10 +227,14 @@ def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path
     config = replace(config, base="", explorer="")
     evaluate(config)
     assert rescore(keep(config, tmp_path / "kept")) == []
-    assert rescore(Path(config.output_dir)) == []  # not compressed, and its inputs where the config names them
+    assert (
+        rescore(Path(config.output_dir)) == []
+    )  # not compressed, and its inputs where the config names them
 
 
-def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_is_one_line(
+    config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = replace(config, base="", explorer="")
     evaluate(config)
     with pytest.raises(InputError, match="no evaluation below it"):
@@ -222,7 +245,13 @@ def test_wrong_input_is_one_line(config: EvaluateConfig, tmp_path: Path, capsys:
     other = str(folder.parent / "records" / "rollouts.jsonl.xz")
     assert keep_results.main(["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", other]) == 2
     assert f"{other}: other content than {config.bundles}" in capsys.readouterr().err
-    missing = ["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", str(tmp_path / "typo.jsonl.xz")]
+    missing = [
+        "evaluation",
+        config.output_dir,
+        str(tmp_path / "x"),
+        "--bundles",
+        str(tmp_path / "typo.jsonl.xz"),
+    ]
     Path(config.bundles).rename(tmp_path / "away.jsonl")  # so that there is nothing to compare with
     assert keep_results.main(missing) == 2
     assert "typo.jsonl.xz: No such file or directory" in capsys.readouterr().err
@@ -264,7 +293,9 @@ def test_an_adapter_is_kept_in_bfloat16(tiny: str, tmp_path: Path, monkeypatch: 
     load_tokenizer(tiny).save_pretrained(source)
     (source / "prompt.yaml").write_text("reference: full\n")
     weights = load_file(source / "adapter_model.safetensors")
-    save_file({name: 0.1 * torch.randn_like(t) for name, t in weights.items()}, source / "adapter_model.safetensors")
+    save_file(
+        {name: 0.1 * torch.randn_like(t) for name, t in weights.items()}, source / "adapter_model.safetensors"
+    )
     assert keep_results.main(["adapter", str(source), str(target)]) == 0
     kept = load_file(target / "adapter_model.safetensors")
     assert {t.dtype for t in kept.values()} == {torch.bfloat16}
@@ -272,8 +303,13 @@ def test_an_adapter_is_kept_in_bfloat16(tiny: str, tmp_path: Path, monkeypatch: 
     assert not (target / "tokenizer.json").exists()
     assert load_tokenizer(str(target)).get_vocab() == load_tokenizer(tiny).get_vocab()  # the base's
     loaded = load_model(str(target)).state_dict()
-    assert all(torch.allclose(t, loaded[name], atol=0.005) for name, t in load_model(str(source)).state_dict().items())
-    assert not all(torch.allclose(t, loaded[name], atol=0.005) for name, t in load_model(tiny).state_dict().items())
+    assert all(
+        torch.allclose(t, loaded[name], atol=0.005)
+        for name, t in load_model(str(source)).state_dict().items()
+    )
+    assert not all(
+        torch.allclose(t, loaded[name], atol=0.005) for name, t in load_model(tiny).state_dict().items()
+    )
 
     monkeypatch.setattr(keep_results, "MOST_BYTES", 100)
     with pytest.raises(InputError, match="MB in bfloat16"):

@@ -10,7 +10,10 @@ import pytest
 from bad_inputs import BAD_INPUTS, Said
 
 # What a killed run finds again and leaves as it is; bundle has nothing before its end.
-SAVED = {**dict.fromkeys(faults.STAGES, "0*.jsonl"), **dict.fromkeys(faults.TRAINERS, "checkpoint-*/trainer_state.json")}
+SAVED = {
+    **dict.fromkeys(faults.STAGES, "0*.jsonl"),
+    **dict.fromkeys(faults.TRAINERS, "checkpoint-*/trainer_state.json"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", faults.STAGES)
-def test_killed_and_started_again_it_ends_the_same(stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_killed_and_started_again_it_ends_the_same(
+    stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     keys = inputs[stage]
     whole = faults.run(stage, keys, tmp_path / "whole")
     assert whole.status == 0, whole.says
@@ -37,7 +42,9 @@ def test_killed_and_started_again_it_ends_the_same(stage: str, inputs: dict[str,
     again = faults.run(stage, keys, cut)
     assert again.status == 0, again.says
     assert faults.difference(stage, tmp_path / "whole" / "out", cut / "out") == ""
-    assert all(path.stat().st_mtime_ns == then for path, then in kept.items()), "what is complete is not made again"
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items()), (
+        "what is complete is not made again"
+    )
     assert stage not in faults.TRAINERS or "resuming from" in again.says
 
 
@@ -64,7 +71,9 @@ def test_the_page_shows_what_was_lost_and_every_line() -> None:
         fault_table.Row("SIGKILL", "grpo", 10, 10, "nothing"),
     ]
     page = fault_table.document(rows, [Said("a bar", "explore", 2, "a | b")], kills=10, seed=0)
-    assert "| SIGKILL | sft | 10 | 9 | losses of steps [3] |\n| SIGKILL | grpo | 10 | 10 | nothing |\n" in page
+    assert (
+        "| SIGKILL | sft | 10 | 9 | losses of steps [3] |\n| SIGKILL | grpo | 10 | 10 | nothing |\n" in page
+    )
     assert page.endswith("| a bar | explore | 2 | `a \\| b` |\n")
 
 

@@ -37,11 +37,18 @@ def test_status_and_output(end: str, processes: int) -> None:
     done = ended(end, processes)
     assert done.returncode == 3
     assert done.stderr == "a warning\n"
-    assert done.stdout.split("\n") == ["worked", "tracker ended", *["interpreter ended"] * (processes == 1), ""]
+    assert done.stdout.split("\n") == [
+        "worked",
+        "tracker ended",
+        *["interpreter ended"] * (processes == 1),
+        "",
+    ]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize(("end", "shown"), [("raise ValueError('broken')", "ValueError: broken"), ("sys.exit('no')", "no")])
+@pytest.mark.parametrize(
+    ("end", "shown"), [("raise ValueError('broken')", "ValueError: broken"), ("sys.exit('no')", "no")]
+)
 def test_what_is_raised_is_shown(end: str, shown: str, processes: int) -> None:
     done = ended(end, processes)
     assert done.returncode == 1

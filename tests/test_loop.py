@@ -1,4 +1,6 @@
-"""The loop end to end on checkpoints that answer 3 or 6: `a2r run`, a kill, a thinking model, how checkpoints load."""
+"""The loop end to end on checkpoints that answer 3 or 6: `a2r run`, a kill, a thinking model, how checkpoints
+load.
+"""
 
 import json
 import signal
@@ -15,20 +17,23 @@ from conftest import CHAT_TEMPLATE, files_of, options, save_tiny, teach, write_r
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from a2r_train.bundle import BundleConfig, bundle
+from a2r_train.commands.merge import MergeConfig, merge
+from a2r_train.commands.run import run
+from a2r_train.data.bundle import BundleConfig, bundle
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.explore import ExploreConfig, explore
-from a2r_train.models import MergeConfig, load_tokenizer, merge
-from a2r_train.pipeline import run
+from a2r_train.inference.synthesise import synthesizer_chat
+from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Rollout, Synthesis, read
-from a2r_train.synthesise import synthesizer_chat
 from a2r_train.train import grpo, sft
-from a2r_train.train.common import BundleArguments, ModelArguments, load_material
+from a2r_train.train.arguments import BundleArguments, ModelArguments
+from a2r_train.train.bundles import load_material
 
 STEP = {
-    "max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-5, "report_to": "none", "logging_steps": 1,
+    "max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-5, "report_to": "none",
+    "logging_steps": 1,
     "use_cpu": True, "activation_checkpointing": False, "save_strategy": "no",
 }  # fmt: skip
 TARGETS = {"target_samples": 4, "max_target_tokens": 40}
@@ -50,12 +55,15 @@ def write_recipes(folder: Path, out: Path, problems: str, model: str) -> None:
     rollouts, bundles = str(out / "rollouts" / "rollouts.jsonl"), str(out / "bundles" / "train.jsonl")
     tuned = {"bundles": bundles, **STEP}
     recipes = {
-        "explore": {"problems": problems, "model": model, "samples_per_problem": 6, "max_completion_tokens": 16},
-        "bundle": {"problems": problems, "rollouts": rollouts, "k": 2, "bundles_per_problem": 1, "tokenizer": model},
+        "explore": {"problems": problems, "model": model, "samples_per_problem": 6,
+        "max_completion_tokens": 16},
+        "bundle": {"problems": problems, "rollouts": rollouts, "k": 2, "bundles_per_problem": 1,
+        "tokenizer": model},
         "sft": {"model_name_or_path": model, **tuned, **TARGETS},
         "grpo": {"model_name_or_path": str(out / "sft"), **tuned, **GROUPS},
         "evaluate": {
-            "bundles": bundles, "rollouts": rollouts, "explorer": model, "base": model, "sft": str(out / "sft"),
+            "bundles": bundles, "rollouts": rollouts, "explorer": model, "base": model,
+            "sft": str(out / "sft"),
             "grpo": str(out / "grpo"), "max_completion_tokens": 16, "draws": 100,
         },
     }  # fmt: skip
@@ -73,17 +81,38 @@ def test_run_makes_every_stage_and_then_skips_it(
     recipes, out = tmp_path / "recipes", tmp_path / "out"
     write_recipes(recipes, out, six_problems, speaking)
     run(str(recipes))
-    rows = {row["name"]: row["accuracy"] for row in json.loads((out / "evaluation" / "results.json").read_text())["rows"]}
-    assert {"maj@2", "maj@equal_tokens", "synthesizer/base", "synthesizer/sft", "synthesizer/sft+grpo@T"} <= set(rows)
+    rows = {
+        row["name"]: row["accuracy"]
+        for row in json.loads((out / "evaluation" / "results.json").read_text())["rows"]
+    }
+    assert {
+        "maj@2",
+        "maj@equal_tokens",
+        "synthesizer/base",
+        "synthesizer/sft",
+        "synthesizer/sft+grpo@T",
+    } <= set(rows)
     assert 0 < rows["pass@1"] < rows["pass@2"]
-    assert all((out / name / "done.json").exists() for name in ("rollouts", "bundles", "sft", "grpo", "evaluation"))
+    assert all(
+        (out / name / "done.json").exists() for name in ("rollouts", "bundles", "sft", "grpo", "evaluation")
+    )
     before, times = files_of(out), {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     capfd.readouterr()
     run(str(recipes))
     assert capfd.readouterr().err.count("done already") == 4
     assert files_of(out) == before
-    made_anew = {path.name for path, then in times.items() if path.is_file() and path.stat().st_mtime_ns != then}
-    assert made_anew <= {"results.json", "report.md", "report.html", "timing.json", "manifest.json", "done.json", "config.yaml"}
+    made_anew = {
+        path.name for path, then in times.items() if path.is_file() and path.stat().st_mtime_ns != then
+    }
+    assert made_anew <= {
+        "results.json",
+        "report.md",
+        "report.html",
+        "timing.json",
+        "manifest.json",
+        "done.json",
+        "config.yaml",
+    }
 
 
 @pytest.mark.parametrize("stage", ["explore", "sft"])
@@ -105,7 +134,9 @@ def test_run_of_a_folder_without_stages(tmp_path: Path) -> None:
         run(str(tmp_path))
 
 
-def test_a_run_that_is_killed_ends_with_the_same_rollouts(six_problems: str, tiny: str, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_ends_with_the_same_rollouts(
+    six_problems: str, tiny: str, tmp_path: Path
+) -> None:
     lines = Path(six_problems).read_text().splitlines()
     many = [{**json.loads(line), "id": f"{i}-{n}"} for n in range(4) for i, line in enumerate(lines)]
     problems = write_rows(tmp_path / "many.jsonl", many)
@@ -121,7 +152,9 @@ def test_a_run_that_is_killed_ends_with_the_same_rollouts(six_problems: str, tin
         assert process.wait() == -signal.SIGKILL
     made = {path: path.stat().st_mtime_ns for path in Path(cut.output_dir).glob("chunks/0*.jsonl")}
     assert 3 <= len(made) < len(many)
-    assert "explore: 1 of 24 chunks, 2 rollouts, " in (tmp_path / "log").read_text()  # no terminal, so lines for a bar
+    assert (
+        "explore: 1 of 24 chunks, 2 rollouts, " in (tmp_path / "log").read_text()
+    )  # no terminal, so lines for a bar
     assert explore(cut).read_bytes() == whole.read_bytes()
     assert all(path.stat().st_mtime_ns == then for path, then in made.items())
 
@@ -149,15 +182,28 @@ def test_a_thinking_model_runs_from_explore_to_evaluate(six_problems: str, tmp_p
         assert "QUARK" not in shown
 
     tuned = {"bundles": bundles, **STEP}
-    given = options({"model_name_or_path": model, "output_dir": folders["sft"], "prompt": prompt, **tuned, **TARGETS})
+    given = options(
+        {"model_name_or_path": model, "output_dir": folders["sft"], "prompt": prompt, **tuned, **TARGETS}
+    )
     assert sft.main(given) == 0
     targets = read(Synthesis, f"{folders['sft']}/targets.jsonl")
     assert sum(t.text.startswith("<think>QUARK") for t in targets) > len(targets) / 2
-    assert grpo.main(options({"model_name_or_path": folders["sft"], "output_dir": folders["grpo"], **tuned, **GROUPS})) == 0
+    assert (
+        grpo.main(
+            options({"model_name_or_path": folders["sft"], "output_dir": folders["grpo"], **tuned, **GROUPS})
+        )
+        == 0
+    )
     logged = json.loads((Path(folders["grpo"]) / "trainer_state.json").read_text())["log_history"][0]
     assert logged["reward"] > 0
 
-    panel = {"sft": folders["sft"], "grpo": folders["grpo"], "prompt": prompt, "temperature": 0.0, "draws": 50}
+    panel = {
+        "sft": folders["sft"],
+        "grpo": folders["grpo"],
+        "prompt": prompt,
+        "temperature": 0.0,
+        "draws": 50,
+    }
     results = evaluate(EvaluateConfig(bundles, folders["evaluate"], model, max_completion_tokens=40, **panel))  # type: ignore[arg-type]
     rows = {row["name"]: row["accuracy"] for row in results["rows"]}
     assert rows["synthesizer/sft+grpo"] > 0
@@ -168,7 +214,9 @@ def test_a_thinking_model_runs_from_explore_to_evaluate(six_problems: str, tmp_p
 
 def greedy(model: Any, tokenizer: Any, content: str) -> str:
     chat = [{"role": "user", "content": content}]
-    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    inputs = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
     return str(tokenizer.decode(model.generate(**inputs, max_new_tokens=24, do_sample=False)[0]))
 
 
@@ -179,13 +227,24 @@ def test_checkpoints_load_as_they_are_and_a_merged_one_says_the_same(
     folder = bundle(BundleConfig(rollouts, str(tmp_path / "bundle"), problems))
     bundles = f"{folder}/train.jsonl"
     first = read(Bundle, bundles)[0]
-    target = Synthesis(first.id, 0, rf"It is \boxed{{{first.answer}}}", first.answer, "correct", 1, 1, "stop", "m", 0)
+    target = Synthesis(
+        first.id, 0, rf"It is \boxed{{{first.answer}}}", first.answer, "correct", 1, 1, "stop", "m", 0
+    )
     targets = write_rows(tmp_path / "targets.jsonl", [target.__dict__])
-    tuned = {"bundles": bundles, **STEP, "learning_rate": 0.05, "max_completion_length": 16, "num_generations": 4}
+    tuned = {
+        "bundles": bundles,
+        **STEP,
+        "learning_rate": 0.05,
+        "max_completion_length": 16,
+        "num_generations": 4,
+    }
     peft = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"} if lora else {}
     taught = {key: tuned[key] for key in ("bundles", *STEP)} | {"targets": targets, "max_steps": 4, **peft}
     assert sft.main(options({"model_name_or_path": tiny, "output_dir": tmp_path / "sft", **taught})) == 0
-    assert grpo.main(options({"model_name_or_path": tmp_path / "sft", "output_dir": tmp_path / "grpo", **tuned})) == 0
+    assert (
+        grpo.main(options({"model_name_or_path": tmp_path / "sft", "output_dir": tmp_path / "grpo", **tuned}))
+        == 0
+    )
     base = AutoModelForCausalLM.from_pretrained(tiny)
     loads = AutoPeftModelForCausalLM if lora else AutoModelForCausalLM
     for name in ("sft", "grpo"):
@@ -210,5 +269,7 @@ def test_a_gguf_file_is_held_to_its_sha256_and_is_not_trained(tmp_path: Path) ->
     with pytest.raises(InputError, match=r"model\.gguf: its sha256 is [0-9a-f]{64}; expected abc"):
         merge(MergeConfig(str(file), str(tmp_path / "folder"), sha256="abc"))
     assert not (tmp_path / "folder").exists()
-    with pytest.raises(InputError, match=r"model\.gguf: a GGUF file cannot be trained; .* a2r merge --model FILE"):
+    with pytest.raises(
+        InputError, match=r"model\.gguf: a GGUF file cannot be trained; .* a2r merge --model FILE"
+    ):
         load_material(BundleArguments("none.jsonl"), ModelArguments(str(file)))

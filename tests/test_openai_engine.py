@@ -1,4 +1,6 @@
-"""The openai engine against real servers on localhost: it answers as the local engine; no fault loses or doubles a request."""
+"""The openai engine against real servers on localhost: it answers as the local engine; no fault loses or
+doubles a request.
+"""
 
 import os
 import random
@@ -22,18 +24,22 @@ import pytest
 from conftest import files_of, options, save_tiny, write_rows
 from serving import answering, completion, reply, saying, serving
 
-from a2r_train.bundle import BundleConfig, build
+from a2r_train.data.bundle import BundleConfig, build
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.engines import Completion, Engine, Sampling, check_engine, load_engine
 from a2r_train.engines import openai as module
 from a2r_train.engines.openai import OpenAIEngine, base_urls
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.explore import ExploreConfig, explore, seed_of
 from a2r_train.models import count_parameters
+from a2r_train.records import seed_of
 
 KEY = "sk-secret-0123456789"
 GREEDY = Sampling(0.0, max_completion_tokens=12)
-CHATS = [[{"role": "user", "content": content}] for content in ("1", "How many apples are left?", "x" * 60, "the answer")]
+CHATS = [
+    [{"role": "user", "content": content}]
+    for content in ("1", "How many apples are left?", "x" * 60, "the answer")
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,9 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0, 0.9, 20, 12)], ids=["greedy", "sampled"])
-def test_completions_are_those_of_the_local_engine(sampling: Sampling, local: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_completions_are_those_of_the_local_engine(
+    sampling: Sampling, local: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     seeds = [seed_of(0, i) for i in range(len(CHATS))]
     with serving(local.name, answering(local)) as first, serving(local.name, answering(local)) as second:
         engine = load_engine("openai", local.name, endpoint=f"{first}, {second}/")
@@ -72,7 +80,9 @@ def test_without_seeds_a_request_has_none(local: Engine) -> None:
 
 
 class Faults:
-    """One answer in two, by chance: 429, 503, a reset connection, half a JSON, or a stall, each as often as the others."""
+    """One answer in two, by chance: 429, 503, a reset connection, half a JSON, or a stall, each as often as
+    the others.
+    """
 
     def __init__(self, stall_s: float) -> None:
         self.random, self.stall_s, self.lock = random.Random(0), stall_s, threading.Lock()
@@ -87,7 +97,12 @@ class Faults:
             self.answered[seed] += fault == "none"
         content = completion(f"answer to {body['messages'][0]['content']} by {seed}")
         if fault in ("429", "503"):
-            reply(handler, int(fault), {"error": {"message": "busy"}}, **({"retry_after": "0"} if fault == "429" else {}))
+            reply(
+                handler,
+                int(fault),
+                {"error": {"message": "busy"}},
+                **({"retry_after": "0"} if fault == "429" else {}),
+            )
         elif fault == "reset":
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.close_connection = True
@@ -192,9 +207,16 @@ def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogC
 def test_a_server_that_refuses_the_sampling_ends_in_one_line(status: int, tiny: str) -> None:
     def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         known = "top_k" not in body
-        reply(handler, 200 if known else status, completion("x") if known else {"error": {"message": "unknown key top_k"}})
+        reply(
+            handler,
+            200 if known else status,
+            completion("x") if known else {"error": {"message": "unknown key top_k"}},
+        )
 
-    with serving(tiny, answer) as url, pytest.raises(InputError, match=rf"^{url}: refuses every request \(unknown key top_k\)"):
+    with (
+        serving(tiny, answer) as url,
+        pytest.raises(InputError, match=rf"^{url}: refuses every request \(unknown key top_k\)"),
+    ):
         OpenAIEngine(tiny, url).generate(CHATS, GREEDY, range(4))
 
 
@@ -205,7 +227,9 @@ def test_another_chat_template_is_told(tiny: str, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize(("model", "opened"), [("tiny", "<think>"), ("thinking_tiny", "")])
-def test_thinking_that_the_server_has_parted_is_put_back(model: str, opened: str, request: pytest.FixtureRequest) -> None:
+def test_thinking_that_the_server_has_parted_is_put_back(
+    model: str, opened: str, request: pytest.FixtureRequest
+) -> None:
     path = request.getfixturevalue(model)
     parted = [completion("so 3", reasoning_content="hm"), completion(None, reasoning="hm", reason="length")]
     with serving(path, saying(*parted)) as url:
@@ -225,7 +249,9 @@ def test_a_server_that_is_down_or_goes_down_ends_in_one_line(tiny: str, other_ti
         engine.generate(CHATS, GREEDY, range(4))
 
 
-def test_a_request_that_always_fails_is_recorded_while_the_server_is_up(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_that_always_fails_is_recorded_while_the_server_is_up(
+    tiny: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         broken = body["messages"] == CHATS[1]
         reply(handler, 500 if broken else 200, {"error": {"message": "boom"}} if broken else completion("x"))
@@ -233,7 +259,9 @@ def test_a_request_that_always_fails_is_recorded_while_the_server_is_up(tiny: st
     with serving(tiny, answer) as url:
         found = OpenAIEngine(tiny, url).generate(CHATS[1:3], GREEDY, [0, 0])
     assert found == [Completion("", 0, 0, "failed"), Completion("x", 1, 1, "stop")]
-    assert f"1 of 2 requests failed (the last: {url}: no answer in 10 tries (status 500: boom))" in caplog.text
+    assert (
+        f"1 of 2 requests failed (the last: {url}: no answer in 10 tries (status 500: boom))" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("stage", ["explore", "evaluate"])
@@ -260,7 +288,9 @@ def test_what_failed_is_told_and_asked_again(
     def run(folder: Path, url: str) -> Any:
         sizes: dict[str, Any] = {"engine": "openai", "endpoint": url, "max_completion_tokens": 5}
         if stage == "explore":
-            return explore(ExploreConfig(problems, local.name, str(folder), chunk_problems=2, **sizes)).read_bytes()
+            return explore(
+                ExploreConfig(problems, local.name, str(folder), chunk_problems=2, **sizes)
+            ).read_bytes()
         found = evaluate(EvaluateConfig(bundles, str(folder), local.name, chunk_bundles=2, draws=50, **sizes))
         return found["rows"], [path.read_bytes() for path in sorted(folder.glob("syntheses/*/0*.jsonl"))]
 
@@ -269,9 +299,13 @@ def test_what_failed_is_told_and_asked_again(
     assert "never answered" not in caplog.text
     with serving(local.name, broken) as url:
         assert run(out, url) != whole
-    failed = "8 of 56" if stage == "explore" else "4 of 28"  # each problem 8 times; alone and with references, greedy and at T
+    failed = (
+        "8 of 56" if stage == "explore" else "4 of 28"
+    )  # each problem 8 times; alone and with references, greedy and at T
     assert f"{out}: {failed} requests were never answered, and count as wrong" in caplog.text
-    (mend,) = re.findall(r"`(rm -f \$\(grep [^`]*)`", (Path(__file__).parent.parent / "README.md").read_text())
+    (mend,) = re.findall(
+        r"`(rm -f \$\(grep [^`]*)`", (Path(__file__).parent.parent / "README.md").read_text()
+    )
     subprocess.run(["bash", "-c", mend.replace("OUT", str(out))], check=True)
     caplog.clear()
     asked = Counter[str]()
@@ -282,7 +316,9 @@ def test_what_failed_is_told_and_asked_again(
 
     with serving(local.name, counting) as url:
         assert run(out, url) == whole
-    assert asked["chats"] == (2 * 8 if stage == "explore" else 2 * 4)  # the chunks of those that failed, and no others
+    assert asked["chats"] == (
+        2 * 8 if stage == "explore" else 2 * 4
+    )  # the chunks of those that failed, and no others
     assert "never answered" not in caplog.text
 
 
@@ -297,7 +333,12 @@ def test_one_of_two_endpoints_may_be_down(tiny: str, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
 def test_the_key_is_sent_and_never_told(
-    status: int, tiny: str, tmp_path: Path, problems: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    status: int,
+    tiny: str,
+    tmp_path: Path,
+    problems: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
@@ -310,7 +351,9 @@ def test_the_key_is_sent_and_never_told(
 
     said = ""
     with serving(tiny, answer) as url:
-        config = ExploreConfig(problems, tiny, str(tmp_path / "out"), engine="openai", endpoint=url, max_problems=2)
+        config = ExploreConfig(
+            problems, tiny, str(tmp_path / "out"), engine="openai", endpoint=url, max_problems=2
+        )
         try:
             explore(config)
         except InputError as error:
@@ -328,7 +371,8 @@ def test_the_key_is_sent_and_never_told(
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["", "localhost:8000", "ftp://a/v1", "http://me:pw@a/v1", "http://a/v1?key=pw", "http://a,http://a/"]
+    "endpoint",
+    ["", "localhost:8000", "ftp://a/v1", "http://me:pw@a/v1", "http://a/v1?key=pw", "http://a,http://a/"],
 )
 def test_what_is_no_endpoint_is_refused_without_being_told(endpoint: str) -> None:
     with pytest.raises(InputError, match=r"^endpoint: expected different base URLs") as caught:
@@ -343,7 +387,9 @@ def test_an_endpoint_needs_its_engine(tiny: str) -> None:
 
 def test_parameters_are_those_of_the_weights_or_unknown(tiny: str, local: Engine, tmp_path: Path) -> None:
     assert count_parameters(tiny) == local.parameters
-    assert count_parameters("data/tiny/explorer") == load_engine("transformers", "data/tiny/explorer").parameters  # tied
+    assert (
+        count_parameters("data/tiny/explorer") == load_engine("transformers", "data/tiny/explorer").parameters
+    )  # tied
     lone = copytree(tiny, tmp_path / "lone")
     (lone / "config.json").unlink()
     assert count_parameters(str(lone)) == 0
@@ -351,7 +397,12 @@ def test_parameters_are_those_of_the_weights_or_unknown(tiny: str, local: Engine
 
 @pytest.mark.slow
 def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems: str, tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"samples_per_problem": 3, "max_completion_tokens": 6, "chunk_problems": 1, "dtype": "float32"}
+    sizes: dict[str, Any] = {
+        "samples_per_problem": 3,
+        "max_completion_tokens": 6,
+        "chunk_problems": 1,
+        "dtype": "float32",
+    }
     whole = explore(ExploreConfig(problems, local.name, str(tmp_path / "whole"), **sizes)).read_bytes()
     config = ExploreConfig(problems, local.name, str(tmp_path / "out"), engine="openai", **sizes)
     go, asked, answer = threading.Event(), list[int](), answering(local)
@@ -364,7 +415,9 @@ def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems:
 
     with serving(local.name, pausing) as url:
         given = options(asdict(replace(config, endpoint=url)))
-        process = subprocess.Popen([sys.executable, "-m", "a2r_train.cli", "explore", *given], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "a2r_train.cli", "explore", *given], stderr=subprocess.DEVNULL
+        )
         limit = time.monotonic() + 60
         while len(asked) < 9 and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)
@@ -379,18 +432,30 @@ def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems:
     assert len(asked) - before == 5 * 3
 
 
-def test_evaluate_asks_each_model_where_it_is_served(local: Engine, tmp_path: Path, rollouts: str, problems: str) -> None:
+def test_evaluate_asks_each_model_where_it_is_served(
+    local: Engine, tmp_path: Path, rollouts: str, problems: str
+) -> None:
     other = load_engine("transformers", save_tiny(tmp_path / "other", seed=5), dtype="float32")
-    (other_lone := tmp_path / "other" / "config.json").rename(tmp_path / "config.json")  # a folder with a tokenizer alone
+    (other_lone := tmp_path / "other" / "config.json").rename(
+        tmp_path / "config.json"
+    )  # a folder with a tokenizer alone
     made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
     bundles = write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
-    sizes: dict[str, Any] = {"max_completion_tokens": 5, "draws": 50, "rollouts": rollouts, "dtype": "float32"}
-    config = EvaluateConfig(bundles, str(tmp_path / "out"), local.name, explorer=other.name, engine="openai", **sizes)
+    sizes: dict[str, Any] = {
+        "max_completion_tokens": 5,
+        "draws": 50,
+        "rollouts": rollouts,
+        "dtype": "float32",
+    }
+    config = EvaluateConfig(
+        bundles, str(tmp_path / "out"), local.name, explorer=other.name, engine="openai", **sizes
+    )
     with serving(local.name, answering(local)) as first, serving(other.name, answering(other)) as second:
         found = evaluate(replace(config, endpoint=f"{first},{second}"))
     (tmp_path / "config.json").rename(other_lone)
     ours = {
-        row["name"]: row for row in evaluate(replace(config, engine="transformers", output_dir=str(tmp_path / "b")))["rows"]
+        row["name"]: row
+        for row in evaluate(replace(config, engine="transformers", output_dir=str(tmp_path / "b")))["rows"]
     }
     assert ours.pop("maj@equal_cost")  # left out where the parameters are not known
     assert {row["name"]: row for row in found["rows"]} == ours

@@ -14,7 +14,13 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 
 def foreign(problem: int, given: int, label: Any, model: str) -> dict[str, Any]:
     text = f"I think it is \\boxed{{{given}}}"
-    return {"problem": f"What is {problem} + 0?", "answer": str(problem), "text": text, "is_correct": label, "model": model}
+    return {
+        "problem": f"What is {problem} + 0?",
+        "answer": str(problem),
+        "text": text,
+        "is_correct": label,
+        "model": model,
+    }
 
 
 ROWS = [
@@ -37,9 +43,21 @@ def test_rows_agreement_and_disagreements(tmp_path: Path) -> None:
     models = {model: (one["rollouts"], one["agreement"]) for model, one in outside["models"].items()}
     assert models == {"big": (6, 1.0), "small": (5, 0.75)}
     assert outside["models"]["big"]["accuracy"] == 0.5
-    assert (outside["labelled"], outside["differing"], outside["label_right"], outside["without_a_bundle"]) == (10, 1, 0, 1)
+    assert (
+        outside["labelled"],
+        outside["differing"],
+        outside["label_right"],
+        outside["without_a_bundle"],
+    ) == (10, 1, 0, 1)
     assert outside["disagreements"] == [
-        {"problem": "What is 4 + 0?", "gold": "4", "answer": "4", "verdict": "correct", "label": False, "model": "small"}
+        {
+            "problem": "What is 4 + 0?",
+            "gold": "4",
+            "answer": "4",
+            "verdict": "correct",
+            "label": False,
+            "model": "small",
+        }
     ]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "Our verdicts agree with the given labels on 9 of 10 rollouts (90.00 %)" in report
@@ -60,9 +78,15 @@ def test_the_command_prints_the_agreement(
 
 
 def test_a_synthesizer_reads_them_too(tmp_path: Path, tiny: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Of references whose tokens nobody has counted no cost is given, which would be the synthesizer's alone."""
-    path = write_rows(tmp_path / "foreign.jsonl", [{k: v for k, v in row.items() if k != "is_correct"} for row in ROWS])
-    results = evaluate(EvaluateConfig(path, str(tmp_path / "out"), tiny, k=2, draws=50, max_completion_tokens=4))
+    """Of references whose tokens nobody has counted no cost is given, which would be the synthesizer's
+    alone.
+    """
+    path = write_rows(
+        tmp_path / "foreign.jsonl", [{k: v for k, v in row.items() if k != "is_correct"} for row in ROWS]
+    )
+    results = evaluate(
+        EvaluateConfig(path, str(tmp_path / "out"), tiny, k=2, draws=50, max_completion_tokens=4)
+    )
     assert {row["name"]: row["n"] for row in results["rows"]}["synthesizer/base"] == 4
     assert results["diagnostics"]["outside"]["labelled"] == 0
     tokens = {row["name"]: row["tokens"] for row in results["rows"]}

@@ -1,4 +1,6 @@
-"""Data of one's own: other layouts, verdicts and golds of others, files that were mixed up or changed, and bare questions."""
+"""Data of one's own: other layouts, verdicts and golds of others, files that were mixed up or changed, and
+bare questions.
+"""
 
 import json
 from collections.abc import Callable
@@ -11,17 +13,17 @@ import yaml
 from conftest import a2r, write_rows
 
 from a2r_train import output
-from a2r_train.bundle import BundleConfig, bundle
+from a2r_train.data.bundle import BundleConfig, bundle
+from a2r_train.data.explore import ExploreConfig, explore, load_problems
+from a2r_train.data.rollouts import check_references, load_rollouts
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.explore import ExploreConfig, explore, load_problems
+from a2r_train.inference.solve import read_questions
+from a2r_train.inference.two_stage import TwoStage
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Problem, Rollout, parse_columns, read
-from a2r_train.rollouts import check_references, load_rollouts
-from a2r_train.solve import read_questions
 from a2r_train.train import sft
-from a2r_train.two_stage import TwoStage
 
 
 def near(answer: str, gold: str) -> bool:
@@ -45,30 +47,45 @@ def outside(tmp_path: Path, count: int = 12, **more: Any) -> str:
     return write_rows(tmp_path / "outside.jsonl", rows)
 
 
-def test_rollouts_of_other_problems_are_refused_by_bundle(problems: str, rollouts: str, tmp_path: Path) -> None:
+def test_rollouts_of_other_problems_are_refused_by_bundle(
+    problems: str, rollouts: str, tmp_path: Path
+) -> None:
     """Ids alone would fit: the numbers of lines do for any two files."""
-    other = rows_of(problems, lambda row: {**row, "problem": f"{row['problem']} And 1?", "answer": str(int(row["answer"]) + 1)})
-    with pytest.raises(InputError, match=r"sample 0 of problem 'p2' is said to be correct with '6', and .* has '7'"):
+    other = rows_of(
+        problems,
+        lambda row: {**row, "problem": f"{row['problem']} And 1?", "answer": str(int(row["answer"]) + 1)},
+    )
+    with pytest.raises(
+        InputError, match=r"sample 0 of problem 'p2' is said to be correct with '6', and .* has '7'"
+    ):
         bundle(BundleConfig(rollouts, str(tmp_path / "out"), other))
     assert not (tmp_path / "out").exists()
 
 
 def test_rollouts_of_other_problems_are_refused_by_evaluate(config: EvaluateConfig) -> None:
     other = rows_of(config.rollouts, lambda row: {**row, "answer": str(int(row["answer"]) + 1)})
-    with pytest.raises(InputError, match=r"sample 0 of problem 'p2' is said to be correct with '7', and .* has '6'"):
+    with pytest.raises(
+        InputError, match=r"sample 0 of problem 'p2' is said to be correct with '7', and .* has '6'"
+    ):
         evaluate(replace(config, rollouts=other))
     assert not Path(config.output_dir).exists()
 
 
-def test_rollouts_of_another_exploration_vote_and_are_named(config: EvaluateConfig, caplog: pytest.LogCaptureFixture) -> None:
+def test_rollouts_of_another_exploration_vote_and_are_named(
+    config: EvaluateConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     other = rows_of(config.rollouts, lambda row: {**row, "text": f"Again: {row['text']}"})
     rows = {row["name"] for row in evaluate(replace(config, rollouts=other))["rows"]}
     assert "maj@equal_tokens" in rows
     assert f"{other}: no reference of any bundle is among the rollouts of its problem" in caplog.text
 
 
-def test_input_that_has_changed_is_no_finished_run(problems: str, rollouts: str, tiny: str, tmp_path: Path) -> None:
-    exploring = ExploreConfig(problems, tiny, str(tmp_path / "explored"), samples_per_problem=1, max_completion_tokens=4)
+def test_input_that_has_changed_is_no_finished_run(
+    problems: str, rollouts: str, tiny: str, tmp_path: Path
+) -> None:
+    exploring = ExploreConfig(
+        problems, tiny, str(tmp_path / "explored"), samples_per_problem=1, max_completion_tokens=4
+    )
     bundling = BundleConfig(rollouts, str(tmp_path / "bundled"), problems)
     explore(exploring)
     bundle(bundling)
@@ -77,14 +94,18 @@ def test_input_that_has_changed_is_no_finished_run(problems: str, rollouts: str,
     lines = Path(problems).read_text().splitlines(keepends=True)
     Path(problems).write_text("".join(reversed(lines)))
     for stage, config in ((explore, exploring), (bundle, bundling)):
-        with pytest.raises(InputError, match=rf"{problems} has changed since this run; name another output folder"):
+        with pytest.raises(
+            InputError, match=rf"{problems} has changed since this run; name another output folder"
+        ):
             stage(config)  # type: ignore[operator]
     Path(problems).write_text("".join(lines))
     explore(exploring)  # as it was
     bundle(bundling)
 
 
-def test_a_key_that_came_later_and_is_empty_makes_no_other_run(problems: str, rollouts: str, tmp_path: Path) -> None:
+def test_a_key_that_came_later_and_is_empty_makes_no_other_run(
+    problems: str, rollouts: str, tmp_path: Path
+) -> None:
     config = BundleConfig(rollouts, str(tmp_path / "out"), problems)
     folder = bundle(config)
     text = (folder / "config.yaml").read_text()
@@ -102,7 +123,13 @@ def test_bundles_that_have_changed_are_no_finished_training(
     path = tmp_path / "bundled" / "train.jsonl"
     found = read(Bundle, str(path))
     targets = [
-        {"bundle_id": b.id, "sample": 0, "text": rf"\boxed{{{b.answer}}}", "answer": b.answer, "verdict": "correct"}
+        {
+            "bundle_id": b.id,
+            "sample": 0,
+            "text": rf"\boxed{{{b.answer}}}",
+            "answer": b.answer,
+            "verdict": "correct",
+        }
         | {"prompt_tokens": 1, "completion_tokens": 5, "finish_reason": "stop", "model": "m", "seed": 0}
         for b in found
     ]
@@ -122,15 +149,22 @@ def test_bundles_that_have_changed_are_no_finished_training(
     assert f"{path} has changed since this run" in capsys.readouterr().err
     kept = yaml.safe_load((tmp_path / "s" / "config.yaml").read_text())
     assert output.prepare(tmp_path / "s", kept, inputs=["targets"])
-    assert not output.prepare(tmp_path / "s", kept, may_change=True, inputs=["bundles"])  # as with resume_from_checkpoint
+    assert not output.prepare(
+        tmp_path / "s", kept, may_change=True, inputs=["bundles"]
+    )  # as with resume_from_checkpoint
 
 
 def test_what_comes_with_rollouts_made_elsewhere_is_kept(tmp_path: Path) -> None:
     more = {"verifier": "test_own_data.near", "source": "mine", "completion_tokens": 11, "model": "theirs"}
-    rows = [{"problem": "Say 100.", "answer": "100", "text": r"\boxed{99}", "problem_id": "q7", **more} for _ in range(4)]
+    rows = [
+        {"problem": "Say 100.", "answer": "100", "text": r"\boxed{99}", "problem_id": "q7", **more}
+        for _ in range(4)
+    ]
     (problem,), found = load_rollouts("", write_rows(tmp_path / "own.jsonl", rows), {}, set())
     assert problem == Problem("q7", "Say 100.", "100", "test_own_data.near", "mine")
-    assert {(r.problem_id, r.verdict, r.completion_tokens, r.model) for r in found} == {("q7", "correct", 11, "theirs")}
+    assert {(r.problem_id, r.verdict, r.completion_tokens, r.model) for r in found} == {
+        ("q7", "correct", 11, "theirs")
+    }
 
 
 def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Path) -> None:
@@ -141,10 +175,15 @@ def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Pat
     verdicts = [r.verdict for r in load_rollouts(problems, path, verifier=own)[1]]
     assert verdicts == ["correct", "correct", "incorrect", "incorrect"]
     by_math = write_rows(tmp_path / "math.jsonl", [asdict(r) for r in load_rollouts(problems, path)[1]])
-    assert [r.verdict for r in load_rollouts(problems, by_math, verifier=own)[1]] == verdicts  # and not those of math
-    by_own = write_rows(tmp_path / "near.jsonl", [asdict(r) for r in load_rollouts(problems, path, verifier=own)[1]])
+    assert [
+        r.verdict for r in load_rollouts(problems, by_math, verifier=own)[1]
+    ] == verdicts  # and not those of math
+    by_own = write_rows(
+        tmp_path / "near.jsonl", [asdict(r) for r in load_rollouts(problems, path, verifier=own)[1]]
+    )
     with pytest.raises(
-        InputError, match=r"said to be correct with '4', and .* has '3'; name the problems .*, and their verifier"
+        InputError,
+        match=r"said to be correct with '4', and .* has '3'; name the problems .*, and their verifier",
     ):
         load_rollouts(problems, by_own)
     folder = bundle(BundleConfig(path, str(tmp_path / "b"), problems, verifier=own))
@@ -166,14 +205,22 @@ def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Pat
         ({"completion_tokens": "many"}, r":2: field 'completion_tokens': 'many'; expected a whole number"),
     ],
 )
-def test_rows_made_elsewhere_that_contradict_or_are_empty(second: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_rows_made_elsewhere_that_contradict_or_are_empty(
+    second: dict[str, Any], says: str, tmp_path: Path
+) -> None:
     first = {"problem": "Say 1.", "answer": "1", "text": r"\boxed{1}", "problem_id": "a"}
     with pytest.raises(InputError, match=says):
         load_rollouts("", write_rows(tmp_path / "own.jsonl", [first, {**first, **second}]), {}, set())
 
 
 def test_rows_made_elsewhere_may_say_the_same_in_other_ways(tmp_path: Path) -> None:
-    first = {"problem": "Say 5.", "answer": "5", "text": r"\boxed{5}", "completion_tokens": 3.0, "source": ["a", "b"]}
+    first = {
+        "problem": "Say 5.",
+        "answer": "5",
+        "text": r"\boxed{5}",
+        "completion_tokens": 3.0,
+        "source": ["a", "b"],
+    }
     path = write_rows(tmp_path / "own.jsonl", [first, {**first, "answer": "5.0", "model": {"name": "m"}}])
     (problem,), found = load_rollouts("", path, {}, set())
     assert (problem.answer, problem.source) == ("5", "")
@@ -186,11 +233,15 @@ def test_verdicts_of_others_are_refused_or_judged_anew(problems: str, tmp_path: 
         for i, verdict in enumerate(("correct", "wrong"))
     ]
     with pytest.raises(
-        InputError, match=r":2: field 'verdict': 'wrong'; expected correct, incorrect, unparsable, timeout, unverified"
+        InputError,
+        match=r":2: field 'verdict': 'wrong'; expected correct, incorrect, unparsable, timeout, unverified",
     ):
         load_rollouts(problems, write_rows(tmp_path / "own.jsonl", rows))
     said = [("correct", "3"), ("correct", "4"), ("incorrect", "3"), ("incorrect", "4"), ("unparsable", "3")]
-    rows = [{**rows[0], "sample": i, "verdict": verdict, "text": rf"\boxed{{{n}}}"} for i, (verdict, n) in enumerate(said)]
+    rows = [
+        {**rows[0], "sample": i, "verdict": verdict, "text": rf"\boxed{{{n}}}"}
+        for i, (verdict, n) in enumerate(said)
+    ]
     _, found = load_rollouts(problems, write_rows(tmp_path / "own.jsonl", rows))
     judged = [("3", "correct"), ("4", "incorrect")]
     assert [(r.answer, r.verdict) for r in found] == [*judged, *judged, ("3", "correct")]
@@ -207,9 +258,15 @@ def test_a_gold_that_was_mended_after_exploring_counts(problems: str, tmp_path: 
     assert [r.verdict for r in found] == list(texts.values())
 
 
-def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(config: EvaluateConfig, tmp_path: Path) -> None:
-    """Bundle writes those of the test problems with ids, verdicts and token counts, as evaluate needs them."""
-    folder = bundle(BundleConfig(outside(tmp_path), str(tmp_path / "b"), test_share=0.5, tokenizer=config.base))
+def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    """Bundle writes those of the test problems with ids, verdicts and token counts, as evaluate needs
+    them.
+    """
+    folder = bundle(
+        BundleConfig(outside(tmp_path), str(tmp_path / "b"), test_share=0.5, tokenizer=config.base)
+    )
     tests, made = read(Bundle, str(folder / "test.jsonl")), read(Rollout, str(folder / "test-rollouts.jsonl"))
     assert {r.problem_id for r in made} == {b.problem_id for b in tests}
     length = len(load_tokenizer(config.base)(made[0].text, add_special_tokens=False)["input_ids"])
@@ -224,7 +281,8 @@ def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(config
 
 def test_an_evaluation_judges_rollouts_whatever_their_verdicts(config: EvaluateConfig) -> None:
     bare = rows_of(
-        config.rollouts, lambda row: {key: row[key] for key in ("problem_id", "sample", "text", "completion_tokens")}
+        config.rollouts,
+        lambda row: {key: row[key] for key in ("problem_id", "sample", "text", "completion_tokens")},
     )
     wrong = rows_of(bare, lambda row: {**row, "answer": "1", "verdict": "incorrect"})  # as by an earlier gold
     found = [
@@ -232,12 +290,16 @@ def test_an_evaluation_judges_rollouts_whatever_their_verdicts(config: EvaluateC
         for i, path in enumerate((config.rollouts, bare, wrong))
     ]
     asked = ("pass@1", "pass@4", "maj@equal_tokens")
-    first, second, third = ([(r["name"], r["accuracy"]) for r in one["rows"] if r["name"] in asked] for one in found)
+    first, second, third = (
+        [(r["name"], r["accuracy"]) for r in one["rows"] if r["name"] in asked] for one in found
+    )
     assert first == second == third
     assert len(first) == 3
 
 
-def test_majorities_that_are_missing_are_said_to_be(config: EvaluateConfig, caplog: pytest.LogCaptureFixture) -> None:
+def test_majorities_that_are_missing_are_said_to_be(
+    config: EvaluateConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     free = rows_of(config.rollouts, lambda row: {**row, "completion_tokens": 0})
     names = {row["name"] for row in evaluate(replace(config, rollouts=free))["rows"]}
     assert "maj@equal_tokens" not in names
@@ -249,20 +311,34 @@ def test_a_file_without_rollouts_is_one_line(tmp_path: Path) -> None:
         load_rollouts("", write_rows(tmp_path / "own.jsonl", []), {}, set())
 
 
-@pytest.mark.parametrize("change", [{"references": []}, {"reference_answers": ["1"]}, {"reference_tokens": []}])
+@pytest.mark.parametrize(
+    "change", [{"references": []}, {"reference_answers": ["1"]}, {"reference_tokens": []}]
+)
 def test_bundles_whose_lists_differ_are_refused(bundles: str, change: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"changed-.*:1: lists of .*; expected an entry for each reference in all of them"):
+    with pytest.raises(
+        InputError, match=r"changed-.*:1: lists of .*; expected an entry for each reference in all of them"
+    ):
         read(Bundle, rows_of(bundles, lambda row: {**row, **change}))
 
 
 @pytest.mark.parametrize(
     ("row", "columns", "says"),
     [
-        ({"question": "1?", "gold": "1"}, {}, r":1: no column 'answer'; the columns are gold, question \(map names with"),
-        ({"ask": "1?", "answer": "1"}, {"probem": "ask"}, "columns: unknown key 'probem'; did you mean 'problem'"),
+        (
+            {"question": "1?", "gold": "1"},
+            {},
+            r":1: no column 'answer'; the columns are gold, question \(map names with",
+        ),
+        (
+            {"ask": "1?", "answer": "1"},
+            {"probem": "ask"},
+            "columns: unknown key 'probem'; did you mean 'problem'",
+        ),
     ],
 )
-def test_a_layout_that_is_not_mapped_is_named(row: dict[str, str], columns: dict[str, str], says: str, tmp_path: Path) -> None:
+def test_a_layout_that_is_not_mapped_is_named(
+    row: dict[str, str], columns: dict[str, str], says: str, tmp_path: Path
+) -> None:
     path = write_rows(tmp_path / "own.jsonl", [row])
     with pytest.raises(InputError, match=says):
         read(Problem, path, parse_columns(json.dumps(columns)))
@@ -270,18 +346,30 @@ def test_a_layout_that_is_not_mapped_is_named(row: dict[str, str], columns: dict
 
 def test_gsm8k_may_be_mapped_to_what_it_is(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "own.jsonl", [{"question": "6 * 7?", "answer": "Six times seven.\n#### 42"}])
-    assert read(Problem, path, {"problem": "question"}) == read(Problem, path, {}) == [Problem("0", "6 * 7?", "42")]
-    path = write_rows(tmp_path / "pair.jsonl", [{"question": "Where?", "answer": "(1,2)"}])  # not GSM8K's: no thousands
-    assert read(Problem, path, {"problem": "question"}) == read(Problem, path, {}) == [Problem("0", "Where?", "(1,2)")]
+    assert (
+        read(Problem, path, {"problem": "question"})
+        == read(Problem, path, {})
+        == [Problem("0", "6 * 7?", "42")]
+    )
+    path = write_rows(
+        tmp_path / "pair.jsonl", [{"question": "Where?", "answer": "(1,2)"}]
+    )  # not GSM8K's: no thousands
+    assert (
+        read(Problem, path, {"problem": "question"})
+        == read(Problem, path, {})
+        == [Problem("0", "Where?", "(1,2)")]
+    )
 
 
 def test_columns_of_a_recipe_may_be_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(
-        tmp_path / "own.jsonl", [{"ask": rf"Say {i}.", "gold": str(i), "said": rf"\boxed{{{i}}}"} for i in range(9)]
+        tmp_path / "own.jsonl",
+        [{"ask": rf"Say {i}.", "gold": str(i), "said": rf"\boxed{{{i}}}"} for i in range(9)],
     )
     recipe = tmp_path / "bundle.yaml"
     recipe.write_text(
-        f"rollouts: {path}\noutput_dir: {tmp_path}/b\nk: 1\ncolumns: {{problem: ask, answer: gold, text: said}}\n"
+        f"rollouts: {path}\noutput_dir: {tmp_path}/b\nk: 1\ncolumns: "
+        "{problem: ask, answer: gold, text: said}\n"
     )
     assert a2r("bundle", "--config", str(recipe)) == 0, capsys.readouterr().err
     assert len(read(Bundle, str(tmp_path / "b" / "train.jsonl"))) == 9
@@ -297,7 +385,11 @@ def test_columns_of_a_recipe_may_be_a_mapping(tmp_path: Path, capsys: pytest.Cap
 )
 def test_the_mend_is_that_of_the_reason(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    rows = [{"problem": f"{words}{i}", "answer": str(i), "text": rf"\boxed{{{i}}} {n}"} for i in range(12) for n in range(4)]
+    rows = [
+        {"problem": f"{words}{i}", "answer": str(i), "text": rf"\boxed{{{i}}} {n}"}
+        for i in range(12)
+        for n in range(4)
+    ]
     config = BundleConfig(write_rows(tmp_path / "own.jsonl", rows), str(tmp_path / "b"))
     with pytest.raises(InputError, match=says):
         bundle(replace(config, **changes))
@@ -335,7 +427,10 @@ def test_references_that_are_there_need_no_explorer(tiny: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"k": 0}, "k is 0; expected at least 1"), ({"verifier": "multiple_choise"}, "verifier 'multiple_choise': expected math")],
+    [
+        ({"k": 0}, "k is 0; expected at least 1"),
+        ({"verifier": "multiple_choise"}, "verifier 'multiple_choise': expected math"),
+    ],
 )
 def test_a_loop_that_cannot_work_is_refused(options: dict[str, Any], says: str, tiny: str) -> None:
     with pytest.raises(InputError, match=says):
@@ -348,7 +443,8 @@ def test_a_file_of_bare_questions_is_answered(
 ) -> None:
     """No answer column, other names, and references or none."""
     rows = [
-        {"ask": f"What is {i}?", "id": f"q{i}", **({"solutions": ["one", "two"]} if with_references else {})} for i in range(3)
+        {"ask": f"What is {i}?", "id": f"q{i}", **({"solutions": ["one", "two"]} if with_references else {})}
+        for i in range(3)
     ]
     path = write_rows(tmp_path / "q.jsonl", rows)
     given = [
@@ -366,7 +462,10 @@ def test_a_file_of_bare_questions_is_answered(
     assert a2r("solve", *given, "--explorer", "/nowhere" if with_references else tiny) == 0
     made = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["id"], row["problem"]) for row in made] == [(row["id"], row["ask"]) for row in rows]
-    assert all(row["references"] == ["one", "two"] if with_references else len(row["references"]) == 3 for row in made)
+    assert all(
+        row["references"] == ["one", "two"] if with_references else len(row["references"]) == 3
+        for row in made
+    )
 
 
 @pytest.mark.parametrize(
@@ -377,11 +476,16 @@ def test_a_file_of_bare_questions_is_answered(
         ([], "no rows; expected at least one problem"),
         ([{"problem": " "}], ":1: the problem is empty; every row needs one"),
         ([{"problem": "1?", "references": ["2", None]}], ":1: field 'references': null; expected text"),
-        ([{"problem": "1?", "verifier": "maths"}], "verifier 'maths': expected math, math_last_number, exact, multiple_choice"),
+        (
+            [{"problem": "1?", "verifier": "maths"}],
+            "verifier 'maths': expected math, math_last_number, exact, multiple_choice",
+        ),
         ([{"problem": "1?", "verifier": "nowhere.check"}], "verifier 'nowhere.check': ModuleNotFoundError"),
     ],
 )
-def test_a_file_of_questions_that_cannot_be_read(rows: list[dict[str, Any]], says: str, tmp_path: Path) -> None:
+def test_a_file_of_questions_that_cannot_be_read(
+    rows: list[dict[str, Any]], says: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=says):
         read_questions(write_rows(tmp_path / "q.jsonl", rows), {})
 
@@ -392,5 +496,7 @@ def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
     good = Bundle("a", "a", "2+3?", "5", "math", *lists, 1, "5", "correct")
     own = replace(good, answer="9", verifier="fnmatch:fnmatch")  # what its gold means is its own affair
     check_references([good, own], "b.jsonl")
-    with pytest.raises(InputError, match=r"^b\.jsonl: bundle 'a' has a reference that is said to be correct with '5\.0'"):
+    with pytest.raises(
+        InputError, match=r"^b\.jsonl: bundle 'a' has a reference that is said to be correct with '5\.0'"
+    ):
         check_references([good, replace(good, answer="6")], "b.jsonl")

@@ -10,10 +10,12 @@ import pytest
 from conftest import Script, files_of, write_rows
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate import EvaluateConfig, evaluate, generate, reward_model
+from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate import answers as generate
+from a2r_train.evaluate.rows import reward_model
+from a2r_train.inference.rounds import Rounds
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
 from a2r_train.records import Bundle, read
-from a2r_train.two_stage import Rounds
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +40,37 @@ def head(template: str) -> str:
     return template.partition("{problem}")[0]
 
 
-def test_every_row_at_once_and_from_the_cache(config: EvaluateConfig, classifier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_at_once_and_from_the_cache(
+    config: EvaluateConfig, classifier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     switches: dict[str, Any] = {
-        "monolith": config.explorer, "explorer_grpo": config.base, "reward_model": classifier, "self_refine": 2,
-        "universal_self_consistency": True, "genselect": True, "budgets": "2,4", "rounds": 2, "rounds_population": 5,
+        "monolith": config.explorer, "explorer_grpo": config.base, "reward_model": classifier,
+        "self_refine": 2,
+        "universal_self_consistency": True, "genselect": True, "budgets": "2,4", "rounds": 2,
+        "rounds_population": 5,
         "rounds_subset": 2, "adaptive_validation": config.bundles,
     }  # fmt: skip
     config = replace(config, **switches)
     results = evaluate(config)
     assert set(rows_of(results)) >= {
-        *("best-of-4", "explorer/grpo", "explorer/grpo@T", "monolith", "monolith@T", "universal-self-consistency", "genselect"),
-        *("self-refine", "rounds", "adaptive", "pass@1/2x", "pass@1/4x", "synthesizer/base/2x", "synthesizer/base/4x"),
+        *(
+            "best-of-4",
+            "explorer/grpo",
+            "explorer/grpo@T",
+            "monolith",
+            "monolith@T",
+            "universal-self-consistency",
+            "genselect",
+        ),
+        *(
+            "self-refine",
+            "rounds",
+            "adaptive",
+            "pass@1/2x",
+            "pass@1/4x",
+            "synthesizer/base/2x",
+            "synthesizer/base/4x",
+        ),
     }
     assert all(row["n"] == 7 and row["tokens"] > 0 for row in results["rows"])
     assert rows_of(results)["synthesizer/base/4x"]["tokens"] >= rows_of(results)["synthesizer/base"]["tokens"]
@@ -124,18 +146,23 @@ def test_subsets_are_drawn_without_replacement_and_repeat() -> None:
 
 
 def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script) -> None:
-    """Ten problems that agree at once and one synthesis that is always right: the others need all four references."""
+    """Ten problems that agree at once and one synthesis that is always right: the others need all four
+    references.
+    """
 
     def one(at: int, answers: list[str], gold: str) -> dict[str, Any]:
         verdicts = ["correct" if a == gold else "incorrect" for a in answers]
         most = max(answers, key=answers.count)
         bundle = Bundle(
-            f"b{at}", f"p{at}", f"What is {gold}?", gold, "exact", [f"so {a}" for a in answers], answers, verdicts,
+            f"b{at}", f"p{at}", f"What is {gold}?", gold, "exact", [f"so {a}" for a in answers], answers,
+            verdicts,
             [50] * 4, verdicts.count("correct"), most, "correct" if most == gold else "incorrect",
         )  # fmt: skip
         return asdict(bundle)
 
-    rows = [one(i, ["5"] * 4, "5") for i in range(6)] + [one(i, ["5", "2", "5", "2"], "5") for i in range(6, 10)]
+    rows = [one(i, ["5"] * 4, "5") for i in range(6)] + [
+        one(i, ["5", "2", "5", "2"], "5") for i in range(6, 10)
+    ]
     path = write_rows(tmp_path / "made.jsonl", rows)
     script(lambda _: "\\boxed{5}")
     config = replace(config, bundles=path, rollouts="", adaptive_validation=path, temperature=0.0)
@@ -159,10 +186,14 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script
 
 def test_the_row_of_grpo_alone_does_not_claim_sft(config: EvaluateConfig, tmp_path: Path) -> None:
     trained = str(copytree(config.base, tmp_path / "trained"))
-    config = replace(config, grpo=trained, monolith=config.explorer, budgets="2", diagnostics="order", cards=True)
+    config = replace(
+        config, grpo=trained, monolith=config.explorer, budgets="2", diagnostics="order", cards=True
+    )
     results = evaluate(config)
     names = rows_of(results)
-    assert {"synthesizer/grpo", "synthesizer/grpo@T", "synthesizer/grpo/2x"} <= set(names)  # the final one has more budgets
+    assert {"synthesizer/grpo", "synthesizer/grpo@T", "synthesizer/grpo/2x"} <= set(
+        names
+    )  # the final one has more budgets
     assert not [name for name in names if "sft" in name]
     assert {("synthesizer/grpo", "synthesizer/base"), ("synthesizer/grpo@T", "synthesizer/base@T")} <= {
         (pair["a"], pair["b"]) for pair in results["paired"]
@@ -215,14 +246,18 @@ def test_what_is_no_reward_model_is_refused(config: EvaluateConfig, tiny: str) -
         ({"prices": "nowhere.yaml"}, "prices nowhere.yaml: no such file"),
     ],
 )
-def test_a_switch_that_makes_no_sense_is_refused(config: EvaluateConfig, change: dict[str, Any], message: str) -> None:
+def test_a_switch_that_makes_no_sense_is_refused(
+    config: EvaluateConfig, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         evaluate(replace(config, **change))
     assert not Path(config.output_dir).exists()
 
 
 def test_gain_ratios_are_relative_to_the_majority(config: EvaluateConfig, script: Script) -> None:
-    """Of p5 and p6 4 and 5 of 6 rollouts are right: pass@1 is 3/4, the majority right in both, the synthesizer in p6."""
+    """Of p5 and p6 4 and 5 of 6 rollouts are right: pass@1 is 3/4, the majority right in both, the
+    synthesizer in p6.
+    """
     made = read(Bundle, config.bundles)[4:6]
     write_rows(Path(config.bundles), [asdict(b) for b in made])
     script(lambda asked: f"\\boxed{{{made[1].answer}}}" if made[1].problem in asked else "I do not know")

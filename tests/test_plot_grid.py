@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from conftest import a2r, write_rows
 
+from a2r_train.commands import grid as pairs
+from a2r_train.commands.plot import PANELS, curves, history, plot
 from a2r_train.errors import InputError
-from a2r_train.evaluate import grid as pairs
-from a2r_train.evaluate.curves import PANELS, curves, history, plot
 
 PNG = b"\x89PNG"
 
@@ -45,7 +45,9 @@ def test_curves_of_a_run_and_of_one_that_goes_on(tmp_path: Path, capfd: pytest.C
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no trainer_state.json here; expected the output folder of sft or grpo"):
+    with pytest.raises(
+        InputError, match=r"no trainer_state.json here; expected the output folder of sft or grpo"
+    ):
         plot(str(tmp_path))
     (tmp_path / "trainer_state.json").write_text('{"log_history": []}')
     with pytest.raises(InputError, match="has logged nothing yet"):
@@ -58,8 +60,26 @@ def test_a_grid_of_two_by_two(
 ) -> None:
     out = tmp_path / "grid"
     arguments = [
-        *("--problems", problems, "--explorers", f"{tiny},{other_tiny}", "--synthesizers", f"{other_tiny},{tiny}"),
-        *("--output_dir", str(out), "--k", "2", "--max_completion_tokens", "4", "--draws", "50", "--max_problems", "4"),
+        *(
+            "--problems",
+            problems,
+            "--explorers",
+            f"{tiny},{other_tiny}",
+            "--synthesizers",
+            f"{other_tiny},{tiny}",
+        ),
+        *(
+            "--output_dir",
+            str(out),
+            "--k",
+            "2",
+            "--max_completion_tokens",
+            "4",
+            "--draws",
+            "50",
+            "--max_problems",
+            "4",
+        ),
     ]
     assert a2r("grid", *arguments, "--dry_run", "true") == 0
     assert capfd.readouterr().out.count(" with ") == 4
@@ -72,7 +92,12 @@ def test_a_grid_of_two_by_two(
     assert all(cell["n"] == 4 and cell["flops"] > 0 and 0 <= cell["accuracy"] <= 1 for cell in grid["cells"])
     results = [json.loads(path.read_text()) for path in out.glob("*+*/results.json")]
     assert len(results) == 4
-    assert {row["name"] for row in results[0]["rows"]} >= {"pass@1", "maj@2", "synthesizer/base", "synthesizer/alone"}
+    assert {row["name"] for row in results[0]["rows"]} >= {
+        "pass@1",
+        "maj@2",
+        "synthesizer/base",
+        "synthesizer/alone",
+    }
     assert (out / "grid.png").read_bytes().startswith(PNG)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")}
     assert before
@@ -81,8 +106,19 @@ def test_a_grid_of_two_by_two(
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")} == before
 
 
-def test_a_grid_without_models_is_refused(problems: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--problems", problems, "--explorers", ",", "--synthesizers", "x", "--output_dir", str(tmp_path / "grid")]
+def test_a_grid_without_models_is_refused(
+    problems: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--problems",
+        problems,
+        "--explorers",
+        ",",
+        "--synthesizers",
+        "x",
+        "--output_dir",
+        str(tmp_path / "grid"),
+    ]
     assert a2r("grid", *arguments) == 2
     assert "expected at least one model" in capfd.readouterr().err
 
@@ -90,7 +126,9 @@ def test_a_grid_without_models_is_refused(problems: str, tmp_path: Path, capfd: 
 def test_a_grid_has_no_columns_to_map(tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_rows(tmp_path / "p.jsonl", [{"problem": "1?", "gold": "1"}])
     out = str(tmp_path / "grid")
-    assert a2r("grid", "--problems", path, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", out) == 2
+    assert (
+        a2r("grid", "--problems", path, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", out) == 2
+    )
     assert capfd.readouterr().err == f"error: {path}:1: no column 'answer'; the columns are gold, problem\n"
     assert not Path(out).exists()
 
@@ -104,7 +142,12 @@ def test_both_stages_of_a_grid_have_its_engine(
     monkeypatch.setattr(pairs, "load_rollouts", lambda *_: ([], []))
     monkeypatch.setattr(pairs, "evaluate", lambda config: asked.append(config) or {})
     monkeypatch.setattr(pairs, "_cell", lambda *_: {"accuracy": 0.5, "flops": 1.0})
-    engine: dict[str, Any] = {"dtype": "float16", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.4, "batch_size": 3}
+    engine: dict[str, Any] = {
+        "dtype": "float16",
+        "tensor_parallel_size": 2,
+        "gpu_memory_utilization": 0.4,
+        "batch_size": 3,
+    }
     pairs.grid(pairs.GridConfig(problems, tiny, tiny, str(tmp_path / "grid"), **engine))
     assert len(asked) == 2
     assert all({key: getattr(config, key) for key in engine} == engine for config in asked)
@@ -116,12 +159,22 @@ def test_both_stages_of_a_grid_have_its_engine(
         ("--dtype", "bf16", "dtype 'bf16': expected auto, float32, bfloat16 or float16"),
         ("--engine", "vlm", "engine 'vlm': expected"),
         ("--tensor_parallel_size", "0", "tensor_parallel_size is 0; expected at least 1"),
-        ("--gpu_memory_utilization", "1.5", "gpu_memory_utilization is 1.5; expected a share above 0, at most 1"),
+        (
+            "--gpu_memory_utilization",
+            "1.5",
+            "gpu_memory_utilization is 1.5; expected a share above 0, at most 1",
+        ),
         ("--synthesizers", "runs/tiny/sftt", "runs/tiny/sftt: no such folder or file"),
     ],
 )
 def test_a_grid_that_cannot_generate_writes_nothing(
-    option: str, value: str, says: str, problems: str, tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    option: str,
+    value: str,
+    says: str,
+    problems: str,
+    tiny: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = str(tmp_path / "grid")
     models = ["--explorers", tiny, "--synthesizers", tiny]

@@ -15,24 +15,33 @@ from a2r_train.train import grpo, preflight, sft
 from a2r_train.train.preflight import Check
 
 BUNDLE: dict[str, Any] = {
-    "problem": "How many apples are left?", "answer": "5", "verifier": "math", "references": [r"\boxed{5}", r"\boxed{7}"],
-    "reference_answers": ["5", "7"], "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9, 40],
+    "problem": "How many apples " "are left?", "answer": "5", "verifier": "math",
+    "references": [r"\boxed{5}", r"\boxed{7}"],
+    "reference_answers": ["5", "7"], "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9,
+    40],
     "n_correct": 1, "majority_answer": "5", "majority_verdict": "correct",
 }  # fmt: skip
 KEYS = {
-    "max_completion_length": 16, "num_generations": 2, "per_device_train_batch_size": 4, "max_steps": 8, "save_steps": 4,
+    "max_completion_length": 16, "num_generations": 2, "per_device_train_batch_size": 4, "max_steps": 8,
+    "save_steps": 4,
     "use_cpu": True, "report_to": "none",
 }  # fmt: skip
 Checks = Callable[..., dict[str, list[Check]]]
 
 
 def like(other: dict[str, Any]) -> dict[str, Any]:
-    """The good bundle with other fields, and what follows from them: right references have the gold answer and are counted."""
+    """The good bundle with other fields, and what follows from them: right references have the gold answer
+    and are counted.
+    """
     made = {**BUNDLE, **other}
     if "n_correct" in other:
-        made["reference_verdicts"] = ["correct"] * other["n_correct"] + ["incorrect"] * (2 - other["n_correct"])
+        made["reference_verdicts"] = ["correct"] * other["n_correct"] + ["incorrect"] * (
+            2 - other["n_correct"]
+        )
     right = [verdict == "correct" for verdict in made["reference_verdicts"]]
-    gold = "5" if ":" in made["verifier"] else made["answer"]  # an own verifier may have a gold that is no answer
+    gold = (
+        "5" if ":" in made["verifier"] else made["answer"]
+    )  # an own verifier may have a gold that is no answer
     return {**made, "reference_answers": [gold if r else "7" for r in right], "n_correct": sum(right)}
 
 
@@ -89,7 +98,9 @@ def test_a_gold_answer_that_no_completion_can_give(checks: Checks) -> None:
 
 
 def test_a_reward_that_pays_for_anything(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight.VerifiableReward, "__call__", lambda _, completions, **__: [1.0] * len(completions))
+    monkeypatch.setattr(
+        preflight.VerifiableReward, "__call__", lambda _, completions, **__: [1.0] * len(completions)
+    )
     says = [check.detail for check in checks()["reward"] if not check.passed]
     kinds = ("an empty completion", "a truncated answer", "a wrong answer")
     assert says == [f"{kind} of bundle 'b0' (gold '5') does not earn 0" for kind in kinds]
@@ -119,14 +130,21 @@ def test_a_prompt_and_completion_over_the_context(checks: Checks) -> None:
 
 
 def test_a_completion_too_short_for_the_answer(checks: Checks) -> None:
-    assert "a completion of 4 tokens cannot hold a gold answer of 9" in red(checks(max_completion_length=4))["length"]
+    assert (
+        "a completion of 4 tokens cannot hold a gold answer of 9"
+        in red(checks(max_completion_length=4))["length"]
+    )
     half = {"reference_verdicts": ["correct", "correct"]}
-    assert checks(half)["length"][0].detail.endswith("50% of the correct references are longer than such a completion")
+    assert checks(half)["length"][0].detail.endswith(
+        "50% of the correct references are longer than such a completion"
+    )
 
 
 def test_references_that_were_cut_are_counted(checks: Checks) -> None:
     long = {"references": ["so " * 3000 + r"\boxed{5}", r"\boxed{7}"]}
-    assert checks(long, max_completion_length=40)["length"][0].detail.endswith("; 3 references were cut to fit the prompt")
+    assert checks(long, max_completion_length=40)["length"][0].detail.endswith(
+        "; 3 references were cut to fit the prompt"
+    )
     assert "cut" not in checks(max_completion_length=40)["length"][0].detail
 
 
@@ -135,9 +153,15 @@ def test_references_that_were_cut_are_counted(checks: Checks) -> None:
     [
         (CHAT_TEMPLATE, True),
         (CHAT_TEMPLATE.partition("{% if add")[0], False),
-        (CHAT_TEMPLATE.replace("{% if add_generation_prompt %}<|im_start|>assistant", "{% if true %}<|im_start|>tool"), False),
         (
-            "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST] ' if m.role == 'user' else m.content }}{% endfor %}",
+            CHAT_TEMPLATE.replace(
+                "{% if add_generation_prompt %}<|im_start|>assistant", "{% if true %}<|im_start|>tool"
+            ),
+            False,
+        ),
+        (
+            "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST] ' if "
+            "m.role == 'user' else m.content }}{% endfor %}",
             True,
         ),
     ],
@@ -149,10 +173,14 @@ def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, 
     assert [check.passed for check in checks(model=str(folder))["chat template"]] == [passes]
 
 
-@pytest.mark.parametrize(("n_correct", "group", "share"), [(1, 2, "50%"), (1, 4, "12%"), (0, 4, "100%"), (2, 4, "100%")])
+@pytest.mark.parametrize(
+    ("n_correct", "group", "share"), [(1, 2, "50%"), (1, 4, "12%"), (0, 4, "100%"), (2, 4, "100%")]
+)
 def test_share_of_groups_without_signal(n_correct: int, group: int, share: str, checks: Checks) -> None:
     found = checks({"n_correct": n_correct}, num_generations=group)
-    assert found["learning signal"][0].detail.startswith(f"about {share} of the groups of {group} without any")
+    assert found["learning signal"][0].detail.startswith(
+        f"about {share} of the groups of {group} without any"
+    )
     assert ("learning signal" in red(found)) == (share == "100%")
 
 
@@ -198,16 +226,30 @@ def recipe(tmp_path: Path, tiny: str, name: str, **keys: Any) -> Path:
     rows = [{"id": f"b{i}", "problem_id": f"p{i}", **BUNDLE} for i in range(3)]
     named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": tiny}
     path = tmp_path / f"{name}.yaml"
-    path.write_text(json.dumps({**named, "output_dir": str(tmp_path / "out"), "use_cpu": True, "report_to": "none", **keys}))
+    path.write_text(
+        json.dumps(
+            {**named, "output_dir": str(tmp_path / "out"), "use_cpu": True, "report_to": "none", **keys}
+        )
+    )
     return path
 
 
 @pytest.mark.parametrize(
     ("name", "keys", "status"),
-    [("grpo", KEYS, 0), ("grpo-other", {**KEYS, "num_iterations": 3}, 2), ("sft", {}, 0), ("sft", {"max_target_tokens": 4}, 2)],
+    [
+        ("grpo", KEYS, 0),
+        ("grpo-other", {**KEYS, "num_iterations": 3}, 2),
+        ("sft", {}, 0),
+        ("sft", {"max_target_tokens": 4}, 2),
+    ],
 )
 def test_check_prints_one_line_each_and_its_status(
-    name: str, keys: dict[str, Any], status: int, tmp_path: Path, tiny: str, capsys: pytest.CaptureFixture[str]
+    name: str,
+    keys: dict[str, Any],
+    status: int,
+    tmp_path: Path,
+    tiny: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = recipe(tmp_path, tiny, name, **keys)
     before = files_of(tmp_path)
@@ -224,7 +266,9 @@ def test_check_of_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "expected a recipe whose name begins with sft or grpo" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("stage", "keys"), [(grpo, {**KEYS, "num_iterations": 3}), (sft, {"max_target_tokens": 4})])
+@pytest.mark.parametrize(
+    ("stage", "keys"), [(grpo, {**KEYS, "num_iterations": 3}), (sft, {"max_target_tokens": 4})]
+)
 def test_training_does_not_start_on_red(
     stage: Any, keys: dict[str, Any], tmp_path: Path, tiny: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

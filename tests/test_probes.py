@@ -10,10 +10,10 @@ import pytest
 from conftest import Script
 
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.evaluate.generate import Generator, Task
-from a2r_train.evaluate.probes import _halved, _permuted, _with_certain, _wrong
-from a2r_train.evaluate.rebundle import members_of, rebundle
-from a2r_train.evaluate.sections import sections
+from a2r_train.evaluate.answers import Generator, Task
+from a2r_train.evaluate.report.tables import sections
+from a2r_train.evaluate.rows.perturbed import _halved, _permuted, _with_certain, _wrong
+from a2r_train.evaluate.rows.rebundle import members_of, rebundle
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout, read
@@ -23,7 +23,11 @@ def probed(config: EvaluateConfig, answer: Callable[[str], str], script: Script)
     script(answer)
     results = evaluate(replace(config, diagnostics="all", temperature=0.0, k_sweep="1,2,4,6,8"))
     shown = {section.title for section in sections(results)}
-    assert {"Changed bundles", "Accuracy by number of references", "Accuracy by votes for the most frequent answer"} <= shown
+    assert {
+        "Changed bundles",
+        "Accuracy by number of references",
+        "Accuracy by votes for the most frequent answer",
+    } <= shown
     return dict(results["diagnostics"])
 
 
@@ -42,7 +46,11 @@ def test_a_synthesizer_that_copies_the_last_reference_is_found_out(
     assert probes["references: solution"]["change"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
     assert probes["references cut to their first half"]["accuracy"] == 0.0  # nothing is left to copy
     injected = probes["one wrong reference that claims to be certain"]
-    assert (injected["followed"], injected["accuracy"], injected["n"]) == (1.0, 0.0, 6)  # one problem has no wrong rollout
+    assert (injected["followed"], injected["accuracy"], injected["n"]) == (
+        1.0,
+        0.0,
+        6,
+    )  # one problem has no wrong rollout
     assert injected["followed_before"] < 1
     assert [one["k"] for one in found["k_sweep"]] == [1, 2, 4, 6]  # there are six rollouts
     assert found["k_sweep"][-1]["oracle"] == pytest.approx(6 / 7, abs=1e-6)
@@ -54,7 +62,9 @@ def test_a_synthesizer_that_ignores_the_references_is_not_moved(
     script: Script,
 ) -> None:
     golds = {b.problem: b.answer for b in read(Bundle, config.bundles)}
-    found = probed(config, lambda asked: next(f"\\boxed{{{g}}}" for p, g in golds.items() if p in asked), script)
+    found = probed(
+        config, lambda asked: next(f"\\boxed{{{g}}}" for p, g in golds.items() if p in asked), script
+    )
     for one in found["probes"].values():
         assert (one["accuracy"], one["agreement"]) == (1.0, 1.0)
     assert found["probes"]["one wrong reference that claims to be certain"]["followed"] == 0.0
@@ -70,7 +80,10 @@ def test_how_bundles_are_changed(config: EvaluateConfig) -> None:
         other = members_of(_permuted(bundle, 0))
         assert sorted(other) == sorted(members)
         assert other != members
-        assert all(len(m.text) == len(old.text) // 2 for m, old in zip(members_of(_halved(bundle)), members, strict=True))
+        assert all(
+            len(m.text) == len(old.text) // 2
+            for m, old in zip(members_of(_halved(bundle)), members, strict=True)
+        )
         wrong = _wrong(bundle, grouped[bundle.problem_id])
         if wrong is None:
             without.append(bundle.problem_id)
@@ -89,10 +102,15 @@ def test_more_references_have_more_room_where_the_context_is_known(
 ) -> None:
     (tmp_path / "prompt.yaml").write_text("max_prompt_tokens: 700\n")
     work = Generator(replace(config, engine=engine, prompt=str(tmp_path / "prompt.yaml")), tmp_path / "out")
-    long = [rebundle(b, [m._replace(text=m.text * 50) for m in members_of(b)]) for b in read(Bundle, config.bundles)]
+    long = [
+        rebundle(b, [m._replace(text=m.text * 50) for m in members_of(b)])
+        for b in read(Bundle, config.bundles)
+    ]
     prompter = Prompter(load_tokenizer(config.base))
     for room, limit in ((Fraction(1), 700), (Fraction(2), 1400 if more else 700)):
-        lengths = [len(prompter.token_ids(c)) for c in work.chats(Task("x", config.base, room=room), long).values()]
+        lengths = [
+            len(prompter.token_ids(c)) for c in work.chats(Task("x", config.base, room=room), long).values()
+        ]
         assert limit - 30 < max(lengths) <= limit
 
 

@@ -1,4 +1,6 @@
-"""scripts/prove_gpus.py as a trial on the CPU: what it writes down, and that a part that fails does not stop the others."""
+"""scripts/prove_gpus.py as a trial on the CPU: what it writes down, and that a part that fails does not stop
+the others.
+"""
 
 import json
 import sys
@@ -27,12 +29,16 @@ def test_one_part_in_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert row["moved"] > 1e-4
 
 
-def test_what_fails_is_a_row_and_the_next_part_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_fails_is_a_row_and_the_next_part_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(_: prove_gpus.Bench) -> None:
         raise RuntimeError("no luck")
 
     def slow(bench: prove_gpus.Bench) -> None:
-        child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(99)'])"
+        child = (
+            "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(99)'])"
+        )
         bench.row("slow", "sleeps", False, bench.run("slow", prove_gpus.python("-c", child)))
 
     monkeypatch.setattr(prove_gpus, "PARTS", {"broken": broken, "slow": slow})
@@ -48,7 +54,12 @@ def test_what_fails_is_a_row_and_the_next_part_begins(monkeypatch: pytest.Monkey
 def test_other_losses_or_weights_do_not_pass_as_the_same() -> None:
     log = [{"loss": 0.5}, {"loss": -0.25}, {"train_runtime": 1.0}]
     one = {"start": torch.zeros(2), "weights": torch.ones(2), "log": log}
-    assert prove_gpus.apart(one, one) | {"moved": 0} == {"losses": [0.5, -0.25], "losses_off": 0, "weights_off": 0, "moved": 0}
+    assert prove_gpus.apart(one, one) | {"moved": 0} == {
+        "losses": [0.5, -0.25],
+        "losses_off": 0,
+        "weights_off": 0,
+        "moved": 0,
+    }
     other = {"weights": torch.tensor([1.0, 1.1]), "log": [{"loss": 0.5}, {"loss": -0.2501}]}
     off = prove_gpus.apart(one, other)
     assert off["losses_off"] > prove_gpus.LOSS_TOLERANCE

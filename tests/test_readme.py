@@ -1,4 +1,6 @@
-"""README.md and CONTRIBUTING.md: every command, option, path and link in them is real, and their examples run."""
+"""README.md and CONTRIBUTING.md: every command, option, path and link in them is real, and their examples
+run.
+"""
 
 import contextlib
 import dataclasses
@@ -16,16 +18,16 @@ from accelerate.commands.launch import launch_command_parser
 from conftest import a2r, write_rows
 
 from a2r_train import cli
-from a2r_train.bundle import BundleConfig
+from a2r_train.commands.grid import GridConfig
+from a2r_train.commands.merge import MergeConfig
+from a2r_train.data.bundle import BundleConfig
+from a2r_train.data.explore import ExploreConfig
 from a2r_train.engines.vllm import import_vllm
 from a2r_train.evaluate import EvaluateConfig
-from a2r_train.evaluate.grid import GridConfig
-from a2r_train.explore import ExploreConfig
-from a2r_train.models import MergeConfig
+from a2r_train.inference.two_stage import Answer
 from a2r_train.records import Problem, read
 from a2r_train.train import grpo, sft
-from a2r_train.train.common import BundleArguments, ModelArguments
-from a2r_train.two_stage import Answer
+from a2r_train.train.arguments import BundleArguments, ModelArguments
 
 ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
@@ -52,7 +54,9 @@ def blocks(page: str, *languages: str) -> list[str]:
 
 
 def shell_commands(page: str) -> Iterator[list[str]]:
-    """The commands of the shell blocks as words, without variables in front; a block without a language may hold a drawing."""
+    """The commands of the shell blocks as words, without variables in front; a block without a language may
+    hold a drawing.
+    """
     for block in blocks(page, "bash", "sh", "shell", "console", ""):
         for line in block.replace("\\\n", " ").splitlines():
             if line.removeprefix("$ ").lstrip().startswith(PROGRAMS) or re.match(r"\s*(\w+=\S* )+", line):
@@ -83,19 +87,33 @@ def inline(page: str) -> list[str]:
 
 
 COMMANDS = [(page, command) for page in PAGES for command in shell_commands(page)]
-COMMANDS += [(page, shlex.split(code)) for page in PAGES for code in inline(page) if code.split()[0] in PROGRAMS]
+COMMANDS += [
+    (page, shlex.split(code)) for page in PAGES for code in inline(page) if code.split()[0] in PROGRAMS
+]
 
 
 def options_of(kinds: list[Any]) -> set[str]:
-    return {"--config", *(f"--{field.name}" for kind in kinds for field in dataclasses.fields(kind) if field.init)}
+    return {
+        "--config",
+        *(f"--{field.name}" for kind in kinds for field in dataclasses.fields(kind) if field.init),
+    }
 
 
 def verbs() -> dict[str, set[str]]:
     """The verbs of `a2r` with their options."""
     group: Any = typer.main.get_command(cli.app)
-    named = {verb: [option for p in command.params for option in p.opts] for verb, command in group.commands.items()}
-    given = {verb: {*options, *(f"--{o[2:].replace('-', '_')}" for o in options)} for verb, options in named.items()}
-    return {verb: options_of(STAGES[verb]) if verb in STAGES else options | {"--help"} for verb, options in given.items()}
+    named = {
+        verb: [option for p in command.params for option in p.opts]
+        for verb, command in group.commands.items()
+    }
+    given = {
+        verb: {*options, *(f"--{o[2:].replace('-', '_')}" for o in options)}
+        for verb, options in named.items()
+    }
+    return {
+        verb: options_of(STAGES[verb]) if verb in STAGES else options | {"--help"}
+        for verb, options in given.items()
+    }
 
 
 def known_options(command: list[str]) -> set[str]:
@@ -122,7 +140,9 @@ def known_options(command: list[str]) -> set[str]:
         module = rest[rest.index("-m") + 1]
         if module.startswith("vllm."):
             return VLLM
-        assert not module.startswith("a2r_train") or (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+        assert not module.startswith("a2r_train") or (ROOT / (module.replace(".", "/") + ".py")).is_file(), (
+            module
+        )
         return options_of(STAGES.get(module.rpartition(".")[2], []))
     source = (ROOT / script).read_text(encoding="utf-8") if script else ""
     stage = options_of(STAGES[Path(script).stem]) if Path(script).stem in STAGES else set()
@@ -151,8 +171,15 @@ def test_commands_are_found() -> None:
     } <= found
     assert any(command[0] == "bash" for page, command in COMMANDS if page == "CONTRIBUTING.md")
     assert {command[0] for page, command in COMMANDS if page == "README.md"} >= {"sbatch", "vllm"}
-    assert list(split("sbatch --wrap 'a2r run x'")) == [["a2r", "run", "x"], ["sbatch", "--wrap", "a2r run x"]]
-    assert list(split("A=1 a2r run x && python y.py | tee z")) == [["a2r", "run", "x"], ["python", "y.py"], ["tee", "z"]]
+    assert list(split("sbatch --wrap 'a2r run x'")) == [
+        ["a2r", "run", "x"],
+        ["sbatch", "--wrap", "a2r run x"],
+    ]
+    assert list(split("A=1 a2r run x && python y.py | tee z")) == [
+        ["a2r", "run", "x"],
+        ["python", "y.py"],
+        ["tee", "z"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,13 +236,20 @@ def test_the_python_of_the_readme_runs_as_written() -> None:
     assert len(answer.references) == 4
     assert answer.text
     assert all(answer.tokens.values())
-    assert (again.references, again.text) == (answer.references, answer.text)  # greedy, from the same references
+    assert (again.references, again.text) == (
+        answer.references,
+        answer.text,
+    )  # greedy, from the same references
     assert again.tokens["references"] == 0
 
 
 @pytest.mark.slow
 def test_solve_as_the_readme_writes_it(capfd: pytest.CaptureFixture[str]) -> None:
-    commands = [c for page, c in COMMANDS if c[:2] == ["a2r", "solve"] and len(c) > 2 and not is_placeholder(" ".join(c[3:]))]
+    commands = [
+        c
+        for page, c in COMMANDS
+        if c[:2] == ["a2r", "solve"] and len(c) > 2 and not is_placeholder(" ".join(c[3:]))
+    ]
     assert commands
     for command in commands:
         assert a2r(*command[1:]) == 0

@@ -1,4 +1,6 @@
-"""Every recipe parses strictly and says how it is run; those of recipes/tiny really run, small, on the shipped models."""
+"""Every recipe parses strictly and says how it is run; those of recipes/tiny really run, small, on the
+shipped models.
+"""
 
 import json
 import math
@@ -16,20 +18,21 @@ from measure_memory import config_of
 from tiny_rows import PretrainConfig
 from transformers import Qwen2Config
 
-from a2r_train import pipeline
-from a2r_train.bundle import BundleConfig
+from a2r_train.commands import run as pipeline
+from a2r_train.commands.merge import MergeConfig
 from a2r_train.config import load_yaml, parse
+from a2r_train.data.bundle import BundleConfig
+from a2r_train.data.explore import ExploreConfig
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig
 from a2r_train.evaluate.config import check
-from a2r_train.explore import ExploreConfig
-from a2r_train.models import MergeConfig
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, read
-from a2r_train.train import grpo, sft, shared_prefix
-from a2r_train.train.common import BundleArguments, ModelArguments, cycle_steps
-from a2r_train.train.estimate import USABLE, memory, step_of
-from a2r_train.train.memory import size_of
+from a2r_train.train import grpo, sft
+from a2r_train.train.arguments import BundleArguments, ModelArguments, cycle_steps
+from a2r_train.train.estimate.memory import size_of
+from a2r_train.train.estimate.report import USABLE, memory, step_of
+from a2r_train.train.shared_prefix import trainer as shared_prefix
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,15 +47,28 @@ CONFIGS: dict[str, list[Any]] = {
 TRAINERS: dict[str, Callable[[list[str]], int]] = {"sft": sft.main, "grpo": grpo.main}
 HEADS = {
     **{verb: rf"a2r {verb}" for verb in ("merge", "explore", "bundle", "evaluate")},
-    **{verb: rf"(CUDA_VISIBLE_DEVICES=\d )?accelerate launch( --\S+ \S+)* scripts/{verb}\.py" for verb in TRAINERS},
+    **{
+        verb: rf"(CUDA_VISIBLE_DEVICES=\d )?accelerate launch( --\S+ \S+)* scripts/{verb}\.py"
+        for verb in TRAINERS
+    },
     "pretrain": r"python scripts/pretrain_tiny\.py",
 }
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 STAGES = [path for path in RECIPES if path.stem.partition("-")[0] in CONFIGS]
 STEPS = {"sft": 32, "grpo": 256}  # rows of a step of GSM8K
 QWEN2: dict[str, dict[str, int]] = {  # the shapes of Qwen2.5-Coder, by the recipes that train them
-    "gsm8k-0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
-    "gsm8k-0.5b-1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+    "gsm8k-0.5b": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+    },
+    "gsm8k-0.5b-1.5b": {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+    },
 }
 QWEN2 |= dict.fromkeys(("gsm8k-1.5b", "gsm8k-1.5b-trained"), QWEN2["gsm8k-0.5b-1.5b"])
 # The longest with and without references; of the other recipes 1,560 and 182.
@@ -95,7 +111,11 @@ def resolved(recipe: dict[str, Any]) -> dict[str, Any]:
 def moved(path: Path, out: Path) -> dict[str, str]:
     """The keys of a recipe that name something below runs/, with that below `out` instead."""
     recipe = load_yaml(str(path))
-    return {k: str(out / v.removeprefix("runs/")) for k, v in recipe.items() if isinstance(v, str) and v.startswith("runs/")}
+    return {
+        k: str(out / v.removeprefix("runs/"))
+        for k, v in recipe.items()
+        if isinstance(v, str) and v.startswith("runs/")
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
@@ -116,7 +136,9 @@ def test_every_recipe_parses(path: Path) -> None:
             check(configs[0])
         for key in ("prompt", "problems", "test_problems"):
             named = recipe.get(key, "")
-            assert not named.endswith((".yaml", ".jsonl")) or named.startswith("runs/") or Path(named).is_file(), key
+            assert (
+                not named.endswith((".yaml", ".jsonl")) or named.startswith("runs/") or Path(named).is_file()
+            ), key
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path.match("recipes/*/grpo*.yaml")], ids=str)
@@ -140,17 +162,25 @@ def test_the_control_differs_by_its_references_alone(folder: str) -> None:
         assert differ == {"plain_share", "output_dir", *own}
         assert control["plain_share"] == 1
     before = [path for name in ("gsm8k-0.5b", "gsm8k-1.5b") for _, path in pipeline.stages(f"recipes/{name}")]
-    written = [load_yaml(str(path))["output_dir"] for path in before if folder != f"recipes/{path.parent.name}"]
+    written = [
+        load_yaml(str(path))["output_dir"] for path in before if folder != f"recipes/{path.parent.name}"
+    ]
     for _, path in pipeline.stages(folder):
         recipe = load_yaml(str(path))
         for key, value in recipe.items():
-            assert not str(value).startswith("runs/") or key == "output_dir" or str(value).startswith(tuple(written)), key
+            assert (
+                not str(value).startswith("runs/")
+                or key == "output_dir"
+                or str(value).startswith(tuple(written))
+            ), key
         written.append(recipe["output_dir"])
 
 
 @pytest.mark.parametrize("name", ["a2r-efficient", "a2r-self", "agglm-1.7b", "rsa-4b"])
 def test_memory_at_the_head_is_what_a_dry_run_estimates(name: str, tmp_path: Path) -> None:
-    """By the model's shape, as there is no hub here; `reference: full` and the other keys of a prompt change no length."""
+    """By the model's shape, as there is no hub here; `reference: full` and the other keys of a prompt change
+    no length.
+    """
     path = Path(f"recipes/{name}/grpo.yaml")
     data, args, model = parse(CONFIGS["grpo"], ["--config", str(path), "--use_cpu", "true"])
     shape = re.search(r"Qwen3-([\d.]+b)", model.model_name_or_path, re.IGNORECASE)
@@ -169,38 +199,58 @@ def test_one_gpu_takes_lora_as_the_head_says(name: str, tmp_path: Path) -> None:
     path = f"recipes/{name}/grpo.yaml"
     head = " ".join(Path(path).read_text().replace("#", "").split())
     gpu, changes, total, longest, longer = re.search(
-        r"One GPU of (\d+) GB: LoRA, .*? with (.*?): (\d+) GB .*? Completions of ([\d,]+) tokens take (\d+) GB", head
+        r"One GPU of (\d+) GB: LoRA, .*? with (.*?): (\d+) GB .*? "
+        r"Completions of ([\d,]+) tokens take (\d+) GB",
+        head,
     ).groups()
     config_of("8b").save_pretrained(tmp_path)
-    for more, said in ((changes, total), (f"{changes} --max_completion_length {longest.replace(',', '')}", longer)):
+    for more, said in (
+        (changes, total),
+        (f"{changes} --max_completion_length {longest.replace(',', '')}", longer),
+    ):
         given = ["--config", path, "--model_name_or_path", str(tmp_path), "--use_cpu", "true", *more.split()]
         data, args, model = parse(CONFIGS["grpo"], given)
         step = step_of(args, PromptConfig.load(data.prompt).max_prompt_tokens, args.max_completion_length)
-        found = memory(size_of(model, args.activation_checkpointing, args), step, "ddp", 1, 1e9 * int(gpu)).total
+        found = memory(
+            size_of(model, args.activation_checkpointing, args), step, "ddp", 1, 1e9 * int(gpu)
+        ).total
         assert f"{found / 1e9:.0f}" == said
         assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 8 * 8 * 16
         assert (found < USABLE * 1e9 * int(gpu)) == (said == total)
 
 
-@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in QWEN2 and verb_of(path) in TRAINERS], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.parent.name in QWEN2 and verb_of(path) in TRAINERS], ids=str
+)
 def test_memory_at_the_head_of_gsm8k_is_what_a_dry_run_estimates(path: Path, tmp_path: Path) -> None:
     """On the bundles of data/results."""
     verb, prompt = verb_of(path), PROMPTS.get(path.parent.name, (1560, 182))["no-references" in path.stem]
     Qwen2Config(**QWEN2[path.parent.name], tie_word_embeddings=False).save_pretrained(tmp_path)
-    first = Path("recipes", path.parent.name.removesuffix("-trained"), "sft.yaml")  # it has the adapter's shape, or else GRPO's
+    first = Path(
+        "recipes", path.parent.name.removesuffix("-trained"), "sft.yaml"
+    )  # it has the adapter's shape, or else GRPO's
     shape = load_yaml(str(first if first.exists() else first.with_name("grpo.yaml")))
     adapter = {k: v for k, v in shape.items() if re.match("use_peft|lora", k)}
     head = " ".join(path.read_text().replace("#", "").split())
-    said = [(gpu, "", total) for gpu, total in re.findall(r"one GPU of (\d+) GB, of which it takes (\d+) by --dry_run", head)]
+    said = [
+        (gpu, "", total)
+        for gpu, total in re.findall(r"one GPU of (\d+) GB, of which it takes (\d+) by --dry_run", head)
+    ]
     said += re.findall(r"One of (\d+) GB takes the same step with (.*?): (\d+) GB", head)
     assert said
     for gpu, changes, total in said:
         given = options({"model_name_or_path": tmp_path, "use_cpu": True, **adapter})
         _, args, model = parse(CONFIGS[verb], ["--config", str(path), *given, *changes.split()])
         completion = getattr(args, "max_completion_length", 320)  # of SFT's targets the longest
-        size, step = size_of(model, bool(args.activation_checkpointing), args), step_of(args, prompt, completion)
+        size, step = (
+            size_of(model, bool(args.activation_checkpointing), args),
+            step_of(args, prompt, completion),
+        )
         found = memory(size, step, "ddp", 1, 1e9 * int(gpu)).total / 1e9
-        assert (f"{found:.0f}", args.per_device_train_batch_size * args.gradient_accumulation_steps) == (total, STEPS[verb])
+        assert (f"{found:.0f}", args.per_device_train_batch_size * args.gradient_accumulation_steps) == (
+            total,
+            STEPS[verb],
+        )
         assert found < USABLE * int(gpu)
 
 
@@ -229,7 +279,9 @@ def test_a_misspelt_key_ends_with_status_2_and_the_right_one(
 
 def test_a_misspelt_key_of_a_prompt_or_a_pretraining(tmp_path: Path) -> None:
     for name, was, is_ in (("prompt", "reference_template", "template"), ("pretrain", "vocab_size", "vocab")):
-        (tmp_path / f"{name}.yaml").write_text(Path(f"recipes/tiny/{name}.yaml").read_text().replace(f"\n{was}:", f"\n{is_}:"))
+        (tmp_path / f"{name}.yaml").write_text(
+            Path(f"recipes/tiny/{name}.yaml").read_text().replace(f"\n{was}:", f"\n{is_}:")
+        )
     with pytest.raises(InputError, match=r"unknown key 'template'; did you mean '\w*_template'"):
         PromptConfig.load(tmp_path / "prompt.yaml")
     with pytest.raises(InputError, match="unknown key 'vocab'; did you mean 'vocab_size'"):
@@ -238,7 +290,9 @@ def test_a_misspelt_key_of_a_prompt_or_a_pretraining(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All stages of recipes/tiny in the order of `a2r run`, with the shipped models; whatever they write is below here."""
+    """All stages of recipes/tiny in the order of `a2r run`, with the shipped models; whatever they write is
+    below here.
+    """
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -255,7 +309,11 @@ def test_the_recipes_of_tiny_run_in_order(small_run: Path) -> None:
     for verb, path in pipeline.stages("recipes/tiny"):
         folder = Path(moved(path, small_run.parent)["output_dir"])
         kept = yaml.safe_load((folder / "config.yaml").read_text())
-        for key, value in {**resolved(load_yaml(str(path))), **moved(path, small_run.parent), **SMALL[verb]}.items():
+        for key, value in {
+            **resolved(load_yaml(str(path))),
+            **moved(path, small_run.parent),
+            **SMALL[verb],
+        }.items():
             assert kept[key] == value, f"{path}: {key}"
         assert (folder / "done.json").exists()
     rollouts = read(Rollout, str(small_run / "rollouts-train" / "rollouts.jsonl"))
@@ -271,8 +329,18 @@ def test_the_recipes_of_tiny_run_in_order(small_run: Path) -> None:
 def test_the_small_run_has_every_row_of_the_table(small_run: Path) -> None:
     results = json.loads((small_run / "evaluation" / "results.json").read_text())
     names = {row["name"] for row in results["rows"]}
-    trained = {f"synthesizer/{name}{at}" for name in ("alone", "base", "sft", "sft+grpo") for at in ("", "@T")}
-    assert {"pass@1", "pass@4", "maj@4", "maj@equal_tokens", "maj@equal_cost", "explorer/greedy", *trained} <= names
+    trained = {
+        f"synthesizer/{name}{at}" for name in ("alone", "base", "sft", "sft+grpo") for at in ("", "@T")
+    }
+    assert {
+        "pass@1",
+        "pass@4",
+        "maj@4",
+        "maj@equal_tokens",
+        "maj@equal_cost",
+        "explorer/greedy",
+        *trained,
+    } <= names
     assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in results["rows"])
     for name in ("sft", "grpo"):
         assert (small_run / name / "prompt.yaml").exists()
@@ -294,7 +362,14 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
         assert status(verb_of(path), ["--config", str(path), *options(given)]) == 0
     results = json.loads((small_run / "panel" / "results.json").read_text())
     rows = {row["name"]: row for row in results["rows"]}
-    assert {"genselect", "universal-self-consistency", "self-refine", "rounds", "adaptive", "explorer/grpo"} <= set(rows)
+    assert {
+        "genselect",
+        "universal-self-consistency",
+        "self-refine",
+        "rounds",
+        "adaptive",
+        "explorer/grpo",
+    } <= set(rows)
     assert {"pass@1/4x", "synthesizer/sft+grpo/2x"} <= set(rows)
     assert all("mechanism alone" in rows[name]["note"] for name in ("genselect", "self-refine"))
     assert set(results["diagnostics"]) >= {"gain", "cost", "adaptive", "probes", "k_sweep", "by_majority"}
@@ -304,7 +379,11 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_together(small_run: Path, tmp_path: Path) -> None:
-    changes = {**SMALL["sft"], "bundles": small_run / "bundles" / "train.jsonl", "output_dir": tmp_path / "sft"}
+    changes = {
+        **SMALL["sft"],
+        "bundles": small_run / "bundles" / "train.jsonl",
+        "output_dir": tmp_path / "sft",
+    }
     launch("cpu2", "scripts/sft.py", "--config", "recipes/tiny/sft.yaml", *options(changes))
     ranks = {path.name for path in (tmp_path / "sft" / "checkpoint-1").glob("rng_state*")}
     assert ranks == {"rng_state_0.pth", "rng_state_1.pth"}  # each process saves its own

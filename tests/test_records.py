@@ -1,4 +1,6 @@
-"""Reading and writing the four records: shapes of files, mapped columns, and errors that name file, line and field."""
+"""Reading and writing the four records: shapes of files, mapped columns, and errors that name file, line and
+field.
+"""
 
 import json
 import lzma
@@ -17,7 +19,21 @@ from a2r_train.errors import InputError
 from a2r_train.records import CHECK_VERDICT, Bundle, Problem, Rollout, Synthesis, read, write
 
 ROLLOUT = Rollout("p", 0, "text \\boxed{1}", "1", "correct", 5, 7, "stop", "m", 3)
-BUNDLE = Bundle("p/0", "p", "1?", "1", "math", ["a", "b"], ["1", ""], ["correct", "unparsable"], [3, 4], 1, "1", "correct", "s")
+BUNDLE = Bundle(
+    "p/0",
+    "p",
+    "1?",
+    "1",
+    "math",
+    ["a", "b"],
+    ["1", ""],
+    ["correct", "unparsable"],
+    [3, 4],
+    1,
+    "1",
+    "correct",
+    "s",
+)
 SYNTHESIS = Synthesis("p/0", 0, "text", "1", "correct", 5, 7, "stop", "m", 3)
 
 
@@ -38,7 +54,10 @@ def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, texts: li
 
 
 def test_gsm8k_rows_are_problems_as_they_are(tmp_path: Path) -> None:
-    rows = [{"question": "Eggs?", "answer": "She sells 9 * 2.\n#### 1,018"}, {"question": "More?", "answer": "#### -3"}]
+    rows = [
+        {"question": "Eggs?", "answer": "She sells 9 * 2.\n#### 1,018"},
+        {"question": "More?", "answer": "#### -3"},
+    ]
     found = read(Problem, write_rows(tmp_path / "a.jsonl", rows))
     assert [(p.id, p.problem, p.answer) for p in found] == [("0", "Eggs?", "1018"), ("1", "More?", "-3")]
 
@@ -52,7 +71,13 @@ def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [("1e-7", "0.0000001"), ("1e16", "10000000000000000"), ("-2.5e-9", "-0.0000000025"), ("5.0", "5.0"), ("0.1", "0.1")],
+    [
+        ("1e-7", "0.0000001"),
+        ("1e16", "10000000000000000"),
+        ("-2.5e-9", "-0.0000000025"),
+        ("5.0", "5.0"),
+        ("0.1", "0.1"),
+    ],
 )
 def test_a_number_is_written_out(number: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
@@ -61,7 +86,11 @@ def test_a_number_is_written_out(number: str, text: str, tmp_path: Path) -> None
 
 
 def test_columns_of_several_files_hold_where_they_are(tmp_path: Path) -> None:
-    rows = [{"task": "1?", "gold": 2}, {"problem": "2?", "answer": 3}, {"question": "3?", "answer": "so #### 4"}]
+    rows = [
+        {"task": "1?", "gold": 2},
+        {"problem": "2?", "answer": 3},
+        {"question": "3?", "answer": "so #### 4"},
+    ]
     path, present = write_rows(tmp_path / "a.jsonl", rows), set[str]()
     found = read(Problem, path, {"problem": "task", "answer": "gold", "source": "set"}, present)
     assert [(p.problem, p.answer) for p in found] == [("1?", "2"), ("2?", "3"), ("3?", "4")]
@@ -69,7 +98,9 @@ def test_columns_of_several_files_hold_where_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("columns", "hint"), [(None, False), ({}, True), ({"answer": "gold"}, True)])
-def test_columns_are_named_where_the_user_has_that_key(columns: dict[str, str] | None, hint: bool, tmp_path: Path) -> None:
+def test_columns_are_named_where_the_user_has_that_key(
+    columns: dict[str, str] | None, hint: bool, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=r"no column '(answer|gold)'; the columns are problem") as error:
         read(Problem, write_rows(tmp_path / "a.jsonl", [{"problem": "1?"}]), columns)
     assert ("(map names with `columns:`)" in str(error.value)) == hint
@@ -83,7 +114,11 @@ def test_a_rollout_made_elsewhere_waits_for_our_verdict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "place", "says"),
     [
-        (['{"problem": "1?", "answer": "1"}', "{broken", '{"problem": "1?", "answer": "1"}'], ":2", "not valid JSON"),
+        (
+            ['{"problem": "1?", "answer": "1"}', "{broken", '{"problem": "1?", "answer": "1"}'],
+            ":2",
+            "not valid JSON",
+        ),
         (['{"problem": "1?", "answer": "1"}', "[1]"], ":2", "expected an object"),
         (['{"problem": "1?"}'], ":1", "no column 'answer'"),
         (['{"problem": "1?", "answer": null}'], ":1", "no column 'answer'"),
@@ -133,8 +168,19 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     ],
 )
 def test_a_bundle_agrees_with_itself(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
-    row = {"id": "a", "problem_id": "a", "problem": "1?", "answer": "1", "verifier": "math", "references": ["1", "2"]}
-    row |= {"reference_answers": ["1", "2"], "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [3, 3]}
+    row = {
+        "id": "a",
+        "problem_id": "a",
+        "problem": "1?",
+        "answer": "1",
+        "verifier": "math",
+        "references": ["1", "2"],
+    }
+    row |= {
+        "reference_answers": ["1", "2"],
+        "reference_verdicts": ["correct", "incorrect"],
+        "reference_tokens": [3, 3],
+    }
     row |= {"n_correct": 1, "majority_answer": "1", "majority_verdict": "correct"}
     assert read(Bundle, write_rows(tmp_path / "good.jsonl", [row]))
     with pytest.raises(InputError, match=says):
@@ -155,7 +201,8 @@ def test_two_models_may_share_samples_and_one_may_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("missing.jsonl", "no such"), ("missing.parquet", "no such"), (".", "is a folder; name")]
+    ("name", "says"),
+    [("missing.jsonl", "no such"), ("missing.parquet", "no such"), (".", "is a folder; name")],
 )
 def test_a_missing_file_is_named(name: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=says):
@@ -200,7 +247,12 @@ def test_a_compressed_file_is_read_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl\.xz:2: not valid JSON"):
         read(Problem, str(path))
     middle = len(packed) // 2
-    damaged = (packed[:-20], b"", b"{}", packed[:middle] + bytes([packed[middle] ^ 255]) + packed[middle + 1 :])
+    damaged = (
+        packed[:-20],
+        b"",
+        b"{}",
+        packed[:middle] + bytes([packed[middle] ^ 255]) + packed[middle + 1 :],
+    )
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"a\.jsonl\.xz: not a whole xz file"):
@@ -210,13 +262,17 @@ def test_a_compressed_file_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "ids"), [(":train", ["0", "1", "2"]), (":train[1:3]", ["1", "2"]), (":default:train[:1]", ["0"])]
+    ("split", "ids"),
+    [(":train", ["0", "1", "2"]), (":train[1:3]", ["1", "2"]), (":default:train[:1]", ["0"])],
 )
 def test_a_data_set_of_the_hub_and_a_slice_of_it(
     split: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`datasets` takes a folder of that name for the repository."""
-    write([Problem(str(i), f"What is {i}?", str(i)) for i in range(3)], tmp_path / "owner" / "name" / "train.jsonl")
+    write(
+        [Problem(str(i), f"What is {i}?", str(i)) for i in range(3)],
+        tmp_path / "owner" / "name" / "train.jsonl",
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert [p.id for p in read(Problem, f"owner/name{split}")] == ids

@@ -10,8 +10,12 @@ import pytest
 from rich.console import Console
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate import browser, diagnostics, report, rows, sections
-from a2r_train.evaluate.rows import Row
+from a2r_train.evaluate import diagnostics
+from a2r_train.evaluate.report import browser
+from a2r_train.evaluate.report import write as report
+from a2r_train.evaluate.report.tables import sections
+from a2r_train.evaluate.rows import row as rows
+from a2r_train.evaluate.rows.row import Row
 from a2r_train.records import Bundle, Rollout, Synthesis
 
 EVIL = "<script>alert(1)</script> & \"'"
@@ -36,9 +40,13 @@ def bundle(name: str, answers: list[str], gold: str, tokens: int = 10, problem_i
     )
 
 
-def synthesis(bundle: Bundle, answer: str, sample: int = 0, prompt: int = 20, completion: int = 5) -> Synthesis:
+def synthesis(
+    bundle: Bundle, answer: str, sample: int = 0, prompt: int = 20, completion: int = 5
+) -> Synthesis:
     verdict = "correct" if answer == bundle.answer else "incorrect"
-    return Synthesis(bundle.id, sample, f"So {answer} {EVIL}", answer, verdict, prompt, completion, "stop", "m", 0)
+    return Synthesis(
+        bundle.id, sample, f"So {answer} {EVIL}", answer, verdict, prompt, completion, "stop", "m", 0
+    )
 
 
 def rollout(problem_id: str, sample: int, answer: str, gold: str, tokens: int = 10) -> Rollout:
@@ -74,7 +82,10 @@ def test_expected_vote_of_ties_and_unparsable(answers: list[str], expected: floa
 
 
 def test_equivalent_answers_vote_as_one() -> None:
-    answers, verdicts = ["1/2", "0.5", "3", "3", "\\frac{1}{2}"], ["correct", "correct", "incorrect", "incorrect", "correct"]
+    answers, verdicts = (
+        ["1/2", "0.5", "3", "3", "\\frac{1}{2}"],
+        ["correct", "correct", "incorrect", "incorrect", "correct"],
+    )
     assert rows.expected_vote(answers, verdicts, "math") == 1.0
 
 
@@ -99,7 +110,9 @@ def test_bundles_and_samples_of_a_problem_are_averaged() -> None:
 
 
 def test_equal_budgets_by_hand(bundles: list[Bundle]) -> None:
-    """40 reference tokens + 20 + 5 = 65, at 12 a rollout 5.4: 6; with a synthesizer twice the size 90: 7.5: 8."""
+    """40 reference tokens + 20 + 5 = 65, at 12 a rollout 5.4: 6; with a synthesizer twice the size 90: 7.5:
+    8.
+    """
     rollouts = [rollout(b.id, i, "5", "5", tokens) for b in bundles for i, tokens in enumerate((10, 14))]
     given = [synthesis(b, "5") for b in bundles]
     assert rows.equal_budget(bundles, rollouts, given) == 6
@@ -112,7 +125,9 @@ def test_equal_budgets_by_hand(bundles: list[Bundle]) -> None:
 
 def test_majority_over_the_references_and_further_rollouts(bundles: list[Bundle]) -> None:
     tie = bundles[1]
-    rollouts = [rollout("tie", i, answer, "5") for i, answer in enumerate(["2", "5", "5", "2", "5", "2", "2"])]
+    rollouts = [
+        rollout("tie", i, answer, "5") for i, answer in enumerate(["2", "5", "5", "2", "5", "2", "2"])
+    ]
     assert rows.majority_row("m", [tie], rollouts, 4).scores == pytest.approx([0.5])
     assert rows.majority_row("m", [tie], rollouts, 5).scores == pytest.approx([1.0])
     full = rows.majority_row("m", [tie], rollouts, 7)
@@ -133,8 +148,14 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
     flips = found["flips"]["synthesizer/base"]
     assert flips == {"wrong_to_right": 2, "right_to_wrong": 1, "right_to_right": 1, "wrong_to_wrong": 1}
     assert found["new_correct"]["synthesizer/base"] == {"n": 1, "accuracy": 0.5}
-    assert found["copy_rate"]["synthesizer/base"] == pytest.approx(2 / 5)  # "tie" copies its first group, "none" once
-    assert found["tokens_by_stage"]["synthesizer/base"] == {"references": 40, "synthesizer_prompt": 20, "synthesis": 5}
+    assert found["copy_rate"]["synthesizer/base"] == pytest.approx(
+        2 / 5
+    )  # "tie" copies its first group, "none" once
+    assert found["tokens_by_stage"]["synthesizer/base"] == {
+        "references": 40,
+        "synthesizer_prompt": 20,
+        "synthesis": 5,
+    }
     assert found["by_correct"]["maj@4"]["2"] == {"n": 1, "accuracy": 0.5}
     assert found["by_correct"]["synthesizer/base"]["3"] == {"n": 1, "accuracy": 0.0}
     assert found["by_majority"]["maj@4"] == {
@@ -154,13 +175,25 @@ def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
 def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> None:
     votes = ["maj@4", "maj@equal_tokens", "maj@equal_cost"]
     rivals = [f"synthesizer/{name}" for name in ("base", "sft", "alone", "no_references")]
-    names = ["pass@1", "pass@4", *votes, "explorer/greedy", *rivals, "synthesizer/sft+grpo", "synthesizer/sft+grpo@T"]
+    names = [
+        "pass@1",
+        "pass@4",
+        *votes,
+        "explorer/greedy",
+        *rivals,
+        "synthesizer/sft+grpo",
+        "synthesizer/sft+grpo@T",
+    ]
     names += ["synthesizer/base@T", "synthesizer/sft@T", "synthesizer/no_references@T"]
     pairs = report.default_pairs(names)
     greedy, sampled = "synthesizer/sft+grpo", "synthesizer/sft+grpo@T"
     assert {b for a, b in pairs if a == greedy} == {*votes, *rivals}
     alone = "synthesizer/alone"  # it has no sampled row here
-    assert {b for a, b in pairs if a == sampled} == {*votes, alone, *(f"{name}@T" for name in rivals if name != alone)}
+    assert {b for a, b in pairs if a == sampled} == {
+        *votes,
+        alone,
+        *(f"{name}@T" for name in rivals if name != alone),
+    }
     assert len(pairs) == 14
     assert report.default_pairs(["maj@4", "synthesizer/base"]) == []
     budgets = ["pass@1", "synthesizer/base", "pass@1/2x", "synthesizer/base/2x"]
@@ -189,20 +222,27 @@ def results_of(bundles: list[Bundle], gain: float = 0.3) -> report.Results:
         Row("synthesizer/sft", better, 65.0),
         Row("synthesizer/sft+grpo", better + random.normal(0, 0.05, 200), float("nan")),
     ]
-    given = {"synthesizer/base": [synthesis(b, "5") for b in bundles], EVIL: [synthesis(b, EVIL) for b in bundles]}
+    given = {
+        "synthesizer/base": [synthesis(b, "5") for b in bundles],
+        EVIL: [synthesis(b, EVIL) for b in bundles],
+    }
     diagnosed = diagnostics.diagnose(bundles, rows.bundle_votes(bundles), given)
     setup = {"explorer": EVIL, "temperature": 1.0}
     return report.build_results(table, setup=setup, diagnostics=diagnosed, draws=2000)
 
 
-def test_results_json_has_the_contract_and_the_same_bytes_twice(bundles: list[Bundle], tmp_path: Path) -> None:
+def test_results_json_has_the_contract_and_the_same_bytes_twice(
+    bundles: list[Bundle], tmp_path: Path
+) -> None:
     for run in ("a", "b"):
         report.write_results(tmp_path / run, results_of(bundles))
     text = (tmp_path / "a" / "results.json").read_bytes()
     assert text == (tmp_path / "b" / "results.json").read_bytes()
     results = json.loads(text)
     assert {"name", "accuracy", "low", "high", "n", "tokens"} <= set(results["rows"][0])
-    assert {"a", "b", "difference", "low", "high", "p_value", "p_holm", "low_holm", "high_holm"} <= set(results["paired"][0])
+    assert {"a", "b", "difference", "low", "high", "p_value", "p_holm", "low_holm", "high_holm"} <= set(
+        results["paired"][0]
+    )
     assert results["rows"][3]["tokens"] is None
     assert max(len(number) for number in re.findall(rb"\.(\d+)", text)) <= 6
     assert results == results_of(bundles)
@@ -212,7 +252,11 @@ def test_the_paired_table_says_which_intervals_exclude_zero(bundles: list[Bundle
     results = results_of(bundles)
     section = next(section for section in sections.sections(results) if section.title == "Paired differences")
     said = [dict(zip(section.header, row, strict=True)) for row in section.rows]
-    assert {row["b"]: row["excludes 0"] for row in said} == {"synthesizer/base": "yes", "maj@4": "yes", "synthesizer/sft": "no"}
+    assert {row["b"]: row["excludes 0"] for row in said} == {
+        "synthesizer/base": "yes",
+        "maj@4": "yes",
+        "synthesizer/sft": "no",
+    }
     for pair, row in zip(results["paired"], said, strict=True):
         assert row["corrected interval"] == f"{100 * pair['low_holm']:+.1f} to {100 * pair['high_holm']:+.1f}"
         assert (row["excludes 0"] == "yes") == (pair["p_holm"] <= 0.05)
@@ -234,14 +278,18 @@ def test_nothing_is_claimed_that_the_corrected_p_denies() -> None:
 def test_sentences_say_what_the_intervals_say(bundles: list[Bundle]) -> None:
     said = report.sentences(results_of(bundles))
     assert said[0].startswith("synthesizer/sft+grpo is above synthesizer/base: +29.6 points")
-    assert said[1].startswith("GRPO did not measurably add to SFT (synthesizer/sft+grpo against synthesizer/sft)")
+    assert said[1].startswith(
+        "GRPO did not measurably add to SFT (synthesizer/sft+grpo against synthesizer/sft)"
+    )
     assert said[2].startswith("synthesizer/sft+grpo is above maj@4")
     assert report.sentences(results_of(bundles, gain=-0.3))[0].startswith(
         "synthesizer/sft+grpo is below synthesizer/base: -30.4 points"
     )
 
 
-@pytest.mark.parametrize(("names", "said"), [(["sft"], True), (["sft", "sft+grpo"], False), (["grpo"], False), ([], False)])
+@pytest.mark.parametrize(
+    ("names", "said"), [(["sft"], True), (["sft", "sft+grpo"], False), (["grpo"], False), ([], False)]
+)
 def test_what_grpo_adds_is_a_question_where_there_is_sft(names: list[str], said: bool) -> None:
     table = [Row(name, np.ones(3), 1.0) for name in ("pass@1", *(f"synthesizer/{name}" for name in names))]
     found = report.sentences(report.build_results(table, draws=50))
@@ -287,5 +335,11 @@ def test_terminal_table_shows_every_row(bundles: list[Bundle]) -> None:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(report.table(results_of(bundles)))
     text = console.export_text()
-    for name in ("maj@4", "synthesizer/base", "synthesizer/sft+grpo", "[bold]", "GRPO did not measurably add"):
+    for name in (
+        "maj@4",
+        "synthesizer/base",
+        "synthesizer/sft+grpo",
+        "[bold]",
+        "GRPO did not measurably add",
+    ):
         assert name in text

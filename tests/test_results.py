@@ -1,4 +1,6 @@
-"""The results in data/results: each comes out the same again, and the tables of the pages have its figures."""
+"""The results in data/results: each comes out the same again, and the tables of the pages have its
+figures.
+"""
 
 import json
 import re
@@ -9,7 +11,7 @@ import pytest
 import rescore as rescoring
 
 from a2r_train.evaluate.kept import find_evaluations
-from a2r_train.evaluate.report import markdown
+from a2r_train.evaluate.report.write import markdown
 
 ROOT = Path(__file__).parent.parent
 GSM8K = ["gsm8k/votes-8", "gsm8k/evaluation-0.5b"]
@@ -20,13 +22,17 @@ TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.
 CONTROL = "synthesizer/no_references"
 
 
-def test_the_shipped_results_come_out_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_results_come_out_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(ROOT)
     assert rescoring.main(["data/results"]) == 0
     folders = find_evaluations("data/results")
     assert capsys.readouterr().out.count("same bytes") == len(folders) == 33
     for folder in folders:
-        assert (folder / "report.md").read_text() == markdown(json.loads((folder / "results.json").read_text()))
+        assert (folder / "report.md").read_text() == markdown(
+            json.loads((folder / "results.json").read_text())
+        )
 
 
 def results_of(folder: str) -> dict[str, Any]:
@@ -45,20 +51,46 @@ def cells_of(page: str, head: str) -> list[list[str]]:
     [
         ("README.md", "row, the 0.5B", GSM8K, ["maj@4", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
         ("README.md", "row, the 1.5B", LARGER, ["maj@4", "maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, first run", GSM8K, ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL]),
+        (
+            "docs/results.md",
+            "row, first run",
+            GSM8K,
+            ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL],
+        ),
         ("docs/results.md", "row, at 512 tokens", SECOND, ["maj@8", "synthesizer/grpo", CONTROL]),
         ("docs/results.md", "row, third run", THIRD, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
         ("docs/results.md", "row, half plain", LEVERS, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, the 1.5B", LARGER, ["maj@8", "synthesizer/base", "synthesizer/grpo", CONTROL]),
-        ("README.md", "row, trained explorer", TRAINED_LARGER, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, 1.5B over its trained control", TRAINED_LARGER, ["synthesizer/grpo", CONTROL]),
+        (
+            "docs/results.md",
+            "row, the 1.5B",
+            LARGER,
+            ["maj@8", "synthesizer/base", "synthesizer/grpo", CONTROL],
+        ),
+        (
+            "README.md",
+            "row, trained explorer",
+            TRAINED_LARGER,
+            ["maj@equal_tokens", "synthesizer/grpo", CONTROL],
+        ),
+        (
+            "docs/results.md",
+            "row, 1.5B over its trained control",
+            TRAINED_LARGER,
+            ["synthesizer/grpo", CONTROL],
+        ),
         ("docs/results.md", "row, 0.5B over its trained control", TRAINED, ["synthesizer/grpo", CONTROL]),
     ],
 )
-def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list[str], rows: list[str]) -> None:
+def test_the_pages_have_the_figures_of_gsm8k(
+    page: str, head: str, folders: list[str], rows: list[str]
+) -> None:
     """Each row of the accuracy tables."""
     by_name = {row["name"]: row for folder in folders for row in results_of(folder)["rows"]}
-    cost = {name: one["flops"] for folder in folders for name, one in results_of(folder)["diagnostics"]["cost"].items()}
+    cost = {
+        name: one["flops"]
+        for folder in folders
+        for name, one in results_of(folder)["diagnostics"]["cost"].items()
+    }
 
     def shown(name: str, cell: str) -> str:
         row = by_name[name]
@@ -75,7 +107,9 @@ def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list
             assert (greedy, sampled) == ("", " / ".join(shown(name, sampled) for name in names)), label
         assert tokens == " / ".join(dict.fromkeys(f"{by_name[name]['tokens']:,.0f}" for name in names)), label
         if flops:
-            assert flops == [" / ".join(dict.fromkeys(f"{cost[name] / 1e12:.1f}" for name in names)) + "e12"], label
+            assert flops == [
+                " / ".join(dict.fromkeys(f"{cost[name] / 1e12:.1f}" for name in names)) + "e12"
+            ], label
     assert set(rows) <= set(found)
 
 
@@ -86,11 +120,18 @@ def test_the_pages_have_the_figures_of_gsm8k(page: str, head: str, folders: list
         ("third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo", 5),
         ("half plain: synthesizer/grpo against", LEVERS[-1], "synthesizer/grpo", 5),
         ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 5),
-        ("1.5B over its trained control: synthesizer/grpo against", TRAINED_LARGER[-1], "synthesizer/grpo", 5),
+        (
+            "1.5B over its trained control: synthesizer/grpo against",
+            TRAINED_LARGER[-1],
+            "synthesizer/grpo",
+            5,
+        ),
         ("0.5B over its trained control: synthesizer/grpo against", TRAINED[-1], "synthesizer/grpo", 5),
     ],
 )
-def test_the_pages_have_the_paired_differences_of_gsm8k(head: str, folder: str, subject: str, rivals: int) -> None:
+def test_the_pages_have_the_paired_differences_of_gsm8k(
+    head: str, folder: str, subject: str, rivals: int
+) -> None:
     paired = {(row["a"], row["b"]): row for row in results_of(folder)["paired"]}
     table = cells_of("docs/results.md", head)
     assert len(table) == rivals
@@ -116,7 +157,11 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
         (TRAINED_LARGER, "synthesizer/grpo"),
     ]
     for line, (folders, trained) in zip(table.splitlines(), runs, strict=True):
-        by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for folder in folders for row in results_of(folder)["rows"]}
+        by_name = {
+            row["name"]: f"{100 * row['accuracy']:.1f}"
+            for folder in folders
+            for row in results_of(folder)["rows"]
+        }
         names = ("synthesizer/alone", "synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
         assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name[name] for name in names]
 

@@ -23,13 +23,16 @@ from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 
 LLAMA_3 = (
-    "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}"
-    "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role "
+    "}}<|end_header_id|>\n\n{{ m.content | trim }}"
+    "<|eot_id|>{% endfor %}{% if add_generation_prompt "
+    "%}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 # Its role markers are plain text: the tokenizer does not know them.
 LLAMA_2 = (
     "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] "
-    "{% if loop.index0 == 1 and messages[0].role == 'system' %}<<SYS>>\n{{ messages[0].content }}\n<</SYS>>\n\n{% endif %}"
+    "{% if loop.index0 == 1 and messages[0].role == 'system' %}<<SYS>>\n{{ "
+    "messages[0].content }}\n<</SYS>>\n\n{% endif %}"
     "{{ m.content }} [/INST]{% elif m.role == 'assistant' %} {{ m.content }} </s>{% endif %}{% endfor %}"
 )
 TEMPLATES = {
@@ -42,17 +45,34 @@ TEMPLATES = {
     "Llama 2": (LLAMA_2, ["<s>", "</s>"], r"<s>|</s>|\[INST\]|\[/INST\]|<<SYS>>|<</SYS>>"),
 }
 DELIMITERS = [
-    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"),
+    *(
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+    ),
     *("<|eot_id|>", "<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<think>", "</think>"),
 ]
-ROLES = ["user\n", "assistant\n", "system\n", "<|im_start|>system\n", "<|start_header_id|>assistant<|end_header_id|>\n\n"]
+ROLES = [
+    "user\n",
+    "assistant\n",
+    "system\n",
+    "<|im_start|>system\n",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+]
 HALVES = [half for d in DELIMITERS for half in (d[:1], d[:-1], d[1:], d[-1:], d[:3] + d + d[3:])]
-HOSTILE = st.lists(st.sampled_from([*DELIMITERS, *ROLES, *HALVES, " ", "\n", "</s><s>"]) | st.text(max_size=4), max_size=14)
+HOSTILE = st.lists(
+    st.sampled_from([*DELIMITERS, *ROLES, *HALVES, " ", "\n", "</s><s>"]) | st.text(max_size=4), max_size=14
+)
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def template(request: pytest.FixtureRequest, tiny: str) -> tuple[Any, str]:
-    """A tokenizer with one of the templates, and a pattern that parses what it renders into its delimiters and roles."""
+    """A tokenizer with one of the templates, and a pattern that parses what it renders into its delimiters
+    and roles.
+    """
     source, added, pattern = TEMPLATES[request.param]
     tokenizer: Any = load_tokenizer(tiny)
     tokenizer.add_special_tokens({"additional_special_tokens": added})
@@ -63,7 +83,9 @@ def template(request: pytest.FixtureRequest, tiny: str) -> tuple[Any, str]:
 def turns(prompter: Prompter, pattern: str, chat: Any) -> tuple[list[str], list[int]]:
     """Delimiters and roles in order, as read from the text and as the model reads them."""
     special = {*prompter.tokenizer.all_special_ids}
-    return re.findall(pattern, prompter.text(chat)), [token for token in prompter.token_ids(chat) if token in special]
+    return re.findall(pattern, prompter.text(chat)), [
+        token for token in prompter.token_ids(chat) if token in special
+    ]
 
 
 @given(
@@ -82,7 +104,9 @@ def test_no_text_adds_a_turn(
     plain = turns(prompter, pattern, prompter.synthesizer("x", ["y"], ["y"]).chat)
     assert len(plain[0]) >= 3
     assert turns(prompter, pattern, prompter.synthesizer(problem, references, references).chat) == plain
-    assert turns(prompter, pattern, prompter.explorer(problem)) == turns(prompter, pattern, prompter.explorer("x"))
+    assert turns(prompter, pattern, prompter.explorer(problem)) == turns(
+        prompter, pattern, prompter.explorer("x")
+    )
 
 
 def test_every_delimiter_is_broken_in_the_template_that_has_it(template: tuple[Any, str]) -> None:
@@ -95,7 +119,10 @@ def test_every_delimiter_is_broken_in_the_template_that_has_it(template: tuple[A
 
 
 def test_ordinary_text_is_left_alone(template: tuple[Any, str]) -> None:
-    text = "The user asks the assistant: ### Step 1. [x] a < b, so f(x) = 2 | 4 and \\boxed{5}. You are a helpful system.\n- ok"
+    text = (
+        "The user asks the assistant: ### Step 1. [x] a < b, so f(x) = 2 | 4 "
+        "and \\boxed{5}. You are a helpful system.\n- ok"
+    )
     assert Prompter(template[0]).neutralise(text) == text
 
 
@@ -118,7 +145,10 @@ def own_code(tiny: str, tmp_path: Path) -> tuple[str, Path]:
     """A model that needs code of its own, and the file that its code makes when it runs."""
     folder, ran = copytree(tiny, tmp_path / "model"), tmp_path / "ran"
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(MARK.format(path=str(ran)) + OWN_MODEL)
     return str(folder), ran
@@ -144,22 +174,27 @@ def test_the_code_of_a_model_runs_only_if_it_is_asked_for(
 
 def train_keys(model: str, tmp_path: Path) -> dict[str, Any]:
     bundle = {
-        "problem_id": "p", "problem": "How many?", "answer": "5", "verifier": "math", "references": ["five"], "n_correct": 1,
-        "reference_answers": ["5"], "reference_verdicts": ["correct"], "reference_tokens": [1], "majority_answer": "5",
+        "problem_id": "p", "problem": "How many?", "answer": "5", "verifier": "math", "references": ["five"],
+        "n_correct": 1,
+        "reference_answers": ["5"], "reference_verdicts": ["correct"], "reference_tokens": [1],
+        "majority_answer": "5",
         "majority_verdict": "correct",
     }  # fmt: skip
     target = {"bundle_id": "b0", "sample": 0, "text": r"\boxed{5}", "answer": "5", "verdict": "correct"}
     target |= {"prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "model": "m", "seed": 0}
     return {
         "bundles": write_rows(tmp_path / "bundles.jsonl", [{"id": f"b{i}", **bundle} for i in range(4)]),
-        "targets": write_rows(tmp_path / "targets.jsonl", [target]), "model_name_or_path": model, "max_steps": 1,
+        "targets": write_rows(tmp_path / "targets.jsonl", [target]), "model_name_or_path": model,
+        "max_steps": 1,
         "output_dir": tmp_path / "out", "use_cpu": True, "save_steps": 1, "activation_checkpointing": False,
     }  # fmt: skip
 
 
 def sft(keys: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "a2r_train.train.sft", *options(keys)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, umask=0o007)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, umask=0o007
+    )
 
 
 def test_training_a_model_with_code_of_its_own(own_code: tuple[str, Path], tmp_path: Path) -> None:
@@ -208,8 +243,15 @@ def test_a_recipe_runs_no_code(read: Any, tmp_path: Path) -> None:
 
 
 def test_no_secret_is_told_or_kept_and_the_umask_holds(tiny: str, tmp_path: Path) -> None:
-    secrets = {name: f"secret-{name}-1234567890" for name in ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "TOKEN")}
-    keys = {**train_keys(tiny, tmp_path), "report_to": "none", "hub_token": secrets.pop("TOKEN"), "log_level": "debug"}
+    secrets = {
+        name: f"secret-{name}-1234567890" for name in ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "TOKEN")
+    }
+    keys = {
+        **train_keys(tiny, tmp_path),
+        "report_to": "none",
+        "hub_token": secrets.pop("TOKEN"),
+        "log_level": "debug",
+    }
     for more in ({"dry_run": True}, {}):
         done = sft({**keys, **more}, **secrets)
         assert done.returncode == 0, done.stderr
@@ -218,4 +260,6 @@ def test_no_secret_is_told_or_kept_and_the_umask_holds(tiny: str, tmp_path: Path
     assert [name for name, content in files_of(tmp_path / "out").items() if b"secret-" in content] == []
     assert (tmp_path / "out" / "checkpoint-1" / "training_args.bin").exists()
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
-    assert {path.name: oct(mode) for path, mode in modes.items() if mode != (0o770 if path.is_dir() else 0o660)} == {}
+    assert {
+        path.name: oct(mode) for path, mode in modes.items() if mode != (0o770 if path.is_dir() else 0o660)
+    } == {}

@@ -1,4 +1,6 @@
-"""The shared prefix computes what TRL's dense batch computes: log-probabilities, entropies, gradients; and what is refused."""
+"""The shared prefix computes what TRL's dense batch computes: log-probabilities, entropies, gradients; and
+what is refused.
+"""
 
 import hashlib
 import inspect
@@ -22,17 +24,24 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config, Qwen3For
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from trl import GRPOTrainer
 from trl.trainer import utils as trl_utils
-from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, shuffle_sequence_dict, split_tensor_dict
+from trl.trainer.utils import (
+    add_fused_lm_head,
+    disable_dropout_in_model,
+    shuffle_sequence_dict,
+    split_tensor_dict,
+)
 
 from a2r_train.errors import InputError
-from a2r_train.train import shared_prefix
-from a2r_train.train.common import ModelArguments
-from a2r_train.train.shared_prefix import SharedPrefixGRPOTrainer, pack, regroup
-from a2r_train.train.shared_prefix_attention import ATTENTION, SharedPrefixAttention, piece
+from a2r_train.train.arguments import ModelArguments
+from a2r_train.train.shared_prefix import trainer as shared_prefix
+from a2r_train.train.shared_prefix.attention import ATTENTION, SharedPrefixAttention, piece
+from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer, pack, regroup
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "pad_token_id": 0, "bos_token_id": None,
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 2048, "pad_token_id": 0,
+    "bos_token_id": None,
     "eos_token_id": 2,
 }  # fmt: skip
 Batch = tuple[torch.Tensor, torch.Tensor, int]
@@ -40,7 +49,9 @@ Groups = list[tuple[int, list[int]]]  # the prompt's tokens, and those of each c
 
 
 @pytest.fixture(scope="module")
-def trainers(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GRPOTrainer, GRPOTrainer]]:
+def trainers(
+    tiny: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[GRPOTrainer, GRPOTrainer]]:
     """Stock TRL and ours, for their methods; the model is given at each call."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 0.0)
@@ -85,11 +96,15 @@ def batch_of(groups: Groups, left: int = 0, right: int = 0, seed: int = 0) -> Ba
     return torch.stack(rows), torch.stack(masks), completion_columns
 
 
-def computed(trainer: GRPOTrainer, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def computed(
+    trainer: GRPOTrainer, model: Any, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities, entropies, and the gradient of a random weighing of both."""
     model.zero_grad()
     ids, mask, columns = batch
-    logps, entropies, _ = trainer._get_per_token_logps_and_entropies(model, ids, mask, columns, compute_entropy=True)
+    logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+        model, ids, mask, columns, compute_entropy=True
+    )
     draw = torch.Generator().manual_seed(1)
     weigh, weigh_entropy = (torch.randn(logps.shape, generator=draw).to(logps.dtype) for _ in range(2))
     ((logps * weigh).sum() + (entropies * weigh_entropy).sum() / 10).backward()
@@ -98,7 +113,10 @@ def computed(trainer: GRPOTrainer, model: Any, batch: Batch) -> tuple[torch.Tens
 
 
 def assert_same(trainers: tuple[GRPOTrainer, GRPOTrainer], model: Any, batch: Batch) -> None:
-    (logps, entropies, gradient), ours = computed(trainers[0], model, batch), computed(trainers[1], model, batch)
+    (logps, entropies, gradient), ours = (
+        computed(trainers[0], model, batch),
+        computed(trainers[1], model, batch),
+    )
     assert logps.abs().max() > 0 or not batch[1][:, -batch[2] :].any()
     for expected, found in ((logps, ours[0]), (entropies, ours[1])):
         assert found.shape == expected.shape
@@ -111,13 +129,17 @@ class ExactHead:
     """TRL's head in the dtype of the model; TRL's own computes in float32 at the most."""
 
     @staticmethod
-    def apply(hidden: Any, weight: Any, _bias: Any, labels: Any, temperature: float, *_: Any) -> tuple[Any, ...]:
+    def apply(
+        hidden: Any, weight: Any, _bias: Any, labels: Any, temperature: float, *_: Any
+    ) -> tuple[Any, ...]:
         logps = (hidden @ weight.t() / temperature).log_softmax(-1)
         return logps.gather(-1, labels[:, None])[:, 0], -(logps.exp() * logps).sum(-1), None, None, None
 
 
 def exact_norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Qwen3's in the dtype of the model; its own computes in float32, in which the gradients of G copies add up otherwise."""
+    """Qwen3's in the dtype of the model; its own computes in float32, in which the gradients of G copies add
+    up otherwise.
+    """
     return self.weight * hidden * (hidden.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
 
 
@@ -129,7 +151,9 @@ MODEL = prepared(qwen3())
 
 @settings(max_examples=40, deadline=None)
 @given(groups=GROUPS, left=st.integers(0, 3), right=st.integers(0, 3), seed=st.integers(0, 99))
-def test_any_batch_gives_the_dense_result(trainers: Any, groups: Groups, left: int, right: int, seed: int) -> None:
+def test_any_batch_gives_the_dense_result(
+    trainers: Any, groups: Groups, left: int, right: int, seed: int
+) -> None:
     assert_same(trainers, MODEL, batch_of(groups, left, right, seed))
 
 
@@ -146,17 +170,26 @@ BATCHES: dict[str, Groups] = {
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    ("tied", "lora", "checkpointing"), [(True, False, False), (False, False, True), (True, True, True), (False, True, False)]
+    ("tied", "lora", "checkpointing"),
+    [(True, False, False), (False, False, True), (True, True, True), (False, True, False)],
 )
 def test_models_give_the_dense_result(
-    trainers: Any, batch: str, dtype: Any, tied: bool, lora: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    trainers: Any,
+    batch: str,
+    dtype: Any,
+    tied: bool,
+    lora: bool,
+    checkpointing: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if dtype == torch.float64:
         monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", ExactHead)
         monkeypatch.setattr(Qwen3RMSNorm, "forward", exact_norm)
     model = prepared(qwen3(tie_word_embeddings=tied), temperature=0.7)
     if lora:
-        model = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj", "up_proj"]))
+        model = get_peft_model(
+            model, LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj", "v_proj", "up_proj"])
+        )
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
@@ -165,7 +198,11 @@ def test_models_give_the_dense_result(
 
 @pytest.mark.parametrize("kind", shared_prefix.SERVED)
 def test_served_models_give_the_dense_result(trainers: Any, kind: str) -> None:
-    more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16} if kind.endswith("moe") else {}
+    more = (
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+        if kind.endswith("moe")
+        else {}
+    )
     config = AutoConfig.for_model(kind, **{**SMALL, **more, "sliding_window": None})
     args: Any = SimpleNamespace(router_aux_loss_coef=0.0, disable_dropout=True)
     torch.manual_seed(0)
@@ -180,7 +217,8 @@ def test_served_models_give_the_dense_result(trainers: Any, kind: str) -> None:
 def test_a_batch_may_be_cut_into_micro_batches(trainers: Any) -> None:
     ids, mask, columns = batch_of([(5, [3, 4]), (2, [1, 4]), (4, [2, 2])])
     results = [
-        trainer._get_per_token_logps_and_entropies(MODEL, ids, mask, columns, batch_size=2)[0].detach() for trainer in trainers
+        trainer._get_per_token_logps_and_entropies(MODEL, ids, mask, columns, batch_size=2)[0].detach()
+        for trainer in trainers
     ]
     torch.testing.assert_close(*results)
 
@@ -211,7 +249,9 @@ def test_other_masks_are_an_error() -> None:
 def test_short_prompts_stay_dense(trainers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", 2.0)
     ours, seen = trainers[1], []
-    hook = MODEL.register_forward_pre_hook(lambda _, __, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True)
+    hook = MODEL.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
     for groups in ([(2, [9] * 4)], [(40, [9] * 4)]):
         assert_same(trainers, MODEL, batch_of(groups))
     hook.remove()
@@ -227,9 +267,13 @@ def cuda_batch(groups: Groups, **more: int) -> Batch:
     return ids.cuda(), mask.cuda(), columns
 
 
-@pytest.mark.parametrize("backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name)
+@pytest.mark.parametrize(
+    "backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name
+)
 @pytest.mark.parametrize("groups", BATCHES.values(), ids=BATCHES)
-def test_the_kernels_of_a_gpu_take_what_they_are_given(backend: Any, groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_of_a_gpu_take_what_they_are_given(
+    backend: Any, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without values: names, order and shapes of the arguments as this torch declares them."""
     packed = pack(*batch_of(groups))
     placed = [replace(group, places=group.places.to("meta")) for group in packed.groups]
@@ -244,7 +288,9 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given(backend: Any, groups: Gro
 
 def test_a_kernel_that_is_not_served_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: SDPBackend.EFFICIENT_ATTENTION.value)
-    with pytest.raises(InputError, match=r"no kernel for torch.float32 with heads of 8 on meta; set bf16: true"):
+    with pytest.raises(
+        InputError, match=r"no kernel for torch.float32 with heads of 8 on meta; set bf16: true"
+    ):
         piece(*(torch.empty(1, 2, 5, 8, device="meta") for _ in range(3)), causal=True, scale=1.0)
 
 
@@ -257,13 +303,21 @@ def test_autocast_gives_the_kernels_one_dtype(trainers: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name)
+@pytest.mark.parametrize(
+    "backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name
+)
 def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backend: Any) -> None:
-    exact, rounded = (prepared(qwen3(head_dim=64)).to("cuda", dtype) for dtype in (torch.float32, torch.bfloat16))
+    exact, rounded = (
+        prepared(qwen3(head_dim=64)).to("cuda", dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
     for length in (1, 64, 129, 700):
-        batch = cuda_batch([(length, [length // 4, 130, 7, 0]), (length // 2 + 1, [9, 9, 64, 1])], seed=length)
+        batch = cuda_batch(
+            [(length, [length // 4, 130, 7, 0]), (length // 2 + 1, [9, 9, 64, 1])], seed=length
+        )
         logps, _, gradient = computed(trainers[0], exact, batch)
-        order = dict.fromkeys([backend, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])  # MATH: dense has a mask, for padding
+        order = dict.fromkeys(
+            [backend, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+        )  # MATH: dense has a mask, for padding
         with sdpa_kernel([*order], set_priority=True):
             results = [computed(trainer, rounded, batch) for trainer in trainers]
         off = [float((result[0] - logps).norm() / logps.norm()) for result in results]
@@ -302,13 +356,17 @@ def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_trl_is_what_was_read(function: Any, digest: str) -> None:
-    """Where this fails, read the function anew beside a2r_train/train/shared_prefix.py, and then change the digest."""
+    """Where this fails, read the function anew beside a2r_train/train/shared_prefix/trainer.py, and then
+    change the digest.
+    """
     assert hashlib.sha256(inspect.getsource(inspect.unwrap(function)).encode()).hexdigest()[:12] == digest
 
 
 def test_the_overridden_methods_take_what_trl_gives() -> None:
     for name in ("_get_per_token_logps_and_entropies", "_prepare_inputs"):
-        ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (SharedPrefixGRPOTrainer, GRPOTrainer))
+        ours, theirs = (
+            inspect.signature(getattr(kind, name)) for kind in (SharedPrefixGRPOTrainer, GRPOTrainer)
+        )
         named = [p for p in ours.parameters.values() if p.kind != p.VAR_KEYWORD]
         expected = list(theirs.parameters.values())[: len(named)]
         assert [(p.name, p.default) for p in named] == [(p.name, p.default) for p in expected]
@@ -325,8 +383,14 @@ def micro_batches(trainer: GRPOTrainer) -> list[torch.Tensor]:
 
 
 def test_groups_stay_whole_in_our_micro_batches_and_not_in_those_of_trl(tiny: str, tmp_path: Any) -> None:
-    split: dict[str, Any] = {"per_device_train_batch_size": replay.GROUP, "steps_per_generation": 4, "beta": 0.0}
-    stock, ours = (micro_batches(replay.trainer_of(tiny, str(tmp_path), shared, **split)) for shared in (False, True))
+    split: dict[str, Any] = {
+        "per_device_train_batch_size": replay.GROUP,
+        "steps_per_generation": 4,
+        "beta": 0.0,
+    }
+    stock, ours = (
+        micro_batches(replay.trainer_of(tiny, str(tmp_path), shared, **split)) for shared in (False, True)
+    )
     prompts = [len(torch.unique(batch["prompt_ids"], dim=0)) for batch in ours]
     assert prompts == [1, 1, 1, 1]
     assert max(len(torch.unique(batch["prompt_ids"], dim=0)) for batch in stock) > 1
@@ -338,7 +402,13 @@ def test_groups_stay_whole_in_our_micro_batches_and_not_in_those_of_trl(tiny: st
 def test_regroup_keeps_rows_together_with_what_belongs_to_them() -> None:
     prompt = torch.tensor([[0, 1], [2, 3], [5, 1], [2, 3], [0, 1], [5, 1]])
     mask = torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1], [0, 1], [0, 1]])  # a masked token tells nothing
-    rows = {"prompt_ids": prompt, "prompt_mask": mask, "advantages": torch.arange(6), "total": torch.tensor(7), "none": None}
+    rows = {
+        "prompt_ids": prompt,
+        "prompt_mask": mask,
+        "advantages": torch.arange(6),
+        "total": torch.tensor(7),
+        "none": None,
+    }
     batches = regroup(split_tensor_dict(rows, 3))
     assert torch.cat([batch["advantages"] for batch in batches]).tolist() == [0, 2, 4, 5, 1, 3]
     assert all(batch["total"] == 7 and batch["none"] is None for batch in batches)
@@ -361,7 +431,12 @@ def test_regroup_keeps_rows_together_with_what_belongs_to_them() -> None:
 )
 def test_settings_that_cannot_be_served(changes: dict[str, Any], reason: str) -> None:
     given_model = {key: changes[key] for key in changes.keys() & {"attn_implementation"}}
-    plain = {"num_generations": 8, "per_device_train_batch_size": 16, "use_liger_kernel": False, "torch_compile": False}
+    plain = {
+        "num_generations": 8,
+        "per_device_train_batch_size": 16,
+        "use_liger_kernel": False,
+        "torch_compile": False,
+    }
     more = {"use_transformers_continuous_batching": False, "model_init_kwargs": None}
     args: Any = SimpleNamespace(**{**plain, **more, **changes})
     reasons = shared_prefix.refused_settings(args, ModelArguments("m", **given_model))
@@ -372,11 +447,23 @@ def test_settings_that_cannot_be_served(changes: dict[str, Any], reason: str) ->
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("qwen3", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "sliding_attention"),
+        (
+            "qwen3",
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+            "sliding_attention",
+        ),
         ("mistral", {"sliding_window": 8}, "sliding_attention"),
-        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "longest row"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "longest row",
+        ),
         ("llama", {"attention_dropout": 0.1}, "disable_dropout"),
-        ("qwen3_moe", {"router_aux_loss_coef": 0.1, "num_experts": 2, "moe_intermediate_size": 16}, "router_aux_loss_coef"),
+        (
+            "qwen3_moe",
+            {"router_aux_loss_coef": 0.1, "num_experts": 2, "moe_intermediate_size": 16},
+            "router_aux_loss_coef",
+        ),
         ("gpt2", {}, "gpt2 is not among the tested models: gemma, granite,"),
         ("qwen3_vl", {}, "qwen3_vl is not among the tested models"),
     ],
@@ -390,6 +477,9 @@ def test_models_that_cannot_be_served(kind: str, changes: dict[str, Any], reason
 
 def test_adapters_that_cannot_be_served(tmp_path: Path) -> None:
     assert shared_prefix.refused_adapter(str(tmp_path)) == []
-    for kind, reasons in (("LORA", []), ("PREFIX_TUNING", ["the adapter is PREFIX_TUNING, and only LORA is tested"])):
+    for kind, reasons in (
+        ("LORA", []),
+        ("PREFIX_TUNING", ["the adapter is PREFIX_TUNING, and only LORA is tested"]),
+    ):
         (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
         assert shared_prefix.refused_adapter(str(tmp_path)) == reasons

@@ -1,4 +1,6 @@
-"""GRPO trained with a shared prefix ends where it ends without: through the real trainers, on one process and on two."""
+"""GRPO trained with a shared prefix ends where it ends without: through the real trainers, on one process and
+on two.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,8 @@ import torch
 from launching import launch, need_deepspeed, weights_in
 from peft import LoraConfig
 
-from a2r_train.train import grpo, shared_prefix
+from a2r_train.train import grpo
+from a2r_train.train.shared_prefix import trainer as shared_prefix
 
 FLOAT_ERROR = torch.finfo(torch.float32).eps
 LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
@@ -18,7 +21,9 @@ LORA = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_ty
 
 @pytest.fixture(autouse=True)
 def always_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_prefix, "MIN_TOKEN_RATIO", shared_prefix.MIN_TOKEN_RATIO)  # replay.py lowers it
+    monkeypatch.setattr(
+        shared_prefix, "MIN_TOKEN_RATIO", shared_prefix.MIN_TOKEN_RATIO
+    )  # replay.py lowers it
 
 
 def trained(model: str, out: Path, shared: bool, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +47,11 @@ def relative_difference(before: torch.Tensor, dense: torch.Tensor, shared: torch
     "changes",
     [
         {},
-        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "activation_checkpointing": True},
+        {
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 2,
+            "activation_checkpointing": True,
+        },
         {"peft_config": LORA, "loss_type": "grpo"},
     ],
     ids=["full", "accumulation and checkpointing", "lora"],
@@ -58,7 +67,9 @@ def test_a_wrong_mask_ends_elsewhere(tiny: str, tmp_path: Path, monkeypatch: pyt
     """Completions that see those before them, as if all were one: the test above would notice."""
     before, dense = trained(tiny, tmp_path, False)
     group = shared_prefix._group
-    monkeypatch.setattr(shared_prefix, "_group", lambda at, prefix, lengths, to: group(at, prefix, [sum(lengths)], to))
+    monkeypatch.setattr(
+        shared_prefix, "_group", lambda at, prefix, lengths, to: group(at, prefix, [sum(lengths)], to)
+    )
     _, shared = trained(tiny, tmp_path, True)
     assert relative_difference(before, dense, shared) > 1e-2
 
@@ -94,8 +105,25 @@ def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.Ca
     from a2r_train.records import write
 
     write([bundle(i) for i in range(4)], tmp_path / "bundles.jsonl")
-    given = ["--bundles", str(tmp_path / "bundles.jsonl"), "--model_name_or_path", speaking, "--shared_prefix", "true"]
-    quick = ["--max_steps", "2", "--num_generations", "4", "--max_completion_length", "12", "--save_steps", "1", "--report_to"]
+    given = [
+        "--bundles",
+        str(tmp_path / "bundles.jsonl"),
+        "--model_name_or_path",
+        speaking,
+        "--shared_prefix",
+        "true",
+    ]
+    quick = [
+        "--max_steps",
+        "2",
+        "--num_generations",
+        "4",
+        "--max_completion_length",
+        "12",
+        "--save_steps",
+        "1",
+        "--report_to",
+    ]
     more = [
         "none",
         "--logging_steps",
@@ -111,9 +139,14 @@ def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.Ca
     halves = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
     assert grpo.main([*argv, "--output_dir", str(tmp_path / "refused"), *halves]) == 2
     error = capsys.readouterr().err
-    assert "shared_prefix: a micro-batch must hold whole groups: make per_device_train_batch_size a multiple of" in error
+    assert (
+        "shared_prefix: a micro-batch must hold whole groups: make per_device_train_batch_size a multiple of"
+        in error
+    )
     assert error.count("\n") == 1
-    assert grpo.main([*argv, "--output_dir", str(tmp_path / "grpo"), "--per_device_train_batch_size", "8"]) == 0
+    assert (
+        grpo.main([*argv, "--output_dir", str(tmp_path / "grpo"), "--per_device_train_batch_size", "8"]) == 0
+    )
     log = json.loads((tmp_path / "grpo" / "trainer_state.json").read_text())["log_history"]
     steps = [entry for entry in log if "loss" in entry]
     assert [entry["shared_prefix/token_ratio"] > 2 for entry in steps] == [True, True]

@@ -12,10 +12,11 @@ from a2r_train.evaluate.statistics import Difference, gain_ratio, holm, interval
 
 
 def test_intervals_hold_the_truth_in_95_of_100_simulations() -> None:
-    """2,000 evaluations of known truth: 120 problems of unlike difficulty, 2 bundles of each, 2 syntheses a bundle.
+    """2,000 evaluations of known truth: 120 problems of unlike difficulty, 2 bundles of each, 2 syntheses a
+    bundle.
 
-    What the bundles and syntheses of a problem have in common must count: resampling single syntheses, as if there were
-    480 problems, holds the truth far too seldom.
+    What the bundles and syntheses of a problem have in common must count: resampling single syntheses, as if
+    there were 480 problems, holds the truth far too seldom.
     """
     random = np.random.default_rng(1)
     held = np.zeros(3)
@@ -28,7 +29,11 @@ def test_intervals_hold_the_truth_in_95_of_100_simulations() -> None:
         low, high = interval(scores, seed=simulation, draws=1000)[1:]
         difference = paired(scores, rival, seed=simulation, draws=1000)
         naive = right.std() / 480**0.5 * 1.96
-        held += [low <= 0.4 <= high, difference.low <= 0.1 <= difference.high, abs(scores.mean() - 0.4) <= naive]
+        held += [
+            low <= 0.4 <= high,
+            difference.low <= 0.1 <= difference.high,
+            abs(scores.mean() - 0.4) <= naive,
+        ]
     interval_held, difference_held, naive_held = held / 2000
     assert 0.93 <= interval_held <= 0.97
     assert 0.93 <= difference_held <= 0.97
@@ -139,8 +144,11 @@ def test_holm_by_hand() -> None:
     """Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, made monotone: 0.02, 0.03, 0.06, 0.06."""
     corrected = holm([_difference(p) for p in (0.01, 0.04, 0.03, 0.005)])
     assert [one.p_holm for one in corrected] == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    # Levels 0.05/3 for the second step; the third does not reject, so it and the fourth stay at 0.05/2; 0.05/4 for the first.
-    assert [one.high_holm for one in corrected] == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 1 - 0.05 / 2, 1 - 0.05 / 4])
+    # Levels 0.05/3 for the second step; the third does not reject, so it and the fourth stay at 0.05/2;
+    # 0.05/4 for the first.
+    assert [one.high_holm for one in corrected] == pytest.approx(
+        [1 - 0.05 / 3, 1 - 0.05 / 2, 1 - 0.05 / 2, 1 - 0.05 / 4]
+    )
     assert [one.low_holm for one in corrected] == pytest.approx([-one.high_holm for one in corrected])
 
 

@@ -12,17 +12,18 @@ import a2r_train
 
 PACKAGE = Path(a2r_train.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-BESIDE = [path for folder in ("scripts", "tests") for path in sorted((Path(__file__).parent.parent / folder).rglob("*.py"))]
-# A room imports from the rooms of its own line and of the lines above it.
+BESIDE = [
+    path
+    for folder in ("scripts", "tests")
+    for path in sorted((Path(__file__).parent.parent / folder).rglob("*.py"))
+]
+# A room imports from rooms of its own line and of the lines above it, and from none in a circle.
 LINES = [
-    {"errors", "leave", "hub"},
-    {"records", "config"},
-    {"prompts", "verify", "decontaminate", "mixture"},
-    {"models", "engines", "output", "rollouts"},
-    {"explore"},
-    {"synthesise", "bundle", "bundle_card", "two_stage"},
-    {"train", "evaluate", "solve"},
-    {"preview", "pipeline"},
+    {"errors", "config", "records", "models", "prompts", "output", "process"},
+    {"verify", "engines"},
+    {"inference", "data"},
+    {"train", "evaluate"},
+    {"commands"},
     {"cli"},
 ]
 LINE_OF = {room: i for i, line in enumerate(LINES) for room in line}
@@ -44,7 +45,9 @@ def imported_rooms(path: Path) -> Iterator[str]:
         yield from (name.split(".")[1] for name in names if name.startswith("a2r_train."))
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent != PACKAGE or p.name != "__init__.py"], ids=str)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent != PACKAGE or p.name != "__init__.py"], ids=str
+)
 def test_imports_point_one_way(path: Path) -> None:
     room = room_of(path)
     assert room in LINE_OF, f"{room} is a new room: give it a line"
@@ -54,8 +57,10 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 def test_rooms_of_a_line_do_not_import_each_other_in_circles() -> None:
-    edges = {room: {other for p in FILES if room_of(p) == room for other in imported_rooms(p)} - {room} for room in LINE_OF}
-    edges["bundle_card"] -= {"bundle"}  # for its type annotations alone
+    edges = {
+        room: {other for p in FILES if room_of(p) == room for other in imported_rooms(p)} - {room}
+        for room in LINE_OF
+    }
     while free := {room for room, others in edges.items() if not others & set(edges)}:
         edges = {room: others for room, others in edges.items() if room not in free}
     assert not edges
@@ -64,7 +69,7 @@ def test_rooms_of_a_line_do_not_import_each_other_in_circles() -> None:
 @pytest.mark.parametrize("path", [*FILES, *BESIDE], ids=str)
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 400
+    assert len(text.splitlines()) < 500
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= 60, f"{path}: {node.name}"

@@ -1,4 +1,6 @@
-"""SFT and GRPO really trained, two steps each, on a random tiny model: folders, resume, labels, rewards, bad input."""
+"""SFT and GRPO really trained, two steps each, on a random tiny model: folders, resume, labels, rewards, bad
+input.
+"""
 
 import json
 import shutil
@@ -16,18 +18,37 @@ from trl import SFTTrainer
 from a2r_train.config import parse
 from a2r_train.engines import Completion, Sampling
 from a2r_train.errors import InputError
+from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Synthesis, read, write
-from a2r_train.synthesise import syntheses_of
-from a2r_train.train import common, grpo, sft
-from a2r_train.train.common import BundleArguments, ModelArguments
+from a2r_train.train import grpo, sft
+from a2r_train.train.arguments import BundleArguments, ModelArguments
+from a2r_train.train.bundles import load_material
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.targets import select
 
 ROOT = Path(__file__).parent.parent
 QUICK = (
-    *("--max_steps", "2", "--per_device_train_batch_size", "2", "--report_to", "none", "--logging_steps", "1"),
-    *("--use_cpu", "true", "--activation_checkpointing", "false", "--learning_rate", "1e-2", "--save_steps", "1"),
+    *(
+        "--max_steps",
+        "2",
+        "--per_device_train_batch_size",
+        "2",
+        "--report_to",
+        "none",
+        "--logging_steps",
+        "1",
+    ),
+    *(
+        "--use_cpu",
+        "true",
+        "--activation_checkpointing",
+        "false",
+        "--learning_rate",
+        "1e-2",
+        "--save_steps",
+        "1",
+    ),
 )
 GRPO = ("--num_generations", "2", "--max_completion_length", "12", *QUICK)
 
@@ -42,7 +63,18 @@ def bundle(i: int, answers: tuple[str, str] = ("5", "7")) -> Bundle:
     verdicts = ["correct" if a == "5" else "incorrect" for a in answers]
     n = answers.count("5")
     return Bundle(
-        f"b{i}", f"p{i}", f"What is {i} more?", "5", "math", texts, list(answers), verdicts, [9, 9], n, answers[0], verdicts[0]
+        f"b{i}",
+        f"p{i}",
+        f"What is {i} more?",
+        "5",
+        "math",
+        texts,
+        list(answers),
+        verdicts,
+        [9, 9],
+        n,
+        answers[0],
+        verdicts[0],
     )
 
 
@@ -57,7 +89,14 @@ def files(tmp_path):
 
 
 def arguments(files, model, out, *more):
-    common_keys = ["--bundles", str(files / "bundles.jsonl"), "--model_name_or_path", model, "--output_dir", str(files / out)]
+    common_keys = [
+        "--bundles",
+        str(files / "bundles.jsonl"),
+        "--model_name_or_path",
+        model,
+        "--output_dir",
+        str(files / out),
+    ]
     return [*common_keys, *more]
 
 
@@ -75,7 +114,14 @@ def test_sft_then_grpo_write_folders_that_load(files, model):
     for name in ("sft", "grpo"):
         folder = files / name
         assert last_step(folder) == 2
-        for part in ("config.yaml", "versions.json", "prompt.yaml", "README.md", "done.json", "tokenizer.json"):
+        for part in (
+            "config.yaml",
+            "versions.json",
+            "prompt.yaml",
+            "README.md",
+            "done.json",
+            "tokenizer.json",
+        ):
             assert (folder / part).exists(), part
         AutoModelForCausalLM.from_pretrained(folder)
         assert AutoTokenizer.from_pretrained(folder).chat_template == CHAT_TEMPLATE
@@ -89,9 +135,14 @@ def test_sft_then_grpo_write_folders_that_load(files, model):
 
 def test_lora_adapter_goes_on_in_grpo(files, model):
     assert sft.main(sft_arguments(files, model, "sft", "--use_peft", "true", "--lora_r", "2")) == 0
-    for _ in range(2):  # TRL's `ref`, for the KL term, is not shipped, nor in the way when the folder is finished again
+    for _ in range(
+        2
+    ):  # TRL's `ref`, for the KL term, is not shipped, nor in the way when the folder is finished again
         assert grpo.main(arguments(files, str(files / "sft"), "grpo", *GRPO, "--beta", "0.1")) == 0
-        assert {path.name for path in (files / "grpo").iterdir() if path.is_dir()} == {"checkpoint-1", "checkpoint-2"}
+        assert {path.name for path in (files / "grpo").iterdir() if path.is_dir()} == {
+            "checkpoint-1",
+            "checkpoint-2",
+        }
         (files / "grpo" / "done.json").unlink()
     config = json.loads((files / "grpo" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == model
@@ -143,7 +194,12 @@ def test_a_dry_run_of_other_settings_beside_a_finished_run(files, model, capsys)
     assert sft.main(sft_arguments(files, model, "sft")) == 0
     before = files_of(files)
     capsys.readouterr()
-    assert sft.main(sft_arguments(files, model, "sft", "--seed", "7", "--logging_steps", "3", "--dry_run", "true")) == 0
+    assert (
+        sft.main(
+            sft_arguments(files, model, "sft", "--seed", "7", "--logging_steps", "3", "--dry_run", "true")
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert "\nseed: 7\n" in shown
     assert "\nlogging_steps: 3" in shown
@@ -151,18 +207,26 @@ def test_a_dry_run_of_other_settings_beside_a_finished_run(files, model, capsys)
 
 
 def test_loss_is_on_the_completion_only(files, model):
-    data, args, chosen = parse([BundleArguments, sft.SynthesizerSFTConfig, ModelArguments], sft_arguments(files, model, "sft"))
-    material = common.load_material(data, chosen)
+    data, args, chosen = parse(
+        [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments], sft_arguments(files, model, "sft")
+    )
+    material = load_material(data, chosen)
     rows = sft.training_rows(material, read(Synthesis, args.targets), None)
     trainer = SFTTrainer(
-        model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=material.prompter.tokenizer
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=material.prompter.tokenizer,
     )
     batches = list(trainer.get_train_dataloader())
     assert sum(len(batch["labels"]) for batch in batches) == len(rows) == 5
     for batch in batches:
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             kept = ids[labels != -100]
-            assert material.prompter.tokenizer.decode(kept) in (r"It is \boxed{5}<|im_end|>", r"It is \boxed{6}<|im_end|>")
+            assert material.prompter.tokenizer.decode(kept) in (
+                r"It is \boxed{5}<|im_end|>",
+                r"It is \boxed{6}<|im_end|>",
+            )
             prompt = ids[: (labels != -100).int().argmax()].tolist()
             assert prompt in [material.prompter.token_ids(chat) for chat in material.chats]
 
@@ -204,24 +268,28 @@ def test_reward_and_its_metrics(model):
 def test_control_reads_the_explorers_prompt(files, model):
     argv = arguments(files, model, "x", "--plain_share", "1")
     data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
-    material = common.load_material(data, chosen)
+    material = load_material(data, chosen)
     assert grpo.dataset_of(material)[0]["prompt"] == material.prompter.explorer("What is 0 more?")
-    shown = common.load_material(replace(data, plain_share=0.0), chosen)
+    shown = load_material(replace(data, plain_share=0.0), chosen)
     assert "Reference 2:" in grpo.dataset_of(shown)[0]["prompt"][0]["content"]
 
 
 def test_half_of_the_prompts_are_plain(files, model):
-    """Recursive self-aggregation (arXiv 2509.26626) trains so: both kinds from the same bundles, the same ones each time."""
+    """Recursive self-aggregation (arXiv 2509.26626) trains so: both kinds from the same bundles, the same
+    ones each time.
+    """
     write([bundle(i) for i in range(40)], files / "bundles.jsonl")
     argv = arguments(files, model, "x", "--plain_share", "0.5")
     data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
-    material = common.load_material(data, chosen)
+    material = load_material(data, chosen)
     rows = grpo.dataset_of(material)
     shown = ["Reference 2:" in row["prompt"][0]["content"] for row in rows]
     assert 10 < sum(shown) < 30
     assert [row["plain"] for row in rows] == [not s for s in shown]
-    assert common.load_material(data, chosen).plain == material.plain
-    drawn = syntheses_of(Scripted([""] * 40), material.prompter, material.bundles, Sampling(), plain=material.plain)
+    assert load_material(data, chosen).plain == material.plain
+    drawn = syntheses_of(
+        Scripted([""] * 40), material.prompter, material.bundles, Sampling(), plain=material.plain
+    )
     assert len(drawn) == 40
     assert grpo.main([*argv, *GRPO, "--max_steps", "8"]) == 0
     log = json.loads((files / "x" / "trainer_state.json").read_text())["log_history"]
@@ -267,7 +335,10 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
     [
         (("--max_length", "20"), "max_length 20 would cut the longest row, of"),
         (("--packing", "true"), "set max_length"),
-        (("--completion_only_loss", "false"), "completion_only_loss: false is not served, as the prompt is never trained on"),
+        (
+            ("--completion_only_loss", "false"),
+            "completion_only_loss: false is not served, as the prompt is never trained on",
+        ),
         (("--teacher", "./nowhere"), "./nowhere: no such folder or file"),
         (("--assistant_only_loss", "true"), "assistant_only_loss is not served"),
         (("--eval_strategy", "steps", "--eval_steps", "1"), "SFT has no validation set"),
@@ -276,7 +347,10 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
         (("--target_samples", "0"), "target_samples is 0; expected at least 1"),
         (("--max_targets_per_problem", "0"), "max_targets_per_problem is 0; expected at least 1"),
         (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
-        (("--model_revision", "v2"), "model_revision v2 would move the weights alone; download it to a folder"),
+        (
+            ("--model_revision", "v2"),
+            "model_revision v2 would move the weights alone; download it to a folder",
+        ),
     ],
 )
 def test_wrong_settings_are_one_line(files, model, capsys, more, message):
@@ -324,17 +398,32 @@ def fill_the_folder(files):
 
 
 BAD = {
-    "missing column": (in_the_bundles(lambda rows: [{**rows[0], "answer": None}, *rows[1:]]), ":1: no column 'answer'"),
-    "empty answer": (in_the_bundles(lambda rows: [*rows, {**rows[0], "id": "x", "answer": ""}]), ":5: field 'answer' is empty"),
+    "missing column": (
+        in_the_bundles(lambda rows: [{**rows[0], "answer": None}, *rows[1:]]),
+        ":1: no column 'answer'",
+    ),
+    "empty answer": (
+        in_the_bundles(lambda rows: [*rows, {**rows[0], "id": "x", "answer": ""}]),
+        ":5: field 'answer' is empty",
+    ),
     "duplicate id": (in_the_bundles(lambda rows: [*rows, rows[1]]), "id 'b1' was used at"),
     "broken line": (break_a_line, ":2: not valid JSON"),
-    "bad gold": (in_the_bundles(lambda rows: [{**row, "answer": r"\frac{"} for row in rows]), "cannot parse the gold answer"),
+    "bad gold": (
+        in_the_bundles(lambda rows: [{**row, "answer": r"\frac{"} for row in rows]),
+        "cannot parse the gold answer",
+    ),
     "over budget": (
         lambda files: (files / "prompt.yaml").write_text("max_prompt_tokens: 40\n"),
         "raise max_prompt_tokens or lower k",
     ),
-    "no weights": (lambda files: (files / "model" / "model.safetensors").unlink(), "name a finished checkpoint"),
-    "no template": (lambda files: (files / "model" / "chat_template.jinja").unlink(), "use an instruct model"),
+    "no weights": (
+        lambda files: (files / "model" / "model.safetensors").unlink(),
+        "name a finished checkpoint",
+    ),
+    "no template": (
+        lambda files: (files / "model" / "chat_template.jinja").unlink(),
+        "use an instruct model",
+    ),
     "folder of something else": (fill_the_folder, "holds files of something else"),
 }
 
@@ -359,7 +448,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(stage, case, files, model,
     ("change", "message"),
     [
         (lambda rows: rows[-1:], "targets.jsonl: none of 1 targets is correct"),
-        (lambda rows: [{**rows[0], "bundle_id": "x"}], "targets.jsonl: target of bundle 'x', which is not among the bundles"),
+        (
+            lambda rows: [{**rows[0], "bundle_id": "x"}],
+            "targets.jsonl: target of bundle 'x', which is not among the bundles",
+        ),
     ],
 )
 def test_bad_targets_are_one_line_and_nothing_is_written(change, message, files, model, capsys):
@@ -377,12 +469,14 @@ def test_prompt_of_the_checkpoint_is_kept(files, model):
     (files / "own" / "prompt.yaml").write_text("explorer_template: '{problem} own'\n")
     chosen = ModelArguments(model_name_or_path=str(files / "own"))
     assert (
-        common.load_material(BundleArguments(str(files / "bundles.jsonl")), chosen).prompter.config.explorer_template[-3:]
+        load_material(
+            BundleArguments(str(files / "bundles.jsonl")), chosen
+        ).prompter.config.explorer_template[-3:]
         == "own"
     )
     (files / "other.yaml").write_text("system: other\n")
     with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
-        common.load_material(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)
+        load_material(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)
 
 
 def test_script_ends_with_status_2(files):
@@ -395,4 +489,7 @@ def test_script_ends_with_status_2(files):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1] == f"error: {recipe}: unknown key 'bundels'; did you mean 'bundles'?"
+    assert (
+        done.stderr.strip().splitlines()[-1]
+        == f"error: {recipe}: unknown key 'bundels'; did you mean 'bundles'?"
+    )

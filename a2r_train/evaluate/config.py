@@ -16,49 +16,107 @@ DIAGNOSTICS = ("order", "k", "text", "truncated", "injected")
 class EvaluateConfig(EngineArguments):
     """`a2r evaluate`: bundles and checkpoints -> results.json, report.md, report.html."""
 
-    bundles: str = field(metadata={"help": "test bundles, or rollouts made elsewhere (columns problem, answer, text)"})
+    bundles: str = field(
+        metadata={"help": "test bundles, or rollouts made elsewhere (columns problem, answer, text)"}
+    )
     output_dir: str = field(metadata={"help": "where the results are written"})
-    base: str = field(default="", metadata={"help": "the synthesizer before training; empty: rows without generation alone"})
+    base: str = field(
+        default="", metadata={"help": "the synthesizer before training; empty: rows without generation alone"}
+    )
     sft: str = field(default="", metadata={"help": "the checkpoint of SFT; empty leaves its rows out"})
-    grpo: str = field(default="", metadata={"help": "the checkpoint of GRPO, after `sft` if named; empty leaves its rows out"})
-    no_references: str = field(default="", metadata={"help": "the control that was trained without references"})
+    grpo: str = field(
+        default="",
+        metadata={"help": "the checkpoint of GRPO, after `sft` if named; empty leaves its rows out"},
+    )
+    no_references: str = field(
+        default="", metadata={"help": "the control that was trained without references"}
+    )
     explorer: str = field(default="", metadata={"help": "the explorer, for its greedy row and the cost"})
-    explorer_grpo: str = field(default="", metadata={"help": "the control: the explorer after RL on the same problems"})
+    explorer_grpo: str = field(
+        default="", metadata={"help": "the control: the explorer after RL on the same problems"}
+    )
     monolith: str = field(default="", metadata={"help": "one bigger model that answers alone"})
-    reward_model: str = field(default="", metadata={"help": "a sequence classifier with one score, for best-of-K"})
-    universal_self_consistency: bool = field(default=False, metadata={"help": "the base names the most agreed reference"})
+    reward_model: str = field(
+        default="", metadata={"help": "a sequence classifier with one score, for best-of-K"}
+    )
+    universal_self_consistency: bool = field(
+        default=False, metadata={"help": "the base names the most agreed reference"}
+    )
     genselect: bool = field(default=False, metadata={"help": "the base names the best reference"})
-    self_refine: int = field(default=0, metadata={"help": "how often the base rewrites its own greedy solution; 0: no row"})
-    methods_note: str = field(default="", metadata={"help": "said beside the rows of those three prompted methods"})
-    budgets: str = field(default="", metadata={"help": "factors of max_completion_tokens, such as 2,4, for rows /2x and /4x"})
-    rounds: int = field(default=0, metadata={"help": "rounds of recursive aggregation (T); 0 leaves the row out"})
-    rounds_population: int = field(default=8, metadata={"help": "solutions that each round reads and writes (N)"})
+    self_refine: int = field(
+        default=0, metadata={"help": "how often the base rewrites its own greedy solution; 0: no row"}
+    )
+    methods_note: str = field(
+        default="", metadata={"help": "said beside the rows of those three prompted methods"}
+    )
+    budgets: str = field(
+        default="", metadata={"help": "factors of max_completion_tokens, such as 2,4, for rows /2x and /4x"}
+    )
+    rounds: int = field(
+        default=0, metadata={"help": "rounds of recursive aggregation (T); 0 leaves the row out"}
+    )
+    rounds_population: int = field(
+        default=8, metadata={"help": "solutions that each round reads and writes (N)"}
+    )
     rounds_subset: int = field(default=4, metadata={"help": "references of each of its syntheses (K)"})
-    adaptive_validation: str = field(default="", metadata={"help": "bundles on which row adaptive finds its threshold"})
+    adaptive_validation: str = field(
+        default="", metadata={"help": "bundles on which row adaptive finds its threshold"}
+    )
     adaptive_first: int = field(default=2, metadata={"help": "rollouts before row adaptive may stop"})
-    adaptive_skip_unanimous: bool = field(default=True, metadata={"help": "row adaptive: no synthesis where all agree"})
-    diagnostics: str = field(default="", metadata={"help": f"of {', '.join(DIAGNOSTICS)}, comma-separated, or all"})
-    k_sweep: str = field(default="1,2,4,8,16", metadata={"help": "numbers of references of diagnostic k; needs rollouts"})
-    prices: str = field(default="", metadata={"help": "YAML: model -> {prompt, completion}, dollars for a million tokens"})
-    label: str = field(default="is_correct", metadata={"help": "of rollouts made elsewhere: the column with their own verdict"})
+    adaptive_skip_unanimous: bool = field(
+        default=True, metadata={"help": "row adaptive: no synthesis where all agree"}
+    )
+    diagnostics: str = field(
+        default="", metadata={"help": f"of {', '.join(DIAGNOSTICS)}, comma-separated, or all"}
+    )
+    k_sweep: str = field(
+        default="1,2,4,8,16", metadata={"help": "numbers of references of diagnostic k; needs rollouts"}
+    )
+    prices: str = field(
+        default="", metadata={"help": "YAML: model -> {prompt, completion}, dollars for a million tokens"}
+    )
+    label: str = field(
+        default="is_correct",
+        metadata={"help": "of rollouts made elsewhere: the column with their own verdict"},
+    )
     k: int = field(default=4, metadata={"help": "of rollouts made elsewhere: references a bundle"})
-    cards: bool = field(default=True, metadata={"help": "write the table into README.md of the trained checkpoints"})
-    rollouts: str = field(default="", metadata={"help": "all rollouts of the test problems, for the equal-budget majorities"})
+    cards: bool = field(
+        default=True, metadata={"help": "write the table into README.md of the trained checkpoints"}
+    )
+    rollouts: str = field(
+        default="", metadata={"help": "all rollouts of the test problems, for the equal-budget majorities"}
+    )
     temperature: float = field(default=1.0, metadata={"help": "of the rows @T; 0 leaves them out"})
     samples: int = field(default=1, metadata={"help": "syntheses a bundle of the rows @T"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut"})
-    chunk_bundles: int = field(default=256, metadata={"help": "bundles a chunk: the most that a kill can lose"})
+    chunk_bundles: int = field(
+        default=256, metadata={"help": "bundles a chunk: the most that a kill can lose"}
+    )
     max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
-    prompt: str = field(default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"})
-    trust_remote_code: bool = field(default=False, metadata={"help": "let code run that the models bring along"})
+    prompt: str = field(
+        default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "let code run that the models bring along"}
+    )
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the rows, and stop"})
 
 
-# What the numbers of all rows depend on; everything else adds rows or changes none, and may differ in a continuation.
+# What the numbers of all rows depend on; everything else adds rows or changes none, and may differ in a
+# continuation.
 _FIXED = (
-    *("bundles", "rollouts", "temperature", "samples", "max_completion_tokens", "max_bundles", "prompt", "engine"),
+    *(
+        "bundles",
+        "rollouts",
+        "temperature",
+        "samples",
+        "max_completion_tokens",
+        "max_bundles",
+        "prompt",
+        "engine",
+    ),
     *("dtype", "chunk_bundles", "seed", "k", "label"),
 )
 MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXED)
@@ -88,7 +146,10 @@ def check(config: EvaluateConfig) -> None:
     if "k" in chosen and not config.rollouts:
         raise InputError("diagnostics: k needs `rollouts:`, from which bundles of other sizes are made")
     if config.prices and not Path(config.prices).is_file():
-        raise InputError(f"prices {config.prices}: no such file; expected YAML with model: {{prompt: 0.1, completion: 0.4}}")
+        raise InputError(
+            f"prices {config.prices}: no such file; expected YAML with "
+            "model: {prompt: 0.1, completion: 0.4}"
+        )
 
 
 def grpo_row(config: EvaluateConfig) -> str:

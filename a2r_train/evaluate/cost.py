@@ -1,6 +1,8 @@
-"""What an answer of each row costs: FLOPs by the model configs, dollars by a price table, seconds as measured.
+"""What an answer of each row costs: FLOPs by the model configs, dollars by a price table, seconds as
+measured.
 
-And the question of A2R-Efficient (arXiv 2509.22044): at which cost does a pair reach the accuracy of one bigger model?
+And the question of A2R-Efficient (arXiv 2509.22044): at which cost does a pair reach the accuracy of one
+bigger model?
 """
 
 from __future__ import annotations
@@ -16,28 +18,34 @@ import numpy as np
 
 from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
-from a2r_train.evaluate.generate import Answers
-from a2r_train.evaluate.rows import EXPLORER, Part, Row
+from a2r_train.evaluate.answers import Answers
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row
+from a2r_train.inference.two_stage import Price
 from a2r_train.models import Size
 from a2r_train.records import Rollout
-from a2r_train.two_stage import Price
 
 PAIRS = ("synthesizer/base", "synthesizer/sft", "synthesizer/grpo", "synthesizer/sft+grpo")
 
 
 def flops(size: Size, part: Part) -> float:
-    """Forward FLOPs of a part: 2 for each parameter and token, and 4 x layers x attention width for each token and each
-    earlier one (PaLM, arXiv 2204.02311, appendix B, a third of its count for training). The prompt is read once."""
+    """Forward FLOPs of a part: 2 for each parameter and token, and 4 x layers x attention width for each
+    token and each earlier one (PaLM, arXiv 2204.02311, appendix B, a third of its count for training). The
+    prompt is read once."""
 
     def between(first: float, last: float) -> float:
-        return 2 * size.parameters * (last - first) + 2 * size.layers * size.attention_width * (last**2 - first**2)
+        return 2 * size.parameters * (last - first) + 2 * size.layers * size.attention_width * (
+            last**2 - first**2
+        )
 
     end = part.prompt_tokens + part.completion_tokens
     return between(0, part.prompt_tokens) + part.completions * between(part.prompt_tokens, end)
 
 
 def load_prices(path: str) -> dict[str, Price]:
-    """A YAML file: model -> {prompt, completion} in dollars for a million tokens. Raises InputError for another shape."""
+    """A YAML file: model -> {prompt, completion} in dollars for a million tokens.
+
+    Raises InputError for another shape.
+    """
     prices = {}
     for model, price in (load_yaml(path) if path else {}).items():
         if not isinstance(price, dict) or set(price) != {"prompt", "completion"}:
@@ -61,20 +69,26 @@ def costs(
     prompt = float(np.mean([r.prompt_tokens for r in rollouts])) if rollouts else 0.0
     found: dict[str, dict[str, float | None]] = {}
     for row in rows:
-        parts = [replace(p, model=explorer, prompt_tokens=prompt) if p.model == EXPLORER else p for p in row.parts]
+        parts = [
+            replace(p, model=explorer, prompt_tokens=prompt) if p.model == EXPLORER else p for p in row.parts
+        ]
         for part in parts:
             if part.model and part.model not in sizes:
                 sizes[part.model] = size_of(part.model)
         known = [(sizes.get(p.model), p) for p in parts]
         found[row.name] = {
-            "flops": sum(flops(size, p) for size, p in known if size) if parts and all(size for size, _ in known) else None,
+            "flops": sum(flops(size, p) for size, p in known if size)
+            if parts and all(size for size, _ in known)
+            else None,
             "dollars": _dollars(parts, prices),
         }
     return found
 
 
 def timings(rows: Sequence[Row], work: Answers) -> dict[str, Any]:
-    """By row the `seconds` of an answer, its share of the measured time of whole batches (not its latency), and on what."""
+    """By row the `seconds` of an answer, its share of the measured time of whole batches (not its latency),
+    and on what.
+    """
     second, device = _explorer_time(work.config.rollouts)
     seconds = {row.name: sum(_seconds(p, work, second) for p in row.parts) for row in rows if row.parts}
     places = {f"{t['device']}, batch size {t['batch_size']}" for t in work.seconds.values() if t["device"]}
@@ -86,7 +100,13 @@ def _dollars(parts: Sequence[Part], prices: Mapping[str, Price]) -> float | None
     if not parts or any(p.model not in prices for p in parts):
         return None
     priced = [(p, prices[p.model]) for p in parts]
-    return sum(p.prompt_tokens * at.prompt + p.completions * p.completion_tokens * at.completion for p, at in priced) / 1e3
+    return (
+        sum(
+            p.prompt_tokens * at.prompt + p.completions * p.completion_tokens * at.completion
+            for p, at in priced
+        )
+        / 1e3
+    )
 
 
 def _seconds(part: Part, work: Answers, explorer_second: float) -> float:
@@ -98,7 +118,11 @@ def _seconds(part: Part, work: Answers, explorer_second: float) -> float:
 
 def _explorer_time(rollouts: str) -> tuple[float, str]:
     """Seconds a rollout, from what `a2r explore` left beside the rollouts; NaN where there is nothing."""
-    timings = [json.loads(path.read_text()) for path in Path(rollouts).parent.glob("timing-*.json")] if rollouts else []
+    timings = (
+        [json.loads(path.read_text()) for path in Path(rollouts).parent.glob("timing-*.json")]
+        if rollouts
+        else []
+    )
     made = sum(t["rollouts"] for t in timings)
     if not made:
         return math.nan, ""
@@ -106,13 +130,17 @@ def _explorer_time(rollouts: str) -> tuple[float, str]:
 
 
 def pareto(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Cost and accuracy of each row that has both, and which of them no cheaper row equals; oracles do not count."""
+    """Cost and accuracy of each row that has both, and which of them no cheaper row equals; oracles do not
+    count.
+    """
     cost = results["diagnostics"].get("cost", {})
     unit = "dollars" if any(one["dollars"] is not None for one in cost.values()) else "flops"
     points = [
         {"name": row["name"], "cost": cost[row["name"]][unit], "accuracy": row["accuracy"]}
         for row in [*results["rows"], *_sweep(results)]
-        if row["accuracy"] is not None and (cost.get(row["name"]) or {}).get(unit) and "oracle" not in row["note"]
+        if row["accuracy"] is not None
+        and (cost.get(row["name"]) or {}).get(unit)
+        and "oracle" not in row["note"]
     ]
     best, front = -1.0, []
     for point in sorted(points, key=lambda p: (p["cost"], -p["accuracy"])):
@@ -128,7 +156,9 @@ def _sweep(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def monolith_sentences(results: Mapping[str, Any]) -> list[str]:
-    """For each synthesizer: the cheapest measured way in which the pair is as accurate as the monolith, if there is one."""
+    """For each synthesizer: the cheapest measured way in which the pair is as accurate as the monolith, if
+    there is one.
+    """
     found = pareto(results)
     points = {point["name"]: point for point in found["points"]}
     if not (monolith := points.get("monolith")):
@@ -136,7 +166,11 @@ def monolith_sentences(results: Mapping[str, Any]) -> list[str]:
     unit = {"flops": "FLOPs", "dollars": "price"}[found["unit"]]
     said, present = [], [name for name in PAIRS if name in points]
     for name in present:
-        ours = [p for p in points.values() if p["name"].startswith((f"{name} k=", f"{name}/")) or p["name"] == name]
+        ours = [
+            p
+            for p in points.values()
+            if p["name"].startswith((f"{name} k=", f"{name}/")) or p["name"] == name
+        ]
         if name == present[-1]:
             ours += [points[extra] for extra in ("adaptive", "rounds") if extra in points]
         reached = [p for p in ours if p["accuracy"] >= monolith["accuracy"]]
@@ -144,7 +178,10 @@ def monolith_sentences(results: Mapping[str, Any]) -> list[str]:
         share = f"{100 * one['cost'] / monolith['cost']:.0f} % of its {unit}"
         target = f"the monolith's accuracy ({100 * monolith['accuracy']:.1f} %)"
         if reached:
-            said.append(f"The pair with {name} reaches {target} at {share}: {one['name']}, {100 * one['accuracy']:.1f} %.")
+            said.append(
+                f"The pair with {name} reaches {target} at {share}: "
+                f"{one['name']}, {100 * one['accuracy']:.1f} %."
+            )
         else:
             best = f"{one['name']} has {100 * one['accuracy']:.1f} % at {share}"
             said.append(f"The pair with {name} does not reach {target} at any measured cost; {best}.")

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from a2r_train.evaluate.rows import accuracies, by_bundle, mean, size_label, stage_tokens
+from a2r_train.evaluate.rows.row import accuracies, by_bundle, mean, size_label, stage_tokens
 from a2r_train.evaluate.statistics import Scores
 from a2r_train.records import CORRECT, Bundle, Synthesis
 from a2r_train.verify import equivalent, majority
@@ -15,28 +15,36 @@ from a2r_train.verify import equivalent, majority
 MOST_SOURCES = 12  # problem sets; more are templates or chapters, of which a table says nothing
 
 
-def diagnose(bundles: Sequence[Bundle], votes: Scores, syntheses: Mapping[str, Sequence[Synthesis]]) -> dict[str, Any]:
+def diagnose(
+    bundles: Sequence[Bundle], votes: Scores, syntheses: Mapping[str, Sequence[Synthesis]]
+) -> dict[str, Any]:
     """Diagnostics of each synthesizer row (name -> syntheses) against the majority, ready for results.json.
 
-    `by_correct` and `by_majority`: accuracy by number of correct references and by votes for the most frequent answer, the
-    majority's too, and `by_source` where there are 2 to MOST_SOURCES; `flips`: counts of syntheses by `flip_kind`;
-    `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of the syntheses whose answer is the majority's;
-    `tokens_by_stage`: means over problems.
+    `by_correct` and `by_majority`: accuracy by number of correct references and by votes for the most
+    frequent answer, the majority's too, and `by_source` where there are 2 to MOST_SOURCES; `flips`: counts of
+    syntheses by `flip_kind`; `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of
+    the syntheses whose answer is the majority's; `tokens_by_stage`: means over problems.
     """
     keys: dict[str, Sequence[int | str]] = {
         "by_correct": [b.n_correct for b in bundles],
-        "by_majority": [max(map(len, majority(b.reference_answers, b.verifier).groups), default=0) for b in bundles],
+        "by_majority": [
+            max(map(len, majority(b.reference_answers, b.verifier).groups), default=0) for b in bundles
+        ],
     }
     if 1 < len({b.source for b in bundles}) <= MOST_SOURCES:
         keys["by_source"] = [b.source for b in bundles]
-    found: dict[str, Any] = {key: {f"maj@{size_label(bundles)}": _cells(of, votes)} for key, of in keys.items()}
+    found: dict[str, Any] = {
+        key: {f"maj@{size_label(bundles)}": _cells(of, votes)} for key, of in keys.items()
+    }
     found |= {key: {} for key in ("flips", "new_correct", "copy_rate", "tokens_by_stage")}
     for name, given in syntheses.items():
         grouped = by_bundle(bundles, given)
         for key, of in keys.items():
             found[key][name] = _cells(of, accuracies(grouped))
         found["new_correct"][name] = found["by_correct"][name].get("0", {"n": 0, "accuracy": float("nan")})
-        counts = Counter(flip_kind(vote, s) for vote, group in zip(votes, grouped, strict=True) for s in group)
+        counts = Counter(
+            flip_kind(vote, s) for vote, group in zip(votes, grouped, strict=True) for s in group
+        )
         found["flips"][name] = {kind: counts[kind] for kind in FLIP_KINDS}
         found["copy_rate"][name] = _copy_rate(bundles, grouped)
         found["tokens_by_stage"][name] = stage_tokens(bundles, grouped)
@@ -47,7 +55,9 @@ FLIP_KINDS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wr
 
 
 def flip_kind(vote: float, synthesis: Synthesis) -> str:
-    """From the majority to the synthesis; a tied majority is right if its expected accuracy is at least one half."""
+    """From the majority to the synthesis; a tied majority is right if its expected accuracy is at least one
+    half.
+    """
     after = "right" if synthesis.verdict == CORRECT else "wrong"
     return f"{'right' if vote >= 0.5 else 'wrong'}_to_{after}"
 
@@ -63,5 +73,10 @@ def _cells(keys: Sequence[int | str], values: Iterable[float]) -> dict[str, dict
 
 def _copy_rate(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> float:
     """Share of syntheses with the majority's answer, where there is a majority; no answer is no copy."""
-    pairs = [(b, s.answer) for b, group in zip(bundles, grouped, strict=True) for s in group if b.majority_answer]
-    return mean(float(bool(answer) and equivalent(answer, b.majority_answer, b.verifier) == CORRECT) for b, answer in pairs)
+    pairs = [
+        (b, s.answer) for b, group in zip(bundles, grouped, strict=True) for s in group if b.majority_answer
+    ]
+    return mean(
+        float(bool(answer) and equivalent(answer, b.majority_answer, b.verifier) == CORRECT)
+        for b, answer in pairs
+    )

@@ -1,4 +1,6 @@
-"""Evaluations that were kept: the table made anew from their syntheses without any model, or by running them again."""
+"""Evaluations that were kept: the table made anew from their syntheses without any model, or by running them
+again.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,33 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train.config import check_keys
+from a2r_train.data.rollouts import judged
 from a2r_train.errors import InputError
+from a2r_train.evaluate.answers import MANIFEST, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.generate import MANIFEST, Task
-from a2r_train.evaluate.panel import tasks
-from a2r_train.evaluate.report import results_text
+from a2r_train.evaluate.report.write import results_text
+from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
 from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, read
-from a2r_train.rollouts import judged
 from a2r_train.verify import Judgement, judge_all
 
-INPUTS = ("bundles", "rollouts", "adaptive_validation", "prices", "prompt")  # the files that a config may name
+INPUTS = (
+    "bundles",
+    "rollouts",
+    "adaptive_validation",
+    "prices",
+    "prompt",
+)  # the files that a config may name
 MOST_LISTED = 20
 Json = dict[str, Any]
 
 
 class Kept:
-    """The answers of an earlier run, in place of `Generator`'s. Each is judged anew; `differing` says where that changed it."""
+    """The answers of an earlier run, in place of `Generator`'s.
+
+    Each is judged anew; `differing` says where that changed it.
+    """
 
     def __init__(self, config: EvaluateConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
@@ -43,9 +54,12 @@ class Kept:
             stored = [s for file in files for s in read(Synthesis, str(self.folder / file))]
             if self.config.max_bundles:
                 stored = stored[: len(bundles) * task.samples]
-            if [(s.bundle_id, s.sample) for s in stored] != [(b.id, i) for b in bundles for i in range(task.samples)]:
+            if [(s.bundle_id, s.sample) for s in stored] != [
+                (b.id, i) for b in bundles for i in range(task.samples)
+            ]:
                 raise InputError(
-                    f"{self.folder}: the syntheses of {task.name} are not those of its bundles; expected all of them"
+                    f"{self.folder}: the syntheses of {task.name} are not those "
+                    "of its bundles; expected all of them"
                 )
             golds = [(b.answer, b.verifier) for b in bundles for _ in range(task.samples)]
             self._found[task.name] = self._judged(task.name, stored, golds)
@@ -74,20 +88,28 @@ class Kept:
         self._compare(places, [(old.answer, old.verdict) for old, _ in pairs], anew)
         return found
 
-    def _judged(self, name: str, stored: Sequence[Synthesis], golds: Sequence[tuple[str, str]]) -> list[Synthesis]:
+    def _judged(
+        self, name: str, stored: Sequence[Synthesis], golds: Sequence[tuple[str, str]]
+    ) -> list[Synthesis]:
         anew = judge_all([(s.text, *gold) for s, gold in zip(stored, golds, strict=True)])
         places = [f"{name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
         self._compare(places, [(s.answer, s.verdict) for s in stored], anew)
         return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
 
-    def _compare(self, places: Sequence[str], stored: Sequence[tuple[str, str]], anew: Sequence[Judgement]) -> None:
+    def _compare(
+        self, places: Sequence[str], stored: Sequence[tuple[str, str]], anew: Sequence[Judgement]
+    ) -> None:
         for place, (answer, verdict), now in zip(places, stored, anew, strict=True):
             if (answer, verdict) != (now.answer, now.verdict):
-                self.differing.append(f"{place}: stored {answer!r} {verdict}, judged {now.answer!r} {now.verdict}")
+                self.differing.append(
+                    f"{place}: stored {answer!r} {verdict}, judged {now.answer!r} {now.verdict}"
+                )
 
     def _of(self, kind: str, name: str) -> Any:
         if name not in self.manifest.get(kind, {}):
-            raise InputError(f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; evaluate again to write it")
+            raise InputError(
+                f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; evaluate again to write it"
+            )
         return self.manifest[kind][name]
 
 
@@ -112,17 +134,20 @@ class Compared:
 
 def find_evaluations(root: str | Path) -> list[Path]:
     """The folders of kept evaluations, at any depth. Raises InputError where there is none."""
-    found = sorted(path.parent for path in Path(root).rglob(MANIFEST) if (path.parent / "results.json").is_file())
+    found = sorted(
+        path.parent for path in Path(root).rglob(MANIFEST) if (path.parent / "results.json").is_file()
+    )
     if not found:
         raise InputError(f"{root}: no evaluation below it; expected folders with results.json and {MANIFEST}")
     return found
 
 
 def rescore(folder: Path) -> list[str]:
-    """Make results.json anew from the kept syntheses, and say what differs from the kept file; [] for the same bytes.
+    """Make results.json anew from the kept syntheses, and say what differs from the kept file; [] for the
+    same bytes.
 
-    Input files are those beside the evaluation that its manifest names, else those that its config names, as seen from the
-    working directory. Raises InputError where something is missing.
+    Input files are those beside the evaluation that its manifest names, else those that its config names, as
+    seen from the working directory. Raises InputError where something is missing.
     """
     kept = load_json(folder / "results.json")
     config = config_of(folder, kept)
@@ -141,11 +166,14 @@ def rescore(folder: Path) -> list[str]:
     return said
 
 
-def regenerate(folder: Path, output_dir: str, changes: Mapping[str, str], max_bundles: int = 0) -> list[Compared]:
+def regenerate(
+    folder: Path, output_dir: str, changes: Mapping[str, str], max_bundles: int = 0
+) -> list[Compared]:
     """Run a kept evaluation again into another folder, and compare its rows with the kept ones.
 
-    `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays so. With
-    `max_bundles` only the first bundles are answered, and compared with the kept answers to them and their own intervals.
+    `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays
+    so. With `max_bundles` only the first bundles are answered, and compared with the kept answers to them and
+    their own intervals.
     """
     kept = load_json(folder / "results.json")
     config = config_of(folder, kept)
@@ -174,15 +202,22 @@ def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
     return found
 
 
-def _made_of(config: EvaluateConfig, work: Kept, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Json) -> Json:
+def _made_of(
+    config: EvaluateConfig, work: Kept, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Json
+) -> Json:
     """Results from kept answers. Raises InputError where more is needed."""
     if config.reward_model:
-        raise InputError(f"{work.folder}: has scores of a reward model, which are not kept; they need the model")
+        raise InputError(
+            f"{work.folder}: has scores of a reward model, which are not kept; they need the model"
+        )
     return summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)[0]
 
 
 def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:
-    """The config of the results, with the input files that are kept with them. Raises InputError for that of something else."""
+    """The config of the results, with the input files that are kept with them.
+
+    Raises InputError for that of something else.
+    """
     place = f"{folder / 'results.json'}: setup.config"
     values = (results.get("setup") or {}).get("config")
     if not isinstance(values, dict) or "bundles" not in values:
@@ -197,7 +232,9 @@ def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:
 def differences(kept: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each row, comparison or other entry of two results that is not the same."""
     named = [({_name(one): one for one in given["rows"] + given["paired"]}) for given in (kept, new)]
-    said = [f"{name}: {_changed(named[0].get(name), named[1].get(name))}" for name in {**named[0], **named[1]}]
+    said = [
+        f"{name}: {_changed(named[0].get(name), named[1].get(name))}" for name in {**named[0], **named[1]}
+    ]
     for part in ("diagnostics", "setup"):
         before, after = kept[part], new[part]
         said += [f"{part}.{key}: {_changed(before.get(key), after.get(key))}" for key in {**before, **after}]
@@ -229,7 +266,10 @@ def _changed(before: Any, after: Any) -> str:
         return f"{_short(before)} kept, {_short(after)} anew"
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     nested = any(isinstance(before.get(key), dict | list) for key in keys)
-    said = [str(key) if nested else f"{key} {_short(before.get(key))} kept, {_short(after.get(key))} anew" for key in keys]
+    said = [
+        str(key) if nested else f"{key} {_short(before.get(key))} kept, {_short(after.get(key))} anew"
+        for key in keys
+    ]
     return "; ".join(said)
 
 

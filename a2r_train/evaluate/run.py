@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train import output
+from a2r_train.data.rollouts import check_references, check_right, judged, warn_of_others
 from a2r_train.engines import check_engine, tell_failed
-from a2r_train.evaluate.adaptive import adaptive_row, check_sizes
-from a2r_train.evaluate.browser import browser
-from a2r_train.evaluate.cards import write_cards
-from a2r_train.evaluate.chains import first_populations, rounds_row, self_refine_row
+from a2r_train.evaluate.answers import Answers, Generator, Task
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import diagnose
-from a2r_train.evaluate.generate import Answers, Generator, Task
-from a2r_train.evaluate.outside import is_outside, load
-from a2r_train.evaluate.panel import INDEX_VIEWS, final_task, task_row, tasks
-from a2r_train.evaluate.probes import k_tasks, probe
-from a2r_train.evaluate.report import build_results, write_report, write_results
-from a2r_train.evaluate.reward_model import best_of_row, load_classifier
-from a2r_train.evaluate.rows import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
+from a2r_train.evaluate.external import is_outside, load
+from a2r_train.evaluate.report.browser import browser
+from a2r_train.evaluate.report.model_card import write_cards
+from a2r_train.evaluate.report.write import build_results, write_report, write_results
+from a2r_train.evaluate.rows.adaptive import adaptive_row, check_sizes
+from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
+from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
+from a2r_train.evaluate.rows.perturbed import k_tasks, probe
+from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
+from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
-from a2r_train.rollouts import check_references, check_right, judged, warn_of_others
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Rollout], dict[str, Any]]:
-    """What answers, and the inputs, judged. Raises InputError for what is wrong with the recipe; loads no weights."""
+    """What answers, and the inputs, judged.
+
+    Raises InputError for what is wrong with the recipe; loads no weights.
+    """
     check(config)
     bundles, stored, outside = read_inputs(config)
     golds = {bundle.problem_id: bundle for bundle in bundles}
@@ -69,7 +72,9 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
 
 
 def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
-    """Bundles, rollouts with the verdicts of their file, and the labels of rollouts that were made elsewhere."""
+    """Bundles, rollouts with the verdicts of their file, and the labels of rollouts that were made
+    elsewhere.
+    """
     outside: dict[str, Any] = {}
     rollouts = read(Rollout, config.rollouts) if config.rollouts else []
     if is_outside(config.bundles):
@@ -79,13 +84,22 @@ def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], di
     return bundles[: config.max_bundles or None], rollouts, outside
 
 
-def answers_of(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]) -> dict[str, list[Synthesis]]:
+def answers_of(
+    config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]
+) -> dict[str, list[Synthesis]]:
     """The answers to each task of the panel; tasks of one model come together, as it is loaded once."""
-    return {task.name: work.syntheses(task, bundles) for task in sorted(tasks(config), key=lambda task: task.model)}
+    return {
+        task.name: work.syntheses(task, bundles)
+        for task in sorted(tasks(config), key=lambda task: task.model)
+    }
 
 
-def _check_inputs(config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> None:
-    """Find what is wrong with a model, too long for its prompt or too few before anything is generated or written."""
+def _check_inputs(
+    config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+) -> None:
+    """Find what is wrong with a model, too long for its prompt or too few before anything is generated or
+    written.
+    """
     check_references(bundles, config.bundles)
     warn_of_others(bundles, rollouts, config.rollouts)
     for model in sorted({task.model for task in tasks(config)}):
@@ -111,7 +125,9 @@ def summarise(
     found: Mapping[str, list[Synthesis]],
     outside: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The table and the diagnostics, from what was generated, and what has to be asked because of it; and the timings."""
+    """The table and the diagnostics, from what was generated, and what has to be asked because of it; and the
+    timings.
+    """
     votes, final = bundle_votes(bundles), final_task(tasks(config))
     parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
     diagnostics = diagnose(bundles, votes, _with_references(config, found))
@@ -122,7 +138,9 @@ def summarise(
     if rollouts and final and not uncounted:
         rows += _equal_budget_rows(config, bundles, rollouts, found[final.name], parameters)
     elif rollouts and final:
-        log.warning("%s: no token counts, so no majority at an equal budget; bundle counts by --tokenizer", uncounted)
+        log.warning(
+            "%s: no token counts, so no majority at an equal budget; bundle counts by --tokenizer", uncounted
+        )
     for task in tasks(config):
         note = config.methods_note if task.view in INDEX_VIEWS else ""
         rows.append(task_row(task, bundles, found[task.name], note))
@@ -137,13 +155,22 @@ def summarise(
     details |= {"outside": outside} if outside else {}
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
-    setup = {"config": recipe, "protocol": _protocol(config, bundles), "bundles": len(bundles), "parameters": parameters}
+    setup = {
+        "config": recipe,
+        "protocol": _protocol(config, bundles),
+        "bundles": len(bundles),
+        "parameters": parameters,
+    }
     results = build_results(rows, setup=setup, diagnostics=diagnostics, seed=config.seed, draws=config.draws)
     return results, timings([*rows, *swept], work)
 
 
 def _chained_rows(
-    config: EvaluateConfig, work: Answers, final: Task | None, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+    config: EvaluateConfig,
+    work: Answers,
+    final: Task | None,
+    bundles: Sequence[Bundle],
+    rollouts: Sequence[Rollout],
 ) -> tuple[list[Row], dict[str, Any]]:
     """Rows that ask again because of an earlier answer, and what they have to say besides."""
     rows: list[Row] = []
@@ -187,9 +214,13 @@ def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:
     sizes = sorted(Counter(bundle.problem_id for bundle in bundles).values())
     spread = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     sampled = f", {config.samples} at T={config.temperature:g}" if config.temperature else ""
-    return f"{len(sizes)} problems x {spread} bundles x 1 greedy synthesis{sampled}; intervals resample problems"
+    return (
+        f"{len(sizes)} problems x {spread} bundles x 1 greedy synthesis{sampled}; intervals resample problems"
+    )
 
 
-def _with_references(config: EvaluateConfig, found: Mapping[str, list[Synthesis]]) -> dict[str, list[Synthesis]]:
+def _with_references(
+    config: EvaluateConfig, found: Mapping[str, list[Synthesis]]
+) -> dict[str, list[Synthesis]]:
     plain = (task for task in tasks(config) if task.view == "references" and task.budget == 1)
     return {task.name: found[task.name] for task in plain}

@@ -1,7 +1,7 @@
 """Intervals and paired tests of the evaluation. The unit of resampling is always the problem.
 
-Several bundles or samples of one problem are averaged into its score beforehand, so resampling problems keeps what they
-have in common together (a cluster bootstrap).
+Several bundles or samples of one problem are averaged into its score beforehand, so resampling problems keeps
+what they have in common together (a cluster bootstrap).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _CELLS_PER_CHUNK = 1_000_000  # resampled scores held at a time: bounds the memo
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """Mean of a - b over problems, its 95 % interval and two-sided p-value; the `_holm` fields are set by `holm`."""
+    """Mean of a - b over problems, its 95 % interval and two-sided p-value; the `_holm` fields are set by
+    `holm`.
+    """
 
     difference: float
     low: float
@@ -36,10 +38,11 @@ class Difference:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of k samples drawn without replacement from n, of which `correct` are right, is right.
+    """Chance that at least one of k samples drawn without replacement from n, of which `correct` are right,
+    is right.
 
-    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1), in its product form that
-    does not overflow. NaN where fewer than k samples exist.
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1), in its
+    product form that does not overflow. NaN where fewer than k samples exist.
     """
     if n < k:
         return float("nan")
@@ -48,10 +51,13 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
 
 
-def gain_ratio(a: Scores, base: Scores, reference: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float, float]:
+def gain_ratio(
+    a: Scores, base: Scores, reference: Scores, *, seed: int = 0, draws: int = DRAWS
+) -> tuple[float, float, float]:
     """mean(a - base) / mean(reference - base) with its 95 % interval, problems resampled together.
 
-    All three are NaN where the interval of the denominator does not exclude 0: a ratio to nothing says nothing.
+    All three are NaN where the interval of the denominator does not exclude 0: a ratio to nothing says
+    nothing.
     """
     kept = ~np.isnan(a + base + reference)
     if not kept.any():
@@ -62,14 +68,18 @@ def gain_ratio(a: Scores, base: Scores, reference: Scores, *, seed: int = 0, dra
     if low <= 0 <= high:
         return (float("nan"),) * 3
     some = below != 0  # of few problems a draw may have no gain at all
-    return (float(upper.mean() / lower.mean()), *_quantiles(_resample(upper, seed, draws)[some] / below[some], ALPHA))
+    return (
+        float(upper.mean() / lower.mean()),
+        *_quantiles(_resample(upper, seed, draws)[some] / below[some], ALPHA),
+    )
 
 
 def interval(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float, float]:
-    """Mean and 95 % percentile bootstrap interval (Efron 1979) of scores [n_problems]; NaN scores are left out.
+    """Mean and 95 % percentile bootstrap interval (Efron 1979) of scores [n_problems]; NaN scores are left
+    out.
 
-    Without any score all three are NaN. Where all scores are equal the interval has no width: the bootstrap cannot know
-    what it has not seen.
+    Without any score all three are NaN. Where all scores are equal the interval has no width: the bootstrap
+    cannot know what it has not seen.
     """
     values = scores[~np.isnan(scores)]
     if not values.size:
@@ -80,26 +90,32 @@ def interval(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[floa
 def paired(a: Scores, b: Scores, *, seed: int = 0, draws: int = DRAWS) -> Difference:
     """Paired bootstrap of mean(a - b) over the problems that both [n_problems] score.
 
-    The p-value is the share of resampled differences, shifted to mean 0 (the null hypothesis), at least as far from 0 as
-    the one observed, as (count + 1) / (draws + 1) so that it is never 0 (Davison and Hinkley 1997, eq. 4.11).
-    Raises InputError if no problem is scored in both.
+    The p-value is the share of resampled differences, shifted to mean 0 (the null hypothesis), at least as
+    far from 0 as the one observed, as (count + 1) / (draws + 1) so that it is never 0 (Davison and Hinkley
+    1997, eq. 4.11). Raises InputError if no problem is scored in both.
     """
     values = (a - b)[~np.isnan(a - b)]
     if not values.size:
-        raise InputError("paired comparison: no problem has a score in both rows; evaluate both on the same bundles")
+        raise InputError(
+            "paired comparison: no problem has a score in both rows; evaluate both on the same bundles"
+        )
     resampled, mean = _resample(values, seed, draws), float(values.mean())
     # Differences of counts tie often; without the tolerance rounding would decide whether a tie is counted.
     extreme = int(np.sum(np.abs(resampled - mean) >= abs(mean) - 1e-12))
-    return Difference(mean, *_quantiles(resampled, ALPHA), (extreme + 1) / (draws + 1), values.size, resampled)
+    return Difference(
+        mean, *_quantiles(resampled, ALPHA), (extreme + 1) / (draws + 1), values.size, resampled
+    )
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """Correct a family of m comparisons by Holm's step-down procedure (Holm 1979, Scand. J. Statist. 6:65-70); same order.
+    """Correct a family of m comparisons by Holm's step-down procedure (Holm 1979, Scand. J. Statist.
+    6:65-70); same order.
 
-    The i-th smallest p-value is multiplied by m - i + 1 and made monotone. Its interval has the confidence level of its
-    step, 1 - 0.05 / (m - i + 1); from the first step that does not reject on, the level stays where the procedure stopped,
-    so that an interval beyond it cannot exclude 0 by a milder level than the test was entitled to. The intervals that exclude
-    0 are claims with a family-wise error of at most 0.05; they are no simultaneous confidence intervals.
+    The i-th smallest p-value is multiplied by m - i + 1 and made monotone. Its interval has the confidence
+    level of its step, 1 - 0.05 / (m - i + 1); from the first step that does not reject on, the level stays
+    where the procedure stopped, so that an interval beyond it cannot exclude 0 by a milder level than the
+    test was entitled to. The intervals that exclude 0 are claims with a family-wise error of at most 0.05;
+    they are no simultaneous confidence intervals.
     """
     corrected = list(differences)
     p_holm, divisor, stopped = 0.0, len(corrected), False
@@ -114,7 +130,9 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def _strength(one: Difference) -> tuple[float, float]:
-    """Order of the p-values; those tied at the smallest possible one by distance from 0 in standard errors."""
+    """Order of the p-values; those tied at the smallest possible one by distance from 0 in standard
+    errors.
+    """
     return one.p_value, -abs(one.difference) / (float(one.resampled.std()) + 1e-12)
 
 
@@ -123,7 +141,9 @@ def _resample(values: Scores, seed: int, draws: int) -> Scores:
     random = np.random.default_rng(seed)
     chunk = max(1, _CELLS_PER_CHUNK // values.size)
     sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]
-    return np.concatenate([values[random.integers(values.size, size=(size, values.size))].mean(axis=1) for size in sizes])
+    return np.concatenate(
+        [values[random.integers(values.size, size=(size, values.size))].mean(axis=1) for size in sizes]
+    )
 
 
 def _quantiles(resampled: Scores, alpha: float) -> tuple[float, float]:

@@ -1,1 +1,3 @@
-"""Training a synthesizer with TRL: `sft` (rejection-sampled targets), `grpo` (verifiable reward), and what both share."""
+"""Training a synthesizer with TRL: `sft` (rejection-sampled targets), `grpo` (verifiable reward), and what
+both share.
+"""

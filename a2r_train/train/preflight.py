@@ -1,4 +1,5 @@
-"""What can be known to be wrong with a training before it starts: `a2r check`, and the first thing that every training does.
+"""What can be known to be wrong with a training before it starts: `a2r check`, and the first thing that every
+training does.
 
 No weights are loaded: the model is built without memory (on the meta device) to count its parameters.
 """
@@ -23,9 +24,10 @@ from a2r_train.errors import InputError
 from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
 from a2r_train.records import CORRECT, Bundle
-from a2r_train.train.common import Material, ModelArguments, TrainConfig, cycle_steps, interval
-from a2r_train.train.estimate import way_of
-from a2r_train.train.memory import peft_of
+from a2r_train.train.arguments import ModelArguments, TrainConfig, cycle_steps, interval
+from a2r_train.train.bundles import Material
+from a2r_train.train.estimate.memory import peft_of
+from a2r_train.train.estimate.report import way_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.verify import VERIFIERS
 from a2r_train.verify.extract import clean, letter
@@ -35,7 +37,8 @@ log = logging.getLogger(__name__)
 WRONG_TRIED = 500  # gold answers against which a wrong one is compared: each costs milliseconds
 NO_SIGNAL = 0.99  # share of groups without any signal from which there is nothing to learn
 FLOAT32_BYTES = 4
-# Of a checkpoint with optimizer, for each trained parameter; of zero2 and fsdp2 as measured, with tied embeddings twice.
+# Of a checkpoint with optimizer, for each trained parameter; of zero2 and fsdp2 as measured, with tied
+# embeddings twice.
 CHECKPOINT_BYTES = {"ddp": 12, "zero2": 17, "zero3": 14, "zero3_offload": 14, "fsdp2": 18}
 
 _THINKING = re.compile(rf"\s*(?:{THINK_OPEN}.*?{THINK_CLOSE})?\s*", re.DOTALL)
@@ -62,7 +65,8 @@ def require(checks: Sequence[Check]) -> None:
 def preflight(
     args: TrainConfig, model: ModelArguments, material: Material, completion_tokens: int | None, steps: int
 ) -> list[Check]:
-    """All checks of one training; `completion_tokens` is None where the completions are given and were measured already.
+    """All checks of one training; `completion_tokens` is None where the completions are given and were
+    measured already.
 
     `steps` is the length of the training in optimizer steps, if only known from above.
     """
@@ -72,7 +76,11 @@ def preflight(
         _template(material),
         _disk(args, model, steps),
     ]
-    return [*checks, _signal(args, material.bundles), _save_steps(args)] if isinstance(args, GRPOConfig) else checks
+    return (
+        [*checks, _signal(args, material.bundles), _save_steps(args)]
+        if isinstance(args, GRPOConfig)
+        else checks
+    )
 
 
 def _rewards(material: Material) -> list[Check]:
@@ -80,7 +88,11 @@ def _rewards(material: Material) -> list[Check]:
     golds = {(b.answer, b.verifier): b for b in reversed(material.bundles) if _right(b)}
     bundles = list(golds.values())[::-1]
     ruled = [b for b in bundles if b.verifier in VERIFIERS]
-    gold = "the gold answer" if len(ruled) == len(bundles) else "the gold answer (own verifiers: a correct reference's)"
+    gold = (
+        "the gold answer"
+        if len(ruled) == len(bundles)
+        else "the gold answer (own verifiers: a correct reference's)"
+    )
     close = f"{THINK_CLOSE}\n" if material.prompter.opens_thinking else ""
     few = ruled[:: math.ceil(len(ruled) / WRONG_TRIED) or 1]
     earn_nothing = [
@@ -95,7 +107,9 @@ def _rewards(material: Material) -> list[Check]:
     return [_reward(material.prompter, *one) for one in tried]
 
 
-def _reward(prompter: Prompter, name: str, expected: float, bundles: Sequence[Bundle], write: Callable[[Bundle], str]) -> Check:
+def _reward(
+    prompter: Prompter, name: str, expected: float, bundles: Sequence[Bundle], write: Callable[[Bundle], str]
+) -> Check:
     rewards = VerifiableReward(prompter)(
         [[{"role": "assistant", "content": write(b)}] for b in bundles],
         answer=[b.answer for b in bundles],
@@ -106,11 +120,17 @@ def _reward(prompter: Prompter, name: str, expected: float, bundles: Sequence[Bu
     off = [b for b, reward in zip(bundles, rewards, strict=True) if reward != expected]
     if not off:
         return Check("reward", True, f"{name} earns {expected:.0f}, of {len(bundles)} different ones")
-    return Check("reward", False, f"{name} of bundle {off[0].id!r} (gold {off[0].answer[:40]!r}) does not earn {expected:.0f}")
+    return Check(
+        "reward",
+        False,
+        f"{name} of bundle {off[0].id!r} (gold {off[0].answer[:40]!r}) does not earn {expected:.0f}",
+    )
 
 
 def _right(bundle: Bundle) -> str:
-    """An answer that must earn: the gold one; for an own verifier, whose gold may be anything, a correct reference's or ""."""
+    """An answer that must earn: the gold one; for an own verifier, whose gold may be anything, a correct
+    reference's or "".
+    """
     if bundle.verifier in VERIFIERS:
         return bundle.answer
     pairs = zip(bundle.reference_answers, bundle.reference_verdicts, strict=True)
@@ -128,12 +148,20 @@ def _length(material: Material, completion_tokens: int | None) -> Check:
     total = material.longest_prompt + budget
     says = f"the longest prompt {material.longest_prompt} + completion {budget} = {total} tokens"
     if total > material.context:
-        says += f" is over the model's context of {material.context}; lower max_prompt_tokens or the completion"
+        says += (
+            f" is over the model's context of {material.context}; lower max_prompt_tokens or the completion"
+        )
         return Check("length", False, says)
     count = material.prompter.count
-    needed = max((count(rf"\boxed{{{answer}}}") for answer in {b.answer for b in material.bundles}), default=0)
+    needed = max(
+        (count(rf"\boxed{{{answer}}}") for answer in {b.answer for b in material.bundles}), default=0
+    )
     if completion_tokens is not None and needed > completion_tokens:
-        return Check("length", False, f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it")
+        return Check(
+            "length",
+            False,
+            f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it",
+        )
     longer = _share(
         tokens > budget
         for b in material.bundles
@@ -153,19 +181,30 @@ def _template(material: Material) -> Check:
     prompt = material.prompter.text(chat)
     if material.prompter.opens_thinking:
         prompt = prompt.rstrip().removesuffix(THINK_OPEN)
-    whole = str(tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": word}], tokenize=False))
-    goes_on = whole.startswith(prompt.rstrip()) and _THINKING.sub("", whole[len(prompt.rstrip()) :], count=1).startswith(word)
+    whole = str(
+        tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": word}], tokenize=False)
+    )
+    goes_on = whole.startswith(prompt.rstrip()) and _THINKING.sub(
+        "", whole[len(prompt.rstrip()) :], count=1
+    ).startswith(word)
     if goes_on:
-        return Check("chat template", True, f"the prompt ends in {prompt[-24:]!r}, which a completion continues")
-    detail = f"the prompt ends in {prompt[-24:]!r}, where no assistant's turn begins; mend add_generation_prompt in it"
+        return Check(
+            "chat template", True, f"the prompt ends in {prompt[-24:]!r}, which a completion continues"
+        )
+    detail = (
+        f"the prompt ends in {prompt[-24:]!r}, where no assistant's turn "
+        "begins; mend add_generation_prompt in it"
+    )
     return Check("chat template", False, detail)
 
 
 def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
-    """Share of groups whose completions all earn the same, if the synthesizer were right as often as the references.
+    """Share of groups whose completions all earn the same, if the synthesizer were right as often as the
+    references.
 
-    A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its bundles. Completions
-    that follow the same references are alike, so more groups are without signal: 53 % where this says 11 (docs/results.md).
+    A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its
+    bundles. Completions that follow the same references are alike, so more groups are without signal: 53 %
+    where this says 11 (docs/results.md).
     """
     group = int(args.num_generations or 1)
     right: Counter[str] = Counter()
@@ -178,19 +217,26 @@ def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
     how = "binomial, at the references' accuracy; more if it follows them"
     says = f"about {zero:.0%} of the groups of {group} without any ({how})"
     passed = zero < NO_SIGNAL
-    return Check("learning signal", passed, says if passed else f"{says}; bundle problems of middling difficulty")
+    return Check(
+        "learning signal", passed, says if passed else f"{says}; bundle problems of middling difficulty"
+    )
 
 
 def _save_steps(args: GRPOConfig) -> Check:
     cycle, every = cycle_steps(args), args.save_steps
     if str(args.save_strategy) in ("SaveStrategy.STEPS", "steps") and (every < 1 or every % cycle):
-        detail = f"{every:g} is no multiple of {cycle}, the steps trained on one generation; only there can a run resume"
+        detail = (
+            f"{every:g} is no multiple of {cycle}, the steps trained on one "
+            "generation; only there can a run resume"
+        )
         return Check("save_steps", False, detail)
     return Check("save_steps", True, f"checkpoints fall on the end of a generation's {cycle} step(s)")
 
 
 def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
-    """Room for the checkpoints that are kept, one being written, and the final model; what the folder holds counts as room."""
+    """Room for the checkpoints that are kept, one being written, and the final model; what the folder holds
+    counts as room.
+    """
     trained = _trained_parameters(model)
     weights = FLOAT32_BYTES * trained
     checkpoint = weights if args.save_only_model else CHECKPOINT_BYTES[way_of(args)] * trained
@@ -207,11 +253,17 @@ def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
 
 
 def _checkpoints(args: TrainConfig, steps: int) -> int:
-    """The most checkpoints that are there at once: the oldest is removed when the newest is complete, and the best never."""
+    """The most checkpoints that are there at once: the oldest is removed when the newest is complete, and the
+    best never.
+    """
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
         return 1  # at SIGTERM
-    made = math.ceil(args.num_train_epochs) if strategy == "epoch" else math.ceil(steps / interval(args.save_steps, steps))
+    made = (
+        math.ceil(args.num_train_epochs)
+        if strategy == "epoch"
+        else math.ceil(steps / interval(args.save_steps, steps))
+    )
     kept = max(args.save_total_limit or made, 2 if args.load_best_model_at_end else 1)
     return min(made, kept + 1)
 

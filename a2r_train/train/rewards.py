@@ -17,8 +17,9 @@ class VerifiableReward:
     """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion a row.
 
     The data set's columns `answer` and `verifier` decide. It logs, as means over completions:
-    `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to the references'
-    majority) and `new_correct_rate` (reward where no reference was correct); `reward/plain` where no references were shown.
+    `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to
+    the references' majority) and `new_correct_rate` (reward where no reference was correct); `reward/plain`
+    where no references were shown.
     """
 
     __name__ = "verifiable_reward"
@@ -58,10 +59,11 @@ class VerifiableReward:
 class PassAtKReward:
     """The credit of each completion for the pass@k of its group, in place of its own verdict: for explorers.
 
-    A group estimates pass@k by all of its subsets of k. The gradient of that is the policy gradient with, for each completion,
-    the share of its subsets that hold a correct one: 1 for a correct completion, for a wrong one the pass@(k-1) of the others
-    (PKPO, arXiv 2505.15201). So wrong ones are the less punished the more of the others are right, and an explorer keeps
-    trying different things (ParaGator, arXiv 2603.18886). GRPO subtracts the group's mean.
+    A group estimates pass@k by all of its subsets of k. The gradient of that is the policy gradient with, for
+    each completion, the share of its subsets that hold a correct one: 1 for a correct completion, for a wrong
+    one the pass@(k-1) of the others (PKPO, arXiv 2505.15201). So wrong ones are the less punished the more of
+    the others are right, and an explorer keeps trying different things (ParaGator, arXiv 2603.18886). GRPO
+    subtracts the group's mean.
     """
 
     __name__ = "pass_at_k_reward"
@@ -69,14 +71,17 @@ class PassAtKReward:
     def __init__(self, prompter: Prompter, k: int, group: int) -> None:
         self.verified, self.k, self.group = VerifiableReward(prompter), k, group
 
-    def __call__(self, completions: Sequence[Chat], prompts: Sequence[Chat], **columns: Any) -> list[float | None]:
+    def __call__(
+        self, completions: Sequence[Chat], prompts: Sequence[Chat], **columns: Any
+    ) -> list[float | None]:
         verdicts = self.verified(completions, **columns)
         credits: list[float | None] = []
         for _, rows in groupby(range(len(prompts)), key=lambda i: prompts[i]):
             own = [bool(verdicts[i]) for i in rows]
             if len(own) % self.group:
                 raise ValueError(
-                    "pass_at_k: a process must score whole groups; make its completions a multiple of num_generations"
+                    "pass_at_k: a process must score whole groups; make its "
+                    "completions a multiple of num_generations"
                 )
             for at in range(0, len(own), self.group):
                 credits += pass_at_k_credits(own[at : at + self.group], self.k)

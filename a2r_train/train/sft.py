@@ -1,4 +1,6 @@
-"""Supervised fine-tuning of a synthesizer on verified answers to its own training bundles (TRL's SFTTrainer)."""
+"""Supervised fine-tuning of a synthesizer on verified answers to its own training bundles (TRL's
+SFTTrainer).
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,27 @@ from rich.console import Console
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from a2r_train import output
+from a2r_train import process
 from a2r_train.config import check_least, parse
 from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
-from a2r_train.explore import seed_of
-from a2r_train.hub import model_file
-from a2r_train.leave import leave
+from a2r_train.inference.synthesise import syntheses_of
+from a2r_train.models import model_file
+from a2r_train.process import leave
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
-from a2r_train.records import CORRECT, Synthesis, read, write
-from a2r_train.synthesise import syntheses_of
-from a2r_train.train import common, estimate, preflight
-from a2r_train.train.common import BundleArguments, Material, ModelArguments
-from a2r_train.train.finish import finish
+from a2r_train.records import CORRECT, Synthesis, read, seed_of, write
+from a2r_train.train import preflight
+from a2r_train.train.arguments import (
+    BundleArguments,
+    ModelArguments,
+    batch_and_steps,
+    check_launch,
+    model_arguments,
+    set_defaults,
+)
+from a2r_train.train.bundles import Material, check_context, describe, load_material
+from a2r_train.train.estimate import report as estimate
+from a2r_train.train.run import finish, open_folder, resolved, run_training
 from a2r_train.train.targets import select, supplied_targets
 
 log = logging.getLogger(__name__)
@@ -38,25 +48,45 @@ log = logging.getLogger(__name__)
 class SynthesizerSFTConfig(SFTConfig):
     """TRL's, with the targets. `max_length` is unset, so that nothing is cut; packing needs it."""
 
-    max_length: int | None = field(default=None, metadata={"help": "longest row in tokens; a longer row is an error"})
-    targets: str = field(default="", metadata={"help": "supplied targets (JSONL of syntheses); empty samples them"})
-    teacher: str = field(default="", metadata={"help": "the model that answers the bundles; empty is the base itself"})
-    target_engine: str = field(default="transformers", metadata={"help": "what draws them: transformers or vllm"})
+    max_length: int | None = field(
+        default=None, metadata={"help": "longest row in tokens; a longer row is an error"}
+    )
+    targets: str = field(
+        default="", metadata={"help": "supplied targets (JSONL of syntheses); empty samples them"}
+    )
+    teacher: str = field(
+        default="", metadata={"help": "the model that answers the bundles; empty is the base itself"}
+    )
+    target_engine: str = field(
+        default="transformers", metadata={"help": "what draws them: transformers or vllm"}
+    )
     target_samples: int = field(default=4, metadata={"help": "answers drawn for each bundle"})
     target_temperature: float = field(default=1.0, metadata={"help": "of these answers"})
-    max_targets_per_problem: int = field(default=2, metadata={"help": "verified answers kept, hardest bundles first"})
+    max_targets_per_problem: int = field(
+        default=2, metadata={"help": "verified answers kept, hardest bundles first"}
+    )
     max_target_tokens: int = field(default=1024, metadata={"help": "a longer answer is no target"})
-    target_batch_size: int = field(default=64, metadata={"help": "of transformers: answers generated at once"})
+    target_batch_size: int = field(
+        default=64, metadata={"help": "of transformers: answers generated at once"}
+    )
 
     def __post_init__(self) -> None:
-        common.set_defaults(self)
+        set_defaults(self)
         if self.completion_only_loss is False:
-            raise InputError("completion_only_loss: false is not served, as the prompt is never trained on; remove the key")
+            raise InputError(
+                "completion_only_loss: false is not served, as the prompt is never trained on; remove the key"
+            )
         if self.assistant_only_loss:
-            raise InputError("assistant_only_loss is not served, as the completion alone is trained on; remove the key")
+            raise InputError(
+                "assistant_only_loss is not served, as the completion alone is trained on; remove the key"
+            )
         if self.eval_strategy != "no" or self.eval_on_start:
-            raise InputError("eval_strategy and eval_on_start are not served: SFT has no validation set; remove the keys")
-        check_least(self, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1)
+            raise InputError(
+                "eval_strategy and eval_on_start are not served: SFT has no validation set; remove the keys"
+            )
+        check_least(
+            self, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1
+        )
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.completion_only_loss = True
 
@@ -67,7 +97,7 @@ ARGUMENTS = [BundleArguments, SynthesizerSFTConfig, ModelArguments]
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the recipe and train; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return output.run(lambda: train(*parse(ARGUMENTS, argv)))
+    return process.run(lambda: train(*parse(ARGUMENTS, argv)))
 
 
 def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> None:
@@ -78,10 +108,10 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     material, supplied = _read(data, args, model)
     preflight.require(_checks(args, model, material, supplied))
     if data.dry_run:
-        sys.stdout.write(_dry_run(common.resolved(data, args, model), args, material, supplied))
+        sys.stdout.write(_dry_run(resolved(data, args, model), args, material, supplied))
         longest = max((material.prompter.count(t.text) for t in supplied), default=args.max_target_tokens)
         estimate.show(args, model, material, longest, _rows(args, material, supplied), Console())
-    elif not common.open_folder(data, args, model, material):
+    elif not open_folder(data, args, model, material):
         _train(data, args, model, material, supplied or _sampled(args, model, material))
 
 
@@ -90,14 +120,16 @@ def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgume
     return _checks(args, model, *_read(data, args, model))
 
 
-def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> tuple[Material, list[Synthesis]]:
+def _read(
+    data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments
+) -> tuple[Material, list[Synthesis]]:
     """The bundles, and the supplied targets, measured."""
-    common.check_launch(args)
+    check_launch(args)
     if args.packing and args.max_length is None:
         raise InputError("packing: set max_length, the length of a packed row in tokens")
     if args.target_engine not in ("transformers", "vllm"):
         raise InputError(f"target_engine {args.target_engine!r}: expected transformers or vllm")
-    material = common.load_material(data, model, args.trust_remote_code)
+    material = load_material(data, model, args.trust_remote_code)
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
     if args.teacher or not supplied:
         check_engine(args.target_engine, _teacher(args, model))
@@ -110,7 +142,7 @@ def _read(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
 def _checks(
     args: SynthesizerSFTConfig, model: ModelArguments, material: Material, supplied: Sequence[Synthesis]
 ) -> list[preflight.Check]:
-    _, steps = common.batch_and_steps(args, _rows(args, material, supplied))
+    _, steps = batch_and_steps(args, _rows(args, material, supplied))
     return preflight.preflight(args, model, material, None if supplied else args.max_target_tokens, steps)
 
 
@@ -122,10 +154,11 @@ def _rows(args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Syn
 
 
 def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[int]]:
-    """Token ids of prompt and completion, exactly as the engines read and write them, and the mask of the trained ones.
+    """Token ids of prompt and completion, exactly as the engines read and write them, and the mask of the
+    trained ones.
 
-    A chat template may rewrite an assistant's turn (thinking is dropped, or opened for it), so the completion is not
-    rendered by it: it is the text and the token that ends a turn.
+    A chat template may rewrite an assistant's turn (thinking is dropped, or opened for it), so the completion
+    is not rendered by it: it is the text and the token that ends a turn.
     """
     prompt = prompter.token_ids(chat)
     if prompter.opens_thinking:  # the prompt ends in `<think>`; a target without thinking closes it at once
@@ -134,14 +167,21 @@ def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[in
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 
-def training_rows(material: Material, targets: Sequence[Synthesis], max_length: int | None) -> list[dict[str, list[int]]]:
-    """One row a target. Raises InputError, naming the number, if a row is longer than max_length or the context."""
+def training_rows(
+    material: Material, targets: Sequence[Synthesis], max_length: int | None
+) -> list[dict[str, list[int]]]:
+    """One row a target.
+
+    Raises InputError, naming the number, if a row is longer than max_length or the context.
+    """
     chats = {bundle.id: chat for bundle, chat in zip(material.bundles, material.chats, strict=True)}
     rows = [training_row(material.prompter, chats[target.bundle_id], target.text) for target in targets]
     longest = max((len(row["input_ids"]) for row in rows), default=0)
-    common.check_context(longest, "the longest training row", material.context)
+    check_context(longest, "the longest training row", material.context)
     if max_length is not None and longest > max_length:
-        raise InputError(f"max_length {max_length} would cut the longest row, of {longest} tokens; raise it to {longest}")
+        raise InputError(
+            f"max_length {max_length} would cut the longest row, of {longest} tokens; raise it to {longest}"
+        )
     return rows
 
 
@@ -156,16 +196,18 @@ def _train(
         args=args,
         train_dataset=Dataset.from_list(training_rows(material, targets, args.max_length)),
         processing_class=material.prompter.tokenizer,
-        **common.model_arguments(args, model),
+        **model_arguments(args, model),
     )
-    common.run_training(trainer)
+    run_training(trainer)
     finish(trainer, data, model, "SFT", f"{len(targets)} verified answers to {len(material.bundles)} bundles")
 
 
 def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Material) -> list[Synthesis]:
-    """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of the bundles.
+    """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of
+    the bundles.
 
-    They are kept in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is correct.
+    They are kept in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is
+    correct.
     """
     path = Path(str(args.output_dir)) / "targets.jsonl"
     if path.exists():
@@ -185,7 +227,9 @@ def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Materi
     drawn: list[Synthesis] = gather_object(own)
     chosen = select(drawn, material.bundles, args.max_targets_per_problem)
     if not chosen:
-        raise InputError(f"{teacher}: none of {len(drawn)} sampled targets is correct; name a stronger `teacher`")
+        raise InputError(
+            f"{teacher}: none of {len(drawn)} sampled targets is correct; name a stronger `teacher`"
+        )
     correct = sum(s.verdict == CORRECT for s in drawn)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(drawn), len(chosen))
     if state.is_main_process:
@@ -200,16 +244,24 @@ def _teacher(args: SynthesizerSFTConfig, model: ModelArguments) -> str:
 
 def _check_teacher(teacher: str, material: Material) -> None:
     """Raise InputError for a teacher that was trained with another prompt than it would be asked with."""
-    if teacher and (own := model_file(teacher, "prompt.yaml")) and PromptConfig.load(own) != material.prompter.config:
-        raise InputError(f"teacher {teacher}: was trained with another prompt than this training's; set prompt to {own}")
+    if (
+        teacher
+        and (own := model_file(teacher, "prompt.yaml"))
+        and PromptConfig.load(own) != material.prompter.config
+    ):
+        raise InputError(
+            f"teacher {teacher}: was trained with another prompt than this training's; set prompt to {own}"
+        )
 
 
-def _dry_run(config: dict[str, Any], args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Synthesis]) -> str:
+def _dry_run(
+    config: dict[str, Any], args: SynthesizerSFTConfig, material: Material, supplied: Sequence[Synthesis]
+) -> str:
     trained = f"a verified answer of at most {args.max_target_tokens} tokens, and the end of the turn"
     if supplied:
         trained = next((t.text for t in supplied if t.bundle_id == material.bundles[0].id), trained)
     budget = f"completion at most {args.max_target_tokens} tokens"
-    return common.describe(config, args, material, trained, budget, _rows(args, material, supplied))
+    return describe(config, args, material, trained, budget, _rows(args, material, supplied))
 
 
 def _end_of_turn(prompter: Prompter) -> int:

@@ -10,10 +10,14 @@ from a2r_train.records import CORRECT, Bundle, Synthesis, read
 from a2r_train.verify import judge_all
 
 
-def select(syntheses: Sequence[Synthesis], bundles: Sequence[Bundle], max_per_problem: int) -> list[Synthesis]:
-    """The correct, finished, different syntheses: at most so many a problem, those of its hardest bundles first.
+def select(
+    syntheses: Sequence[Synthesis], bundles: Sequence[Bundle], max_per_problem: int
+) -> list[Synthesis]:
+    """The correct, finished, different syntheses: at most so many a problem, those of its hardest bundles
+    first.
 
-    The fewer samples of a bundle are correct, the harder it is; ties go by the order of the bundles and the samples.
+    The fewer samples of a bundle are correct, the harder it is; ties go by the order of the bundles and the
+    samples.
     """
     position = {bundle.id: i for i, bundle in enumerate(bundles)}
     correct = Counter(s.bundle_id for s in syntheses if s.verdict == CORRECT)

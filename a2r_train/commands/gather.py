@@ -1,0 +1,67 @@
+"""`a2r gather`: the output folders of shards become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+from a2r_train import output
+from a2r_train.config import load_yaml
+from a2r_train.data.explore import (
+    MAY_DIFFER,
+    ExploreConfig,
+    _chunk_path,
+    _chunks,
+    _finish,
+    _read_chunks,
+    load_problems,
+)
+from a2r_train.errors import InputError
+
+
+def gather(shards: Sequence[str], output_dir: str) -> Path:
+    """Join the output folders of shards into one complete folder, and return the path of its rollouts.jsonl.
+
+    Raises InputError for folders of different runs, and for a chunk that is missing, in two folders, or not
+    of its problems.
+    """
+    first, *others = configs = [_config_of(shard) for shard in shards]
+    for shard, config in zip(shards[1:], others, strict=True):
+        for key, value in asdict(first).items():
+            if key not in (*MAY_DIFFER, "output_dir") and getattr(config, key) != value:
+                raise InputError(
+                    f"{shard}: another run than {shards[0]} ({key}: {getattr(config, key)!r}, not {value!r})"
+                )
+    config = replace(configs[0], shard="0/1", output_dir=output_dir)
+    chunks = _chunks(config, load_problems(config))
+    paths = [_only(shards, i, len(chunks)) for i in range(len(chunks))]
+    if extra := {p for shard in shards for p in Path(shard).glob("chunks/*.jsonl")} - {*paths}:
+        raise InputError(
+            f"{min(extra)}: a chunk more than {config.problems} has; expected the problems of the shards"
+        )
+    rollouts = _read_chunks(config, chunks, paths)
+    folder = Path(output_dir)
+    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER):
+        return folder / "rollouts.jsonl"
+    return _finish(folder, rollouts)
+
+
+def _only(shards: Sequence[str], index: int, of: int) -> Path:
+    """The one place of a chunk."""
+    paths = [path for shard in shards if (path := _chunk_path(Path(shard), index)).exists()]
+    if not paths:
+        raise InputError(
+            f"chunk {index} of 0 to {of - 1} is in none of {', '.join(shards)}; finish or name its shard"
+        )
+    if len(paths) > 1:
+        raise InputError(f"{paths[1]}: this chunk is in {paths[0]} already; expected every chunk once")
+    return paths[0]
+
+
+def _config_of(shard: str) -> ExploreConfig:
+    path = Path(shard) / "config.yaml"
+    kept = load_yaml(str(path))
+    if not {"problems", "model", "output_dir"} <= kept.keys() <= {f.name for f in fields(ExploreConfig)}:
+        raise InputError(f"{path}: not of `a2r explore`; expected the output folders of its shards")
+    return ExploreConfig(**kept)

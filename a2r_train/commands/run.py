@@ -1,0 +1,104 @@
+"""`a2r run`: the stages of a recipe folder, in order; a stage that is done is skipped by the stage itself."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from a2r_train import process
+from a2r_train.config import load_yaml
+from a2r_train.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Each stage is a process of its own, so that one stage's memory is free when the next begins.
+ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
+TRAINERS = ("sft", "grpo")
+
+
+def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
+    """Run every stage that the folder has a YAML for, or say which. Raises InputError for a folder without
+    stages.
+
+    A stage that fails ends the run with that stage's exit status. SIGTERM and Ctrl-C are passed on to the
+    stage, which may have to save, and no other one is begun.
+    """
+    if processes and not accelerate_config:
+        raise InputError(
+            "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"
+        )
+    if accelerate_config and not Path(accelerate_config).is_file():
+        raise InputError(f"{accelerate_config}: no such file; expected a config of accelerate")
+    found = stages(folder)
+    if not found:
+        raise InputError(
+            f"{folder}: no stage here; expected merge.yaml, explore.yaml, "
+            "bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml"
+        )
+    for verb, path in found:
+        if dry_run:
+            sys.stdout.write(planned(verb, path))
+            continue
+        began = time.monotonic()
+        log.info("%s: %s", verb, path)
+        if code := wait(command(verb, path, accelerate_config, processes)):
+            sys.exit(code)
+        log.info("%s: %.0f s", path, time.monotonic() - began)
+
+
+def planned(verb: str, path: Path) -> str:
+    """A line: whether a stage is done, its recipe, and the folder that it writes."""
+    folder = load_yaml(str(path)).get("output_dir", "")
+    state = "done" if folder and (Path(folder) / "done.json").is_file() else "to do"
+    return f"{state:5}  {verb:8}  {path} -> {folder}\n"
+
+
+def wait(command_line: Sequence[str]) -> int:
+    """Run a stage's command, pass SIGTERM and Ctrl-C on to it, and return its exit status."""
+    stage: subprocess.Popen[bytes] | None = None
+    caught = list[int]()
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        if stage:
+            # also at Ctrl-C: from a terminal the stage has it already, and a second one would end it unsaved
+            stage.terminate()
+
+    with process.handling_signals(pass_on):
+        stage = subprocess.Popen(command_line)
+        if caught:  # between its start and its name
+            stage.terminate()
+        code = stage.wait()
+    if code < 0:  # by a signal before it listened to any, or for want of memory
+        return 128 - code
+    return code or (128 + caught[0] if caught else 0)
+
+
+def stages(folder: str) -> list[tuple[str, Path]]:
+    """(verb, recipe) in order: `merge.yaml` and `merge-NAME.yaml`, then explore, and so on."""
+    return [
+        (verb, path)
+        for verb in ORDER
+        for path in sorted([*Path(folder).glob(f"{verb}.yaml"), *Path(folder).glob(f"{verb}-*.yaml")])
+    ]
+
+
+def command(verb: str, path: Path, accelerate_config: str = "", processes: int = 0) -> list[str]:
+    """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`.
+
+    `processes` 0 leaves their number to that config.
+    """
+    if verb not in TRAINERS:
+        return [sys.executable, "-m", "a2r_train.cli", verb, "--config", str(path)]
+    module = ["-m", f"a2r_train.train.{verb}", "--config", str(path)]
+    if (
+        not accelerate_config
+    ):  # one process needs no launcher, which would hide the exit status of a user's mistake
+        return [sys.executable, *module]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config]
+    return [*launch, *(["--num_processes", str(processes)] if processes else []), *module]

@@ -1,0 +1,241 @@
+"""Stage 1: an explorer samples n solutions of every problem; each is verified as it arrives.
+
+Work is cut into chunks of problems. A chunk is written as one complete file, so a run that was killed goes on
+at the first chunk that is missing and ends with the same rollouts: the seed of a rollout depends on the
+problem and the sample alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from a2r_train import output
+from a2r_train.config import check_least
+from a2r_train.engines import (
+    ENGINE_MAY_DIFFER,
+    Engine,
+    EngineArguments,
+    Sampling,
+    check_engine,
+    hardware,
+    load_engine,
+    tell_failed,
+)
+from a2r_train.engines.judged import judged_samples
+from a2r_train.errors import InputError
+from a2r_train.models import load_tokenizer, trust
+from a2r_train.prompts import Prompter, prompt_of
+from a2r_train.records import (
+    CORRECT,
+    Problem,
+    Rollout,
+    judged_by,
+    parse_columns,
+    read,
+    seed_of,
+    write,
+    write_text,
+)
+from a2r_train.verify import check_gold
+
+log = logging.getLogger(__name__)
+
+# Between a run and its continuation, and between shards.
+MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
+LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
+
+
+@dataclass
+class ExploreConfig(EngineArguments):
+    """`a2r explore`: problems -> rollouts."""
+
+    problems: str = field(
+        metadata={"help": "problems: .jsonl or .parquet files or data sets of the hub, comma-separated"}
+    )
+    model: str = field(
+        metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"}
+    )
+    output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
+    prompt: str = field(
+        default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
+    )
+    samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
+    temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
+    top_p: float = field(default=1.0, metadata={"help": "nucleus sampling; 1 keeps the whole distribution"})
+    top_k: int = field(default=0, metadata={"help": "0 keeps the whole distribution"})
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut"})
+    chunk_problems: int = field(
+        default=128, metadata={"help": "problems a chunk: the most that a kill can lose"}
+    )
+    max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    shard: str = field(
+        default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"}
+    )
+    columns: str = field(
+        default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "prompt"}'}
+    )
+    verifier: str = field(
+        default="", metadata={"help": "judges all rows; empty for each row's own, or else math"}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "let code run that the model brings along"}
+    )
+    seed: int = field(default=0, metadata={"help": "of the sampling"})
+    dry_run: bool = field(
+        default=False, metadata={"help": "show the resolved config and one prompt, and stop"}
+    )
+
+
+def explore(config: ExploreConfig) -> Path:
+    """Run the stage and return the path of rollouts.jsonl (of the shard's folder of chunks, if there are
+    several shards).
+
+    Raises InputError for wrong input; nothing is written then.
+    """
+    problems, _ = prepared(config)
+    sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
+    index, of = parse_shard(config.shard)
+    folder = Path(config.output_dir)
+    lock = f".lock-{index}-of-{of}"  # shards share the folder
+    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock, inputs=("problems", "prompt")):
+        log.info("%s: done already", folder)
+        return folder / "rollouts.jsonl"
+    chunks = _chunks(config, problems)
+    missing = [i for i in range(index, len(chunks), of) if not _chunk_path(folder, i).exists()]
+    if missing:
+        engine = load_engine(config.engine, config.model, **config.engine_options())
+        _explore_chunks(config, engine, sampling, chunks, missing, folder)
+    paths = [_chunk_path(folder, i) for i in range(len(chunks))]
+    if left := sum(not path.exists() for path in paths):
+        log.info("%s: shard %s done; %d chunks are left to other shards", folder, config.shard, left)
+        return folder / "chunks"
+    return _finish(folder, _read_chunks(config, chunks, paths))
+
+
+def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
+    """The problems, and what renders them.
+
+    Raises InputError for whatever is wrong with the recipe; loads no weights.
+    """
+    check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
+    config.check_engine_arguments()
+    Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
+    problems = load_problems(config)
+    parse_shard(config.shard)
+    if config.trust_remote_code:
+        trust(config.model)
+    check_engine(config.engine, config.model, config.endpoint)
+    return problems, Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
+
+
+def load_problems(config: ExploreConfig) -> list[Problem]:
+    """The problems of the recipe, with every gold answer parsed once."""
+    problems = read(Problem, config.problems, parse_columns(config.columns))
+    problems = judged_by(config.verifier, problems[: config.max_problems or None])
+    check_gold(problems)
+    return problems
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    index, _, of = shard.partition("/")
+    if not (index.isdigit() and of.isdigit() and int(index) < int(of)):
+        raise InputError(f"shard {shard!r}: expected i/n with 0 <= i < n, such as 0/4")
+    return int(index), int(of)
+
+
+def rollouts_of(
+    engine: Engine,
+    prompter: Prompter,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+) -> list[Rollout]:
+    """Sample and verify `samples` rollouts of each problem, in the order problem, sample."""
+    chats = {problem.id: prompter.explorer(problem.problem) for problem in problems}
+    return [
+        Rollout(*fields)
+        for fields in judged_samples(engine, prompter, problems, chats, sampling, samples, seed)
+    ]
+
+
+def _explore_chunks(
+    config: ExploreConfig,
+    engine: Engine,
+    sampling: Sampling,
+    chunks: list[list[Problem]],
+    missing: list[int],
+    folder: Path,
+) -> None:
+    prompter = Prompter(engine.tokenizer, prompt_of(config.model, config.prompt))
+    columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    right = total = tokens = 0
+    began = logged = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("explore", total=len(missing), state="")
+        for done, i in enumerate(missing, 1):
+            rollouts = rollouts_of(
+                engine, prompter, chunks[i], sampling, config.samples_per_problem, config.seed
+            )
+            write(rollouts, _chunk_path(folder, i))
+            right += sum(r.verdict == CORRECT for r in rollouts)
+            tokens += sum(r.completion_tokens for r in rollouts)
+            total += len(rollouts)
+            now = time.monotonic()
+            seconds = now - began
+            state = f"{total} rollouts, {tokens / seconds:.0f} tokens/s, pass@1 {right / total:.1%}"
+            progress.update(bar, advance=1, state=state)
+            if not console.is_terminal and (now - logged > LOG_EVERY_S or done in (1, len(missing))):
+                left = seconds / done * (len(missing) - done)
+                log.info("explore: %d of %d chunks, %s, %.0f s left", done, len(missing), state, left)
+                logged = now
+    counts = {"rollouts": total, "completion_tokens": tokens, "device": hardware(engine)}
+    timing = {"seconds": round(seconds, 1), **counts}
+    write_text(folder / f"timing-{config.shard.replace('/', '-of-')}.json", json.dumps(timing) + "\n")
+
+
+def _chunks(config: ExploreConfig, problems: list[Problem]) -> list[list[Problem]]:
+    return [
+        problems[at : at + config.chunk_problems] for at in range(0, len(problems), config.chunk_problems)
+    ]
+
+
+def _chunk_path(folder: Path, index: int) -> Path:
+    return folder / "chunks" / f"{index:06d}.jsonl"
+
+
+def _read_chunks(config: ExploreConfig, chunks: list[list[Problem]], paths: list[Path]) -> list[Rollout]:
+    """All rollouts. Raises InputError for a chunk with others than its problems ask for."""
+    rollouts: list[Rollout] = []
+    for path, chunk in zip(paths, chunks, strict=True):
+        found = read(Rollout, str(path))
+        asked = [
+            (p.id, s, seed_of(config.seed, p.id, s)) for p in chunk for s in range(config.samples_per_problem)
+        ]
+        if [(r.problem_id, r.sample, r.seed) for r in found] != asked:
+            raise InputError(
+                f"{path}: not the {len(asked)} rollouts of problems "
+                f"{chunk[0].id} to {chunk[-1].id}; remove it"
+            )
+        rollouts += found
+    return rollouts
+
+
+def _finish(folder: Path, rollouts: list[Rollout]) -> Path:
+    target = folder / "rollouts.jsonl"
+    write(rollouts, target)
+    tell_failed(folder, (r.finish_reason for r in rollouts))
+    output.finish(
+        folder,
+        {"rollouts": len(rollouts), "pass@1": sum(r.verdict == CORRECT for r in rollouts) / len(rollouts)},
+    )
+    return target

@@ -1,0 +1,253 @@
+"""What the rows need generated, each piece once: kept by what the model is, what it was asked, and how it was
+sampled.
+
+A chunk's file is named by a hash of the model's files, of the chats and golds of its bundles, and of the
+sampling. So a run that was killed goes on where it was, an added row computes only itself, two rows that ask
+the same share one file, and nothing is taken for what it is not: not after a checkpoint was trained anew, nor
+with other bundles under the old name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import Any, Protocol
+
+from a2r_train import __version__
+from a2r_train.engines import Engine, Sampling, hardware, load_engine
+from a2r_train.engines.judged import judged_samples
+from a2r_train.errors import InputError
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.inference.synthesise import synthesizer_chat
+from a2r_train.models import (
+    Size,
+    context_length,
+    load_tokenizer,
+    model_file,
+    model_hash,
+    size_of,
+    tokenizer_hash,
+)
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, PromptConfig, Prompter, prompt_of
+from a2r_train.records import Bundle, Synthesis, read, write, write_text
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+MOST_CHARACTERS = 250_000_000  # of rendered chats in memory: a large evaluation renders some of them twice
+TEMPLATES = {"consistency": CONSISTENCY, "select": SELECT, "refine": REFINE}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is asked of each bundle.
+
+    view: `references`, `alone` (the problem only), or one of TEMPLATES. prompt: fields of PromptConfig that
+    differ. budget: times max_completion_tokens. room: times max_prompt_tokens, if more than 1 and as far as
+    the model's context goes.
+    """
+
+    name: str
+    model: str
+    view: str = "references"
+    sampled: bool = False
+    samples: int = 1
+    budget: int = 1
+    prompt: Mapping[str, Any] = field(default_factory=dict)
+    room: Fraction = Fraction(1)
+
+
+class Answers(Protocol):
+    """What the rows are made from: `Generator` asks the models, `Kept` reads what an earlier run left."""
+
+    config: EvaluateConfig
+    folder: Path
+    seconds: dict[str, dict[str, Any]]
+
+    def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]: ...
+
+    def parameters(self, model: str) -> int: ...
+
+    def size(self, model: str) -> Size | None: ...
+
+
+class Generator:
+    """Makes syntheses or finds them below the output folder; one model is in memory at a time, and only if
+    one is missing.
+    """
+
+    def __init__(self, config: EvaluateConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder / "syntheses"
+        self.loaded: Engine | None = None
+        self.tokenizers: dict[
+            str, Any
+        ] = {}  # by hash: a base and what was trained from it share one, and what it rendered
+        self.prompter = cache(lambda tokenizer, prompt: Prompter(self.tokenizers[tokenizer], prompt))
+        self.rendered: dict[
+            Any, Chat
+        ] = {}  # many tasks ask the same, and most are rendered before the first is asked
+        self.characters = 0  # of those chats
+        self.identity = cache(self._identity)
+        self.seconds: dict[str, dict[str, Any]] = {}  # by task: time, answers, device, batch size
+        self.files: dict[str, list[str]] = {}  # by task, below the output folder
+        self.reasons: dict[Path, list[str]] = {}  # by file: why each of its answers ended
+        self.counts: dict[str, int] = {}
+        self.sizes: dict[str, Size | None] = {}
+
+    def chats(self, task: Task, bundles: Sequence[Bundle]) -> dict[str, Chat]:
+        """What the model reads, by bundle. Raises InputError for a prompt that cannot be made to fit."""
+        prompt = replace(prompt_for(self.config, task.model), **task.prompt)
+        prompt = replace(prompt, max_prompt_tokens=self._room(task, prompt.max_prompt_tokens))
+        prompter = self.prompter(self._tokenizer(task.model), prompt)
+        return {bundle.id: self._chat(prompter, task.view, bundle) for bundle in bundles}
+
+    def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
+        """Judged answers to the bundles, in the order bundle, sample."""
+        chats = self.chats(task, bundles)
+        found: list[Synthesis] = []
+        files: list[str] = []
+        timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
+        for at in range(0, len(bundles), self.config.chunk_bundles):
+            part = bundles[at : at + self.config.chunk_bundles]
+            path = self._made(task, part, chats, at)
+            made = read(Synthesis, str(path))
+            self.reasons[path] = [synthesis.finish_reason for synthesis in made]
+            found += made
+            files.append(path.relative_to(self.folder.parent).as_posix())
+            one = json.loads(_timing_path(path).read_text())
+            timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
+        log.info("%s: %d bundles", task.name, len(bundles))
+        if self.files.setdefault(task.name, files) != files:
+            raise ValueError(
+                f"task {task.name!r} asked two things; the manifest tells tasks apart by their names"
+            )
+        self.seconds[task.name] = timing
+        return found
+
+    def parameters(self, model: str) -> int:
+        """Parameters of a model, 0 where not known; kept, so that a finished run loads nothing."""
+        path = self.folder / f"parameters-{self.identity(model)[:16]}.json"
+        if not path.exists():
+            self._engine(model)
+        self.counts[model] = int(json.loads(path.read_text())["parameters"])
+        return self.counts[model]
+
+    def size(self, model: str) -> Size | None:
+        """What the FLOPs of a model depend on; None where not known."""
+        self.sizes[model] = size_of(model)
+        return self.sizes[model]
+
+    def write_manifest(self) -> None:
+        """Say which files hold the syntheses of each task, and what is known of the models: enough to score
+        them again.
+        """
+        sizes = {model: size and asdict(size) for model, size in self.sizes.items()}
+        manifest = {"tasks": self.files, "parameters": self.counts, "sizes": sizes}
+        write_text(self.folder.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+    def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
+        key = self._key(task, part, chats)
+        if kept := next(self.folder.glob(f"*/*-{key}.jsonl"), None):
+            return kept
+        path = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
+        engine = self._engine(task.model)
+        prompter = Prompter(engine.tokenizer)
+        began = time.monotonic()
+        made = judged_samples(
+            engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed
+        )
+        timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
+        place = {"device": hardware(engine), "batch_size": self.config.batch_size}
+        write_text(_timing_path(path), json.dumps(timing | place) + "\n")
+        write((Synthesis(*fields) for fields in made), path)
+        return path
+
+    def _chat(self, prompter: Prompter, view: str, bundle: Bundle) -> Chat:
+        shown = () if view == "alone" else (*bundle.references, *bundle.reference_answers)
+        key = (prompter, view, bundle.problem, shown)
+        if key not in self.rendered:
+            chat = _render(prompter, view, bundle)
+            self.characters += len(chat[-1]["content"])
+            if self.characters > MOST_CHARACTERS:
+                self.rendered, self.characters = {}, 0
+            self.rendered[key] = chat
+        return self.rendered[key]
+
+    def _room(self, task: Task, usual: int) -> int:
+        """The prompt's budget; a server's context is not known, so it is not asked for more than usual."""
+        if task.room <= 1 or self.config.engine == "openai":
+            return usual
+        return max(
+            usual,
+            min(context_length(task.model) - self.config.max_completion_tokens, ceil(usual * task.room)),
+        )
+
+    def _key(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> str:
+        asked = [(b.id, b.answer, b.verifier, chats[b.id]) for b in part]
+        how = (asdict(self._sampling(task)), task.samples, self.config.seed, self.config.dtype, __version__)
+        return hashlib.sha256(json.dumps([self.identity(task.model), how, asked]).encode()).hexdigest()[:16]
+
+    def _sampling(self, task: Task) -> Sampling:
+        temperature = self.config.temperature if task.sampled else 0.0
+        return Sampling(temperature, max_completion_tokens=task.budget * self.config.max_completion_tokens)
+
+    def _tokenizer(self, model: str) -> str:
+        """The hash of the model's tokenizer, which is loaded."""
+        if (key := tokenizer_hash(model)) not in self.tokenizers:
+            self.tokenizers[key] = load_tokenizer(model)
+        return key
+
+    def _identity(self, model: str) -> str:
+        """The files of a local model; a served one has its name alone."""
+        served = self.config.engine == "openai"
+        return hashlib.sha256(f"served {model}".encode()).hexdigest() if served else model_hash(model)
+
+    def _engine(self, model: str) -> Engine:
+        if self.loaded is None or self.loaded.name != model:
+            self.loaded = None  # frees the memory before the next one comes
+            self.loaded = load_engine(self.config.engine, model, **self.config.engine_options())
+            kept = {"model": model, "parameters": self.loaded.parameters}
+            write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
+        return self.loaded
+
+
+def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
+    """The recipe's prompt or the model's own; else that of the trained ones, as rows that are compared read
+    the same.
+
+    Raises InputError where the trained ones differ, and as `prompt_of`.
+    """
+    if config.prompt or model_file(model, "prompt.yaml"):
+        return prompt_of(model, config.prompt)
+    named = {key: getattr(config, key) for key in ("sft", "grpo", "no_references")}
+    brought = {
+        key: prompt_of(name) for key, name in named.items() if name and model_file(name, "prompt.yaml")
+    }
+    first = next(iter(brought), "")
+    if other := next((key for key in brought if brought[key] != brought[first]), ""):
+        raise InputError(
+            f"{first} {named[first]} and {other} {named[other]} were trained with "
+            "different prompts (their prompt.yaml), and "
+            f"{model} has none of its own; evaluate them one by one"
+        )
+    return brought.get(first, PromptConfig())
+
+
+def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
+    if template := TEMPLATES.get(view):
+        return prompter.synthesizer(
+            bundle.problem, bundle.references, bundle.reference_answers, template
+        ).chat
+    return synthesizer_chat(prompter, bundle, view != "alone")
+
+
+def _timing_path(chunk: Path) -> Path:
+    """Times are kept apart from what was generated, which is the same each time."""
+    return chunk.with_name(f"timing-{chunk.stem}.json")

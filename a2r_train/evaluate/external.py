@@ -1,0 +1,101 @@
+"""Rollouts that somebody else made: bundles of them, and whether our verdicts agree with the labels that came
+along.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from a2r_train.data.bundle import make_bundles
+from a2r_train.data.rollouts import load_rollouts
+from a2r_train.errors import InputError
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.rows.row import mean
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout, rows
+
+MAX_LISTED = 50
+
+
+def is_outside(path: str) -> bool:
+    """Whether a file holds rollouts made elsewhere rather than bundles."""
+    return any("references" not in row and "text" in row for _, row in islice(rows(path), 1))
+
+
+def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
+    """One bundle of each problem that has k rollouts, all rollouts with our verdicts, and the comparison with
+    their labels.
+
+    Raises InputError for what `a2r bundle` refuses, and where no problem has k rollouts.
+    """
+    problems, rollouts = load_rollouts("", config.bundles)
+    by_problem: defaultdict[str, list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        by_problem[rollout.problem_id].append(rollout)
+    bundles = [
+        b
+        for p in problems
+        for b in make_bundles(p, by_problem[p.id], k=config.k, k_min=0, count=1, seed=config.seed)
+    ]
+    if not bundles:
+        raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
+    labels = [_label(row, config.label, place) for place, row in rows(config.bundles)]
+    found = _agreement(problems, rollouts, labels)
+    return (
+        bundles,
+        rollouts,
+        found | {"problems": len(problems), "without_a_bundle": len(problems) - len(bundles)},
+    )
+
+
+def _label(row: dict[str, Any], column: str, place: str) -> bool | None:
+    """The given verdict; None without one. Raises InputError for what is neither true nor false."""
+    value = row.get(column)
+    if value is None or value == "":
+        return None
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if (text := str(value).lower()) not in known:
+        raise InputError(f"{place}: {column} is {value!r}; expected true or false")
+    return known[text]
+
+
+def _agreement(
+    problems: Sequence[Problem], rollouts: Sequence[Rollout], labels: Sequence[bool | None]
+) -> dict[str, Any]:
+    """By model: rollouts, accuracy by our verdicts, agreement with the labels; and the first
+    disagreements.
+    """
+    golds = {problem.id: problem for problem in problems}
+    pairs = list(zip(rollouts, labels, strict=True))
+    labelled = [(r, label) for r, label in pairs if label is not None]
+    differing = [(r, label) for r, label in labelled if (r.verdict == CORRECT) != label]
+    models = {}
+    for model in dict.fromkeys(r.model for r in rollouts):
+        own = [(r, label) for r, label in pairs if r.model == model]
+        agreed = [float((r.verdict == CORRECT) == label) for r, label in own if label is not None]
+        models[model] = {
+            "rollouts": len(own),
+            "accuracy": float(np.mean([r.verdict == CORRECT for r, _ in own])),
+            "agreement": mean(agreed),
+        }
+    listed = [
+        {
+            "problem": golds[r.problem_id].problem[:200],
+            "gold": golds[r.problem_id].answer,
+            "answer": r.answer,
+            "verdict": r.verdict,
+            "label": label,
+            "model": r.model,
+        }
+        for r, label in differing[:MAX_LISTED]
+    ]
+    counts = {
+        "labelled": len(labelled),
+        "differing": len(differing),
+        "label_right": sum(label for _, label in differing),
+    }
+    return {"models": models, "disagreements": listed, **counts}

@@ -1,0 +1,134 @@
+"""Row `adaptive`: how many tokens does stopping early save, at which accuracy?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.answers import Answers, Task
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.rows.rebundle import members_of, rebundle
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem, reference_tokens
+from a2r_train.evaluate.statistics import gain_ratio, paired
+from a2r_train.inference.adaptive import Adaptive, chance_of_change
+from a2r_train.records import CORRECT, Bundle, Synthesis, read
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What an answer is if exploring stops at n references. gain: the chance that another one changes the
+    majority.
+
+    Where synthesis is skipped, `prompt` and `completion`, the synthesizer's tokens, are 0.
+    """
+
+    n: int
+    gain: float
+    score: float
+    references: float
+    prompt: int
+    completion: int
+
+    @property
+    def tokens(self) -> float:
+        return self.references + self.prompt + self.completion
+
+
+def adaptive_row(
+    config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle]
+) -> tuple[Row, dict[str, Any]]:
+    """The row at the price that validation bundles chose, and what it saves against all k references, always
+    synthesised.
+
+    The price is the one of the fewest tokens whose validation accuracy is not below that of the full answer;
+    0 if none is.
+    """
+    validation = replace(final, name="adaptive-validation")
+    stops, full = _stops(config, work, validation, read(Bundle, config.adaptive_validation))
+    prices = sorted({stop.gain for path in stops for stop in path} | {0.0})
+    curve = [{"price": price} | _means([_at(path, price) for path in stops]) for price in prices]
+    whole = _means(full)
+    good = [point for point in curve if point["accuracy"] >= whole["accuracy"] - 1e-12]
+    price = min(good or curve[:1], key=lambda point: point["tokens"])["price"]
+    test_stops, test_full = _stops(config, work, replace(final, name="adaptive"), bundles)
+    chosen = [_at(path, price) for path in test_stops]
+    tokens, all_tokens = (by_problem(bundles, [stop.tokens for stop in made]) for made in (chosen, test_full))
+    left, low, high = gain_ratio(tokens, 0 * tokens, all_tokens, seed=config.seed, draws=config.draws)
+    skipped = float(np.mean([not stop.prompt for stop in chosen]))
+    found: dict[str, Any] = {
+        "price": price,
+        "references": float(np.mean([stop.n for stop in chosen])),
+        "skipped": skipped,
+    }
+    found |= {"saved": 1 - left, "low": 1 - high, "high": 1 - low}
+    scores = by_problem(bundles, [stop.score for stop in chosen])
+    change = paired(
+        scores, by_problem(bundles, [s.score for s in test_full]), seed=config.seed, draws=config.draws
+    )
+    found["change"] = {"difference": change.difference, "low": change.low, "high": change.high}
+    note = f"{found['references']:.2f} references on average, {100 * skipped:.0f} % without synthesis"
+    row = Row("adaptive", scores, float(np.mean(tokens)), note, _parts(final.model, chosen))
+    return row, {**found, "validation": curve, "validation_full": whole}
+
+
+def check_sizes(config: EvaluateConfig, bundles: Sequence[Bundle]) -> None:
+    """Raise InputError where a bundle, of the test or of validation, has fewer references than exploring
+    begins with.
+    """
+    k = min(len(bundle.references) for bundle in [*bundles, *read(Bundle, config.adaptive_validation)])
+    if k < config.adaptive_first:
+        raise InputError(f"adaptive_first {config.adaptive_first}: a bundle has only {k} references")
+
+
+def _stops(
+    config: EvaluateConfig, work: Answers, asked: Task, bundles: Sequence[Bundle]
+) -> tuple[list[list[Stop]], list[Stop]]:
+    """By bundle: the stops at each number of references, and the full answer."""
+    rule = Adaptive(0.0, config.adaptive_first, config.adaptive_skip_unanimous)
+    k = min(len(bundle.references) for bundle in bundles)
+    found: list[list[Stop]] = [[] for _ in bundles]
+    full: list[Stop] = []
+    for n in range(rule.first, k + 1):
+        shorter = [rebundle(bundle, members_of(bundle)[:n]) for bundle in bundles]
+        made = work.syntheses(replace(asked, name=f"{asked.name}/{n}"), shorter)
+        full = [
+            _stop(*asked_and_made)
+            for asked_and_made in zip(shorter, reference_tokens(shorter), made, strict=True)
+        ]
+        for path, bundle, whole in zip(found, shorter, full, strict=True):
+            right = float(bundle.majority_verdict == CORRECT)
+            skips = rule.skips(bundle.reference_answers, bundle.verifier)
+            path.append(replace(whole, score=right, prompt=0, completion=0) if skips else whole)
+    return found, full
+
+
+def _stop(bundle: Bundle, references: float, synthesis: Synthesis) -> Stop:
+    gain = chance_of_change(bundle.reference_answers, bundle.verifier)
+    right = float(synthesis.verdict == CORRECT)
+    return Stop(
+        len(bundle.references), gain, right, references, synthesis.prompt_tokens, synthesis.completion_tokens
+    )
+
+
+def _at(path: Sequence[Stop], price: float) -> Stop:
+    """Where exploring stops at a price."""
+    return next((stop for stop in path if stop.gain <= price), path[-1])
+
+
+def _means(stops: Sequence[Stop]) -> dict[str, float]:
+    return {
+        "accuracy": float(np.mean([s.score for s in stops])),
+        "tokens": float(np.mean([s.tokens for s in stops])),
+    }
+
+
+def _parts(model: str, stops: Sequence[Stop]) -> tuple[Part, Part]:
+    n, references, prompt, completion = (
+        float(np.mean([getattr(s, key) for s in stops]))
+        for key in ("n", "references", "prompt", "completion")
+    )
+    return Part(EXPLORER, 0.0, references / n, n), Part(model, prompt, completion)

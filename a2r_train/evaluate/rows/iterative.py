@@ -1,0 +1,101 @@
+"""Rows whose later questions depend on earlier answers: self-refine and rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.answers import Answers, Task
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.rows.rebundle import Member, member, pool, rebundle
+from a2r_train.evaluate.rows.row import (
+    EXPLORER,
+    Part,
+    Row,
+    by_id,
+    by_problem,
+    expected_vote,
+    mean_over_problems,
+    token_sums,
+)
+from a2r_train.inference.rounds import Rounds
+from a2r_train.records import CORRECT, Bundle, Rollout, Synthesis
+
+
+def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]) -> Row:
+    """The base rewrites its own greedy solution (Self-Refine, arXiv 2303.17651, feedback and rewrite in one
+    answer).
+    """
+    made = work.syntheses(Task("synthesizer/alone", config.base, "alone"), bundles)
+    written = [float(s.completion_tokens) for s in made]
+    parts = [_part(config.base, made, "synthesizer/alone")]
+    for turn in range(1, config.self_refine + 1):
+        drafts = [rebundle(bundle, [member(s)]) for bundle, s in zip(bundles, made, strict=True)]
+        made = work.syntheses(Task(f"self-refine/{turn}", config.base, "refine"), drafts)
+        parts.append(_part(config.base, made, f"self-refine/{turn}"))
+        written = [
+            before + s.prompt_tokens + s.completion_tokens for before, s in zip(written, made, strict=True)
+        ]
+    scores = by_problem(bundles, [float(s.verdict == CORRECT) for s in made])
+    note = f"{config.self_refine} rewritings" + (f"; {config.methods_note}" if config.methods_note else "")
+    return Row("self-refine", scores, mean_over_problems(bundles, written), note, tuple(parts))
+
+
+def first_populations(
+    config: EvaluateConfig, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+) -> list[list[Member]]:
+    """What the first round reads.
+
+    Raises InputError where a problem has fewer rollouts than the population.
+    """
+    grouped, n = by_id(rollouts), config.rounds_population
+    populations = [pool(bundle, grouped[bundle.problem_id], n) for bundle in bundles]
+    if short := [
+        bundle for bundle, population in zip(bundles, populations, strict=True) if len(population) < n
+    ]:
+        raise InputError(
+            f"rounds: problem {short[0].problem_id!r} has fewer rollouts than rounds_population {n}; "
+            "name `rollouts:` with more, or lower it"
+        )
+    return populations
+
+
+def rounds_row(
+    config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+) -> Row:
+    """Recursive aggregation as in `TwoStage`; the answer is the majority of the last population."""
+    rounds = Rounds(config.rounds_population, config.rounds_subset, config.rounds)
+    n = rounds.population
+    populations = first_populations(config, bundles, rollouts)
+    first = token_sums([[m.tokens for m in population] for population in populations])
+    tokens, parts = first, [Part(EXPLORER, 0.0, float(np.mean(first)) / n, n)]
+    for turn in range(rounds.rounds):
+        asked = [
+            rebundle(bundle, [population[i] for i in members], f"round{turn}.{at}")
+            for bundle, population in zip(bundles, populations, strict=True)
+            for at, members in enumerate(rounds.subsets(config.seed, bundle.id, turn))
+        ]
+        made = work.syntheses(replace(final, name=f"rounds/{turn + 1}", sampled=True), asked)
+        groups = [made[at : at + n] for at in range(0, len(made), n)]
+        tokens = [
+            t + sum(s.prompt_tokens + s.completion_tokens for s in g)
+            for t, g in zip(tokens, groups, strict=True)
+        ]
+        populations = [[member(s) for s in group] for group in groups]
+        parts += [_part(final.model, made, f"rounds/{turn + 1}")] * n
+    votes = [
+        expected_vote([m.answer for m in population], [m.verdict for m in population], bundle.verifier)
+        for bundle, population in zip(bundles, populations, strict=True)
+    ]
+    note = f"N={rounds.population}, K={rounds.subset}, T={rounds.rounds}, majority of the last"
+    return Row("rounds", by_problem(bundles, votes), mean_over_problems(bundles, tokens), note, tuple(parts))
+
+
+def _part(model: str, made: Sequence[Synthesis], task: str) -> Part:
+    prompt, completion = (
+        float(np.mean([getattr(s, f"{name}_tokens") for s in made])) for name in ("prompt", "completion")
+    )
+    return Part(model, prompt, completion, task=task)

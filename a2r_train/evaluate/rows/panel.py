@@ -1,0 +1,114 @@
+"""The panel: which rows need generation, and how each becomes a line of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from a2r_train.evaluate.answers import Task
+from a2r_train.evaluate.config import EvaluateConfig, grpo_row, numbers
+from a2r_train.evaluate.rows.row import Part, Row, reference_part, synthesis_row
+from a2r_train.records import UNPARSABLE, Bundle, Synthesis
+from a2r_train.verify import extract
+
+# The first that is there answers the diagnostics.
+FINAL = ("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft", "synthesizer/base")
+INDEX_VIEWS = ("consistency", "select")  # the answer is the number of a reference
+
+
+def tasks(config: EvaluateConfig) -> list[Task]:
+    """The rows that need one generation on the bundles: greedy, sampled, off-the-shelf methods, longer
+    budgets.
+    """
+    named = [
+        ("explorer/greedy", config.explorer, "alone"),
+        ("explorer/grpo", config.explorer_grpo, "alone"),
+        ("monolith", config.monolith, "alone"),
+        ("synthesizer/alone", config.base, "alone"),
+        ("synthesizer/no_references", config.no_references, "alone"),
+        ("synthesizer/base", config.base, "references"),
+        ("synthesizer/sft", config.sft, "references"),
+        (grpo_row(config), config.grpo, "references"),
+    ]
+    greedy = [Task(name, model, view) for name, model, view in named if model]
+    sampled = [
+        replace(task, name=f"{task.name}@T", sampled=True, samples=config.samples)
+        for task in greedy
+        if config.temperature and task.name != "explorer/greedy"
+    ]
+    methods = [
+        Task(name, config.base, view)
+        for name, asked, view in (
+            ("universal-self-consistency", config.universal_self_consistency, "consistency"),
+            ("genselect", config.genselect, "select"),
+        )
+        if asked
+    ]
+    return [*greedy, *sampled, *methods, *_budget_tasks(config, greedy)]
+
+
+def _budget_tasks(config: EvaluateConfig, greedy: Sequence[Task]) -> list[Task]:
+    """pass@1 of the explorer and the final synthesizer, with more tokens to think in."""
+    final = final_task(greedy)
+    found: list[Task] = []
+    for factor in numbers(config.budgets, "budgets"):
+        if config.explorer:
+            sampled = bool(config.temperature)
+            found.append(
+                Task(
+                    f"pass@1/{factor}x",
+                    config.explorer,
+                    "alone",
+                    sampled,
+                    config.samples if sampled else 1,
+                    budget=factor,
+                )
+            )
+        if final:
+            found.append(replace(final, name=f"{final.name}/{factor}x", budget=factor))
+    return found
+
+
+def final_task(given: Sequence[Task]) -> Task | None:
+    """The most trained synthesizer of the recipe, greedy; None without one."""
+    return next((task for name in FINAL for task in given if task.name == name), None)
+
+
+def chosen(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis]) -> list[Synthesis]:
+    """Where a task asks for the number of a reference, that reference's answer and verdict; no such number is
+    unparsable.
+    """
+    if task.view not in INDEX_VIEWS:
+        return list(made)
+    by_id = {bundle.id: bundle for bundle in bundles}
+    return [_of_reference(by_id[s.bundle_id], s) for s in made]
+
+
+def _of_reference(bundle: Bundle, synthesis: Synthesis) -> Synthesis:
+    given = extract(synthesis.text, "math_last_number")
+    at = int(given) - 1 if given.isdigit() and len(given) < 4 else -1
+    if not 0 <= at < len(bundle.references):
+        return replace(synthesis, answer="", verdict=UNPARSABLE)
+    return replace(synthesis, answer=bundle.reference_answers[at], verdict=bundle.reference_verdicts[at])
+
+
+def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], note: str = "") -> Row:
+    """A row of the table; a model that reads no references pays for its own tokens alone.
+
+    Its `tokens` are then those of its completion, as the explorer's; the prompt is in `parts`, for the cost.
+    """
+    row = synthesis_row(task.name, bundles, chosen(task, bundles, made))
+    own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"), task=task.name)
+    if task.view == "alone":
+        return replace(row, tokens=own.completion_tokens, parts=(own,), note=note)
+    unnamed = (
+        sum(s.verdict == UNPARSABLE for s in chosen(task, bundles, made)) if task.view in INDEX_VIEWS else 0
+    )
+    if unnamed:
+        note = f"{note}{'; ' if note else ''}{unnamed} of {len(made)} named no reference"
+    return replace(row, parts=(reference_part(bundles), own), note=note)
+
+
+def _mean(made: Sequence[Synthesis], name: str) -> float:
+    return sum(getattr(s, name) for s in made) / len(made) if made else math.nan

@@ -1,0 +1,292 @@
+"""From rollouts, bundles and syntheses to the rows of the result table. Pure functions.
+
+Scores run parallel to `problem_ids(bundles)`; several bundles or samples of a problem are averaged. Tokens of
+an answer are the completions of the first stage and all that the synthesizer reads and writes; the explorer's
+prompt, which any number of rollouts share, is left out on every side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Rollout, Synthesis
+from a2r_train.verify import majority
+
+EXPLORER = "explorer"  # stands for the model of the references, whose name a bundle does not hold
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one model does for an answer: it reads a prompt once, and from there writes `completions` of a
+    mean length.
+
+    `task` is the one whose measured time counts.
+    """
+
+    model: str
+    prompt_tokens: float
+    completion_tokens: float
+    completions: float = 1.0
+    task: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of the table: scores [n_problems] in 0..1 (NaN: not available) and mean tokens of an answer.
+
+    `parts` say which model reads and writes how much of it, for the cost.
+    """
+
+    name: str
+    scores: Scores
+    tokens: float
+    note: str = ""
+    parts: tuple[Part, ...] = ()
+
+
+def problem_ids(bundles: Iterable[Bundle]) -> list[str]:
+    """The problems, in the order of their first bundles."""
+    return list(dict.fromkeys(bundle.problem_id for bundle in bundles))
+
+
+def expected_vote(answers: Sequence[str], verdicts: Sequence[str], verifier: str) -> float:
+    """Expected accuracy of the majority vote: answers that tie for first are equally likely; "" does not
+    vote.
+
+    0 if nobody votes.
+    """
+    tied = majority(answers, verifier).top
+    return (
+        float(np.mean([np.mean([verdicts[i] == CORRECT for i in group]) for group in tied])) if tied else 0.0
+    )
+
+
+def bundle_votes(bundles: Sequence[Bundle]) -> Scores:
+    """Expected accuracy of the references' majority, [n_bundles]."""
+    return np.array([expected_vote(b.reference_answers, b.reference_verdicts, b.verifier) for b in bundles])
+
+
+def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[Rollout] = ()) -> list[Row]:
+    """pass@1, pass@k and maj@k; `votes` are those of `bundle_votes`.
+
+    pass@1 and pass@k are estimated without bias from all rollouts of a problem (`pass_at`), and from the
+    references alone where fewer than k are given.
+    """
+    label, k = size_label(bundles), max(len(b.references) for b in bundles)
+    sums = reference_tokens(bundles)
+    single = mean_over_problems(
+        bundles, [tokens / len(b.references) for tokens, b in zip(sums, bundles, strict=True)]
+    )
+    part = reference_part(bundles)
+    (one, oracle), note = _pass_from_references(bundles), ""
+    if rollouts and label != "k":
+        every = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
+        one, oracle = (np.where(np.isnan(e), own, e) for e, own in zip(every, (one, oracle), strict=True))
+        note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
+    total = mean_over_problems(bundles, sums)
+    return [
+        Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),)),
+        Row(f"pass@{label}", oracle, total, "oracle: any correct" + (f"; {note}" if note else ""), (part,)),
+        Row(f"maj@{label}", by_problem(bundles, votes), total, "", (part,)),
+    ]
+
+
+def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores]:
+    right = [[verdict == CORRECT for verdict in b.reference_verdicts] for b in bundles]
+    return by_problem(bundles, [float(np.mean(r)) for r in right]), by_problem(
+        bundles, [float(any(r)) for r in right]
+    )
+
+
+def pass_at(bundles: Sequence[Bundle], rollouts: Iterable[Rollout], k: int) -> Scores:
+    """pass@k [n_problems] of all rollouts of each problem; NaN where fewer than k exist.
+
+    Raises InputError without verdicts.
+    """
+    grouped = by_id(rollouts)
+    values = []
+    for identity in problem_ids(bundles):
+        verdicts = [r.verdict for r in grouped[identity]]
+        if CHECK_VERDICT in verdicts:
+            raise InputError(
+                f"pass@{k}: a rollout of problem {identity!r} has no verdict; verify the rollouts first"
+            )
+        values.append(pass_at_k(len(verdicts), verdicts.count(CORRECT), k))
+    return np.array(values)
+
+
+def token_sums(counts: Sequence[Sequence[int]]) -> list[float]:
+    """All NaN where no count is known, as of rollouts that were made elsewhere: they were not free."""
+    sums = [float(sum(one)) for one in counts]
+    return sums if any(sums) else [math.nan] * len(sums)
+
+
+def reference_tokens(bundles: Sequence[Bundle]) -> list[float]:
+    """Tokens of all references of each bundle."""
+    return token_sums([b.reference_tokens for b in bundles])
+
+
+def reference_part(bundles: Sequence[Bundle]) -> Part:
+    """The explorer's share of an answer that reads the references."""
+    size = mean_over_problems(bundles, [len(b.references) for b in bundles])
+    total = mean_over_problems(bundles, reference_tokens(bundles))
+    return Part(EXPLORER, 0.0, total / size if size else 0.0, size)
+
+
+def synthesis_row(name: str, bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> Row:
+    """Accuracy of a synthesizer on the bundles; a bundle without a synthesis has no score."""
+    grouped = by_bundle(bundles, syntheses)
+    tokens = sum(stage_tokens(bundles, grouped).values())
+    return Row(name, by_problem(bundles, accuracies(grouped)), tokens)
+
+
+def equal_budget(
+    bundles: Sequence[Bundle],
+    rollouts: Sequence[Rollout],
+    syntheses: Iterable[Synthesis],
+    token_cost: float = 1.0,
+) -> int:
+    """How many rollouts the budget of the two-stage answer buys: its mean over problems, in mean completions,
+    rounded up.
+
+    The budget is the k reference completions plus what the synthesizer reads and writes, each of its tokens
+    counted as `token_cost` explorer tokens: 1 for equal tokens, synthesizer parameters / explorer parameters
+    for equal cost, as a token that is read or written takes 2 x parameters FLOPs (Kaplan et al. 2020, arXiv
+    2001.08361, sec. 2.1). The explorer's prompt is computed once for any number of rollouts (prefix sharing),
+    so it cancels on both sides.
+    """
+    stages = stage_tokens(bundles, by_bundle(bundles, syntheses))
+    budget = stages["references"] + token_cost * (stages["synthesizer_prompt"] + stages["synthesis"])
+    ids = set(problem_ids(bundles))
+    completions = [r.completion_tokens for r in rollouts if r.problem_id in ids]
+    completions = completions or [tokens for bundle in bundles for tokens in bundle.reference_tokens]
+    if not any(completions) or math.isnan(budget):
+        raise InputError(
+            "equal budget: no token counts in the rollouts or no syntheses; both come from the engine"
+        )
+    return math.ceil(budget / float(np.mean(completions)) - 1e-9)
+
+
+def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollout], m: int) -> Row:
+    """Majority over m rollouts: each bundle's references and, in the order of their samples, further ones of
+    its problem.
+
+    Where fewer than m exist all of them vote, and the note says so. Raises InputError for rollouts without a
+    verdict.
+    """
+    grouped = by_id(rollouts)
+    scores, tokens, voters = [], [], []
+    for bundle in bundles:
+        more = others(bundle, grouped[bundle.problem_id])[: max(0, m - len(bundle.references))]
+        answers = bundle.reference_answers + [r.answer for r in more]
+        verdicts = bundle.reference_verdicts + [r.verdict for r in more]
+        if CHECK_VERDICT in verdicts:
+            raise InputError(
+                f"{name}: a rollout of problem {bundle.problem_id!r} has "
+                "no verdict; verify the rollouts first"
+            )
+        scores.append(expected_vote(answers, verdicts, bundle.verifier))
+        tokens.append(sum(bundle.reference_tokens) + sum(r.completion_tokens for r in more))
+        voters.append(len(answers))
+    note = f"m={m}"
+    if short := sum(n < m for n in voters):
+        note += (
+            f"; fewer rollouts exist for {short} of {len(bundles)} bundles "
+            f"({np.mean(voters):.1f} vote on average)"
+        )
+    total = mean_over_problems(bundles, tokens)
+    part = Part(EXPLORER, 0.0, total / float(np.mean(voters)), float(np.mean(voters)))
+    return Row(name, by_problem(bundles, scores), total, note, (part,))
+
+
+def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, float]]:
+    """Each row's gain over pass@1 as a ratio of the majority's gain, with its interval; {} where these are
+    not there.
+
+    1.75 for the synthesizer is what "75 % better than self-consistency" means in A2R (arXiv 2509.22044) if
+    its gain is meant.
+    """
+    scores = {row.name: row.scores for row in rows}
+    vote = next((name for name in scores if name.startswith("maj@") and "equal" not in name), "")
+    if not vote or "pass@1" not in scores:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for name in scores.keys() - {"pass@1"}:
+        ratio, low, high = gain_ratio(scores[name], scores["pass@1"], scores[vote], seed=seed, draws=draws)
+        found[name] = {"ratio": ratio, "low": low, "high": high}
+    return {name: found[name] for name in scores if name in found}
+
+
+def size_label(bundles: Iterable[Bundle]) -> str:
+    """The number of references for row names, or "k" where bundles differ in it."""
+    sizes = {len(bundle.references) for bundle in bundles}
+    return str(sizes.pop()) if len(sizes) == 1 else "k"
+
+
+def by_problem(bundles: Sequence[Bundle], values: Iterable[float]) -> Scores:
+    """Means [n_problems] of one value a bundle, NaN left out."""
+    grouped: dict[str, list[float]] = {i: [] for i in problem_ids(bundles)}
+    for bundle, value in zip(bundles, values, strict=True):
+        grouped[bundle.problem_id].append(float(value))
+    return np.array([mean(group) for group in grouped.values()])
+
+
+def mean_over_problems(bundles: Sequence[Bundle], values: Iterable[float]) -> float:
+    return mean(by_problem(bundles, values))
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean without NaN; NaN if nothing is left."""
+    kept = [value for value in values if not math.isnan(value)]
+    return float(np.mean(kept)) if kept else float("nan")
+
+
+def by_id(rollouts: Iterable[Rollout]) -> defaultdict[str, list[Rollout]]:
+    grouped: defaultdict[str, list[Rollout]] = defaultdict(list)
+    for rollout in sorted(rollouts, key=lambda r: r.sample):
+        grouped[rollout.problem_id].append(rollout)
+    return grouped
+
+
+def by_bundle(bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> list[list[Synthesis]]:
+    grouped: dict[str, list[Synthesis]] = {bundle.id: [] for bundle in bundles}
+    for synthesis in syntheses:
+        if synthesis.bundle_id in grouped:
+            grouped[synthesis.bundle_id].append(synthesis)
+    return list(grouped.values())
+
+
+def accuracies(grouped: Iterable[Sequence[Synthesis]]) -> list[float]:
+    return [mean([float(s.verdict == CORRECT) for s in group]) for group in grouped]
+
+
+def others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """The rollouts that are not among the references; which of two with one answer and length is which does
+    not matter.
+    """
+    taken = Counter(zip(bundle.reference_answers, bundle.reference_tokens, strict=True))
+    others = []
+    for rollout in rollouts:
+        key = (rollout.answer, rollout.completion_tokens)
+        if taken[key]:
+            taken[key] -= 1
+        else:
+            others.append(rollout)
+    return others
+
+
+def stage_tokens(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> dict[str, float]:
+    """Mean tokens a problem of each stage."""
+    values = {
+        "references": reference_tokens(bundles),
+        "synthesizer_prompt": [mean([s.prompt_tokens for s in group]) for group in grouped],
+        "synthesis": [mean([s.completion_tokens for s in group]) for group in grouped],
+    }
+    return {stage: mean_over_problems(bundles, tokens) for stage, tokens in values.items()}

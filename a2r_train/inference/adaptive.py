@@ -1,0 +1,48 @@
+"""Adaptive exploring: when to stop sampling references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from a2r_train.errors import InputError
+from a2r_train.verify import majority
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Adaptive exploring: `first` rollouts, then one at a time up to k, until another is not worth its price.
+
+    Another rollout can gain no more than the chance that the runner-up overtakes the leading answer: for a
+    and b votes, P(p < 1/2) with p ~ Beta(a + 1, b + 1) (Adaptive-Consistency, arXiv 2305.11860). Exploring
+    stops where that chance is at most `price`, the cost of a rollout in right answers. skip_unanimous: where
+    all agree, their answer is given as it is.
+    """
+
+    price: float = 0.1
+    first: int = 2
+    skip_unanimous: bool = False
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or not 0 <= self.price <= 1:
+            raise InputError(f"adaptive: {self} is out of range; expected first >= 1 and 0 <= price <= 1")
+
+    def stops(self, answers: Sequence[str], verifier: str) -> bool:
+        return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
+
+    def skips(self, answers: Sequence[str], verifier: str) -> bool:
+        """Whether the answers, two or more, are all there and all the same."""
+        if not self.skip_unanimous or len(answers) < 2 or not all(answers):
+            return False
+        return len(majority(answers, verifier).groups) == 1
+
+
+def chance_of_change(answers: Sequence[str], verifier: str) -> float:
+    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 where nobody
+    leads.
+    """
+    sizes = [len(group) for group in majority(answers, verifier).groups]
+    a, b = (*sizes, 0, 0)[:2]
+    flips = a + b + 1  # the Beta distribution's tail at 1/2 is that of so many fair coins
+    return math.ldexp(sum(math.comb(flips, heads) for heads in range(a + 1, flips + 1)), -flips)

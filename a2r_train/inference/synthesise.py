@@ -1,0 +1,37 @@
+"""Stage 2 on bundles: the synthesizer reads them, answers, and is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from a2r_train.engines import Engine, Sampling
+from a2r_train.engines.judged import judged_samples
+from a2r_train.prompts import Chat, Prompter
+from a2r_train.records import Bundle, Synthesis
+
+
+def syntheses_of(
+    engine: Engine,
+    prompter: Prompter,
+    bundles: Sequence[Bundle],
+    sampling: Sampling,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    plain: Container[str] = (),
+) -> list[Synthesis]:
+    """`samples` judged syntheses of each bundle, in the order bundle, sample; of those in `plain` the problem
+    alone is read.
+    """
+    chats = {bundle.id: synthesizer_chat(prompter, bundle, bundle.id not in plain) for bundle in bundles}
+    return [
+        Synthesis(*fields)
+        for fields in judged_samples(engine, prompter, bundles, chats, sampling, samples, seed)
+    ]
+
+
+def synthesizer_chat(prompter: Prompter, bundle: Bundle, use_references: bool = True) -> Chat:
+    """The chat that training, solving and evaluation all use for a bundle."""
+    if not use_references:
+        return prompter.explorer(bundle.problem)
+    return prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers).chat

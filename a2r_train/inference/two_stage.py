@@ -1,0 +1,244 @@
+"""The loop as a Python object: an explorer and a synthesizer, each with its own engine, answer problems
+together.
+
+from a2r_train.inference.two_stage import TwoStage
+answer = TwoStage("path/of/explorer", "path/of/synthesizer", k=4).solve("How many ...?")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from a2r_train.engines import Completion, Engine, Sampling, load_engine
+from a2r_train.errors import InputError
+from a2r_train.inference.adaptive import Adaptive
+from a2r_train.inference.rounds import Rounds
+from a2r_train.models import model_file
+from a2r_train.prompts import PromptConfig, Prompter, prompt_of
+from a2r_train.records import Problem, seed_of
+from a2r_train.verify import check_verifier, extract, majority
+
+
+@dataclass(frozen=True)
+class Price:
+    """Dollars for a million tokens that one model reads and writes."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the loop returns for one problem.
+
+    tokens: by stage, as in a report. seconds: of the batch that the problem was in, divided by its problems.
+    cost: dollars by the price table, the explorer's prompt paid once; 0 without a table.
+    """
+
+    problem: str
+    answer: str
+    text: str
+    references: list[str]
+    reference_answers: list[str]
+    tokens: dict[str, int]
+    seconds: float
+    cost: float
+
+
+class TwoStage:
+    """Explorer and synthesizer; each is an Engine, or the name of a model, which then runs on `engine` (at
+    `endpoint`).
+
+    k references are sampled for a problem; without an explorer there is `synthesise` alone.
+    `verifier` says how answers are extracted (if None: the problem's own, and `math`
+    for plain text). A trained model's folder brings its prompt along; an explorer without one is asked by the
+    synthesizer's, as in its training. `prices` maps the names of models to their prices. `adaptive` samples
+    no more references than a problem needs; `rounds` puts its population in the place of k.
+    """
+
+    def __init__(
+        self,
+        explorer: Engine | str | None,
+        synthesizer: Engine | str,
+        *,
+        engine: str = "transformers",
+        endpoint: str = "",
+        k: int = 4,
+        verifier: str | None = None,
+        prompt: PromptConfig | None = None,
+        exploring: Sampling | None = None,
+        synthesising: Sampling | None = None,
+        prices: Mapping[str, Price] | None = None,
+        seed: int = 0,
+        adaptive: Adaptive | None = None,
+        rounds: Rounds | None = None,
+    ) -> None:
+        if adaptive and (rounds or adaptive.first > k):
+            raise InputError("adaptive: expected no rounds beside it, and first no larger than k")
+        if k < 1:
+            raise InputError(f"k is {k}; expected at least 1")
+        check_verifier(verifier or "math")
+        self.explorer = _engine(engine, explorer, endpoint) if explorer else None
+        self.synthesizer = _engine(engine, synthesizer, endpoint)
+        self.k, self.verifier, self.seed = k, verifier, seed
+        self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
+        self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
+        config = prompt or prompt_of(self.synthesizer.name)
+        if self.explorer:
+            brought = model_file(self.explorer.name, "prompt.yaml")
+            exploring_config = PromptConfig.load(brought) if brought and not prompt else config
+            self._explorer_prompter = Prompter(self.explorer.tokenizer, exploring_config)
+        self._prompter = Prompter(self.synthesizer.tokenizer, config)
+
+    def solve(self, problem: Problem | str) -> Answer:
+        """Solve one problem."""
+        return self.solve_all([problem])[0]
+
+    def solve_all(self, problems: Sequence[Problem | str]) -> list[Answer]:
+        """Solve problems as one batch of each stage; answers come in the order of the problems."""
+        began = time.monotonic()
+        works = [self._work(problem) for problem in problems]
+        self._explore(works)
+        if self.rounds:
+            for turn in range(self.rounds.rounds):
+                self._aggregate(works, self.rounds, turn)
+        else:
+            self._synthesise(
+                [w for w in works if not (self.adaptive and self.adaptive.skips(w.answers, w.verifier))]
+            )
+        seconds = (time.monotonic() - began) / max(1, len(works))
+        return [self._answer(work, seconds) for work in works]
+
+    def synthesise(self, problem: Problem | str, references: Sequence[str]) -> Answer:
+        """Answer one problem from references that are there already."""
+        return self.synthesise_all([problem], [references])[0]
+
+    def synthesise_all(
+        self, problems: Sequence[Problem | str], references: Sequence[Sequence[str]]
+    ) -> list[Answer]:
+        """Answer problems, each from its own references, as one batch; the references count as no tokens."""
+        began = time.monotonic()
+        works = [self._work(problem) for problem in problems]
+        for work, texts in zip(works, references, strict=True):
+            if not texts:
+                raise InputError(f"{work.problem[:60]!r}: no references; expected at least one")
+            for text in texts:
+                work.add_reference(text)
+        self._synthesise(works)
+        seconds = (time.monotonic() - began) / max(1, len(works))
+        return [self._answer(work, seconds) for work in works]
+
+    def _work(self, problem: Problem | str) -> _Work:
+        text, verifier = (
+            (problem, "math") if isinstance(problem, str) else (problem.problem, problem.verifier)
+        )
+        return _Work(text, self.verifier or verifier)
+
+    def _explore(self, works: Sequence[_Work]) -> None:
+        """Sample the references: all at once, or the first ones and then one at a time where more may still
+        help.
+        """
+        if not self.explorer:
+            raise InputError(
+                "no explorer, so nothing samples references; name one, or give references to `synthesise`"
+            )
+        most = self.rounds.population if self.rounds else self.k
+        sizes = [self.adaptive.first, *[1] * (most - self.adaptive.first)] if self.adaptive else [most]
+        asking = list(works)
+        for size in sizes:
+            pairs = [(work, len(work.references) + i) for work in asking for i in range(size)]
+            chats = [self._explorer_prompter.explorer(work.problem) for work, _ in pairs]
+            seeds = [seed_of(self.seed, work.problem, sample) for work, sample in pairs]
+            made = self.explorer.generate(chats, self.exploring, seeds) if pairs else []
+            for (work, _), completion in zip(pairs, made, strict=True):
+                work.add_reference(self._explorer_prompter.complete(completion.text))
+                work.add_explored(completion)
+            if self.adaptive:
+                asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
+
+    def _synthesise(self, works: Sequence[_Work]) -> None:
+        chats = [self._prompter.synthesizer(w.problem, w.references, w.answers).chat for w in works]
+        seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
+        made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
+        for work, completion in zip(works, made, strict=True):
+            work.add_syntheses([self._prompter.complete(completion.text)], [completion])
+
+    def _aggregate(self, works: Sequence[_Work], rounds: Rounds, turn: int) -> None:
+        """One round: each member of the next population is a synthesis of a subset of this one."""
+        chats, seeds = [], []
+        for work in works:
+            texts, answers = work.population
+            for at, members in enumerate(rounds.subsets(self.seed, work.problem, turn)):
+                chosen = [texts[i] for i in members], [answers[i] for i in members]
+                chats.append(self._prompter.synthesizer(work.problem, *chosen).chat)
+                seeds.append(seed_of(self.seed, "round", turn, at, work.problem))
+        made = self.synthesizer.generate(chats, self.synthesising, seeds) if chats else []
+        for i, work in enumerate(works):
+            part = made[i * rounds.population : (i + 1) * rounds.population]
+            work.add_syntheses([self._prompter.complete(c.text) for c in part], part)
+
+    def _answer(self, work: _Work, seconds: float) -> Answer:
+        """The majority of the last texts that were written: of one synthesis, or of the last population."""
+        texts, answers = work.population
+        groups = majority(answers, work.verifier).groups if len(answers) > 1 else []
+        best = groups[0][0] if groups else 0
+        first = self.prices.get(self.explorer.name, Price()) if self.explorer else Price()
+        second = self.prices.get(self.synthesizer.name, Price())
+        tokens = work.tokens
+        dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
+        dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
+        return Answer(
+            work.problem,
+            answers[best],
+            texts[best],
+            work.references,
+            work.answers,
+            tokens,
+            seconds,
+            dollars / 1e6,
+        )
+
+
+@dataclass
+class _Work:
+    """One problem on its way through the stages; `written` are the texts of the last round of syntheses."""
+
+    problem: str
+    verifier: str
+    references: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    tokens: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0
+        )
+    )
+
+    @property
+    def population(self) -> tuple[list[str], list[str]]:
+        """The last texts and their answers: the references, until there are syntheses."""
+        if not self.written:
+            return self.references, self.answers
+        return self.written, [extract(text, self.verifier) for text in self.written]
+
+    def add_reference(self, text: str) -> None:
+        self.references.append(text)
+        self.answers.append(extract(text, self.verifier))
+
+    def add_explored(self, completion: Completion) -> None:
+        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
+        self.tokens["references"] += completion.completion_tokens
+
+    def add_syntheses(self, texts: list[str], made: Sequence[Completion]) -> None:
+        self.written = texts
+        self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in made)
+        self.tokens["synthesis"] += sum(c.completion_tokens for c in made)
+
+
+def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:
+    """The two models of the loop share a GPU, where they are vLLM's."""
+    if not isinstance(model, str):
+        return model
+    return load_engine(kind, model, endpoint=endpoint, gpu_memory_utilization=0.45)

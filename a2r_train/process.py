@@ -1,0 +1,158 @@
+"""How a process ends: exit status, signals, a full disk, and one process of several."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from safetensors import SafetensorError
+
+from a2r_train.errors import InputError, RunError
+
+KEPT = "what is complete is kept, and the same command goes on from there"
+
+
+ENDED_BY = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGINT: "Ctrl-C",
+}  # and then with 128 more than the signal as exit status
+
+
+# What Python, torch and safetensors raise where a file cannot be written to its end; the last two say so in
+# words alone.
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+
+
+_NO_ROOM = (
+    "No space left",
+    "File too large",
+    "quota exceeded",
+    "PytorchStreamWriter failed writing",
+    "unexpected pos",
+)
+
+
+def run(stage: Callable[[], None]) -> int:
+    """Run a stage; returns its exit status, with one line on stderr where it is not 0.
+
+    That is 2 if the user's input is wrong, and 1 if the disk is full or a run went wrong. SIGTERM ends it
+    with status 143, Ctrl-C with 130, and a second one of the same kind at once.
+    """
+    try:
+        with _ending_at_signals():
+            stage()
+    except InputError as error:
+        return _say(error, 2)
+    except RunError as error:
+        return _say(error, 1)
+    except WRITE_ERRORS as error:
+        if not (line := no_room(error)):
+            raise
+        return _say(line, 1)
+    return 0
+
+
+def _say(line: object, status: int) -> int:
+    sys.stderr.write(f"error: {line}\n")
+    return status
+
+
+def listened_to() -> list[signal.Signals]:
+    """Those that nobody told this process to ignore, as a shell does with Ctrl-C for what it starts
+    with `&`.
+    """
+    return [number for number in ENDED_BY if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While this is open, the handler gets SIGTERM and Ctrl-C; and on, if it is left by SystemExit."""
+    before, ending = {number: signal.signal(number, handler) for number in listened_to()}, False
+    try:
+        yield
+    except SystemExit:  # a second signal is not to cut short what the process still has to tidy up
+        ending = True
+        raise
+    finally:
+        for number, earlier in before.items() if not ending else ():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def _ending_at_signals() -> Iterator[None]:
+    """While this is open, SIGTERM and Ctrl-C end the process with status and one line, and a forked child of
+    it at once.
+    """
+    own, ending, said, hook = os.getpid(), 0, False, sys.unraisablehook
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal ending, said
+        if os.getpid() != own or number == ending:
+            os._exit(128 + number)
+        if ending:  # `a2r run` passes a Ctrl-C on as SIGTERM, which the terminal has sent already
+            return
+        ending = number
+        if not said:
+            with suppress(OSError):  # its reader may be gone, as `tee` is at Ctrl-C
+                sys.stderr.write(f"stopped by {ENDED_BY[signal.Signals(number)]}; {KEPT}\n")
+        said = True
+        raise SystemExit(128 + number)
+
+    def send_again(lost: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised in a destructor or at the end of an import, where a signal may well
+        arrive.
+        """
+        nonlocal ending
+        if ending and isinstance(lost.exc_value, SystemExit):
+            threading.Timer(0.02, os.kill, (own, ending)).start()
+            ending = 0
+        else:
+            hook(lost)
+
+    sys.unraisablehook = send_again
+    try:
+        with handling_signals(end):
+            yield
+            if ending:  # some library has a bare except
+                raise SystemExit(128 + ending)
+    finally:
+        sys.unraisablehook = send_again if ending else hook
+
+
+def no_room(error: BaseException) -> str:
+    """One line for an error that says that the disk, or a quota, is full; "" for any other error."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or any(message in str(error) for message in _NO_ROOM):
+        first = str(error).strip().splitlines()[0]
+        return f"no room left on the disk ({first[:160]}); make room and start the same command again"
+    return ""
+
+
+def leave(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and end this process with its exit status; one of several ends without taking the
+    interpreter apart.
+
+    A thread of gloo, which outlives the process group, may then release what it holds of Python's. That
+    aborts a process whose work is done and saved, and the launcher ends the others and calls the training
+    failed (pytorch pull request 179291). vLLM's engines of one group may wait for each other there, too.
+    """
+    try:
+        status = main()
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
+        status = ended.code
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(status)
+    atexit._run_exitfuncs()  # trackers, temporary folders, the processes of verifiers
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,148 @@
+"""SIGTERM or Ctrl-C while training: finish the step, save, and end; and no step beyond the last one."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from a2r_train import output, process
+from a2r_train.errors import InputError
+
+
+class AlreadyTrained(Exception):
+    """The checkpoint that a run goes on from is that of its last step; transformers would take one more."""
+
+
+class StopOnSignal(TrainerCallback):
+    """Saves and stops at the end of the step, on all processes once one of them got the signal.
+
+    A second Ctrl-C ends the process at once.
+    With GRPO the step is the last of `cycle_steps`, in which one generation is trained on: a run resumes only
+    from there. (transformers' own `enable_jit_checkpoint` saves within a step, and each process by itself.)
+    """
+
+    def __init__(self, accelerator: Accelerator, cycle_steps: int = 1) -> None:
+        self.accelerator, self.cycle_steps = accelerator, cycle_steps
+        self.stopped = False
+        self.received: list[signal.Signals] = []
+        self._before: dict[signal.Signals, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if 0 < state.max_steps <= state.global_step:
+            raise AlreadyTrained
+        self._before = {number: signal.signal(number, self._receive) for number in process.listened_to()}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.received:
+            self.accelerator.set_trigger()
+        if state.global_step % self.cycle_steps == 0 and self.accelerator.check_trigger():
+            control.should_save = control.should_training_stop = self.stopped = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            output.share(f"{args.output_dir}/checkpoint-{state.global_step}")
+        if (
+            self.stopped
+        ):  # else transformers loads the best one now, and with save_total_limit 1 removes this one
+            state.best_model_checkpoint = None
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        received, handler = signal.Signals(number), self._before[signal.Signals(number)]
+        if received == signal.SIGINT and received in self.received and callable(handler):
+            handler(number, frame)
+        self.received.append(received)
+
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # quantised weights are integers, and always finite
+
+
+class NotFinite(Exception):
+    """A training went wrong; the message says at which step, and what is not finite."""
+
+
+class StopOnNotFinite(TrainerCallback):
+    """Raises NotFinite on all processes, once one of them has such a value; the trainer saves after these
+    events, or never.
+
+    The logged values alone would not do: not every step is logged, and transformers leaves a loss that is NaN
+    out of the mean.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        if self._anywhere(not_finite(given["model"].parameters())):
+            where, mend = "the model", "name another model_name_or_path"
+            if state.global_step:
+                where, mend = (
+                    f"checkpoint-{state.global_step}",
+                    "remove it, and the same command goes on from an older one",
+                )
+            raise InputError(
+                f"{args.output_dir}: the weights of {where} are not finite before any step; {mend}"
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        if self._anywhere(not_finite(p for p in given["model"].parameters() if p.requires_grad)):
+            raise NotFinite(f"step {state.global_step}: the weights are not finite")
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        # with fp16 a gradient may overflow: that step is skipped, and the next is taken at a smaller scale
+        names = ("loss",) if args.fp16 else ("loss", "grad_norm")
+        for name in names:
+            if name in given["logs"] and self._anywhere(torch.tensor(not math.isfinite(given["logs"][name]))):
+                raise NotFinite(f"step {state.global_step}: {name} is not finite")
+
+    def _anywhere(self, found: torch.Tensor) -> bool:
+        """Whether it is true in any process; the only wait for the device."""
+        summed: Any = self.accelerator.reduce(found.to(self.accelerator.device, torch.float32), "sum")
+        return bool(summed.item() > 0)
+
+
+@torch.no_grad()
+def not_finite(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+    """Whether any value is not, of those that this process holds; a tensor on their device, so that nothing
+    waits for it.
+    """
+    held = [
+        local
+        for p in parameters
+        if (local := _local(p)).dtype in _DTYPES and local.numel() and not local.is_meta
+    ]
+    if not held:
+        return torch.tensor(False)
+    norms = torch._foreach_norm(held, 2, dtype=torch.float32)  # float16 would overflow
+    return ~torch.stack([norm.to(norms[0].device) for norm in norms]).isfinite().all()
+
+
+def _local(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The part of this process: under ZeRO-3 the parameter itself is empty between its uses, and under FSDP2
+    a DTensor.
+    """
+    part: torch.Tensor = getattr(parameter, "ds_tensor", parameter)
+    return part.to_local() if isinstance(part, DTensor) else part

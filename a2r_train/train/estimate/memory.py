@@ -1,0 +1,240 @@
+"""The memory of a training step on one GPU, by the model's config: what it is made of, and the moment that
+needs most.
+
+Every training computes in bfloat16. DDP and FSDP2 hold weights that are trained in float32, DeepSpeed in
+bfloat16 with a float32 copy in the optimizer (ZeRO, arXiv 1910.02054). docs/scale.md holds the estimates
+against measured peaks.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, get_peft_model
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.utils import get_peft_config
+
+from a2r_train.models import base_of, empty_model
+from a2r_train.train.arguments import ModelArguments, TrainConfig, dtype_of
+from a2r_train.train.estimate.activations import TokenBytes, trace
+
+WAYS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
+BFLOAT16, FLOAT32 = 2, 4
+HEAD_TOKENS, HEAD_WORDS = 4096, 32768  # a tile of TRL's fused LM head, which never holds all logits
+ZERO_BUCKET = 500_000_000  # elements of each of DeepSpeed's two buckets, by default
+ZERO3_LIVE = 1_000_000_000  # gathered parameters that ZeRO-3 keeps at most, by default
+
+
+@dataclass(frozen=True)
+class Size:
+    """What memory and time of a model depend on.
+
+    `embedding`: words times hidden size; `kv_width`: of keys, of all heads.
+    """
+
+    parameters: int
+    trained: int
+    layers: int
+    hidden: int
+    embedding: int
+    tied: bool
+    attention_width: int
+    kv_width: int
+    weight_bytes: float
+    plain: TokenBytes
+    sharded: TokenBytes
+    checkpointing: bool
+
+    def token(self, way: str) -> TokenBytes:
+        """Of activations: DeepSpeed and FSDP2 compute with bfloat16 weights, so that the sums between layers
+        are so, too.
+        """
+        return self.plain if way == "ddp" else self.sharded
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained, and not adapters alone."""
+        return self.trained == self.parameters
+
+    @property
+    def kv_bytes(self) -> int:
+        """Of the KV cache, for a token."""
+        return 2 * BFLOAT16 * self.layers * self.kv_width
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU at the moment that needs most.
+
+    `buffers`: of the processes' communication, and layers gathered whole. `generation`: the KV cache of
+    transformers, or all that vLLM keeps for itself. Tensors alone, as torch.cuda.max_memory_allocated counts
+    them.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    head: float
+    buffers: float
+    generation: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return float(sum(vars(self).values()))
+
+
+def peft_of(model: ModelArguments) -> PeftConfig | None:
+    """The adapters that are trained: those of the recipe, or of the adapter folder that it goes on with."""
+    name = str(model.model_name_or_path)
+    if base_of(name) == name:
+        chosen: PeftConfig | None = get_peft_config(model)
+        return chosen
+    saved: PeftConfig = PeftConfig.from_pretrained(name)
+    saved.inference_mode = False
+    return saved
+
+
+def mixes_experts(model: ModelArguments) -> bool:
+    """Whether not all weights work for each token: such a model cannot be traced."""
+    config = empty_model(str(model.model_name_or_path)).config.get_text_config()
+    return any(
+        getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")
+    )
+
+
+def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None = None) -> Size:
+    """Size of the model that a recipe trains; loads its config alone."""
+    empty, peft = empty_model(str(model.model_name_or_path)), peft_of(model)
+    config = empty.config.get_text_config()
+    if isinstance(args, GRPOConfig) and args.disable_dropout and isinstance(peft, LoraConfig):
+        peft.lora_dropout = 0.0  # TRL switches it off before it trains, and then nothing is kept for it
+
+    def wrap(plain: Any) -> Any:
+        return (
+            get_peft_model(plain, copy.deepcopy(peft)) if peft else plain
+        )  # it writes the names of one model into it
+
+    held = BFLOAT16 if dtype_of(args, model, bool(peft)) in ("bfloat16", "float16") else FLOAT32
+    dtype = torch.bfloat16 if held == BFLOAT16 else torch.float32
+    plain = trace(config, wrap, dtype, checkpointing)
+    sharded = plain if held == BFLOAT16 else trace(config, wrap, torch.bfloat16, checkpointing)
+    bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else 0
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    embedding = empty.get_input_embeddings().weight.numel()
+    whole = wrap(empty)
+    return Size(
+        parameters=sum(p.numel() for p in whole.parameters()),
+        trained=sum(p.numel() for p in whole.parameters() if p.requires_grad),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        embedding=embedding,
+        tied=bool(config.tie_word_embeddings),
+        attention_width=config.num_attention_heads * width,
+        kv_width=config.num_key_value_heads * width,
+        weight_bytes=bits / 8 or held,
+        plain=plain,
+        sharded=sharded,
+        checkpointing=checkpointing,
+    )
+
+
+def update(
+    size: Size,
+    way: str,
+    processes: int,
+    tokens: int,
+    predicted: int,
+    *,
+    accumulates: bool = False,
+    reference: bool = False,
+) -> Memory:
+    """The peak of one optimizer step, with micro-batches of so many tokens, of which so many are predicted.
+
+    `accumulates`: several micro-batches a step, so that gradients are there in the forward pass, too.
+    `reference`: a second, frozen model (GRPO's `beta` above 0, without adapters).
+    """
+    held = _held(size, way, processes)
+    if reference and size.full:
+        held = replace(held, weights=2 * held.weights)
+    before = held if accumulates else replace(held, gradients=0.0)
+    moments = [
+        *_while_all_is_kept(size, way, tokens, predicted, before),
+        _end_of_backward(size, way, tokens, held),
+    ]
+    if way in ("zero2", "zero3"):  # float32 gradients of its share, for the optimizer
+        moments.append(replace(held, buffers=held.buffers + FLOAT32 * size.trained / processes))
+    return max(moments, key=lambda memory: memory.total)
+
+
+def _held(size: Size, way: str, processes: int) -> Memory:
+    """What is there through the whole step, with all gradients."""
+    frozen, trained = size.parameters - size.trained, size.trained
+    if way == "ddp":
+        each = size.weight_bytes if size.full else FLOAT32
+        buckets = each * trained if processes > 1 else 0
+        return Memory(
+            frozen * size.weight_bytes + each * trained, each * trained, 2 * each * trained, 0, 0, buckets
+        )
+    if way == "fsdp2":
+        layer = (size.parameters - size.embedding) / size.layers
+        gathered = BFLOAT16 * (2 * layer + size.embedding * (1 if size.tied else 2)) if processes > 1 else 0
+        weights = (frozen * size.weight_bytes + FLOAT32 * trained) / processes
+        return Memory(
+            weights, FLOAT32 * trained / processes, 2 * FLOAT32 * trained / processes, 0, 0, gathered
+        )
+    weights = frozen * min(size.weight_bytes, BFLOAT16) + BFLOAT16 * trained
+    optimizer, gradients = 3 * FLOAT32 * trained / processes, BFLOAT16 * trained / processes
+    buckets = 2 * BFLOAT16 * min(ZERO_BUCKET, trained)
+    if way == "zero2":
+        return Memory(weights, gradients, optimizer, 0, 0, buckets)
+    buckets += BFLOAT16 * min(ZERO3_LIVE, size.parameters)
+    if way == "zero3_offload":
+        return Memory(0, 0, 0, 0, 0, buckets)
+    return Memory(weights / processes, gradients, optimizer, 0, 0, buckets)
+
+
+def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before: Memory) -> list[Memory]:
+    """All layers keep what they keep: the end of the forward pass, the backward pass of the LM head and of
+    the last layer.
+    """
+    token = size.token(way)
+    kept = tokens * (size.layers * token.kept + token.once) + _frozen_copies(size, way)
+    float32 = way == "ddp" and size.full and size.weight_bytes == FLOAT32
+    copies = BFLOAT16 * size.trained if float32 else 0  # autocast's, of the weights
+    chosen = predicted * size.hidden * (FLOAT32 if float32 else BFLOAT16)
+    gradient = predicted * size.hidden * (FLOAT32 if float32 else FLOAT32 + BFLOAT16)
+    tile = BFLOAT16 * min(predicted, HEAD_TOKENS) * HEAD_WORDS
+    own = FLOAT32 * size.embedding if size.full else 0
+    in_backward = kept + (0 if size.checkpointing else copies)
+    layer = before.gradients + own + BFLOAT16 * (2 if float32 else 1) * size.trained / size.layers
+    return [
+        replace(before, activations=kept + copies, head=chosen + tile),
+        replace(before, activations=in_backward, head=chosen + gradient + tile + own),
+        replace(before, activations=in_backward + tokens * token.work, gradients=layer),
+    ]
+
+
+def _frozen_copies(size: Size, way: str) -> float:
+    """What autocast makes of a frozen base in float32, which it makes anew each time and the backward pass
+    needs.
+    """
+    if way != "ddp" or size.full or size.weight_bytes != FLOAT32:
+        return 0.0
+    in_layers = size.parameters - size.trained - size.embedding * (1 if size.tied else 2)
+    return BFLOAT16 * in_layers / (size.layers if size.checkpointing else 1)
+
+
+def _end_of_backward(size: Size, way: str, tokens: int, held: Memory) -> Memory:
+    """The first layer works, and all gradients are there; those of tied embeddings come from both of their
+    ends.
+    """
+    token = size.token(way)
+    activations = tokens * (token.kept + token.once + token.work)
+    twice = (
+        size.embedding * (FLOAT32 if way in ("ddp", "fsdp2") else BFLOAT16) if size.full and size.tied else 0
+    )
+    return replace(held, activations=activations, buffers=held.buffers + twice)
