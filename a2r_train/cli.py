@@ -148,11 +148,11 @@ def solve(
     """The loop on one question, references shown; or on a file of problems, one JSON line each."""
     from rich.console import Console
 
+    from a2r_train.data.read import Columns
     from a2r_train.engines import Sampling
     from a2r_train.inference.solve import answers, read_questions
     from a2r_train.inference.two_stage import TwoStage
     from a2r_train.prompts import prompt_of
-    from a2r_train.records import parse_columns
 
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
@@ -162,7 +162,7 @@ def solve(
         explorer or synthesizer,
         synthesizer or explorer,
     )  # never a toy beside the user's own
-    questions = read_questions(file, parse_columns(columns, ("references",))) if file else []
+    questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,
         synthesizer,
@@ -217,10 +217,9 @@ def _show(answer: Answer, console: Console) -> None:
     from rich.markup import escape
     from rich.panel import Panel
 
-    pairs = zip(answer.references, answer.reference_answers, strict=True)
     panels = [
-        Panel(escape(text), title=f"reference {i}", subtitle=escape(given))
-        for i, (text, given) in enumerate(pairs, 1)
+        Panel(escape(reference.text), title=f"reference {number}", subtitle=escape(reference.answer))
+        for number, reference in enumerate(answer.references, 1)
     ]
     console.print(Columns(panels))
     console.print(Panel(escape(answer.text), title="synthesis", subtitle=escape(answer.answer)))

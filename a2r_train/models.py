@@ -221,7 +221,7 @@ def _check_finite(adapter: Path) -> None:
         try:
             with safe_open(file, "pt") as tensors:
                 broken = next(
-                    (key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()),
+                    (key for key in tensors.keys() if not torch.isfinite(tensors.get_tensor(key)).all()),  # noqa: SIM118
                     "",
                 )
         except SafetensorError as error:

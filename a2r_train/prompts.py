@@ -18,6 +18,7 @@ import yaml
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
 from a2r_train.models import model_file
+from a2r_train.records import Reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -186,17 +187,15 @@ class Prompter:
     def explorer(self, problem: str) -> Chat:
         return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
 
-    def synthesizer(
-        self, problem: str, references: Sequence[str], answers: Sequence[str], template: str = ""
-    ) -> Rendered:
-        """The synthesizer's chat over references in the given order; `answers` are their extracted answers.
+    def synthesizer(self, problem: str, references: Sequence[Reference], template: str = "") -> Rendered:
+        """The synthesizer's chat over references in the given order.
 
         `template` takes the place of the configured one where a baseline asks something else of the
         references; where it is longer, the prompt may be so much longer.
 
         Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
         """
-        shown = [self._shown(text, answer) for text, answer in zip(references, answers, strict=True)]
+        shown = [self._shown(reference.text, reference.answer) for reference in references]
         lengths = [self.count(text) for text in shown]
         cap = self.config.max_reference_tokens
         longer = self.count(template) - self.count(self.config.synthesizer_template) if template else 0

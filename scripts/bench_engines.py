@@ -35,7 +35,8 @@ from agree_engines import serving
 from a2r_train.engines import Engine, Sampling, load_engine
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.records import Problem, read, seed_of
+from a2r_train.records import Problem, seed_of
+from a2r_train.data.read import read
 
 CEILING = "LLM.generate"
 

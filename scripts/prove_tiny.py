@@ -22,7 +22,8 @@ from pathlib import Path
 
 import tiny_rows
 
-from a2r_train.records import Problem, read, write
+from a2r_train.records import Problem, write
+from a2r_train.data.read import read
 
 log = logging.getLogger("prove_tiny")
 

@@ -16,7 +16,8 @@ from conftest import a2r, files_of, write_rows
 from a2r_train.data.bundle import BundleConfig, build
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
-from a2r_train.records import Rollout, read
+from a2r_train.records import Rollout
+from a2r_train.data.read import read
 
 Refused = Callable[..., str]
 PROBLEMS = [{"id": f"p{i}", "problem": f"What is {i}?", "answer": str(i)} for i in range(3)]

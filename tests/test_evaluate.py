@@ -22,7 +22,8 @@ from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate import run as evaluate_run
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Bundle, Synthesis, read
+from a2r_train.records import Bundle, Synthesis
+from a2r_train.data.read import read
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_material
 

@@ -19,7 +19,8 @@ from a2r_train.data.explore import ExploreConfig, explore, parse_shard
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
 from a2r_train.prompts import visible
-from a2r_train.records import Rollout, read, seed_of
+from a2r_train.records import Rollout, seed_of
+from a2r_train.data.read import read
 
 
 def test_launched_processes_wait_for_the_slowest(

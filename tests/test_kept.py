@@ -23,7 +23,8 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
 from a2r_train.models import load_tokenizer
-from a2r_train.records import Bundle, Rollout, read
+from a2r_train.records import Bundle, Rollout
+from a2r_train.data.read import read
 
 ROOT = Path(__file__).parent.parent
 

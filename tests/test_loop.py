@@ -26,7 +26,8 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Bundle, Rollout, Synthesis, read
+from a2r_train.records import Bundle, Rollout, Synthesis
+from a2r_train.data.read import read
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_material

@@ -22,7 +22,8 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.inference.solve import read_questions
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.models import load_tokenizer
-from a2r_train.records import Bundle, Problem, Rollout, parse_columns, read
+from a2r_train.records import Bundle, Problem, Rollout, parse_columns
+from a2r_train.data.read import read
 from a2r_train.train import sft
 
 

@@ -15,7 +15,8 @@ from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate.rows import reward_model
 from a2r_train.inference.rounds import Rounds
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
-from a2r_train.records import Bundle, read
+from a2r_train.records import Bundle
+from a2r_train.data.read import read
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,11 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.rows.perturbed import _halved, _permuted, _with_certain, _wrong
-from a2r_train.evaluate.rows.rebundle import members_of, rebundle
+from a2r_train.data.builder import with_references
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
-from a2r_train.records import Bundle, Rollout, read
+from a2r_train.records import Bundle, Rollout
+from a2r_train.data.read import read
 
 
 def probed(config: EvaluateConfig, answer: Callable[[str], str], script: Script) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def test_how_bundles_are_changed(config: EvaluateConfig) -> None:
         grouped.setdefault(rollout.problem_id, []).append(rollout)
     without = []
     for bundle in read(Bundle, config.bundles):
-        members = members_of(bundle)
+        members = bundle.references
         other = members_of(_permuted(bundle, 0))
         assert sorted(other) == sorted(members)
         assert other != members
@@ -103,7 +104,7 @@ def test_more_references_have_more_room_where_the_context_is_known(
     (tmp_path / "prompt.yaml").write_text("max_prompt_tokens: 700\n")
     work = Generator(replace(config, engine=engine, prompt=str(tmp_path / "prompt.yaml")), tmp_path / "out")
     long = [
-        rebundle(b, [m._replace(text=m.text * 50) for m in members_of(b)])
+        with_references(b, [m._replace(text=m.text * 50) for m in b.references])
         for b in read(Bundle, config.bundles)
     ]
     prompter = Prompter(load_tokenizer(config.base))

@@ -22,7 +22,8 @@ from a2r_train.engines import Completion, EngineArguments, Sampling, check_engin
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
-from a2r_train.records import Problem, Rollout, read, seed_of
+from a2r_train.records import Problem, Rollout, seed_of
+from a2r_train.data.read import read
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from a2r_train import output
 from a2r_train.config import check_least
-from a2r_train.data.bundle import make_bundles
+from a2r_train.data.builder import make_bundles
 from a2r_train.data.explore import ExploreConfig, explore
+from a2r_train.data.read import read
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.engines import ENGINE_MAY_DIFFER, EngineArguments, check_engine
 from a2r_train.errors import InputError
@@ -23,7 +24,7 @@ from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.report.plots import save_png
 from a2r_train.evaluate.rows.row import by_id
 from a2r_train.evaluate.run import evaluate
-from a2r_train.records import Problem, read, write, write_text
+from a2r_train.records import Problem, write, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,25 +14,17 @@ from pathlib import Path
 
 from a2r_train import output
 from a2r_train.config import check_least
+from a2r_train.data.builder import make_bundles
 from a2r_train.data.card import card
 from a2r_train.data.decontaminate import contaminated
+from a2r_train.data.files import paths_in
 from a2r_train.data.mixture import cap_all_wrong, choose
+from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter, prompt_of
-from a2r_train.records import (
-    CORRECT,
-    Bundle,
-    Problem,
-    Rollout,
-    parse_columns,
-    read,
-    seed_of,
-    write,
-    write_text,
-)
-from a2r_train.verify import majority
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of, write, write_text
 
 log = logging.getLogger(__name__)
 CONTAMINATED, TOO_FEW = "problem is in an evaluation set", "problem has fewer than k rollouts"
@@ -140,8 +132,8 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
         raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
     if not 0 <= config.max_all_wrong <= 1:
         raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
-    columns, present = parse_columns(config.columns), set[str]()
-    problems, rollouts = _loaded(config, config.problems, config.rollouts, columns, present)
+    columns = Columns.parse(config.columns)
+    problems, rollouts = _loaded(config, config.problems, config.rollouts, columns)
     test_ids = _test_ids(problems, config)
     train_problems = [p for p in problems if p.id not in test_ids]
     test = Split([])
@@ -154,14 +146,11 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
             "out of training, decontaminate_against"
         )
     if config.test_rollouts:
-        evaluation, test_rollouts = _loaded(
-            config, config.test_problems, config.test_rollouts, columns, present
-        )
+        evaluation, test_rollouts = _loaded(config, config.test_problems, config.test_rollouts, columns)
         test = _split(config, evaluation, test_rollouts, config.test_bundles_per_problem)
-    for path in filter(None, config.decontaminate_against.split(",")):
-        evaluation = [*evaluation, *read(Problem, path.strip(), columns, present)]
-    if unmet := sorted({*columns.values()} - present):
-        raise InputError(f"columns: none of the files has a column {unmet[0]!r}")
+    for path in paths_in(config.decontaminate_against):
+        evaluation = [*evaluation, *read(Problem, path, columns)]
+    columns.check_met()
     met = contaminated(train_problems, evaluation, config.decontamination)  # type: ignore[arg-type]
     kept = [p for p in train_problems if p.id not in met]
     train = _split(config, kept, rollouts, config.bundles_per_problem)
@@ -181,12 +170,12 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
 
 
 def _loaded(
-    config: BundleConfig, problems: str, rollouts: str, columns: dict[str, str], present: set[str]
+    config: BundleConfig, problems: str, rollouts: str, columns: Columns
 ) -> tuple[list[Problem], list[Rollout]]:
     """With token counts where a tokenizer is named: rollouts made elsewhere have none, and would look free in
     an evaluation.
     """
-    known, found = load_rollouts(problems, rollouts, columns, present, config.verifier)
+    known, found = load_rollouts(problems, rollouts, columns, config.verifier)
     if config.tokenizer and not all(r.completion_tokens for r in found):
         tokenizer = load_tokenizer(config.tokenizer)
         texts = sorted({r.text for r in found if not r.completion_tokens})
@@ -196,49 +185,6 @@ def _loaded(
         }
         found = [r if r.completion_tokens else replace(r, completion_tokens=size[r.text]) for r in found]
     return known, found
-
-
-def make_bundles(
-    problem: Problem, rollouts: Sequence[Rollout], *, k: int, k_min: int, count: int, seed: int
-) -> list[Bundle]:
-    """Up to `count` bundles of one problem from disjoint groups of shuffled rollouts, then from new shuffles;
-    no two alike.
-    """
-    rng = random.Random(seed_of(seed, "bundle", problem.id))
-    made: list[Bundle] = []
-    seen: set[tuple[str, ...]] = set()
-    pool: list[Rollout] = []
-    for _ in range(4 * count):
-        size = rng.randint(k_min or k, k)
-        if len(pool) < size:
-            pool = rng.sample(list(rollouts), len(rollouts))
-        group, pool = pool[:size], pool[size:]
-        key = tuple(sorted(r.text for r in group))
-        if len(made) < count and len(group) == size and key not in seen:
-            seen.add(key)
-            made.append(_bundle(problem, group, len(made)))
-    return made
-
-
-def _bundle(problem: Problem, group: Sequence[Rollout], number: int) -> Bundle:
-    answers = [r.answer for r in group]
-    votes = majority(answers, problem.verifier).groups
-    first = votes[0][0] if votes else 0
-    return Bundle(
-        id=f"{problem.id}/{number}",
-        problem_id=problem.id,
-        problem=problem.problem,
-        answer=problem.answer,
-        verifier=problem.verifier,
-        references=[r.text for r in group],
-        reference_answers=answers,
-        reference_verdicts=[r.verdict for r in group],
-        reference_tokens=[r.completion_tokens for r in group],
-        n_correct=sum(r.verdict == CORRECT for r in group),
-        majority_answer=group[first].answer,
-        majority_verdict=group[first].verdict,
-        source=problem.source,
-    )
 
 
 def _test_ids(problems: Sequence[Problem], config: BundleConfig) -> set[str]:
@@ -293,4 +239,4 @@ def _measure(config: BundleConfig, bundles: Sequence[Bundle]) -> list[int]:
     if not config.tokenizer:
         return []
     prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
-    return [prompter.synthesizer(b.problem, b.references, b.reference_answers).prompt_tokens for b in bundles]
+    return [prompter.synthesizer(b.problem, b.references).prompt_tokens for b in bundles]

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least
+from a2r_train.data.read import Columns, judged_by, read
 from a2r_train.engines import (
     ENGINE_MAY_DIFFER,
     Engine,
@@ -33,17 +34,7 @@ from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import Prompter, prompt_of
-from a2r_train.records import (
-    CORRECT,
-    Problem,
-    Rollout,
-    judged_by,
-    parse_columns,
-    read,
-    seed_of,
-    write,
-    write_text,
-)
+from a2r_train.records import CORRECT, Problem, Rollout, seed_of, write, write_text
 from a2r_train.verify import check_gold
 
 log = logging.getLogger(__name__)
@@ -138,7 +129,9 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
 
 def load_problems(config: ExploreConfig) -> list[Problem]:
     """The problems of the recipe, with every gold answer parsed once."""
-    problems = read(Problem, config.problems, parse_columns(config.columns))
+    columns = Columns.parse(config.columns)
+    problems = read(Problem, config.problems, columns)
+    columns.check_met()
     problems = judged_by(config.verifier, problems[: config.max_problems or None])
     check_gold(problems)
     return problems
@@ -161,10 +154,8 @@ def rollouts_of(
 ) -> list[Rollout]:
     """Sample and verify `samples` rollouts of each problem, in the order problem, sample."""
     chats = {problem.id: prompter.explorer(problem.problem) for problem in problems}
-    return [
-        Rollout(*fields)
-        for fields in judged_samples(engine, prompter, problems, chats, sampling, samples, seed)
-    ]
+    judged = judged_samples(engine, prompter, problems, chats, sampling, samples, seed)
+    return [sample.rollout(problem_id, at) for problem_id, at, sample in judged]
 
 
 def _explore_chunks(

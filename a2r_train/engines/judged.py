@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from a2r_train.engines import (
-    Engine,
-    Sampling,
-)
+from a2r_train.engines.base import Engine, Sampling
 from a2r_train.prompts import Chat, Prompter
-from a2r_train.records import (
-    Bundle,
-    Problem,
-    Verdict,
-    seed_of,
-)
+from a2r_train.records import Bundle, Problem, Rollout, Synthesis, Verdict, seed_of
 from a2r_train.verify import judge_all
+
+
+@dataclass(frozen=True)
+class JudgedSample:
+    """One completion with its verdict; token counts are the engine's, and `model` is its name."""
+
+    text: str
+    answer: str
+    verdict: Verdict
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    model: str
+    seed: int
+
+    def rollout(self, problem_id: str, sample: int) -> Rollout:
+        return Rollout(problem_id, sample, **vars(self))
+
+    def synthesis(self, bundle_id: str, sample: int) -> Synthesis:
+        return Synthesis(bundle_id, sample, **vars(self))
 
 
 def judged_samples(
@@ -26,29 +39,33 @@ def judged_samples(
     sampling: Sampling,
     samples: int,
     seed: int,
-) -> list[tuple[str, int, str, str, Verdict, int, int, str, str, int]]:
-    """The fields of a Rollout or a Synthesis for `samples` answers to the chat of each item, in the order
-    item, sample.
+) -> list[tuple[str, int, JudgedSample]]:
+    """(id, sample, judged completion) for `samples` answers to the chat of each item, in the order item,
+    sample.
     """
     work = [(item, sample) for item in items for sample in range(samples)]
     seeds = [seed_of(seed, item.id, sample) for item, sample in work]
     completions = engine.generate([chats[item.id] for item, _ in work], sampling, seeds)
     texts = [prompter.complete(completion.text) for completion in completions]
-    judged = judge_all(
+    judgements = judge_all(
         [(text, item.answer, item.verifier) for text, (item, _) in zip(texts, work, strict=True)]
     )
     return [
         (
             item.id,
             sample,
-            text,
-            j.answer,
-            j.verdict,
-            c.prompt_tokens,
-            c.completion_tokens,
-            c.finish_reason,
-            engine.name,
-            s,
+            JudgedSample(
+                text,
+                judgement.answer,
+                judgement.verdict,
+                completion.prompt_tokens,
+                completion.completion_tokens,
+                completion.finish_reason,
+                engine.name,
+                sample_seed,
+            ),
         )
-        for (item, sample), text, j, c, s in zip(work, texts, judged, completions, seeds, strict=True)
+        for (item, sample), text, judgement, completion, sample_seed in zip(
+            work, texts, judgements, completions, seeds, strict=True
+        )
     ]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from a2r_train import __version__
+from a2r_train.data.read import read
 from a2r_train.engines import Engine, Sampling, hardware, load_engine
 from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
@@ -37,7 +38,7 @@ from a2r_train.models import (
     tokenizer_hash,
 )
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, PromptConfig, Prompter, prompt_of
-from a2r_train.records import Bundle, Synthesis, read, write, write_text
+from a2r_train.records import Bundle, Synthesis, write, write_text
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -166,11 +167,11 @@ class Generator:
         timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
         place = {"device": hardware(engine), "batch_size": self.config.batch_size}
         write_text(_timing_path(path), json.dumps(timing | place) + "\n")
-        write((Synthesis(*fields) for fields in made), path)
+        write((sample.synthesis(bundle_id, at) for bundle_id, at, sample in made), path)
         return path
 
     def _chat(self, prompter: Prompter, view: str, bundle: Bundle) -> Chat:
-        shown = () if view == "alone" else (*bundle.references, *bundle.reference_answers)
+        shown = () if view == "alone" else tuple(bundle.references)
         key = (prompter, view, bundle.problem, shown)
         if key not in self.rendered:
             chat = _render(prompter, view, bundle)
@@ -242,9 +243,7 @@ def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
 
 def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
     if template := TEMPLATES.get(view):
-        return prompter.synthesizer(
-            bundle.problem, bundle.references, bundle.reference_answers, template
-        ).chat
+        return prompter.synthesizer(bundle.problem, bundle.references, template).chat
     return synthesizer_chat(prompter, bundle, view != "alone")
 
 

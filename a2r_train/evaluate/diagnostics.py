@@ -28,7 +28,8 @@ def diagnose(
     keys: dict[str, Sequence[int | str]] = {
         "by_correct": [b.n_correct for b in bundles],
         "by_majority": [
-            max(map(len, majority(b.reference_answers, b.verifier).groups), default=0) for b in bundles
+            max(map(len, majority([r.answer for r in b.references], b.verifier).groups), default=0)
+            for b in bundles
         ],
     }
     if 1 < len({b.source for b in bundles}) <= MOST_SOURCES:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from a2r_train.data.bundle import make_bundles
+from a2r_train.data.builder import make_bundles
+from a2r_train.data.files import rows
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.row import mean
-from a2r_train.records import CORRECT, Bundle, Problem, Rollout, rows
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout
 
 MAX_LISTED = 50
 

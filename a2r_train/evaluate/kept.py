@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train.config import check_keys
+from a2r_train.data.read import read
 from a2r_train.data.rollouts import judged
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import MANIFEST, Task
@@ -20,7 +21,7 @@ from a2r_train.evaluate.report.write import results_text
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
-from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, read
+from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis
 from a2r_train.verify import Judgement, judge_all
 
 INPUTS = (
@@ -74,9 +75,9 @@ class Kept:
 
     def check_references(self, bundles: Sequence[Bundle]) -> None:
         """Judge what the synthesizers read anew, too: majority and oracle rest on it."""
-        texts = [(text, b.answer, b.verifier) for b in bundles for text in b.references]
+        texts = [(r.text, b.answer, b.verifier) for b in bundles for r in b.references]
         places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
-        pairs = [p for b in bundles for p in zip(b.reference_answers, b.reference_verdicts, strict=True)]
+        pairs = [(r.answer, r.verdict) for b in bundles for r in b.references]
         self._compare(places, pairs, judge_all(texts))
 
     def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:

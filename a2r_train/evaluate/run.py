@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train import output
+from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references, check_right, judged, warn_of_others
 from a2r_train.engines import check_engine, tell_failed
 from a2r_train.evaluate.answers import Answers, Generator, Task
@@ -29,7 +30,7 @@ from a2r_train.evaluate.rows.perturbed import k_tasks, probe
 from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.models import trust
-from a2r_train.records import Bundle, Rollout, Synthesis, read, write_text
+from a2r_train.records import Bundle, Rollout, Synthesis, write_text
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ def _uncounted(
     """The file that has no token counts, as of rollouts that were made elsewhere."""
     if not any(r.completion_tokens for r in rollouts):
         return config.bundles if outside else config.rollouts
-    return "" if any(any(b.reference_tokens) for b in bundles) else config.bundles
+    return "" if any(r.tokens for b in bundles for r in b.references) else config.bundles
 
 
 def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
+from a2r_train.data.files import paths_in
+from a2r_train.data.read import Columns, Row
 from a2r_train.errors import InputError
 from a2r_train.inference.two_stage import TwoStage
-from a2r_train.records import Problem, rows, value_of
+from a2r_train.records import Problem
 from a2r_train.verify import check_verifier
 
 BATCH = 256  # questions; the lines of a batch are written together
@@ -22,37 +25,32 @@ class Question:
     references: list[str]
 
 
-def read_questions(path: str, columns: dict[str, str]) -> list[Question]:
-    """Rows of `problem` or `question`, and if they have it `id`, `verifier` and `references`; the number of a
-    row is its id.
+def read_questions(path: str, columns: Columns) -> list[Question]:
+    """Rows of `problem`, and if they have it `id`, `verifier` and `references`; the number of a row is its
+    id.
 
     Raises InputError for a missing file or column, a wrong type, an unknown verifier, and for references in
     some rows alone.
     """
-    found = [_question(row, place, columns, number) for number, (place, row) in enumerate(rows(path))]
-    if not found:
+    questions = [
+        _question(row, str(number))
+        for number, row in enumerate(chain.from_iterable(map(columns.rows, paths_in(path))))
+    ]
+    columns.check_met()
+    if not questions:
         raise InputError(f"{path}: no rows; expected at least one problem")
-    for verifier in {question.problem.verifier for question in found}:
+    for verifier in {question.problem.verifier for question in questions}:
         check_verifier(verifier)
-    if len({bool(question.references) for question in found}) > 1:
+    if len({bool(question.references) for question in questions}) > 1:
         raise InputError(f"{path}: references in some rows alone; expected them in all rows, or in none")
-    return found
+    return questions
 
 
-def _question(row: dict[str, Any], place: str, columns: dict[str, str], number: int) -> Question:
-    values = {
-        name: value_of(name, "str", row, place, columns, True) for name in ("problem", "id", "verifier")
-    }
-    if "problem" not in columns and values["problem"] is None:
-        values["problem"] = value_of("question", "str", row, place, {}, True)
-    if values["problem"] is not None and not values["problem"].strip():
-        raise InputError(f"{place}: the problem is empty; every row needs one")
-    if values["problem"] is None:
-        missing, near = columns.get("problem", "problem"), ", ".join(sorted(map(str, row)))
-        raise InputError(f"{place}: no column {missing!r}; the columns are {near} (map names with --columns)")
-    given = {name: value for name, value in values.items() if value}
-    references = value_of("references", "list[str]", row, place, columns, True)
-    return Question(replace(Problem(str(number), "", ""), **given), references or [])
+def _question(row: Row, number: str) -> Question:
+    text, verifier = row.required_text("problem"), row.text("verifier") or "math"
+    return Question(
+        Problem(row.text("id") or number, text, "", verifier), row.value("references", "list[str]") or []
+    )
 
 
 def answers(loop: TwoStage, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:

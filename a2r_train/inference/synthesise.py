@@ -24,14 +24,12 @@ def syntheses_of(
     alone is read.
     """
     chats = {bundle.id: synthesizer_chat(prompter, bundle, bundle.id not in plain) for bundle in bundles}
-    return [
-        Synthesis(*fields)
-        for fields in judged_samples(engine, prompter, bundles, chats, sampling, samples, seed)
-    ]
+    judged = judged_samples(engine, prompter, bundles, chats, sampling, samples, seed)
+    return [sample.synthesis(bundle_id, at) for bundle_id, at, sample in judged]
 
 
 def synthesizer_chat(prompter: Prompter, bundle: Bundle, use_references: bool = True) -> Chat:
     """The chat that training, solving and evaluation all use for a bundle."""
     if not use_references:
         return prompter.explorer(bundle.problem)
-    return prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers).chat
+    return prompter.synthesizer(bundle.problem, bundle.references).chat

@@ -17,7 +17,7 @@ from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
 from a2r_train.models import model_file
 from a2r_train.prompts import PromptConfig, Prompter, prompt_of
-from a2r_train.records import Problem, seed_of
+from a2r_train.records import Problem, Reference, seed_of
 from a2r_train.verify import check_verifier, extract, majority
 
 
@@ -40,8 +40,7 @@ class Answer:
     problem: str
     answer: str
     text: str
-    references: list[str]
-    reference_answers: list[str]
+    references: list[Reference]
     tokens: dict[str, int]
     seconds: float
     cost: float
@@ -124,8 +123,7 @@ class TwoStage:
         for work, texts in zip(works, references, strict=True):
             if not texts:
                 raise InputError(f"{work.problem[:60]!r}: no references; expected at least one")
-            for text in texts:
-                work.add_reference(text)
+            work.references += [work.reference(text) for text in texts]
         self._synthesise(works)
         seconds = (time.monotonic() - began) / max(1, len(works))
         return [self._answer(work, seconds) for work in works]
@@ -153,13 +151,13 @@ class TwoStage:
             seeds = [seed_of(self.seed, work.problem, sample) for work, sample in pairs]
             made = self.explorer.generate(chats, self.exploring, seeds) if pairs else []
             for (work, _), completion in zip(pairs, made, strict=True):
-                work.add_reference(self._explorer_prompter.complete(completion.text))
-                work.add_explored(completion)
+                text = self._explorer_prompter.complete(completion.text)
+                work.add_explored(text, completion)
             if self.adaptive:
                 asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
 
     def _synthesise(self, works: Sequence[_Work]) -> None:
-        chats = [self._prompter.synthesizer(w.problem, w.references, w.answers).chat for w in works]
+        chats = [self._prompter.synthesizer(w.problem, w.references).chat for w in works]
         seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
         for work, completion in zip(works, made, strict=True):
@@ -169,10 +167,9 @@ class TwoStage:
         """One round: each member of the next population is a synthesis of a subset of this one."""
         chats, seeds = [], []
         for work in works:
-            texts, answers = work.population
             for at, members in enumerate(rounds.subsets(self.seed, work.problem, turn)):
-                chosen = [texts[i] for i in members], [answers[i] for i in members]
-                chats.append(self._prompter.synthesizer(work.problem, *chosen).chat)
+                chosen = [work.population[i] for i in members]
+                chats.append(self._prompter.synthesizer(work.problem, chosen).chat)
                 seeds.append(seed_of(self.seed, "round", turn, at, work.problem))
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if chats else []
         for i, work in enumerate(works):
@@ -181,9 +178,9 @@ class TwoStage:
 
     def _answer(self, work: _Work, seconds: float) -> Answer:
         """The majority of the last texts that were written: of one synthesis, or of the last population."""
-        texts, answers = work.population
+        answers = [reference.answer for reference in work.population]
         groups = majority(answers, work.verifier).groups if len(answers) > 1 else []
-        best = groups[0][0] if groups else 0
+        best = work.population[groups[0][0] if groups else 0]
         first = self.prices.get(self.explorer.name, Price()) if self.explorer else Price()
         second = self.prices.get(self.synthesizer.name, Price())
         tokens = work.tokens
@@ -191,10 +188,9 @@ class TwoStage:
         dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
         return Answer(
             work.problem,
-            answers[best],
-            texts[best],
+            best.answer,
+            best.text,
             work.references,
-            work.answers,
             tokens,
             seconds,
             dollars / 1e6,
@@ -203,13 +199,12 @@ class TwoStage:
 
 @dataclass
 class _Work:
-    """One problem on its way through the stages; `written` are the texts of the last round of syntheses."""
+    """One problem on its way through the stages; `syntheses` are those of the last round."""
 
     problem: str
     verifier: str
-    references: list[str] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+    syntheses: list[Reference] = field(default_factory=list)
     tokens: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             ("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0
@@ -217,24 +212,30 @@ class _Work:
     )
 
     @property
-    def population(self) -> tuple[list[str], list[str]]:
-        """The last texts and their answers: the references, until there are syntheses."""
-        if not self.written:
-            return self.references, self.answers
-        return self.written, [extract(text, self.verifier) for text in self.written]
+    def answers(self) -> list[str]:
+        """Those of the references."""
+        return [reference.answer for reference in self.references]
 
-    def add_reference(self, text: str) -> None:
-        self.references.append(text)
-        self.answers.append(extract(text, self.verifier))
+    @property
+    def population(self) -> list[Reference]:
+        """What was written last: the references, until there are syntheses."""
+        return self.syntheses or self.references
 
-    def add_explored(self, completion: Completion) -> None:
+    def reference(self, text: str, completion_tokens: int = 0) -> Reference:
+        return Reference(text, extract(text, self.verifier), tokens=completion_tokens)
+
+    def add_explored(self, text: str, completion: Completion) -> None:
+        self.references.append(self.reference(text, completion.completion_tokens))
         self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
         self.tokens["references"] += completion.completion_tokens
 
-    def add_syntheses(self, texts: list[str], made: Sequence[Completion]) -> None:
-        self.written = texts
-        self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in made)
-        self.tokens["synthesis"] += sum(c.completion_tokens for c in made)
+    def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:
+        self.syntheses = [
+            self.reference(text, completion.completion_tokens)
+            for text, completion in zip(texts, completions, strict=True)
+        ]
+        self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in completions)
+        self.tokens["synthesis"] += sum(c.completion_tokens for c in completions)
 
 
 def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:

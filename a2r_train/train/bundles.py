@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
 from a2r_train.prompts import Chat, Prompter, prompt_of
-from a2r_train.records import Bundle, read, seed_of
+from a2r_train.records import Bundle, seed_of
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, batch_and_steps
 from a2r_train.verify import check_gold
 
@@ -70,7 +71,7 @@ def load_material(data: BundleArguments, model: ModelArguments, trust_remote_cod
     chats, lengths, cut = [], [], 0
     for bundle in bundles:
         if bundle.id not in plain:
-            rendered = prompter.synthesizer(bundle.problem, bundle.references, bundle.reference_answers)
+            rendered = prompter.synthesizer(bundle.problem, bundle.references)
             chats.append(rendered.chat)
             lengths.append(rendered.prompt_tokens)
             cut += rendered.cut_references

@@ -133,8 +133,7 @@ def _right(bundle: Bundle) -> str:
     """
     if bundle.verifier in VERIFIERS:
         return bundle.answer
-    pairs = zip(bundle.reference_answers, bundle.reference_verdicts, strict=True)
-    return next((answer for answer, verdict in pairs if verdict == CORRECT), "")
+    return next((r.answer for r in bundle.references if r.verdict == CORRECT), "")
 
 
 def _wrong(bundle: Bundle) -> str:
@@ -163,10 +162,10 @@ def _length(material: Material, completion_tokens: int | None) -> Check:
             f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it",
         )
     longer = _share(
-        tokens > budget
-        for b in material.bundles
-        for tokens, verdict in zip(b.reference_tokens, b.reference_verdicts, strict=True)
-        if verdict == CORRECT
+        reference.tokens > budget
+        for bundle in material.bundles
+        for reference in bundle.references
+        if reference.verdict == CORRECT
     )
     more = f"; {longer:.0%} of the correct references are longer than such a completion" if budget else ""
     if material.cut_references:

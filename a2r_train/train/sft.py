@@ -20,13 +20,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from a2r_train import process
 from a2r_train.config import check_least, parse
+from a2r_train.data.read import read
 from a2r_train.engines import Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.models import model_file
 from a2r_train.process import leave
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
-from a2r_train.records import CORRECT, Synthesis, read, seed_of, write
+from a2r_train.records import CORRECT, Synthesis, seed_of, write
 from a2r_train.train import preflight
 from a2r_train.train.arguments import (
     BundleArguments,

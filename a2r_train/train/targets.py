@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
-from a2r_train.records import CORRECT, Bundle, Synthesis, read
+from a2r_train.records import CORRECT, Bundle, Synthesis
 from a2r_train.verify import judge_all
 
 

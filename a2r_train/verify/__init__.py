@@ -34,7 +34,15 @@ The policy of `math`, which tests/test_verify.py reads from here and holds row b
 | unparsable gold, at which `check_gold` raises when data is read | `\boxed{5}` -> \frac{ | unparsable |
 """
 
-from a2r_train.verify.compare import VERIFIERS, Judgement, check_gold, check_verifier, equivalent, judge, judge_all
+from a2r_train.verify.compare import (
+    VERIFIERS,
+    Judgement,
+    check_gold,
+    check_verifier,
+    equivalent,
+    judge,
+    judge_all,
+)
 from a2r_train.verify.extract import extract
 from a2r_train.verify.vote import Majority, majority
 

@@ -57,8 +57,9 @@ def browser(
 
 
 def _shown(bundle: Bundle, vote: float, syntheses: Mapping[str, Synthesis]) -> Shown:
-    columns = zip(bundle.references, bundle.reference_answers, bundle.reference_verdicts, strict=True)
-    references = [Text(f"Reference {i}", _clip(t), a, v) for i, (t, a, v) in enumerate(columns, 1)]
+    references = [
+        Text(f"Reference {i}", _clip(r.text), r.answer, r.verdict) for i, r in enumerate(bundle.references, 1)
+    ]
     written = [
         Text(name, _clip(s.text), s.answer, s.verdict, flip_kind(vote, s)) for name, s in syntheses.items()
     ]

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from a2r_train.data.builder import with_references
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.rebundle import members_of, rebundle
 from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem, reference_tokens
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.inference.adaptive import Adaptive, chance_of_change
-from a2r_train.records import CORRECT, Bundle, Synthesis, read
+from a2r_train.records import CORRECT, Bundle, Synthesis
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _stops(
     found: list[list[Stop]] = [[] for _ in bundles]
     full: list[Stop] = []
     for n in range(rule.first, k + 1):
-        shorter = [rebundle(bundle, members_of(bundle)[:n]) for bundle in bundles]
+        shorter = [with_references(bundle, bundle.references[:n]) for bundle in bundles]
         made = work.syntheses(replace(asked, name=f"{asked.name}/{n}"), shorter)
         full = [
             _stop(*asked_and_made)
@@ -101,13 +102,13 @@ def _stops(
         ]
         for path, bundle, whole in zip(found, shorter, full, strict=True):
             right = float(bundle.majority_verdict == CORRECT)
-            skips = rule.skips(bundle.reference_answers, bundle.verifier)
+            skips = rule.skips([r.answer for r in bundle.references], bundle.verifier)
             path.append(replace(whole, score=right, prompt=0, completion=0) if skips else whole)
     return found, full
 
 
 def _stop(bundle: Bundle, references: float, synthesis: Synthesis) -> Stop:
-    gain = chance_of_change(bundle.reference_answers, bundle.verifier)
+    gain = chance_of_change([r.answer for r in bundle.references], bundle.verifier)
     right = float(synthesis.verdict == CORRECT)
     return Stop(
         len(bundle.references), gain, right, references, synthesis.prompt_tokens, synthesis.completion_tokens

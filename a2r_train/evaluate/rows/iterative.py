@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from a2r_train.data.builder import extended, reference_of, with_references
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.rebundle import Member, member, pool, rebundle
 from a2r_train.evaluate.rows.row import (
     EXPLORER,
     Part,
@@ -22,7 +22,7 @@ from a2r_train.evaluate.rows.row import (
     token_sums,
 )
 from a2r_train.inference.rounds import Rounds
-from a2r_train.records import CORRECT, Bundle, Rollout, Synthesis
+from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis
 
 
 def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]) -> Row:
@@ -33,7 +33,7 @@ def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bun
     written = [float(s.completion_tokens) for s in made]
     parts = [_part(config.base, made, "synthesizer/alone")]
     for turn in range(1, config.self_refine + 1):
-        drafts = [rebundle(bundle, [member(s)]) for bundle, s in zip(bundles, made, strict=True)]
+        drafts = [with_references(bundle, [reference_of(s)]) for bundle, s in zip(bundles, made, strict=True)]
         made = work.syntheses(Task(f"self-refine/{turn}", config.base, "refine"), drafts)
         parts.append(_part(config.base, made, f"self-refine/{turn}"))
         written = [
@@ -46,13 +46,13 @@ def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bun
 
 def first_populations(
     config: EvaluateConfig, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
-) -> list[list[Member]]:
+) -> list[list[Reference]]:
     """What the first round reads.
 
     Raises InputError where a problem has fewer rollouts than the population.
     """
     grouped, n = by_id(rollouts), config.rounds_population
-    populations = [pool(bundle, grouped[bundle.problem_id], n) for bundle in bundles]
+    populations = [extended(bundle, grouped[bundle.problem_id], n) for bundle in bundles]
     if short := [
         bundle for bundle, population in zip(bundles, populations, strict=True) if len(population) < n
     ]:
@@ -74,7 +74,7 @@ def rounds_row(
     tokens, parts = first, [Part(EXPLORER, 0.0, float(np.mean(first)) / n, n)]
     for turn in range(rounds.rounds):
         asked = [
-            rebundle(bundle, [population[i] for i in members], f"round{turn}.{at}")
+            with_references(bundle, [population[i] for i in members], f"round{turn}.{at}")
             for bundle, population in zip(bundles, populations, strict=True)
             for at, members in enumerate(rounds.subsets(config.seed, bundle.id, turn))
         ]
@@ -84,7 +84,7 @@ def rounds_row(
             t + sum(s.prompt_tokens + s.completion_tokens for s in g)
             for t, g in zip(tokens, groups, strict=True)
         ]
-        populations = [[member(s) for s in group] for group in groups]
+        populations = [[reference_of(s) for s in group] for group in groups]
         parts += [_part(final.model, made, f"rounds/{turn + 1}")] * n
     votes = [
         expected_vote([m.answer for m in population], [m.verdict for m in population], bundle.verifier)

@@ -90,7 +90,7 @@ def _of_reference(bundle: Bundle, synthesis: Synthesis) -> Synthesis:
     at = int(given) - 1 if given.isdigit() and len(given) < 4 else -1
     if not 0 <= at < len(bundle.references):
         return replace(synthesis, answer="", verdict=UNPARSABLE)
-    return replace(synthesis, answer=bundle.reference_answers[at], verdict=bundle.reference_verdicts[at])
+    return replace(synthesis, answer=bundle.references[at].answer, verdict=bundle.references[at].verdict)
 
 
 def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], note: str = "") -> Row:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from a2r_train.data.builder import extended, with_references
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of, numbers
 from a2r_train.evaluate.rows.panel import task_row
-from a2r_train.evaluate.rows.rebundle import Member, members_of, pool, rebundle
 from a2r_train.evaluate.rows.row import Row, bundle_votes, by_id, by_problem, mean, pass_at
 from a2r_train.evaluate.statistics import interval, paired
 from a2r_train.prompts import CERTAIN, visible
-from a2r_train.records import CORRECT, Bundle, Rollout, Synthesis, seed_of
+from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis, seed_of
 from a2r_train.verify import equivalent
 
 Found = dict[str, Any]
@@ -72,8 +72,8 @@ def k_tasks(
     grouped, usual = by_id(rollouts), max(len(b.references) for b in bundles)
     found = []
     for k in numbers(config.k_sweep, "k_sweep"):
-        pools = [(bundle, pool(bundle, grouped[bundle.problem_id], k)) for bundle in bundles]
-        sized = [rebundle(bundle, members) for bundle, members in pools if len(members) == k]
+        pools = [(bundle, extended(bundle, grouped[bundle.problem_id], k)) for bundle in bundles]
+        sized = [with_references(bundle, members) for bundle, members in pools if len(members) == k]
         if sized:
             found.append((k, replace(final, name=f"probe/k={k}", room=Fraction(k, usual)), sized))
     return found
@@ -119,16 +119,16 @@ def _same(bundle: Bundle, a: str, b: str) -> bool:
 
 
 def _permuted(bundle: Bundle, seed: int) -> Bundle:
-    members = members_of(bundle)
+    members = bundle.references
     order = random.Random(seed_of(seed, "order", bundle.id)).sample(range(len(members)), len(members))
     order = order if order != sorted(order) else order[1:] + order[:1]  # never the old order
-    return rebundle(bundle, [members[i] for i in order])
+    return with_references(bundle, [members[i] for i in order])
 
 
 def _halved(bundle: Bundle) -> Bundle:
     """Each reference without the second half of what is shown of it, where its answer stands."""
-    halves = [(m, visible(m.text)) for m in members_of(bundle)]
-    return rebundle(bundle, [m._replace(text=text[: len(text) // 2], answer="") for m, text in halves])
+    halves = [(m, visible(m.text)) for m in bundle.references]
+    return with_references(bundle, [replace(m, text=text[: len(text) // 2], answer="") for m, text in halves])
 
 
 def _injected(
@@ -161,16 +161,16 @@ def _injected(
     return {"one wrong reference that claims to be certain": found}
 
 
-def _wrong(bundle: Bundle, rollouts: Sequence[Rollout]) -> Member | None:
+def _wrong(bundle: Bundle, rollouts: Sequence[Rollout]) -> Reference | None:
     """A reference or rollout with the problem's most frequent wrong answer; None if there is none."""
-    everything = pool(bundle, rollouts, len(rollouts) + len(bundle.references))
+    everything = extended(bundle, rollouts, len(rollouts) + len(bundle.references))
     wrong = [m for m in everything if m.answer and m.verdict != CORRECT]
     counts = Counter(m.answer for m in wrong)
     return max(wrong, key=lambda m: counts[m.answer], default=None)
 
 
-def _with_certain(bundle: Bundle, wrong: Member) -> Bundle:
+def _with_certain(bundle: Bundle, wrong: Reference) -> Bundle:
     """The wrong one comes last; it takes its own place, or that of the last reference."""
-    members = members_of(bundle)
+    members = list(bundle.references)
     members.remove(wrong if wrong in members else members[-1])
-    return rebundle(bundle, [*members, wrong._replace(text=CERTAIN.format(text=visible(wrong.text)))])
+    return with_references(bundle, [*members, replace(wrong, text=CERTAIN.format(text=visible(wrong.text)))])

@@ -25,7 +25,7 @@ def best_of_row(model: str, bundles: Sequence[Bundle], folder: Path, batch_size:
 
     References that tie are equally likely.
     """
-    asked = [[[b.problem, text] for text in b.references] for b in bundles]
+    asked = [[[b.problem, reference.text] for reference in b.references] for b in bundles]
     key = hashlib.sha256(json.dumps([model_hash(model), asked, __version__]).encode()).hexdigest()[:16]
     path = folder / "best-of" / f"{key}.json"
     if not path.exists():
@@ -41,8 +41,8 @@ def best_of_row(model: str, bundles: Sequence[Bundle], folder: Path, batch_size:
 
 def _best(bundle: Bundle, scored: Scored) -> float:
     top = max(score for score, _ in scored)
-    tied = [v for (score, _), v in zip(scored, bundle.reference_verdicts, strict=True) if score == top]
-    return float(np.mean([verdict == CORRECT for verdict in tied]))
+    tied = [r for (score, _), r in zip(scored, bundle.references, strict=True) if score == top]
+    return float(np.mean([reference.verdict == CORRECT for reference in tied]))
 
 
 def scores(model: str, bundles: Sequence[Bundle], batch_size: int = 32) -> list[Scored]:
@@ -53,7 +53,7 @@ def scores(model: str, bundles: Sequence[Bundle], batch_size: int = 32) -> list[
     classifier, tokenizer = load_classifier(model), load_tokenizer(model)
     if not tokenizer.chat_template:
         raise InputError(f"{model}: the reward model's tokenizer has no chat template")
-    chats = [_chat(bundle, text) for bundle in bundles for text in bundle.references]
+    chats = [_chat(bundle, reference.text) for bundle in bundles for reference in bundle.references]
     texts = [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))

@@ -8,15 +8,16 @@ prompt, which any number of rollouts share, is left out on every side.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from a2r_train.data.builder import extended
 from a2r_train.errors import InputError
 from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Rollout, Synthesis
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import majority
 
 EXPLORER = "explorer"  # stands for the model of the references, whose name a bundle does not hold
@@ -68,9 +69,14 @@ def expected_vote(answers: Sequence[str], verdicts: Sequence[str], verifier: str
     )
 
 
+def vote_of(references: Sequence[Reference], verifier: str) -> float:
+    """Expected accuracy of the references' majority."""
+    return expected_vote([r.answer for r in references], [r.verdict for r in references], verifier)
+
+
 def bundle_votes(bundles: Sequence[Bundle]) -> Scores:
     """Expected accuracy of the references' majority, [n_bundles]."""
-    return np.array([expected_vote(b.reference_answers, b.reference_verdicts, b.verifier) for b in bundles])
+    return np.array([vote_of(b.references, b.verifier) for b in bundles])
 
 
 def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[Rollout] = ()) -> list[Row]:
@@ -99,7 +105,7 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
 
 
 def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores]:
-    right = [[verdict == CORRECT for verdict in b.reference_verdicts] for b in bundles]
+    right = [[r.verdict == CORRECT for r in b.references] for b in bundles]
     return by_problem(bundles, [float(np.mean(r)) for r in right]), by_problem(
         bundles, [float(any(r)) for r in right]
     )
@@ -130,7 +136,7 @@ def token_sums(counts: Sequence[Sequence[int]]) -> list[float]:
 
 def reference_tokens(bundles: Sequence[Bundle]) -> list[float]:
     """Tokens of all references of each bundle."""
-    return token_sums([b.reference_tokens for b in bundles])
+    return token_sums([[r.tokens for r in b.references] for b in bundles])
 
 
 def reference_part(bundles: Sequence[Bundle]) -> Part:
@@ -166,7 +172,7 @@ def equal_budget(
     budget = stages["references"] + token_cost * (stages["synthesizer_prompt"] + stages["synthesis"])
     ids = set(problem_ids(bundles))
     completions = [r.completion_tokens for r in rollouts if r.problem_id in ids]
-    completions = completions or [tokens for bundle in bundles for tokens in bundle.reference_tokens]
+    completions = completions or [r.tokens for bundle in bundles for r in bundle.references]
     if not any(completions) or math.isnan(budget):
         raise InputError(
             "equal budget: no token counts in the rollouts or no syntheses; both come from the engine"
@@ -184,17 +190,15 @@ def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollou
     grouped = by_id(rollouts)
     scores, tokens, voters = [], [], []
     for bundle in bundles:
-        more = others(bundle, grouped[bundle.problem_id])[: max(0, m - len(bundle.references))]
-        answers = bundle.reference_answers + [r.answer for r in more]
-        verdicts = bundle.reference_verdicts + [r.verdict for r in more]
-        if CHECK_VERDICT in verdicts:
+        voting = extended(bundle, grouped[bundle.problem_id], max(m, len(bundle.references)))
+        if any(reference.verdict == CHECK_VERDICT for reference in voting):
             raise InputError(
                 f"{name}: a rollout of problem {bundle.problem_id!r} has "
                 "no verdict; verify the rollouts first"
             )
-        scores.append(expected_vote(answers, verdicts, bundle.verifier))
-        tokens.append(sum(bundle.reference_tokens) + sum(r.completion_tokens for r in more))
-        voters.append(len(answers))
+        scores.append(vote_of(voting, bundle.verifier))
+        tokens.append(sum(reference.tokens for reference in voting))
+        voters.append(len(voting))
     note = f"m={m}"
     if short := sum(n < m for n in voters):
         note += (
@@ -265,21 +269,6 @@ def by_bundle(bundles: Sequence[Bundle], syntheses: Iterable[Synthesis]) -> list
 
 def accuracies(grouped: Iterable[Sequence[Synthesis]]) -> list[float]:
     return [mean([float(s.verdict == CORRECT) for s in group]) for group in grouped]
-
-
-def others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
-    """The rollouts that are not among the references; which of two with one answer and length is which does
-    not matter.
-    """
-    taken = Counter(zip(bundle.reference_answers, bundle.reference_tokens, strict=True))
-    others = []
-    for rollout in rollouts:
-        key = (rollout.answer, rollout.completion_tokens)
-        if taken[key]:
-            taken[key] -= 1
-        else:
-            others.append(rollout)
-    return others
 
 
 def stage_tokens(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> dict[str, float]:

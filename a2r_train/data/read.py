@@ -1,0 +1,342 @@
+"""The one door for data: rows of any file become records, and names of columns are mapped here and nowhere
+else.
+
+A recipe's `columns` maps a field to the column that holds it. A field stands under its own name, too, or
+under one of `ALIASES`. Every error names the file, the line and the column.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from a2r_train.config import check_keys
+from a2r_train.data.files import paths_in, rows
+from a2r_train.errors import InputError
+from a2r_train.records import (
+    CORRECT,
+    VERDICTS,
+    Bundle,
+    Problem,
+    Reference,
+    Rollout,
+    Synthesis,
+)
+
+Record = TypeVar("Record", Problem, Rollout, Bundle, Synthesis)
+ALIASES = {
+    "problem": ("question",),
+    "text": ("completion", "generation", "response"),
+    "texts": ("completions", "generations", "responses"),
+    "options": ("choices",),
+}
+# What other data sets call a field, for the hint of an error.
+LOOKALIKES = {
+    "problem": ("prompt", "query", "input", "instruction", "task", "text"),
+    "answer": ("gold", "target", "label", "final_answer", "solution", "expected_answer", "answerKey"),
+    "text": ("output", "answer_text", "solution", "model_output"),
+}
+READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
+
+
+@dataclass
+class Columns:
+    """The `columns` of a recipe, for one file or several; a file may hold a field by its own name instead."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
+
+    @staticmethod
+    def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
+        """From a JSON object or a dict of fields to names of columns; `more` may be named beside `READABLE`.
+
+        Raises InputError for anything else.
+        """
+        names: Any = columns
+        if isinstance(columns, str):
+            try:
+                names = json.loads(columns)
+            except json.JSONDecodeError:
+                names = None
+        if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+            raise InputError(
+                f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "prompt"}}'
+            )
+        check_keys(names, {*more, *READABLE}, "columns")
+        return Columns(dict(names))
+
+    def rows(self, path: str) -> Iterator[Row]:
+        """The rows of one file.
+
+        Raises InputError where a row lacks a mapped column that an earlier row has.
+        """
+        here: set[str] = set()
+        for place, values in rows(path):
+            for name in self.names.values():
+                if name in values:
+                    here.add(name)
+                elif name in here:
+                    raise InputError(f"{place}: no column {name!r}, which earlier rows have")
+            self.met |= here
+            yield Row(place, values, self.names)
+
+    def check_met(self) -> None:
+        """Raise InputError for a name that no row of any file had."""
+        if unmet := sorted({*self.names.values()} - self.met):
+            raise InputError(f"columns: none of the files has a column {unmet[0]!r}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a file: what it says of a field, of the type that is asked for, or None where it says
+    nothing.
+    """
+
+    place: str
+    values: Mapping[str, Any]
+    names: Mapping[str, str]
+
+    def column(self, field: str) -> str:
+        """The column that holds a field in this row; where none does, the one that should."""
+        mapped = [self.names[field]] if field in self.names else []
+        candidates = [*mapped, field, *ALIASES.get(field, ())]
+        return next((name for name in candidates if self.values.get(name) is not None), candidates[0])
+
+    def value(self, field: str, hint: str) -> Any:
+        """Raises InputError for a value of another type than the hint says."""
+        column = self.column(field)
+        value = self.values.get(column)
+        return None if value is None else _typed(value, hint, f"{self.place}: field {column!r}")
+
+    def text(self, field: str) -> str | None:
+        value: str | None = self.value(field, "str")
+        return value
+
+    def required_text(self, field: str) -> str:
+        """Raises InputError for a column that is missing, null or empty."""
+        value = self.text(field)
+        if value is None:
+            raise self.missing(field)
+        if not value.strip():
+            raise InputError(f"{self.place}: field {self.column(field)!r} is empty; every problem needs one")
+        return value
+
+    def missing(self, field: str) -> InputError:
+        """The error of a field that this row has not, naming the column that may be meant."""
+        column, there = self.column(field), sorted(map(str, self.values))
+        if column in self.values:
+            return InputError(f"{self.place}: column {column!r} is null; expected text")
+        near = [name for name in LOOKALIKES.get(field, ()) if name in self.values]
+        near = near or difflib.get_close_matches(column, there, n=1, cutoff=0.7)
+        hint = (
+            f'is it {near[0]!r}? then say columns: {{"{field}": "{near[0]}"}}'
+            if near
+            else "map names with `columns:`"
+        )
+        return InputError(f"{self.place}: no column {column!r}; the columns are {', '.join(there)} ({hint})")
+
+
+def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[Record]:
+    """Read records of one kind, in file order, from one file or several, comma-separated.
+
+    Ids of several files begin with the name of their file, which is the source of problems without one;
+    rollouts keep the ids of their problems. `columns` that are shared with other files are checked by who
+    shares them. Raises InputError for a missing file or column, a broken line, a wrong type, an empty
+    required field, and a repeated id.
+    """
+    shared, columns = columns is not None, columns or Columns()
+    paths = paths_in(path)
+    if kind is not Rollout and len(paths) > 1:
+        return _of_several(kind, paths, columns)
+    records: list[Record] = []
+    places: dict[Any, str] = {}
+    for file in paths:
+        for row in columns.rows(file):
+            for record in _records(kind, row, len(records)):
+                identity = _identity(record)
+                if identity in places:
+                    raise InputError(
+                        f"{row.place}: id {identity!r} was used at {places[identity]} "
+                        "already; ids must be unique"
+                    )
+                places[identity] = row.place
+                records.append(record)
+    if not records:
+        raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
+    if not shared:
+        columns.check_met()
+    return records
+
+
+def judged_by(verifier: str, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems with that verifier in place of their own; as they are where it is empty."""
+    return [replace(problem, verifier=verifier) for problem in problems] if verifier else list(problems)
+
+
+def problem_of(row: Row, identity: str) -> Problem:
+    """The problem that a row holds, options rendered; `identity` where it has no id of its own."""
+    text, gold = row.required_text("problem"), row.required_text("answer")
+    if row.column("problem") == "question" and row.column("answer") == "answer" and "####" in gold:
+        gold = (
+            gold.rpartition("####")[2].strip().replace(",", "")
+        )  # GSM8K keeps the worked solution before it
+        if not gold:
+            raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
+    given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
+    metadata = row.value("metadata", "dict") or {}
+    return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
+
+
+def _of_several(kind: type[Record], paths: Sequence[str], columns: Columns) -> list[Record]:
+    sets: dict[str, list[Any]] = {}
+    for path in paths:
+        name = path.rpartition("/")[2].partition(":")[0].partition(".")[0]
+        if name in sets:
+            raise InputError(
+                f"{path}: a second set of the name {name!r}; ids begin with "
+                "the name, so each set needs its own"
+            )
+        sets[name] = read(kind, path, columns)
+    return [_named(record, name) for name, records in sets.items() for record in records]
+
+
+def _named(record: Any, name: str) -> Any:
+    if isinstance(record, Problem):
+        return replace(record, id=f"{name}/{record.id}", source=record.source or name)
+    if isinstance(record, Bundle):
+        return replace(record, id=f"{name}/{record.id}", problem_id=f"{name}/{record.problem_id}")
+    return replace(record, bundle_id=f"{name}/{record.bundle_id}")
+
+
+def _records(kind: type[Record], row: Row, index: int) -> list[Any]:
+    """The records of one row: one, or as many rollouts as its list of texts has."""
+    if kind is Problem:
+        return [problem_of(row, str(index))]
+    texts = row.value("texts", "list[str]") if kind is Rollout and row.text("text") is None else None
+    if texts is not None:
+        known = _fields(Rollout, row, {"text": "", "sample": 0})
+        return [Rollout(**known | {"text": text, "sample": at}) for at, text in enumerate(texts)]
+    values = _fields(kind, row, {"sample": index} if kind is Rollout else {})
+    if kind is Bundle:
+        _check_bundle(values, row.place)
+    return [kind(**values)]
+
+
+def _fields(kind: type[Any], row: Row, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for known in fields(kind):
+        value = row.value(known.name, str(known.type))
+        if value is not None:
+            values[known.name] = value
+        elif known.name in defaults:
+            values[known.name] = defaults[known.name]
+        elif known.default is MISSING and known.default_factory is MISSING:
+            raise row.missing(known.name)
+    for name in ("problem", "answer") if kind is Bundle else ():
+        if not values[name].strip():
+            raise InputError(f"{row.place}: field {name!r} is empty; every problem needs one")
+    return values
+
+
+def _check_bundle(values: dict[str, Any], place: str) -> None:
+    references: list[Reference] = values["references"]
+    if not references:
+        raise InputError(f"{place}: no references; expected at least one")
+    if min(reference.tokens for reference in references) < 0:
+        raise InputError(
+            f"{place}: a reference has {min(r.tokens for r in references)} tokens; expected 0 or more"
+        )
+    right = sum(reference.verdict == CORRECT for reference in references)
+    if values["n_correct"] != right:
+        raise InputError(
+            f"{place}: n_correct is {values['n_correct']}, and {right} of the references are {CORRECT}"
+        )
+
+
+def _typed(value: Any, hint: str, place: str) -> Any:
+    if hint in ("str", "Verdict"):
+        return _text(value, hint, place)
+    if hint == "int":
+        if (
+            isinstance(value, float) and value.is_integer()
+        ):  # as pandas writes a column of which a value is missing
+            return int(value)
+        if isinstance(value, str) and value.strip().isdigit():  # as a CSV has it
+            return int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(f"{place}: {value!r}; expected a whole number")
+        return value
+    if hint.startswith("dict"):
+        return _mapping(value, place)
+    if hint == "Reference":
+        return _reference(value, place)
+    if isinstance(value, str) and value.startswith("["):  # as a cell of a table has it
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise InputError(f"{place}: {value[:80]!r}; expected a list, or its JSON") from None
+    if not isinstance(value, list):
+        raise InputError(f"{place}: {str(value)[:80]!r}; expected a list")
+    inner = hint.removeprefix("list[").removesuffix("]")
+    return [_typed(item, inner, place) for item in value]
+
+
+def _text(value: Any, hint: str, place: str) -> str:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise InputError(f"{place}: bytes that are not UTF-8; expected text") from None
+    if value is None or isinstance(value, bool | list | dict):
+        raise InputError(
+            f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text"
+        )
+    if hint == "Verdict" and value not in VERDICTS:
+        raise InputError(
+            f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges"
+        )
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        value = format(Decimal(str(value)), "f")  # 1e-07, which no verifier reads, is 0.0000001
+    # half of a surrogate pair, which no tokenizer takes, becomes `?`
+    return str(value).encode(errors="replace").decode()
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    """An object, or the JSON text of one, as tables have it."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise InputError(f"{place}: {value[:80]!r}; expected an object, or its JSON") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: {str(value)[:80]!r}; expected an object, or its JSON")
+    return value
+
+
+def _reference(value: Any, place: str) -> Reference:
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{place}: a reference is {str(value)[:40]!r}; expected an "
+            "object with text, answer, verdict, tokens"
+        )
+    hints = {known.name: str(known.type) for known in fields(Reference)}
+    check_keys(value, set(hints), place)
+    if value.get("text") is None:
+        raise InputError(f"{place}: a reference without text")
+    known = {
+        name: _typed(given, hints[name], f"{place}: {name}")
+        for name, given in value.items()
+        if given is not None
+    }
+    return Reference(**known)
+
+
+def _identity(record: Problem | Rollout | Bundle | Synthesis) -> Any:
+    if isinstance(record, Rollout):
+        return record.problem_id, record.model, record.sample
+    return (record.bundle_id, record.sample) if isinstance(record, Synthesis) else record.id
