@@ -23,7 +23,7 @@ import torch
 
 from a2r_train.data.bundle import BundleConfig, build
 from a2r_train.data.explore import ExploreConfig, explore
-from a2r_train.engines import Completion, Sampling, load_engine
+from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.verify import extract
@@ -88,12 +88,12 @@ def bundle_chats(explorer: str, synthesizer: str, problems: str, count: int) -> 
         }
         rollouts = explore(ExploreConfig(problems, explorer, f"{folder}/rollouts", prompt=PROMPT, **sizes))
         made, _, _ = build(BundleConfig(str(rollouts), f"{folder}/bundles", problems, bundles_per_problem=1))
-    prompter = Prompter(load_engine("transformers", synthesizer).tokenizer, PromptConfig.load(PROMPT))
+    prompter = Prompter(load_engine(synthesizer).tokenizer, PromptConfig.load(PROMPT))
     return [synthesizer_chat(prompter, bundle) for bundle in made.bundles]
 
 
 def greedy(kind: str, model: str, chats: list[Chat], endpoint: str = "") -> list[Completion]:
-    return load_engine(kind, model, dtype="float32", endpoint=endpoint).generate(
+    return load_engine(model, EngineArguments(engine=kind, dtype="float32", endpoint=endpoint)).generate(
         chats, GREEDY, [0] * len(chats)
     )
 

@@ -32,11 +32,11 @@ from typing import Any
 
 from agree_engines import serving
 
-from a2r_train.engines import Engine, Sampling, load_engine
+from a2r_train.data.read import read
+from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Problem, seed_of
-from a2r_train.data.read import read
 
 CEILING = "LLM.generate"
 
@@ -139,7 +139,7 @@ def in_process(
     given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]
 ) -> dict[str, Measured]:
     """vLLM in this process, and its ceiling if asked for; the memory is free again when this returns."""
-    engine = load_engine("vllm", given.model)
+    engine = load_engine(given.model, EngineArguments(engine="vllm"))
     works = {"vllm": work.by(engine), "vllm, seeded: false": partial(without_seeds, engine, work.by(engine))}
     if CEILING in given.engines.split(","):
         works[CEILING] = ceiling(engine, prompts, work)
@@ -155,11 +155,12 @@ def run(given: argparse.Namespace) -> dict[str, Measured]:
     if "openai" in given.engines.split(","):
         with serving(given.model, "auto") as url:
             engine = load_engine(
-                "openai", given.model, endpoint=url, max_concurrent_requests=given.batch_size
+                given.model,
+                EngineArguments(engine="openai", endpoint=url, max_concurrent_requests=given.batch_size),
             )
             found |= measure({"openai": work.by(engine)}, work, given.repeats)
     if "transformers" in given.engines.split(","):
-        engine = load_engine("transformers", given.model, batch_size=given.batch_size)
+        engine = load_engine(given.model, EngineArguments(batch_size=given.batch_size))
         found |= measure({"transformers": work.by(engine)}, work, given.repeats)
     return found
 

@@ -18,7 +18,7 @@ import time
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from a2r_train.engines import Completion, Sampling
+from a2r_train.engines import Completion, EngineArguments, Sampling
 from a2r_train.engines import transformers as engines
 from a2r_train.models import load_tokenizer
 
@@ -42,7 +42,7 @@ def random_model(folder: str) -> str:
 
 def measure(model: str, rows: int, prompt_tokens: int, tokens: int, mean: int) -> dict[str, object]:
     """Seconds of both ways, and whether their completions are the same."""
-    engine = engines.TransformersEngine(model, batch_size=rows)
+    engine = engines.TransformersEngine(model, EngineArguments(batch_size=rows))
     usual = engine.model.generation_config.eos_token_id
     size = len(engine.tokenizer)
     ends = random.Random(0).sample(range(size // 2), max(1, round(size / mean)))

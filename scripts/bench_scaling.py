@@ -23,7 +23,7 @@ from accelerate import PartialState
 from measure_memory import CUDA, Point, Watch, trainer_of
 from transformers import PrinterCallback
 
-from a2r_train.engines import Engine, Sampling, load_engine
+from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 
 PROBLEM = (
     "Natalia sold {} clips in April, and half as many clips in May. How many clips did she sell altogether?"
@@ -44,7 +44,9 @@ def ask(engine: Engine, problems: list[int], samples: int, sampling: Sampling) -
 
 
 def explore_vllm(model: str, gpus: int, samples: int, tokens: int) -> dict[str, Any]:
-    engine = load_engine("vllm", model, data_parallel_size=gpus, gpu_memory_utilization=0.5)
+    engine = load_engine(
+        model, EngineArguments(engine="vllm", data_parallel_size=gpus, gpu_memory_utilization=0.5)
+    )
     problems, sampling = list(range(gpus)), Sampling(max_completion_tokens=tokens)
     ask(engine, problems, samples, Sampling(max_completion_tokens=16))
     together, took = ask(engine, problems, samples, sampling)
@@ -61,7 +63,7 @@ def explore_vllm(model: str, gpus: int, samples: int, tokens: int) -> dict[str, 
 def explore_transformers(model: str, samples: int, tokens: int) -> dict[str, Any]:
     """One process a GPU: first the main one works alone, then all of them."""
     state = PartialState(cpu=not CUDA)
-    engine = load_engine("transformers", model, batch_size=samples)
+    engine = load_engine(model, EngineArguments(batch_size=samples))
     ask(
         engine, [0], samples, Sampling(max_completion_tokens=tokens)
     )  # so that each has its memory before either is timed

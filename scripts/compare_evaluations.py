@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.kept import Kept, config_of, find_evaluations, load_json
 from a2r_train.evaluate.rows.panel import final_task, tasks
 from a2r_train.evaluate.rows.row import bundle_votes, by_problem, problem_ids
 from a2r_train.evaluate.statistics import Scores, holm, paired
 from a2r_train.records import CORRECT, Bundle
-from a2r_train.data.read import read
 
 
 @dataclass(frozen=True, eq=False)

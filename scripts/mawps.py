@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import sys
 
-from a2r_train.records import Problem, write
 from a2r_train.data.read import read
+from a2r_train.records import Problem, write
 
 COLUMNS = {"id": "idx", "problem": "input", "answer": "target", "source": "type"}
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import tiny_rows
 
-from a2r_train.records import Problem, write
 from a2r_train.data.read import read
+from a2r_train.records import Problem, write
 
 log = logging.getLogger("prove_tiny")
 

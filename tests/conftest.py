@@ -223,11 +223,10 @@ def script(monkeypatch: pytest.MonkeyPatch, other_tiny: str) -> Script:
     from a2r_train.evaluate import answers as generate
 
     def begin(answer: Callable[[str], str]) -> Scripted:
-        engine = Scripted(load_engine("transformers", other_tiny), answer)
+        engine = Scripted(load_engine(other_tiny), answer)
 
-        def load(kind: str, name: str, **options: Any) -> Scripted:
-            assert kind
-            assert options
+        def load(name: str, arguments: Any) -> Scripted:
+            assert arguments.engine
             engine.name = name
             return engine
 

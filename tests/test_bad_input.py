@@ -14,10 +14,10 @@ import pytest
 from conftest import a2r, files_of, write_rows
 
 from a2r_train.data.bundle import BundleConfig, build
-from a2r_train.engines import load_engine
+from a2r_train.data.read import read
+from a2r_train.engines import EngineArguments, load_engine
 from a2r_train.errors import InputError
 from a2r_train.records import Rollout
-from a2r_train.data.read import read
 
 Refused = Callable[..., str]
 PROBLEMS = [{"id": f"p{i}", "problem": f"What is {i}?", "answer": str(i)} for i in range(3)]
@@ -230,7 +230,7 @@ def test_a_dtype_that_is_none(refused: Refused, tmp_path: Path, bundles: str, ti
     says = "error: dtype 'bf16': expected auto, float32, bfloat16 or float16\n"
     assert refused(*evaluating(tmp_path, bundles, tiny), "--dtype", "bf16") == says
     with pytest.raises(InputError, match="dtype 'bf16'"):
-        load_engine("transformers", tiny, dtype="bf16")
+        load_engine(tiny, EngineArguments(dtype="bf16"))
 
 
 def test_a_process_ends_with_status_2_and_one_line(tmp_path: Path, tiny: str) -> None:

@@ -14,13 +14,13 @@ from conftest import files_of, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.builder import make_bundles
+from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.decontaminate import contaminated
 from a2r_train.data.mixture import cap_all_wrong, choose
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, Rollout
-from a2r_train.data.read import read
 
 
 def a_bundle(problem: int, number: int, n_correct: int, k: int = 4) -> Bundle:

@@ -19,9 +19,9 @@ from tiny_problems import KINDS, LARGEST, Tale, draw
 from tiny_rows import PretrainConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
+from a2r_train.data.read import read
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem
-from a2r_train.data.read import read
 from a2r_train.verify import check_gold, judge_all
 
 ROOT = Path(__file__).parent.parent

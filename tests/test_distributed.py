@@ -25,8 +25,8 @@ from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from a2r_train.records import Bundle, Synthesis, write
 from a2r_train.data.read import read
+from a2r_train.records import Bundle, Synthesis, write
 from a2r_train.train import sft
 from a2r_train.train.arguments import shard_precisely
 

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2r_train.engines import Sampling, check_engine, load_engine
+from a2r_train.engines import EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.engines import transformers as transformers_engine
 from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
 from a2r_train.errors import InputError
@@ -32,7 +32,7 @@ SAMPLING = Sampling(max_completion_tokens=12)
 
 @pytest.fixture(scope="module")
 def engine(tiny: str) -> Any:
-    return load_engine("transformers", tiny, batch_size=8, dtype="float32")
+    return load_engine(tiny, EngineArguments(batch_size=8, dtype="float32"))
 
 
 def test_a_completion_depends_on_seed_and_prompt_alone(engine: TransformersEngine, tiny: str) -> None:
@@ -43,7 +43,10 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: TransformersEngin
     assert alone == together
     assert engine.generate(CHATS[::-1], SAMPLING, seeds[::-1]) == together[::-1]
     assert (
-        TransformersEngine(tiny, batch_size=2, dtype="float32").generate(CHATS, SAMPLING, seeds) == together
+        TransformersEngine(tiny, EngineArguments(batch_size=2, dtype="float32")).generate(
+            CHATS, SAMPLING, seeds
+        )
+        == together
     )
 
 
@@ -53,7 +56,10 @@ def test_a_prompt_that_fills_the_context_is_refused_and_no_completion_goes_beyon
     small = copytree(tiny, tmp_path / "small")
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 120}))
-    short, long = TransformersEngine(str(small), dtype="float32"), TransformersEngine(tiny, dtype="float32")
+    short, long = (
+        TransformersEngine(str(small), EngineArguments(dtype="float32")),
+        TransformersEngine(tiny, EngineArguments(dtype="float32")),
+    )
     chats = [[{"role": "user", "content": "apples " * count}] for count in (1, 12, 200)]
     asked = Sampling(1.0, max_completion_tokens=200)
     cut, whole = (engine.generate(chats, asked, [1, 2, 3]) for engine in (short, long))
@@ -125,7 +131,7 @@ def test_prompts_that_are_read_in_parts_are_answered_as_alone(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, picks: Sequence[int]
 ) -> None:
     engine = TransformersEngine(
-        sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32"
+        sliding(tiny, tmp_path, window) if window else tiny, EngineArguments(batch_size=8, dtype="float32")
     )
     chats = [CHATS[i] for i in picks]
     alone = [engine.generate([chat], SAMPLING, [seed])[0] for seed, chat in enumerate(chats)]
@@ -148,7 +154,7 @@ def test_completions_that_ended_leave_the_batch(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None
 ) -> None:
     engine = TransformersEngine(
-        sliding(tiny, tmp_path, window) if window else tiny, batch_size=8, dtype="float32"
+        sliding(tiny, tmp_path, window) if window else tiny, EngineArguments(batch_size=8, dtype="float32")
     )
     monkeypatch.setattr(
         engine, "_stop_ids", lambda: set(range(0, 400, 7))
@@ -194,7 +200,7 @@ def test_of_the_settings_of_a_model_the_ends_of_its_turn_hold_alone(
     for own in ({}, settings):
         ends = {**config, **own, "eos_token_id": [*range(0, 400, 7)]}
         (copy / "generation_config.json").write_text(json.dumps(ends))
-        engine = TransformersEngine(str(copy), batch_size=8, dtype="float32")
+        engine = TransformersEngine(str(copy), EngineArguments(batch_size=8, dtype="float32"))
         made.append(engine.generate([*CHATS, *CHATS], SAMPLING, range(10)))
     assert len({c.completion_tokens for c in made[0]}) > 2
     assert made[0] == made[1]
@@ -275,9 +281,9 @@ def test_sampling_out_of_range_is_refused(values: dict[str, Any]) -> None:
 
 def test_what_cannot_be_loaded_is_named_before_it_is_loaded(tiny: str) -> None:
     with pytest.raises(InputError, match="engine 'vlm'"):
-        check_engine("vlm", tiny)
+        check_engine(tiny, EngineArguments(engine="vlm"))
     with pytest.raises(InputError, match="no such folder or file"):
-        load_engine("transformers", f"{tiny}/none")
+        load_engine(f"{tiny}/none")
 
 
 def test_the_base_of_several_adapters_is_read_once_and_anew_after_a_change(
@@ -312,7 +318,7 @@ def test_a_misspelt_path_is_not_looked_for_on_the_hub(model: str, tmp_path: Path
     (tmp_path / "adapter" / "adapter_model.safetensors").touch()
     for named in (model, str(tmp_path / "adapter")):
         with pytest.raises(InputError, match=says):
-            check_engine("transformers", named)
+            check_engine(named, EngineArguments())
         with pytest.raises(InputError, match=says):
             load_tokenizer(named)
     for on_the_hub in ("owner/name", "owner/name/model.gguf"):

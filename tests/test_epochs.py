@@ -13,8 +13,8 @@ from conftest import options
 from launching import launch
 from trl.trainer.utils import RepeatSampler
 
-from a2r_train.records import Bundle, Problem, Synthesis, write
 from a2r_train.data.read import read
+from a2r_train.records import Bundle, Problem, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.sampling import EpochSampler

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from conftest import files_of, save_tiny, write_rows
 
+from a2r_train.data.read import read
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.engines import base as engines
+from a2r_train.engines.base import EngineArguments
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
@@ -23,7 +25,6 @@ from a2r_train.evaluate import run as evaluate_run
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Synthesis
-from a2r_train.data.read import read
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_material
 
@@ -39,9 +40,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that evaluate loads, in order."""
     names: list[str] = []
 
-    def load(kind: str, model: str, **options: Any) -> engines.Engine:
+    def load(model: str, arguments: EngineArguments) -> engines.Engine:
         names.append(model)
-        return load_engine(kind, model, **options)
+        return load_engine(model, arguments)
 
     monkeypatch.setattr(generate, "load_engine", load)
     return names
@@ -297,7 +298,7 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
     (given, *_) = read(Bundle, bundles)
     nasty = replace(given, references=["a <|im_end|> </think> b", "Reference 2: c", "\\boxed{3}\n", " d "])
     only = write_rows(tmp_path / "one.jsonl", [asdict(nasty)])
-    engine = load_engine("transformers", path)
+    engine = load_engine(path)
 
     solving = Seen(engine, ["x"])
     loop = TwoStage(Seen(engine, nasty.references), solving, k=4)

@@ -16,11 +16,11 @@ from rich.console import Console
 from a2r_train.commands.dry_run import preview
 from a2r_train.commands.gather import gather
 from a2r_train.data.explore import ExploreConfig, explore, parse_shard
+from a2r_train.data.read import read
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
 from a2r_train.prompts import visible
 from a2r_train.records import Rollout, seed_of
-from a2r_train.data.read import read
 
 
 def test_launched_processes_wait_for_the_slowest(
@@ -116,7 +116,7 @@ def test_a_checkpoint_is_asked_with_its_own_prompt(
     config = replace(config, model=str(own), samples_per_problem=1)
     preview(config, Console())
     assert "Mine: What is 1 + 2?" in capsys.readouterr().out
-    engine = Scripted(load_engine("transformers", config.model), lambda _: "\\boxed{3}")
+    engine = Scripted(load_engine(config.model), lambda _: "\\boxed{3}")
     monkeypatch.setattr("a2r_train.data.explore.load_engine", lambda *_, **__: engine)
     explore(config)
     assert engine.asked == [f"Mine: What is {i} + {2 * i}?" for i in range(1, 8)]

@@ -16,11 +16,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from a2r_train.config import parse
+from a2r_train.data.read import read
 from a2r_train.engines import vllm
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Problem, Synthesis
-from a2r_train.data.read import read
 from a2r_train.train import grpo, sft
 
 ROOT = Path(__file__).parent.parent

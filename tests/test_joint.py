@@ -12,9 +12,9 @@ from conftest import options, write_rows
 from test_recipes import SMALL, status
 from transformers import AutoTokenizer
 
+from a2r_train.data.read import read
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout
-from a2r_train.data.read import read
 from a2r_train.train import grpo
 from a2r_train.train.rewards import PassAtKReward, pass_at_k_credits
 

@@ -18,13 +18,13 @@ from conftest import save_tiny
 from safetensors.torch import load_file, save_file
 
 from a2r_train.data.bundle import BundleConfig, bundle
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout
-from a2r_train.data.read import read
 
 ROOT = Path(__file__).parent.parent
 

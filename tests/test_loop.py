@@ -21,13 +21,13 @@ from a2r_train.commands.merge import MergeConfig, merge
 from a2r_train.commands.run import run
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, explore
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Rollout, Synthesis
-from a2r_train.data.read import read
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_material

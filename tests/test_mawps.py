@@ -5,8 +5,8 @@ from pathlib import Path
 import mawps
 from conftest import write_rows
 
-from a2r_train.records import Problem
 from a2r_train.data.read import read
+from a2r_train.records import Problem
 from a2r_train.verify import check_gold, judge
 
 

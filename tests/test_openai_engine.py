@@ -26,7 +26,7 @@ from serving import answering, completion, reply, saying, serving
 
 from a2r_train.data.bundle import BundleConfig, build
 from a2r_train.data.explore import ExploreConfig, explore
-from a2r_train.engines import Completion, Engine, Sampling, check_engine, load_engine
+from a2r_train.engines import Completion, Engine, EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.engines import openai as module
 from a2r_train.engines.openai import OpenAIEngine, base_urls
 from a2r_train.errors import InputError
@@ -44,7 +44,7 @@ CHATS = [
 
 @pytest.fixture(scope="module")
 def local(tiny: str) -> Engine:
-    return load_engine("transformers", tiny, dtype="float32")
+    return load_engine(tiny, EngineArguments(dtype="float32"))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_completions_are_those_of_the_local_engine(
 ) -> None:
     seeds = [seed_of(0, i) for i in range(len(CHATS))]
     with serving(local.name, answering(local)) as first, serving(local.name, answering(local)) as second:
-        engine = load_engine("openai", local.name, endpoint=f"{first}, {second}/")
+        engine = load_engine(local.name, EngineArguments(engine="openai", endpoint=f"{first}, {second}/"))
         assert engine.generate(CHATS, sampling, seeds) == local.generate(CHATS, sampling, seeds)
     assert engine.parameters == local.parameters
     assert caplog.text == ""
@@ -75,7 +75,9 @@ def test_without_seeds_a_request_has_none(local: Engine) -> None:
 
     with serving(local.name, note) as url:
         for seeded in (True, False):
-            load_engine("openai", local.name, endpoint=url, seeded=seeded).generate(CHATS[:1], GREEDY, [7])
+            load_engine(local.name, EngineArguments(engine="openai", endpoint=url, seeded=seeded)).generate(
+                CHATS[:1], GREEDY, [7]
+            )
     assert [body.get("seed") for body in asked] == [7, None]
 
 
@@ -122,7 +124,7 @@ def test_a_thousand_requests_through_faults_are_all_answered_once_and_in_order(t
     faults = Faults(stall_s)
     chats = [[{"role": "user", "content": f"question {i}"}] for i in range(1000)]
     with serving(tiny, faults) as url:
-        engine = OpenAIEngine(tiny, url, request_deadline_s=stall_s / 2)
+        engine = OpenAIEngine(tiny, EngineArguments(endpoint=url, request_deadline_s=stall_s / 2))
         found = engine.generate(chats, GREEDY, range(1000))
     recorded = [i for i, c in enumerate(found) if c == Completion("", 0, 0, "failed")]
     assert len(recorded) <= 10  # one in 2 ** TRIES is expected
@@ -148,7 +150,7 @@ def test_the_bound_of_an_endpoint_holds(tiny: str) -> None:
         reply(handler, 200, completion("x"))
 
     with serving(tiny, answer) as first, serving(tiny, answer) as second:
-        engine = OpenAIEngine(tiny, f"{first},{second}", max_concurrent_requests=3)
+        engine = OpenAIEngine(tiny, EngineArguments(endpoint=f"{first},{second}", max_concurrent_requests=3))
         engine.generate(CHATS * 10, GREEDY, range(40))
     assert sorted(most.values()) == [3, 3]
 
@@ -161,7 +163,9 @@ def test_the_samples_of_a_chat_go_to_one_endpoint(tiny: str) -> None:
         reply(handler, 200, completion("x"))
 
     with serving(tiny, answer) as first, serving(tiny, answer) as second:
-        OpenAIEngine(tiny, f"{first},{second}").generate(CHATS * 3, GREEDY, range(12))
+        OpenAIEngine(tiny, EngineArguments(endpoint=f"{first},{second}")).generate(
+            CHATS * 3, GREEDY, range(12)
+        )
     assert len(seen) == len(CHATS)
     assert sorted(Counter(host for host, _ in seen).values()) == [2, 2]
 
@@ -177,7 +181,7 @@ def test_retry_after_is_waited_for(tiny: str) -> None:
             reply(handler, 200, completion("x"))
 
     with serving(tiny, answer) as url:
-        OpenAIEngine(tiny, url).generate(CHATS[:1], GREEDY, [0])
+        OpenAIEngine(tiny, EngineArguments(endpoint=url)).generate(CHATS[:1], GREEDY, [0])
     assert times[1] - times[0] >= 1
 
 
@@ -194,7 +198,7 @@ def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogC
             reply(handler, 200, completion("cut", 5, 12, "length"))
 
     with serving(local.name, answer) as url:
-        engine = OpenAIEngine(local.name, url)
+        engine = OpenAIEngine(local.name, EngineArguments(endpoint=url))
         found = engine.generate([*CHATS[2:0:-1], CHATS[3]], GREEDY, [0] * 3)
         engine.generate(CHATS[1:3], GREEDY, [0] * 2)
     assert asked.count(module.PROBE[0]) == 1
@@ -217,12 +221,12 @@ def test_a_server_that_refuses_the_sampling_ends_in_one_line(status: int, tiny: 
         serving(tiny, answer) as url,
         pytest.raises(InputError, match=rf"^{url}: refuses every request \(unknown key top_k\)"),
     ):
-        OpenAIEngine(tiny, url).generate(CHATS, GREEDY, range(4))
+        OpenAIEngine(tiny, EngineArguments(endpoint=url)).generate(CHATS, GREEDY, range(4))
 
 
 def test_another_chat_template_is_told(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tiny, saying(completion("x", prompt=7))) as url:
-        OpenAIEngine(tiny, url).generate(CHATS, GREEDY, range(4))
+        OpenAIEngine(tiny, EngineArguments(endpoint=url)).generate(CHATS, GREEDY, range(4))
     assert caplog.text.count("the server's chat template differs from the tokenizer's") == 1
 
 
@@ -233,18 +237,20 @@ def test_thinking_that_the_server_has_parted_is_put_back(
     path = request.getfixturevalue(model)
     parted = [completion("so 3", reasoning_content="hm"), completion(None, reasoning="hm", reason="length")]
     with serving(path, saying(*parted)) as url:
-        found = OpenAIEngine(path, url, max_concurrent_requests=1).generate(CHATS[:2], GREEDY, [0, 0])
+        found = OpenAIEngine(path, EngineArguments(endpoint=url, max_concurrent_requests=1)).generate(
+            CHATS[:2], GREEDY, [0, 0]
+        )
     assert {c.text for c in found} == {f"{opened}hm</think>so 3", f"{opened}hm"}
 
 
 def test_a_server_that_is_down_or_goes_down_ends_in_one_line(tiny: str, other_tiny: str) -> None:
     with serving(tiny, saying(completion("x"))) as url:
-        engine = OpenAIEngine(tiny, url)
+        engine = OpenAIEngine(tiny, EngineArguments(endpoint=url))
         assert engine.generate(CHATS, GREEDY, range(4))[3].text == "x"
         with pytest.raises(InputError, match=f"^{url}: serves {tiny}, not {other_tiny}$"):
-            OpenAIEngine(other_tiny, url)
+            OpenAIEngine(other_tiny, EngineArguments(endpoint=url))
     with pytest.raises(InputError, match=rf"^{url}: no server answers /models \(.*\)$"):
-        OpenAIEngine(tiny, url)
+        OpenAIEngine(tiny, EngineArguments(endpoint=url))
     with pytest.raises(InputError, match=rf"^{url}: no answer in 10 tries \(.*\); start the server"):
         engine.generate(CHATS, GREEDY, range(4))
 
@@ -257,7 +263,7 @@ def test_a_request_that_always_fails_is_recorded_while_the_server_is_up(
         reply(handler, 500 if broken else 200, {"error": {"message": "boom"}} if broken else completion("x"))
 
     with serving(tiny, answer) as url:
-        found = OpenAIEngine(tiny, url).generate(CHATS[1:3], GREEDY, [0, 0])
+        found = OpenAIEngine(tiny, EngineArguments(endpoint=url)).generate(CHATS[1:3], GREEDY, [0, 0])
     assert found == [Completion("", 0, 0, "failed"), Completion("x", 1, 1, "stop")]
     assert (
         f"1 of 2 requests failed (the last: {url}: no answer in 10 tries (status 500: boom))" in caplog.text
@@ -325,9 +331,9 @@ def test_what_failed_is_told_and_asked_again(
 def test_one_of_two_endpoints_may_be_down(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tiny, saying(completion("x"))) as up:
         with serving(tiny, saying(completion("y"))) as down:
-            both = OpenAIEngine(tiny, f"{down},{up}")
+            both = OpenAIEngine(tiny, EngineArguments(endpoint=f"{down},{up}"))
         assert [c.text for c in both.generate(CHATS, GREEDY, range(4))] == ["x"] * 4
-        assert OpenAIEngine(tiny, f"{down},{up}").urls == [up]
+        assert OpenAIEngine(tiny, EngineArguments(endpoint=f"{down},{up}")).urls == [up]
     assert f"{down}: no server answers" in caplog.text
 
 
@@ -366,7 +372,7 @@ def test_the_key_is_sent_and_never_told(
     assert KEY.encode() not in b"".join(written.values())
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY} x")
     with pytest.raises(InputError, match="OPENAI_API_KEY") as caught:
-        check_engine("openai", tiny, url)
+        check_engine(tiny, EngineArguments(engine="openai", endpoint=url))
     assert KEY not in str(caught.value)
 
 
@@ -382,14 +388,12 @@ def test_what_is_no_endpoint_is_refused_without_being_told(endpoint: str) -> Non
 
 def test_an_endpoint_needs_its_engine(tiny: str) -> None:
     with pytest.raises(InputError, match="expected engine: openai"):
-        check_engine("transformers", tiny, "http://localhost:8000/v1")
+        check_engine(tiny, EngineArguments(endpoint="http://localhost:8000/v1"))
 
 
 def test_parameters_are_those_of_the_weights_or_unknown(tiny: str, local: Engine, tmp_path: Path) -> None:
     assert count_parameters(tiny) == local.parameters
-    assert (
-        count_parameters("data/tiny/explorer") == load_engine("transformers", "data/tiny/explorer").parameters
-    )  # tied
+    assert count_parameters("data/tiny/explorer") == load_engine("data/tiny/explorer").parameters  # tied
     lone = copytree(tiny, tmp_path / "lone")
     (lone / "config.json").unlink()
     assert count_parameters(str(lone)) == 0
@@ -435,7 +439,7 @@ def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems:
 def test_evaluate_asks_each_model_where_it_is_served(
     local: Engine, tmp_path: Path, rollouts: str, problems: str
 ) -> None:
-    other = load_engine("transformers", save_tiny(tmp_path / "other", seed=5), dtype="float32")
+    other = load_engine(save_tiny(tmp_path / "other", seed=5), EngineArguments(dtype="float32"))
     (other_lone := tmp_path / "other" / "config.json").rename(
         tmp_path / "config.json"
     )  # a folder with a tokenizer alone

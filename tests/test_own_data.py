@@ -15,6 +15,7 @@ from conftest import a2r, write_rows
 from a2r_train import output
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, explore, load_problems
+from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references, load_rollouts
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
@@ -23,7 +24,6 @@ from a2r_train.inference.solve import read_questions
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Problem, Rollout, parse_columns
-from a2r_train.data.read import read
 from a2r_train.train import sft
 
 
@@ -400,7 +400,7 @@ class Echo:
     """A synthesizer that answers 7, and keeps what it was asked."""
 
     def __init__(self, model: str) -> None:
-        engine = load_engine("transformers", model)
+        engine = load_engine(model)
         self.name, self.parameters, self.tokenizer = engine.name, engine.parameters, engine.tokenizer
         self.asked: list[str] = []
 

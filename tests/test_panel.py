@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import Script, files_of, write_rows
 
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
@@ -16,7 +17,6 @@ from a2r_train.evaluate.rows import reward_model
 from a2r_train.inference.rounds import Rounds
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
 from a2r_train.records import Bundle
-from a2r_train.data.read import read
 
 
 @pytest.fixture(scope="session")

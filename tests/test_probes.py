@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from conftest import Script
 
+from a2r_train.data.builder import with_references
+from a2r_train.data.read import read
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.rows.perturbed import _halved, _permuted, _with_certain, _wrong
-from a2r_train.data.builder import with_references
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout
-from a2r_train.data.read import read
 
 
 def probed(config: EvaluateConfig, answer: Callable[[str], str], script: Script) -> dict[str, Any]:

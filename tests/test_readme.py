@@ -22,11 +22,11 @@ from a2r_train.commands.grid import GridConfig
 from a2r_train.commands.merge import MergeConfig
 from a2r_train.data.bundle import BundleConfig
 from a2r_train.data.explore import ExploreConfig
+from a2r_train.data.read import read
 from a2r_train.engines.vllm import import_vllm
 from a2r_train.evaluate import EvaluateConfig
 from a2r_train.inference.two_stage import Answer
 from a2r_train.records import Problem
-from a2r_train.data.read import read
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 

@@ -23,12 +23,12 @@ from a2r_train.commands.merge import MergeConfig
 from a2r_train.config import load_yaml, parse
 from a2r_train.data.bundle import BundleConfig
 from a2r_train.data.explore import ExploreConfig
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig
 from a2r_train.evaluate.config import check
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis
-from a2r_train.data.read import read
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments, cycle_steps
 from a2r_train.train.estimate.memory import size_of

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import CHECK_VERDICT, Bundle, Problem, Rollout, Synthesis, write
-from a2r_train.data.read import read
 
 ROLLOUT = Rollout("p", 0, "text \\boxed{1}", "1", "correct", 5, 7, "stop", "m", 3)
 BUNDLE = Bundle(

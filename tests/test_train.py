@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
 from a2r_train.config import parse
+from a2r_train.data.read import read
 from a2r_train.engines import Completion, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Synthesis, write
-from a2r_train.data.read import read
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_material

@@ -38,7 +38,7 @@ class Recorded:
 
 @pytest.fixture
 def engines(tiny: str, other_tiny: str) -> tuple[Recorded, Recorded]:
-    return Recorded(load_engine("transformers", tiny)), Recorded(load_engine("transformers", other_tiny))
+    return Recorded(load_engine(tiny)), Recorded(load_engine(other_tiny))
 
 
 def loop_of(engines: tuple[Any, Any], **options: Any) -> TwoStage:
@@ -119,7 +119,7 @@ def test_thinking_of_the_explorer_is_not_shown(
     thinking_tiny: str, engines: tuple[Recorded, Recorded]
 ) -> None:
     thinker = Recorded(
-        load_engine("transformers", thinking_tiny),
+        load_engine(thinking_tiny),
         ["secret</think>It is \\boxed{7}", "never closed \\boxed{9}"],
     )
     answer = loop_of((thinker, engines[1]), k=2).solve(PROBLEMS[0])
@@ -136,8 +136,8 @@ def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp
     own = PromptConfig(synthesizer_template="OWN {problem} {references}", max_prompt_tokens=400)
     (folder / "prompt.yaml").write_text(own.dump())
     engines = (
-        Recorded(load_engine("transformers", tiny)),
-        Recorded(load_engine("transformers", str(folder))),
+        Recorded(load_engine(tiny)),
+        Recorded(load_engine(str(folder))),
     )
     loop_of(engines).solve(PROBLEMS[0])
     assert engines[1].chats[0][-1]["content"].startswith("OWN What is")
@@ -155,7 +155,7 @@ def test_a_trained_explorer_brings_its_prompt(tiny: str, other_tiny: str, tmp_pa
     ):
         folder = copytree(path, tmp_path / name)
         (folder / "prompt.yaml").write_text(PromptConfig(explorer_template=template).dump())
-        engines.append(Recorded(load_engine("transformers", str(folder))))
+        engines.append(Recorded(load_engine(str(folder))))
     loop_of(engines).solve(PROBLEMS[0])
     assert engines[0].chats[0][-1]["content"].startswith("SOLVE What is")
     given = PromptConfig(explorer_template="GIVEN {problem}")

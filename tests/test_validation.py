@@ -14,9 +14,9 @@ from conftest import options
 from safetensors.torch import load_file
 
 from a2r_train.config import parse
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, write
-from a2r_train.data.read import read
 from a2r_train.train import grpo, preflight
 from a2r_train.train.bundles import load_material
 from a2r_train.train.estimate import report as estimate

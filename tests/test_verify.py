@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2r_train import verify
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Problem, Rollout
-from a2r_train.data.read import read
 from a2r_train.verify import check_gold, compare, equivalent, extract, judge, judge_all, majority, pool
 from a2r_train.verify.extract import MAX_ANSWER_CHARS, clean
 from a2r_train.verify.worker import MEMORY_BYTES

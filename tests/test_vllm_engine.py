@@ -18,12 +18,12 @@ from launching import launch
 
 from a2r_train.data import explore as stage
 from a2r_train.data.explore import ExploreConfig, explore
+from a2r_train.data.read import read
 from a2r_train.engines import Completion, EngineArguments, Sampling, check_engine, load_engine, vllm
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
 from a2r_train.records import Problem, Rollout, seed_of
-from a2r_train.data.read import read
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,7 +34,7 @@ SAMPLED = Sampling(1.0, max_completion_tokens=40)
 
 @pytest.fixture(scope="module")
 def engine() -> Any:
-    return load_engine("vllm", MODEL)
+    return load_engine(MODEL, EngineArguments(engine="vllm"))
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +126,9 @@ def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path)
     )
     adapter: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32"), config)
     adapter.save_pretrained(tmp_path)
-    load_engine("transformers", MODEL).tokenizer.save_pretrained(tmp_path)
+    load_engine(MODEL).tokenizer.save_pretrained(tmp_path)
     merged = greedy("transformers", str(tmp_path), chats[:8])
-    served: Any = load_engine("vllm", str(tmp_path))
+    served: Any = load_engine(str(tmp_path), EngineArguments(engine="vllm"))
     found = served.generate(chats[:8], GREEDY, [0] * 8)
     assert sum(a.text == b.text for a, b in zip(merged, found, strict=True)) >= 7
     assert [c.text for c in merged] != [c.text for c in greedy("transformers", MODEL, chats[:8])]
@@ -221,7 +221,9 @@ def test_a_copy_with_an_engine_core_of_its_own_ends_with_the_engine_and_its_proc
 def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[Completion]) -> None:
     with serving(MODEL) as url:
         found = greedy("openai", MODEL, chats, url)
-        seeded = load_engine("openai", MODEL, endpoint=url).generate(chats[:2] * 2, SAMPLED, [1, 2, 1, 2])
+        seeded = load_engine(MODEL, EngineArguments(engine="openai", endpoint=url)).generate(
+            chats[:2] * 2, SAMPLED, [1, 2, 1, 2]
+        )
     texts, answers = compare(ours, found)
     assert min(texts, answers) >= len(chats) - 1
     assert [c.prompt_tokens for c in found] == [c.prompt_tokens for c in ours]
@@ -260,9 +262,9 @@ def test_without_vllm_one_line_says_how_to_install_it(
 
 def test_what_vllm_cannot_read_is_refused_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="vllm reads no GGUF file here"):
-        check_engine("vllm", "owner/name/model.gguf")
+        check_engine("owner/name/model.gguf", EngineArguments(engine="vllm"))
     with pytest.raises(InputError, match="expected engine: openai"):
-        check_engine("vllm", MODEL, "http://localhost:8000/v1")
+        check_engine(MODEL, EngineArguments(engine="vllm", endpoint="http://localhost:8000/v1"))
     with pytest.raises(InputError, match="tensor_parallel_size is 0"):
         explore(ExploreConfig(PROBLEMS, MODEL, str(tmp_path / "out"), engine="vllm", tensor_parallel_size=0))
 
@@ -270,14 +272,13 @@ def test_what_vllm_cannot_read_is_refused_before_it_starts(tmp_path: Path) -> No
 def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(
-        vllm.VLLMEngine, "__init__", lambda _, model, **options: given.update(model=model, **options)
+        vllm.VLLMEngine, "__init__", lambda _, model, *options: given.update(model=model, options=options)
     )
     arguments = EngineArguments(
         engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5
     )
-    load_engine(arguments.engine, MODEL, **arguments.engine_options())
-    assert given == {"model": MODEL, "dtype": "auto", "tensor_parallel_size": 2, "data_parallel_size": 4,
-                     "gpu_memory_utilization": 0.5, "own_process": False, "seeded": True}  # fmt: skip
+    load_engine(MODEL, arguments)
+    assert given == {"model": MODEL, "options": (arguments, False)}
 
 
 def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from a2r_train.data.builder import make_bundles
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import load_rollouts
-from a2r_train.engines import ENGINE_MAY_DIFFER, EngineArguments, check_engine
+from a2r_train.engines import ENGINE_KEYS, ENGINE_MAY_DIFFER, EngineArguments, check_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.report.plots import save_png
@@ -88,7 +88,7 @@ def prepared(config: GridConfig) -> tuple[list[str], list[str]]:
     config.check_engine_arguments()
     explorers, synthesizers = _models_of(config)
     for model in sorted({*explorers, *synthesizers}):
-        check_engine(config.engine, model, config.endpoint)
+        check_engine(model, config)
     read(
         Problem, config.problems
     )  # what is wrong with them is said before anything is written, and without explore's keys
@@ -112,8 +112,8 @@ def _slug(model: str, models: Sequence[str]) -> str:
 
 
 def _shared(config: GridConfig, *keys: str) -> dict[str, Any]:
-    names = (*keys, "engine", "max_completion_tokens", "prompt", "seed")
-    return config.engine_options() | {name: getattr(config, name) for name in names}
+    names = (*keys, "max_completion_tokens", "prompt", "seed")
+    return {name: getattr(config, name) for name in (*names, *ENGINE_KEYS)}
 
 
 def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str]:

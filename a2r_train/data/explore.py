@@ -102,7 +102,7 @@ def explore(config: ExploreConfig) -> Path:
     chunks = _chunks(config, problems)
     missing = [i for i in range(index, len(chunks), of) if not _chunk_path(folder, i).exists()]
     if missing:
-        engine = load_engine(config.engine, config.model, **config.engine_options())
+        engine = load_engine(config.model, config)
         _explore_chunks(config, engine, sampling, chunks, missing, folder)
     paths = [_chunk_path(folder, i) for i in range(len(chunks))]
     if left := sum(not path.exists() for path in paths):
@@ -123,7 +123,7 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     parse_shard(config.shard)
     if config.trust_remote_code:
         trust(config.model)
-    check_engine(config.engine, config.model, config.endpoint)
+    check_engine(config.model, config)
     return problems, Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
 
 

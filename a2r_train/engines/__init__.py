@@ -3,10 +3,20 @@
 Every engine has one method, `generate(chats, sampling, seeds) -> completions`, and counts its own tokens.
 """
 
-from a2r_train.engines.base import Completion, Engine, Sampling, hardware, tell_failed
-from a2r_train.engines.load import ENGINE_MAY_DIFFER, EngineArguments, check_engine, load_engine
+from a2r_train.engines.base import (
+    ENGINE_KEYS,
+    ENGINE_MAY_DIFFER,
+    Completion,
+    Engine,
+    EngineArguments,
+    Sampling,
+    hardware,
+    tell_failed,
+)
+from a2r_train.engines.load import check_engine, load_engine
 
 __all__ = [
+    "ENGINE_KEYS",
     "ENGINE_MAY_DIFFER",
     "Completion",
     "Engine",

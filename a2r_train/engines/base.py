@@ -6,10 +6,11 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from a2r_train.config import check_least
 from a2r_train.errors import InputError
 from a2r_train.prompts import Chat
 
@@ -44,6 +45,64 @@ class Sampling:
             raise InputError(
                 f"sampling: {self} is out of range; expected temperature >= 0, 0 < top_p <= 1, top_k >= 0"
             )
+
+
+@dataclass(kw_only=True)
+class EngineArguments:
+    """The keys of a recipe that say how its models generate; part of every stage's config that has an
+    engine.
+    """
+
+    engine: str = field(
+        default="transformers", metadata={"help": "what generates: transformers, vllm or openai"}
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={"help": f"of {', '.join(DTYPES)}; auto is bfloat16 on a GPU, float32 on a CPU"},
+    )
+    batch_size: int = field(default=64, metadata={"help": "of transformers: completions generated at once"})
+    tensor_parallel_size: int = field(
+        default=1, metadata={"help": "of vllm: GPUs that share one copy of the model"}
+    )
+    data_parallel_size: int = field(default=1, metadata={"help": "of vllm: copies of the model"})
+    gpu_memory_utilization: float = field(
+        default=0.9, metadata={"help": "of vllm: share of a GPU's memory that it may take"}
+    )
+    endpoint: str = field(default="", metadata={"help": "of openai: base URLs of servers, comma-separated"})
+    max_concurrent_requests: int = field(
+        default=64, metadata={"help": "of openai: requests under way at each endpoint"}
+    )
+    request_deadline_s: float = field(
+        default=600.0, metadata={"help": "of openai: seconds until a request counts as lost"}
+    )
+    seeded: bool = field(
+        default=True,
+        metadata={
+            "help": "of vllm and openai: each completion has a seed, and comes "
+            "again; false leaves it out and is faster"
+        },
+    )
+
+    def check_engine_arguments(self) -> None:
+        """Raise InputError for a value that makes no sense for any model."""
+        check_least(
+            self, batch_size=1, tensor_parallel_size=1, data_parallel_size=1, max_concurrent_requests=1
+        )
+        check_least(self, request_deadline_s=1)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization:g}; "
+                "expected a share above 0, at most 1"
+            )
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r}: expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+
+
+# What a run may go on with: it changes where and how fast completions are made, not which.
+ENGINE_MAY_DIFFER = tuple(
+    f.name for f in fields(EngineArguments) if f.name not in ("engine", "dtype", "seeded")
+)
+ENGINE_KEYS = tuple(f.name for f in fields(EngineArguments))
 
 
 @dataclass(frozen=True)

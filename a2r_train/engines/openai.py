@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx2
 
-from a2r_train.engines.base import FAILED, Completion, Sampling
+from a2r_train.engines.base import FAILED, Completion, EngineArguments, Sampling
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters, load_tokenizer
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
@@ -60,23 +60,20 @@ class OpenAIEngine:
     def __init__(
         self,
         model: str,
-        endpoint: str,
-        *,
-        max_concurrent_requests: int = 64,
-        request_deadline_s: float = 600.0,
-        seeded: bool = True,
+        arguments: EngineArguments,
     ) -> None:
-        self.name, self.seeded = model, seeded
+        self.name, self.seeded = model, arguments.seeded
         self.tokenizer = load_tokenizer(model)
         self.parameters = count_parameters(model)
-        self.max_concurrent_requests, self.request_deadline_s = max_concurrent_requests, request_deadline_s
+        self.max_concurrent_requests = arguments.max_concurrent_requests
+        self.request_deadline_s = arguments.request_deadline_s
         self._key = api_key()
         self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._prompter = Prompter(self.tokenizer)
         self._compared = False
         self._probed: set[Sampling] = set()
         self._last = {"refused": "by its content", FAILED: ""}
-        self.urls = self._serving(base_urls(endpoint))
+        self.urls = self._serving(base_urls(arguments.endpoint))
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         found = asyncio.run(self._all(chats, sampling, seeds))

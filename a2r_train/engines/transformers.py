@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from a2r_train.engines.base import Completion, Sampling, tell_refused
+from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused
 from a2r_train.models import context_length, load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
@@ -78,17 +78,17 @@ class TransformersEngine:
     vLLM.
     """
 
-    def __init__(self, model: str, *, batch_size: int = 64, dtype: str = "auto") -> None:
+    def __init__(self, model: str, arguments: EngineArguments | None = None) -> None:
+        arguments = arguments or EngineArguments()
         self.name = model
         self.tokenizer = load_tokenizer(model)
-        self.batch_size, self.context = batch_size, context_length(model)
+        self.batch_size, self.context = arguments.batch_size, context_length(model)
         device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
         self.device = device if device.type == "cuda" else torch.device("cpu")
         if self.device.type == "cuda":
-            torch.backends.cuda.enable_cudnn_sdp(
-                False
-            )  # it plans anew for each length of the cache, which is every token
-        self.model: Any = load_model(model, dtype).to(self.device)
+            # cuDNN plans anew for each length of the cache, which is every token
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        self.model: Any = load_model(model, arguments.dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
         self.model.generation_config = self._settings(self.model.generation_config)

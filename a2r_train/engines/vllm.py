@@ -26,7 +26,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
-from a2r_train.engines.base import Completion, Sampling, tell_refused
+from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, count_parameters, load_tokenizer, model_file
 from a2r_train.prompts import Chat, Prompter
@@ -103,31 +103,26 @@ class VLLMEngine:
     def __init__(
         self,
         model: str,
-        *,
-        dtype: str = "auto",
-        tensor_parallel_size: int = 1,
-        data_parallel_size: int = 1,
-        gpu_memory_utilization: float = 0.9,
+        arguments: EngineArguments | None = None,
         own_process: bool = False,
-        seeded: bool = True,
     ) -> None:
         check_vllm()
-        self.name, self.seeded = model, seeded
+        arguments = arguments or EngineArguments()
+        self.name, self.seeded = model, arguments.seeded
         self.tokenizer = load_tokenizer(model)
         self.parameters = count_parameters(model)
         self.prompt_tokens = self.cached_prompt_tokens = 0
         self._prompter = Prompter(self.tokenizer)
         settings = {
-            "tensor_parallel_size": tensor_parallel_size,
-            "gpu_memory_utilization": gpu_memory_utilization,
+            "tensor_parallel_size": arguments.tensor_parallel_size,
+            "gpu_memory_utilization": arguments.gpu_memory_utilization,
         }
-        if data_parallel_size == 1 and not own_process and not _launched():
+        dtype, count = arguments.dtype, arguments.data_parallel_size
+        if count == 1 and not own_process and not _launched():
             self._copies: list[_Copy | _Remote] = [_Copy(model, dtype, settings)]
         else:
-            copies = [_Remote() for _ in range(data_parallel_size)]
-            starts = [
-                copy.start(i, data_parallel_size, model, dtype, settings) for i, copy in enumerate(copies)
-            ]
+            copies = [_Remote() for _ in range(count)]
+            starts = [copy.start(i, count, model, dtype, settings) for i, copy in enumerate(copies)]
             for start in starts:
                 start.result()
             self._copies = [*copies]

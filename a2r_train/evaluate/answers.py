@@ -213,7 +213,7 @@ class Generator:
     def _engine(self, model: str) -> Engine:
         if self.loaded is None or self.loaded.name != model:
             self.loaded = None  # frees the memory before the next one comes
-            self.loaded = load_engine(self.config.engine, model, **self.config.engine_options())
+            self.loaded = load_engine(model, self.config)
             kept = {"model": model, "parameters": self.loaded.parameters}
             write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded

@@ -106,7 +106,7 @@ def _check_inputs(
     for model in sorted({task.model for task in tasks(config)}):
         if config.trust_remote_code:
             trust(model)
-        check_engine(config.engine, model, config.endpoint)
+        check_engine(model, config)
     for task in {(task.model, task.view): task for task in tasks(config)}.values():
         work.chats(task, bundles)
     if config.rounds:

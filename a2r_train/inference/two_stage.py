@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from a2r_train.engines import Completion, Engine, Sampling, load_engine
+from a2r_train.engines import Completion, Engine, EngineArguments, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
@@ -242,4 +242,4 @@ def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:
     """The two models of the loop share a GPU, where they are vLLM's."""
     if not isinstance(model, str):
         return model
-    return load_engine(kind, model, endpoint=endpoint, gpu_memory_utilization=0.45)
+    return load_engine(model, EngineArguments(engine=kind, endpoint=endpoint, gpu_memory_utilization=0.45))

@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from a2r_train import process
 from a2r_train.config import check_least, parse
 from a2r_train.data.read import read
-from a2r_train.engines import Sampling, check_engine, load_engine
+from a2r_train.engines import EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.models import model_file
@@ -133,7 +133,7 @@ def _read(
     material = load_material(data, model, args.trust_remote_code)
     supplied = supplied_targets(args.targets, material.bundles) if args.targets else []
     if args.teacher or not supplied:
-        check_engine(args.target_engine, _teacher(args, model))
+        check_engine(_teacher(args, model), EngineArguments(engine=args.target_engine))
     if not supplied:
         _check_teacher(args.teacher, material)
     training_rows(material, supplied, args.max_length)
@@ -215,7 +215,11 @@ def _sampled(args: SynthesizerSFTConfig, model: ModelArguments, material: Materi
         return read(Synthesis, str(path))
     state, teacher = PartialState(), _teacher(args, model)
     # vLLM leaves no memory behind in a process of its own; here it would, and the model is trained next
-    engine = load_engine(args.target_engine, teacher, batch_size=args.target_batch_size, own_process=True)
+    engine = load_engine(
+        teacher,
+        EngineArguments(engine=args.target_engine, batch_size=args.target_batch_size),
+        own_process=True,
+    )
     own = syntheses_of(
         engine,
         Prompter(engine.tokenizer, material.prompter.config),
