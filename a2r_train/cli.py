@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from a2r_train.data.task import prompt_of
 from a2r_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -152,7 +153,6 @@ def solve(
     from a2r_train.engines import Sampling
     from a2r_train.inference.solve import answers, read_questions
     from a2r_train.inference.two_stage import TwoStage
-    from a2r_train.prompts import prompt_of
 
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")

@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +29,10 @@ PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
     ("load_in_8bit", True): ("bitsandbytes",),
     ("use_liger_kernel", True): ("liger_kernel",),
 }
+
+
+TASK_FILE = "task.yaml"
+TASK_KEYS = ("prompt", "verifier", "columns", "chat_template_kwargs")
 
 
 def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -51,6 +55,7 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
     recipe, path = load_yaml(path) if path else {}, path or "command line"
     known = {field.name for kind in types for field in fields(kind) if field.init}
     check_keys(recipe, known, path)
+    recipe = {**task_keys(path, recipe, known), **recipe}
     given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
     check_keys(given, known, "command line")
     parser = Parser(dataclass_types=list(types), allow_abbrev=False)
@@ -71,6 +76,25 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
     for config in configs:
         _check_packages(config)
     return configs
+
+
+def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """The keys that `task.yaml` beside a recipe sets for all recipes of its folder, those that this stage
+    knows.
+
+    Raises InputError for another key, and for one that the recipe sets to something else.
+    """
+    place = Path(path).parent / TASK_FILE
+    if not path.endswith((".yaml", ".yml")) or not place.is_file():
+        return {}
+    task = load_yaml(str(place))
+    check_keys(task, set(TASK_KEYS), str(place))
+    for key in task.keys() & recipe.keys():
+        if recipe[key] != task[key]:
+            raise InputError(
+                f"{path}: {key} is {recipe[key]!r}, and {place} says {task[key]!r}; say it there alone"
+            )
+    return {key: value for key, value in task.items() if key in known}
 
 
 def check_least(config: Any, **least: int) -> None:

@@ -8,8 +8,8 @@ the `PromptConfig` it was trained with (`prompt.yaml`), and is refused with anot
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,13 +17,25 @@ import yaml
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
-from a2r_train.models import model_file
 from a2r_train.records import Reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Chat = list[dict[str, str]]
+
+Messages = list[dict[str, str]]
+
+
+class Chat(Messages):
+    """Messages, and the arguments of the chat template that they are rendered with."""
+
+    def __init__(
+        self, messages: Iterable[dict[str, str]], template_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(messages)
+        self.template_kwargs = dict(template_kwargs or {})
+
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ReferenceText = Literal["answer", "solution", "full"]
 
@@ -83,7 +95,7 @@ class PromptConfig:
     reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full`
     everything. A reference longer than max_reference_tokens keeps its end, where the answer stands. If the
     prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap, never below
-    min_reference_tokens.
+    min_reference_tokens. chat_template_kwargs go to the model's chat template, such as `enable_thinking: false`.
     """
 
     explorer_template: str = EXPLORER
@@ -95,15 +107,17 @@ class PromptConfig:
     max_reference_tokens: int = 2048
     min_reference_tokens: int = 16
     max_prompt_tokens: int = 16384
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.dump())
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, expected = getattr(self, field.name), int if field.type == "int" else str
-            if type(value) is not expected or (isinstance(value, int) and value < 1):
-                raise InputError(
-                    f"prompt: {field.name} is {value!r}; expected "
-                    f"{'text' if expected is str else 'at least 1'}"
-                )
+        kinds = {"int": (int, "at least 1"), "dict[str, Any]": (dict, "an object")}
+        for key in fields(self):
+            value, (kind, expected) = getattr(self, key.name), kinds.get(str(key.type), (str, "text"))
+            if type(value) is not kind or (isinstance(value, int) and value < 1):
+                raise InputError(f"prompt: {key.name} is {value!r}; expected {expected}")
         for name, needed, more in (
             ("explorer_template", ("problem",), ()),
             ("synthesizer_template", ("problem", "references"), ()),
@@ -129,29 +143,16 @@ class PromptConfig:
         """
         if not path:
             return PromptConfig()
-        given = load_yaml(str(path))
-        check_keys(given, {field.name for field in fields(PromptConfig)}, str(path))
-        return PromptConfig(**given)
+        return PromptConfig.of(load_yaml(str(path)), str(path))
+
+    @staticmethod
+    def of(keys: dict[str, Any], place: str) -> PromptConfig:
+        """The prompt of the keys that a file has. Raises InputError for an unknown one."""
+        check_keys(keys, {key.name for key in fields(PromptConfig)}, place)
+        return PromptConfig(**keys)
 
     def dump(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
-
-
-def prompt_of(model: str, path: str = "") -> PromptConfig:
-    """The prompt to use with a model: the recipe's, or the one that the checkpoint was trained with.
-
-    Raises InputError where both exist and differ, since a trained model is only right with its own prompt.
-    """
-    saved = model_file(model, "prompt.yaml")
-    given = PromptConfig.load(path)
-    if not saved:
-        return given
-    trained = PromptConfig.load(saved)
-    if path and trained != given:
-        ours, theirs = asdict(given), asdict(trained)
-        key = next(k for k in ours if ours[k] != theirs[k])
-        raise InputError(f"{path}: {key} differs from the prompt that {model} was trained with; use {saved}")
-    return trained
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Prompter:
             )
         self.tokenizer, self.config = tokenizer, config or PromptConfig()
         self._markers = _marker_pattern(tokenizer, self.config)
-        generation_prompt = self.text([{"role": "user", "content": "x"}])
+        generation_prompt = self.text(self._chat("x"))
         self.opens_thinking = generation_prompt.rstrip().endswith(THINK_OPEN)
 
     def explorer(self, problem: str) -> Chat:
@@ -216,12 +217,14 @@ class Prompter:
             still_long = sum(n >= longest for n in lengths)
             cap = max(self.config.min_reference_tokens, longest - max(1, -(-over // still_long)))
 
-    def text(self, chat: Chat) -> str:
+    def text(self, chat: Messages) -> str:
         """The chat with the generation prompt, as the model reads it."""
-        rendered: Any = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        rendered: Any = self.tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=False, **getattr(chat, "template_kwargs", {})
+        )
         return str(rendered)
 
-    def token_ids(self, chat: Chat) -> list[int]:
+    def token_ids(self, chat: Messages) -> list[int]:
         ids: Any = self.tokenizer(self.text(chat), add_special_tokens=False)["input_ids"]
         return list(ids)
 
@@ -263,7 +266,7 @@ class Prompter:
 
     def _chat(self, content: str) -> Chat:
         system = [{"role": "system", "content": self.config.system}] if self.config.system else []
-        return [*system, {"role": "user", "content": content}]
+        return Chat([*system, {"role": "user", "content": content}], self.config.chat_template_kwargs)
 
 
 def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> re.Pattern[str]:

@@ -18,7 +18,8 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from a2r_train import models
 from a2r_train.models import base_of, load_model, load_tokenizer, model_file, model_hash
-from a2r_train.prompts import PromptConfig, prompt_of
+from a2r_train.prompts import PromptConfig
+from a2r_train.data.task import prompt_of
 from a2r_train.train import sft
 
 ROOT = Path(__file__).parent.parent

@@ -13,14 +13,14 @@ from rich.markup import escape
 from a2r_train.commands import grid
 from a2r_train.commands.merge import MergeConfig, check_merge
 from a2r_train.data import explore
-from a2r_train.data.bundle import BundleConfig, build
+from a2r_train.data.bundle import BundleConfig, build, task_to_carry
 from a2r_train.evaluate import run
 from a2r_train.evaluate.answers import prompt_for
 from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import Prompter, prompt_of
+from a2r_train.prompts import Prompter
 
 Config = MergeConfig | explore.ExploreConfig | BundleConfig | EvaluateConfig | grid.GridConfig
 
@@ -47,7 +47,7 @@ def preview(config: Config, console: Console) -> None:
             f"{len(dropped)} problems contaminated"
         )
         if config.tokenizer:
-            prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
+            prompter = Prompter(load_tokenizer(config.tokenizer), task_to_carry(config).prompt)
             _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
     elif isinstance(config, grid.GridConfig):
         for explorer, synthesizer in itertools.product(*grid.prepared(config)):

@@ -16,6 +16,7 @@ from a2r_train.data.explore import (
     _finish,
     _read_chunks,
     load_problems,
+    write_task,
 )
 from a2r_train.errors import InputError
 
@@ -44,6 +45,7 @@ def gather(shards: Sequence[str], output_dir: str) -> Path:
     folder = Path(output_dir)
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER):
         return folder / "rollouts.jsonl"
+    write_task(config, folder)
     return _finish(folder, rollouts)
 
 

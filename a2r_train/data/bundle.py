@@ -21,9 +21,10 @@ from a2r_train.data.files import paths_in
 from a2r_train.data.mixture import cap_all_wrong, choose
 from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import load_rollouts
+from a2r_train.data.task import Task, inherit, prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import Prompter, prompt_of
+from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of, write, write_text
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,16 @@ class BundleConfig:
     prompt: str = field(
         default="", metadata={"help": "a prompt file; empty for the synthesizer's own or the default"}
     )
+    prompt_override: bool = field(
+        default=False,
+        metadata={"help": "let `prompt` differ from the one that the synthesizer was trained with"},
+    )
     columns: str = field(
         default="{}", metadata={"help": "names of columns as JSON, in the files that have them"}
     )
     verifier: str = field(
-        default="", metadata={"help": "judges all rows; empty for each row's own, or else math"}
+        default="",
+        metadata={"help": "judges all rows; empty for that of the rollouts, else each row's own, else math"},
     )
     seed: int = field(default=0, metadata={"help": "of grouping, order and mixture"})
     dry_run: bool = field(
@@ -109,6 +115,7 @@ def bundle(config: BundleConfig) -> Path:
     if output.prepare(folder, asdict(config), inputs=INPUTS):
         log.info("%s: done already", folder)
         return folder
+    task_to_carry(config).write(folder)
     write(train.bundles, folder / "train.jsonl")
     if test.bundles:
         write(test.bundles, folder / "test.jsonl")
@@ -119,6 +126,20 @@ def bundle(config: BundleConfig) -> Path:
         folder, {"train": len(train.bundles), "test": len(test.bundles), "dropped": dict(train.dropped)}
     )
     return folder
+
+
+def task_to_carry(config: BundleConfig) -> Task:
+    """The task of the rollouts, which the bundles go on with. Raises InputError where the recipe says
+    another.
+    """
+    task = task_of(config.rollouts, config.test_rollouts)
+    prompt = _prompt(config, config.tokenizer) if config.prompt or task.prompt else None
+    return Task(prompt, inherit(config.verifier, "verifier", task), task.columns)
+
+
+def _prompt(config: BundleConfig, model: str) -> PromptConfig:
+    task = task_of(config.rollouts, config.test_rollouts)
+    return prompt_of(model, config.prompt, task=task, override=config.prompt_override)
 
 
 def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
@@ -132,7 +153,10 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
         raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
     if not 0 <= config.max_all_wrong <= 1:
         raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
-    columns = Columns.parse(config.columns)
+    task, columns = task_to_carry(config), Columns.parse(config.columns)
+    config = replace(config, verifier=task.verifier)
+    if not columns.names:
+        columns = Columns(task.columns, met=set(task.columns.values()))
     problems, rollouts = _loaded(config, config.problems, config.rollouts, columns)
     test_ids = _test_ids(problems, config)
     train_problems = [p for p in problems if p.id not in test_ids]
@@ -238,5 +262,5 @@ def _measure(config: BundleConfig, bundles: Sequence[Bundle]) -> list[int]:
     """
     if not config.tokenizer:
         return []
-    prompter = Prompter(load_tokenizer(config.tokenizer), prompt_of(config.tokenizer, config.prompt))
+    prompter = Prompter(load_tokenizer(config.tokenizer), _prompt(config, config.tokenizer))
     return [prompter.synthesizer(b.problem, b.references).prompt_tokens for b in bundles]

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from a2r_train import output
 from a2r_train.config import check_least
 from a2r_train.data.read import Columns, judged_by, read
+from a2r_train.data.task import Task, prompt_of
 from a2r_train.engines import (
     ENGINE_MAY_DIFFER,
     Engine,
@@ -33,7 +34,7 @@ from a2r_train.engines import (
 from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
-from a2r_train.prompts import Prompter, prompt_of
+from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, Problem, Rollout, seed_of, write, write_text
 from a2r_train.verify import check_gold
 
@@ -57,6 +58,15 @@ class ExploreConfig(EngineArguments):
     output_dir: str = field(metadata={"help": "where rollouts.jsonl is written"})
     prompt: str = field(
         default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
+    )
+    prompt_override: bool = field(
+        default=False, metadata={"help": "let `prompt` differ from the one that the model was trained with"}
+    )
+    chat_template_kwargs: str = field(
+        default="{}",
+        metadata={
+            "help": "arguments of the chat template, such as {enable_thinking: false}; go with the data"
+        },
     )
     samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
     temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
@@ -99,6 +109,7 @@ def explore(config: ExploreConfig) -> Path:
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock, inputs=("problems", "prompt")):
         log.info("%s: done already", folder)
         return folder / "rollouts.jsonl"
+    write_task(config, folder)
     chunks = _chunks(config, problems)
     missing = [i for i in range(index, len(chunks), of) if not _chunk_path(folder, i).exists()]
     if missing:
@@ -124,7 +135,21 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     if config.trust_remote_code:
         trust(config.model)
     check_engine(config.model, config)
-    return problems, Prompter(load_tokenizer(config.model), prompt_of(config.model, config.prompt))
+    return problems, Prompter(load_tokenizer(config.model), _prompt(config))
+
+
+def _prompt(config: ExploreConfig) -> PromptConfig:
+    return prompt_of(
+        config.model,
+        config.prompt,
+        template_kwargs=config.chat_template_kwargs,
+        override=config.prompt_override,
+    )
+
+
+def write_task(config: ExploreConfig, folder: Path) -> None:
+    """Put beside the rollouts what the stages downstream inherit."""
+    Task(_prompt(config), config.verifier, Columns.parse(config.columns).names).write(folder)
 
 
 def load_problems(config: ExploreConfig) -> list[Problem]:
@@ -166,7 +191,7 @@ def _explore_chunks(
     missing: list[int],
     folder: Path,
 ) -> None:
-    prompter = Prompter(engine.tokenizer, prompt_of(config.model, config.prompt))
+    prompter = Prompter(engine.tokenizer, _prompt(config))
     columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     right = total = tokens = 0

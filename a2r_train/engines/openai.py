@@ -35,7 +35,11 @@ AGAIN = (408, 409, 425, 429)
 # Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and
 # again. With our sampling in the place of its body: what a server answers that refused one prompt, and not
 # every request of ours.
-PROBE: tuple[Chat, dict[str, Any], float] = ([{"role": "user", "content": "1"}], {"max_tokens": 1}, 60.0)
+PROBE: tuple[Chat, dict[str, Any], float] = (
+    Chat([{"role": "user", "content": "1"}]),
+    {"max_tokens": 1},
+    60.0,
+)
 
 
 class _Again(Exception):
@@ -142,6 +146,8 @@ class OpenAIEngine:
             try:
                 async with slots[url], asyncio.timeout(deadline_s):
                     given = {"model": self.name, "messages": chat, **body}
+                    if chat.template_kwargs:
+                        given["chat_template_kwargs"] = chat.template_kwargs
                     return self._completion(
                         url, chat, await client.post(f"{url}/chat/completions", json=given)
                     )

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from a2r_train import __version__
 from a2r_train.data.read import read
+from a2r_train.data.task import prompt_of, task_of
 from a2r_train.engines import Engine, Sampling, hardware, load_engine
 from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
@@ -37,7 +38,7 @@ from a2r_train.models import (
     size_of,
     tokenizer_hash,
 )
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, PromptConfig, Prompter, prompt_of
+from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, PromptConfig, Prompter
 from a2r_train.records import Bundle, Synthesis, write, write_text
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class Generator:
         )
 
     def _key(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> str:
-        asked = [(b.id, b.answer, b.verifier, chats[b.id]) for b in part]
+        asked = [(b.id, b.answer, b.verifier, chats[b.id], chats[b.id].template_kwargs) for b in part]
         how = (asdict(self._sampling(task)), task.samples, self.config.seed, self.config.dtype, __version__)
         return hashlib.sha256(json.dumps([self.identity(task.model), how, asked]).encode()).hexdigest()[:16]
 
@@ -225,8 +226,9 @@ def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
 
     Raises InputError where the trained ones differ, and as `prompt_of`.
     """
+    task = task_of(config.bundles)
     if config.prompt or model_file(model, "prompt.yaml"):
-        return prompt_of(model, config.prompt)
+        return prompt_of(model, config.prompt, task=task, override=config.prompt_override)
     named = {key: getattr(config, key) for key in ("sft", "grpo", "no_references")}
     brought = {
         key: prompt_of(name) for key, name in named.items() if name and model_file(name, "prompt.yaml")
@@ -238,7 +240,7 @@ def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
             "different prompts (their prompt.yaml), and "
             f"{model} has none of its own; evaluate them one by one"
         )
-    return brought.get(first, PromptConfig())
+    return brought.get(first) or task.prompt or PromptConfig()
 
 
 def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:

@@ -94,7 +94,14 @@ class EvaluateConfig(EngineArguments):
     )
     max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     prompt: str = field(
-        default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
+        default="",
+        metadata={
+            "help": "a prompt file; empty for the checkpoint's own, that of the bundles, or the default"
+        },
+    )
+    prompt_override: bool = field(
+        default=False,
+        metadata={"help": "let `prompt` differ from the one that a checkpoint was trained with"},
     )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "let code run that the models bring along"}

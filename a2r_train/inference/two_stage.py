@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from a2r_train.data.task import prompt_of
 from a2r_train.engines import Completion, Engine, EngineArguments, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
 from a2r_train.models import model_file
-from a2r_train.prompts import PromptConfig, Prompter, prompt_of
+from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, Reference, seed_of
 from a2r_train.verify import check_verifier, extract, majority
 

@@ -10,9 +10,10 @@ import yaml
 
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references
+from a2r_train.data.task import prompt_of
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
-from a2r_train.prompts import Chat, Prompter, prompt_of
+from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, seed_of
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, batch_and_steps
 from a2r_train.verify import check_gold

@@ -7,7 +7,7 @@ from itertools import groupby
 from math import comb
 from typing import Any
 
-from a2r_train.prompts import Chat, Prompter
+from a2r_train.prompts import Messages, Prompter
 from a2r_train.records import CORRECT
 from a2r_train.verify import Judgement, judge_all
 from a2r_train.verify.compare import compare_all
@@ -29,7 +29,7 @@ class VerifiableReward:
 
     def __call__(
         self,
-        completions: Sequence[Chat],
+        completions: Sequence[Messages],
         answer: Sequence[str],
         verifier: Sequence[str],
         n_correct: Sequence[int],
@@ -72,7 +72,7 @@ class PassAtKReward:
         self.verified, self.k, self.group = VerifiableReward(prompter), k, group
 
     def __call__(
-        self, completions: Sequence[Chat], prompts: Sequence[Chat], **columns: Any
+        self, completions: Sequence[Messages], prompts: Sequence[Messages], **columns: Any
     ) -> list[float | None]:
         verdicts = self.verified(completions, **columns)
         credits: list[float | None] = []

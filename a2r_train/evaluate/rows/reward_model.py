@@ -14,7 +14,7 @@ from a2r_train import __version__
 from a2r_train.errors import InputError
 from a2r_train.evaluate.rows.row import Part, Row, by_problem, mean_over_problems, reference_part, size_label
 from a2r_train.models import check_weights, load_tokenizer, model_hash
-from a2r_train.prompts import Chat
+from a2r_train.prompts import Messages
 from a2r_train.records import CORRECT, Bundle, write_text
 
 Scored = list[tuple[float, int]]  # score and tokens read, by reference
@@ -68,7 +68,7 @@ def scores(model: str, bundles: Sequence[Bundle], batch_size: int = 32) -> list[
     ]
 
 
-def _chat(bundle: Bundle, text: str) -> Chat:
+def _chat(bundle: Bundle, text: str) -> Messages:
     return [{"role": "user", "content": bundle.problem}, {"role": "assistant", "content": text}]
 
 

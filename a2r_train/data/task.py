@@ -1,0 +1,151 @@
+"""The task: how prompts are rendered and answers judged. It is set once, and goes with the data.
+
+A stage that writes data puts `task.yaml` beside it, and the stages that read this data take prompt, verifier
+and columns from there. `a2r_train.config` reads the `task.yaml` that a recipe folder may have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from a2r_train.config import check_keys, load_yaml
+from a2r_train.data.files import paths_in
+from a2r_train.errors import InputError
+from a2r_train.models import model_file
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import write_text
+
+FILE = "task.yaml"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What stages downstream inherit; `place` is the file that says so, "" where there is none.
+
+    verifier "" means each row's own. columns map fields to columns of the problem files.
+    """
+
+    prompt: PromptConfig | None = None
+    verifier: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
+
+    def write(self, folder: str | Path) -> None:
+        """Put the task beside the data in a folder."""
+        prompt = asdict(self.prompt) if self.prompt else None
+        content = {"prompt": prompt, "verifier": self.verifier, "columns": dict(self.columns)}
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_text(Path(folder) / FILE, text)
+
+
+def task_of(*data: str) -> Task:
+    """The task that goes with data files, comma-separated; an empty one for data that has none.
+
+    Raises InputError where two of the files have different tasks.
+    """
+    first = Task()
+    for path in [path for value in data for path in paths_in(value)]:
+        found = _beside(path)
+        if found.place and not first.place:
+            first = found
+        for key in ("verifier", "prompt"):
+            if found.place and getattr(found, key) != getattr(first, key):
+                raise InputError(
+                    f"{first.place} and {found.place} differ in {key}; data of one stage needs one task: "
+                    "make both files say the same"
+                )
+    return first
+
+
+def inherit(value: str, key: str, task: Task) -> str:
+    """The recipe's value of a key, or else the task's. Raises InputError where both are there and differ."""
+    carried: str = getattr(task, key)
+    if value and task.place and value != carried:
+        raise InputError(
+            f"{key} is {value!r} here, and {carried or 'that of each row'!r} in {task.place}, by which the "
+            "data was made; remove it here, or change it there"
+        )
+    return value or carried
+
+
+def prompt_of(
+    model: str,
+    path: str = "",
+    *,
+    task: Task | None = None,
+    template_kwargs: str | Mapping[str, Any] = "",
+    override: bool = False,
+) -> PromptConfig:
+    """The prompt to use with a model: the recipe's, the one it was trained with, that of the data, or the
+    default.
+
+    `template_kwargs` are the recipe's arguments of the chat template, as an object or its JSON. Raises
+    InputError where the recipe says something else than the data's task, or than the prompt of a trained
+    checkpoint, which is only right with its own; the latter not if told to `override` it.
+    """
+    task = task or Task()
+    saved = model_file(model, "prompt.yaml") if model else None
+    trained = PromptConfig.load(saved) if saved else None
+    prompt = PromptConfig.load(path) if path else trained or task.prompt or PromptConfig()
+    if arguments := parse_mapping(template_kwargs, "chat_template_kwargs"):
+        if prompt.chat_template_kwargs and prompt.chat_template_kwargs != arguments:
+            raise InputError(
+                f"chat_template_kwargs are {arguments} here, and {prompt.chat_template_kwargs} in "
+                f"{path or saved or task.place}; say them in one place"
+            )
+        prompt = replace(prompt, chat_template_kwargs=arguments)
+    said = path or "chat_template_kwargs"
+    if path and task.prompt and (key := difference(prompt, task.prompt)):
+        raise InputError(
+            f"{said}: {key} differs from {task.place}, by which the data was made; remove the key `prompt`"
+        )
+    if arguments and task.prompt and (key := difference(prompt, task.prompt)):
+        raise InputError(
+            f"{said} differ from {task.place} in {key}, by which the data was made; remove them here"
+        )
+    if trained and not override and (key := difference(prompt, trained)):
+        raise InputError(
+            f"{said}: {key} differs from the prompt that {model} was trained with; use {saved}, or say "
+            "prompt_override: true where you mean to train it on another"
+        )
+    return prompt
+
+
+def difference(one: PromptConfig, other: PromptConfig) -> str:
+    """The first key in which two prompts differ, or ""."""
+    ours, theirs = asdict(one), asdict(other)
+    return next((key for key in ours if ours[key] != theirs[key]), "")
+
+
+def parse_mapping(value: str | Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object, or the JSON of one. Raises InputError for anything else."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    try:
+        found = json.loads(value or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{key} is {value!r}; expected an object, such as {{enable_thinking: false}}")
+    return found
+
+
+def _beside(path: str) -> Task:
+    place = Path(path).parent / FILE
+    if not Path(path).is_file() or not place.is_file():
+        return Task()
+    content = load_yaml(str(place))
+    check_keys(content, {"prompt", "verifier", "columns"}, str(place))
+    given: Any = content.get("prompt")
+    return Task(
+        PromptConfig.of(given, str(place)) if given else None,
+        str(content.get("verifier") or ""),
+        dict(content.get("columns") or {}),
+        str(place),
+    )
