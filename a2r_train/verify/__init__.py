@@ -5,7 +5,7 @@ spacing), `multiple_choice` (a letter A to J), or the dotted path of the user's 
 (`package.module.function` or `package.module:function`; the working directory is on its import path). Own functions get
 the answer that `math` extracts. A wrong answer is a returned False; an exception stops the run with an InputError.
 
-The policy of `math`, which tests/test_verify.py reads from here and holds row by row, each answer against each gold:
+The policy of `math`, which tests/unit/test_verify.py reads from here and holds row by row, each answer against each gold:
 
 | case | answers -> gold | verdict |
 |---|---|---|

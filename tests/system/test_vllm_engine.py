@@ -25,7 +25,7 @@ from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
 from a2r_train.records import Problem, Rollout, seed_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 MODEL = str(ROOT / "data/tiny/synthesizer")
 PROBLEMS = str(ROOT / "data/tiny/validation.jsonl")

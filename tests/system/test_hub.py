@@ -22,7 +22,7 @@ from a2r_train.prompts import PromptConfig
 from a2r_train.data.task import prompt_of
 from a2r_train.train import sft
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROMPT = "reference: answer\n"
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from a2r_train.train import grpo, sft
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = [one for extra in PROJECT["optional-dependencies"].values() for one in extra]
 ALLOWED = [Requirement(one) for one in [*PROJECT["dependencies"], *EXTRAS]]

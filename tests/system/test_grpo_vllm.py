@@ -23,7 +23,7 @@ from a2r_train.models import load_tokenizer
 from a2r_train.records import Problem, Synthesis
 from a2r_train.train import grpo, sft
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem
 from a2r_train.verify import check_gold, judge_all
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 DATA, RECIPES = ROOT / "data" / "tiny", ROOT / "recipes" / "tiny"
 SIZES = {"train": 4000, "validation": 1000, "test": 1500, "test_held_out": 300}

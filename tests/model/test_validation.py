@@ -21,7 +21,7 @@ from a2r_train.train import grpo, preflight
 from a2r_train.train.bundles import load_material
 from a2r_train.train.estimate import report as estimate
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 QUICK = {
     "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True,
     "max_steps": 2,

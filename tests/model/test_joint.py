@@ -18,7 +18,7 @@ from a2r_train.records import Bundle, Rollout
 from a2r_train.train import grpo
 from a2r_train.train.rewards import PassAtKReward, pass_at_k_credits
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from a2r_train.verify import check_gold, compare, equivalent, extract, judge, ju
 from a2r_train.verify.extract import MAX_ANSWER_CHARS, clean
 from a2r_train.verify.worker import MEMORY_BYTES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def own(answer: str, gold: str) -> bool:

@@ -19,7 +19,7 @@ from a2r_train.train import grpo, sft
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.sampling import EpochSampler
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Two steps an epoch.
 EPOCHS = {
     "model_name_or_path": "data/tiny/synthesizer", "prompt": "recipes/tiny/prompt.yaml", "use_cpu": True,

@@ -119,7 +119,7 @@ class Faults:
 
 @pytest.mark.slow
 def test_a_thousand_requests_through_faults_are_all_answered_once_and_in_order(tiny: str) -> None:
-    """Stalls of 20 s, as real ones: A2R_STALL_S=20 pytest -s tests/test_openai_engine.py -k thousand"""
+    """Stalls of 20 s, as real ones: A2R_STALL_S=20 pytest -s tests/system/test_openai_engine.py -k thousand"""
     stall_s = float(os.environ.get("A2R_STALL_S", "1"))
     faults = Faults(stall_s)
     chats = [[{"role": "user", "content": f"question {i}"}] for i in range(1000)]
@@ -309,9 +309,7 @@ def test_what_failed_is_told_and_asked_again(
         "8 of 56" if stage == "explore" else "4 of 28"
     )  # each problem 8 times; alone and with references, greedy and at T
     assert f"{out}: {failed} requests were never answered, and count as wrong" in caplog.text
-    (mend,) = re.findall(
-        r"`(rm -f \$\(grep [^`]*)`", (Path(__file__).parent.parent / "README.md").read_text()
-    )
+    (mend,) = re.findall(r"`(rm -f \$\(grep [^`]*)`", (Path(__file__).parents[2] / "README.md").read_text())
     subprocess.run(["bash", "-c", mend.replace("OUT", str(out))], check=True)
     caplog.clear()
     asked = Counter[str]()

@@ -35,7 +35,7 @@ from a2r_train.train.estimate.memory import size_of
 from a2r_train.train.estimate.report import USABLE, memory, step_of
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CONFIGS: dict[str, list[Any]] = {
     "merge": [MergeConfig],

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [
     path
     for folder in ("scripts", "tests")
-    for path in sorted((Path(__file__).parent.parent / folder).rglob("*.py"))
+    for path in sorted((Path(__file__).parents[2] / folder).rglob("*.py"))
 ]
 # A room imports from rooms of its own line and of the lines above it, and from none in a circle.
 LINES = [

@@ -30,7 +30,7 @@ from a2r_train.records import Problem
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 STAGES: dict[str, list[Any]] = {
     "merge": [MergeConfig],

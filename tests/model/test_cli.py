@@ -17,7 +17,7 @@ from a2r_train.records import write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import check_launch
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DDP = str(ROOT / "accelerate_configs" / "ddp.yaml")
 
 

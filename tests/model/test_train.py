@@ -28,7 +28,7 @@ from a2r_train.train.bundles import load_material
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.targets import select
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 QUICK = (
     *(
         "--max_steps",

@@ -13,7 +13,7 @@ import rescore as rescoring
 from a2r_train.evaluate.kept import find_evaluations
 from a2r_train.evaluate.report.write import markdown
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GSM8K = ["gsm8k/votes-8", "gsm8k/evaluation-0.5b"]
 SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-5e-5/evaluation-0.5b"]
 LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]

@@ -10,7 +10,7 @@ import pytest
 
 from a2r_train.errors import InputError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LEVERS = ROOT / "data/results/gsm8k-levers/validation"
 
 

@@ -26,7 +26,7 @@ from a2r_train.errors import InputError
 from a2r_train.train import sft
 from a2r_train.train.run import last_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TARGET = {
     "sample": 0,
     "answer": "5",

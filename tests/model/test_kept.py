@@ -26,7 +26,7 @@ from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Every row that asks a model: probes, rounds, adaptive, self-refine, prompted methods and longer budgets.
 ALL = {
