@@ -15,12 +15,12 @@ from rich.console import Console
 
 from a2r_train.commands.dry_run import preview
 from a2r_train.commands.gather import gather
-from a2r_train.data.explore import ExploreConfig, explore, parse_shard
+from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
 from a2r_train.prompts import visible
-from a2r_train.records import Rollout, seed_of
+from a2r_train.records import Rollout
 
 
 def test_launched_processes_wait_for_the_slowest(
@@ -125,17 +125,6 @@ def test_a_checkpoint_is_asked_with_its_own_prompt(
     with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
         explore(other)
     assert not Path(other.output_dir).exists()
-
-
-@pytest.mark.parametrize("shard", ["", "1", "1/1", "-1/2", "a/b", "0/0", "1/2/3"])
-def test_a_shard_must_be_one(shard: str) -> None:
-    with pytest.raises(InputError, match="expected i/n"):
-        parse_shard(shard)
-
-
-def test_seeds_depend_on_every_name() -> None:
-    assert len({seed_of(s, p, i) for s in range(3) for p in ("a", "b") for i in range(20)}) == 120
-    assert seed_of(0, "a", 1) == seed_of(0, "a", 1) < 2**32
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate.rows import reward_model
-from a2r_train.inference.rounds import Rounds
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
 from a2r_train.records import Bundle
 
@@ -136,14 +135,6 @@ def test_rounds_read_subsets_and_vote(config: EvaluateConfig, script: Script) ->
     with pytest.raises(InputError, match="fewer rollouts than rounds_population 7"):
         evaluate(replace(config, **settings | other))
     assert not Path(other["output_dir"]).exists()
-
-
-def test_subsets_are_drawn_without_replacement_and_repeat() -> None:
-    rounds = Rounds(8, 3, 2)
-    drawn = rounds.subsets(0, "p", 1)
-    assert drawn == rounds.subsets(0, "p", 1) != rounds.subsets(0, "p", 0)
-    assert len(drawn) == 8
-    assert all(len(set(members)) == 3 and max(members) < 8 for members in drawn)
 
 
 def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script) -> None:

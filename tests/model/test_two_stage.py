@@ -9,7 +9,7 @@ import pytest
 
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
-from a2r_train.inference.adaptive import Adaptive, chance_of_change
+from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
 from a2r_train.inference.two_stage import Price, TwoStage
 from a2r_train.prompts import PromptConfig, Prompter, visible
@@ -209,24 +209,6 @@ def test_adaptive_reads_the_rollouts_that_a_fixed_k_would_read(engines: tuple[Re
     never = loop_of(engines, k=3, seed=2, adaptive=Adaptive(price=0.0, first=1)).solve_all(PROBLEMS)
     assert [a.references for a in never] == [a.references for a in fixed]
     assert [a.text for a in never] == [a.text for a in fixed]
-
-
-@pytest.mark.parametrize(
-    ("answers", "chance"),
-    [
-        ([], 0.5),
-        (["1"], 0.25),
-        (["1", "1"], 0.125),
-        (["1", "2"], 0.5),
-        (["1", "1", "2"], 5 / 16),
-        (["1", ""], 0.25),
-    ],
-)
-def test_the_chance_of_change_is_the_tail_of_the_beta_distribution(answers: list[str], chance: float) -> None:
-    """I_1/2(a + 1, b + 1): for 2 of 2 it is (1/2)^3; for 2 against 1 the chance of 3 or more heads of 4
-    coins.
-    """
-    assert chance_of_change(answers, "exact") == pytest.approx(chance)
 
 
 def test_rounds_aggregate_and_vote(engines: tuple[Recorded, Recorded]) -> None:

@@ -5,11 +5,9 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load, model_index_to_eval_results
 
-from a2r_train.data.bundle import BundleConfig
-from a2r_train.data.bundle import bundle as bundle_stage
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.report.model_card import BEGIN
 
@@ -53,12 +51,3 @@ def test_a_base_model_and_a_switched_off_card_stay_as_they_are(
     )
     assert (folder / "README.md").exists()
     assert not (Path(config.base) / "README.md").exists()
-
-
-def test_the_card_of_bundles_is_read_by_the_hub(rollouts: str, problems: str, tmp_path: Path) -> None:
-    folder = bundle_stage(BundleConfig(rollouts, str(tmp_path / "bundles"), problems, test_share=0.4, k=3))
-    card = DatasetCard.load(folder / "README.md")
-    assert card.data.task_categories == ["text-generation"]
-    files = {file["split"]: file["path"] for file in card.data.configs[0]["data_files"]}
-    assert set(files) == {"train", "test"}
-    assert all((folder / path).exists() for path in files.values())
