@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for models this small a second thread only waits
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with `&` ignores Ctrl-C
 
+ROOT = Path(__file__).parents[1]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ "
     "message['content'] }}<|im_end|>\n{% endfor %}"
@@ -158,6 +159,12 @@ def speaking(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint that answers everything with 3 or 6."""
     path = save_tiny(tmp_path_factory.mktemp("speaking"), seed=3)
     return teach(path, [r"\boxed{3}", r"\boxed{6}"])
+
+
+@pytest.fixture
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the root of the project, from where recipes name their files."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.fixture

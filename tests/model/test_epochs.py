@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from conftest import options
-from launching import launch
 from trl.trainer.utils import RepeatSampler
 
 from a2r_train.data.read import read
@@ -38,6 +37,11 @@ SFT = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
+    return write_files(tmp_path)
+
+
+def write_files(folder: Path) -> Path:
+    """Bundles and targets of sixteen problems."""
     problems = read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:16]
     bundles = [
         Bundle(
@@ -47,15 +51,15 @@ def files(tmp_path: Path) -> Path:
         )
         for p in problems
     ]  # fmt: skip
-    write(bundles, tmp_path / "bundles.jsonl")
+    write(bundles, folder / "bundles.jsonl")
     write(
         [
             Synthesis(p.id, 0, rf"\boxed{{{p.answer}}}", p.answer, "correct", 1, 1, "stop", "m", 0)
             for p in problems
         ],
-        tmp_path / "targets.jsonl",
+        folder / "targets.jsonl",
     )
-    return tmp_path
+    return folder
 
 
 def logged(out: Path) -> list[dict[str, float]]:
@@ -102,7 +106,7 @@ def test_each_epoch_has_an_order_of_its_own_and_the_first_is_that_of_trl() -> No
     epoch = 0
     ours = EpochSampler(theirs, lambda: epoch)
     orders = []
-    for epoch in (0, 1, 2, 1):  # noqa: B007  read by the sampler
+    for epoch in (0, 1, 2, 1):
         orders.append(list(ours))
     assert orders[0] == list(theirs)
     assert orders[1] == orders[3]
@@ -128,17 +132,3 @@ def test_it_goes_on_in_a_later_epoch(
     given |= {"targets": files / "targets.jsonl"} if stage == "sft" else {}
     arguments = ["--config", f"recipes/tiny/{stage}.yaml", *options(given)]
     assert differences(lambda: main(arguments), files / stage) == []
-
-
-@pytest.mark.slow
-def test_two_processes_do_so_too(files: Path) -> None:
-    """accelerate skips the batches of one of several processes in another way than those of one alone."""
-    given = {
-        **EPOCHS,
-        **GRPO,
-        "gradient_accumulation_steps": 2,
-        "bundles": files / "bundles.jsonl",
-        "output_dir": files / "out",
-    }
-    arguments = ["--config", "recipes/tiny/grpo.yaml", *options(given)]
-    assert differences(lambda: launch("ddp", "scripts/grpo.py", *arguments), files / "out") == []

@@ -10,7 +10,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import a2r, options
-from launching import launched, need_deepspeed
 from poisoned import MAIN, Poison
 from safetensors.torch import load_file, save_file
 from test_train import bundle, last_step
@@ -27,6 +26,10 @@ MEND = "train with a lower learning_rate in another folder, or remove the row th
 
 @pytest.fixture
 def keys(tiny: str, tmp_path: Path) -> Keys:
+    return write_keys(tiny, tmp_path)
+
+
+def write_keys(tiny: str, tmp_path: Path) -> Keys:
     """What both trainers read: four steps on eight bundles, saved after each second."""
     bundles = [bundle(i) for i in range(8)]
     write(bundles, tmp_path / "bundles.jsonl")
@@ -166,28 +169,6 @@ def test_every_stage_refuses_an_adapter_that_is_not_finite(
     (adapter / "adapter_model.safetensors").write_bytes(b"torn")
     assert sft.main(options({**of_stage("sft", keys), "model_name_or_path": adapter})) == 2
     assert f"{adapter / 'adapter_model.safetensors'}: cannot be read (" in the_line(capsys.readouterr().err)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("config", ["ddp", "zero2", "zero3", "fsdp2"])
-def test_all_processes_end_when_one_is_not_finite(config: str, keys: Keys) -> None:
-    if "zero" in config:
-        need_deepspeed()
-    keys |= {"use_cpu": config != "fsdp2", "bf16": False}
-    run = options(of_stage("sft", keys))
-    done = launched(config, "tests/poisoned.py", "sft", "4", *run, timeout_s=120)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert (
-        f"{keys['output_dir']}: step 4: the weights are not finite; checkpoint-2 is the last good one"
-        in lines[0]
-    )
-    assert [path.name for path in keys["output_dir"].glob("checkpoint-*")] == ["checkpoint-2"]
-    assert not (keys["output_dir"] / "done.json").exists()
-    again = launched(config, "scripts/sft.py", *run)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert last_step(keys["output_dir"]) == 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

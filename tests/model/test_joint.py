@@ -20,9 +20,7 @@ from a2r_train.train.rewards import PassAtKReward
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def test_the_reward_scores_whole_groups(tiny: str) -> None:

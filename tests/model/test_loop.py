@@ -3,10 +3,6 @@ load.
 """
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -133,31 +129,6 @@ def test_run_ends_with_the_status_of_the_stage_that_fails(
 def test_run_of_a_folder_without_stages(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no stage here"):
         run(str(tmp_path))
-
-
-def test_a_run_that_is_killed_ends_with_the_same_rollouts(
-    six_problems: str, tiny: str, tmp_path: Path
-) -> None:
-    lines = Path(six_problems).read_text().splitlines()
-    many = [{**json.loads(line), "id": f"{i}-{n}"} for n in range(4) for i, line in enumerate(lines)]
-    problems = write_rows(tmp_path / "many.jsonl", many)
-    sizes = {"samples_per_problem": 2, "max_completion_tokens": 64, "chunk_problems": 1}
-    whole = explore(ExploreConfig(problems, tiny, str(tmp_path / "whole"), **sizes))  # type: ignore[arg-type]
-    cut = ExploreConfig(problems, tiny, str(tmp_path / "cut"), **sizes)  # type: ignore[arg-type]
-    given = options({"problems": problems, "model": tiny, "output_dir": cut.output_dir, **sizes})
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "a2r_train.cli", "explore", *given], stderr=log)
-        while process.poll() is None and len(list(Path(cut.output_dir).glob("chunks/0*.jsonl"))) < 3:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    made = {path: path.stat().st_mtime_ns for path in Path(cut.output_dir).glob("chunks/0*.jsonl")}
-    assert 3 <= len(made) < len(many)
-    assert (
-        "explore: 1 of 24 chunks, 2 rollouts, " in (tmp_path / "log").read_text()
-    )  # no terminal, so lines for a bar
-    assert explore(cut).read_bytes() == whole.read_bytes()
-    assert all(path.stat().st_mtime_ns == then for path, then in made.items())
 
 
 def test_a_thinking_model_runs_from_explore_to_evaluate(six_problems: str, tmp_path: Path) -> None:

@@ -11,25 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import hide_vllm, options, write_rows
+from conftest import options, write_rows
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from a2r_train.config import parse
 from a2r_train.data.read import read
 from a2r_train.engines import vllm
-from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Problem, Synthesis
-from a2r_train.train import grpo, sft
+from a2r_train.train import sft
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes name their files from there."""
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture
@@ -141,26 +136,3 @@ def test_the_onednn_line_is_for_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -
     vllm.prepare_colocate()
     assert not _custom_ops._supports_onednn
     assert vllm_generation.LLM.keywords["dtype"] == "float32"
-
-
-def test_the_server_recipe_reaches_trl() -> None:
-    path = "recipes/gsm8k-0.5b-server/grpo.yaml"
-    _, args, _ = parse(grpo.ARGUMENTS, ["--config", str(ROOT / path), "--use_cpu", "true"])
-    assert args.use_vllm
-    assert (args.vllm_mode, args.vllm_server_host, args.vllm_server_port) == ("server", "localhost", 8000)
-
-
-def test_training_without_vllm_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    hide_vllm(monkeypatch)
-    keys = {
-        "model_name_or_path": "data/tiny/synthesizer",
-        "bundles": "none.jsonl",
-        "output_dir": tmp_path / "out",
-    }
-    with pytest.raises(
-        InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"
-    ):
-        grpo.train(*parse(grpo.ARGUMENTS, [*options(keys), "--use_vllm", "true", "--use_cpu", "true"]))
-    assert not (tmp_path / "out").exists()

@@ -4,10 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import fault_table
 import faults
 import pytest
-from bad_inputs import BAD_INPUTS, Said
 
 # What a killed run finds again and leaves as it is; bundle has nothing before its end.
 SAVED = {
@@ -63,21 +61,3 @@ def test_killed_after_its_last_step_a_training_takes_no_further_one(
     assert faults.difference(stage, tmp_path / "whole/out", tmp_path / "cut/out") == ""
     ours, theirs = ((tmp_path / name / "out/model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert ours == theirs
-
-
-def test_the_page_shows_what_was_lost_and_every_line() -> None:
-    rows = [
-        fault_table.Row("SIGKILL", "sft", 10, 9, "losses of steps [3]"),
-        fault_table.Row("SIGKILL", "grpo", 10, 10, "nothing"),
-    ]
-    page = fault_table.document(rows, [Said("a bar", "explore", 2, "a | b")], kills=10, seed=0)
-    assert (
-        "| SIGKILL | sft | 10 | 9 | losses of steps [3] |\n| SIGKILL | grpo | 10 | 10 | nothing |\n" in page
-    )
-    assert page.endswith("| a bar | explore | 2 | `a \\| b` |\n")
-
-
-def test_bad_inputs_have_names_of_their_own_and_stages_that_exist() -> None:
-    names = [(case.stage, case.name) for case in BAD_INPUTS]
-    assert len({*names}) == len(names) > 30
-    assert {stage for stage, _ in names} == {*faults.STAGES}

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from agree_engines import GREEDY, bundle_chats, compare, greedy, serving
-from conftest import files_of, hide_vllm, options
+from conftest import options
 from launching import launch
 
-from a2r_train.data import explore as stage
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, EngineArguments, Sampling, check_engine, load_engine, vllm
+from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine, vllm
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
@@ -230,71 +229,8 @@ def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[
     assert seeded[:2] == seeded[2:]
 
 
-def test_nothing_of_a_launcher_reaches_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch waits for the launcher's store, whatever address it is given, where this one is left."""
-    monkeypatch.setattr(vllm, "_Copy", lambda *_: None)
-    monkeypatch.setattr(vllm, "_copy", [])
-    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
-        monkeypatch.setenv(name, "1")
-    vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 1})
-    assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"} & set(os.environ)
-
-
 def test_vllm_knows_every_setting_that_it_is_given() -> None:
     vllm.import_vllm()
     from vllm import envs
 
     assert {*vllm.CPU_ENVIRONMENT, *vllm.GPU_ENVIRONMENT} <= set(envs.environment_variables)
-
-
-def test_without_vllm_one_line_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    hide_vllm(monkeypatch)
-    monkeypatch.setattr(stage, "load_engine", None)
-    with pytest.raises(
-        InputError, match=r"^vllm is not installed; install it with `pip install -e '\.\[vllm\]'`"
-    ) as caught:
-        explore(ExploreConfig(PROBLEMS, MODEL, str(tmp_path / "out"), engine="vllm"))
-    assert "\n" not in str(caught.value)
-    assert files_of(tmp_path) == {}
-
-
-def test_what_vllm_cannot_read_is_refused_before_it_starts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="vllm reads no GGUF file here"):
-        check_engine("owner/name/model.gguf", EngineArguments(engine="vllm"))
-    with pytest.raises(InputError, match="expected engine: openai"):
-        check_engine(MODEL, EngineArguments(engine="vllm", endpoint="http://localhost:8000/v1"))
-    with pytest.raises(InputError, match="tensor_parallel_size is 0"):
-        explore(ExploreConfig(PROBLEMS, MODEL, str(tmp_path / "out"), engine="vllm", tensor_parallel_size=0))
-
-
-def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(
-        vllm.VLLMEngine, "__init__", lambda _, model, *options: given.update(model=model, options=options)
-    )
-    arguments = EngineArguments(
-        engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5
-    )
-    load_engine(MODEL, arguments)
-    assert given == {"model": MODEL, "options": (arguments, False)}
-
-
-def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    seen: list[str | None] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(vllm, "_Copy", lambda *_: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")))
-    monkeypatch.setattr(vllm, "_copy", [])
-    for local_rank, index in ((0, 0), (0, 1), (1, 1)):
-        for name, value in (("LOCAL_RANK", str(local_rank)), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "2")):
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "8,9,10,11,12,13,14,15")
-        vllm._start_copy(index, 2, MODEL, "auto", {"tensor_parallel_size": 2})
-        assert "WORLD_SIZE" not in os.environ
-    assert seen == ["8,9", "10,11", "14,15"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(InputError, match="2 GPUs are asked for, 1 are there"):
-        vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})

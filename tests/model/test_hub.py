@@ -3,9 +3,6 @@ there.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
@@ -17,12 +14,11 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import EntryNotFoundError
 
 from a2r_train import models
+from a2r_train.data.task import prompt_of
 from a2r_train.models import base_of, load_model, load_tokenizer, model_file, model_hash
 from a2r_train.prompts import PromptConfig
-from a2r_train.data.task import prompt_of
 from a2r_train.train import sft
 
-ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROMPT = "reference: answer\n"
 
@@ -110,32 +106,6 @@ def test_an_adapter_of_the_hub_is_known_by_its_commit_and_its_base(
     assert model_hash("me/adapter") != first
 
 
-def test_the_command_takes_both_models_from_the_hub(tmp_path: Path) -> None:
-    """The synthesizer of data/tiny answers as from its folder: its prompt is not the default one."""
-    for name in ("explorer", "synthesizer"):
-        download(tmp_path / "hub", f"me/{name}", ROOT / "data/tiny" / name)
-    (tmp_path / "q.jsonl").write_text(
-        json.dumps({"problem": "3 bags hold 4 pens each. How many pens?"}) + "\n"
-    )
-
-    def answer(where: str) -> dict[str, Any]:
-        models = {"explorer": f"{where}/explorer", "synthesizer": f"{where}/synthesizer"}
-        command = [
-            "-m",
-            "a2r_train.cli",
-            "solve",
-            *options({"file": str(tmp_path / "q.jsonl"), "k": 2, **models}),
-        ]
-        env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub")}
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=True
-        )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return {key: value for key, value in found.items() if key != "seconds"}
-
-    assert answer("me") == answer("data/tiny")
-
-
 def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,15 +179,3 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     capsys.readouterr()
     assert sft.main(options(keys | {"hub_model_id": "me/sft"})) == 2
     assert f"push it by hf upload me/sft {out} . --exclude" in capsys.readouterr().err
-
-
-def test_no_report_of_use_is_sent_by_default() -> None:
-    """TRL's trainers send one where huggingface_hub may."""
-    shown = "import a2r_train; from huggingface_hub import constants as c; print(c.HF_HUB_DISABLE_TELEMETRY)"
-    unset = {"HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY", "HF_HUB_OFFLINE"}
-    env = {key: value for key, value in os.environ.items() if key not in unset}
-    for asked, expected in ({}, "True"), ({"HF_HUB_DISABLE_TELEMETRY": "0"}, "False"):
-        done = subprocess.run(
-            [sys.executable, "-c", shown], env=env | asked, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == expected

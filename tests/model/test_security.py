@@ -1,23 +1,17 @@
 """What comes in is data: no code of a model runs, no text adds a turn; and no secret goes out."""
 
 import json
-import os
-import pickle
 import re
-import stat
-import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
-from conftest import CHAT_TEMPLATE, files_of, options, write_rows
+from conftest import CHAT_TEMPLATE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2r_train import models
-from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
@@ -140,8 +134,7 @@ class Model(Qwen3ForCausalLM):
 """
 
 
-@pytest.fixture
-def own_code(tiny: str, tmp_path: Path) -> tuple[str, Path]:
+def with_own_code(tiny: str, tmp_path: Path) -> tuple[str, Path]:
     """A model that needs code of its own, and the file that its code makes when it runs."""
     folder, ran = copytree(tiny, tmp_path / "model"), tmp_path / "ran"
     config = json.loads((folder / "config.json").read_text())
@@ -152,6 +145,11 @@ def own_code(tiny: str, tmp_path: Path) -> tuple[str, Path]:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(MARK.format(path=str(ran)) + OWN_MODEL)
     return str(folder), ran
+
+
+@pytest.fixture
+def own_code(tiny: str, tmp_path: Path) -> tuple[str, Path]:
+    return with_own_code(tiny, tmp_path)
 
 
 @pytest.mark.parametrize("load", [models.load_model, models.context_length, models.empty_model])
@@ -170,96 +168,3 @@ def test_the_code_of_a_model_runs_only_if_it_is_asked_for(
     models.trust(model)
     load(model)
     assert ran.exists()
-
-
-def train_keys(model: str, tmp_path: Path) -> dict[str, Any]:
-    bundle = {
-        "problem_id": "p", "problem": "How many?", "answer": "5", "verifier": "math", "references": ["five"],
-        "n_correct": 1,
-        "reference_answers": ["5"], "reference_verdicts": ["correct"], "reference_tokens": [1],
-        "majority_answer": "5",
-        "majority_verdict": "correct",
-    }  # fmt: skip
-    target = {"bundle_id": "b0", "sample": 0, "text": r"\boxed{5}", "answer": "5", "verdict": "correct"}
-    target |= {"prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "model": "m", "seed": 0}
-    return {
-        "bundles": write_rows(tmp_path / "bundles.jsonl", [{"id": f"b{i}", **bundle} for i in range(4)]),
-        "targets": write_rows(tmp_path / "targets.jsonl", [target]), "model_name_or_path": model,
-        "max_steps": 1,
-        "output_dir": tmp_path / "out", "use_cpu": True, "save_steps": 1, "activation_checkpointing": False,
-    }  # fmt: skip
-
-
-def sft(keys: dict[str, Any], **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "a2r_train.train.sft", *options(keys)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, umask=0o007
-    )
-
-
-def test_training_a_model_with_code_of_its_own(own_code: tuple[str, Path], tmp_path: Path) -> None:
-    model, ran = own_code
-    keys = {**train_keys(model, tmp_path), "report_to": "none"}
-    refused = sft(keys, HF_MODULES_CACHE=str(tmp_path / "modules"))
-    assert refused.returncode == 2, refused.stderr
-    assert refused.stderr.splitlines()[-1].startswith(f"error: {model}: cannot be loaded (")
-    assert not ran.exists()
-    done = sft({**keys, "trust_remote_code": True}, HF_MODULES_CACHE=str(tmp_path / "modules"))
-    assert done.returncode == 0, done.stderr
-    assert ran.exists()
-
-
-class Bomb:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return open, (self.path, "w")
-
-
-def test_weights_are_safetensors_alone(tiny: str, tmp_path: Path) -> None:
-    folder, ran = copytree(tiny, tmp_path / "model"), tmp_path / "ran"
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(str(ran))))
-    with pytest.raises(InputError, match="no weights"):
-        models.load_model(str(folder))
-    (folder / "other.safetensors").write_bytes(b"")  # there are safetensors, but not these weights
-    with pytest.raises(InputError, match="cannot be loaded"):
-        models.load_model(str(folder))
-    done = sft({**train_keys(str(folder), tmp_path), "report_to": "none"})
-    assert done.returncode == 1
-    assert "no file named model.safetensors" in done.stderr.splitlines()[-1]
-    assert not ran.exists()
-    assert not (tmp_path / "out" / "done.json").exists()
-
-
-@pytest.mark.parametrize("read", [load_yaml, PromptConfig.load])
-def test_a_recipe_runs_no_code(read: Any, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(f"system: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n")
-    with pytest.raises(InputError, match=r"recipe\.yaml: .*could not determine a constructor") as raised:
-        read(str(tmp_path / "recipe.yaml"))
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_no_secret_is_told_or_kept_and_the_umask_holds(tiny: str, tmp_path: Path) -> None:
-    secrets = {
-        name: f"secret-{name}-1234567890" for name in ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "TOKEN")
-    }
-    keys = {
-        **train_keys(tiny, tmp_path),
-        "report_to": "none",
-        "hub_token": secrets.pop("TOKEN"),
-        "log_level": "debug",
-    }
-    for more in ({"dry_run": True}, {}):
-        done = sft({**keys, **more}, **secrets)
-        assert done.returncode == 0, done.stderr
-        assert "secret-" not in done.stdout + done.stderr
-    assert (tmp_path / "out" / "done.json").exists()
-    assert [name for name, content in files_of(tmp_path / "out").items() if b"secret-" in content] == []
-    assert (tmp_path / "out" / "checkpoint-1" / "training_args.bin").exists()
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*")}
-    assert {
-        path.name: oct(mode) for path, mode in modes.items() if mode != (0o770 if path.is_dir() else 0o660)
-    } == {}

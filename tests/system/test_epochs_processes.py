@@ -1,0 +1,23 @@
+"""Two processes go on in a later epoch."""
+
+from pathlib import Path
+
+import pytest
+from conftest import options
+from launching import launch
+from test_epochs import EPOCHS, GRPO, differences, write_files
+
+
+@pytest.mark.slow
+def test_two_processes_do_so_too(tmp_path: Path) -> None:
+    """accelerate skips the batches of one of several processes in another way than those of one alone."""
+    files = write_files(tmp_path)
+    given = {
+        **EPOCHS,
+        **GRPO,
+        "gradient_accumulation_steps": 2,
+        "bundles": files / "bundles.jsonl",
+        "output_dir": files / "out",
+    }
+    arguments = ["--config", "recipes/tiny/grpo.yaml", *options(given)]
+    assert differences(lambda: launch("ddp", "scripts/grpo.py", *arguments), files / "out") == []

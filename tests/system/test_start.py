@@ -1,0 +1,37 @@
+"""How commands start and end, as processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_the_command_shows_its_help_without_anything_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['a2r', '--help']\nfrom a2r_train.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("explore", "bundle", "evaluate", "solve", "merge", "run", "check", "plot", "grid"):
+        assert verb in done.stdout
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_script_ends_with_status_2(files):
+    recipe = files / "recipe.yaml"
+    recipe.write_text("bundels: x\n")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "grpo.py"), "--config", str(recipe)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip().splitlines()[-1]
+        == f"error: {recipe}: unknown key 'bundels'; did you mean 'bundles'?"
+    )
