@@ -95,7 +95,8 @@ class PromptConfig:
     reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full`
     everything. A reference longer than max_reference_tokens keeps its end, where the answer stands. If the
     prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap, never below
-    min_reference_tokens. chat_template_kwargs go to the model's chat template, such as `enable_thinking: false`.
+    min_reference_tokens. chat_template_kwargs go to the model's chat template, such as
+    `enable_thinking: false`.
     """
 
     explorer_template: str = EXPLORER

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
 from a2r_train.data.files import paths_in, rows
+from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.errors import InputError
 from a2r_train.records import (
     CORRECT,
@@ -33,7 +34,6 @@ ALIASES = {
     "problem": ("question",),
     "text": ("completion", "generation", "response"),
     "texts": ("completions", "generations", "responses"),
-    "options": ("choices",),
 }
 # What other data sets call a field, for the hint of an error.
 LOOKALIKES = {
@@ -188,6 +188,10 @@ def problem_of(row: Row, identity: str) -> Problem:
         if not gold:
             raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
     given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
+    if options := options_of(row.values, row.names.get("options", ""), row.place):
+        is_number = not isinstance(row.values[row.column("answer")], str)
+        gold, text = letter_of(gold, options, is_number, row.place), with_options(text, options)
+        given = {"verifier": "multiple_choice", **given}
     metadata = row.value("metadata", "dict") or {}
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
 

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from a2r_train.data.files import paths_in
+from a2r_train.data.options import options_of, with_options
 from a2r_train.data.read import Columns, Row
 from a2r_train.errors import InputError
 from a2r_train.inference.two_stage import TwoStage
@@ -47,9 +48,12 @@ def read_questions(path: str, columns: Columns) -> list[Question]:
 
 
 def _question(row: Row, number: str) -> Question:
-    text, verifier = row.required_text("problem"), row.text("verifier") or "math"
+    text, verifier = row.required_text("problem"), row.text("verifier")
+    if options := options_of(row.values, row.names.get("options", ""), row.place):
+        text, verifier = with_options(text, options), verifier or "multiple_choice"
     return Question(
-        Problem(row.text("id") or number, text, "", verifier), row.value("references", "list[str]") or []
+        Problem(row.text("id") or number, text, "", verifier or "math"),
+        row.value("references", "list[str]") or [],
     )
 
 

@@ -25,7 +25,13 @@ def test_a_worker_that_hangs_or_dies_costs_one_answer(fatal, monkeypatch):
     judgements = judge_all([(boxed(answer), "5", OWN) for answer in answers])
     assert time.monotonic() - started < 10
     assert judgements[1] == judgements[5] == Judgement(fatal, TIMEOUT)
-    assert [j.verdict for j in judgements if j.answer != fatal] == [INCORRECT, INCORRECT, INCORRECT, CORRECT, INCORRECT]
+    assert [j.verdict for j in judgements if j.answer != fatal] == [
+        INCORRECT,
+        INCORRECT,
+        INCORRECT,
+        CORRECT,
+        INCORRECT,
+    ]
 
 
 def test_any_thread():
@@ -40,7 +46,10 @@ def test_equal_comparisons_are_made_once(monkeypatch):
     asked = []
     real = pool.ask_all
     monkeypatch.setattr(pool, "ask_all", lambda requests: asked.extend(requests) or real(requests))
-    items = [(boxed(answer), r"\frac{7}{11}", "math") for answer in (r"\frac{14}{22}", r"$\frac{14}{22}$", r" \frac{14}{22}.")]
+    items = [
+        (boxed(answer), r"\frac{7}{11}", "math")
+        for answer in (r"\frac{14}{22}", r"$\frac{14}{22}$", r" \frac{14}{22}.")
+    ]
     assert {j.verdict for j in judge_all(items) + judge_all(items)} == {CORRECT}
     assert len(asked) == 1
 
@@ -56,7 +65,9 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 
 def test_in_a_job_with_one_core_there_is_one_worker():
     """As `srun --cpus-per-task 1` leaves it, whatever cores the machine has."""
-    code = "from a2r_train.verify import judge, pool; print(pool.WORKERS, judge(r'\\boxed{\\frac{10}{2}}', '5'))"
+    code = (
+        "from a2r_train.verify import judge, pool; print(pool.WORKERS, judge(r'\\boxed{\\frac{10}{2}}', '5'))"
+    )
     core = min(os.sched_getaffinity(0))
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -88,13 +99,19 @@ def test_every_process_of_accelerate_has_its_own_workers(tmp_path):
 def test_a_forked_child_judges_with_workers_of_its_own():
     judge(boxed(r"\frac{1}{3}"), "3")
     if (child := os.fork()) == 0:
-        os._exit(0 if judge(boxed(r"\frac{9}{3}"), "3") == CORRECT and judge(boxed(r"\frac{8}{3}"), "3") == INCORRECT else 1)
+        os._exit(
+            0
+            if judge(boxed(r"\frac{9}{3}"), "3") == CORRECT and judge(boxed(r"\frac{8}{3}"), "3") == INCORRECT
+            else 1
+        )
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert judge(boxed(r"\frac{12}{4}"), "3") == CORRECT
 
 
 def is_alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
     return state.strip() not in ("", "Z", "Zs")
 
 

@@ -97,7 +97,9 @@ POLICY = [
 ]
 
 
-@pytest.mark.parametrize(("text", "gold", "verdict"), [row[1:] for row in POLICY], ids=[row[0] for row in POLICY])
+@pytest.mark.parametrize(
+    ("text", "gold", "verdict"), [row[1:] for row in POLICY], ids=[row[0] for row in POLICY]
+)
 def test_policy(text, gold, verdict):
     assert judge(text, gold) == verdict
 
@@ -110,7 +112,11 @@ def rows_of_the_table() -> list[tuple[str, list[str], list[str], list[str]]]:
         case, rest = line.split(" | ", 1)
         example, verdict = rest.rsplit(" | ", 1)
         answers, _, golds = example.rpartition(" -> ")
-        right = [word for word in (CORRECT, INCORRECT, UNPARSABLE, TIMEOUT) if re.match(rf"(\w+ or )?{word}\b", verdict)]
+        right = [
+            word
+            for word in (CORRECT, INCORRECT, UNPARSABLE, TIMEOUT)
+            if re.match(rf"(\w+ or )?{word}\b", verdict)
+        ]
         rows.append((case, re.findall(r"`([^`]*)`", answers), golds.split(" or "), right))
     return rows
 
@@ -165,7 +171,13 @@ def test_extract(text, answer):
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [("from 3 to -1,234.5.", "-1,234.5"), ("5-3", "3"), ("nothing", ""), (r"\boxed{4} and 5", "4"), ("x2 7", "7")],
+    [
+        ("from 3 to -1,234.5.", "-1,234.5"),
+        ("5-3", "3"),
+        ("nothing", ""),
+        (r"\boxed{4} and 5", "4"),
+        ("x2 7", "7"),
+    ],
 )
 def test_last_number(text, answer):
     assert extract(text, "math_last_number") == answer
@@ -177,7 +189,9 @@ def test_exact():
     assert judge(boxed("0.5"), r"\frac12", "exact") == INCORRECT
 
 
-@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B.", r"\text{B}", r"\textbf{(B)}", "B) because", "**B**", "$B$"])
+@pytest.mark.parametrize(
+    "answer", ["B", "b", "(B)", "B.", r"\text{B}", r"\textbf{(B)}", "B) because", "**B**", "$B$"]
+)
 def test_multiple_choice(answer):
     assert judge(boxed(answer), "B", "multiple_choice") == CORRECT
     assert judge(f"The answer is {answer}", "(C)", "multiple_choice") == INCORRECT
@@ -188,7 +202,22 @@ def test_multiple_choice_without_a_letter(answer):
     assert judge(boxed(answer), "B", "multiple_choice") == UNPARSABLE
 
 
-MARKS = ["\\boxed{", "{", "}", "\\", "####", "the answer is ", "<think>", "</think>", "$", "1", ",", ".", "\n", "**"]
+MARKS = [
+    "\\boxed{",
+    "{",
+    "}",
+    "\\",
+    "####",
+    "the answer is ",
+    "<think>",
+    "</think>",
+    "$",
+    "1",
+    ",",
+    ".",
+    "\n",
+    "**",
+]
 TEXT = st.lists(st.sampled_from(MARKS) | st.text(max_size=5), max_size=20).map("".join)
 
 
@@ -216,8 +245,20 @@ def test_a_boxed_answer_comes_back(answer, around):
 
 def test_long_texts_take_linear_time():
     million = 10**6
-    texts = [r"\boxed{" * million, "{" * million, r"\boxed{{" + "}" * million, r"\boxed{1}" * 10**5, "#" * million]
-    texts += ["the answer is " * 10**5, "the " * million, boxed("$" * million), boxed("1" * million), "1,234" * million]
+    texts = [
+        r"\boxed{" * million,
+        "{" * million,
+        r"\boxed{{" + "}" * million,
+        r"\boxed{1}" * 10**5,
+        "#" * million,
+    ]
+    texts += [
+        "the answer is " * 10**5,
+        "the " * million,
+        boxed("$" * million),
+        boxed("1" * million),
+        "1,234" * million,
+    ]
     started = time.monotonic()
     verdicts = [judge(text, "5", "math_last_number") for text in texts]
     assert time.monotonic() - started < 15
@@ -232,7 +273,9 @@ def test_short_cut_agrees_with_math_verify():
     forms += " +5,000.0 5000 1,234.50 1234.5 1,234,567 1234567 0.1234567 0.1234568 0.000001 0.0000001 999999999999.999"
     forms += " 123456789012345678901234567890 123456789012345678901234567891 12345678901234.5 12345678901234.50 0,123 12,34"
     numbers = forms.split() + [f"{seeded.randint(-(10**n), 10**n):,}" for n in range(1, 14)]
-    pairs = [pair for pair in itertools.product(numbers, repeat=2) if seeded.random() < 0.2] + [(n, n + "0") for n in numbers]
+    pairs = [pair for pair in itertools.product(numbers, repeat=2) if seeded.random() < 0.2] + [
+        (n, n + "0") for n in numbers
+    ]
     keys = [compare._key(answer, gold, "math") for answer, gold in pairs]
     decided = {key: verdict for key in keys if (verdict := compare._at_once(*key))}
     assert len(decided) > 300
@@ -265,18 +308,39 @@ def test_a_broken_own_verifier_is_the_users_mistake(answer, verifier, words):
 
 def test_hostile_answers(monkeypatch):
     monkeypatch.setattr(pool, "DEADLINE_S", 1.0)
-    hostile = ["10^{10^{10}}", "(10^{10})!", "9**9**9**9", "{" * 900 + "5" + "}" * 900, r"\sqrt{" * 250 + "5" + "}" * 250]
+    hostile = [
+        "10^{10^{10}}",
+        "(10^{10})!",
+        "9**9**9**9",
+        "{" * 900 + "5" + "}" * 900,
+        r"\sqrt{" * 250 + "5" + "}" * 250,
+    ]
     hostile += ["\x00", "\ud800", "5\x00", "\\" * 999, "9" * MAX_ANSWER_CHARS, "%" * 99, "١٢"]
-    verdicts = [judgement.verdict for judgement in judge_all([(boxed(answer), "5", "math") for answer in hostile])]
+    verdicts = [
+        judgement.verdict for judgement in judge_all([(boxed(answer), "5", "math") for answer in hostile])
+    ]
     assert verdicts[0] == TIMEOUT
     assert CORRECT not in verdicts
     assert judge(boxed(r"\frac{10}{2}"), "5") == CORRECT
 
 
 def test_check_gold():
-    golds = [("5", "math"), (r"\frac12", "math"), ("Paris", "math"), ("B", "multiple_choice"), ("a b", "exact"), ("x", OWN)]
+    golds = [
+        ("5", "math"),
+        (r"\frac12", "math"),
+        ("Paris", "math"),
+        ("B", "multiple_choice"),
+        ("a b", "exact"),
+        ("x", OWN),
+    ]
     check_gold([Problem(f"p{i}", "?", gold, verifier) for i, (gold, verifier) in enumerate(golds)])
-    for gold, verifier in [(r"\frac{", "math"), ("1" * 3000, "math"), ("Z", "multiple_choice"), ("$", "math"), (" ", "exact")]:
+    for gold, verifier in [
+        (r"\frac{", "math"),
+        ("1" * 3000, "math"),
+        ("Z", "multiple_choice"),
+        ("$", "math"),
+        (" ", "exact"),
+    ]:
         with pytest.raises(InputError, match="problem 'p7'"):
             check_gold([Problem("p6", "?", "5"), Problem("p7", "?", gold, verifier)])
     with pytest.raises(InputError, match="no_such_package"):

@@ -87,10 +87,15 @@ WELL_FORMED = st.recursive(  # what parses, and may then take for ever
     lambda inner: st.tuples(st.sampled_from(FORMS), inner, inner).map(lambda parts: parts[0] % parts[1:]),
     max_leaves=12,
 )
-HOSTILE = WELL_FORMED | st.lists(st.sampled_from(PIECES) | st.text(max_size=4), min_size=1, max_size=25).map("".join)
+HOSTILE = WELL_FORMED | st.lists(st.sampled_from(PIECES) | st.text(max_size=4), min_size=1, max_size=25).map(
+    "".join
+)
 
 
-@given(st.lists(HOSTILE, min_size=10, max_size=10), st.sampled_from(["5", r"\frac{1}{3}", r"\{1,2\}", "(0,1]", "Paris"]))
+@given(
+    st.lists(HOSTILE, min_size=10, max_size=10),
+    st.sampled_from(["5", r"\frac{1}{3}", r"\{1,2\}", "(0,1]", "Paris"]),
+)
 @settings(deadline=None, derandomize=True, max_examples=50)
 def test_500_generated_answers(answers: list[str], gold: str) -> None:
     within_deadlines([boxed(answer) for answer in answers], gold)
@@ -191,4 +196,7 @@ def test_policies_earn_what_they_deserve() -> None:
         assert earned(lambda case, joiner=joiner: boxed(joiner.join(case.answers))) == nothing, joiner
     assert earned(lambda case: case.question) == nothing
     assert earned(lambda case: boxed(case.question)) == nothing
-    assert earned(lambda case: f"{case.question}\n" + "\n".join(references[case]) + "\nAnswer in \\boxed{}.") == nothing
+    assert (
+        earned(lambda case: f"{case.question}\n" + "\n".join(references[case]) + "\nAnswer in \\boxed{}.")
+        == nothing
+    )

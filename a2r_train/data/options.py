@@ -1,0 +1,141 @@
+"""Multiple choice: options in a row are rendered into the problem, and its answer becomes their letter.
+
+Options are a list (`options` or `choices`), an object from letters to texts, the hub's `{"label": [...],
+"text": [...]}`, or columns of their own: A, B, C, or option_1, option_2 and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from a2r_train.errors import InputError
+
+LETTERS = string.ascii_uppercase[:10]  # as the verifier multiple_choice reads
+NAMES = ("options", "choices")
+_OPTION_COLUMN = re.compile(
+    r"^(?:(?:answer_)?(?:option|choice|alternative)[ _-]?)?([a-j]|\d)$", re.IGNORECASE
+)
+_LOOKS_LIKE_OPTIONS = re.compile(
+    r"^(?:[a-e]|(?:answer_)?(?:options?|choices?|alternatives?)[ _-]?\w?)$", re.IGNORECASE
+)
+
+
+def options_of(values: Mapping[str, Any], mapped: str, place: str) -> dict[str, str]:
+    """The options of a row by their labels, {} without any; `mapped` is the column that the recipe names for
+    them.
+
+    Raises InputError for options that cannot be read, and for a column that looks like options and is no
+    such.
+    """
+    column = next((name for name in (mapped, *NAMES) if name and values.get(name) not in (None, "")), "")
+    if column:
+        return _from_column(values[column], f"{place}: field {column!r}")
+    if options := _from_columns(values):
+        return options
+    if unused := next((name for name in values if _LOOKS_LIKE_OPTIONS.match(str(name))), ""):
+        raise InputError(
+            f"{place}: column {unused!r} looks like the options of a multiple "
+            "choice, and nothing reads it; name a list "
+            'of them by columns: {"options": ...}, call the columns A, B, C, ..., or remove it'
+        )
+    return {}
+
+
+def with_options(problem: str, options: Mapping[str, str]) -> str:
+    """The problem's text with its options below it."""
+    return "\n".join([problem.rstrip(), "", *(f"{label}. {text}" for label, text in options.items())])
+
+
+def letter_of(answer: str, options: Mapping[str, str], is_number: bool, place: str) -> str:
+    """The label of the right option, given as label, text, or index from 0.
+
+    Raises InputError for an answer that is none of these, and for one that may be two of them.
+    """
+    by_label = [label for label in options if label.lower() == answer.strip().strip("()").rstrip(".").lower()]
+    by_text = [label for label, text in options.items() if text.strip() == answer.strip()]
+    labels = list(options)
+    index = int(answer) if answer.strip().isdigit() and len(answer.strip()) < 3 else -1
+    by_index = [labels[index]] if 0 <= index < len(labels) and not by_label else []
+    if by_label:
+        return by_label[0]
+    if by_text and by_index and by_text != by_index:
+        if not is_number:
+            return by_text[0]
+        raise InputError(
+            f"{place}: answer {answer} is the text of option {by_text[0]} "
+            f"and the index of option {by_index[0]}; "
+            "give its letter"
+        )
+    if not (by_text or by_index):
+        shown = ", ".join(f"{label} {text[:20]!r}" for label, text in options.items())
+        raise InputError(
+            f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter or an index"
+        )
+    return (by_text or by_index)[0]
+
+
+def _from_columns(values: Mapping[str, Any]) -> dict[str, str]:
+    """Options in columns of their own, such as A, B, C or option_1, option_2; {} unless two or more follow in
+    order.
+    """
+    ends = {name: match[1].upper() for name in values if (match := _OPTION_COLUMN.match(str(name)))}
+    for labels in (LETTERS, "123456789", "012345678"):
+        named = {
+            labels.index(end): name for name, end in ends.items() if end in labels and _is_text(values[name])
+        }
+        if len(named) > 1 and sorted(named) == list(range(len(named))) and len(named) == len(ends):
+            return {LETTERS[at]: str(values[named[at]]) for at in sorted(named)}
+    return {}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+
+
+def _from_column(value: Any, place: str) -> dict[str, str]:
+    if isinstance(value, str):
+        value = _parsed(value)
+    if isinstance(value, Mapping) and {"text", "label"} <= value.keys():
+        options = _lettered(value["label"], value["text"], place)
+    elif isinstance(value, Mapping):
+        options = {str(label): text for label, text in value.items() if text is not None}
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        options = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else {}
+    else:
+        options = {}
+    if (
+        len(options) < 2
+        or not all(map(_is_text, options.values()))
+        or not set(options) <= {*LETTERS, *LETTERS.lower()}
+    ):
+        raise InputError(
+            f"{place}: {str(value)[:60]!r}; expected 2 to {len(LETTERS)} "
+            "options, as a list of texts or by letters"
+        )
+    return {label.upper(): str(text) for label, text in options.items()}
+
+
+def _lettered(labels: Any, texts: Any, place: str) -> dict[str, Any]:
+    """The options of two lists; labels that are numbers become letters."""
+    if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts):
+        raise InputError(
+            f"{place}: {str(labels)[:40]!r} and {str(texts)[:40]!r}; expected two lists of one length"
+        )
+    if [str(label) for label in labels] == [str(n) for n in range(1, len(labels) + 1)]:
+        labels = list(LETTERS[: len(labels)])
+    return dict(zip(map(str, labels), texts, strict=True))
+
+
+def _parsed(text: str) -> Any:
+    """The cell of a table: JSON, or texts parted by | or ;."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        for separator in ("|", ";"):
+            if separator in text:
+                return [part.strip() for part in text.split(separator)]
+    return text

@@ -1,0 +1,62 @@
+"""Multiple choice: options of every shape become part of the problem, and the answer becomes their letter."""
+
+from typing import Any
+
+import pytest
+from conftest import write_rows
+
+from a2r_train.data.read import Columns, read
+from a2r_train.errors import InputError
+from a2r_train.records import Problem
+
+SHOWN = "Which?\n\nA. red\nB. green\nC. blue"
+LISTED = {"question": "Which?", "options": ["red", "green", "blue"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ({"options": ["red", "green", "blue"]}, "B"),
+        ({"choices": ["red", "green", "blue"]}, "(b)"),
+        ({"options": ["red", "green", "blue"]}, 1),
+        ({"options": ["red", "green", "blue"]}, "1"),
+        ({"options": ["red", "green", "blue"]}, "green"),
+        ({"options": {"A": "red", "B": "green", "C": "blue"}}, "B."),
+        ({"choices": {"label": ["A", "B", "C"], "text": ["red", "green", "blue"]}}, "B"),
+        ({"choices": {"label": ["1", "2", "3"], "text": ["red", "green", "blue"]}}, "B"),
+        ({"A": "red", "B": "green", "C": "blue"}, "B"),
+        ({"option_a": "red", "option_b": "green", "option_c": "blue"}, "green"),
+        ({"option1": "red", "option2": "green", "option3": "blue"}, "green"),
+        ({"options": '["red", "green", "blue"]'}, "B"),
+        ({"options": "red | green | blue"}, "B"),
+    ],
+)
+def test_options_of_every_shape(options: dict[str, Any], answer: object, tmp_path: Any) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"question": "Which?", **options, "answer": answer}])
+    (problem,) = read(Problem, path)
+    assert (problem.problem, problem.answer, problem.verifier) == (SHOWN, "B", "multiple_choice")
+
+
+def test_a_verifier_of_the_row_and_a_mapped_column_hold(tmp_path: Any) -> None:
+    row = {"question": "Which?", "pick": ["red", "green"], "key": 0, "verifier": "exact"}
+    path = write_rows(tmp_path / "a.jsonl", [row])
+    columns = Columns.parse({"options": "pick", "answer": "key"})
+    (problem,) = read(Problem, path, columns)
+    assert (problem.answer, problem.verifier) == ("A", "exact")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (LISTED | {"answer": "yellow"}, "is none of the options A 'red', B 'green', C 'blue'"),
+        (LISTED | {"answer": 7}, "is none of the options"),
+        ({"question": "Which?", "options": [0, 2, 1], "answer": 1}, "is the text of option C and the index of option B"),
+        ({"question": "Which?", "options": ["red"], "answer": "A"}, "expected 2 to 10 options"),
+        ({"question": "Which?", "options": ["red", None], "answer": "A"}, "expected 2 to 10 options"),
+        ({"question": "Which?", "answer_choices": ["red", "green"], "answer": "A"}, "looks like the options"),
+        ({"question": "Which?", "option_a": "red", "answer": "A"}, "looks like the options"),
+    ],
+)
+def test_options_that_cannot_be_read_are_one_line(row: dict[str, Any], says: str, tmp_path: Any) -> None:
+    with pytest.raises(InputError, match=says):
+        read(Problem, write_rows(tmp_path / "a.jsonl", [row]))
