@@ -1,8 +1,7 @@
-"""The tested sets keep to pyproject.toml, and the scheduled run does not."""
+"""The tested sets keep to pyproject.toml, the scheduled run does not, and a pull request is tried."""
 
 import re
-import subprocess
-import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ def test_pins_are_allowed(name: str) -> None:
         assert one.name not in pins or one.specifier.contains(pins[one.name]), one
 
 
-def test_the_scheduled_run_reports_and_takes_every_dependency() -> None:
+def test_the_scheduled_run_reports_and_takes_every_dependency(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     workflow: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "newest.yml").read_text())
     assert workflow[True]["schedule"]  # YAML 1.1 reads `on` as true
     job = workflow["jobs"]["newest"]
@@ -35,7 +36,14 @@ def test_the_scheduled_run_reports_and_takes_every_dependency() -> None:
     )
     code = re.search(r'python -c "(.*?)"', install, re.DOTALL)
     assert code
-    shown = subprocess.run(
-        [sys.executable, "-c", code[1]], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert {Requirement(one).name for one in PROJECT["dependencies"]} <= set(shown.stdout.split())
+    monkeypatch.chdir(ROOT)
+    exec(textwrap.dedent(code[1]), {})
+    assert {Requirement(one).name for one in PROJECT["dependencies"]} <= set(capsys.readouterr().out.split())
+    (test,) = (step["run"] for step in job["steps"] if step.get("name") == "Test")
+    assert all((ROOT / folder).is_dir() for folder in re.findall(r"tests/\w+", test))
+
+
+def test_a_pull_request_runs_the_fast_tier() -> None:
+    workflow: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/pull_request.yml").read_text())
+    assert "pull_request" in workflow[True]
+    assert "bash scripts/test.sh fast" in [step.get("run") for step in workflow["jobs"]["fast"]["steps"]]
