@@ -5,10 +5,9 @@ Qwen3.
     minutes python scripts/measure_memory.py --shapes tiny --output memory.jsonl  # as a trial on the CPU
 
 A row is written as soon as it is measured: the estimate of a2r_train/train/estimate/memory.py,
-torch.cuda.max_memory_allocated of the second step (on a CPU the tensors are counted), tokens a second, and
-the share of the matrix rate of 790 TFLOP/s, with what checkpointing computes twice and without. What the GPU
-has no room for by the estimate is left out. The first row is that of 8B with LoRA, 8 completions of 2048
-tokens and a prompt of 8192.
+torch.cuda.max_memory_allocated of the second step (on a CPU the tensors are counted), and tokens a second.
+What the GPU has no room for by the estimate is left out. The first row is that of 8B with LoRA, 8 completions
+of 2048 tokens and a prompt of 8192.
 """
 
 import argparse
@@ -19,7 +18,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,8 @@ from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.estimate.activations import Live
-from a2r_train.train.estimate.memory import Size, size_of, update
+from a2r_train.train.estimate.memory import Group, Size, size_of, update
 from a2r_train.train.estimate.report import USABLE
-from a2r_train.train.estimate.time import MATRIX_FLOPS, MATRIX_SHARE, Group, training
 from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 CUDA = torch.cuda.is_available()
@@ -109,11 +107,11 @@ def size_at(shape: str, lora: bool, checkpointing: bool) -> Size:
         return size_of(ModelArguments(model_name_or_path=folder, **(LORA if lora else {})), checkpointing)
 
 
-def estimate(point: Point) -> tuple[Size, float]:
-    """The size, and the bytes of the peak."""
+def estimate(point: Point) -> float:
+    """The bytes of the peak."""
     size = size_at(point.shape, point.lora, point.checkpointing)
     tokens, predicted = point.groups * point.group.tokens, point.groups * point.group.predicted
-    return size, update(size, "ddp", 1, tokens, predicted).total
+    return update(size, "ddp", 1, tokens, predicted).total
 
 
 class Watch(TrainerCallback):
@@ -222,7 +220,7 @@ def trainer_of(point: Point, folder: str) -> Any:
 
 def measure(point: Point) -> dict[str, Any]:
     """The estimate, the peak of the second step, and the time of the last."""
-    size, estimated = estimate(point)
+    estimated = estimate(point)
     with tempfile.TemporaryDirectory() as folder:
         trainer, watch = trainer_of(point, folder), Watch()
         watch.trainer = trainer
@@ -235,18 +233,10 @@ def measure(point: Point) -> dict[str, Any]:
     trainer.accelerator.free_memory()
     trainer.model = trainer.model_wrapped = trainer.optimizer = None
     seconds, tokens = watch.seconds[-1], point.groups * point.group.tokens
-    whole, once = (
-        training("", replace(size, checkpointing=again), point.group, point.groups, 1).hours
-        * 3600
-        * MATRIX_SHARE
-        / seconds
-        for again in (point.checkpointing, False)
-    )
     return {
         **asdict(point), "estimated_gb": round(estimated / 1e9, 3), "measured_gb": round(watch.peak / 1e9, 3),
         "off": round(estimated / watch.peak - 1, 3), "seconds": round(seconds, 3),
         "tokens_s": round(tokens / seconds),
-        "share_with_recomputation": round(whole, 3), "share": round(once, 3),
         "left_by_others_gb": round(left / 1e9, 3),
     }  # fmt: skip
 
@@ -266,9 +256,9 @@ def main() -> None:
     began = time.monotonic()
     place = torch.cuda.get_device_name() if CUDA else "CPU"
     gpu = torch.cuda.get_device_properties(0).total_memory if CUDA else float("inf")
-    print(f"{place}, torch {torch.__version__}, share of {MATRIX_FLOPS / 1e12:.0f} TFLOP/s")
+    print(f"{place}, torch {torch.__version__}")
     for point in [point for shape in given.shapes.split(",") for point in points(shape)]:
-        _, estimated = estimate(point)
+        estimated = estimate(point)
         if estimated > USABLE * gpu:
             print(f"{point}: no room for {estimated / 1e9:.0f} GB")
             continue

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from a2r_train.process import leave
-from a2r_train.train.arguments import shard_precisely
+from a2r_train.train.model import shard_precisely
 from a2r_train.train.run import run_training
 from a2r_train.train.sampling import EpochGRPOTrainer
 from a2r_train.train.shared_prefix import trainer as shared_prefix

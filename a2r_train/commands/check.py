@@ -26,11 +26,11 @@ def check(arguments: Sequence[str]) -> int:
     verb = Path(path).stem.removeprefix("panel-").partition("-")[0]
     if verb not in TRAINERS:
         raise InputError(
-            f"check: {path or 'no --config'}; expected a recipe whose "
-            f"name begins with {' or '.join(TRAINERS)}"
+            f"check: {path or 'no --config'}; expected a recipe whose name begins with "
+            f"{' or '.join(TRAINERS)}"
         )
-    found: Any = {"sft": sft, "grpo": grpo}[verb]
-    checks = found.checks(*parse(found.ARGUMENTS, arguments))
+    trainer: Any = {"sft": sft, "grpo": grpo}[verb]
+    checks = trainer.checks(*parse(trainer.ARGUMENTS, arguments))
     console = Console(soft_wrap=True)
     for one in checks:
         color = "green" if one.passed else "red"

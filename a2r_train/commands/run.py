@@ -91,14 +91,14 @@ def stages(folder: str) -> list[tuple[str, Path]]:
 def command(verb: str, path: Path, accelerate_config: str = "", processes: int = 0) -> list[str]:
     """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`.
 
-    `processes` 0 leaves their number to that config.
+    `processes` 0 leaves their number to that config. A trainer is started as a module; its `main` is all
+    that scripts/sft.py and scripts/grpo.py call, which are not there where the package alone is installed.
     """
     if verb not in TRAINERS:
         return [sys.executable, "-m", "a2r_train.cli", verb, "--config", str(path)]
     module = ["-m", f"a2r_train.train.{verb}", "--config", str(path)]
-    if (
-        not accelerate_config
-    ):  # one process needs no launcher, which would hide the exit status of a user's mistake
+    if not accelerate_config:
+        # one process needs no launcher, which would hide the exit status of a user's mistake
         return [sys.executable, *module]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config]
     return [*launch, *(["--num_processes", str(processes)] if processes else []), *module]

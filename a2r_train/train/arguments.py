@@ -1,30 +1,20 @@
-"""What SFT and GRPO share: arguments, rendered bundles, token budget, model, and how a training begins,
-resumes and ends.
-"""
+"""What a recipe of SFT or GRPO may say, what it may not, and how many steps it makes."""
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import AutoModelForCausalLM
 from transformers.trainer_utils import HubStrategy
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train.config import check_least
 from a2r_train.errors import InputError
-from a2r_train.models import base_of
-
-log = logging.getLogger(__name__)
 
 TrainConfig = SFTConfig | GRPOConfig
 
@@ -37,7 +27,11 @@ class BundleArguments:
         metadata={"help": "training bundles: a .jsonl or .parquet file, or a data set of the hub"}
     )
     prompt: str = field(
-        default="", metadata={"help": "a prompt file; empty for the model's own, else the default prompt"}
+        default="",
+        metadata={"help": "a prompt file; empty for the model's own, that of the bundles, or the default"},
+    )
+    prompt_override: bool = field(
+        default=False, metadata={"help": "let `prompt` differ from the one that the model was trained with"}
     )
     plain_share: float = field(
         default=0.0,
@@ -59,23 +53,154 @@ class ModelArguments(ModelConfig):
     dtype: str | None = field(
         default="auto",
         metadata={
-            "help": "of the loaded weights; auto is bfloat16 under an adapter "
-            "on a GPU, and float32 else and for vLLM",
+            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else and "
+            "for vLLM",
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
 
 
+@dataclass
+class SynthesizerGRPOConfig(GRPOConfig):
+    """TRL's, with what needs a GPU only where there is one, and the shared prefix.
+
+    Dropout is off, also that of an adapter: completions are drawn without it, and with it the trainer would
+    see another policy. `load_best_model_at_end` keeps the checkpoint with the best reward on the validation
+    bundles, not the lowest loss.
+    """
+
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "train without dropout, as completions are drawn"}
+    )
+    pass_at_k: int = field(
+        default=1, metadata={"help": "train for the pass@k of a group; 1 is the usual reward"}
+    )
+    validation: str = field(
+        default="", metadata={"help": "bundles whose reward is logged as eval_reward, by `eval_strategy`"}
+    )
+    shared_prefix: bool = field(
+        default=False, metadata={"help": "a group's prompt is computed once, not once a completion"}
+    )
+
+    def __post_init__(self) -> None:
+        set_defaults(self)
+        if self.load_best_model_at_end and not self.metric_for_best_model:
+            self.metric_for_best_model = "reward"
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self._check_validation()
+        if self.load_best_model_at_end:
+            self._check_best_model()
+        if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
+            raise ValueError(
+                f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}"
+            )
+
+    @property
+    def eval_completions(self) -> int:
+        """Completions of a bundle in an evaluation."""
+        return int(self.num_generations_eval or self.num_generations or 1)
+
+    def _check_validation(self) -> None:
+        """Raises ValueError for an evaluation that would end the training."""
+        group, batch = int(self.num_generations or 1), self.per_device_eval_batch_size
+        if bool(self.validation) != (self.eval_strategy != "no"):
+            raise ValueError(
+                "validation and eval_strategy go together: name bundles, and when they are answered (steps)"
+            )
+        if self.save_strategy == "best":
+            raise ValueError(
+                "save_strategy best saves no step to go on from; take steps, and load_best_model_at_end"
+            )
+        if (
+            self.validation
+            and self.pass_at_k > 1
+            and ((self.num_generations_eval or group) != group or batch % group)
+        ):
+            raise ValueError(
+                "pass_at_k needs whole groups in an evaluation, too: leave num_generations_eval out, and "
+                f"make per_device_eval_batch_size a multiple of num_generations, {group}"
+            )
+
+    def _check_best_model(self) -> None:
+        """Raises ValueError where another checkpoint than the best would be kept."""
+        if str(self.metric_for_best_model).removeprefix("eval_") not in ("reward", "loss"):
+            raise ValueError(
+                f"metric_for_best_model is {self.metric_for_best_model}; expected reward or loss"
+            )
+        if self.eval_strategy == "steps" and self.eval_steps != self.save_steps:
+            raise ValueError(
+                "load_best_model_at_end keeps a step that was saved: make save_steps "
+                f"({self.save_steps:g}) and eval_steps ({self.eval_steps:g}) the same"
+            )
+
+
+@dataclass
+class SynthesizerSFTConfig(SFTConfig):
+    """TRL's, with the targets. `max_length` is unset, so that nothing is cut; packing needs it."""
+
+    max_length: int | None = field(
+        default=None, metadata={"help": "longest row in tokens; a longer row is an error"}
+    )
+    targets: str = field(
+        default="", metadata={"help": "supplied targets (JSONL of syntheses); empty samples them"}
+    )
+    teacher: str = field(
+        default="", metadata={"help": "the model that answers the bundles; empty is the base itself"}
+    )
+    target_engine: str = field(
+        default="transformers", metadata={"help": "what draws them: transformers or vllm"}
+    )
+    target_samples: int = field(default=4, metadata={"help": "answers drawn for each bundle"})
+    target_temperature: float = field(default=1.0, metadata={"help": "of these answers"})
+    max_targets_per_problem: int = field(
+        default=2, metadata={"help": "verified answers kept, hardest bundles first"}
+    )
+    max_target_tokens: int = field(default=1024, metadata={"help": "a longer answer is no target"})
+    target_batch_size: int = field(
+        default=64, metadata={"help": "of transformers: answers generated at once"}
+    )
+
+    def __post_init__(self) -> None:
+        set_defaults(self)
+        self._check_losses()
+        self._check_targets()
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self.completion_only_loss = True
+
+    def _check_losses(self) -> None:
+        """Raises InputError for what TRL serves, and would be something else than training on the targets."""
+        if self.completion_only_loss is False:
+            raise InputError(
+                "completion_only_loss: false is not served, as the prompt is never trained on; remove the key"
+            )
+        if self.assistant_only_loss:
+            raise InputError(
+                "assistant_only_loss is not served, as the completion alone is trained on; remove the key"
+            )
+        if self.eval_strategy != "no" or self.eval_on_start:
+            raise InputError(
+                "eval_strategy and eval_on_start are not served: SFT has no validation set; remove the keys"
+            )
+        if self.packing and self.max_length is None:
+            raise InputError("packing: set max_length, the length of a packed row in tokens")
+
+    def _check_targets(self) -> None:
+        """Raises InputError for targets that nothing could draw."""
+        check_least(
+            self, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1
+        )
+        if self.target_engine not in ("transformers", "vllm"):
+            raise InputError(f"target_engine {self.target_engine!r}: expected transformers or vllm")
+
+
 def set_defaults(args: TrainConfig) -> None:
-    """bfloat16 autocast and pinned memory where there is a GPU, unless the recipe says; TRL asks for both on
-    any machine.
+    """Set what TRL and transformers would set otherwise.
 
-    Raises InputError for a batch of nothing.
-
-    A token of the hub goes where huggingface_hub looks for it: the arguments are written into every
-    checkpoint as they are. TRL sets activation checkpointing by its old name, of which transformers warns.
-    What goes to the hub is the finished folder: at each save transformers would copy a half-trained model
-    into it.
+    bfloat16 autocast and pinned memory are for a GPU alone, unless the recipe says so. A token of the hub
+    goes where huggingface_hub looks for it, as the arguments are written into every checkpoint. What goes to
+    the hub is the finished folder, where transformers would copy a half-trained model at each save. TRL sets
+    activation checkpointing by its old name, of which transformers warns. Raises InputError for a batch of
+    nothing.
     """
     check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
     gpu = torch.cuda.is_available() and not args.use_cpu
@@ -89,20 +214,6 @@ def set_defaults(args: TrainConfig) -> None:
         args.activation_checkpointing = args.gradient_checkpointing
 
 
-def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> str | None:
-    """Of the loaded weights on a GPU; `adapter`: adapters alone are trained.
-
-    For vLLM TRL adds an adapter to its base and takes it away again, before each generation: bfloat16 would
-    round the base each time, and the saved adapter would not be that of the base it was trained on. A
-    quantised base is rounded anyway.
-    """
-    if model.dtype != "auto":
-        return model.dtype
-    whole = not (model.load_in_4bit or model.load_in_8bit)
-    merged = isinstance(args, GRPOConfig) and args.use_vllm and whole
-    return "bfloat16" if adapter and not merged else "float32"
-
-
 def check_launch(args: TrainConfig) -> None:
     """Raise InputError where one process sees several GPUs: transformers would copy the model to each, which
     TRL refuses.
@@ -110,67 +221,10 @@ def check_launch(args: TrainConfig) -> None:
     if args.n_gpu > 1:
         raise InputError(
             f"one process and {args.n_gpu} GPUs: start one process a GPU (accelerate launch --config_file "
-            f"accelerate_configs/ddp.yaml --num_processes {args.n_gpu} "
-            "..., or a2r run ... --accelerate_config "
-            f"accelerate_configs/ddp.yaml --processes {args.n_gpu}), or show it one (CUDA_VISIBLE_DEVICES=0)"
+            f"accelerate_configs/ddp.yaml --num_processes {args.n_gpu} ..., or a2r run ... "
+            f"--accelerate_config accelerate_configs/ddp.yaml --processes {args.n_gpu}), "
+            "or show it one (CUDA_VISIBLE_DEVICES=0)"
         )
-
-
-def shard_precisely(args: TrainConfig) -> None:
-    """Under FSDP2: gradients as shares; in bfloat16 outputs as they are, and gradients summed in float32.
-
-    accelerate would round what the model returns, and so TRL's log-probabilities, to bfloat16: by 0.03 at
-    -10. Each micro-batch's gradients are shared out at once: else every GPU holds those of all weights until
-    the last one.
-    """
-    if os.environ.get("ACCELERATE_USE_FSDP") != "true" or os.environ.get("FSDP_VERSION") != "2":
-        return
-    settings: Any = args.accelerator_config
-    settings.gradient_accumulation_kwargs = {"sync_each_batch": True}
-    if args.bf16:
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        args.fsdp_plugin_args = {"mixed_precision_policy": policy}
-
-
-def avoid_cudnn_attention(args: TrainConfig) -> None:
-    """On a GPU, no attention by cuDNN, for two reasons.
-
-    Since torch 2.11 its backward gives NaN on Hopper where a padded batch is 64 over a multiple of 128 tokens
-    long (pytorch issue 196678; Qwen2.5 meets it). And it makes a plan for each new shape, as every batch of a
-    training is: on an H200 an update at new lengths takes 0.543 s with cuDNN and 0.189 s with flash
-    (docs/shared_prefix.md).
-    """
-    if args.device.type == "cuda":
-        torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
-    """The trainer's `model`, `peft_config` and `quantization_config`; an adapter folder goes on as the
-    adapter it is.
-    """
-    shard_precisely(args)
-    avoid_cudnn_attention(args)
-    name = str(model.model_name_or_path)
-    adapter = base_of(name) != name
-    dtype = dtype_of(args, model, args.device.type == "cuda" and (model.use_peft or adapter))
-    model = dataclasses.replace(model, dtype=dtype)
-    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": args.trust_remote_code}
-    options |= {
-        "dtype": dtype,
-        "attn_implementation": model.attn_implementation,
-        "revision": model.model_revision,
-    }
-    quantization = get_quantization_config(model)
-    if not adapter:
-        args.model_init_kwargs = {**options, **mapping(args.model_init_kwargs)}
-        return {"model": name, "peft_config": get_peft_config(model), "quantization_config": quantization}
-    from peft import PeftModel
-
-    device = {"device_map": {"": args.device}} if quantization else {}
-    base = AutoModelForCausalLM.from_pretrained(
-        base_of(name), quantization_config=quantization, **options, **device
-    )
-    return {"model": PeftModel.from_pretrained(base, name, is_trainable=True)}
 
 
 def cycle_steps(args: TrainConfig) -> int:
@@ -179,11 +233,8 @@ def cycle_steps(args: TrainConfig) -> int:
     """
     if not isinstance(args, GRPOConfig):
         return 1
-    passes, a_step = (
-        int(args.steps_per_generation or 1) * args.num_iterations,
-        args.gradient_accumulation_steps,
-    )
-    return math.lcm(passes, a_step) // a_step
+    passes = int(args.steps_per_generation or 1) * args.num_iterations
+    return math.lcm(passes, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
 
 
 def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
@@ -191,9 +242,9 @@ def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
     completions.
     """
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return batch, args.max_steps if args.max_steps > 0 else math.ceil(
-        math.ceil(rows / batch) * args.num_train_epochs
-    )
+    if args.max_steps > 0:
+        return batch, args.max_steps
+    return batch, math.ceil(math.ceil(rows / batch) * args.num_train_epochs)
 
 
 def interval(every: float, steps: int) -> float:

@@ -1,85 +1,141 @@
-"""What is trained on: bundles read, checked and rendered once."""
+"""What is trained and validated on: bundles read, checked, and rendered once."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-
-import yaml
 
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references
-from a2r_train.data.task import prompt_of
+from a2r_train.data.task import prompt_of, task_of
 from a2r_train.errors import InputError
-from a2r_train.models import base_of, check_weights, context_length, load_tokenizer, trust
+from a2r_train.models import context_length, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, seed_of
-from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, batch_and_steps
+from a2r_train.train.arguments import BundleArguments, ModelArguments, SynthesizerGRPOConfig, mapping
+from a2r_train.train.model import check_model
 from a2r_train.verify import check_gold
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Material:
-    """Bundles with their rendered chats, which run parallel; lengths in tokens.
+class TrainingBundle:
+    """A bundle with the chat that shows it; without references it is the problem alone."""
 
-    `plain`: ids of those without references.
-    """
-
-    bundles: list[Bundle]
-    chats: list[Chat]
-    plain: frozenset[str]
-    prompter: Prompter
-    longest_prompt: int
-    context: int
+    bundle: Bundle
+    chat: Chat
+    prompt_tokens: int
     cut_references: int
+    shows_references: bool
 
 
-def load_material(data: BundleArguments, model: ModelArguments, trust_remote_code: bool = False) -> Material:
+@dataclass(frozen=True)
+class TrainingBundles:
+    """All of them, how they were rendered, and the model's context in tokens."""
+
+    rows: list[TrainingBundle]
+    prompter: Prompter
+    context: int
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        return [row.bundle for row in self.rows]
+
+    @property
+    def plain(self) -> frozenset[str]:
+        """Ids of the bundles that are shown without references."""
+        return frozenset(row.bundle.id for row in self.rows if not row.shows_references)
+
+    @property
+    def longest_prompt(self) -> int:
+        return max(row.prompt_tokens for row in self.rows)
+
+    @property
+    def cut_references(self) -> int:
+        return sum(row.cut_references for row in self.rows)
+
+
+def load_bundles(
+    data: BundleArguments,
+    model: ModelArguments,
+    trust_remote_code: bool = False,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> TrainingBundles:
     """Read, check and render the bundles; loads the tokenizer and no weights, and runs no code of the model
-    unless told.
+    unless told. `template_kwargs` are the recipe's own arguments of the chat template.
 
-    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, a model without
-    weights, and for a revision other than main, as tokenizer, prompt, context and base would be those of
-    main.
+    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, and for a model
+    that cannot be trained.
     """
     if not 0 <= data.plain_share <= 1:
         raise InputError(f"plain_share is {data.plain_share}; expected a share from 0 to 1")
-    name = model.model_name_or_path
-    if not name:
-        raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
-    if model.model_revision != "main":
-        raise InputError(
-            f"model_revision {model.model_revision} would move the weights alone; "
-            "download it to a folder, and name that: "
-            f"hf download {name} --revision {model.model_revision} --local-dir FOLDER"
-        )
-    check_weights(name)
-    if base_of(name).endswith(".gguf"):
-        raise InputError(
-            f"{name}: a GGUF file cannot be trained; make a folder of it: "
-            "a2r merge --model FILE --output_dir FOLDER"
-        )
-    if trust_remote_code:
-        trust(name)
+    check_model(model, trust_remote_code)
+    name = str(model.model_name_or_path)
     bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
     check_gold(bundles)
     check_references(bundles, data.bundles)
-    prompter = Prompter(load_tokenizer(name), prompt_of(name, data.prompt))
-    plain = frozenset(
-        bundle.id for bundle in bundles if seed_of(0, "plain", bundle.id) < data.plain_share * 2**32
+    task = task_of(data.bundles)
+    prompt = prompt_of(
+        name, data.prompt, task=task, template_kwargs=template_kwargs or "", override=data.prompt_override
     )
-    chats, lengths, cut = [], [], 0
-    for bundle in bundles:
-        if bundle.id not in plain:
-            rendered = prompter.synthesizer(bundle.problem, bundle.references)
-            chats.append(rendered.chat)
-            lengths.append(rendered.prompt_tokens)
-            cut += rendered.cut_references
-        else:
-            chats.append(prompter.explorer(bundle.problem))
-            lengths.append(len(prompter.token_ids(chats[-1])))
-    return Material(bundles, chats, plain, prompter, max(lengths), context_length(name), cut)
+    prompter = Prompter(load_tokenizer(name), prompt)
+    rows = [_rendered(prompter, bundle, data.plain_share) for bundle in bundles]
+    return TrainingBundles(rows, prompter, context_length(name))
+
+
+def _rendered(prompter: Prompter, bundle: Bundle, plain_share: float) -> TrainingBundle:
+    """The same bundles are plain in every run: their ids decide."""
+    if seed_of(0, "plain", bundle.id) < plain_share * 2**32:
+        chat = prompter.explorer(bundle.problem)
+        return TrainingBundle(bundle, chat, len(prompter.token_ids(chat)), 0, shows_references=False)
+    rendered = prompter.synthesizer(bundle.problem, bundle.references)
+    return TrainingBundle(
+        bundle, rendered.chat, rendered.prompt_tokens, rendered.cut_references, shows_references=True
+    )
+
+
+def load_validation(
+    data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, training: TrainingBundles
+) -> TrainingBundles | None:
+    """The validation bundles that fill batches, shown as the training bundles are; None without any.
+
+    Raises InputError as `load_bundles`, for a problem that is trained on, for a prompt that leaves no room to
+    answer, and for too few bundles.
+    """
+    if not (path := args.validation):
+        return None
+    validation = load_bundles(
+        replace(data, bundles=path, max_bundles=0),
+        model,
+        args.trust_remote_code,
+        mapping(args.chat_template_kwargs),
+    )
+    trained = {bundle.problem for bundle in training.bundles}
+    if both := [bundle.id for bundle in validation.bundles if bundle.problem in trained]:
+        raise InputError(
+            f"{path}: the problem of bundle {both[0]!r} is trained on, as are {len(both)} in all"
+        )
+    needed = validation.longest_prompt + int(args.max_completion_length or 0)
+    check_context(needed, f"{path}: the longest prompt with its completion", validation.context)
+    if not (whole := _in_whole_batches(args, len(validation.rows))):
+        raise InputError(f"{path}: its bundles do not fill a batch; lower per_device_eval_batch_size")
+    if whole < len(validation.rows):
+        count = len(validation.rows)
+        log.info("%s: the first %d of %d bundles, which fill whole batches", path, whole, count)
+    return replace(validation, rows=validation.rows[:whole])
+
+
+def _in_whole_batches(args: SynthesizerGRPOConfig, bundles: int) -> int:
+    """So many of the bundles fill batches.
+
+    TRL takes the mean over batches: the bundles of a short one would weigh more, and several processes fill
+    it up. A short one that is alone in one process is right as it is.
+    """
+    a_batch = max(1, args.per_device_eval_batch_size * args.world_size // args.eval_completions)
+    return bundles // a_batch * a_batch or (bundles if args.world_size == 1 else 0)
 
 
 def check_context(tokens: int, what: str, context: int) -> None:
@@ -89,22 +145,3 @@ def check_context(tokens: int, what: str, context: int) -> None:
             f"{what} is {tokens} tokens long, over the model's context of {context}; "
             "lower max_prompt_tokens or the completion"
         )
-
-
-def describe(
-    config: dict[str, Any], args: TrainConfig, material: Material, trained: str, budget: str, rows: int
-) -> str:
-    """What a dry run shows: config, one example with the trained tokens between ⟦ and ⟧, token budget, steps.
-
-    `rows` counts completions, over all steps of one epoch.
-    """
-    batch, steps = batch_and_steps(args, rows)
-    shown = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True)
-    example = material.prompter.text(material.chats[0])
-    return (
-        f"{shown}\n--- one example, the trained tokens between ⟦ and ⟧\n{example}⟦{trained}⟧\n\n--- budget\n"
-        f"longest prompt {material.longest_prompt} tokens, {budget}, "
-        f"model context {material.context} tokens; "
-        f"{material.cut_references} references cut\n"
-        f"at most {rows} completions an epoch, {batch} a step: {steps} steps\n"
-    )

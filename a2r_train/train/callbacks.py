@@ -55,9 +55,8 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             output.share(f"{args.output_dir}/checkpoint-{state.global_step}")
-        if (
-            self.stopped
-        ):  # else transformers loads the best one now, and with save_total_limit 1 removes this one
+        if self.stopped:
+            # else transformers loads the best one now, and with save_total_limit 1 removes this one
             state.best_model_checkpoint = None
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
@@ -90,37 +89,36 @@ class StopOnNotFinite(TrainerCallback):
         self.accelerator = accelerator
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
-        if self._anywhere(not_finite(given["model"].parameters())):
+        if self._anywhere(not_finite(event["model"].parameters())):
             where, mend = "the model", "name another model_name_or_path"
             if state.global_step:
-                where, mend = (
-                    f"checkpoint-{state.global_step}",
-                    "remove it, and the same command goes on from an older one",
-                )
+                where = f"checkpoint-{state.global_step}"
+                mend = "remove it, and the same command goes on from an older one"
             raise InputError(
                 f"{args.output_dir}: the weights of {where} are not finite before any step; {mend}"
             )
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
-        if self._anywhere(not_finite(p for p in given["model"].parameters() if p.requires_grad)):
+        if self._anywhere(not_finite(p for p in event["model"].parameters() if p.requires_grad)):
             raise NotFinite(f"step {state.global_step}: the weights are not finite")
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
         # with fp16 a gradient may overflow: that step is skipped, and the next is taken at a smaller scale
         names = ("loss",) if args.fp16 else ("loss", "grad_norm")
         for name in names:
-            if name in given["logs"] and self._anywhere(torch.tensor(not math.isfinite(given["logs"][name]))):
+            value = event["logs"].get(name, 0.0)
+            if name in event["logs"] and self._anywhere(torch.tensor(not math.isfinite(value))):
                 raise NotFinite(f"step {state.global_step}: {name} is not finite")
 
-    def _anywhere(self, found: torch.Tensor) -> bool:
+    def _anywhere(self, true_here: torch.Tensor) -> bool:
         """Whether it is true in any process; the only wait for the device."""
-        summed: Any = self.accelerator.reduce(found.to(self.accelerator.device, torch.float32), "sum")
+        summed: Any = self.accelerator.reduce(true_here.to(self.accelerator.device, torch.float32), "sum")
         return bool(summed.item() > 0)
 
 

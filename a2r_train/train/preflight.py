@@ -11,7 +11,7 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
 from a2r_train.records import CORRECT, Bundle
 from a2r_train.train.arguments import ModelArguments, TrainConfig, cycle_steps, interval
-from a2r_train.train.bundles import Material
-from a2r_train.train.estimate.memory import peft_of
-from a2r_train.train.estimate.report import way_of
+from a2r_train.train.bundles import TrainingBundles
+from a2r_train.train.model import peft_of, way_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.verify import VERIFIERS
 from a2r_train.verify.extract import clean, letter
@@ -63,7 +62,11 @@ def require(checks: Sequence[Check]) -> None:
 
 
 def preflight(
-    args: TrainConfig, model: ModelArguments, material: Material, completion_tokens: int | None, steps: int
+    args: TrainConfig,
+    model: ModelArguments,
+    bundles: TrainingBundles,
+    completion_tokens: int | None,
+    steps: int,
 ) -> list[Check]:
     """All checks of one training; `completion_tokens` is None where the completions are given and were
     measured already.
@@ -71,40 +74,33 @@ def preflight(
     `steps` is the length of the training in optimizer steps, if only known from above.
     """
     checks = [
-        *_rewards(material),
-        _length(material, completion_tokens),
-        _template(material),
+        *_rewards(bundles),
+        _length(bundles, completion_tokens),
+        _template(bundles),
         _disk(args, model, steps),
     ]
-    return (
-        [*checks, _signal(args, material.bundles), _save_steps(args)]
-        if isinstance(args, GRPOConfig)
-        else checks
-    )
+    if isinstance(args, GRPOConfig):
+        checks += [_signal(args, bundles.bundles), _save_steps(args)]
+    return checks
 
 
-def _rewards(material: Material) -> list[Check]:
+def _rewards(bundles: TrainingBundles) -> list[Check]:
     """What the reward of training says to the gold answers, and to answers that must earn nothing."""
-    golds = {(b.answer, b.verifier): b for b in reversed(material.bundles) if _right(b)}
-    bundles = list(golds.values())[::-1]
-    ruled = [b for b in bundles if b.verifier in VERIFIERS]
-    gold = (
-        "the gold answer"
-        if len(ruled) == len(bundles)
-        else "the gold answer (own verifiers: a correct reference's)"
-    )
-    close = f"{THINK_CLOSE}\n" if material.prompter.opens_thinking else ""
+    by_gold = {(b.answer, b.verifier): b for b in reversed(bundles.bundles) if _right(b)}
+    different = list(by_gold.values())[::-1]
+    ruled = [b for b in different if b.verifier in VERIFIERS]
     few = ruled[:: math.ceil(len(ruled) / WRONG_TRIED) or 1]
-    earn_nothing = [
-        ("an empty completion", bundles, lambda _: ""),
-        ("a truncated answer", bundles, lambda b: rf"{close}So \boxed{{{_right(b)}"),
-        ("a wrong answer", few, lambda b: rf"{close}\boxed{{{_wrong(b)}}}"),
-    ]
+    gold = "the gold answer"
+    if len(ruled) < len(different):
+        gold = "the gold answer (own verifiers: a correct reference's)"
+    close = f"{THINK_CLOSE}\n" if bundles.prompter.opens_thinking else ""
     tried: list[tuple[str, float, Sequence[Bundle], Callable[[Bundle], str]]] = [
-        (gold, 1.0, bundles, lambda b: rf"{close}\boxed{{{_right(b)}}}"),
-        *((name, 0.0, some, write) for name, some, write in earn_nothing),
+        (gold, 1.0, different, lambda b: rf"{close}\boxed{{{_right(b)}}}"),
+        ("an empty completion", 0.0, different, lambda _: ""),
+        ("a truncated answer", 0.0, different, lambda b: rf"{close}So \boxed{{{_right(b)}"),
+        ("a wrong answer", 0.0, few, lambda b: rf"{close}\boxed{{{_wrong(b)}}}"),
     ]
-    return [_reward(material.prompter, *one) for one in tried]
+    return [_reward(bundles.prompter, *one) for one in tried]
 
 
 def _reward(
@@ -142,58 +138,50 @@ def _wrong(bundle: Bundle) -> str:
     return "-98765.4321"
 
 
-def _length(material: Material, completion_tokens: int | None) -> Check:
+def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
+    """Whether prompt and completion fit the model, and the gold answers the completion."""
     budget = completion_tokens or 0
-    total = material.longest_prompt + budget
-    says = f"the longest prompt {material.longest_prompt} + completion {budget} = {total} tokens"
-    if total > material.context:
-        says += (
-            f" is over the model's context of {material.context}; lower max_prompt_tokens or the completion"
-        )
-        return Check("length", False, says)
-    count = material.prompter.count
-    needed = max(
-        (count(rf"\boxed{{{answer}}}") for answer in {b.answer for b in material.bundles}), default=0
-    )
+    total = bundles.longest_prompt + budget
+    says = f"the longest prompt {bundles.longest_prompt} + completion {budget} = {total} tokens"
+    if total > bundles.context:
+        detail = f"{says} is over the model's context of {bundles.context}; "
+        return Check("length", False, f"{detail}lower max_prompt_tokens or the completion")
+    golds = {b.answer for b in bundles.bundles}
+    needed = max((bundles.prompter.count(rf"\boxed{{{answer}}}") for answer in golds), default=0)
     if completion_tokens is not None and needed > completion_tokens:
-        return Check(
-            "length",
-            False,
-            f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it",
-        )
-    longer = _share(
-        reference.tokens > budget
-        for bundle in material.bundles
-        for reference in bundle.references
-        if reference.verdict == CORRECT
-    )
-    more = f"; {longer:.0%} of the correct references are longer than such a completion" if budget else ""
-    if material.cut_references:
-        more += f"; {material.cut_references} references were cut to fit the prompt"
-    return Check("length", True, f"{says}, of {material.context} in the model's context{more}")
+        detail = f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it"
+        return Check("length", False, detail)
+    says += f", of {bundles.context} in the model's context"
+    if budget:
+        longer = _share_longer_than(budget, bundles.bundles)
+        says += f"; {longer:.0%} of the correct references are longer than such a completion"
+    if bundles.cut_references:
+        says += f"; {bundles.cut_references} references were cut to fit the prompt"
+    return Check("length", True, says)
 
 
-def _template(material: Material) -> Check:
+def _share_longer_than(budget: int, bundles: Sequence[Bundle]) -> float:
+    """Of the correct references, in tokens."""
+    references = [reference for bundle in bundles for reference in bundle.references]
+    tokens = [reference.tokens for reference in references if reference.verdict == CORRECT]
+    return sum(length > budget for length in tokens) / max(1, len(tokens))
+
+
+def _template(bundles: TrainingBundles) -> Check:
     """The prompt must be what a conversation looks like up to the assistant's first word."""
-    tokenizer: Any = material.prompter.tokenizer
-    chat, word = material.chats[0], "Completion"
-    prompt = material.prompter.text(chat)
-    if material.prompter.opens_thinking:
+    tokenizer: Any = bundles.prompter.tokenizer
+    chat, word = bundles.rows[0].chat, "Completion"
+    prompt = bundles.prompter.text(chat)
+    if bundles.prompter.opens_thinking:
         prompt = prompt.rstrip().removesuffix(THINK_OPEN)
     whole = str(
         tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": word}], tokenize=False)
     )
-    goes_on = whole.startswith(prompt.rstrip()) and _THINKING.sub(
-        "", whole[len(prompt.rstrip()) :], count=1
-    ).startswith(word)
-    if goes_on:
-        return Check(
-            "chat template", True, f"the prompt ends in {prompt[-24:]!r}, which a completion continues"
-        )
-    detail = (
-        f"the prompt ends in {prompt[-24:]!r}, where no assistant's turn "
-        "begins; mend add_generation_prompt in it"
-    )
+    says = f"the prompt ends in {prompt[-24:]!r}"
+    rest = whole.removeprefix(prompt.rstrip())
+    if rest != whole and _THINKING.sub("", rest, count=1).startswith(word):
+        return Check("chat template", True, f"{says}, which a completion continues")
+    detail = f"{says}, where no assistant's turn begins; mend add_generation_prompt in it"
     return Check("chat template", False, detail)
 
 
@@ -225,8 +213,8 @@ def _save_steps(args: GRPOConfig) -> Check:
     cycle, every = cycle_steps(args), args.save_steps
     if str(args.save_strategy) in ("SaveStrategy.STEPS", "steps") and (every < 1 or every % cycle):
         detail = (
-            f"{every:g} is no multiple of {cycle}, the steps trained on one "
-            "generation; only there can a run resume"
+            f"{every:g} is no multiple of {cycle}, the steps trained on one generation; "
+            "only there can a run resume"
         )
         return Check("save_steps", False, detail)
     return Check("save_steps", True, f"checkpoints fall on the end of a generation's {cycle} step(s)")
@@ -258,13 +246,11 @@ def _checkpoints(args: TrainConfig, steps: int) -> int:
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
         return 1  # at SIGTERM
-    made = (
-        math.ceil(args.num_train_epochs)
-        if strategy == "epoch"
-        else math.ceil(steps / interval(args.save_steps, steps))
-    )
-    kept = max(args.save_total_limit or made, 2 if args.load_best_model_at_end else 1)
-    return min(made, kept + 1)
+    written = math.ceil(steps / interval(args.save_steps, steps))
+    if strategy == "epoch":
+        written = math.ceil(args.num_train_epochs)
+    kept = max(args.save_total_limit or written, 2 if args.load_best_model_at_end else 1)
+    return min(written, kept + 1)
 
 
 def _trained_parameters(model: ModelArguments) -> int:
@@ -272,8 +258,3 @@ def _trained_parameters(model: ModelArguments) -> int:
     if peft := peft_of(model):
         whole = get_peft_model(whole, peft)
     return sum(p.numel() for p in whole.parameters() if p.requires_grad)
-
-
-def _share(values: Iterable[bool]) -> float:
-    found = list(values)
-    return sum(found) / max(1, len(found))

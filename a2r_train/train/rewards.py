@@ -77,14 +77,14 @@ class PassAtKReward:
         verdicts = self.verified(completions, **columns)
         credits: list[float | None] = []
         for _, rows in groupby(range(len(prompts)), key=lambda i: prompts[i]):
-            own = [bool(verdicts[i]) for i in rows]
-            if len(own) % self.group:
+            correct = [bool(verdicts[i]) for i in rows]
+            if len(correct) % self.group:
                 raise ValueError(
-                    "pass_at_k: a process must score whole groups; make its "
-                    "completions a multiple of num_generations"
+                    "pass_at_k: a process must score whole groups; "
+                    "make its completions a multiple of num_generations"
                 )
-            for at in range(0, len(own), self.group):
-                credits += pass_at_k_credits(own[at : at + self.group], self.k)
+            for at in range(0, len(correct), self.group):
+                credits += pass_at_k_credits(correct[at : at + self.group], self.k)
         return credits
 
 

@@ -1,14 +1,109 @@
-"""Which answers to the training bundles become SFT targets: verified ones alone."""
+"""The targets of SFT: verified answers to the training bundles, read or sampled, and the rows that they are
+trained as.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from a2r_train.data.read import read
+from a2r_train.engines import EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.errors import InputError
-from a2r_train.records import CORRECT, Bundle, Synthesis
+from a2r_train.inference.synthesise import syntheses_of
+from a2r_train.models import model_file
+from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
+from a2r_train.records import CORRECT, Bundle, Synthesis, seed_of, write
+from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
+from a2r_train.train.bundles import TrainingBundles, check_context
 from a2r_train.verify import judge_all
+
+log = logging.getLogger(__name__)
+
+
+def supplied_targets(
+    args: SynthesizerSFTConfig, model: ModelArguments, bundles: TrainingBundles
+) -> list[Synthesis]:
+    """The targets that the recipe names, verified and measured; none where they are to be sampled.
+
+    Raises InputError for wrong targets, and where nothing can sample them.
+    """
+    targets = read_targets(args.targets, bundles.bundles) if args.targets else []
+    if args.teacher or not targets:
+        check_engine(_teacher(args, model), _engine_arguments(args))
+    if not targets:
+        _check_teacher(args.teacher, bundles.prompter.config)
+    training_rows(bundles, targets, args.max_length)
+    return targets
+
+
+def read_targets(path: str, bundles: Sequence[Bundle]) -> list[Synthesis]:
+    """Read targets from a Synthesis file and verify them anew; only the correct ones stay.
+
+    Raises InputError for a bundle id that the bundles lack, and if no target is correct.
+    """
+    by_id = {bundle.id: bundle for bundle in bundles}
+    targets = read(Synthesis, path)
+    for s in targets:
+        if s.bundle_id not in by_id:
+            raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")
+    judged = judge_all([(s.text, by_id[s.bundle_id].answer, by_id[s.bundle_id].verifier) for s in targets])
+    correct = [s for s, judgement in zip(targets, judged, strict=True) if judgement.verdict == CORRECT]
+    if not correct:
+        raise InputError(f"{path}: none of {len(targets)} targets is correct; SFT needs verified ones")
+    return correct
+
+
+def sample_targets(
+    args: SynthesizerSFTConfig, model: ModelArguments, bundles: TrainingBundles
+) -> list[Synthesis]:
+    """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of
+    the bundles.
+
+    They are kept in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is
+    correct.
+    """
+    path = Path(str(args.output_dir)) / "targets.jsonl"
+    if path.exists():
+        return read(Synthesis, str(path))
+    state, teacher = PartialState(), _teacher(args, model)
+    samples: list[Synthesis] = gather_object(_samples(args, teacher, bundles, state))
+    targets = select(samples, bundles.bundles, args.max_targets_per_problem)
+    if not targets:
+        raise InputError(
+            f"{teacher}: none of {len(samples)} sampled targets is correct; name a stronger `teacher`"
+        )
+    correct = sum(s.verdict == CORRECT for s in samples)
+    log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))
+    if state.is_main_process:
+        write(targets, path)
+    state.wait_for_everyone()
+    return targets
+
+
+def _samples(
+    args: SynthesizerSFTConfig, teacher: str, bundles: TrainingBundles, state: PartialState
+) -> list[Synthesis]:
+    """Those of this process, judged.
+
+    vLLM leaves no memory behind in a process of its own; here it would, and the model is trained next.
+    """
+    engine = load_engine(teacher, _engine_arguments(args), own_process=True)
+    return syntheses_of(
+        engine,
+        Prompter(engine.tokenizer, bundles.prompter.config),
+        bundles.bundles[state.process_index :: state.num_processes],
+        Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens),
+        samples=args.target_samples,
+        seed=seed_of(args.seed, "target"),  # not the seeds of an evaluation
+        plain=bundles.plain,
+    )
 
 
 def select(
@@ -34,18 +129,61 @@ def select(
     return sorted(chosen, key=lambda s: (position[s.bundle_id], s.sample))
 
 
-def supplied_targets(path: str, bundles: Sequence[Bundle]) -> list[Synthesis]:
-    """Read targets from a Synthesis file and verify them anew; only the correct ones stay.
+def training_rows(
+    bundles: TrainingBundles, targets: Sequence[Synthesis], max_length: int | None
+) -> list[dict[str, list[int]]]:
+    """One row a target.
 
-    Raises InputError for a bundle id that the bundles lack, and if no target is correct.
+    Raises InputError, naming the number, if a row is longer than max_length or the context.
     """
-    by_id = {bundle.id: bundle for bundle in bundles}
-    given = read(Synthesis, path)
-    for s in given:
-        if s.bundle_id not in by_id:
-            raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")
-    judged = judge_all([(s.text, by_id[s.bundle_id].answer, by_id[s.bundle_id].verifier) for s in given])
-    correct = [s for s, judgement in zip(given, judged, strict=True) if judgement.verdict == CORRECT]
-    if not correct:
-        raise InputError(f"{path}: none of {len(given)} targets is correct; SFT needs verified ones")
-    return correct
+    chats = {row.bundle.id: row.chat for row in bundles.rows}
+    rows = [training_row(bundles.prompter, chats[target.bundle_id], target.text) for target in targets]
+    longest = max((len(row["input_ids"]) for row in rows), default=0)
+    check_context(longest, "the longest training row", bundles.context)
+    if max_length is not None and longest > max_length:
+        raise InputError(
+            f"max_length {max_length} would cut the longest row, of {longest} tokens; raise it to {longest}"
+        )
+    return rows
+
+
+def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[int]]:
+    """Token ids of prompt and completion, exactly as the engines read and write them, and the mask of the
+    trained ones.
+
+    A chat template may rewrite an assistant's turn (thinking is dropped, or opened for it), so the completion
+    is not rendered by it: it is the text and the token that ends a turn.
+    """
+    prompt = prompter.token_ids(chat)
+    if prompter.opens_thinking:  # the prompt ends in `<think>`; a target without thinking closes it at once
+        text = text.removeprefix(THINK_OPEN) if THINK_CLOSE in text else f"\n{THINK_CLOSE}\n\n{text}"
+    completion = [*prompter.tokenizer(text, add_special_tokens=False)["input_ids"], _end_of_turn(prompter)]
+    return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+
+
+def _end_of_turn(prompter: Prompter) -> int:
+    """The token that ends an assistant's turn in the chat template; the tokenizer's eos where it has none."""
+    tokenizer: Any = prompter.tokenizer
+    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "turn"}]
+    tail = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("turn")[2]
+    ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    return int(ids[0]) if ids and ids[0] in special else int(tokenizer.eos_token_id)
+
+
+def _engine_arguments(args: SynthesizerSFTConfig) -> EngineArguments:
+    return EngineArguments(engine=args.target_engine, batch_size=args.target_batch_size)
+
+
+def _teacher(args: SynthesizerSFTConfig, model: ModelArguments) -> str:
+    return args.teacher or str(model.model_name_or_path)
+
+
+def _check_teacher(teacher: str, prompt: PromptConfig) -> None:
+    """Raise InputError for a teacher that was trained with another prompt than it would be asked with."""
+    trained_with = model_file(teacher, "prompt.yaml") if teacher else None
+    if trained_with and PromptConfig.load(trained_with) != prompt:
+        raise InputError(
+            f"teacher {teacher}: was trained with another prompt than this training's; "
+            f"set prompt to {trained_with}"
+        )

@@ -1,4 +1,4 @@
-"""The estimate of memory and time: against tensors counted in real steps, against sums by hand, and as
+"""The estimate of memory and tokens: against tensors counted in real steps, against sums by hand, and as
 `--dry_run` shows it.
 """
 
@@ -22,15 +22,14 @@ from a2r_train.records import write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.estimate import memory
-from a2r_train.train.estimate import time as duration
 from a2r_train.train.estimate.activations import TokenBytes, trace
-from a2r_train.train.estimate.report import Step, proposals
+from a2r_train.train.estimate.memory import Group
+from a2r_train.train.estimate.report import Step, proposals, tokens_of
 from a2r_train.train.estimate.report import memory as on_one_gpu
-from a2r_train.train.estimate.time import Group
 
 N, E = 8_190_000_000, 622_000_000  # parameters and embedding of a model like Qwen3-8B
 SIZE = memory.Size(
-    N, N, 36, 4096, E, False, 4096, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True
+    N, N, 36, 4096, E, False, 1024, 4, TokenBytes(16e3, 5e4, 3e5), TokenBytes(8e3, 3e4, 2e5), True
 )
 LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes=2)
 
@@ -178,34 +177,24 @@ def test_a_shared_prompt_counts_once() -> None:
     assert dense.tokens == 8 * (8192 + 2048)
     assert shared.tokens == 8192 + 8 * 2048
     assert dense.predicted == shared.predicted == 8 * 2048
-    assert dense.pairs - shared.pairs == 7 * 8192**2 / 2
 
 
-def test_flops_of_training_by_hand() -> None:
-    group, body = Group(1000, 500), N - 2 * E
-    second = duration.MATRIX_FLOPS * duration.MATRIX_SHARE
-    attention, head = 4 * 36 * 4096 * (1500**2 / 2), 2 * E * 500
-    flops = duration.training("x", SIZE, group, 1, 1).hours * 3600 * second
-    assert flops == pytest.approx(
-        8 * body * 1500 + 4 * attention + 4 * head
-    )  # forward twice, backward to both
-    flops = (
-        duration.training("x", replace(LORA, checkpointing=False, parameters=N), group, 10, 2, scored=1).hours
-        * 3600
-        * second
-    )
-    assert flops * 2 / 10 == pytest.approx(6 * body * 1500 + 4 * attention + 4 * head)  # and one more forward
-
-
-def test_generation_waits_for_memory() -> None:
-    group, room = Group(8192, 2048, 8), 20e9
-    hours = [duration.generation("x", SIZE, group, 64, 1, batch, room).hours for batch in (1, 8, 64, 512)]
-    assert hours[0] > 4 * hours[1] > hours[2]
-    assert hours[2] == hours[3]  # the cache has no room for more
-    kv = 10240 * SIZE.kv_bytes
-    assert duration.generation("x", SIZE, group, 64, 1, 512, 2 * kv).hours == pytest.approx(
-        duration.generation("x", SIZE, group, 64, 1, 2, room).hours
-    )
+def test_tokens_of_a_training_by_hand(tiny: str, tmp_path: Path) -> None:
+    """Ten steps of 16 completions, four of a group, each generation trained on twice."""
+    named = ["--bundles", "b", "--model_name_or_path", tiny, "--use_cpu", "true"]
+    named += ["--output_dir", str(tmp_path / "out"), "--max_steps", "10"]
+    batch = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2"]
+    _, args, _ = parse(grpo.ARGUMENTS, [*named, *batch, "--num_generations", "4", "--num_iterations", "2"])
+    dense, shared = (Step(Group(1000, 500, 4, shared), 2, True) for shared in (False, True))
+    generated = 10 * 16 * 500
+    assert tokens_of(args, dense, 99) == {"generation": generated / 2, "policy update": 10 * 16 * 1500}
+    assert tokens_of(args, shared, 99, validation_completions=6) == {
+        "generation": generated / 2,
+        "policy update": 10 * 4 * 1000 + generated,
+        "validation": 6 * 500,
+    }
+    _, args, _ = parse(sft.ARGUMENTS, [*named, *batch])
+    assert tokens_of(args, Step(Group(1000, 500), 8, True), 99) == {"training": 10 * 16 * 1500}
 
 
 def test_what_generates_has_its_share() -> None:
@@ -266,7 +255,7 @@ def test_what_is_proposed_fits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", [sft, grpo])
-def test_a_dry_run_shows_memory_and_hours(
+def test_a_dry_run_shows_memory_and_tokens(
     stage: Any, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write([bundle(i) for i in range(4)], tmp_path / "bundles.jsonl")
@@ -290,7 +279,7 @@ def test_a_dry_run_shows_memory_and_hours(
         "memory: ddp on 1 GPU(s), micro-batch 2\n",
         "full, zero3 ",
         "LoRA, fsdp2 ",
-        "at 40% of 790 TFLOP/s",
+        "million tokens",
     ):
         assert line in shown
     assert ("policy update" if stage is grpo else "training") in shown

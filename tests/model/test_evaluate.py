@@ -26,7 +26,8 @@ from a2r_train.inference.two_stage import TwoStage
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Synthesis
 from a2r_train.train.arguments import BundleArguments, ModelArguments
-from a2r_train.train.bundles import load_material
+from a2r_train.train.bundles import load_bundles
+from a2r_train.train.targets import training_row
 
 
 @pytest.fixture
@@ -292,7 +293,7 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
 ) -> None:
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from a2r_train.train import grpo, sft
+    from a2r_train.train import grpo
 
     path = request.getfixturevalue(model)
     (given, *_) = read(Bundle, bundles)
@@ -313,8 +314,8 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
     evaluate(EvaluateConfig(only, str(tmp_path / "out"), path, draws=10))
 
     data, chosen = BundleArguments(bundles=only), ModelArguments(model_name_or_path=path)
-    material = load_material(data, chosen)
-    row = sft.training_row(material.prompter, material.chats[0], "done")
+    training = load_bundles(data, chosen)
+    row = training_row(training.prompter, training.rows[0].chat, "done")
     sft_ids = row["input_ids"][: row["completion_mask"].index(1)]
 
     out = str(tmp_path / "grpo")
@@ -324,10 +325,10 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
     trainer = GRPOTrainer(
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=args,
-        train_dataset=grpo.dataset_of(material),
-        processing_class=material.prompter.tokenizer,
+        train_dataset=grpo.dataset_of(training),
+        processing_class=training.prompter.tokenizer,
         model=path,
     )
-    grpo_ids = trainer._tokenize_prompts([grpo.dataset_of(material)[0]["prompt"]])[0][0]
+    grpo_ids = trainer._tokenize_prompts([grpo.dataset_of(training)[0]["prompt"]])[0][0]
 
     assert list(grpo_ids) == sft_ids == solving.ids[0] == evaluating.ids[0]

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from test_train import bundle, last_step
 from transformers import TrainerControl, TrainerState, TrainingArguments, trainer
 
+from a2r_train.config import parse
 from a2r_train.records import Synthesis, write
-from a2r_train.train import sft
-from a2r_train.train.arguments import ModelArguments, model_arguments
+from a2r_train.train import grpo, sft
 from a2r_train.train.callbacks import NotFinite, StopOnNotFinite, not_finite
 
 Keys = dict[str, Any]
@@ -207,15 +207,25 @@ def test_logged_values(logs: Keys, fp16: bool, what: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("device", "enabled"), [("cuda", False), ("cpu", True)])
+@pytest.mark.parametrize(("stage", "trainer_class"), [(sft, "SFTTrainer"), (grpo, "EpochGRPOTrainer")])
 def test_no_training_on_a_gpu_attends_by_cudnn(
-    device: str, enabled: bool, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    stage: Any, trainer_class: str, device: str, enabled: bool, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = sft.SynthesizerSFTConfig(str(keys["output_dir"]), use_cpu=True)
-    monkeypatch.setattr(sft.SynthesizerSFTConfig, "device", torch.device(device))
+    """By the time that its trainer is built."""
+    seen: list[bool] = []
+
+    def build(args: Any, **_: Any) -> None:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        raise InterruptedError
+
+    configs = parse(stage.ARGUMENTS, options(of_stage(stage.__name__.rpartition(".")[2], keys)))
+    monkeypatch.setattr(type(configs[1]), "device", torch.device(device))
+    monkeypatch.setattr(stage, trainer_class, build)
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
     try:
-        model_arguments(args, ModelArguments(keys["model_name_or_path"]))
-        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+        with pytest.raises(InterruptedError):
+            stage.train(*configs)
+        assert seen == [enabled]
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)

@@ -14,7 +14,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from launching import ROOT, need_deepspeed
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from a2r_train.train.arguments import shard_precisely
+from a2r_train.train.model import shard_precisely
 
 CONFIGS = sorted(path.stem for path in (ROOT / "accelerate_configs").glob("*.yaml"))
 

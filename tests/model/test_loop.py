@@ -26,7 +26,7 @@ from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Rollout, Synthesis
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
-from a2r_train.train.bundles import load_material
+from a2r_train.train.bundles import load_bundles
 
 STEP = {
     "max_steps": 1, "per_device_train_batch_size": 16, "learning_rate": 1e-5, "report_to": "none",
@@ -244,4 +244,4 @@ def test_a_gguf_file_is_held_to_its_sha256_and_is_not_trained(tmp_path: Path) ->
     with pytest.raises(
         InputError, match=r"model\.gguf: a GGUF file cannot be trained; .* a2r merge --model FILE"
     ):
-        load_material(BundleArguments("none.jsonl"), ModelArguments(str(file)))
+        load_bundles(BundleArguments("none.jsonl"), ModelArguments(str(file)))

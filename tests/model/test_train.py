@@ -21,9 +21,9 @@ from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
-from a2r_train.train.bundles import load_material
+from a2r_train.train.bundles import load_bundles
 from a2r_train.train.rewards import VerifiableReward
-from a2r_train.train.targets import select
+from a2r_train.train.targets import select, training_row, training_rows
 
 QUICK = (
     *(
@@ -207,36 +207,36 @@ def test_loss_is_on_the_completion_only(files, model):
     data, args, chosen = parse(
         [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments], sft_arguments(files, model, "sft")
     )
-    material = load_material(data, chosen)
-    rows = sft.training_rows(material, read(Synthesis, args.targets), None)
+    training = load_bundles(data, chosen)
+    rows = training_rows(training, read(Synthesis, args.targets), None)
     trainer = SFTTrainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_list(rows),
-        processing_class=material.prompter.tokenizer,
+        processing_class=training.prompter.tokenizer,
     )
     batches = list(trainer.get_train_dataloader())
     assert sum(len(batch["labels"]) for batch in batches) == len(rows) == 5
     for batch in batches:
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             kept = ids[labels != -100]
-            assert material.prompter.tokenizer.decode(kept) in (
+            assert training.prompter.tokenizer.decode(kept) in (
                 r"It is \boxed{5}<|im_end|>",
                 r"It is \boxed{6}<|im_end|>",
             )
             prompt = ids[: (labels != -100).int().argmax()].tolist()
-            assert prompt in [material.prompter.token_ids(chat) for chat in material.chats]
+            assert prompt in [training.prompter.token_ids(row.chat) for row in training.rows]
 
 
 def test_thinking_template_opens_the_completion(model):
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
     prompter = Prompter(tokenizer)
-    row = sft.training_row(prompter, prompter.explorer("1+4?"), r"<think>\nhm</think>\boxed{5}")
+    row = training_row(prompter, prompter.explorer("1+4?"), r"<think>\nhm</think>\boxed{5}")
     text = tokenizer.decode(row["input_ids"])
     assert text.count("<think>") == 1
     assert text.endswith(r"\boxed{5}<|im_end|>")
-    plain = tokenizer.decode(sft.training_row(prompter, prompter.explorer("1+4?"), r"\boxed{5}")["input_ids"])
+    plain = tokenizer.decode(training_row(prompter, prompter.explorer("1+4?"), r"\boxed{5}")["input_ids"])
     assert plain.endswith("<think>\n\n</think>\n\n\\boxed{5}<|im_end|>")
     reward = VerifiableReward(prompter)
     given = {"answer": ["5"], "verifier": ["math"], "n_correct": [0], "majority_answer": [""]}
@@ -265,9 +265,9 @@ def test_reward_and_its_metrics(model):
 def test_control_reads_the_explorers_prompt(files, model):
     argv = arguments(files, model, "x", "--plain_share", "1")
     data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
-    material = load_material(data, chosen)
-    assert grpo.dataset_of(material)[0]["prompt"] == material.prompter.explorer("What is 0 more?")
-    shown = load_material(replace(data, plain_share=0.0), chosen)
+    training = load_bundles(data, chosen)
+    assert grpo.dataset_of(training)[0]["prompt"] == training.prompter.explorer("What is 0 more?")
+    shown = load_bundles(replace(data, plain_share=0.0), chosen)
     assert "Reference 2:" in grpo.dataset_of(shown)[0]["prompt"][0]["content"]
 
 
@@ -278,14 +278,14 @@ def test_half_of_the_prompts_are_plain(files, model):
     write([bundle(i) for i in range(40)], files / "bundles.jsonl")
     argv = arguments(files, model, "x", "--plain_share", "0.5")
     data, _, chosen = parse([BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], argv)
-    material = load_material(data, chosen)
-    rows = grpo.dataset_of(material)
+    training = load_bundles(data, chosen)
+    rows = grpo.dataset_of(training)
     shown = ["Reference 2:" in row["prompt"][0]["content"] for row in rows]
     assert 10 < sum(shown) < 30
     assert [row["plain"] for row in rows] == [not s for s in shown]
-    assert load_material(data, chosen).plain == material.plain
+    assert load_bundles(data, chosen).plain == training.plain
     drawn = syntheses_of(
-        Scripted([""] * 40), material.prompter, material.bundles, Sampling(), plain=material.plain
+        Scripted([""] * 40), training.prompter, training.bundles, Sampling(), plain=training.plain
     )
     assert len(drawn) == 40
     assert grpo.main([*argv, *GRPO, "--max_steps", "8"]) == 0
@@ -466,11 +466,11 @@ def test_prompt_of_the_checkpoint_is_kept(files, model):
     (files / "own" / "prompt.yaml").write_text("explorer_template: '{problem} own'\n")
     chosen = ModelArguments(model_name_or_path=str(files / "own"))
     assert (
-        load_material(
-            BundleArguments(str(files / "bundles.jsonl")), chosen
-        ).prompter.config.explorer_template[-3:]
+        load_bundles(BundleArguments(str(files / "bundles.jsonl")), chosen).prompter.config.explorer_template[
+            -3:
+        ]
         == "own"
     )
     (files / "other.yaml").write_text("system: other\n")
     with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
-        load_material(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)
+        load_bundles(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)

@@ -18,7 +18,7 @@ from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, write
 from a2r_train.train import grpo, preflight
-from a2r_train.train.bundles import load_material
+from a2r_train.train.bundles import load_bundles, load_validation
 from a2r_train.train.estimate import report as estimate
 
 ROOT = Path(__file__).parents[2]
@@ -176,8 +176,9 @@ def test_the_dry_run_counts_what_is_validated(
     data, args, model = parse(
         grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": 32, "save_total_limit": 1})
     )
-    material = load_material(data, model)
-    assert grpo._validated(args, material, grpo.load_validation(data, args, model, material)) == 2 * 6 * 4
+    bundles = load_bundles(data, model)
+    validation = load_validation(data, args, model, bundles)
+    assert grpo.validation_completions(args, bundles, validation) == 2 * 6 * 4
     assert estimate.step_of(args, 10, 10).generates == 32
     assert preflight._checkpoints(args, 9) == 3  # the newest, the best, and the one being written
 
@@ -191,13 +192,13 @@ def test_only_whole_batches_are_validated_on(
     """Six bundles with four completions each: a batch holds two, four or eight."""
     data, args, model = parse(grpo.ARGUMENTS, options({**given, "per_device_eval_batch_size": batch}))
     monkeypatch.setattr(grpo.SynthesizerGRPOConfig, "world_size", processes)
-    material = load_material(data, model)
+    bundles = load_bundles(data, model)
     if not taken:
         with pytest.raises(InputError, match="do not fill a batch"):
-            grpo.load_validation(data, args, model, material)
+            load_validation(data, args, model, bundles)
         return
-    found = grpo.load_validation(data, args, model, material)
-    assert (len(found.bundles), len(found.chats)) == (taken, taken)
+    validation = load_validation(data, args, model, bundles)
+    assert len(validation.rows) == taken
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,13 @@ def test_the_engine_that_samples_the_targets_is_gone_before_training(
     bundles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
-    train = sft._train
+    run_training = sft.run_training
 
-    def counted(*given: Any) -> None:
+    def counted(trainer: Any) -> None:
         left.append(len(multiprocessing.active_children()))
-        train(*given)
+        run_training(trainer)
 
-    monkeypatch.setattr(sft, "_train", counted)
+    monkeypatch.setattr(sft, "run_training", counted)
     changes = {
         "bundles": bundles,
         "output_dir": tmp_path / "sft",

@@ -64,6 +64,24 @@ def test_rooms_of_a_line_do_not_import_each_other_in_circles() -> None:
     assert not edges
 
 
+def test_files_of_training_do_not_import_each_other_in_circles() -> None:
+    names = {
+        path: ".".join(("a2r_train", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in sorted((PACKAGE / "train").rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+    edges = {name: set(imported_modules(path)) & set(names.values()) for path, name in names.items()}
+    while free := {name for name, others in edges.items() if not others & set(edges)}:
+        edges = {name: others for name, others in edges.items() if name not in free}
+    assert not edges
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
 @pytest.mark.parametrize("path", [*FILES, *BESIDE], ids=str)
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.utils import get_peft_config
 
-from a2r_train.models import base_of, empty_model
-from a2r_train.train.arguments import ModelArguments, TrainConfig, dtype_of
+from a2r_train.models import empty_model
+from a2r_train.train.arguments import ModelArguments, TrainConfig
 from a2r_train.train.estimate.activations import TokenBytes, trace
+from a2r_train.train.model import dtype_of, peft_of
 
 WAYS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 BFLOAT16, FLOAT32 = 2, 4
@@ -30,7 +30,7 @@ ZERO3_LIVE = 1_000_000_000  # gathered parameters that ZeRO-3 keeps at most, by 
 
 @dataclass(frozen=True)
 class Size:
-    """What memory and time of a model depend on.
+    """What the memory of a model depends on.
 
     `embedding`: words times hidden size; `kv_width`: of keys, of all heads.
     """
@@ -41,7 +41,6 @@ class Size:
     hidden: int
     embedding: int
     tied: bool
-    attention_width: int
     kv_width: int
     weight_bytes: float
     plain: TokenBytes
@@ -66,6 +65,24 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A prompt with its completions, in tokens; `shared`: the prompt is computed once (shared prefix)."""
+
+    prompt: int
+    completion: int
+    completions: int = 1
+    shared: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return (1 if self.shared else self.completions) * self.prompt + self.predicted
+
+    @property
+    def predicted(self) -> int:
+        return self.completions * self.completion
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes on one GPU at the moment that needs most.
 
@@ -85,17 +102,6 @@ class Memory:
     @property
     def total(self) -> float:
         return float(sum(vars(self).values()))
-
-
-def peft_of(model: ModelArguments) -> PeftConfig | None:
-    """The adapters that are trained: those of the recipe, or of the adapter folder that it goes on with."""
-    name = str(model.model_name_or_path)
-    if base_of(name) == name:
-        chosen: PeftConfig | None = get_peft_config(model)
-        return chosen
-    saved: PeftConfig = PeftConfig.from_pretrained(name)
-    saved.inference_mode = False
-    return saved
 
 
 def mixes_experts(model: ModelArguments) -> bool:
@@ -133,7 +139,6 @@ def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None
         hidden=config.hidden_size,
         embedding=embedding,
         tied=bool(config.tie_word_embeddings),
-        attention_width=config.num_attention_heads * width,
         kv_width=config.num_key_value_heads * width,
         weight_bytes=bits / 8 or held,
         plain=plain,
@@ -208,12 +213,12 @@ def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before
     chosen = predicted * size.hidden * (FLOAT32 if float32 else BFLOAT16)
     gradient = predicted * size.hidden * (FLOAT32 if float32 else FLOAT32 + BFLOAT16)
     tile = BFLOAT16 * min(predicted, HEAD_TOKENS) * HEAD_WORDS
-    own = FLOAT32 * size.embedding if size.full else 0
+    embeddings = FLOAT32 * size.embedding if size.full else 0
     in_backward = kept + (0 if size.checkpointing else copies)
-    layer = before.gradients + own + BFLOAT16 * (2 if float32 else 1) * size.trained / size.layers
+    layer = before.gradients + embeddings + BFLOAT16 * (2 if float32 else 1) * size.trained / size.layers
     return [
         replace(before, activations=kept + copies, head=chosen + tile),
-        replace(before, activations=in_backward, head=chosen + gradient + tile + own),
+        replace(before, activations=in_backward, head=chosen + gradient + tile + embeddings),
         replace(before, activations=in_backward + tokens * token.work, gradients=layer),
     ]
 

@@ -1,10 +1,9 @@
-"""What `--dry_run` says about memory and time: of the recipe as it is, in other ways and on more GPUs, and
+"""What `--dry_run` says about tokens and memory: of the recipe as it is, in other ways and on more GPUs, and
 what would fit.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,34 +14,20 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from a2r_train.models import base_of
 from a2r_train.train.arguments import ModelArguments, TrainConfig, batch_and_steps
-from a2r_train.train.bundles import Material
 from a2r_train.train.estimate.memory import (
     BFLOAT16,
     WAYS,
+    Group,
     Memory,
     Size,
     mixes_experts,
-    peft_of,
     size_of,
     update,
 )
-from a2r_train.train.estimate.time import (
-    BANDWIDTH,
-    BANDWIDTH_SHARE,
-    MATRIX_FLOPS,
-    MATRIX_SHARE,
-    Group,
-    Work,
-    generation,
-    training,
-)
+from a2r_train.train.model import peft_of, way_of
 
 PROCESSES = (1, 2, 4, 8, 16)
 USUAL_GPU_BYTES = 80e9  # where there is no GPU to ask
-AT = (
-    f"at {MATRIX_SHARE:.0%} of {MATRIX_FLOPS / 1e12:.0f} TFLOP/s in training and {BANDWIDTH_SHARE:.0%} of "
-    f"{BANDWIDTH / 1e12:.2f} TB/s in generation"
-)
 USABLE = 0.92  # of a GPU's memory: the rest goes to CUDA itself and to gaps between tensors
 
 
@@ -89,47 +74,43 @@ class Proposal:
         }
         if getattr(args, "shared_prefix", False):
             keys["shared_prefix"] = str(self.step.group.shared).lower()
-        given = ", ".join(f"{key} {value}" for key, value in keys.items())
-        return f"this fits, with {self.total / 1e9:.0f} GB: {given}, {self.way}"
+        settings = ", ".join(f"{key} {value}" for key, value in keys.items())
+        return f"this fits, with {self.total / 1e9:.0f} GB: {settings}, {self.way}"
 
 
 def show(
     args: TrainConfig,
     model: ModelArguments,
-    material: Material,
-    completion: int,
-    rows: int,
+    step: Step,
+    epoch_completions: int,
     console: Console,
-    validated: float = 0,
+    validation_completions: float = 0,
 ) -> None:
-    """Print the estimate; `rows` counts completions over all steps of an epoch, `validated` those of all
-    evaluations.
+    """Print tokens and memory.
+
+    `epoch_completions` counts over all steps of an epoch, `validation_completions` over all evaluations.
     """
     if args.process_index > 0:
         return
+    _print(console, "at most", _tokens(tokens_of(args, step, epoch_completions, validation_completions)))
     if mixes_experts(model):
-        console.print("no estimate of memory and time: the model is a mixture of experts")
+        console.print("no estimate of memory: the model is a mixture of experts")
         return
-    step, gpu = step_of(args, material.longest_prompt, completion), _gpu_bytes()
-    way, processes = way_of(args), args.world_size
+    gpu, way, processes = _gpu_bytes(), way_of(args), args.world_size
     size = size_of(model, bool(args.activation_checkpointing), args)
+    other = size_of(_other(model), size.checkpointing, args)
     peak = memory(size, step, way, processes, gpu)
-    tables = {
-        f"memory: {way} on {processes} GPU(s), micro-batch {step.rows}": _breakdown(peak, gpu),
-        "in other ways, by number of GPUs; (does not fit)": _ways(
-            size, size_of(_other(model), size.checkpointing, args), step, gpu
-        ),
-        f"time at most, on {processes} GPU(s) {AT}": _hours(work_of(args, size, step, rows, gpu, validated)),
-    }
-    for title, table in tables.items():
-        console.print(f"\n{title}", markup=False, highlight=False, soft_wrap=True)
-        console.print(table)
+    _print(console, f"memory: {way} on {processes} GPU(s), micro-batch {step.rows}", _breakdown(peak, gpu))
+    _print(console, "in other ways, by number of GPUs; (does not fit)", _ways(size, other, step, gpu))
     if peak.total > USABLE * gpu:
-        found = next(proposals(model, step, way, processes, gpu, args), None)
-        console.print(
-            found.says(args) if found else "no setting fits so few GPUs: take more, with zero3 or fsdp2",
-            markup=False,
-        )
+        proposal = next(proposals(model, step, way, processes, gpu, args), None)
+        few = "no setting fits so few GPUs: take more, with zero3 or fsdp2"
+        console.print(proposal.says(args) if proposal else few, markup=False)
+
+
+def _print(console: Console, title: str, table: Table) -> None:
+    console.print(f"\n{title}", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 def step_of(args: TrainConfig, prompt: int, completion: int) -> Step:
@@ -173,32 +154,21 @@ def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memo
     return max(updating, generating, key=lambda one: one.total)
 
 
-def work_of(
-    args: TrainConfig, size: Size, step: Step, rows: int, gpu: float, validated: float = 0
-) -> list[Work]:
-    """What the whole training computes; an evaluation counts as what it generates."""
-    batch, steps = batch_and_steps(args, rows)
-    groups = batch * steps / step.group.completions
+def tokens_of(
+    args: TrainConfig, step: Step, epoch_completions: int, validation_completions: float = 0
+) -> dict[str, float]:
+    """Of the whole training, by part; an evaluation counts as what it generates."""
+    batch, steps = batch_and_steps(args, epoch_completions)
+    completions, group = batch * steps, step.group
+    trained = completions / group.completions * group.tokens
     if not isinstance(args, GRPOConfig):
-        return [training("training", size, step.group, groups, args.world_size)]
-    generate_every = int(args.steps_per_generation or 1) * args.num_iterations
-    old = args.gradient_accumulation_steps % generate_every != 0 or (
-        args.use_vllm and args.vllm_importance_sampling_correction
-    )
-    scored = int(old) + int(args.beta > 0)
-    share = args.vllm_gpu_memory_utilization if args.use_vllm else 1.0
-    room = max(0.0, share * gpu - BFLOAT16 * size.parameters)
-    at_once = args.per_device_train_batch_size * int(args.steps_per_generation or 1)
-    parts = [
-        generation(
-            "generation", size, step.group, groups / args.num_iterations, args.world_size, at_once, room
-        ),
-        training("policy update", size, step.group, groups, args.world_size, scored),
-    ]
-    if validated:
-        groups, at_once = validated / step.group.completions, args.per_device_eval_batch_size
-        parts.append(generation("validation", size, step.group, groups, args.world_size, at_once, room))
-    return parts
+        return {"training": trained}
+    parts = {
+        "generation": completions / args.num_iterations * group.completion,
+        "policy update": trained,
+        "validation": validation_completions * group.completion,
+    }
+    return {part: tokens for part, tokens in parts.items() if tokens}
 
 
 def proposals(
@@ -216,14 +186,6 @@ def proposals(
                     total = memory(size, small, name, processes, gpu).total
                     if total <= USABLE * gpu:
                         yield Proposal(size, small, name, step.rows // small.rows, total)
-
-
-def way_of(args: TrainConfig) -> str:
-    """How the processes share the model, as accelerate was told."""
-    if (plugin := args.deepspeed_plugin) is not None:
-        offloads = plugin.offload_param_device == "cpu"
-        return "zero2" if plugin.zero_stage < 3 else "zero3_offload" if offloads else "zero3"
-    return "fsdp2" if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else "ddp"
 
 
 def _smaller(step: Step) -> Iterator[Step]:
@@ -287,10 +249,9 @@ def _ways(size: Size, other: Size, step: Step, gpu: float) -> Table:
     return table
 
 
-def _hours(parts: list[Work]) -> Table:
+def _tokens(parts: dict[str, float]) -> Table:
     table = Table("part")
-    for name in ("million tokens", "hours"):
-        table.add_column(name, justify="right")
-    for part in parts:
-        table.add_row(part.name, f"{part.tokens / 1e6:.2f}", f"{part.hours:.2f}")
+    table.add_column("million tokens", justify="right")
+    for part, tokens in parts.items():
+        table.add_row(part, f"{tokens / 1e6:.2f}")
     return table

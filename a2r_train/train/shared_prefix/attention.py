@@ -55,8 +55,8 @@ class Group:
 def piece(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float
 ) -> tuple[Any, ...]:
-    """Attention of (B, heads, S, size): the result, its log-sum-exp (B, heads, S), and what the backward is
-    to be given.
+    """Attention of (B, heads, S, size): the result, its log-sum-exp (B, heads, S), and what its backward
+    reads.
     """
     if q.device.type == "cpu":
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
@@ -85,12 +85,12 @@ def piece_backward(
     *,
     causal: bool,
     scale: float,
-    given: tuple[Any, ...],
+    state: tuple[Any, ...],
 ) -> Tensors:
     """The gradients of query, key and value; `out` and `lse` (B, heads, S, 1) may be those of several pieces,
     merged.
     """
-    backend, *rest = given
+    backend, *rest = state
     sequences, seeds = rest[:4], rest[4:]
     lse = lse.contiguous()
     if backend == SDPBackend.CUDNN_ATTENTION:
@@ -115,33 +115,31 @@ class SharedPrefixAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         out = torch.empty_like(q)
         lse = q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
-        given = [_forward(group, (q, k, v), out, lse, scale) for group in groups]
+        states = [_forward(group, (q, k, v), out, lse, scale) for group in groups]
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.groups, ctx.scale, ctx.given = groups, scale, given
+        ctx.groups, ctx.scale, ctx.states = groups, scale, states
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         *saved, lse = ctx.saved_tensors
-        found = [torch.empty_like(t) for t in saved[:3]]
-        for group, given in zip(ctx.groups, ctx.given, strict=True):
-            _backward(group, (grads[0], *saved), lse, found, ctx.scale, given)
-        return *found, None, None
+        gradients = [torch.empty_like(t) for t in saved[:3]]
+        for group, state in zip(ctx.groups, ctx.states, strict=True):
+            _backward(group, (grads[0], *saved), lse, gradients, ctx.scale, state)
+        return *gradients, None, None
 
 
 def _forward(group: Group, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> list[Any]:
-    """Fills in the group's part of `out` and `lse`; returns what the backward of its three pieces is to be
-    given.
-    """
-    shared, own = ([t[:, :, tokens] for t in qkv] for tokens in (group.prompt, group.completions))
+    """Fills in the group's part of `out` and `lse`; returns what the backward of its three pieces reads."""
+    shared, private = ([t[:, :, tokens] for t in qkv] for tokens in (group.prompt, group.completions))
     prompt = completions = across = None
     if shared[0].numel():
         out[:, :, group.prompt], lse[:, :, group.prompt], prompt = piece(*shared, causal=True, scale=scale)
-    if own[0].numel():
-        wide, wide_lse, completions = piece(*(group.padded(t) for t in own), causal=True, scale=scale)
+    if private[0].numel():
+        wide, wide_lse, completions = piece(*(group.padded(t) for t in private), causal=True, scale=scale)
         merged, merged_lse = group.unpadded(wide), group.unpadded(wide_lse[..., None])[..., 0]
         if shared[0].numel():
-            other, other_lse, across = piece(own[0], *shared[1:], causal=False, scale=scale)
+            other, other_lse, across = piece(private[0], *shared[1:], causal=False, scale=scale)
             share = (other_lse - merged_lse).sigmoid()[..., None]
             merged = merged.to(lse.dtype).lerp(other.to(lse.dtype), share)
             merged_lse = torch.logaddexp(merged_lse, other_lse)
@@ -153,30 +151,32 @@ def _backward(
     group: Group,
     saved: tuple[torch.Tensor, ...],
     lse: torch.Tensor,
-    found: list[torch.Tensor],
+    gradients: list[torch.Tensor],
     scale: float,
-    given: list[Any],
+    state: list[Any],
 ) -> None:
-    """Fills in the group's part of the gradients `found`; `saved` is the result's gradient, query, key, value
-    and result.
+    """Fills in the group's part of `gradients`; `saved` is the result's gradient, query, key, value and
+    result.
     """
-    shared, own = (
+    shared, private = (
         [t[:, :, tokens] for t in (*saved, lse[..., None])] for tokens in (group.prompt, group.completions)
     )
-    prompt, completions, across = given
+    prompt, completions, across = state
     if prompt:
         for total, part in zip(
-            found, piece_backward(*shared, causal=True, scale=scale, given=prompt), strict=True
+            gradients, piece_backward(*shared, causal=True, scale=scale, state=prompt), strict=True
         ):
             total[:, :, group.prompt] = part
     if completions:
-        wide = piece_backward(*map(group.padded, own), causal=True, scale=scale, given=completions)
-        for total, part in zip(found, wide, strict=True):
+        wide = piece_backward(*map(group.padded, private), causal=True, scale=scale, state=completions)
+        for total, part in zip(gradients, wide, strict=True):
             total[:, :, group.completions] = group.unpadded(part)
     if across:
-        parts = piece_backward(*own[:2], *shared[2:4], *own[4:], causal=False, scale=scale, given=across)
+        parts = piece_backward(
+            *private[:2], *shared[2:4], *private[4:], causal=False, scale=scale, state=across
+        )
         for total, part, tokens in zip(
-            found, parts, (group.completions, group.prompt, group.prompt), strict=True
+            gradients, parts, (group.completions, group.prompt, group.prompt), strict=True
         ):
             total[:, :, tokens] += part
 

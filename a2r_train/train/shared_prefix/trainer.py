@@ -10,7 +10,7 @@ of P - 1 + G C tokens, in which a completion attends to the prompt and to itself
 arXiv 2506.05433). Each completion begins with a copy of the last prompt token, so that every position has one
 next token, and ends before its own last token, which predicts nothing. Position ids are the columns of TRL's
 batch. Several groups stand one after the other in the same row. Attention is computed in pieces that need no
-mask: see shared_prefix_attention.py.
+mask: see attention.py.
 """
 
 from __future__ import annotations
@@ -242,15 +242,17 @@ def refused_settings(args: GRPOConfig, model: ModelArguments) -> list[str]:
     group = int(args.num_generations or 1)
     init = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
     chosen = init.get("attn_implementation", model.attn_implementation)
-    found = {
-        "a micro-batch must hold whole groups: make per_device_train_batch_size "
-        "a multiple of num_generations": (args.per_device_train_batch_size % group != 0),
+    refused = {
+        "a micro-batch must hold whole groups: "
+        "make per_device_train_batch_size a multiple of num_generations": (
+            args.per_device_train_batch_size % group != 0
+        ),
         "it brings its own attention: leave attn_implementation out": chosen not in (None, "sdpa"),
         "it does not go with use_liger_kernel": args.use_liger_kernel,
         "it does not go with torch_compile": args.torch_compile,
         "it does not go with use_transformers_continuous_batching": args.use_transformers_continuous_batching,
     }
-    return [reason for reason, is_so in found.items() if is_so]
+    return [reason for reason, is_so in refused.items() if is_so]
 
 
 def refused_adapter(model: str) -> list[str]:
@@ -270,7 +272,7 @@ def refused_model(config: Any, args: GRPOConfig) -> list[str]:
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
     coefficient = args.router_aux_loss_coef
     router = getattr(config, "router_aux_loss_coef", 0.0) if coefficient is None else coefficient
-    found = {
+    refused = {
         f"{kind} is not among the tested models: {', '.join(SERVED)}": kind not in SERVED,
         f"the model has layers of {', '.join(layers) or 'sliding_attention'}, whose mask is another": bool(
             layers or window
@@ -279,7 +281,7 @@ def refused_model(config: Any, args: GRPOConfig) -> list[str]:
         "the model drops attention out: set disable_dropout": bool(
             getattr(config, "attention_dropout", 0.0) and not args.disable_dropout
         ),
-        "the model balances its experts over all tokens, repeated "
-        "ones too: set router_aux_loss_coef to 0": bool(hasattr(config, "output_router_logits") and router),
+        "the model balances its experts over all tokens, repeated ones too: "
+        "set router_aux_loss_coef to 0": bool(hasattr(config, "output_router_logits") and router),
     }
-    return [reason for reason, is_so in found.items() if is_so]
+    return [reason for reason, is_so in refused.items() if is_so]

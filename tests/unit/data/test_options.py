@@ -50,7 +50,10 @@ def test_a_verifier_of_the_row_and_a_mapped_column_hold(tmp_path: Any) -> None:
     [
         (LISTED | {"answer": "yellow"}, "is none of the options A 'red', B 'green', C 'blue'"),
         (LISTED | {"answer": 7}, "is none of the options"),
-        ({"question": "Which?", "options": [0, 2, 1], "answer": 1}, "is the text of option C and the index of option B"),
+        (
+            {"question": "Which?", "options": [0, 2, 1], "answer": 1},
+            "is the text of option C and the index of option B",
+        ),
         ({"question": "Which?", "options": ["red"], "answer": "A"}, "expected 2 to 10 options"),
         ({"question": "Which?", "options": ["red", None], "answer": "A"}, "expected 2 to 10 options"),
         ({"question": "Which?", "answer_choices": ["red", "green"], "answer": "A"}, "looks like the options"),

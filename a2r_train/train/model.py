@@ -1,0 +1,139 @@
+"""The model that a trainer gets: its weights, their type and the adapter; and how GPUs compute with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import AutoModelForCausalLM
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.utils import get_peft_config, get_quantization_config
+
+from a2r_train.errors import InputError
+from a2r_train.models import base_of, check_weights, trust
+from a2r_train.train.arguments import ModelArguments, TrainConfig, mapping
+
+
+def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
+    """Raise InputError for a model without weights that can be trained; its code is run only if told.
+
+    So it is for a revision other than main, as tokenizer, prompt, context and base would be those of main.
+    """
+    name = model.model_name_or_path
+    if not name:
+        raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
+    if model.model_revision != "main":
+        raise InputError(
+            f"model_revision {model.model_revision} would move the weights alone; download it to a folder, "
+            f"and name that: hf download {name} --revision {model.model_revision} --local-dir FOLDER"
+        )
+    check_weights(name)
+    if base_of(name).endswith(".gguf"):
+        raise InputError(
+            f"{name}: a GGUF file cannot be trained; make a folder of it: "
+            "a2r merge --model FILE --output_dir FOLDER"
+        )
+    if trust_remote_code:
+        trust(name)
+
+
+def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> str | None:
+    """Of the loaded weights on a GPU; `adapter`: adapters alone are trained.
+
+    For vLLM TRL adds an adapter to its base and takes it away again, before each generation: bfloat16 would
+    round the base each time, and the saved adapter would not be that of the base it was trained on. A
+    quantised base is rounded anyway.
+    """
+    if model.dtype != "auto":
+        return model.dtype
+    whole = not (model.load_in_4bit or model.load_in_8bit)
+    merged = isinstance(args, GRPOConfig) and args.use_vllm and whole
+    return "bfloat16" if adapter and not merged else "float32"
+
+
+def peft_of(model: ModelArguments) -> PeftConfig | None:
+    """The adapters that are trained: those of the recipe, or of the adapter folder that it goes on with."""
+    name = str(model.model_name_or_path)
+    if base_of(name) == name:
+        chosen: PeftConfig | None = get_peft_config(model)
+        return chosen
+    saved: PeftConfig = PeftConfig.from_pretrained(name)
+    saved.inference_mode = False
+    return saved
+
+
+def way_of(args: TrainConfig) -> str:
+    """How the processes share the model, as accelerate was told."""
+    if (plugin := args.deepspeed_plugin) is not None:
+        offloads = plugin.offload_param_device == "cpu"
+        return "zero2" if plugin.zero_stage < 3 else "zero3_offload" if offloads else "zero3"
+    return "fsdp2" if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" else "ddp"
+
+
+def shard_precisely(args: TrainConfig) -> None:
+    """Under FSDP2: gradients as shares; in bfloat16 outputs as they are, and gradients summed in float32.
+
+    accelerate would round what the model returns, and so TRL's log-probabilities, to bfloat16: by 0.03 at
+    -10. Each micro-batch's gradients are shared out at once: else every GPU holds those of all weights until
+    the last one.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true" or os.environ.get("FSDP_VERSION") != "2":
+        return
+    settings: Any = args.accelerator_config
+    settings.gradient_accumulation_kwargs = {"sync_each_batch": True}
+    if args.bf16:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        args.fsdp_plugin_args = {"mixed_precision_policy": policy}
+
+
+def avoid_cudnn_attention(args: TrainConfig) -> None:
+    """On a GPU, no attention by cuDNN, for two reasons.
+
+    Since torch 2.11 its backward gives NaN on Hopper where a padded batch is 64 over a multiple of 128 tokens
+    long (pytorch issue 196678; Qwen2.5 meets it). And it makes a plan for each new shape, as every batch of a
+    training is: on an H200 an update at new lengths takes 0.543 s with cuDNN and 0.189 s with flash
+    (docs/shared_prefix.md).
+    """
+    if args.device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def set_loading_options(args: TrainConfig, model: ModelArguments) -> None:
+    """Tell TRL how to load the weights, except for an adapter, which `model_arguments` loads itself."""
+    if not _goes_on_with_adapter(model):
+        args.model_init_kwargs = {**_loading_options(args, model), **mapping(args.model_init_kwargs)}
+
+
+def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
+    """The trainer's `model`, `peft_config` and `quantization_config`; an adapter folder goes on as the
+    adapter it is.
+    """
+    name, options = str(model.model_name_or_path), _loading_options(args, model)
+    quantization = get_quantization_config(dataclasses.replace(model, dtype=options["dtype"]))
+    if not _goes_on_with_adapter(model):
+        return {"model": name, "peft_config": get_peft_config(model), "quantization_config": quantization}
+    device = {"device_map": {"": args.device}} if quantization else {}
+    base = AutoModelForCausalLM.from_pretrained(
+        base_of(name), quantization_config=quantization, **options, **device
+    )
+    return {"model": PeftModel.from_pretrained(base, name, is_trainable=True)}
+
+
+def _loading_options(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
+    adapter = model.use_peft or _goes_on_with_adapter(model)
+    return {
+        "use_safetensors": True,
+        "trust_remote_code": args.trust_remote_code,
+        "dtype": dtype_of(args, model, args.device.type == "cuda" and adapter),
+        "attn_implementation": model.attn_implementation,
+        "revision": model.model_revision,
+    }
+
+
+def _goes_on_with_adapter(model: ModelArguments) -> bool:
+    name = str(model.model_name_or_path)
+    return base_of(name) != name
