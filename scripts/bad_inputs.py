@@ -197,13 +197,13 @@ BAD_INPUTS = [
     BadInput(
         "nothing to learn from",
         "grpo",
-        every_row("bundles", n_correct=0, reference_verdicts=["incorrect"] * 2),
+        every_row("bundles", n_correct=0, references=[{"text": r"\boxed{7}", "verdict": "incorrect"}] * 2),
     ),
     BadInput("bundles that were judged by another answer", "grpo", every_row("bundles", answer="99")),
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3)),
     BadInput("a checkpoint to go on from that is none", "grpo", given(resume_from_checkpoint="nowhere")),
     BadInput("bundles without references", "evaluate", row("bundles", references=None)),
-    BadInput("bundles whose lists differ", "evaluate", row("bundles", reference_answers=["1"])),
+    BadInput("a reference without text", "evaluate", row("bundles", references=[{"answer": "1"}])),
     BadInput("bundles that count wrongly", "evaluate", row("bundles", n_correct=9)),
     BadInput("an unknown engine", "evaluate", given(engine="vlm")),
 ]

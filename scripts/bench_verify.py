@@ -77,7 +77,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    problems, rollouts = load_rollouts(given.problems, given.rollouts, {})
+    problems, rollouts = load_rollouts(given.problems, given.rollouts)
     by_id = {problem.id: problem for problem in problems}
     items = [(r.text, by_id[r.problem_id].answer, by_id[r.problem_id].verifier) for r in rollouts]
     items = [item for item in items if item[2] == "math"]

@@ -23,7 +23,9 @@ from typing import Any
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from conftest import files_of, options, save_tiny, teach, write_rows
+from conftest import bundle_row, files_of, options, save_tiny, teach, write_rows
+
+from a2r_train.records import Problem
 
 STAGES = ("explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
@@ -72,14 +74,9 @@ def write_inputs(folder: Path, problems: int = 24) -> dict[str, dict[str, Any]]:
         for n in range(8)
     ]
     bundles = [
-        {**problem, "problem_id": problem["id"], "verifier": "math", "references": [rf"{i}: \boxed{{3}}",
-        rf"{i}: \boxed{{6}}"],
-         "reference_answers": ["3", "6"], "reference_verdicts": ["correct", "incorrect"][:: 1 - 2 * (i % 2)],
-         "n_correct": 1,
-         "reference_tokens": [9, 9], "majority_answer": "3", "majority_verdict": ["correct",
-         "incorrect"][i % 2]}
+        bundle_row(Problem(**problem), ["3", "6"], texts=[rf"{i}: \boxed{{3}}", rf"{i}: \boxed{{6}}"])
         for i, problem in enumerate(asked)
-    ]  # fmt: skip
+    ]
     bundled = write_rows(folder / "bundles.jsonl", bundles)
     rollouts = write_rows(
         folder / "rollouts.jsonl", [{**asked[i], "text": f"{n}. {text}"} for i, n, text in samples]

@@ -39,6 +39,10 @@ import torch
 from bench_commands import CUDA, ROOT, Bench, Ended, kill_all, python, visible, words
 from safetensors.torch import load_file
 
+from a2r_train.data.builder import bundle_of
+from a2r_train.data.read import read
+from a2r_train.records import CORRECT, INCORRECT, Problem, Reference, write
+
 # A step of clipped gradient descent: the weights move by the gradient of the global batch, of 16 rows.
 REPLAY = {
     "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1.0,
@@ -105,21 +109,13 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def bundles(bench: Bench) -> str:
     """64 bundles of data/tiny with a right and a wrong reference each."""
     path = bench.folder / "bundles.jsonl"
-    problems = [json.loads(line) for line in (ROOT / "data/tiny/train.jsonl").read_text().splitlines()[:64]]
-    rows = [
-        {
-            "id": f"b{i}", "problem_id": p["id"], "problem": p["problem"], "answer": p["answer"],
-            "verifier": p["verifier"],
-            "references": [f"\\boxed{{{p['answer']}}}", "\\boxed{0}"], "reference_answers": [p["answer"],
-            "0"],
-            "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [5, 5], "n_correct": 1,
-            "majority_answer": "",
-            "majority_verdict": "unparsable",
-        }
-        for i, p in enumerate(problems)
-    ]  # fmt: skip
+    wrong = Reference("\\boxed{0}", "0", INCORRECT, 5)
+    made = [
+        bundle_of(p, [Reference(f"\\boxed{{{p.answer}}}", p.answer, CORRECT, 5), wrong], f"b{i}")
+        for i, p in enumerate(read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:64])
+    ]
     if not path.exists():
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(made, path)
     return str(path)
 
 

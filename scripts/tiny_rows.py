@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Problem, write
+from a2r_train.records import Problem, Reference, write
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ "
@@ -216,7 +216,7 @@ def with_references(
     count = rng.randint(1, config.max_references)
     guesses = [tale.wrong_guess(rng) if rng.random() < wrong else tale.answer for _ in range(count)]
     texts = [tale.slipped(guess, rng, slips) for guess in guesses]
-    chat = prompter.synthesizer(tale.text, texts, texts).chat
+    chat = prompter.synthesizer(tale.text, [Reference(text, text) for text in texts]).chat
     if rng.random() < config.stubborn_share:
         return chat, tale.solution(rng.choice(guesses))
     others = list(dict.fromkeys(g for g in rng.sample(guesses, count) if g != tale.answer))

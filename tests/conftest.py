@@ -6,9 +6,12 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from a2r_train.records import Bundle, Problem
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for models this small a second thread only waits
@@ -38,6 +41,37 @@ WORDS = [
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+def bundle_with(
+    problem: "Problem",
+    answers: Sequence[str],
+    identity: str = "",
+    *,
+    texts: Sequence[str] = (),
+    verdicts: Sequence[str] = (),
+    tokens: Sequence[int] = (),
+) -> "Bundle":
+    """What the builder makes of a problem and references that box these answers; those with the gold one are
+    right.
+    """
+    from a2r_train.data.builder import bundle_of
+    from a2r_train.records import Reference
+
+    texts = texts or [rf"\boxed{{{answer}}}" for answer in answers]
+    verdicts = verdicts or [
+        "correct" if answer == problem.answer else "incorrect" if answer else "unparsable"
+        for answer in answers
+    ]
+    parts = zip(texts, answers, verdicts, tokens or [9] * len(answers), strict=True)
+    return bundle_of(problem, [Reference(*part) for part in parts], identity or problem.id)
+
+
+def bundle_row(problem: "Problem", answers: Sequence[str], identity: str = "", **more: Any) -> dict[str, Any]:
+    """The same as a row of a file."""
+    from a2r_train.records import as_row
+
+    return as_row(bundle_with(problem, answers, identity, **more))
 
 
 def options(values: Mapping[str, Any]) -> list[str]:

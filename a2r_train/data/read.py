@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from decimal import Decimal
@@ -49,7 +50,8 @@ class Columns:
     """The `columns` of a recipe, for one file or several; a file may hold a field by its own name instead."""
 
     names: Mapping[str, str] = field(default_factory=dict)
-    met: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)  # of all columns of the files that were read
+    given: bool = True  # whether the recipe has such a key, which the hint of an error may name
 
     @staticmethod
     def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
@@ -78,17 +80,19 @@ class Columns:
         here: set[str] = set()
         for place, values in rows(path):
             for name in self.names.values():
-                if name in values:
-                    here.add(name)
-                elif name in here:
+                if name in here and name not in values:
                     raise InputError(f"{place}: no column {name!r}, which earlier rows have")
-            self.met |= here
-            yield Row(place, values, self.names)
+            here.update(values)
+            self.met.update(values)
+            yield Row(place, values, self.names, self.given)
 
     def check_met(self) -> None:
         """Raise InputError for a name that no row of any file had."""
-        if unmet := sorted({*self.names.values()} - self.met):
-            raise InputError(f"columns: none of the files has a column {unmet[0]!r}")
+        for name in self.names.values():
+            if name not in self.met:
+                near = difflib.get_close_matches(name, sorted(self.met), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise InputError(f"columns: none of the files has a column {name!r}{hint}")
 
 
 @dataclass(frozen=True)
@@ -100,18 +104,25 @@ class Row:
     place: str
     values: Mapping[str, Any]
     names: Mapping[str, str]
+    mappable: bool = True
 
     def column(self, field: str) -> str:
-        """The column that holds a field in this row; where none does, the one that should."""
-        mapped = [self.names[field]] if field in self.names else []
-        candidates = [*mapped, field, *ALIASES.get(field, ())]
-        return next((name for name in candidates if self.values.get(name) is not None), candidates[0])
+        """The column that holds a field in this row; where none does, the one that should.
+
+        A mapped column holds it whenever it is there: nothing else is taken for one that is null.
+        """
+        mapped = self.names.get(field, field)
+        if field in self.names and mapped in self.values:
+            return mapped
+        candidates = [field, *ALIASES.get(field, ())]
+        there = [name for name in candidates if name in self.values]
+        return next((name for name in there if not _is_null(self.values[name])), (there or [mapped])[0])
 
     def value(self, field: str, hint: str) -> Any:
         """Raises InputError for a value of another type than the hint says."""
         column = self.column(field)
         value = self.values.get(column)
-        return None if value is None else _typed(value, hint, f"{self.place}: field {column!r}")
+        return None if _is_null(value) else _typed(value, hint, f"{self.place}: field {column!r}")
 
     def text(self, field: str) -> str | None:
         value: str | None = self.value(field, "str")
@@ -130,15 +141,15 @@ class Row:
         """The error of a field that this row has not, naming the column that may be meant."""
         column, there = self.column(field), sorted(map(str, self.values))
         if column in self.values:
-            return InputError(f"{self.place}: column {column!r} is null; expected text")
+            return InputError(f"{self.place}: column {column!r} has no value here; every row needs one")
         near = [name for name in LOOKALIKES.get(field, ()) if name in self.values]
-        near = near or difflib.get_close_matches(column, there, n=1, cutoff=0.7)
-        hint = (
-            f'is it {near[0]!r}? then say columns: {{"{field}": "{near[0]}"}}'
-            if near
-            else "map names with `columns:`"
-        )
-        return InputError(f"{self.place}: no column {column!r}; the columns are {', '.join(there)} ({hint})")
+        lower = {name.lower(): name for name in there}
+        near = near or [lower[name] for name in difflib.get_close_matches(column.lower(), lower, 1, 0.7)]
+        says = f"{self.place}: no column {column!r}; the columns are {', '.join(there)}"
+        if near:
+            mend = f'say columns: {{"{field}": "{near[0]}"}}' if self.mappable else f"name it {field!r}"
+            return InputError(f"{says} (is it {near[0]!r}? then {mend})")
+        return InputError(f"{says} (map names with `columns:`)" if self.mappable else says)
 
 
 def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[Record]:
@@ -149,7 +160,7 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
     shares them. Raises InputError for a missing file or column, a broken line, a wrong type, an empty
     required field, and a repeated id.
     """
-    shared, columns = columns is not None, columns or Columns()
+    shared, columns = columns is not None, columns or Columns(given=False)
     paths = paths_in(path)
     if kind is not Rollout and len(paths) > 1:
         return _of_several(kind, paths, columns)
@@ -222,9 +233,9 @@ def _records(kind: type[Record], row: Row, index: int) -> list[Any]:
     if kind is Problem:
         return [problem_of(row, str(index))]
     texts = row.value("texts", "list[str]") if kind is Rollout and row.text("text") is None else None
-    if texts is not None:
-        known = _fields(Rollout, row, {"text": "", "sample": 0})
-        return [Rollout(**known | {"text": text, "sample": at}) for at, text in enumerate(texts)]
+    if texts is not None:  # numbered on, as one problem may have several such rows; its tokens are of all
+        known = _fields(Rollout, row, {"text": "", "sample": 0}) | {"completion_tokens": 0}
+        return [Rollout(**known | {"text": text, "sample": index + at}) for at, text in enumerate(texts)]
     values = _fields(kind, row, {"sample": index} if kind is Rollout else {})
     if kind is Bundle:
         _check_bundle(values, row.place)
@@ -262,32 +273,47 @@ def _check_bundle(values: dict[str, Any], place: str) -> None:
         )
 
 
+def _is_null(value: Any) -> bool:
+    """Whether there is nothing; NaN is what pandas writes for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _typed(value: Any, hint: str, place: str) -> Any:
     if hint in ("str", "Verdict"):
         return _text(value, hint, place)
     if hint == "int":
-        if (
-            isinstance(value, float) and value.is_integer()
-        ):  # as pandas writes a column of which a value is missing
-            return int(value)
-        if isinstance(value, str) and value.strip().isdigit():  # as a CSV has it
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InputError(f"{place}: {value!r}; expected a whole number")
-        return value
+        return _whole(value, place)
     if hint.startswith("dict"):
         return _mapping(value, place)
     if hint == "Reference":
         return _reference(value, place)
-    if isinstance(value, str) and value.startswith("["):  # as a cell of a table has it
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise InputError(f"{place}: {value[:80]!r}; expected a list, or its JSON") from None
+    if isinstance(value, str):
+        value = _from_json(value)
     if not isinstance(value, list):
-        raise InputError(f"{place}: {str(value)[:80]!r}; expected a list")
+        raise InputError(f"{place}: {str(value)[:80]!r}; expected a list, or its JSON")
     inner = hint.removeprefix("list[").removesuffix("]")
     return [_typed(item, inner, place) for item in value]
+
+
+def _whole(value: Any, place: str) -> int:
+    """A whole number: also 3.0, as pandas has it in a column of which a value is missing, and the text of
+    one, as a CSV has it.
+    """
+    if isinstance(value, str) and (digits := re.fullmatch(r"\s*(-?[0-9]{1,18})(\.0*)?\s*", value)):
+        return int(digits[1])
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{place}: {value!r}; expected a whole number")
+    return value
+
+
+def _from_json(text: str) -> Any:
+    """What a cell of a table holds as JSON; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _text(value: Any, hint: str, place: str) -> str:
@@ -313,10 +339,7 @@ def _text(value: Any, hint: str, place: str) -> str:
 def _mapping(value: Any, place: str) -> dict[str, Any]:
     """An object, or the JSON text of one, as tables have it."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise InputError(f"{place}: {value[:80]!r}; expected an object, or its JSON") from None
+        value = _from_json(value)
     if not isinstance(value, dict):
         raise InputError(f"{place}: {str(value)[:80]!r}; expected an object, or its JSON")
     return value

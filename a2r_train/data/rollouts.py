@@ -23,7 +23,7 @@ def load_rollouts(
 
     A `verifier` goes before the rows' own. Raises InputError as `read`, and for rollouts of other problems.
     """
-    columns = columns or Columns()
+    columns = columns or Columns(given=False)
     if problems:
         known, samples = read(Problem, problems, columns), read(Rollout, rollouts, columns)
     else:

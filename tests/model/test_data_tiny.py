@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from a2r_train.data.read import read
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Problem
+from a2r_train.records import Problem, Reference
 from a2r_train.verify import check_gold, judge_all
 
 ROOT = Path(__file__).parents[2]
@@ -258,7 +258,7 @@ def test_no_worked_solution_is_cut(tokenizer: Any, drawn: dict[str, list[Tale]])
     by_length = sorted(range(len(tales)), key=lambda i: stories[i] + 4 * max(lengths[i]), reverse=True)
     for i in by_length[:50]:
         text = texts[i][lengths[i].index(max(lengths[i]))]
-        assert prompter.synthesizer(tales[i].text, [text] * 4, [""] * 4).cut_references == 0
+        assert prompter.synthesizer(tales[i].text, [Reference(text)] * 4).cut_references == 0
 
 
 @pytest.mark.slow

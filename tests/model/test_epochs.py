@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import options
+from conftest import bundle_with, options
 from trl.trainer.utils import RepeatSampler
 
 from a2r_train.data.read import read
-from a2r_train.records import Bundle, Problem, Synthesis, write
+from a2r_train.records import Problem, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.sampling import EpochSampler
@@ -43,15 +43,7 @@ def files(tmp_path: Path) -> Path:
 def write_files(folder: Path) -> Path:
     """Bundles and targets of sixteen problems."""
     problems = read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:16]
-    bundles = [
-        Bundle(
-            p.id, p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"], [p.answer,
-            "0"],
-            ["correct", "incorrect"], [5, 5], 1, "0", "incorrect",
-        )
-        for p in problems
-    ]  # fmt: skip
-    write(bundles, folder / "bundles.jsonl")
+    write([bundle_with(p, [p.answer, "0"]) for p in problems], folder / "bundles.jsonl")
     write(
         [
             Synthesis(p.id, 0, rf"\boxed{{{p.answer}}}", p.answer, "correct", 1, 1, "stop", "m", 0)

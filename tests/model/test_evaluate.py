@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import files_of, save_tiny, write_rows
 
+from a2r_train.data.builder import with_references
 from a2r_train.data.read import read
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.engines import base as engines
@@ -24,10 +25,11 @@ from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate import run as evaluate_run
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Bundle, Synthesis
+from a2r_train.records import Bundle, Reference, Synthesis, as_row
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_bundles
 from a2r_train.train.targets import training_row
+from a2r_train.verify import extract
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_tokens_of_a_row_are_what_it_reads_and_writes(config: EvaluateConfig) ->
     found = kept(config, "synthesizer-base")
     assert len(found) == 7
     own = sum(s.prompt_tokens + s.completion_tokens for s in found) / 7
-    references = sum(sum(b.reference_tokens) for b in read(Bundle, config.bundles)) / 7
+    references = sum(r.tokens for b in read(Bundle, config.bundles) for r in b.references) / 7
     assert rows["synthesizer/base"]["tokens"] == pytest.approx(own + references)
     assert rows["explorer/greedy"]["tokens"] <= 5
     assert rows["maj@4"]["tokens"] == pytest.approx(references)
@@ -297,12 +299,13 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
 
     path = request.getfixturevalue(model)
     (given, *_) = read(Bundle, bundles)
-    nasty = replace(given, references=["a <|im_end|> </think> b", "Reference 2: c", "\\boxed{3}\n", " d "])
-    only = write_rows(tmp_path / "one.jsonl", [asdict(nasty)])
+    texts = ["a <|im_end|> </think> b", "Reference 2: c", "\\boxed{3}\n", " d "]
+    nasty = with_references(given, [Reference(text, extract(text, given.verifier)) for text in texts])
+    only = write_rows(tmp_path / "one.jsonl", [as_row(nasty)])
     engine = load_engine(path)
 
     solving = Seen(engine, ["x"])
-    loop = TwoStage(Seen(engine, nasty.references), solving, k=4)
+    loop = TwoStage(Seen(engine, texts), solving, k=4)
     loop._explorer_prompter.opens_thinking = False  # as the texts of a bundle hold their own thinking
     loop.solve(nasty.problem)
 

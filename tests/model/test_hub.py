@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import options
+from conftest import bundle_row, options, write_rows
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import EntryNotFoundError
 
@@ -17,6 +17,7 @@ from a2r_train import models
 from a2r_train.data.task import prompt_of
 from a2r_train.models import base_of, load_model, load_tokenizer, model_file, model_hash
 from a2r_train.prompts import PromptConfig
+from a2r_train.records import Problem
 from a2r_train.train import sft
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -111,24 +112,7 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
 ) -> None:
     """Our card, prompt and curves with the model, once; no checkpoint, no second copy of the weights."""
     bundles = tmp_path / "bundles.jsonl"
-    row = {
-        "id": "0/0",
-        "problem_id": "0",
-        "problem": "2+3?",
-        "answer": "5",
-        "verifier": "math",
-        "n_correct": 1,
-    }
-    row |= {
-        "references": ["\\boxed{5}"],
-        "reference_answers": ["5"],
-        "reference_verdicts": ["correct"],
-        "reference_tokens": [4],
-    }
-    bundles.write_text(
-        json.dumps(row | {"reference_tokens": [4], "majority_answer": "5", "majority_verdict": "correct"})
-        + "\n"
-    )
+    write_rows(bundles, [bundle_row(Problem("0", "2+3?", "5"), ["5"], "0/0")])
     target = {
         "bundle_id": "0/0",
         "sample": 0,

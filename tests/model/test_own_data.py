@@ -13,9 +13,10 @@ import yaml
 from conftest import a2r, write_rows
 
 from a2r_train import output
+from a2r_train.data.builder import bundle_of
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, explore, load_problems
-from a2r_train.data.read import read
+from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import check_references, load_rollouts
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
@@ -23,7 +24,7 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.inference.solve import read_questions
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.models import load_tokenizer
-from a2r_train.records import Bundle, Problem, Rollout, parse_columns
+from a2r_train.records import Bundle, Problem, Reference, Rollout
 from a2r_train.train import sft
 
 
@@ -161,7 +162,7 @@ def test_what_comes_with_rollouts_made_elsewhere_is_kept(tmp_path: Path) -> None
         {"problem": "Say 100.", "answer": "100", "text": r"\boxed{99}", "problem_id": "q7", **more}
         for _ in range(4)
     ]
-    (problem,), found = load_rollouts("", write_rows(tmp_path / "own.jsonl", rows), {}, set())
+    (problem,), found = load_rollouts("", write_rows(tmp_path / "own.jsonl", rows))
     assert problem == Problem("q7", "Say 100.", "100", "test_own_data.near", "mine")
     assert {(r.problem_id, r.verdict, r.completion_tokens, r.model) for r in found} == {
         ("q7", "correct", 11, "theirs")
@@ -200,9 +201,9 @@ def test_one_verifier_may_judge_all_rows(problems: str, tiny: str, tmp_path: Pat
         ({"answer": "999"}, r":2: answer '999', and .*:1 has '1' for the same problem"),
         ({"completion_tokens": 2.5}, r":2: field 'completion_tokens': 2.5; expected a whole number"),
         ({"problem": "Say 2.", "problem_id": "a"}, r":2: problem_id 'a', which .*:1 has for another problem"),
-        ({"text": None}, r":2: no column 'text'"),
+        ({"text": None}, r":2: column 'text' has no value here"),
         ({"text": ["1", "2"]}, r":2: field 'text': a list; expected text"),
-        ({"answer": None}, r":2: no column 'answer'"),
+        ({"answer": None}, r":2: column 'answer' has no value here"),
         ({"completion_tokens": "many"}, r":2: field 'completion_tokens': 'many'; expected a whole number"),
     ],
 )
@@ -211,7 +212,7 @@ def test_rows_made_elsewhere_that_contradict_or_are_empty(
 ) -> None:
     first = {"problem": "Say 1.", "answer": "1", "text": r"\boxed{1}", "problem_id": "a"}
     with pytest.raises(InputError, match=says):
-        load_rollouts("", write_rows(tmp_path / "own.jsonl", [first, {**first, **second}]), {}, set())
+        load_rollouts("", write_rows(tmp_path / "own.jsonl", [first, {**first, **second}]))
 
 
 def test_rows_made_elsewhere_may_say_the_same_in_other_ways(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_rows_made_elsewhere_may_say_the_same_in_other_ways(tmp_path: Path) -> N
         "source": ["a", "b"],
     }
     path = write_rows(tmp_path / "own.jsonl", [first, {**first, "answer": "5.0", "model": {"name": "m"}}])
-    (problem,), found = load_rollouts("", path, {}, set())
+    (problem,), found = load_rollouts("", path)
     assert (problem.answer, problem.source) == ("5", "")
     assert [(r.completion_tokens, r.model) for r in found] == [(3, ""), (3, "")]
 
@@ -272,7 +273,7 @@ def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(
     assert {r.problem_id for r in made} == {b.problem_id for b in tests}
     length = len(load_tokenizer(config.base)(made[0].text, add_special_tokens=False)["input_ids"])
     assert made[0].completion_tokens == length
-    assert all(b.reference_tokens[0] for b in tests)
+    assert all(b.references[0].tokens for b in tests)
     given = replace(config, bundles=str(folder / "test.jsonl"), rollouts=str(folder / "test-rollouts.jsonl"))
     rows = {row["name"]: row for row in evaluate(given)["rows"]}
     assert rows["pass@1"]["accuracy"] == 0.5
@@ -309,17 +310,12 @@ def test_majorities_that_are_missing_are_said_to_be(
 
 def test_a_file_without_rollouts_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"own\.jsonl: no rows; expected at least one rollout"):
-        load_rollouts("", write_rows(tmp_path / "own.jsonl", []), {}, set())
+        load_rollouts("", write_rows(tmp_path / "own.jsonl", []))
 
 
-@pytest.mark.parametrize(
-    "change", [{"references": []}, {"reference_answers": ["1"]}, {"reference_tokens": []}]
-)
-def test_bundles_whose_lists_differ_are_refused(bundles: str, change: dict[str, Any]) -> None:
-    with pytest.raises(
-        InputError, match=r"changed-.*:1: lists of .*; expected an entry for each reference in all of them"
-    ):
-        read(Bundle, rows_of(bundles, lambda row: {**row, **change}))
+def test_bundles_without_references_are_refused(bundles: str) -> None:
+    with pytest.raises(InputError, match=r"changed-.*:1: no references; expected at least one"):
+        read(Bundle, rows_of(bundles, lambda row: {**row, "references": []}))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +324,7 @@ def test_bundles_whose_lists_differ_are_refused(bundles: str, change: dict[str, 
         (
             {"question": "1?", "gold": "1"},
             {},
-            r":1: no column 'answer'; the columns are gold, question \(map names with",
+            r":1: no column 'answer'; the columns are gold, question \(is it 'gold'\? then say columns: ",
         ),
         (
             {"ask": "1?", "answer": "1"},
@@ -342,22 +338,22 @@ def test_a_layout_that_is_not_mapped_is_named(
 ) -> None:
     path = write_rows(tmp_path / "own.jsonl", [row])
     with pytest.raises(InputError, match=says):
-        read(Problem, path, parse_columns(json.dumps(columns)))
+        read(Problem, path, Columns.parse(json.dumps(columns)))
 
 
 def test_gsm8k_may_be_mapped_to_what_it_is(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "own.jsonl", [{"question": "6 * 7?", "answer": "Six times seven.\n#### 42"}])
     assert (
-        read(Problem, path, {"problem": "question"})
-        == read(Problem, path, {})
+        read(Problem, path, Columns({"problem": "question"}))
+        == read(Problem, path)
         == [Problem("0", "6 * 7?", "42")]
     )
     path = write_rows(
         tmp_path / "pair.jsonl", [{"question": "Where?", "answer": "(1,2)"}]
     )  # not GSM8K's: no thousands
     assert (
-        read(Problem, path, {"problem": "question"})
-        == read(Problem, path, {})
+        read(Problem, path, Columns({"problem": "question"}))
+        == read(Problem, path)
         == [Problem("0", "Where?", "(1,2)")]
     )
 
@@ -415,7 +411,7 @@ def test_references_that_are_there_need_no_explorer(tiny: str) -> None:
     synthesizer = Echo(tiny)
     loop = TwoStage(None, synthesizer)
     answer = loop.synthesise("What is 3 + 4?", [r"I say \boxed{7}", r"I say \boxed{8}", "I do not know"])
-    assert (answer.answer, answer.reference_answers) == ("7", ["7", "8", ""])
+    assert (answer.answer, [r.answer for r in answer.references]) == ("7", ["7", "8", ""])
     assert answer.tokens == {"explorer_prompt": 0, "references": 0, "synthesizer_prompt": 10, "synthesis": 5}
     (asked,) = synthesizer.asked
     assert "What is 3 + 4?" in asked
@@ -448,11 +444,12 @@ def test_a_file_of_bare_questions_is_answered(
         for i in range(3)
     ]
     path = write_rows(tmp_path / "q.jsonl", rows)
+    columns = {"problem": "ask"} | ({"references": "solutions"} if with_references else {})
     given = [
         "--file",
         path,
         "--columns",
-        '{"problem": "ask", "references": "solutions"}',
+        json.dumps(columns),
         "--k",
         "3",
         "--max_completion_tokens",
@@ -464,7 +461,9 @@ def test_a_file_of_bare_questions_is_answered(
     made = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["id"], row["problem"]) for row in made] == [(row["id"], row["ask"]) for row in rows]
     assert all(
-        row["references"] == ["one", "two"] if with_references else len(row["references"]) == 3
+        [r["text"] for r in row["references"]] == ["one", "two"]
+        if with_references
+        else len(row["references"]) == 3
         for row in made
     )
 
@@ -472,10 +471,10 @@ def test_a_file_of_bare_questions_is_answered(
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(map names with --columns\)"),
+        ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(is it 'text'\? then say "),
         ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "references in some rows alone"),
         ([], "no rows; expected at least one problem"),
-        ([{"problem": " "}], ":1: the problem is empty; every row needs one"),
+        ([{"problem": " "}], ":1: field 'problem' is empty; every problem needs one"),
         ([{"problem": "1?", "references": ["2", None]}], ":1: field 'references': null; expected text"),
         (
             [{"problem": "1?", "verifier": "maths"}],
@@ -488,13 +487,13 @@ def test_a_file_of_questions_that_cannot_be_read(
     rows: list[dict[str, Any]], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=says):
-        read_questions(write_rows(tmp_path / "q.jsonl", rows), {})
+        read_questions(write_rows(tmp_path / "q.jsonl", rows), Columns())
 
 
 def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
     """As where the answers of a problem file were changed, and the bundles kept."""
-    lists: Any = [["1", "2"], ["5.0", "7"], ["correct", "incorrect"], [1, 1]]
-    good = Bundle("a", "a", "2+3?", "5", "math", *lists, 1, "5", "correct")
+    references = [Reference("1", "5.0", "correct", 1), Reference("2", "7", "incorrect", 1)]
+    good = bundle_of(Problem("a", "2+3?", "5"), references, "a")
     own = replace(good, answer="9", verifier="fnmatch:fnmatch")  # what its gold means is its own affair
     check_references([good, own], "b.jsonl")
     with pytest.raises(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Script, files_of, write_rows
+from conftest import Script, bundle_row, files_of, write_rows
 
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
@@ -15,7 +15,7 @@ from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate.rows import reward_model
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
-from a2r_train.records import Bundle
+from a2r_train.records import Bundle, Problem
 
 
 @pytest.fixture(scope="session")
@@ -94,10 +94,10 @@ def test_a_chosen_number_is_that_reference(
     made = read(Bundle, config.bundles)
     engine = script(lambda asked: "I take \\boxed{7}" if made[0].problem in asked else "\\boxed{2}")
     found = rows_of(evaluate(replace(config, **{switch: True}, temperature=0.0)))[row]
-    expected = [0.0] + [float(b.reference_verdicts[1] == "correct") for b in made[1:]]
+    expected = [0.0] + [float(b.references[1].verdict == "correct") for b in made[1:]]
     assert 0 < found["accuracy"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert found["note"] == "1 of 7 named no reference"
-    assert found["tokens"] == pytest.approx(np.mean([sum(b.reference_tokens) for b in made]) + 107)
+    assert found["tokens"] == pytest.approx(4 * np.mean([r.tokens for b in made for r in b.references]) + 107)
     assert sum(asked.startswith(head(template)) for asked in engine.asked) == 7
 
 
@@ -143,14 +143,8 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script
     """
 
     def one(at: int, answers: list[str], gold: str) -> dict[str, Any]:
-        verdicts = ["correct" if a == gold else "incorrect" for a in answers]
-        most = max(answers, key=answers.count)
-        bundle = Bundle(
-            f"b{at}", f"p{at}", f"What is {gold}?", gold, "exact", [f"so {a}" for a in answers], answers,
-            verdicts,
-            [50] * 4, verdicts.count("correct"), most, "correct" if most == gold else "incorrect",
-        )  # fmt: skip
-        return asdict(bundle)
+        problem = Problem(f"p{at}", f"What is {gold}?", gold, "exact")
+        return bundle_row(problem, answers, texts=[f"so {a}" for a in answers], tokens=[50] * 4)
 
     rows = [one(i, ["5"] * 4, "5") for i in range(6)] + [
         one(i, ["5", "2", "5", "2"], "5") for i in range(6, 10)
@@ -212,10 +206,12 @@ def test_best_of_k_takes_the_reference_of_the_highest_score(config: EvaluateConf
     scored = reward_model.scores(classifier, made, batch_size=3)
     best = [max(range(4), key=lambda i, s=s: s[i][0]) for s in scored]  # type: ignore[misc]
     assert len(set(best)) > 1
-    right = [float(b.reference_verdicts[i] == "correct") for b, i in zip(made, best, strict=True)]
+    right = [float(b.references[i].verdict == "correct") for b, i in zip(made, best, strict=True)]
     assert found["accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
     read_tokens = np.mean([sum(tokens for _, tokens in s) for s in scored])
-    assert found["tokens"] == pytest.approx(np.mean([sum(b.reference_tokens) for b in made]) + read_tokens)
+    assert found["tokens"] == pytest.approx(
+        4 * np.mean([r.tokens for b in made for r in b.references]) + read_tokens
+    )
 
 
 def test_what_is_no_reward_model_is_refused(config: EvaluateConfig, tiny: str) -> None:

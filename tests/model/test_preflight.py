@@ -1,26 +1,21 @@
 """`a2r check`: every check seen green and red, and no training starts on red."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import CHAT_TEMPLATE, a2r, files_of, options, write_rows
+from conftest import CHAT_TEMPLATE, a2r, bundle_row, files_of, options, write_rows
 
 from a2r_train.config import parse
+from a2r_train.records import Problem
 from a2r_train.train import grpo, preflight, sft
 from a2r_train.train.preflight import Check
 
-BUNDLE: dict[str, Any] = {
-    "problem": "How many apples " "are left?", "answer": "5", "verifier": "math",
-    "references": [r"\boxed{5}", r"\boxed{7}"],
-    "reference_answers": ["5", "7"], "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9,
-    40],
-    "n_correct": 1, "majority_answer": "5", "majority_verdict": "correct",
-}  # fmt: skip
 KEYS = {
     "max_completion_length": 16, "num_generations": 2, "per_device_train_batch_size": 4, "max_steps": 8,
     "save_steps": 4,
@@ -29,20 +24,19 @@ KEYS = {
 Checks = Callable[..., dict[str, list[Check]]]
 
 
-def like(other: dict[str, Any]) -> dict[str, Any]:
-    """The good bundle with other fields, and what follows from them: right references have the gold answer
-    and are counted.
-    """
-    made = {**BUNDLE, **other}
-    if "n_correct" in other:
-        made["reference_verdicts"] = ["correct"] * other["n_correct"] + ["incorrect"] * (
-            2 - other["n_correct"]
-        )
-    right = [verdict == "correct" for verdict in made["reference_verdicts"]]
-    gold = (
-        "5" if ":" in made["verifier"] else made["answer"]
-    )  # an own verifier may have a gold that is no answer
-    return {**made, "reference_answers": [gold if r else "7" for r in right], "n_correct": sum(right)}
+def bundles(
+    answer: str = "5",
+    verifier: str = "math",
+    right: int = 1,
+    texts: Sequence[str] = (r"\boxed{5}", r"\boxed{7}"),
+) -> list[dict[str, Any]]:
+    """Three bundles of two references, of which the first so many are right."""
+    gold = "5" if ":" in verifier else answer  # an own verifier may have a gold that is no answer
+    problem = Problem("p", "How many apples are left?", answer, verifier)
+    verdicts = ["correct"] * right + ["incorrect"] * (2 - right)
+    answers = [gold] * right + ["7"] * (2 - right)
+    more: dict[str, Any] = {"texts": texts, "verdicts": verdicts, "tokens": [9, 40]}
+    return [bundle_row(replace(problem, id=f"p{i}"), answers, f"b{i}", **more) for i in range(3)]
 
 
 @pytest.fixture
@@ -50,8 +44,8 @@ def checks(tiny: str, tmp_path: Path) -> Checks:
     """The preflight of GRPO by name, over bundles and recipe keys that differ from the good ones as given."""
 
     def run(bundle: dict[str, Any] | None = None, model: str = tiny, **keys: Any) -> dict[str, list[Check]]:
-        rows = [{"id": f"b{i}", "problem_id": f"p{i}", **like(bundle or {})} for i in range(3)]
-        named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": model}
+        rows = write_rows(tmp_path / "bundles.jsonl", bundles(**(bundle or {})))
+        named = {"bundles": rows, "model_name_or_path": model}
         given = {**named, "output_dir": tmp_path / "out", **KEYS, **keys}
         found: dict[str, list[Check]] = {}
         for check in grpo.checks(*parse(grpo.ARGUMENTS, options(given))):
@@ -107,18 +101,13 @@ def test_a_reward_that_pays_for_anything(checks: Checks, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("gold", "verdicts", "passes", "tried"),
-    [
-        ("[3-6]", ["correct", "incorrect"], True, 1),
-        ("[6-9]", ["correct", "incorrect"], False, 1),
-        ("x", ["incorrect", "incorrect"], True, 0),
-    ],
+    ("gold", "right", "passes", "tried"), [("[3-6]", 1, True, 1), ("[6-9]", 1, False, 1), ("x", 0, True, 0)]
 )
 def test_an_own_verifier_is_tried_with_a_correct_reference(
-    gold: str, verdicts: list[str], passes: bool, tried: int, checks: Checks
+    gold: str, right: int, passes: bool, tried: int, checks: Checks
 ) -> None:
     """Its gold is a pattern, which is no answer itself."""
-    found = checks({"answer": gold, "verifier": "fnmatch:fnmatch", "reference_verdicts": verdicts})["reward"]
+    found = checks({"answer": gold, "verifier": "fnmatch:fnmatch", "right": right})["reward"]
     assert [check.passed for check in found] == [passes, True, True, True]
     if passes:
         assert found[0].detail.endswith(f"earns 1, of {tried} different ones")
@@ -134,14 +123,13 @@ def test_a_completion_too_short_for_the_answer(checks: Checks) -> None:
         "a completion of 4 tokens cannot hold a gold answer of 9"
         in red(checks(max_completion_length=4))["length"]
     )
-    half = {"reference_verdicts": ["correct", "correct"]}
-    assert checks(half)["length"][0].detail.endswith(
+    assert checks({"right": 2})["length"][0].detail.endswith(
         "50% of the correct references are longer than such a completion"
     )
 
 
 def test_references_that_were_cut_are_counted(checks: Checks) -> None:
-    long = {"references": ["so " * 3000 + r"\boxed{5}", r"\boxed{7}"]}
+    long = {"texts": ["so " * 3000 + r"\boxed{5}", r"\boxed{7}"]}
     assert checks(long, max_completion_length=40)["length"][0].detail.endswith(
         "; 3 references were cut to fit the prompt"
     )
@@ -174,10 +162,10 @@ def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, 
 
 
 @pytest.mark.parametrize(
-    ("n_correct", "group", "share"), [(1, 2, "50%"), (1, 4, "12%"), (0, 4, "100%"), (2, 4, "100%")]
+    ("right", "group", "share"), [(1, 2, "50%"), (1, 4, "12%"), (0, 4, "100%"), (2, 4, "100%")]
 )
-def test_share_of_groups_without_signal(n_correct: int, group: int, share: str, checks: Checks) -> None:
-    found = checks({"n_correct": n_correct}, num_generations=group)
+def test_share_of_groups_without_signal(right: int, group: int, share: str, checks: Checks) -> None:
+    found = checks({"right": right}, num_generations=group)
     assert found["learning signal"][0].detail.startswith(
         f"about {share} of the groups of {group} without any"
     )
@@ -223,8 +211,7 @@ def test_disk_room_for_what_is_kept(checks: Checks, monkeypatch: pytest.MonkeyPa
 
 
 def recipe(tmp_path: Path, tiny: str, name: str, **keys: Any) -> Path:
-    rows = [{"id": f"b{i}", "problem_id": f"p{i}", **BUNDLE} for i in range(3)]
-    named = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": tiny}
+    named = {"bundles": write_rows(tmp_path / "bundles.jsonl", bundles()), "model_name_or_path": tiny}
     path = tmp_path / f"{name}.yaml"
     path.write_text(
         json.dumps(

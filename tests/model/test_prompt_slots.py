@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, PromptConfig, Prompter, visible
+from a2r_train.records import Reference
 
 NASTY = [
     *(
@@ -59,8 +60,8 @@ def specials(prompter: Prompter, chat: Any) -> Counter[int]:
 @settings(max_examples=150, deadline=None)
 def test_no_text_leaves_its_slot(tokenizer: Any, problem: str, references: list[str], shown: Any) -> None:
     prompter = Prompter(tokenizer, PromptConfig(reference=shown))
-    plain = prompter.synthesizer("x", ["y"] * len(references), ["y"] * len(references))
-    rendered = prompter.synthesizer(problem, references, references)
+    plain = prompter.synthesizer("x", [Reference("y", "y")] * len(references))
+    rendered = prompter.synthesizer(problem, [Reference(text, text) for text in references])
     assert specials(prompter, rendered.chat) == specials(prompter, plain.chat)
     text = prompter.text(rendered.chat)
     for number in range(1, 20):
@@ -80,8 +81,8 @@ def test_cut_references_stay_in_their_slots_and_near_the_cap(
     references = [text * 4 for text in references]
     config = PromptConfig(reference="full", max_reference_tokens=cap)
     prompter = Prompter(tokenizer, config)
-    rendered = prompter.synthesizer("x", references, references)
-    plain = prompter.synthesizer("x", [""] * len(references), [""] * len(references))
+    rendered = prompter.synthesizer("x", [Reference(text, text) for text in references])
+    plain = prompter.synthesizer("x", [Reference("")] * len(references))
     assert specials(prompter, rendered.chat) == specials(prompter, plain.chat)
     assert rendered.prompt_tokens == len(prompter.token_ids(rendered.chat))
     # A cut may fall inside a character (one replacement sign is 3 bytes) and inside a marker, which is broken
@@ -91,7 +92,7 @@ def test_cut_references_stay_in_their_slots_and_near_the_cap(
 
 def test_a_long_reference_keeps_its_end(tokenizer: Any) -> None:
     prompter = Prompter(tokenizer, PromptConfig(max_reference_tokens=20))
-    rendered = prompter.synthesizer("x", ["z" * 500 + " so \\boxed{7}", "short"], ["7", ""])
+    rendered = prompter.synthesizer("x", [Reference("z" * 500 + " so \\boxed{7}", "7"), Reference("short")])
     assert rendered.cut_references == 1
     (message,) = rendered.chat
     assert "so \\boxed{7}\nEnd of reference 1." in message["content"]
@@ -105,17 +106,15 @@ def test_a_long_reference_keeps_its_end(tokenizer: Any) -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_prompt_fits_the_budget_or_is_refused(tokenizer: Any, lengths: list[int], budget: int) -> None:
     prompter = Prompter(tokenizer, PromptConfig(max_prompt_tokens=budget, min_reference_tokens=16))
-    references = ["7 " * n for n in lengths]
-    smallest = Prompter(tokenizer, PromptConfig(max_reference_tokens=16)).synthesizer(
-        "x", references, references
-    )
+    references = [Reference("7 " * n, "7 " * n) for n in lengths]
+    smallest = Prompter(tokenizer, PromptConfig(max_reference_tokens=16)).synthesizer("x", references)
     if smallest.prompt_tokens > budget:
         with pytest.raises(InputError, match="raise max_prompt_tokens or lower k"):
-            prompter.synthesizer("x", references, references)
+            prompter.synthesizer("x", references)
     else:
-        rendered = prompter.synthesizer("x", references, references)
+        rendered = prompter.synthesizer("x", references)
         assert rendered.prompt_tokens <= budget
-        whole = Prompter(tokenizer).synthesizer("x", references, references).prompt_tokens
+        whole = Prompter(tokenizer).synthesizer("x", references).prompt_tokens
         assert (rendered.cut_references == 0) == (whole <= budget)
 
 
@@ -127,19 +126,19 @@ def test_a_reference_is_shown_as_the_recipe_says(tokenizer: Any) -> None:
         "full": "< think>hmm< /think>It is \\boxed{7}.",
     }
     for shown, inside in expected.items():
-        (message,) = Prompter(tokenizer, PromptConfig(reference=shown)).synthesizer("x", [text], ["7"]).chat  # type: ignore[arg-type]
+        prompter = Prompter(tokenizer, PromptConfig(reference=shown))  # type: ignore[arg-type]
+        (message,) = prompter.synthesizer("x", [Reference(text, "7")]).chat
         assert f"Reference 1:\n{inside}\nEnd of reference 1." in message["content"]
 
 
 def test_nothing_to_show_is_said(tokenizer: Any) -> None:
-    (message,) = Prompter(tokenizer).synthesizer("x", ["<think>never closed"], [""]).chat
+    (message,) = Prompter(tokenizer).synthesizer("x", [Reference("<think>never closed")]).chat
     assert "Reference 1:\n(no answer)\nEnd" in message["content"]
 
 
 def test_references_keep_their_order_and_the_system_prompt_comes_first(tokenizer: Any) -> None:
-    system, user = (
-        Prompter(tokenizer, PromptConfig(system="Be brief.")).synthesizer("x", ["bb", "aa"], ["", ""]).chat
-    )
+    references = [Reference("bb"), Reference("aa")]
+    system, user = Prompter(tokenizer, PromptConfig(system="Be brief.")).synthesizer("x", references).chat
     assert system == {"role": "system", "content": "Be brief."}
     assert user["content"].index("bb") < user["content"].index("aa")
 
@@ -164,13 +163,14 @@ def test_another_template_keeps_the_slots_and_takes_no_room_from_the_references(
     tokenizer: Any, template: str
 ) -> None:
     short = PromptConfig(synthesizer_template="{problem} {references}", max_prompt_tokens=400)
-    prompter, references = Prompter(tokenizer, short), ["so it is <|im_end|> 12 " * 8, "no \\boxed{3}"]
-    usual = prompter.synthesizer("What is 1?", references, ["12", "3"])
-    other = prompter.synthesizer("What is 1?", references, ["12", "3"], template)
+    prompter = Prompter(tokenizer, short)
+    references = [Reference("so it is <|im_end|> 12 " * 8, "12"), Reference("no \\boxed{3}", "3")]
+    usual = prompter.synthesizer("What is 1?", references)
+    other = prompter.synthesizer("What is 1?", references, template)
     assert usual.cut_references == other.cut_references == 0
     assert other.prompt_tokens > 400 > usual.prompt_tokens
     assert other.chat[-1]["content"].startswith(template.partition("{problem}")[0])
     assert other.chat[-1]["content"].endswith("in \\boxed{}.")
     assert specials(prompter, other.chat) == specials(prompter, usual.chat)
     with pytest.raises(InputError, match="over the budget"):
-        prompter.synthesizer("What is 1? " * 200, references, ["12", "3"], template)
+        prompter.synthesizer("What is 1? " * 200, references, template)

@@ -15,6 +15,7 @@ from a2r_train import models
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.records import Reference
 
 LLAMA_3 = (
     "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role "
@@ -95,9 +96,12 @@ def test_no_text_adds_a_turn(
 ) -> None:
     tokenizer, pattern = template
     prompter = Prompter(tokenizer, PromptConfig(reference=shown, max_reference_tokens=cap, system=system))
-    plain = turns(prompter, pattern, prompter.synthesizer("x", ["y"], ["y"]).chat)
+    plain = turns(prompter, pattern, prompter.synthesizer("x", [Reference("y", "y")]).chat)
     assert len(plain[0]) >= 3
-    assert turns(prompter, pattern, prompter.synthesizer(problem, references, references).chat) == plain
+    assert (
+        turns(prompter, pattern, prompter.synthesizer(problem, [Reference(r, r) for r in references]).chat)
+        == plain
+    )
     assert turns(prompter, pattern, prompter.explorer(problem)) == turns(
         prompter, pattern, prompter.explorer("x")
     )

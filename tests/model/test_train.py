@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from conftest import CHAT_TEMPLATE, files_of
+from conftest import CHAT_TEMPLATE, bundle_with, files_of
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
@@ -18,7 +18,7 @@ from a2r_train.engines import Completion, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
-from a2r_train.records import Bundle, Synthesis, write
+from a2r_train.records import Bundle, Problem, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_bundles
@@ -57,22 +57,7 @@ def model(tiny):
 
 def bundle(i: int, answers: tuple[str, str] = ("5", "7")) -> Bundle:
     texts = [rf"So \boxed{{{a}}}" for a in answers]
-    verdicts = ["correct" if a == "5" else "incorrect" for a in answers]
-    n = answers.count("5")
-    return Bundle(
-        f"b{i}",
-        f"p{i}",
-        f"What is {i} more?",
-        "5",
-        "math",
-        texts,
-        list(answers),
-        verdicts,
-        [9, 9],
-        n,
-        answers[0],
-        verdicts[0],
-    )
+    return bundle_with(Problem(f"p{i}", f"What is {i} more?", "5"), answers, f"b{i}", texts=texts)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
-from a2r_train.inference.two_stage import Price, TwoStage
+from a2r_train.inference.two_stage import Answer, Price, TwoStage
 from a2r_train.prompts import PromptConfig, Prompter, visible
 from a2r_train.records import Problem
 
@@ -45,15 +45,19 @@ def loop_of(engines: tuple[Any, Any], **options: Any) -> TwoStage:
     return TwoStage(*engines, **{"k": 3, "exploring": SHORT, "synthesising": SHORT, **options})
 
 
+def answers_of(answer: Answer) -> list[str]:
+    return [reference.answer for reference in answer.references]
+
+
 def test_answers_come_in_order_with_their_references(engines: tuple[Recorded, Recorded]) -> None:
     answers = loop_of(engines).solve_all(PROBLEMS)
     explorer, synthesizer = engines
     assert [a.problem for a in answers] == PROBLEMS
-    assert [text for a in answers for text in a.references] == [c.text for c in explorer.completions]
+    assert [r.text for a in answers for r in a.references] == [c.text for c in explorer.completions]
     assert [a.text for a in answers] == [c.text for c in synthesizer.completions]
     for problem, chat, answer in zip(PROBLEMS, synthesizer.chats, answers, strict=True):
         assert problem in chat[-1]["content"]
-        assert len(set(answer.references)) == len(answer.reference_answers) == 3
+        assert len(set(answer.references)) == len(answer.references) == 3
         assert "Reference 3:" in chat[-1]["content"]
         assert "Reference 4:" not in chat[-1]["content"]
         assert answer.seconds > 0
@@ -104,7 +108,7 @@ def test_answers_are_extracted_by_the_verifier(engines: tuple[Recorded, Recorded
         Recorded(synthesizer.engine, ["so \\boxed{7}"]),
     )
     answer = loop_of(scripted).solve(PROBLEMS[1])
-    assert (answer.answer, answer.reference_answers) == ("7", ["7", "", "8"])
+    assert (answer.answer, answers_of(answer)) == ("7", ["7", "", "8"])
     choice = Problem("c", "Which? (A) 1 (B) 2", "B", "multiple_choice")
     for verifier, problem in (("multiple_choice", choice.problem), (None, choice)):
         scripted = (
@@ -112,7 +116,7 @@ def test_answers_are_extracted_by_the_verifier(engines: tuple[Recorded, Recorded
             Recorded(synthesizer.engine, ["The answer is (A)."]),
         )
         answer = loop_of(scripted, verifier=verifier).solve(problem)
-        assert (answer.answer, answer.reference_answers) == ("A", ["B"] * 3)
+        assert (answer.answer, answers_of(answer)) == ("A", ["B"] * 3)
 
 
 def test_thinking_of_the_explorer_is_not_shown(
@@ -127,8 +131,8 @@ def test_thinking_of_the_explorer_is_not_shown(
     assert "secret" not in content
     assert "Reference 1:\nIt is \\boxed{7}\nEnd" in content
     assert "Reference 2:\n(no answer)\nEnd" in content
-    assert answer.reference_answers == ["7", ""]
-    assert visible(answer.references[0]) == "It is \\boxed{7}"
+    assert answers_of(answer) == ["7", ""]
+    assert visible(answer.references[0].text) == "It is \\boxed{7}"
 
 
 def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(
     )
     loop = loop_of(scripted, k=4, adaptive=Adaptive(price=0.32, first=2, skip_unanimous=True))
     answers = loop.solve_all(PROBLEMS)
-    assert [a.reference_answers for a in answers] == [["3", "3"], ["7", "8", "7"], ["1", "2", "4", "5"]]
+    assert [answers_of(a) for a in answers] == [["3", "3"], ["7", "8", "7"], ["1", "2", "4", "5"]]
     assert [a.answer for a in answers] == ["3", "7", "11"]
     assert answers[0].tokens == {
         "explorer_prompt": 10,

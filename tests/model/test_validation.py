@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import options
+from conftest import bundle_with, options
 from safetensors.torch import load_file
 
 from a2r_train.config import parse
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
-from a2r_train.records import Bundle, Problem, write
+from a2r_train.records import Problem, write
 from a2r_train.train import grpo, preflight
 from a2r_train.train.bundles import load_bundles, load_validation
 from a2r_train.train.estimate import report as estimate
@@ -34,15 +34,7 @@ QUICK = {
 
 
 def bundles(path: Path, source: str, count: int) -> str:
-    made = [
-        Bundle(
-            f"b{p.id}", p.id, p.problem, p.answer, p.verifier, [rf"\boxed{{{p.answer}}}", r"\boxed{0}"],
-            [p.answer, "0"],
-            ["correct", "incorrect"], [5, 5], 1, "0", "incorrect",
-        )
-        for p in read(Problem, source)[:count]
-    ]  # fmt: skip
-    write(made, path)
+    write([bundle_with(p, [p.answer, "0"], f"b{p.id}") for p in read(Problem, source)[:count]], path)
     return str(path)
 
 

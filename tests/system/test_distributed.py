@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import replay
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from conftest import bundle_with
 from launching import ROOT, launch, need_deepspeed, weights_in
 from test_train import bundle
 
+from a2r_train.data.builder import problem_in
 from a2r_train.data.read import read
 from a2r_train.records import Bundle, Synthesis, write
 from a2r_train.train import sft
@@ -141,7 +143,7 @@ def test_two_processes_have_the_gradient_of_one(
 
 def gold_of_three(i: int) -> Bundle:
     """A bundle whose answer the model gives in half of its completions."""
-    return replace(bundle(i), answer="3", reference_answers=["3", "7"])
+    return bundle_with(replace(problem_in(bundle(i)), answer="3"), ["3", "7"], f"b{i}")
 
 
 @pytest.mark.slow

@@ -17,12 +17,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from conftest import files_of, options, write_rows
+from conftest import bundle_row, files_of, options, write_rows
 
 from a2r_train import output
 from a2r_train.commands import run as pipeline
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
+from a2r_train.records import Problem
 from a2r_train.train import sft
 from a2r_train.train.run import last_checkpoint
 
@@ -40,14 +41,7 @@ TARGET = {
 @pytest.fixture
 def recipe(tmp_path: Path) -> dict[str, Any]:
     """Bundles and targets on disk, and the keys of both trainers that name and bound them."""
-    bundles = [
-        {"id": f"b{i}", "problem_id": f"p{i}", "problem": f"What is {i} more?", "answer": "5",
-        "verifier": "math",
-         "references": [r"\boxed{5}", r"\boxed{7}"], "reference_answers": ["5", "7"], "n_correct": 1,
-         "reference_verdicts": ["correct", "incorrect"], "reference_tokens": [9, 9],
-         "majority_answer": "5", "majority_verdict": "correct"}
-        for i in range(4)
-    ]  # fmt: skip
+    bundles = [bundle_row(Problem(f"p{i}", f"What is {i} more?", "5"), ["5", "7"], f"b{i}") for i in range(4)]
     targets = [
         {
             **TARGET,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import options, write_rows
+from conftest import bundle_row, options, write_rows
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -29,30 +29,8 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> str:
-    rows = []
-    for i, p in enumerate(read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:8]):
-        texts = [f"\\boxed{{{p.answer}}}", "\\boxed{0}"]
-        row = {
-            "id": f"b{i}",
-            "problem_id": p.id,
-            "problem": p.problem,
-            "answer": p.answer,
-            "verifier": p.verifier,
-        }
-        row |= {
-            "references": texts,
-            "reference_answers": [p.answer, "0"],
-            "reference_verdicts": ["correct", "incorrect"],
-        }
-        rows.append(
-            row
-            | {
-                "reference_tokens": [5, 5],
-                "n_correct": 1,
-                "majority_answer": "",
-                "majority_verdict": "unparsable",
-            }
-        )
+    problems = enumerate(read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:8])
+    rows = [bundle_row(p, [p.answer, "0"], f"b{i}") for i, p in problems]
     return write_rows(tmp_path / "bundles.jsonl", rows)
 
 

@@ -10,25 +10,21 @@ from shutil import copytree
 from typing import Any
 
 import pytest
-from conftest import files_of, options, write_rows
+from conftest import bundle_row, files_of, options, write_rows
 from test_security import with_own_code
 
 from a2r_train import models
 from a2r_train.errors import InputError
+from a2r_train.records import Problem
 
 
 def train_keys(model: str, tmp_path: Path) -> dict[str, Any]:
-    bundle = {
-        "problem_id": "p", "problem": "How many?", "answer": "5", "verifier": "math", "references": ["five"],
-        "n_correct": 1,
-        "reference_answers": ["5"], "reference_verdicts": ["correct"], "reference_tokens": [1],
-        "majority_answer": "5",
-        "majority_verdict": "correct",
-    }  # fmt: skip
+    problem = Problem("p", "How many?", "5")
+    bundles = [bundle_row(problem, ["5"], f"b{i}", texts=["five"]) for i in range(4)]
     target = {"bundle_id": "b0", "sample": 0, "text": r"\boxed{5}", "answer": "5", "verdict": "correct"}
     target |= {"prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop", "model": "m", "seed": 0}
     return {
-        "bundles": write_rows(tmp_path / "bundles.jsonl", [{"id": f"b{i}", **bundle} for i in range(4)]),
+        "bundles": write_rows(tmp_path / "bundles.jsonl", bundles),
         "targets": write_rows(tmp_path / "targets.jsonl", [target]), "model_name_or_path": model,
         "max_steps": 1,
         "output_dir": tmp_path / "out", "use_cpu": True, "save_steps": 1, "activation_checkpointing": False,

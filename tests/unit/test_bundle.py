@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import files_of, write_rows
+from conftest import bundle_with, files_of, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,16 +19,13 @@ from a2r_train.data.decontaminate import contaminated
 from a2r_train.data.mixture import cap_all_wrong, choose
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
-from a2r_train.records import Bundle, Problem, Rollout
+from a2r_train.records import Bundle, Problem, Reference, Rollout
 
 
 def a_bundle(problem: int, number: int, n_correct: int, k: int = 4) -> Bundle:
-    verdicts = ["correct"] * n_correct + ["incorrect"] * (k - n_correct)
-    answers = ["1" if verdict == "correct" else "2" for verdict in verdicts]
-    majority = ("1", "correct") if 2 * n_correct >= k else ("2", "incorrect")
-    texts = [f"{problem} {number} {i}" for i in range(k)]
-    identity = (f"p{problem}/{number}", f"p{problem}")
-    return Bundle(*identity, "x?", "1", "math", texts, answers, verdicts, [5] * k, n_correct, *majority)
+    answers = ["1"] * n_correct + ["2"] * (k - n_correct)
+    asked = Problem(f"p{problem}", "x?", "1", "exact")
+    return bundle_with(asked, answers, f"p{problem}/{number}", texts=[f"{number} {i}" for i in range(k)])
 
 
 def mixed(bundles: list[Bundle], mixture: str, **options: object) -> tuple[list[Bundle], Counter[str]]:
@@ -96,7 +93,7 @@ def rollouts_of(texts: list[str]) -> list[Rollout]:
 
 def test_bundles_of_a_problem_are_disjoint_while_rollouts_last() -> None:
     made = make_bundles(PROBLEM, rollouts_of([f"t{i}" for i in range(9)]), k=4, k_min=0, count=2, seed=0)
-    texts = [text for b in made for text in b.references]
+    texts = [reference.text for b in made for reference in b.references]
     assert len(texts) == len(set(texts)) == 8
     assert [b.id for b in made] == ["p/0", "p/1"]
 
@@ -126,14 +123,13 @@ def test_problems_with_fewer_than_k_rollouts_have_bundles_of_what_there_is(tmp_p
         bundle(config_of(tmp_path, "none", **keys))
 
 
-def test_the_lists_of_a_bundle_run_parallel_and_unparsable_answers_do_not_vote() -> None:
+def test_references_are_what_the_rollouts_were_and_unparsable_answers_do_not_vote() -> None:
     rollouts = [Rollout("p", i, f"t{i}", "", "unparsable", completion_tokens=i) for i in range(3)]
     rollouts.append(Rollout("p", 3, "t3", "1.0", "correct", completion_tokens=3))
     (made,) = make_bundles(PROBLEM, rollouts, k=4, k_min=0, count=1, seed=5)
-    assert [f"t{n}" for n in made.reference_tokens] == made.references
-    assert [("1.0", "correct") if n == 3 else ("", "unparsable") for n in made.reference_tokens] == list(
-        zip(made.reference_answers, made.reference_verdicts, strict=True)
-    )
+    kept = sorted(made.references, key=lambda reference: reference.tokens)
+    assert kept[:3] == [Reference(f"t{n}", "", "unparsable", n) for n in range(3)]
+    assert kept[3] == Reference("t3", "1.0", "correct", 3)
     assert (made.n_correct, made.majority_answer, made.majority_verdict) == (1, "1.0", "correct")
     (silent,) = make_bundles(
         PROBLEM,
@@ -258,7 +254,7 @@ def test_rollouts_made_elsewhere_are_verified_by_us(tmp_path: Path) -> None:
         "bundles_per_problem": 1,
     }
     (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
-    verdicts = dict(zip(made.references, made.reference_verdicts, strict=True))
+    verdicts = {reference.text: reference.verdict for reference in made.references}
     assert [verdicts[text] for text in texts] == ["correct", "incorrect", "unparsable", "correct"]
     assert (made.n_correct, made.majority_verdict, made.answer) == (2, "correct", "1/2")
 
@@ -272,7 +268,7 @@ def test_unjudged_rollouts_of_gsm8k_problems_are_judged(tmp_path: Path) -> None:
         "bundles_per_problem": 1,
     }
     (made,) = read(Bundle, str(bundle(config_of(tmp_path, "out", **options)) / "train.jsonl"))
-    assert (made.answer, made.n_correct, sorted(made.reference_answers)) == (
+    assert (made.answer, made.n_correct, sorted(reference.answer for reference in made.references)) == (
         "18",
         2,
         ["18", "18", "19", "19"],
@@ -308,7 +304,8 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
     with pytest.raises(InputError, match=r"^columns: none of the files has a column 'quest'$"):
         bundle(replace(plain, output_dir=str(tmp_path / "none"), columns='{"problem": "quest"}'))
     with pytest.raises(
-        InputError, match=r"q\.jsonl:1: no column 'golden'; the columns are .*map names with `columns:`"
+        InputError,
+        match=r"q\.jsonl:1: no column 'golden'; the columns are .*is it 'gold'\? then say columns:",
     ):
         bundle(
             replace(

@@ -10,14 +10,14 @@ from typing import Any
 
 import pyarrow
 import pytest
-from conftest import write_rows
+from conftest import bundle_row, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from a2r_train.data.read import read
+from a2r_train.data.read import Columns, read
 from a2r_train.errors import InputError
-from a2r_train.records import CHECK_VERDICT, Bundle, Problem, Rollout, Synthesis, write
+from a2r_train.records import CHECK_VERDICT, Bundle, Problem, Reference, Rollout, Synthesis, as_row, write
 
 ROLLOUT = Rollout("p", 0, "text \\boxed{1}", "1", "correct", 5, 7, "stop", "m", 3)
 BUNDLE = Bundle(
@@ -26,10 +26,7 @@ BUNDLE = Bundle(
     "1?",
     "1",
     "math",
-    ["a", "b"],
-    ["1", ""],
-    ["correct", "unparsable"],
-    [3, 4],
+    [Reference("a", "1", "correct", 3), Reference("b", "", "unparsable", 4, "m")],
     1,
     "1",
     "correct",
@@ -41,7 +38,7 @@ SYNTHESIS = Synthesis("p/0", 0, "text", "1", "correct", 5, 7, "stop", "m", 3)
 @pytest.mark.parametrize("record", [Problem("p", "1?", "1", "exact", "s"), ROLLOUT, BUNDLE, SYNTHESIS])
 def test_every_record_comes_back_from_jsonl_and_parquet(record: Problem, tmp_path: Path) -> None:
     write([record], tmp_path / "a.jsonl")
-    parquet.write_table(pyarrow.Table.from_pylist([asdict(record)]), tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist([as_row(record)]), tmp_path / "a.parquet")
     assert read(type(record), str(tmp_path / "a.jsonl")) == [record]
     assert read(type(record), str(tmp_path / "a.parquet")) == [record]
 
@@ -66,7 +63,7 @@ def test_gsm8k_rows_are_problems_as_they_are(tmp_path: Path) -> None:
 def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"task": "1?", "gold": 2}\n\n{"task": "2?", "gold": 3.5}\n')
-    found = read(Problem, str(path), {"problem": "task", "answer": "gold"})
+    found = read(Problem, str(path), Columns({"problem": "task", "answer": "gold"}))
     assert [(p.id, p.problem, p.answer) for p in found] == [("0", "1?", "2"), ("1", "2?", "3.5")]
 
 
@@ -87,24 +84,35 @@ def test_a_number_is_written_out(number: str, text: str, tmp_path: Path) -> None
 
 
 def test_columns_of_several_files_hold_where_they_are(tmp_path: Path) -> None:
-    rows = [
-        {"task": "1?", "gold": 2},
-        {"problem": "2?", "answer": 3},
-        {"question": "3?", "answer": "so #### 4"},
-    ]
-    path, present = write_rows(tmp_path / "a.jsonl", rows), set[str]()
-    found = read(Problem, path, {"problem": "task", "answer": "gold", "source": "set"}, present)
+    rows = [{"task": "1?", "gold": 2}, {"problem": "2?", "answer": 3}, {"question": "3?", "answer": "#### 4"}]
+    paths = [write_rows(tmp_path / f"{name}.jsonl", [row]) for name, row in zip("abc", rows, strict=True)]
+    columns = Columns({"problem": "task", "answer": "gold", "source": "sets"})
+    found = read(Problem, ",".join(paths), columns)
     assert [(p.problem, p.answer) for p in found] == [("1?", "2"), ("2?", "3"), ("3?", "4")]
-    assert present == {"task", "gold", "problem", "answer", "question"}
+    with pytest.raises(InputError, match=r"columns: none of the files has a column 'sets'$"):
+        columns.check_met()
 
 
-@pytest.mark.parametrize(("columns", "hint"), [(None, False), ({}, True), ({"answer": "gold"}, True)])
+@pytest.mark.parametrize(("columns", "hint"), [(None, ""), (Columns(), r" \(map names with `columns:`\)")])
 def test_columns_are_named_where_the_user_has_that_key(
-    columns: dict[str, str] | None, hint: bool, tmp_path: Path
+    columns: Columns | None, hint: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"no column '(answer|gold)'; the columns are problem") as error:
-        read(Problem, write_rows(tmp_path / "a.jsonl", [{"problem": "1?"}]), columns)
-    assert ("(map names with `columns:`)" in str(error.value)) == hint
+    path = write_rows(tmp_path / "a.jsonl", [{"problem": "1?", "x": "1"}])
+    with pytest.raises(InputError, match=rf"no column 'answer'; the columns are problem, x{hint}$"):
+        read(Problem, path, columns)
+    path = write_rows(tmp_path / "b.jsonl", [{"problem": "1?", "gold": "1"}])
+    mend = 'say columns: {"answer": "gold"}' if columns else "name it 'answer'"
+    with pytest.raises(InputError, match=rf"\(is it 'gold'\? then {mend}\)$"):
+        read(Problem, path, columns)
+
+
+def test_a_mapped_column_that_a_file_has_is_in_all_its_rows(tmp_path: Path) -> None:
+    rows = [{"task": "1?", "gold": 2, "answer": 5}, {"task": "2?", "answer": 3}]
+    with pytest.raises(InputError, match=r"a\.jsonl:2: no column 'gold', which earlier rows have"):
+        read(Problem, write_rows(tmp_path / "a.jsonl", rows), Columns({"problem": "task", "answer": "gold"}))
+    rows = [{"task": "1?", "gold": None, "answer": 5}]  # what a model said, say
+    with pytest.raises(InputError, match=r"a\.jsonl:1: column 'gold' has no value here"):
+        read(Problem, write_rows(tmp_path / "a.jsonl", rows), Columns({"problem": "task", "answer": "gold"}))
 
 
 def test_a_rollout_made_elsewhere_waits_for_our_verdict(tmp_path: Path) -> None:
@@ -122,7 +130,7 @@ def test_a_rollout_made_elsewhere_waits_for_our_verdict(tmp_path: Path) -> None:
         ),
         (['{"problem": "1?", "answer": "1"}', "[1]"], ":2", "expected an object"),
         (['{"problem": "1?"}'], ":1", "no column 'answer'"),
-        (['{"problem": "1?", "answer": null}'], ":1", "no column 'answer'"),
+        (['{"problem": "1?", "answer": null}'], ":1", "column 'answer' has no value here"),
         (['{"problem": " ", "answer": "1"}'], ":1", "'problem' is empty"),
         (['{"problem": "1?", "answer": ["1"]}'], ":1", "expected text"),
         (['{"problem": "1?", "answer": true}'], ":1", "expected text"),
@@ -142,7 +150,9 @@ def test_errors_name_file_line_and_field(lines: list[str], place: str, says: str
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("sample", "0"), ("completion_tokens", 1.5), ("seed", True)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("sample", "a"), ("sample", "1.5"), ("completion_tokens", 1.5), ("seed", True)]
+)
 def test_a_number_must_be_one(field: str, value: object, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{**asdict(ROLLOUT), field: value}])
     with pytest.raises(InputError, match=f"1: field '{field}'.*expected a whole number"):
@@ -164,33 +174,31 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"n_correct": 2}, "n_correct is 2, and 1 of reference_verdicts are correct"),
-        ({"reference_tokens": [3, -1]}, "expected 0 or more"),
+        ({"n_correct": 2}, "n_correct is 2, and 1 of the references are correct"),
+        ({"references": [{"text": "1", "verdict": "correct", "tokens": -1}]}, "expected 0 or more"),
     ],
 )
 def test_a_bundle_agrees_with_itself(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
-    row = {
-        "id": "a",
-        "problem_id": "a",
-        "problem": "1?",
-        "answer": "1",
-        "verifier": "math",
-        "references": ["1", "2"],
-    }
-    row |= {
-        "reference_answers": ["1", "2"],
-        "reference_verdicts": ["correct", "incorrect"],
-        "reference_tokens": [3, 3],
-    }
-    row |= {"n_correct": 1, "majority_answer": "1", "majority_verdict": "correct"}
+    row = bundle_row(Problem("a", "1?", "1"), ["1", "2"])
     assert read(Bundle, write_rows(tmp_path / "good.jsonl", [row]))
     with pytest.raises(InputError, match=says):
         read(Bundle, write_rows(tmp_path / "bad.jsonl", [{**row, **changes}]))
 
 
-def test_list_fields_are_checked_inside(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "a.jsonl", [{**asdict(BUNDLE), "reference_tokens": [1, "2"]}])
-    with pytest.raises(InputError, match=r"reference_tokens.*expected a whole number"):
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("a", "a reference is 'a'; expected an object with text, answer, verdict, tokens"),
+        ({"answer": "1"}, "a reference without text"),
+        ({"text": "a", "tokens": "many"}, "tokens: 'many'; expected a whole number"),
+        ({"text": ["a"]}, "text: a list; expected text"),
+        ({"text": "a", "verdict": "wrong"}, "verdict: 'wrong'; expected correct"),
+        ({"text": "a", "token": 3}, "unknown key 'token'; did you mean 'tokens'"),
+    ],
+)
+def test_references_are_checked_inside(reference: object, says: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{**asdict(BUNDLE), "references": [reference]}])
+    with pytest.raises(InputError, match=f"1: field 'references': .*{says}"):
         read(Bundle, path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import bundle_with
 from rich.console import Console
 
 from a2r_train.errors import InputError
@@ -16,28 +17,15 @@ from a2r_train.evaluate.report import write as report
 from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.rows import row as rows
 from a2r_train.evaluate.rows.row import Row
-from a2r_train.records import Bundle, Rollout, Synthesis
+from a2r_train.records import Bundle, Problem, Reference, Rollout, Synthesis
 
 EVIL = "<script>alert(1)</script> & \"'"
 
 
 def bundle(name: str, answers: list[str], gold: str, tokens: int = 10, problem_id: str = "") -> Bundle:
-    verdicts = ["correct" if a == gold else "incorrect" if a else "unparsable" for a in answers]
-    most = max(filter(None, answers), key=answers.count, default="")
-    return Bundle(
-        id=name,
-        problem_id=problem_id or name,
-        problem=f"What is {gold}? {EVIL}",
-        answer=gold,
-        verifier="exact",
-        references=[f"I say {a} {EVIL}" for a in answers],
-        reference_answers=answers,
-        reference_verdicts=verdicts,
-        reference_tokens=[tokens] * len(answers),
-        n_correct=verdicts.count("correct"),
-        majority_answer=most,
-        majority_verdict="correct" if most == gold else "incorrect",
-    )
+    problem = Problem(problem_id or name, f"What is {gold}? {EVIL}", gold, "exact")
+    texts = [f"I say {a} {EVIL}" for a in answers]
+    return bundle_with(problem, answers, name, texts=texts, tokens=[tokens] * len(answers))
 
 
 def synthesis(
@@ -250,7 +238,7 @@ def test_results_json_has_the_contract_and_the_same_bytes_twice(
 
 def test_the_paired_table_says_which_intervals_exclude_zero(bundles: list[Bundle]) -> None:
     results = results_of(bundles)
-    section = next(section for section in sections.sections(results) if section.title == "Paired differences")
+    section = next(section for section in sections(results) if section.title == "Paired differences")
     said = [dict(zip(section.header, row, strict=True)) for row in section.rows]
     assert {row["b"]: row["excludes 0"] for row in said} == {
         "synthesizer/base": "yes",
@@ -271,7 +259,7 @@ def test_nothing_is_claimed_that_the_corrected_p_denies() -> None:
     assert pair["low_holm"] > 0
     assert pair["p_holm"] > 0.05
     assert report.sentences(results)[0].startswith("synthesizer/sft cannot be told from maj@4: +13.3 points")
-    section = next(section for section in sections.sections(results) if section.title == "Paired differences")
+    section = next(section for section in sections(results) if section.title == "Paired differences")
     assert section.rows[0][-2] == "by the interval alone"
 
 
@@ -325,7 +313,7 @@ def test_browser_draws_from_every_flip_kind_and_clips_long_texts(bundles: list[B
     kinds = ["wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong"]
     assert [one.syntheses[0].flip for one in shown] == kinds
     assert len(browser.browser(bundles * 3, rows.bundle_votes(bundles * 3), given, limit=2)) == 2
-    long = replace(bundles[0], references=["x" * 5000 + "end"] * 4)
+    long = replace(bundles[0], references=[Reference("x" * 5000 + "end")] * 4)
     clipped = browser.browser([long], np.ones(1), {})[0].references[0].text
     assert clipped.startswith("[1003 characters left out]")
     assert clipped.endswith("end")

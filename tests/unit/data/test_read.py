@@ -1,0 +1,308 @@
+"""The one door: rows of any file become records, by the names that data sets use, and what does not fit is
+named.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from conftest import bundle_row, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from a2r_train.data.read import Columns, read
+from a2r_train.data.rollouts import load_rollouts
+from a2r_train.errors import InputError
+from a2r_train.inference.solve import read_questions
+from a2r_train.records import Bundle, Problem, Rollout, Synthesis, write
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip)
+KINDS = {"json": "jsonl", "table": "csv", "parquet": "parquet"}
+
+
+def save(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in the format of the ending; what is no text is JSON in a table."""
+    if path.suffix == ".jsonl":
+        return write_rows(path, rows)
+    if path.suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
+        return str(path)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        table.writeheader()
+        table.writerows(
+            {name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in row.items()}
+            for row in rows
+        )
+    return str(path)
+
+
+def synthesis_row(bundle: str, sample: int = 0) -> dict[str, Any]:
+    made = {
+        "bundle_id": bundle,
+        "sample": sample,
+        "text": "t",
+        "answer": "1",
+        "verdict": "correct",
+        "seed": 0,
+    }
+    return made | {"prompt_tokens": 1, "completion_tokens": 2, "finish_reason": "stop", "model": "m"}
+
+
+anywhere = pytest.mark.parametrize("kind", KINDS.values())
+
+
+@anywhere
+def test_every_kind_of_record_from_every_format(kind: str, tmp_path: Path) -> None:
+    """A table has lists and objects as JSON, and numbers as text."""
+    problem = Problem("p", "1?", "1", "exact", "set", {"unit": "kg", "tolerance": [1, 2]})
+    rollout = Rollout("p", 3, "t", "1", "correct", 5, 7, "stop", "m", 3)
+    bundle = bundle_row(problem, ["1", "2"])
+    for known, row in (
+        (Problem, vars(problem)),
+        (Rollout, vars(rollout)),
+        (Synthesis, synthesis_row("b")),
+        (Bundle, bundle),
+    ):
+        (expected,) = read(known, save(tmp_path / f"{known.__name__}.jsonl", [row]))
+        assert read(known, save(tmp_path / f"{known.__name__}.{kind}", [row])) == [expected]
+    assert read(Problem, str(tmp_path / f"Problem.{kind}")) == [problem]
+
+
+@anywhere
+@pytest.mark.parametrize("name", ["problem", "question"])
+def test_a_question_is_a_problem_everywhere(kind: str, name: str, tmp_path: Path) -> None:
+    rows = [{name: "Say 3.", "answer": "3", "text": r"\boxed{3}"}]
+    path = save(tmp_path / f"a.{kind}", rows)
+    problem = Problem("0", "Say 3.", "3")
+    assert read(Problem, path) == [problem]
+    problems, rollouts = load_rollouts("", path)
+    assert problems == [problem]
+    assert [(r.problem_id, r.verdict) for r in rollouts] == [("0", "correct")]
+    assert [question.problem.problem for question in read_questions(path, Columns())] == ["Say 3."]
+
+
+@anywhere
+@pytest.mark.parametrize("name", ["texts", "completions", "generations", "responses"])
+def test_a_list_of_texts_is_so_many_rollouts(kind: str, name: str, tmp_path: Path) -> None:
+    said = [[r"\boxed{3}", r"\boxed{4}"], [r"\boxed{3}"]]
+    rows = [{"problem_id": "p", name: texts, "completion_tokens": 50, "model": "m"} for texts in said]
+    found = read(Rollout, save(tmp_path / f"a.{kind}", rows))
+    assert [(r.problem_id, r.sample, r.text, r.model) for r in found] == [
+        ("p", i, text, "m") for i, text in enumerate([*said[0], *said[1]])
+    ]
+    assert {r.completion_tokens for r in found} == {0}  # 50 are those of all texts of a row
+    own = [{"question": "Say 3.", "answer": "3", name: texts} for texts in said]
+    (problem,), judged = load_rollouts("", save(tmp_path / f"own.{kind}", own))
+    assert [(r.problem_id, r.sample, r.verdict) for r in judged] == [
+        (problem.id, 0, "correct"), (problem.id, 1, "incorrect"), (problem.id, 2, "correct"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["completion", "generation", "response"])
+def test_other_names_of_a_text(name: str, tmp_path: Path) -> None:
+    assert [
+        r.text for r in read(Rollout, write_rows(tmp_path / "a.jsonl", [{"problem_id": 1, name: "t"}]))
+    ] == ["t"]
+    path = write_rows(tmp_path / "b.jsonl", [{"problem_id": 1, name: ["t"]}])
+    with pytest.raises(InputError, match=f"b.jsonl:1: field '{name}': a list; expected text"):
+        read(Rollout, path)
+
+
+@pytest.mark.parametrize("given", [{"unit": "kg"}, '{"unit": "kg"}', "  {} ", {}, None, float("nan")])
+def test_metadata_is_an_object_or_its_json(given: Any, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem": "1?", "answer": "1", "metadata": given}])
+    expected = {"unit": "kg"} if "kg" in str(given) else {}
+    assert [p.metadata for p in read(Problem, path)] == [expected]
+
+
+@pytest.mark.parametrize("given", ["kg", "[1]", [1], 3, "{", "[" * 100_000])
+def test_metadata_that_is_no_object_is_refused(given: Any, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem": "1?", "answer": "1", "metadata": given}])
+    with pytest.raises(
+        InputError, match=r"a\.jsonl:1: field 'metadata': .*; expected an object, or its JSON$"
+    ):
+        read(Problem, path)
+
+
+@pytest.mark.parametrize("given", ["t", "[1", {"a": "t"}, "[" * 100_000])
+def test_a_list_that_is_none_is_refused(given: Any, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem_id": "1", "texts": given}])
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field 'texts': .*; expected a list, or its JSON$"):
+        read(Rollout, path)
+
+
+@anywhere
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_no_answer_is_named_and_no_source_is_none(kind: str, nothing: Any, tmp_path: Path) -> None:
+    rows = [{"problem": "1?", "answer": "1", "source": "s"}, {"problem": "2?", "answer": "2", "source": None}]
+    columns = Columns({"source": "source"})
+    assert [p.source for p in read(Problem, save(tmp_path / f"a.{kind}", rows), columns)] == ["s", ""]
+    if kind != "jsonl":
+        nothing = None
+    rows = [{"problem": "1?", "answer": "1"}, {"problem": "2?", "answer": nothing}]
+    path = save(tmp_path / f"b.{kind}", rows)
+    says = f"{3 if kind == 'csv' else 2}: column 'answer' has no value here; every row needs one"
+    with pytest.raises(InputError, match=says):
+        read(Problem, path)
+    with pytest.raises(InputError, match=says):
+        load_rollouts("", save(tmp_path / f"c.{kind}", [{**row, "text": "t"} for row in rows]))
+
+
+def test_bytes_are_text_where_they_are_utf_8(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.parquet", [{"problem": "é?".encode(), "answer": b"1"}])
+    assert read(Problem, path) == [Problem("0", "é?", "1")]
+    path = save(tmp_path / "b.parquet", [{"problem_id": b"p", "texts": [b"a", "é".encode()]}])
+    assert [r.text for r in read(Rollout, path)] == ["a", "é"]
+    path = save(tmp_path / "c.parquet", [{"problem": b"\xe9?", "answer": b"1"}])
+    with pytest.raises(InputError, match=r"c\.parquet: row 1: field 'problem': bytes that are not UTF-8"):
+        read(Problem, path)
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [("3", 3), (" 3 ", 3), ("3.0", 3), (3.0, 3), ("-3", -3), (None, 0), (float("nan"), 0)],
+)
+def test_a_whole_number_as_tables_have_it(given: Any, number: int, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem_id": "p", "text": "t", "seed": given}])
+    assert [r.seed for r in read(Rollout, path)] == [number]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "three", "3.5", "²", "1_000", "9" * 5000, 3.5, True, [3], float("inf")]
+)
+def test_what_is_no_whole_number_is_refused(given: Any, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem_id": "p", "text": "t", "seed": given}])
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field 'seed': .*; expected a whole number"):
+        read(Rollout, path)
+
+
+def test_several_files_of_problems_keep_equal_ids_apart(tmp_path: Path) -> None:
+    rows = [{"id": "1", "problem": "1?", "answer": "1"}]
+    paths = ",".join(save(tmp_path / name, rows) for name in ("a.csv", "b.jsonl", "c.parquet"))
+    assert [p.id for p in read(Problem, paths)] == ["a/1", "b/1", "c/1"]
+    twice = write_rows(tmp_path / "d.jsonl", rows * 2)
+    with pytest.raises(InputError, match=r"d\.jsonl:2: id '1' was used at .*d\.jsonl:1 already"):
+        read(Problem, f"{paths},{twice}")
+
+
+def test_several_files_of_bundles_and_syntheses_keep_equal_ids_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        write_rows(tmp_path / f"{name}.jsonl", [bundle_row(Problem("p", "1?", "1"), ["1"], "p/0")])
+        write_rows(tmp_path / f"{name}.made.jsonl", [synthesis_row("p/0")])
+    bundles = read(Bundle, f"{tmp_path}/a.jsonl,{tmp_path}/b.jsonl")
+    assert [(b.id, b.problem_id) for b in bundles] == [("a/p/0", "a/p"), ("b/p/0", "b/p")]
+    made = read(Synthesis, f"{tmp_path}/a.made.jsonl,{tmp_path}/b.made.jsonl")
+    assert [s.bundle_id for s in made] == [b.id for b in bundles]
+
+
+def test_several_files_of_rollouts_are_of_the_same_problems(tmp_path: Path) -> None:
+    rows = [{"problem_id": "p", "text": str(i)} for i in range(2)]
+    first, second = save(tmp_path / "a.csv", rows), save(tmp_path / "b.jsonl", rows)
+    found = read(Rollout, f"{first}, {second}")
+    assert [(r.problem_id, r.sample, r.text) for r in found] == [
+        ("p", 0, "0"), ("p", 1, "1"), ("p", 2, "0"), ("p", 3, "1"),
+    ]  # fmt: skip
+    numbered = [{**row, "sample": i} for i, row in enumerate(rows)]
+    first, second = save(tmp_path / "c.csv", numbered), save(tmp_path / "d.jsonl", numbered)
+    with pytest.raises(InputError, match=r"d\.jsonl:1: id \('p', '', 0\) was used at .*c\.csv:2 already"):
+        read(Rollout, f"{first},{second}")
+
+
+def test_several_files_of_rollouts_made_elsewhere(tmp_path: Path) -> None:
+    rows = [{"question": "Say 3.", "answer": "3", "text": r"\boxed{3}"}]
+    other = [{"problem": "Say 4.", "answer": "4", "texts": [r"\boxed{4}", r"\boxed{3}"]}, *rows]
+    first, second = save(tmp_path / "a.csv", rows), save(tmp_path / "b.jsonl", other)
+    problems, found = load_rollouts("", f"{first},{second}")
+    assert [(p.id, p.problem) for p in problems] == [("0", "Say 3."), ("1", "Say 4.")]
+    assert [(r.problem_id, r.verdict) for r in found] == [
+        ("0", "correct"), ("1", "correct"), ("1", "incorrect"), ("0", "correct"),
+    ]  # fmt: skip
+    clashing = [
+        save(tmp_path / f"{name}.jsonl", [{**row, "problem_id": "x"}])
+        for name, row in (("c", rows[0]), ("d", other[0]))
+    ]
+    with pytest.raises(InputError, match=r"d\.jsonl:1: problem_id 'x', which .*c\.jsonl:1 has for another"):
+        load_rollouts("", ",".join(clashing))
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "says"),
+    [
+        ({"prompt": "1?", "answer": "1"}, {}, "no column 'problem'; .*is it 'prompt'"),
+        ({"Problem": "1?", "answer": "1"}, {}, "no column 'problem'; .*is it 'Problem'"),
+        ({"PROBLEMS": "1?", "answer": "1"}, {}, "no column 'problem'; .*is it 'PROBLEMS'"),
+        (
+            {"problem": "1?", "gold": "1"},
+            {},
+            """no column 'answer'; .*then say columns: {"answer": "gold"}""",
+        ),
+        ({"problem": "1?", "answerKey": "1"}, {}, "no column 'answer'; .*is it 'answerKey'"),
+        ({"ask": "1?", "answer": "1"}, {"problem": "aks"}, "no column 'aks'; the columns are answer, ask"),
+        ({"prompt": "1?", "answer": "1"}, {"problem": "promt"}, "no column 'promt'; .*is it 'prompt'"),
+        ({"x": "1?", "answer": "1"}, {}, r"no column 'problem'; the columns are answer, x \(map names with"),
+    ],
+)
+def test_a_missing_column_is_named_with_the_one_that_may_be_meant(
+    row: dict[str, str], columns: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.jsonl:1: {says}"):
+        read(Problem, write_rows(tmp_path / "a.jsonl", [row]), Columns.parse(columns))
+
+
+def test_a_text_that_is_missing_is_named_with_its_like(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem": "1?", "answer": "1", "output": "t"}])
+    with pytest.raises(InputError, match=r"1: no column 'text'; .*is it 'output'"):
+        load_rollouts("", path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ('{"probem": "ask"}', "columns: unknown key 'probem'; did you mean 'problem'"),
+        ("problem=ask", r"columns 'problem=ask': expected names of columns as JSON, such as {\"problem\""),
+        ('["problem"]', "expected names of columns as JSON"),
+        ('{"problem": 3}', "expected names of columns as JSON"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused(columns: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Columns.parse(columns)
+
+
+def test_a_mapped_column_that_no_file_has_is_named_with_its_like(tmp_path: Path) -> None:
+    columns = Columns.parse({"source": "sets"})
+    read(Problem, write_rows(tmp_path / "a.jsonl", [{"problem": "1?", "answer": "1", "set": "s"}]), columns)
+    with pytest.raises(InputError, match="none of the files has a column 'sets'; did you mean 'set'"):
+        columns.check_met()
+
+
+def test_a_mapped_column_goes_before_the_own_name(tmp_path: Path) -> None:
+    rows = [{"problem": "a template", "question": "1?", "answer": "a model's", "gold": "1"}]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    assert read(Problem, path, Columns({"problem": "question", "answer": "gold"})) == [
+        Problem("0", "1?", "1")
+    ]
+
+
+def test_questions_may_come_with_references_in_any_format(tmp_path: Path) -> None:
+    for kind in KINDS.values():
+        path = save(tmp_path / f"a.{kind}", [{"question": "1?", "references": ["a", "b"], "id": "x"}])
+        (question,) = read_questions(path, Columns())
+        assert (question.problem.id, question.references) == ("x", ["a", "b"])
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1))
+def test_any_problem_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    problems = [Problem(str(i), problem, answer) for i, (problem, answer) in enumerate(texts)]
+    write(problems, folder / "a.jsonl")
+    assert read(Problem, str(folder / "a.jsonl")) == problems
+    assert read(Problem, save(folder / "a.csv", [vars(problem) for problem in problems])) == problems
