@@ -118,7 +118,6 @@ def test_every_gold_answer_parses_and_every_kind_and_difficulty_is_there(
         assert (set(kinds), set(difficulties)) == (set(KINDS), set("123"))
 
 
-@pytest.mark.slow
 def test_the_files_are_what_the_recipe_draws(drawn: dict[str, list[Tale]]) -> None:
     for name, tales in drawn.items():
         rows = [
@@ -236,7 +235,6 @@ def test_tokenizer_takes_a_number_as_one_token_and_round_trips(
     assert tokenizer.batch_decode(ids) == texts
 
 
-@pytest.mark.slow
 def test_no_worked_solution_is_cut(tokenizer: Any, drawn: dict[str, list[Tale]]) -> None:
     """Neither as a completion, nor as one of four references, nor by the budget of the prompt."""
     prompter, rng = Prompter(tokenizer, PromptConfig.load(RECIPES / "prompt.yaml")), random.Random(3)
@@ -261,7 +259,6 @@ def test_no_worked_solution_is_cut(tokenizer: Any, drawn: dict[str, list[Tale]])
         assert prompter.synthesizer(tales[i].text, [Reference(text)] * 4).cut_references == 0
 
 
-@pytest.mark.slow
 def test_pretraining_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = yaml.safe_load((RECIPES / "pretrain.yaml").read_text())
     small = {"layers": 1, "hidden_size": 32, "heads": 2, "kv_heads": 1, "n_plain": 24, "n_reference": 12}

@@ -34,7 +34,6 @@ SIZE = memory.Size(
 LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes=2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize(("stage", "completions", "groups"), [("sft", 1, 2), ("grpo", 4, 1)])
@@ -62,7 +61,6 @@ def test_real_steps_need_what_is_estimated(
     assert abs(row["off"]) < 0.15, row
 
 
-@pytest.mark.slow
 def test_the_script_writes_a_row_as_soon_as_it_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,6 @@ from a2r_train.commands import grid as pairs
 PNG = b"\x89PNG"
 
 
-@pytest.mark.slow
 def test_a_grid_of_two_by_two(
     problems: str, tiny: str, other_tiny: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,7 +56,6 @@ def test_a_k_outside_the_group_is_refused(
     assert f"pass_at_k is {k}; expected 1 to num_generations, 8" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_every_round_reads_what_the_explorer_says_now(tmp_path: Path) -> None:
     """Two rounds of recipes/tiny, small: the second one's references are of the explorer that the first has
     trained.

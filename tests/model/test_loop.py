@@ -71,7 +71,6 @@ def write_recipes(folder: Path, out: Path, problems: str, model: str) -> None:
         (folder / f"{stage}.yaml").write_text(yaml.safe_dump(recipe))
 
 
-@pytest.mark.slow
 def test_run_makes_every_stage_and_then_skips_it(
     six_problems: str, speaking: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

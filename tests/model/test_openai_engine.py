@@ -117,7 +117,6 @@ class Faults:
             reply(handler, 200, content)
 
 
-@pytest.mark.slow
 def test_a_thousand_requests_through_faults_are_all_answered_once_and_in_order(tiny: str) -> None:
     """Stalls of 20 s, as real ones: A2R_STALL_S=20 pytest -s tests/system/test_openai_engine.py -k
     thousand
@@ -399,7 +398,6 @@ def test_parameters_are_those_of_the_weights_or_unknown(tiny: str, local: Engine
     assert count_parameters(str(lone)) == 0
 
 
-@pytest.mark.slow
 def test_explore_through_an_endpoint_killed_and_resumed(local: Engine, problems: str, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {
         "samples_per_problem": 3,

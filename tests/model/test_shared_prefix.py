@@ -327,7 +327,6 @@ def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backen
             assert dense < 0.1
 
 
-@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = str(Path(__file__).parents[2] / "scripts" / "bench_shared_prefix.py")
     rows = tmp_path / "rows.jsonl"

@@ -114,7 +114,6 @@ def alone(tiny: str, tmp_path_factory: pytest.TempPathFactory, sft_files: Path) 
     return {stage: out / stage for stage in ("sft", "grpo")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 @pytest.mark.parametrize("config", ON_CPU)
 def test_two_processes_have_the_gradient_of_one(
@@ -146,7 +145,6 @@ def gold_of_three(i: int) -> Bundle:
     return bundle_with(replace(problem_in(bundle(i)), answer="3"), ["3", "7"], f"b{i}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", ON_CPU)
 def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) -> None:
     if "zero" in config:
@@ -177,7 +175,6 @@ def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) 
     assert (weights_in(tmp_path / "grpo") != weights_in(speaking)).any()
 
 
-@pytest.mark.slow
 def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     """The model that answers the bundles is whole in each process, though that which is trained is split."""
     need_deepspeed()
@@ -194,7 +191,6 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
     assert all(t.text == r"\boxed{3}" for t in targets)
 
 
-@pytest.mark.slow
 def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: Path) -> None:
     keys = {"model_name_or_path": tiny, "bundles": sft_files / "bundles.jsonl",
     "targets": sft_files / "targets.jsonl",
@@ -210,7 +206,6 @@ def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: P
     assert state["epoch"] == 1 / 8  # 32 rows, 4 of them a step: both processes had two
 
 
-@pytest.mark.slow
 def test_a_dry_run_knows_how_it_was_launched(tiny: str, sft_files: Path, tmp_path: Path) -> None:
     """And is shown once, though there are two processes."""
     need_deepspeed()

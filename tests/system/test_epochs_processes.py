@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 from conftest import options
 from launching import launch
 from test_epochs import EPOCHS, GRPO, differences, write_files
 
 
-@pytest.mark.slow
 def test_two_processes_do_so_too(tmp_path: Path) -> None:
     """accelerate skips the batches of one of several processes in another way than those of one alone."""
     files = write_files(tmp_path)

@@ -3,7 +3,6 @@ lost chunk.
 """
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -18,13 +17,14 @@ import psutil
 import pytest
 import yaml
 from conftest import bundle_row, files_of, options, write_rows
+from launching import without_vllm
 
 from a2r_train import output
 from a2r_train.commands import run as pipeline
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
-from a2r_train.train import sft
+from a2r_train.train import grpo, sft
 from a2r_train.train.run import last_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +74,9 @@ def stage_keys(stage: str, recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, **more}
 
 
+MAIN = {"sft": sft.main, "grpo": grpo.main}
+
+
 def command(stage: str, keys: dict[str, Any]) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / f"{stage}.py"), *options(keys)]
 
@@ -99,7 +102,7 @@ def test_a_signal_saves_and_the_next_run_goes_on_to_the_same_losses(
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
             command(stage, {**keys, "output_dir": cut}),
-            stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=log, text=True, env=without_vllm(PYTHONUNBUFFERED="1"),
         )  # fmt: skip
         assert process.stdout
         next(line for line in process.stdout if "'loss'" in line)
@@ -116,14 +119,15 @@ def test_a_signal_saves_and_the_next_run_goes_on_to_the_same_losses(
     )
     assert not (cut / "done.json").exists()
     again = subprocess.run(
-        command(stage, {**keys, "output_dir": cut}), capture_output=True, text=True, check=False
+        command(stage, {**keys, "output_dir": cut}),
+        env=without_vllm(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert again.returncode == 0, again.stderr
     assert f"resuming from {checkpoint}" in again.stderr
-    undisturbed = subprocess.run(
-        command(stage, {**keys, "output_dir": whole}), capture_output=True, text=True, check=False
-    )
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert MAIN[stage](options({**keys, "output_dir": whole})) == 0  # undisturbed
     assert len(losses(whole)) == keys["max_steps"]
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
 
@@ -158,7 +162,7 @@ def test_a_changed_recipe_goes_on_only_from_a_checkpoint_that_is_named(
 ENDED = """
 import os, signal, sys, time
 from contextlib import suppress
-from a2r_train import output
+from a2r_train import process
 
 class Dropped:
     def __del__(self):
@@ -261,7 +265,7 @@ def test_a_stage_that_a_signal_kills_has_the_status_that_a_shell_gives_it(number
 
 def test_what_a_shell_lets_nobody_interrupt_is_not_interrupted(tmp_path: Path) -> None:
     """As with Ctrl-C for what a script starts with `&`."""
-    code = "import signal\nfrom a2r_train import output\nprint([int(n) for n in process.listened_to()])\n"
+    code = "import signal\nfrom a2r_train import process\nprint([int(n) for n in process.listened_to()])\n"
     ignoring = "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     ignoring += f"os.execv(sys.executable, [sys.executable, '-c', {code!r}])"
     said = subprocess.run(
@@ -394,23 +398,26 @@ def test_shards_of_one_folder_run_side_by_side_but_none_twice(tmp_path: Path) ->
         first.kill()
 
 
-def test_a_second_training_on_a_folder_is_one_line(recipe: dict[str, Any], tiny: str, tmp_path: Path) -> None:
+def test_a_second_training_on_a_folder_is_one_line(
+    recipe: dict[str, Any], tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keys = {
         "model_name_or_path": tiny,
         **stage_keys("sft", recipe),
         "output_dir": tmp_path / "out",
         "max_steps": 2000,
     }
-    first = subprocess.Popen(command("sft", keys), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command("sft", keys), env=without_vllm(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (tmp_path / "out" / "prompt.yaml").exists() and first.poll() is None:
         time.sleep(0.01)
-    second = subprocess.run(command("sft", keys), capture_output=True, text=True, check=False)
+    second = sft.main(options(keys))
     first.kill()
     first.wait()
-    assert second.returncode == 2
-    assert second.stderr.splitlines()[-1].startswith(
-        f"error: {tmp_path / 'out'}: another process is writing here"
-    )
+    assert second == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: {tmp_path / 'out'}: another process is writing here")
 
 
 def unwritable(tmp_path: Path) -> list[Path]:
@@ -452,7 +459,7 @@ def test_explore_on_a_full_disk(exploring: ExploreConfig, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
     assert (Path(exploring.output_dir) / "config.yaml").exists()
     assert not any(path.name.endswith((".part", ".jsonl")) for path in Path(exploring.output_dir).rglob("*"))
-    assert subprocess.run(run, capture_output=True, check=False).returncode == 0
+    explore(replace(exploring, max_completion_tokens=200))
     whole = explore(replace(exploring, output_dir=str(tmp_path / "whole"), max_completion_tokens=200))
     assert (Path(exploring.output_dir) / "rollouts.jsonl").read_bytes() == whole.read_bytes()
 
@@ -465,11 +472,16 @@ def test_training_on_a_full_disk(size: int, recipe: dict[str, Any], tiny: str, t
     weights = (Path(tiny) / "model.safetensors").stat().st_size
     assert 60_000 < weights < 150_000 < 2 * weights
     done = subprocess.run(
-        command("sft", keys), capture_output=True, text=True, check=False, preexec_fn=limited(size)
+        command("sft", keys),
+        env=without_vllm(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limited(size),
     )
     assert done.returncode == 1
     assert "no room left on the disk" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").glob("checkpoint-*")]
-    assert subprocess.run(command("sft", keys), capture_output=True, check=False).returncode == 0
+    assert sft.main(options(keys)) == 0
     assert last_checkpoint(str(tmp_path / "out")) == str(tmp_path / "out" / "checkpoint-4")

@@ -9,7 +9,6 @@ from test_finite import of_stage, write_keys
 from test_train import last_step
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", ["ddp", "zero2", "zero3", "fsdp2"])
 def test_all_processes_end_when_one_is_not_finite(config: str, tiny: str, tmp_path: Path) -> None:
     keys = write_keys(tiny, tmp_path)

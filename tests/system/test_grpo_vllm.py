@@ -49,7 +49,6 @@ def adapter(tmp_path: Path) -> str:
     return str(tmp_path / "adapter")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "lora", "adapter"])
 def test_after_three_updates_trainer_and_engine_agree(
     kind: str, bundles: str, adapter: str, tmp_path: Path
@@ -74,7 +73,6 @@ def test_after_three_updates_trainer_and_engine_agree(
     assert found["moved"] > 0.1  # an engine that was left behind would differ by about as much
 
 
-@pytest.mark.slow
 def test_the_engine_that_samples_the_targets_is_gone_before_training(
     bundles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return faults.write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", faults.STAGES)
 def test_killed_and_started_again_it_ends_the_same(
     stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path
@@ -46,7 +45,6 @@ def test_killed_and_started_again_it_ends_the_same(
     assert stage not in faults.TRAINERS or "resuming from" in again.says
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", faults.TRAINERS)
 def test_killed_after_its_last_step_a_training_takes_no_further_one(
     stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys
-from a2r_train.leave import leave
+from a2r_train.process import leave
 
 class Held:
     def __del__(self):

@@ -19,7 +19,6 @@ def prove(monkeypatch: pytest.MonkeyPatch, output: Path, *options: str) -> Rows:
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_one_part_in_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (row,) = prove(monkeypatch, tmp_path / "rows.jsonl", "--parts", "same", "--config", "ddp")
     assert row["pass"], row
@@ -50,7 +49,6 @@ def test_what_fails_is_a_row_and_the_next_part_begins(
     assert late[0]["skipped"] == "no time left"
 
 
-@pytest.mark.slow
 def test_scaling_on_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     parts = ["--parts", "scaling_explore,scaling_update"]
     rows = prove(monkeypatch, tmp_path / "rows.jsonl", *parts, "--model", "data/tiny/explorer")

@@ -20,7 +20,6 @@ from a2r_train.inference.two_stage import Answer
 pytestmark = pytest.mark.usefixtures("at_root")
 
 
-@pytest.mark.slow
 def test_vllm_has_the_options_that_the_pages_give_it() -> None:
     pytest.importorskip("vllm")
     import_vllm()
@@ -31,7 +30,6 @@ def test_vllm_has_the_options_that_the_pages_give_it() -> None:
     assert {option for action in parser._actions for option in action.option_strings} >= VLLM
 
 
-@pytest.mark.slow
 def test_the_python_of_the_readme_runs_as_written() -> None:
     names: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -48,7 +46,6 @@ def test_the_python_of_the_readme_runs_as_written() -> None:
     assert again.tokens["references"] == 0
 
 
-@pytest.mark.slow
 def test_solve_as_the_readme_writes_it(capfd: pytest.CaptureFixture[str]) -> None:
     commands = [
         c

@@ -42,7 +42,6 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "tiny"
 
 
-@pytest.mark.slow
 def test_the_recipes_of_tiny_run_in_order(small_run: Path) -> None:
     ran = {Path(path).name for _, path in pipeline.stages("recipes/tiny")}
     assert ran == {path.name for path in STAGES if path.parent.name == "tiny"}
@@ -65,7 +64,6 @@ def test_the_recipes_of_tiny_run_in_order(small_run: Path) -> None:
     assert all(t.verdict == "correct" for t in read(Synthesis, str(small_run / "sft" / "targets.jsonl")))
 
 
-@pytest.mark.slow
 def test_the_small_run_has_every_row_of_the_table(small_run: Path) -> None:
     results = json.loads((small_run / "evaluation" / "results.json").read_text())
     names = {row["name"] for row in results["rows"]}
@@ -87,7 +85,6 @@ def test_the_small_run_has_every_row_of_the_table(small_run: Path) -> None:
         assert json.loads((small_run / name / "trainer_state.json").read_text())["global_step"] == 1
 
 
-@pytest.mark.slow
 def test_the_panel_of_tiny_runs(small_run: Path) -> None:
     for name, small in (
         ("panel-explore", {"max_problems": 8}),
@@ -117,7 +114,6 @@ def test_the_panel_of_tiny_runs(small_run: Path) -> None:
     assert "synthesizer/sft" in (small_run / "sft" / "README.md").read_text()
 
 
-@pytest.mark.slow
 def test_two_processes_train_together(small_run: Path, tmp_path: Path) -> None:
     changes = {
         **SMALL["sft"],

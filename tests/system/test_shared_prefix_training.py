@@ -42,7 +42,6 @@ def relative_difference(before: torch.Tensor, dense: torch.Tensor, shared: torch
     return float((shared - dense).norm() / movement)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -62,7 +61,6 @@ def test_twenty_updates_end_at_the_dense_weights(tiny: str, tmp_path: Path, chan
     assert relative_difference(before, dense, shared) < 1e-2
 
 
-@pytest.mark.slow
 def test_a_wrong_mask_ends_elsewhere(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Completions that see those before them, as if all were one: the test above would notice."""
     before, dense = trained(tiny, tmp_path, False)
@@ -85,19 +83,16 @@ def assert_two_processes_agree(tiny: str, tmp_path: Path, config: str) -> None:
     assert min(ratios) > 1
 
 
-@pytest.mark.slow
 def test_two_processes_end_at_the_dense_weights(tiny: str, tmp_path: Path) -> None:
     assert_two_processes_agree(tiny, tmp_path, "cpu2")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", ["zero2", "zero3"])
 def test_zero_ends_at_the_dense_weights(tiny: str, tmp_path: Path, config: str) -> None:
     need_deepspeed()
     assert_two_processes_agree(tiny, tmp_path, config)
 
 
-@pytest.mark.slow
 def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`shared_prefix: true` trains, logs what it saved, and leaves a checkpoint like any other."""
     from test_train import bundle

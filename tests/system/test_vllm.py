@@ -49,7 +49,6 @@ def ours(chats: list[Chat]) -> list[Completion]:
     return greedy("transformers", MODEL, chats)
 
 
-@pytest.mark.slow
 def test_greedy_syntheses_are_those_of_transformers(
     engine: Any, chats: list[Chat], ours: list[Completion]
 ) -> None:
@@ -63,7 +62,6 @@ def test_greedy_syntheses_are_those_of_transformers(
     assert engine.parameters == count_parameters(MODEL)
 
 
-@pytest.mark.slow
 def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[Chat]) -> None:
     work, seeds = [chat for chat in chats[:6] for _ in range(4)], [seed_of(0, i) for i in range(24)]
     together = engine.generate(work, SAMPLED, seeds)
@@ -75,7 +73,6 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[
     assert len(set(texts)) > 1
 
 
-@pytest.mark.slow
 def test_without_seeds_it_draws_anew_and_greedy_stays(engine: Any, chats: list[Chat]) -> None:
     drawn = Sampling(1.0, max_completion_tokens=24)
     by_seed = engine.generate(chats, GREEDY, [1] * len(chats))
@@ -89,7 +86,6 @@ def test_without_seeds_it_draws_anew_and_greedy_stays(engine: Any, chats: list[C
     assert [c.text for c in greedy] == [c.text for c in by_seed]
 
 
-@pytest.mark.slow
 def test_the_samples_of_a_bundle_read_its_prompt_once(engine: Any, chats: list[Chat]) -> None:
     """`num_cached_tokens` is vLLM's own count; its cache keeps whole blocks of 128 tokens on a CPU."""
     long = next(chat for chat in chats if len(engine._prompter.token_ids(chat)) > 129)
@@ -101,7 +97,6 @@ def test_the_samples_of_a_bundle_read_its_prompt_once(engine: Any, chats: list[C
     assert engine.prompt_tokens - read_before == 8 * first.prompt_tokens
 
 
-@pytest.mark.slow
 def test_cut_and_refused_prompts_are_recorded(engine: Any, chats: list[Chat]) -> None:
     overlong = [{"role": "user", "content": "1 + 2 " * 2000}]
     cut, refused = engine.generate([chats[0], overlong], Sampling(0.0, max_completion_tokens=3), [0, 0])
@@ -112,7 +107,6 @@ def test_cut_and_refused_prompts_are_recorded(engine: Any, chats: list[Chat]) ->
         engine.generate(chats[:1], Sampling(2.5), [0])
 
 
-@pytest.mark.slow
 def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
@@ -134,7 +128,6 @@ def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path)
     assert served.parameters == count_parameters(MODEL)
 
 
-@pytest.mark.slow
 def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
     """Each takes its chunks, and the joined rollouts are those of one process with two copies of the
     model.
@@ -147,7 +140,7 @@ def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
         "engine": "vllm",
     }
     given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(tmp_path / "two"), **sizes}
-    launch("cpu2", "scripts/explore.py", *options(given), timeout_s=600)
+    launch("cpu2", "scripts/explore.py", *options(given), timeout_s=600, PYTHONPATH=str(ROOT))
     assert {p.name for p in (tmp_path / "two").glob("timing-*")} == {
         "timing-0-of-2.json",
         "timing-1-of-2.json",
@@ -159,7 +152,6 @@ def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
     assert len(read(Rollout, str(tmp_path / "two" / "rollouts.jsonl"))) == 12
 
 
-@pytest.mark.slow
 def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     sizes = {
@@ -190,15 +182,14 @@ def test_killed_and_started_again_it_explores_everything_once(tmp_path: Path) ->
     assert found == [(name, sample) for name in asked for sample in range(4)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("end", ["del engine", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_copy_with_an_engine_core_of_its_own_ends_with_the_engine_and_its_process(end: str) -> None:
     """As on GPUs, where vLLM computes in a third process; who writes to the pipe is there until it is
     closed.
     """
     code = (
-        "import os, signal\nfrom a2r_train.engines import Sampling, load_engine\n"
-        f"engine = load_engine('vllm', {MODEL!r}, own_process=True)\n"
+        "import os, signal\nfrom a2r_train.engines import EngineArguments, Sampling, load_engine\n"
+        f"engine = load_engine({MODEL!r}, EngineArguments(engine='vllm'), own_process=True)\n"
         "chat = [{'role': 'user', 'content': '1 + 2'}]\n"
         "print(engine.generate([chat], Sampling(0.0, max_completion_tokens=3), "
         f"[0])[0].completion_tokens, flush=True)\n{end}\n"
@@ -216,7 +207,6 @@ def test_a_copy_with_an_engine_core_of_its_own_ends_with_the_engine_and_its_proc
     assert process.returncode in (0, -signal.SIGKILL)
 
 
-@pytest.mark.slow
 def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[Completion]) -> None:
     with serving(MODEL) as url:
         found = greedy("openai", MODEL, chats, url)
