@@ -7,8 +7,10 @@ written twice, and values of the wrong shape. Every mistake is one InputError th
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -95,6 +97,22 @@ def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str
                 f"{path}: {key} is {recipe[key]!r}, and {place} says {task[key]!r}; say it there alone"
             )
     return {key: value for key, value in task.items() if key in known}
+
+
+def load_dotted(path: str, key: str) -> Any:
+    """What `package.module.name` or `package.module:name` names; the working directory is on the import path.
+
+    Raises InputError where there is no such module or name.
+    """
+    module, _, name = path.replace(":", ".").rpartition(".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{key} {path!r}: cannot be imported ({error}); expected package.module.name"
+        ) from None
 
 
 def check_least(config: Any, **least: int) -> None:

@@ -1,8 +1,8 @@
 """Stage 1 in several processes: each samples its share of the chunks with its own engine, and the last one
 joins them.
 
-    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 8 scripts/explore.py --config
-    RECIPE
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 8 \\
+        scripts/explore.py --config RECIPE
 
 Over several machines without a launcher: `a2r explore --shard i/n` in each, then `a2r gather`.
 """

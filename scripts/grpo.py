@@ -2,8 +2,9 @@
 
     accelerate launch scripts/grpo.py --config recipes/tiny/grpo.yaml [--key value ...] [--dry_run]
 
-Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2
-scripts/grpo.py ...
+Several processes:
+
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/grpo.py ...
 
 All of it is in a2r_train/train/grpo.py; `a2r run` starts the same `main` as `-m a2r_train.train.grpo`.
 """

@@ -1,8 +1,8 @@
 """References from the current explorer: every few steps of GRPO the bundles are made anew, and explorer and
 synthesizer go on.
 
-    python scripts/on_policy.py --recipes recipes/tiny --synthesizer data/tiny/synthesizer --output
-    runs/tiny-on-policy
+    python scripts/on_policy.py --recipes recipes/tiny --synthesizer data/tiny/synthesizer \\
+        --output runs/tiny-on-policy
 
 A round is: the explorer solves the problems, its rollouts become bundles, it is trained on them for pass@k
 without references (panel-grpo-explorer.yaml), and the synthesizer with them (grpo.yaml). The next round

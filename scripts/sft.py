@@ -2,8 +2,9 @@
 
     accelerate launch scripts/sft.py --config recipes/tiny/sft.yaml [--key value ...] [--dry_run]
 
-Several processes: accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2
-scripts/sft.py ...
+Several processes:
+
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/sft.py ...
 
 All of it is in a2r_train/train/sft.py; `a2r run` starts the same `main` as `-m a2r_train.train.sft`.
 """

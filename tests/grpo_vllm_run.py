@@ -1,4 +1,4 @@
-"""Run by test_grpo_vllm.py and scripts/prove_gpus.py: GRPO with vLLM; prints what trainer and engine say, as
+"""Run by test_grpo_vllm.py and scripts/proofs/prove_gpus.py: GRPO with vLLM; prints what trainer and engine say, as
 JSON.
 
 Arguments: bundles, output folder, and options of the recipe.

@@ -199,7 +199,8 @@ def problem_of(row: Row, identity: str) -> Problem:
         if not gold:
             raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
     given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
-    if options := options_of(row.values, row.names.get("options", ""), row.place):
+    known = {name: value for name, value in row.values.items() if not _is_null(value)}
+    if options := options_of(known, row.names.get("options", ""), row.place):
         is_number = not isinstance(row.values[row.column("answer")], str)
         gold, text = letter_of(gold, options, is_number, row.place), with_options(text, options)
         given = {"verifier": "multiple_choice", **given}

@@ -13,8 +13,9 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.sft_config import SFTConfig
 
-from a2r_train.config import check_least
+from a2r_train.config import check_least, load_dotted
 from a2r_train.errors import InputError
+from a2r_train.train.callbacks import callbacks_of
 
 TrainConfig = SFTConfig | GRPOConfig
 
@@ -37,10 +38,16 @@ class BundleArguments:
         default=0.0,
         metadata={"help": "share of the bundles that are shown as the problem alone; 1 is the control"},
     )
+    callbacks: list[str] = field(
+        default_factory=list, metadata={"help": "dotted paths of your own TrainerCallback classes"}
+    )
     max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
     dry_run: bool = field(
         default=False, metadata={"help": "show config, one example, token budget and steps, and stop"}
     )
+
+    def __post_init__(self) -> None:
+        callbacks_of(self.callbacks)  # what cannot be used is said before anything is read
 
 
 @dataclass
@@ -72,6 +79,13 @@ class SynthesizerGRPOConfig(GRPOConfig):
     disable_dropout: bool = field(
         default=True, metadata={"help": "train without dropout, as completions are drawn"}
     )
+    reward_funcs: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "dotted paths of reward functions beside the verified one, with TRL's signature; "
+            "reward_weights then has one weight for the verified reward and one for each of them"
+        },
+    )
     pass_at_k: int = field(
         default=1, metadata={"help": "train for the pass@k of a group; 1 is the usual reward"}
     )
@@ -88,6 +102,14 @@ class SynthesizerGRPOConfig(GRPOConfig):
             self.metric_for_best_model = "reward"
         super().__post_init__()  # type: ignore[no-untyped-call]
         self._check_validation()
+        for path in self.reward_funcs:
+            load_dotted(path, "reward_funcs")
+        weights, rewards = self.reward_weights, 1 + len(self.reward_funcs)
+        if weights is not None and len(weights) != rewards:
+            raise ValueError(
+                f"reward_weights has {len(weights)} weights for {rewards} "
+                "rewards: the verified one, then reward_funcs"
+            )
         if self.load_best_model_at_end:
             self._check_best_model()
         if not 1 <= self.pass_at_k <= int(self.num_generations or 1):

@@ -1,10 +1,10 @@
-"""SIGTERM or Ctrl-C while training: finish the step, save, and end; and no step beyond the last one."""
+"""What watches a training: signals, values that are not finite, and the recipe's own callbacks."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -14,7 +14,20 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from a2r_train import output, process
+from a2r_train.config import load_dotted
 from a2r_train.errors import InputError
+
+
+def callbacks_of(paths: Sequence[str]) -> list[TrainerCallback]:
+    """The recipe's own callbacks, of classes or of objects. Raises InputError for what is neither."""
+    callbacks = []
+    for path in paths:
+        named = load_dotted(path, "callbacks")
+        callback = named() if isinstance(named, type) else named
+        if not isinstance(callback, TrainerCallback):
+            raise InputError(f"callbacks {path!r}: a {type(callback).__name__}; expected a TrainerCallback")
+        callbacks.append(callback)
+    return callbacks
 
 
 class AlreadyTrained(Exception):

@@ -12,11 +12,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import Dataset
 
 from a2r_train import process
-from a2r_train.config import parse
+from a2r_train.config import load_dotted, parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.train import dry_run, preflight
 from a2r_train.train.arguments import (
@@ -29,6 +30,7 @@ from a2r_train.train.arguments import (
     mapping,
 )
 from a2r_train.train.bundles import TrainingBundles, load_bundles, load_validation
+from a2r_train.train.callbacks import callbacks_of
 from a2r_train.train.model import avoid_cudnn_attention, model_arguments, set_loading_options, shard_precisely
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 from a2r_train.train.run import finish, open_folder, resolved, run_training
@@ -67,10 +69,11 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     set_loading_options(args, model)
     trainer_class = shared_prefix.SharedPrefixGRPOTrainer if args.shared_prefix else EpochGRPOTrainer
     trainer = trainer_class(
-        reward_funcs=reward_of(args, bundles),
+        reward_funcs=rewards_of(args, bundles),
         args=args,
         train_dataset=dataset_of(bundles),
         eval_dataset=dataset_of(validation) if validation else None,
+        callbacks=callbacks_of(data.callbacks),
         processing_class=bundles.prompter.tokenizer,
         **model_arguments(args, model),
     )
@@ -126,11 +129,14 @@ def prepare_colocated_vllm(args: SynthesizerGRPOConfig) -> None:
         args.generation_kwargs = {"detokenize": False, **mapping(args.generation_kwargs)}
 
 
-def reward_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> VerifiableReward | PassAtKReward:
-    """The verdict of each completion, or its credit for the pass@k of its group."""
-    if args.pass_at_k == 1:
-        return VerifiableReward(bundles.prompter)
-    return PassAtKReward(bundles.prompter, args.pass_at_k, int(args.num_generations or 1))
+def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:
+    """The verdict of each completion, or its credit for the pass@k of its group; then the recipe's own
+    rewards.
+    """
+    verified: VerifiableReward | PassAtKReward = VerifiableReward(bundles.prompter)
+    if args.pass_at_k > 1:
+        verified = PassAtKReward(bundles.prompter, args.pass_at_k, int(args.num_generations or 1))
+    return [verified, *(load_dotted(path, "reward_funcs") for path in args.reward_funcs)]
 
 
 def dataset_of(bundles: TrainingBundles) -> Dataset:
@@ -139,6 +145,8 @@ def dataset_of(bundles: TrainingBundles) -> Dataset:
         [
             {
                 "prompt": row.chat,
+                "bundle_id": row.bundle.id,
+                "problem": row.bundle.problem,
                 "answer": row.bundle.answer,
                 "verifier": row.bundle.verifier,
                 "n_correct": row.bundle.n_correct,

@@ -41,6 +41,7 @@ FLOAT32_BYTES = 4
 CHECKPOINT_BYTES = {"ddp": 12, "zero2": 17, "zero3": 14, "zero3_offload": 14, "fsdp2": 18}
 
 _THINKING = re.compile(rf"\s*(?:{THINK_OPEN}.*?{THINK_CLOSE})?\s*", re.DOTALL)
+_CLOSED_THINKING = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,9 @@ def _template(bundles: TrainingBundles) -> Check:
     prompt = bundles.prompter.text(chat)
     if bundles.prompter.opens_thinking:
         prompt = prompt.rstrip().removesuffix(THINK_OPEN)
-    whole = str(
-        tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": word}], tokenize=False)
-    )
+    prompt = _CLOSED_THINKING.sub("", prompt)  # as a switched off thinking leaves it
+    turns = [*chat, {"role": "assistant", "content": word}]
+    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, **chat.template_kwargs))
     says = f"the prompt ends in {prompt[-24:]!r}"
     rest = whole.removeprefix(prompt.rstrip())
     if rest != whole and _THINKING.sub("", rest, count=1).startswith(word):

@@ -27,6 +27,7 @@ from a2r_train.train.arguments import (
     check_launch,
 )
 from a2r_train.train.bundles import TrainingBundles, load_bundles
+from a2r_train.train.callbacks import callbacks_of
 from a2r_train.train.model import avoid_cudnn_attention, model_arguments, set_loading_options, shard_precisely
 from a2r_train.train.run import finish, open_folder, resolved, run_training
 from a2r_train.train.targets import sample_targets, supplied_targets, training_rows
@@ -62,6 +63,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         args=args,
         train_dataset=Dataset.from_list(training_rows(bundles, targets, args.max_length)),
         processing_class=bundles.prompter.tokenizer,
+        callbacks=callbacks_of(data.callbacks),
         **model_arguments(args, model),
     )
     run_training(trainer)

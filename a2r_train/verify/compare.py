@@ -1,42 +1,33 @@
-"""Verdicts: what can be decided at once is decided here, the rest is asked of the workers, and every answer is kept.
-
-The short cut for numbers agrees with math_verify, which rounds to 6 decimals as soon as one side is a decimal: where two
-decimals differ by so little that rounding decides, math_verify is asked.
-"""
+"""Verdicts: what exact rationals can decide is decided here, the rest is asked of the workers, and every answer is kept."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import lru_cache
 from itertools import islice
 
 from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Bundle, Problem, Verdict
 from a2r_train.verify import pool
-from a2r_train.verify.extract import MAX_ANSWER_CHARS, candidates, clean, letter
+from a2r_train.verify.equality import Equality, Unasked, Undecided
+from a2r_train.verify.exact import TooLarge, value
+from a2r_train.verify.expression import Unreadable
+from a2r_train.verify.extract import MAX_ANSWER_CHARS, candidates, clean, labelled_boxes, letter
+from a2r_train.verify.reading import False_, Group, Reading, Region, Words, is_sentence, nodes_of, read
+from a2r_train.verify.spelling import spell
 
 VERIFIERS = ("math", "math_last_number", "exact", "multiple_choice")
 MAX_DIFFERENT_BOXES = 8  # more than these cannot all be one answer, and would only cost time
 CACHE_SIZE = 100_000
+MAX_NAMED = 50  # bad gold answers, in one message
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+")
-# Words that make another number of the one before them, or another answer beside it, are no unit.
-_NO_UNIT = (
-    r"(?!(?:or|and|but|nor|not|cannot|versus|maybe|over|under|point|plus|minus|squared|cubed|divided|multiplied|than|"
-    r"hal(?:f|ves)|thirds?|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|"
-    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|dozens?|percent|(?:hundred|thousand|(?:m|b|tr)illion)s?)\b)"
-)
-_PLAIN_NUMBER = re.compile(
-    r"(?:\\?\$ ?)?(?P<sign>-?)(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)?(?P<decimals>\.[0-9]*)?"
-    rf"(?: {_NO_UNIT}[a-z]{{4,}}(?: {_NO_UNIT}(?:a|[a-z]{{2,}})){{0,3}})?",
-    re.IGNORECASE,
-)
-_MAX_INTEGER_DIGITS, _MAX_DECIMAL_DIGITS = 30, 15
-_ROUNDING_DECIDES = Fraction(1, 100_000)
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
-_WORDS = re.compile(r"(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' -]*")
+_NOT_MATHEMATICS = re.compile(r"[+-]?(?:nan|inf|infinity)|b'.*'|b\".*\"|.*\ufffd.*", re.IGNORECASE | re.DOTALL)
+_EXACT = Equality(Unasked())
 
 Comparison = tuple[str, str, str]  # answer, gold, verifier
 _cache: dict[Comparison, Verdict] = {}
@@ -63,12 +54,59 @@ def judge_all(items: Sequence[tuple[str, str, str]]) -> list[Judgement]:
     """
     found = [candidates(text, verifier) for text, _, verifier in items]
     verdicts = compare_all([(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)])
-    right = [i for i, verdict in enumerate(verdicts) if verdict == CORRECT]
-    earlier = [(i, box) for i in right for box in (found[i][:-1] if len(found[i]) <= MAX_DIFFERENT_BOXES else [""])]
-    for (i, _), verdict in zip(earlier, compare_all([(box, *items[i][1:]) for i, box in earlier]), strict=True):
-        if verdict != CORRECT:
-            verdicts[i] = INCORRECT
-    return [Judgement("" if v == UNPARSABLE else boxes[-1], v) for boxes, v in zip(found, verdicts, strict=True)]
+    judgements = [Judgement("" if v == UNPARSABLE else b[-1], v) for b, v in zip(found, verdicts, strict=True)]
+    several = [i for i, boxes in enumerate(found) if len(boxes) > 1]
+    doubtful = [i for i in several if verdicts[i] == CORRECT or _join(items[i][1], items[i][2])]
+    return _judge_several(items, found, judgements, doubtful)
+
+
+def _judge_several(
+    items: Sequence[tuple[str, str, str]], found: Sequence[list[str]], judgements: list[Judgement], doubtful: Sequence[int]
+) -> list[Judgement]:
+    """Texts of several different boxes are correct if each is, or if together they are the parts of the gold answer."""
+    few = [i for i in doubtful if len(found[i]) <= MAX_DIFFERENT_BOXES]
+    asked = [(i, box) for i in few for box in found[i]]
+    alone = dict(zip(asked, compare_all([(box, *items[i][1:]) for i, box in asked]), strict=True))
+    wrong = {i: [box for box in found[i] if alone[i, box] != CORRECT] for i in few}
+    joined = [(i, whole) for i in few if wrong[i] for whole in _wholes(items[i], wrong[i])]
+    whole_verdicts = compare_all([(whole, *items[i][1:]) for i, whole in joined])
+    wholes = {i: whole for (i, whole), verdict in zip(joined, whole_verdicts, strict=True) if verdict == CORRECT}
+    for i in doubtful:
+        if i in wholes:
+            judgements[i] = Judgement(wholes[i], CORRECT)
+        elif judgements[i].verdict == CORRECT and wrong.get(i, found[i]):
+            judgements[i] = Judgement(judgements[i].answer, INCORRECT)
+    return judgements
+
+
+def _join(gold: str, verifier: str) -> str:
+    """How the parts of a gold answer are joined: `,` in a list or set, `()` in a pair, `cup` in a union; "" if it has none."""
+    if verifier not in ("math", "math_last_number"):
+        return ""
+    try:
+        reading = read(normal(clean(gold[: MAX_ANSWER_CHARS * 2])))
+    except (Unreadable, TooLarge):
+        return ""
+    if isinstance(reading, Region):
+        return r"\cup" if len(reading.parts) > 1 else ""
+    if not isinstance(reading, Group) or len(reading.items) < 2:
+        return ""
+    return {",": ",", "{": ",", "()": "()"}.get(reading.kind, "")
+
+
+def _wholes(item: tuple[str, str, str], boxes: Sequence[str]) -> list[str]:
+    """The boxes of one text put together as its gold answer has them, with the names in front of them, and without."""
+    text, gold, verifier = item
+    join = _join(gold, verifier)
+    if join == r"\cup":
+        return [join.join(boxes), r"\text{ or }".join(boxes)]
+    named = [box for box in labelled_boxes(text) if box.rpartition("=")[2] in boxes]
+    wholes = [", ".join(named)] if named and all("=" in box for box in named) else []
+    if join == "()":
+        return wholes or [f"({', '.join(boxes)})"]
+    if wholes and "=" in gold:
+        return wholes
+    return [*wholes, ", ".join(boxes)] if join else []
 
 
 def equivalent(answer: str, gold: str, verifier: str = "math") -> Verdict:
@@ -94,22 +132,40 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
 
 
 def check_gold(problems: Iterable[Problem | Bundle]) -> None:
-    """Raise InputError, naming the problem, for a gold answer that its verifier cannot parse.
+    """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse.
 
     For an own verifier only the path is tried: what its gold may look like is its own affair.
     """
-    asked: dict[Comparison, Problem | Bundle] = {}
-    for problem in problems:
-        answer, gold, verifier = _key(problem.answer, problem.answer, problem.verifier)
-        if verifier not in VERIFIERS:
-            asked.setdefault(("", "", verifier), problem)
-        elif _at_once(answer, gold, verifier) == UNPARSABLE:
-            raise _bad_gold(problem)
-        elif verifier == "math" and _number(gold) is None and _words(gold) is None:
-            asked.setdefault((answer, gold, verifier), problem)
-    for problem, verdict in zip(asked.values(), pool.ask_all(list(asked)), strict=True):
-        if verdict in (UNPARSABLE, TIMEOUT):
-            raise _bad_gold(problem)
+    asked: dict[Comparison, list[tuple[int, Problem | Bundle]]] = {}
+    for row, problem in enumerate(problems, 1):
+        key = _key(problem.answer, problem.answer, problem.verifier)
+        asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append((row, problem))
+    verdicts = {key: _gold_verdict(key, rows[0][1].answer) for key, rows in asked.items()}
+    unknown = [key for key, verdict in verdicts.items() if verdict is None]
+    verdicts.update(zip(unknown, pool.ask_all(unknown), strict=True))
+    bad = [row for key, rows in asked.items() if verdicts[key] in (UNPARSABLE, TIMEOUT) for row in rows]
+    if bad:
+        raise _bad_golds(sorted(bad, key=lambda row: row[0]))
+
+
+def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
+    """What is known of a gold answer without a worker; None where one has to read it."""
+    answer, _, verifier = key
+    if verifier not in VERIFIERS:
+        return None
+    if verifier != "math":
+        return _at_once(*key)
+    if not answer or len(answer) > MAX_ANSWER_CHARS or _NOT_MATHEMATICS.fullmatch(gold.strip()):
+        return UNPARSABLE
+    try:
+        reading = read(answer)
+    except Unreadable:
+        return UNPARSABLE
+    except TooLarge:
+        return CORRECT
+    if isinstance(reading, False_) or is_sentence(reading):
+        return UNPARSABLE
+    return CORRECT if _is_plain(reading) else None
 
 
 def check_verifier(verifier: str) -> None:
@@ -119,9 +175,11 @@ def check_verifier(verifier: str) -> None:
         pool.ask_all([("", "", verifier)])
 
 
-def _bad_gold(problem: Problem | Bundle) -> InputError:
+def _bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
+    named = "; ".join(f"row {row}, problem {p.id!r} ({p.verifier}): {p.answer[:60]!r}" for row, p in rows[:MAX_NAMED])
+    more = f"; and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
     return InputError(
-        f"problem {problem.id!r}: verifier {problem.verifier!r} cannot parse the gold answer {problem.answer[:60]!r}; "
+        f"{len(rows)} gold answer{'s'[: len(rows) > 1]} that the verifier cannot parse: {named}{more}; "
         "mend the answer or name another verifier"
     )
 
@@ -137,7 +195,13 @@ def _key(answer: str, gold: str, verifier: str) -> Comparison:
         return letter(answer), letter(gold), verifier
     if verifier == "exact":
         return _bare(answer).casefold(), _bare(gold).casefold(), verifier
-    return _value(answer), _value(gold), "math"
+    return normal(answer), normal(gold), "math"
+
+
+@lru_cache(maxsize=50_000)
+def normal(answer: str) -> str:
+    """The normal form of a cleaned answer; whole numbers, which most answers are, have it already."""
+    return answer if _PLAIN_NUMBER.fullmatch(answer) else spell(answer)
 
 
 def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
@@ -148,52 +212,33 @@ def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
         return None
     if not gold or len(gold) > MAX_ANSWER_CHARS:
         return UNPARSABLE
-    if answer == gold:
-        return CORRECT
     if verifier != "math":
-        return INCORRECT
-    number, gold_number = _number(answer), _number(gold)
-    if number is not None and gold_number is not None:
-        return _compare_numbers(number, gold_number)
-    words, gold_words = _words(answer), _words(gold)
-    if words is None or gold_words is None:
+        return CORRECT if answer == gold else INCORRECT
+    if _PLAIN_NUMBER.fullmatch(answer) and _PLAIN_NUMBER.fullmatch(gold):
+        return CORRECT if int(answer) == int(gold) else INCORRECT
+    try:
+        return CORRECT if same_text(answer, gold) or _EXACT.same(read(answer), read(gold)) else INCORRECT
+    except Undecided:
         return None
-    return CORRECT if words == gold_words else INCORRECT
+    except TooLarge:
+        return CORRECT if answer == gold else UNPARSABLE
+    except Unreadable:
+        return UNPARSABLE
 
 
-def _compare_numbers(number: Fraction, gold: Fraction) -> Verdict | None:
-    if number == gold:
-        return CORRECT
-    whole = number.denominator == gold.denominator == 1
-    return INCORRECT if whole or abs(number - gold) > _ROUNDING_DECIDES else None
+def same_text(answer: str, gold: str) -> bool:
+    """Whether two normal forms are one text that can be read, whatever it says."""
+    if answer.replace('"', "") != gold.replace('"', ""):
+        return False
+    return not isinstance(read(answer), False_)
 
 
-def _number(text: str) -> Fraction | None:
-    """The value of a plain integer or decimal, with a currency sign, thousands separators or a unit in plain words."""
-    match = _PLAIN_NUMBER.fullmatch(text)
-    if not match:
-        return None
-    whole, decimals = (match["whole"] or "").replace(",", ""), (match["decimals"] or "").strip(".")
-    limit = _MAX_DECIMAL_DIGITS if decimals else _MAX_INTEGER_DIGITS
-    if not 0 < len(whole + decimals) <= limit:
-        return None
-    value = Fraction(int(whole + decimals), 10 ** len(decimals))
-    return -value if match["sign"] == "-" else value
+def _is_plain(reading: Reading) -> bool:
+    """Whether all of a reading has an exact value, or is words."""
+    return isinstance(reading, Words) or all(value(node) is not None for node in nodes_of(reading))
 
 
 def _bare(text: str) -> str:
     r"""The text inside an outer `\text{...}`."""
     match = _TEXT.fullmatch(text)
     return match.group(1).strip() if match else text
-
-
-def _value(text: str) -> str:
-    r"""Without a leading plus, and outside of `\text{...}` if it is no mere text."""
-    bare = _bare(text)
-    return (bare if any(map(str.isdigit, bare)) else text).removeprefix("+")
-
-
-def _words(text: str) -> str | None:
-    """The text in lower case if it is plain words. math_verify reads these as products, in which anagrams are equal."""
-    bare = _bare(text)
-    return bare.casefold() if _WORDS.fullmatch(bare) else None

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from a2r_train.prompts import visible
+from a2r_train.verify.units import NUMBER_WORDS
 
 MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost parsing time
 
 _BRACES = re.compile(r"\\\\(?!boxed)|\\boxed\s*\{|\\[{}]|[{}]")
-_PROSE = re.compile(r"the\s+(?:final\s+)?answer\s+is\s*:?\s*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\n|\.(?:\s|$)")
+_PROSE = re.compile(
+    r"(?:\bthe\s+(?:(?:final|correct|right|best|exact|numerical)\s+)?(?:answer|(?<=correct\s)(?:option|choice))"
+    r"(?:\s+to\s+(?:the|this)\s+(?:question|problem))?\s*(?:\*\*|__)?\s*(?:is|=|:|equals|must\s+be|should\s+be|would\s+be)"
+    r"|(?:^|\n)[\s*_>#-]{0,8}(?:(?:final|correct)\s+)?answer(?:\s+is)?\s*(?:\*\*|__)?\s*[:=]"
+    r"|\bfinal\s+answer\s*(?:\*\*|__)?\s*(?::|is\b))\s*:?\s*(?:\*\*|__)?\s*(?:(?:therefore|thus|then|simply|indeed),?\s)?\s*",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"\n|(?<!\bRs)\.(?=[*_)\"']*(?:\s|$))")
+# What is said of an answer behind it. With a number or a formula in it, it may be a second answer, and stays.
+_ASIDE = re.compile(r"(?:,?\s+(?:because|since|so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL)
+_SECOND = re.compile(rf"[\d\\$]|\b(?:or|{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
+_HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
+_ENUMERATED = re.compile(r"\(?\d+[.):]\s+\D|\d+\.?\s+[A-Z]")
+_BEGINS_ANSWER = re.compile(r"[-+−–$£€¥₹\\({\[|.√π∞\d]|[A-Za-z](?:\([a-z]\))?\s*=")
+_HEADING = re.compile(
+    r"(?:step|solution|conclusion|explanation|verif|check|analy|approach|method|case|part|problem|question|given|note|"
+    r"example|summary|calculat|comput|final|answer|result|proof|reason|understand|find|determin|solv|let|first|second|"
+    r"third|next|now|why|how|what|key|setup|setting|introduction|background|overview|alternative|recap)\w*",
+    re.IGNORECASE,
+)
+_NEXT_QUESTION = re.compile(
+    r"\n[\s*_#>-]{0,8}(?:question|problem|exercise|human|user|instruction|input|task|q)\s?(?:no\.?\s?)?\d{0,4}\s?(?:\*\*|__)?\s?[:.]"
+    r"|<\|im_(?:start|end)\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|\[INST\]",
+    re.IGNORECASE,
+)
 _OPENS, _CLOSES = re.compile(r"(?<!\\)\\[(\[]"), re.compile(r"(?<!\\)\\[)\]]")
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?")
-_LETTER = re.compile(r"\W*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\W*([A-J])(?:[).:,}*\]]|\s*$)", re.IGNORECASE)
+_LETTER = re.compile(
+    r"\W*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\W*)?(?:(?:the\s+)?(?:(?:correct|right|best)\s+)?"
+    r"(?:answer|option|choice|letter)\s*(?:is\b)?\s*\}?\W*)?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\W*"
+    r"([A-J])(?:[).:,}*\]]|\s*$|(?-i:(?<=[A-J]))\s+(?:because|since|as|is|which|so)\b|\s+[-–—]\s)",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"([A-Za-z](?:_(?:\w|\{\w+\}))?)\s*=\s*\$?$")
 _LETTERS_ALONE, _WORD = re.compile(r"(?:\W|\b(?:[A-J]|or|and)\b)*"), re.compile(r"\w+")
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 
@@ -22,8 +53,9 @@ _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "
 def extract(text: str, verifier: str = "math") -> str:
     r"""The answer in the text after the last `</think>`, or "" if there is none.
 
-    The last complete, non-empty `\boxed{...}`, else the line after `####`, else the last complete sentence after "the
-    answer is"; `math_last_number` falls back to the last number, unless a box was opened. For `multiple_choice` it is the
+    The last complete, non-empty `\boxed{...}`, else the first line after `####` that is no heading, else the last complete
+    sentence after "the answer is" or "Answer:"; `math_last_number` falls back to the last number, unless a box was opened.
+    A text ends where it goes on, after a complete answer, with another question. For `multiple_choice` the answer is the
     letter, in upper case.
     """
     return candidates(text, verifier)[-1]
@@ -34,12 +66,35 @@ def candidates(text: str, verifier: str) -> list[str]:
 
     No answer, one that is too long, and one without a letter where `multiple_choice` wants one, stand as "".
     """
-    text = visible(text)
+    text = until_next_question(visible(text))
     found = [clean(answer) for answer in _boxes(text) if answer.strip()] or [clean(_unboxed(text, verifier))]
     found = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in found]
     if verifier == "multiple_choice":
         found = [letter(answer) for answer in found]
     return list(dict.fromkeys(reversed(found)))[::-1]
+
+
+def labelled_boxes(text: str) -> list[str]:
+    r"""The different boxed answers in order, with the name in front of a box: `x=\boxed{1}` is `x=1`."""
+    text = until_next_question(visible(text))
+    found = []
+    for start, end in _box_spans(text):
+        before = text[max(0, text.rfind(r"\boxed", 0, start) - 20) : text.rfind(r"\boxed", 0, start)]
+        name = _LABEL.search(before)
+        found.append((f"{name[1]}=" if name else "") + clean(text[start:end]))
+    return [answer for answer in dict.fromkeys(reversed(found)) if answer][::-1]
+
+
+def until_next_question(text: str) -> str:
+    """The text before a line that opens another question, if a complete answer stands before it."""
+    questions = list(islice(_NEXT_QUESTION.finditer(text), 50))
+    if not questions:
+        return text
+    ends = [end for _, end in _box_spans(text)[:1]]
+    ends += [match.end() for match in islice(_HASHES.finditer(text), 20) if _hashed(text, match)][:1]
+    ends += [match.end() for match in islice(_PROSE.finditer(text), 1)]
+    first = min(ends, default=len(text))
+    return next((text[: match.start()] for match in questions if match.start() >= first), text)
 
 
 def clean(answer: str) -> str:
@@ -67,7 +122,11 @@ def letter(answer: str) -> str:
 
 
 def _boxes(text: str) -> list[str]:
-    r"""The contents of the complete `\boxed{...}`, outermost ones only, in order."""
+    return [text[start:end] for start, end in _box_spans(text)]
+
+
+def _box_spans(text: str) -> list[tuple[int, int]]:
+    r"""Where the contents of the complete `\boxed{...}` stand, outermost ones only, in order."""
     found: list[tuple[int, int]] = []
     open_at: list[int | None] = []
     for match in _BRACES.finditer(text, max(0, text.find(r"\boxed"))):
@@ -78,7 +137,21 @@ def _boxes(text: str) -> list[str]:
             while found and found[-1][0] > start:
                 found.pop()
             found.append((start, match.start()))
-    return [text[start:end] for start, end in found]
+    return found
+
+
+def _hashed(text: str, match: re.Match[str]) -> str:
+    """The answer of a line after `####`, or "" if it is a heading; words by themselves count in the last line."""
+    line = match[1].strip().strip("*_").strip()
+    if prose := _PROSE.match(line):
+        return line[prose.end() :].strip()
+    if _BEGINS_ANSWER.match(line) and not _ENUMERATED.match(line):
+        return line
+    words = line.split()
+    if not words or _HEADING.match(words[0]) or _ENUMERATED.match(line):
+        return ""
+    is_last = match.end() >= len(text.rstrip())
+    return line if is_last or (len(words) == 1 and len(line) < 30) else ""
 
 
 def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
@@ -89,15 +162,22 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         answer = text[match.end() : end.start() if end else until]
         until = match.start()
         if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):
-            return answer
+            return answer.strip().strip("*_")
     return ""
 
 
+def _without_aside(answer: str) -> str:
+    aside = _ASIDE.search(answer)
+    return answer[: aside.start()] if aside and not _SECOND.search(aside[1]) else answer
+
+
 def _unboxed(text: str, verifier: str) -> str:
-    if "####" in text:
-        return text.rpartition("####")[2].strip().partition("\n")[0]
+    for match in _HASHES.finditer(text):
+        if answer := _hashed(text, match):
+            return answer
     if prose := list(_PROSE.finditer(text)):
-        return _sentence(text, prose)
+        answer = _sentence(text, prose)
+        return answer if verifier == "multiple_choice" else _without_aside(answer)
     cut = r"\boxed{" in text  # within its answer: what stands there is not all of it
     numbers = _NUMBER.findall(text) if verifier == "math_last_number" and not cut else []
     return numbers[-1] if numbers else ""

@@ -46,7 +46,7 @@ HEADS = {
         verb: rf"(CUDA_VISIBLE_DEVICES=\d )?accelerate launch( --\S+ \S+)* scripts/{verb}\.py"
         for verb in TRAINERS
     },
-    "pretrain": r"python scripts/pretrain_tiny\.py",
+    "pretrain": r"python scripts/make_data/pretrain_tiny\.py",
 }
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*.yaml"))
 STAGES = [path for path in RECIPES if path.stem.partition("-")[0] in CONFIGS]

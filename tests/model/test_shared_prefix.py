@@ -328,7 +328,7 @@ def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backen
 
 
 def test_the_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = str(Path(__file__).parents[2] / "scripts" / "bench_shared_prefix.py")
+    script = str(Path(__file__).parents[2] / "scripts" / "benchmarks" / "bench_shared_prefix.py")
     rows = tmp_path / "rows.jsonl"
     quick = ["--shape", "tiny", "--prompts", "128", "--repeats", "1", "--steps", "2", "--output", str(rows)]
     monkeypatch.setattr(sys, "argv", [script, *quick])

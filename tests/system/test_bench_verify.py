@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_on_real_rollouts_it_agrees_with_plain_math_verify_and_with_itself() -> None:
     folder = ROOT / "data/gsm8k-0.5b"
     problems, rollouts = (str(folder / f"{name}.jsonl") for name in ("problems", "rollouts"))
-    script = [sys.executable, "scripts/bench_verify.py", rollouts, problems]
+    script = [sys.executable, "scripts/benchmarks/bench_verify.py", rollouts, problems]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("0 disagreements") == 2

@@ -1,4 +1,4 @@
-"""scripts/prove_gpus.py as a trial on the CPU: what it writes down, and that a part that fails does not stop
+"""scripts/proofs/prove_gpus.py as a trial on the CPU: what it writes down, and that a part that fails does not stop
 the others.
 """
 

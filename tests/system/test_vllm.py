@@ -54,7 +54,7 @@ def test_greedy_syntheses_are_those_of_transformers(
 ) -> None:
     found = engine.generate(chats, GREEDY, [0] * len(chats))
     _, answers = compare(ours, found)
-    assert answers >= len(chats) - 1  # 99 % of 200 are held by scripts/agree_engines.py
+    assert answers >= len(chats) - 1  # 99 % of 200 are held by scripts/proofs/agree_engines.py
     assert [c.prompt_tokens for c in found] == [c.prompt_tokens for c in ours]
     same = [(a, b) for a, b in zip(ours, found, strict=True) if a.text == b.text]
     assert len(same) >= len(chats) - 1

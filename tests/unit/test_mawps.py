@@ -1,4 +1,4 @@
-"""scripts/mawps.py: repeats are dropped, and the decimal answers are judged by their value."""
+"""scripts/make_data/mawps.py: repeats are dropped, and the decimal answers are judged by their value."""
 
 from pathlib import Path
 

@@ -154,6 +154,19 @@ def test_no_answer_is_named_and_no_source_is_none(kind: str, nothing: Any, tmp_p
         load_rollouts("", save(tmp_path / f"c.{kind}", [{**row, "text": "t"} for row in rows]))
 
 
+@anywhere
+def test_questions_of_a_file_may_have_fewer_options_than_others(kind: str, tmp_path: Path) -> None:
+    rows = [
+        {"question": "Which?", "option_a": "x", "option_b": "y", "option_c": "z", "answer": "C"},
+        {"question": "And?", "option_a": "x", "option_b": "y", "option_c": None, "answer": "y"},
+        {"question": "How many?", "option_a": None, "option_b": None, "option_c": None, "answer": "7"},
+    ]
+    found = read(Problem, save(tmp_path / f"a.{kind}", rows))
+    assert [(p.problem.partition("\n")[0], p.answer, p.verifier) for p in found] == [
+        ("Which?", "C", "multiple_choice"), ("And?", "B", "multiple_choice"), ("How many?", "7", "math"),
+    ]  # fmt: skip
+
+
 def test_bytes_are_text_where_they_are_utf_8(tmp_path: Path) -> None:
     path = save(tmp_path / "a.parquet", [{"problem": "é?".encode(), "answer": b"1"}])
     assert read(Problem, path) == [Problem("0", "é?", "1")]

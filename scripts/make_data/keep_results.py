@@ -1,10 +1,10 @@
 """Keep what readers need to check a result, small enough for the repository.
 
-    python scripts/keep_results.py records runs/x/rollouts-test/rollouts.jsonl data/results/x    #
-    rollouts.jsonl.xz there python scripts/keep_results.py evaluation runs/x/evaluation
+    python scripts/make_data/keep_results.py records runs/x/rollouts-test/rollouts.jsonl data/results/x    #
+    rollouts.jsonl.xz there python scripts/make_data/keep_results.py evaluation runs/x/evaluation
     data/results/x/evaluation \\
         --bundles data/results/x/bundles.jsonl.xz --rollouts data/results/x/rollouts.jsonl.xz
-    python scripts/keep_results.py adapter runs/x/grpo data/results/x/grpo
+    python scripts/make_data/keep_results.py adapter runs/x/grpo data/results/x/grpo
 
 An evaluation keeps its results, reports, config and all syntheses, compressed; the options name kept copies
 of the files that its config names, which scripts/rescore.py then reads in their place. An adapter is cast to

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import torch
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CUDA = torch.cuda.is_available()
 MARK = "A2R_PROVE_GPUS"  # in the environment of each process that is started here, by which it is found again
 

@@ -1,8 +1,7 @@
 """Break every stage on purpose, start it again with the same command, and write down what survived:
 docs/reliability.md.
 
-    python scripts/fault_table.py            # about 20 minutes on two cores; --kills 1 for a look; needs the
-    extra [dev]
+    python scripts/proofs/fault_table.py    # about 20 minutes on two cores; --kills 1 for a look; needs [dev]
 
 Model and data are tiny and made on the spot, so that what is measured is the faults. faults.py runs and
 breaks the stages, bad_inputs.py holds the mistakes of a user.
@@ -28,7 +27,7 @@ from faults import STAGES, TRAINERS, Run, difference
 
 from a2r_train import output
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 FULL_BYTES = {
     "explore": 1000,
     "bundle": 3000,
@@ -203,7 +202,7 @@ def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -
 HEAD = """\
 # Reliability
 
-Made by `python scripts/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}).
+Made by `python scripts/proofs/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}).
 Every run is a process of its own on a model of one layer.
 
 *Survived* means that the same command, given once more,

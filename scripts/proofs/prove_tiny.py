@@ -1,8 +1,7 @@
 """What the quickstart leaves out, run once: the control without references, three training seeds, two further
 test sets.
 
-    python scripts/prove_tiny.py            # after scripts/quickstart.sh; an hour on 2 CPU cores; started
-    again, it goes on
+    python scripts/proofs/prove_tiny.py    # after the quickstart; an hour on 2 cores; it resumes
 
 For every seed, SFT and GRPO are run as in recipes/tiny, and once more on the same problems without references
 (`plain_share: 1`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets
@@ -20,10 +19,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tiny_rows
-
 from a2r_train.data.read import read
 from a2r_train.records import Problem, write
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "make_data"))
+import tiny_rows
 
 log = logging.getLogger("prove_tiny")
 

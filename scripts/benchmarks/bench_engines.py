@@ -4,15 +4,14 @@ the ceiling.
 The ceiling has no seeds, which cost vLLM time; the engine is measured with a seed for each completion, and
 without.
 
-    python scripts/bench_engines.py [--model DIR] [--problems FILE] [--count 200] [--samples 8] [--engines
-    vllm,LLM.generate]
+    python scripts/benchmarks/bench_engines.py [--model DIR] [--problems FILE] [--count 200] \\
+        [--samples 8] [--engines vllm,LLM.generate]
 
 One GPU, a real model (the endpoint is vLLM's own server):
 
-    python scripts/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct --problems
-    openai/gsm8k:main:train --count 1000 \\
-        --temperature 0.8 --max_completion_tokens 320 --batch_size 2048 --prompt "" --warm_up 100 --repeats 1
-        \\ --engines vllm,transformers
+    python scripts/benchmarks/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct \\
+        --problems openai/gsm8k:main:train --count 1000 --temperature 0.8 --max_completion_tokens 320 \\
+        --batch_size 2048 --prompt "" --warm_up 100 --repeats 1 --engines vllm,transformers
 
 Every engine samples the first `warm_up` problems once, all of them if it is 0 (vLLM then has their prompts in
 its cache), and then all problems `repeats` times, vLLM and the ceiling by turns. Wall seconds are the median.
@@ -28,15 +27,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
-
-from agree_engines import serving
 
 from a2r_train.data.read import read
 from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Problem, seed_of
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "proofs"))
+from agree_engines import serving
 
 CEILING = "LLM.generate"
 

@@ -1,7 +1,7 @@
 """Make data/tiny: problem sets, and tiny Qwen3 models with their tokenizer, pre-trained from nothing.
 
-    python scripts/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] [--rows FOLDER]
-    [--compile]
+    python scripts/make_data/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] \\
+        [--rows FOLDER] [--compile]
 
 Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference
 prompts; the loss is on the solution alone. Some plain solutions begin with a wrong number, which is not

@@ -1,9 +1,9 @@
 """Tokens a second on several GPUs of one host, the same work on each: one measurement, printed as JSON; see
 prove_gpus.py.
 
-    python scripts/bench_scaling.py explore --model MODEL --gpus 2
-    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/bench_scaling.py
-    update --shape 0.6b
+    python scripts/benchmarks/bench_scaling.py explore --model MODEL --gpus 2
+    accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 \\
+        scripts/benchmarks/bench_scaling.py update --shape 0.6b
 
 explore: the samples of one problem go to one copy of the model, so that a problem alone keeps one GPU busy,
 and as many problems as GPUs keep all of them busy; the completions are the same by their seeds.
@@ -26,7 +26,7 @@ from transformers import PrinterCallback
 from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 
 PROBLEM = (
-    "Natalia sold {} clips in April, and half as many clips in May. How many clips did she sell altogether?"
+    "A shop sells {} lamps in a week, and a third of that in the next. How many lamps does it sell in all?"
 )
 STEPS = 6
 

@@ -1,8 +1,8 @@
 """Estimates of memory against measured peaks: SFT steps and GRPO updates of random models of the sizes of
 Qwen3.
 
-    python scripts/measure_memory.py --output memory.jsonl                # one H200 (141 GB); about three
-    minutes python scripts/measure_memory.py --shapes tiny --output memory.jsonl  # as a trial on the CPU
+    python scripts/benchmarks/measure_memory.py --output memory.jsonl    # one H200; three minutes
+    python scripts/benchmarks/measure_memory.py --shapes tiny --output trial.jsonl    # on the CPU
 
 A row is written as soon as it is measured: the estimate of a2r_train/train/estimate/memory.py,
 torch.cuda.max_memory_allocated of the second step (on a CPU the tensors are counted), and tokens a second.

@@ -1,7 +1,7 @@
 """How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the
 two disagree.
 
-    python scripts/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl data/gsm8k-0.5b/problems.jsonl
+    python scripts/benchmarks/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl data/gsm8k-0.5b/problems.jsonl
 
 Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no
 deadline. Both see the text without its thinking. The second line takes each different comparison once, so

@@ -1,7 +1,7 @@
 """Write MAWPS (columns input, target, type) as problems, each once: what differs in case, spaces and
 punctuation is a repeat.
 
-    python scripts/mawps.py mawps.jsonl runs/mawps/problems.jsonl
+    python scripts/make_data/mawps.py mawps.jsonl runs/mawps/problems.jsonl
 
 Of repeats the first is kept. One of them, 1005, has another answer than its first, 479: 30 is the number of
 pies, not of rows. The answers are decimals, such as 43.0; the verifier takes 43 for equal, and 2/3 for

@@ -1,8 +1,8 @@
 """What it saves that completions which ended leave the batch of the transformers engine; both ways in one
 run.
 
-    python scripts/bench_leaving.py                                            # two CPU cores: three minutes
-    python scripts/bench_leaving.py --rows 660 --model MODEL_0.5B              # a GPU
+    python scripts/benchmarks/bench_leaving.py                                  # two CPU cores: three minutes
+    python scripts/benchmarks/bench_leaving.py --rows 660 --model MODEL_0.5B    # a GPU
 
 Prompts are as long as four references make them, so that the keys and values of a batch are what a step
 reads. The model is random unless one is named; so many tokens end a completion that the mean length is about

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from conftest import bundle_row, files_of, options, save_tiny, teach, write_rows
 
 from a2r_train.records import Problem

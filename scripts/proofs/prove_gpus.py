@@ -1,22 +1,21 @@
 """Prove the distributed recipes on several GPUs of one host; a row of JSON is written as soon as it is
 measured.
 
-    python scripts/prove_gpus.py --output gpus.jsonl                                    # two GPUs; about six
-    minutes python scripts/prove_gpus.py --model MODEL_0.5B --parts same_lora,scaling_explore,scaling_update
-    --output gpus.jsonl python scripts/prove_gpus.py --output trial.jsonl                                   #
-    without a GPU: a trial on two cores
+    python scripts/proofs/prove_gpus.py --output gpus.jsonl     # two GPUs; about six minutes
+    python scripts/proofs/prove_gpus.py --output gpus.jsonl --model MODEL_0.5B \\
+        --parts same_lora,scaling_explore,scaling_update
+    python scripts/proofs/prove_gpus.py --output trial.jsonl    # without a GPU: a trial on two cores
 
-| part | what passes | seconds on two H100s, of which the start is most |
-|---|---|---|
-| same | losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel
-on a GPU | 35 | | same_lora | the same with an adapter on all linear layers | of a model of 0.5B 50 | |
-same_bf16 | how far they are apart in bf16; passes nothing | not timed | | live | scripts/grpo.py makes three
-steps with its own completions, dense and with a shared prefix | 60 | | kill | SIGKILL of all processes after
-the second step; the same command goes on from there, to its last step | 80 | | server | a vLLM server on the
-last GPU gets the weights of a trainer on the first | 100 | | colocate | vLLM in the trainer's processes, each
-model split over both GPUs | 90 | | scaling_explore | tokens a second on all GPUs against one, same work on
-each: at least 90 % | of a model of 0.5B 40 | | scaling_update | the same of GRPO's update: at least 80 % | 70
-|
+same: losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel on
+a GPU. 35 seconds on two H100s, of which the start is most; and so the others:
+same_lora: the same with an adapter on all linear layers. Of a model of 0.5B 50.
+same_bf16: how far they are apart in bf16; passes nothing. Not timed.
+live: scripts/grpo.py makes three steps with its own completions, dense and with a shared prefix. 60.
+kill: SIGKILL of all processes after the second step; the same command goes on to its last step. 80.
+server: a vLLM server on the last GPU gets the weights of a trainer on the first. 100.
+colocate: vLLM in the trainer's processes, each model split over both GPUs. 90.
+scaling_explore: tokens a second on all GPUs against one, same work on each: at least 90 %. Of 0.5B 40.
+scaling_update: the same of GRPO's update: at least 80 %. 70.
 
 A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end
 of what it said, and the next part begins. Runs of a part are made at the same time where there are GPUs, but
@@ -271,7 +270,7 @@ def scaling_explore(bench: Bench) -> None:
     """Against one GPU with the same work on each."""
     small = [] if CUDA else ["--samples", "8", "--tokens", "32"]
     given = ["--model", bench.model, "--gpus", str(bench.processes), *small]
-    script = "scripts/bench_scaling.py"
+    script = "scripts/benchmarks/bench_scaling.py"
     if importlib.util.find_spec("vllm"):
         explored = bench.run("explore", python(script, "explore", *given), **VLLM)
     else:
@@ -291,7 +290,8 @@ def scaling_update(bench: Bench) -> None:
         shape = ["--shape", "0.6b" if CUDA else "tiny"]
         one = {"CUDA_VISIBLE_DEVICES": visible()[0]} if CUDA and processes == 1 else {}
         start = python if processes == 1 else partial(bench.launch, "ddp")
-        updated = bench.run(f"update-{processes}", start("scripts/bench_scaling.py", "update", *shape), **one)
+        command = start("scripts/benchmarks/bench_scaling.py", "update", *shape)
+        updated = bench.run(f"update-{processes}", command, **one)
         rates.append(updated.json().get("tokens_s", 0))
         share = rates[-1] / processes / (rates[0] or 1)
         passed = None if rates[-1] and not CUDA else share >= 0.8

@@ -1,0 +1,238 @@
+"""Comparison by sympy, for the worker alone: irrational numbers, symbols, equations, regions, sums and integrals.
+
+Two numbers are different if sympy can prove a digit of their difference that is not zero, and two expressions if they
+differ at one of several points. Numbers are exact throughout, and bounded by the rule for sizes of exact.py.
+"""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import latex2sympy
+
+from a2r_train.verify.exact import MIN_DIGITS, TooLarge, digits, value
+from a2r_train.verify.expression import Node, Unreadable
+from a2r_train.verify.reading import Group, Interval, Quantity, Region
+
+POINTS = 6  # at which two expressions are compared
+DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and how deep they are looked for
+MAX_POWER = 10**6  # of an irrational number
+INTEGERS = set("nmkNK")  # symbols that stand for whole numbers
+_FUNCTIONS: dict[str, Any] = {
+    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
+    "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "coth": sympy.coth, "arcsin": sympy.asin,
+    "arccos": sympy.acos, "arctan": sympy.atan, "acot": sympy.acot, "exp": sympy.exp, "gcd": sympy.gcd,
+    "lcm": sympy.lcm, "max": sympy.Max, "min": sympy.Min,
+}  # fmt: skip
+_CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I, r"\infty": sympy.oo}
+_MISHAPS = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError, LookupError)
+
+
+class Algebra:
+    """The leaves of equality.Equality."""
+
+    def equal(self, a: Node, b: Node, ratio: Fraction) -> bool:
+        x, y = expression(a), expression(b)
+        scale = sympy.Rational(ratio.numerator, ratio.denominator)
+        if _same(x, scale * y):
+            return True
+        return _rounded(a, x, b, scale * y) or _rounded(b, y, a, x / scale)
+
+    def proportional(self, a: Node, b: Node, positive: bool) -> bool:
+        x, y = expression(a), expression(b)
+        symbols = sorted(x.free_symbols | y.free_symbols, key=str)
+        if not symbols or x.free_symbols != y.free_symbols:
+            return _same(x, y)
+        factor = None
+        for point in _points(symbols):
+            top, bottom = _at(x, point), _at(y, point)
+            if top is not None and bottom is not None and bottom != 0 and not _is_zero(bottom):
+                factor = sympy.nsimplify(top / bottom) if (top / bottom).is_Rational else top / bottom
+                break
+        if factor is None or _is_zero(factor) or (positive and not factor.is_positive):
+            return False
+        return _same(x, factor * y)
+
+    def same_points(self, a: Region, b: Region) -> bool:
+        try:
+            one, other = _set(a), _set(b)
+            return bool(one == other) or bool(one.symmetric_difference(other) == sympy.S.EmptySet)
+        except _MISHAPS:
+            return False
+
+
+def expression(node: Node) -> Any:
+    """The tree as a sympy expression. Raises Unreadable, TooLarge."""
+    exact = value(node)
+    if exact is not None:
+        return sympy.Rational(exact.numerator, exact.denominator)
+    try:
+        return _MAKERS[node.kind](node)
+    except (TooLarge, Unreadable):
+        raise
+    except _MISHAPS as error:
+        raise Unreadable(str(error)) from None
+
+
+def _symbol(node: Node) -> Any:
+    if node.text in _CONSTANTS:
+        return _CONSTANTS[node.text]
+    return sympy.Symbol(node.text, integer=True) if node.text in INTEGERS else sympy.Symbol(node.text)
+
+
+def _opaque(node: Node) -> Any:
+    """What only math-verify's parser reads: sums, integrals, limits, derivatives."""
+    try:
+        found = latex2sympy(node.text.replace('"', ""), normalization_config=None)
+    except Exception as error:  # noqa: BLE001 (the parser raises bare Exceptions for what it cannot read)
+        raise Unreadable(str(error)) from None
+    if not isinstance(found, sympy.Expr):
+        raise Unreadable(node.text)
+    return found.subs({sympy.Symbol("e"): sympy.E, sympy.Symbol("i"): sympy.I}).doit()
+
+
+def _power(node: Node) -> Any:
+    base, exponent = (expression(part) for part in node.parts)
+    if base.is_number and exponent.is_number and exponent.is_real and abs(exponent) > MAX_POWER:
+        raise TooLarge
+    return base**exponent
+
+
+def _root(node: Node) -> Any:
+    base, index = (expression(part) for part in node.parts)
+    if index.is_Integer and index % 2 and index > 1:
+        return sympy.real_root(base, index) if base.is_number or base.is_real else sympy.root(base, index)
+    return sympy.root(base, index)
+
+
+def _function(node: Node) -> Any:
+    arguments = [expression(part) for part in node.parts]
+    if node.text in ("log", "lg"):
+        return sympy.log(*arguments) if node.text == "log" and len(arguments) > 1 else sympy.log(arguments[0], 10)
+    if node.text == "ln":
+        return sympy.log(arguments[0])
+    return _FUNCTIONS[node.text](*arguments)
+
+
+def _determinant(node: Node) -> Any:
+    return sympy.Matrix([[expression(entry) for entry in row.parts] for row in node.parts]).det()
+
+
+_MAKERS: dict[str, Any] = {
+    "sym": _symbol,
+    "opaque": _opaque,
+    "pow": _power,
+    "root": _root,
+    "fn": _function,
+    "det": _determinant,
+    "add": lambda node: sympy.Add(*map(expression, node.parts)),
+    "neg": lambda node: -expression(node.parts[0]),
+    "mul": lambda node: expression(node.parts[0]) * expression(node.parts[1]),
+    "div": lambda node: expression(node.parts[0]) / expression(node.parts[1]),
+    "fact": lambda node: sympy.factorial(expression(node.parts[0])),
+    "binom": lambda node: sympy.binomial(*map(expression, node.parts)),
+    "abs": lambda node: sympy.Abs(expression(node.parts[0])),
+    "floor": lambda node: sympy.floor(expression(node.parts[0])),
+    "ceil": lambda node: sympy.ceiling(expression(node.parts[0])),
+    "call": lambda node: sympy.Function(node.text)(*map(expression, node.parts)),
+}
+
+
+def _same(x: Any, y: Any) -> bool:
+    if x == y:
+        return True
+    if x.is_infinite or y.is_infinite or x.has(sympy.nan, sympy.zoo) or y.has(sympy.nan, sympy.zoo):
+        return False
+    difference = x - y
+    symbols = sorted(difference.free_symbols, key=str)
+    if not symbols:
+        return _is_zero(difference)
+    return _vanishes(x, y, symbols)
+
+
+def _vanishes(x: Any, y: Any, symbols: list[Any]) -> bool:
+    """Whether two expressions agree wherever both have a real value; the points are fixed by the symbols."""
+    met = 0
+    for point in _points(symbols):
+        a, b = _at(x, point), _at(y, point)
+        if a is None or b is None or not (x.has(sympy.I) or y.has(sympy.I) or (a.is_real and b.is_real)):
+            continue
+        met += 1
+        if not _is_zero(a - b):
+            return False
+    return met >= 2 or (met == 0 and sympy.simplify(x - y) == 0)
+
+
+def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
+    seeded = random.Random(len(symbols))
+    points = []
+    for number in range(POINTS):
+        point = {}
+        for symbol in symbols:
+            whole = bool(symbol.is_integer)
+            size = seeded.randint(2, 14) if whole else sympy.Rational(seeded.randint(200, 3000), seeded.randint(501, 999))
+            point[symbol] = -size if number % 3 == 2 else size
+        points.append(point)
+    return points
+
+
+def _at(x: Any, point: dict[Any, Any]) -> Any:
+    """The value at a point; None where there is none."""
+    try:
+        found = x.subs(point).doit()
+    except _MISHAPS:
+        return None
+    if found.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo) or found.free_symbols:
+        return None
+    return found
+
+
+def _is_zero(x: Any) -> bool:
+    """False if a digit other than zero is proven; true if it is zero, or none is found down to DEPTHS."""
+    if x.is_Rational:
+        return bool(x == 0)
+    if x.has(sympy.core.function.AppliedUndef):
+        return bool(sympy.simplify(x) == 0)
+    for depth in DEPTHS:
+        try:
+            return bool(x.evalf(DIGITS, maxn=depth, strict=True) == 0)
+        except sympy.core.evalf.PrecisionExhausted:
+            parts = x.evalf(DIGITS, maxn=depth).as_real_imag()
+            if any(part.is_Float and abs(part) > sympy.Float(10) ** (20 - depth) for part in parts):
+                return False  # one part is zero, or near it, and the other is not
+        except _MISHAPS:
+            return False
+    return True
+
+
+def _rounded(decimal: Node, x: Any, other: Node, y: Any) -> bool:
+    """The rule of equality.agrees for an irrational number."""
+    found = digits(decimal)
+    if found is None or found[0] < MIN_DIGITS or digits(other) is not None or not (x.is_Rational and y.is_number):
+        return False
+    if not y.is_real:
+        return False
+    error = abs(y.evalf(found[0] + 20) - x)
+    return bool(error * 2 <= sympy.Rational(10) ** found[1])
+
+
+def _set(region: Region) -> Any:
+    parts = []
+    for part in region.parts:
+        if isinstance(part, Interval):
+            low, high = expression(part.low), expression(part.high)
+            parts.append(sympy.Interval(low, high, not part.with_low, not part.with_high))
+        else:
+            parts.append(sympy.FiniteSet(*_members(part)))
+    whole = sympy.Union(*parts)
+    return whole - sympy.FiniteSet(*map(expression, region.without)) if region.without else whole
+
+
+def _members(group: Group) -> list[Any]:
+    nodes = [item.node for item in group.items if isinstance(item, Quantity)]
+    if len(nodes) != len(group.items):
+        raise Unreadable("no set of numbers")
+    return [expression(node) for node in nodes]

@@ -1,0 +1,283 @@
+"""Whether two readings are the same answer. Symmetric: neither side is the gold one.
+
+What can be decided with exact rationals is decided here; the rest is asked of `Leaves`, whose sympy lives in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from a2r_train.verify.exact import MIN_DIGITS, digits, rounds_to, value
+from a2r_train.verify.expression import Node
+from a2r_train.verify.reading import (
+    Based,
+    False_,
+    Group,
+    Interval,
+    Matrix,
+    Measure,
+    Named,
+    Quantity,
+    Reading,
+    Region,
+    Relation,
+    Words,
+    as_region,
+)
+from a2r_train.verify.units import Tail
+
+
+class Undecided(Exception):
+    """What the exact rationals alone cannot decide."""
+
+
+class Leaves(Protocol):
+    """What needs computer algebra."""
+
+    def equal(self, a: Node, b: Node, ratio: Fraction) -> bool:
+        """Whether a is ratio times b."""
+        ...
+
+    def proportional(self, a: Node, b: Node, positive: bool) -> bool:
+        """Whether a is a constant times b, a constant above zero if `positive`."""
+        ...
+
+    def same_points(self, a: Region, b: Region) -> bool:
+        """Whether two regions hold the same numbers."""
+        ...
+
+
+class Unasked:
+    """Leaves that refer everything to the worker."""
+
+    def equal(self, a: Node, b: Node, ratio: Fraction) -> bool:
+        raise Undecided
+
+    def proportional(self, a: Node, b: Node, positive: bool) -> bool:
+        raise Undecided
+
+    def same_points(self, a: Region, b: Region) -> bool:
+        raise Undecided
+
+
+@dataclass(frozen=True)
+class Equality:
+    """The comparison of readings over some leaves."""
+
+    leaves: Leaves
+
+    def same(self, a: Reading, b: Reading) -> bool:
+        """Whether the two are one answer. Raises Undecided where the leaves do, and TooLarge."""
+        if isinstance(a, False_) or isinstance(b, False_):
+            return False
+        if a == b:
+            return True
+        if isinstance(a, Named) or isinstance(b, Named):
+            return self._named(a, b)
+        if isinstance(a, Region) or isinstance(b, Region):
+            return self._regions(as_region(a), as_region(b))
+        if isinstance(a, Quantity) and isinstance(b, Quantity):
+            return self._quantities(a, b)
+        if isinstance(a, Group) and isinstance(b, Group):
+            return self._groups(a, b)
+        if isinstance(a, Relation) and isinstance(b, Relation):
+            return self._relations(a, b)
+        if isinstance(a, Matrix) or isinstance(b, Matrix):
+            return self._matrices(a, b)
+        if isinstance(a, Measure) or isinstance(b, Measure):
+            return self._measures(a, b)
+        if isinstance(a, Based) or isinstance(b, Based):
+            return _based(a, b) or _based(b, a)
+        return False
+
+    def equal(self, a: Node, b: Node, ratio: Fraction = Fraction(1)) -> bool:
+        """Whether a is ratio times b, by the rule for numbers."""
+        if a == b and ratio == 1:
+            return True
+        x, y = value(a), value(b)
+        if x is None or y is None:
+            return self.leaves.equal(a, b, ratio)
+        return x == ratio * y or agrees(a, x, b, ratio * y) or agrees(b, y, a, x / ratio)
+
+    def _named(self, a: Reading, b: Reading) -> bool:
+        if isinstance(a, Named) and isinstance(b, Named):
+            if a.name == b.name:
+                return self.same(a.what, b.what)
+            one, other = _as_relation(a), _as_relation(b)
+            return one is not None and other is not None and self._relations(one, other)
+        named, other_side = (a, b) if isinstance(a, Named) else (b, a)
+        assert isinstance(named, Named)
+        if isinstance(other_side, Relation) and (relation := _as_relation(named)) and not _is_residue(other_side):
+            return self._relations(relation, other_side)
+        if isinstance(other_side, Words) or (isinstance(other_side, Group) and _names(other_side)):
+            return False
+        return self.same(named.what, other_side)
+
+    def _quantities(self, a: Quantity, b: Quantity) -> bool:
+        s, t = a.tail, b.tail
+        if s.mark != t.mark and {s.mark, t.mark} == {"am", "pm"}:
+            return False
+        ratio = t.multiplier / s.multiplier
+        if s.unit.dimensions and t.unit.dimensions:
+            if s.unit.dimensions != t.unit.dimensions or s.percent != t.percent:
+                return False
+            ratio *= t.unit.factor / s.unit.factor
+        if s.percent == t.percent:
+            return self.equal(a.node, b.node, ratio)
+        hundredth = Fraction(1, 100) if t.percent else Fraction(100)
+        return self._any_of(a.node, b.node, (ratio, ratio * hundredth))
+
+    def _any_of(self, a: Node, b: Node, ratios: Sequence[Fraction]) -> bool:
+        return any(self.equal(a, b, ratio) for ratio in ratios)
+
+    def _groups(self, a: Group, b: Group) -> bool:
+        if a.kind == b.kind == ":":
+            clock = any(isinstance(item, Quantity) and item.tail.mark for item in (*a.items, *b.items))
+            compare = self._in_order if clock else self._in_proportion
+            return len(a.items) == len(b.items) and compare(a.items, b.items)
+        if {a.kind, b.kind} <= {",", "{"}:
+            if "{" in (a.kind, b.kind):
+                return self._all_found(a.items, b.items) and self._all_found(b.items, a.items)
+            one, other = _names(a), _names(b)
+            if (one is None) != (other is None):  # x = 1, y = 2 beside 1, 2
+                named, plain = (a, b) if one else (b, a)
+                return self._in_order(_by_name(named), plain.items)
+            return self._paired(a.items, b.items)
+        for named, plain in ((a, b), (b, a)):
+            if _names(named) and plain.kind == "()":
+                return self._in_order(_by_name(named), plain.items)
+        return a.kind == b.kind and self._in_order(a.items, b.items)
+
+    def _in_order(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
+        return len(a) == len(b) and all(self.same(x, y) for x, y in zip(a, b, strict=True))
+
+    def _in_proportion(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
+        first, other = a[0], b[0]
+        for x, y in zip(a[1:], b[1:], strict=True):
+            nodes = [item.node for item in (first, x, other, y) if isinstance(item, Quantity)]
+            if len(nodes) < 4 or not self.equal(Node("mul", (nodes[0], nodes[3])), Node("mul", (nodes[1], nodes[2]))):
+                return False
+        return True
+
+    def _paired(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
+        """Whether each of one list has its own like in the other."""
+        left = list(b)
+        if len(a) != len(b):
+            return False
+        for item in a:
+            like = self._like(item, left)
+            if like is None:
+                return False
+            left.pop(like)
+        return True
+
+    def _like(self, item: Reading, among: Sequence[Reading]) -> int | None:
+        undecided = False
+        for i, other in enumerate(among):
+            try:
+                if self.same(item, other):
+                    return i
+            except Undecided:
+                undecided = True
+        if undecided:
+            raise Undecided
+        return None
+
+    def _all_found(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
+        return all(self._like(item, b) is not None for item in a)
+
+    def _regions(self, a: Region | None, b: Region | None) -> bool:
+        if a is None or b is None or (a.name and b.name and a.name != b.name):
+            return False
+        if len(a.parts) == len(b.parts) == 1 and not (a.without or b.without):
+            one, other = a.parts[0], b.parts[0]
+            if isinstance(one, Interval) and isinstance(other, Interval):
+                flags = (one.with_low, one.with_high) == (other.with_low, other.with_high)
+                return flags and self.equal(one.low, other.low) and self.equal(one.high, other.high)
+        return self.leaves.same_points(a, b)
+
+    def _relations(self, a: Relation, b: Relation) -> bool:
+        if a.sign != b.sign:
+            return False
+        if a.sign.startswith("mod "):
+            return self._congruent(a.node, b.node, Fraction(a.sign[4:]))
+        return self.leaves.proportional(a.node, b.node, a.sign in ("<", "<="))
+
+    def _congruent(self, a: Node, b: Node, modulus: Fraction) -> bool:
+        x, y = value(a), value(b)
+        if x is not None and y is not None:
+            return (x - y) % modulus == 0
+        return self.leaves.equal(a, b, Fraction(1))
+
+    def _matrices(self, a: Reading, b: Reading) -> bool:
+        one, other = _rows(a), _rows(b)
+        if one is None or other is None or [len(row) for row in one] != [len(row) for row in other]:
+            return False
+        pairs = zip((x for row in one for x in row), (y for row in other for y in row), strict=True)
+        return all(self.equal(x, y) for x, y in pairs)
+
+    def _measures(self, a: Reading, b: Reading) -> bool:
+        one, other = _total(a), _total(b)
+        return one is not None and one == other
+
+
+def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
+    """Whether the decimal is the other number, no decimal itself, rounded to at least MIN_DIGITS significant digits."""
+    found = digits(decimal)
+    if found is None or found[0] < MIN_DIGITS or digits(other) is not None:
+        return False
+    return rounds_to(x, found[1], y)
+
+
+def _as_relation(named: Named) -> Relation | None:
+    what = named.what
+    if named.tree is None or not isinstance(what, Quantity) or what.tail != Tail():
+        return None
+    return Relation("=", Node("add", (named.tree, Node("neg", (what.node,)))))
+
+
+def _is_residue(relation: Relation) -> bool:
+    return relation.sign.startswith("mod ")
+
+
+def _names(group: Group) -> list[str] | None:
+    """The names of `x = 1, y = 2`, all different; None for any other group."""
+    names = [item.name for item in group.items if isinstance(item, Named)]
+    return names if len(names) == len(group.items) > 1 and len(set(names)) == len(names) else None
+
+
+def _by_name(group: Group) -> list[Reading]:
+    named = sorted((item for item in group.items if isinstance(item, Named)), key=lambda item: item.name)
+    return [item.what for item in named]
+
+
+def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
+    """The rows of a matrix; a tuple is a column."""
+    if isinstance(reading, Matrix):
+        return reading.rows
+    if isinstance(reading, Group) and reading.kind == "()":
+        nodes = [item.node for item in reading.items if isinstance(item, Quantity)]
+        return tuple((node,) for node in nodes) if len(nodes) == len(reading.items) else None
+    return None
+
+
+def _total(reading: Reading) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
+    """The amount in base units, and these."""
+    parts = reading.parts if isinstance(reading, Measure) else (reading,) if isinstance(reading, Quantity) else ()
+    values = [value(part.node) for part in parts]
+    if not parts or not parts[0].tail.unit.dimensions or len({part.tail.unit.dimensions for part in parts}) > 1:
+        return None
+    sizes = [part.tail.multiplier * part.tail.unit.factor for part in parts]
+    total = sum((v * size for v, size in zip(values, sizes, strict=True) if v is not None), Fraction(0))
+    return None if None in values else (total, parts[0].tail.unit.dimensions)
+
+
+def _based(based: Reading, other: Reading) -> bool:
+    if not isinstance(based, Based) or not isinstance(other, Quantity) or other.tail != Tail():
+        return False
+    node = other.node
+    return node.kind == "num" and (node.text.lstrip("0") or "0") == based.digits
+

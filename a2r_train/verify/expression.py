@@ -1,0 +1,328 @@
+r"""Mathematics of a normal form as a tree: numbers, symbols, arithmetic, powers, roots, functions, matrices.
+
+A text is read as a whole or not at all. Sums, integrals and limits are no part of it: they stand in an `opaque` node,
+which only the worker's sympy can read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+MAX_DEPTH, MAX_HEIGHT = 40, 90  # of brackets within brackets, and of operations upon operations
+FUNCTIONS = set(
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm max min".split()
+)
+GREEK = set(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph nabla partial".split()
+)
+ACCENTS = set("vec hat bar overline tilde dot ddot mathcal mathscr mathfrak overrightarrow overleftrightarrow".split())
+FIGURES = set("angle triangle square odot".split())  # named by the letters that follow
+_CALLED = set("fgFGP")  # letters that are functions in front of a bracket
+_OPAQUE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|partial)(?![A-Za-z])|\\frac ?\{d\}\{d[a-z]\}")
+_TOKEN = re.compile(
+    r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+(?![.\d]))?)|(?P<command>\\(?:[A-Za-z]+|[{}|\\]))|"
+    r"(?P<letter>[A-Za-z])|(?P<sign>[-+*/^_!'(){}\[\]|,&=%])|(?P<space> )"
+)
+
+
+class Unreadable(Exception):
+    """What cannot be read as mathematics."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operation with its operands, or, with `text`, a number or a symbol."""
+
+    kind: str
+    parts: tuple[Node, ...] = ()
+    text: str = ""
+    height: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        height = 1 + max((part.height for part in self.parts), default=0)
+        if height > MAX_HEIGHT:
+            raise Unreadable("too high")
+        object.__setattr__(self, "height", height)
+
+
+def number(value: int) -> Node:
+    return Node("num", text=str(value))
+
+
+@lru_cache(maxsize=20_000)
+def parse(text: str) -> Node:
+    """The tree of one expression. Raises Unreadable for anything that is none from its first to its last character."""
+    if _OPAQUE.search(text):
+        if '"' in text or "," in text or "=" in re.sub(r"_ ?\{[^{}]*\}", "", text):
+            raise Unreadable(text)
+        return Node("opaque", text=text)
+    reader = _Reader(text)
+    node = reader.sum()
+    if reader.at < len(reader.tokens):
+        raise Unreadable(text)
+    return node
+
+
+class _Reader:
+    """Recursive descent over the tokens; each method reads one kind of thing from where `at` stands."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: list[str] = []
+        self.at = self.depth = self.bars = 0
+        end = 0
+        for match in _TOKEN.finditer(text):
+            if match.start() != end:
+                break
+            end = match.end()
+            if match.lastgroup != "space":
+                self.tokens.append(match.group())
+        if end != len(text) or not self.tokens:
+            raise Unreadable(text)
+
+    def peek(self, ahead: int = 0) -> str:
+        return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else ""
+
+    def take(self, expected: str = "") -> str:
+        token = self.peek()
+        if not token or (expected and token != expected):
+            raise Unreadable(f"{expected or 'more'} expected")
+        self.at += 1
+        return token
+
+    def sum(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable("too deep")
+        terms = [self.product()]
+        while self.peek() in ("+", "-"):
+            minus = self.take() == "-"
+            term = self.product()
+            terms.append(Node("neg", (term,)) if minus else term)
+        self.depth -= 1
+        return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
+
+    def product(self) -> Node:
+        node = self.signed()
+        while True:
+            if self.peek() in (r"\cdot", "*"):
+                self.take()
+                node = Node("mul", (node, self.signed()))
+            elif self.peek() == "/":
+                self.take()
+                node = Node("div", (node, self.factor()))
+            elif self.starts_factor() and not self.peek()[0].isdigit() and self.peek()[0] != ".":
+                node = Node("mul", (node, self.factor()))
+            else:
+                return node
+
+    def signed(self) -> Node:
+        minus = False
+        while self.peek() in ("+", "-"):
+            minus ^= self.take() == "-"
+        node = self.factor()
+        return Node("neg", (node,)) if minus else node
+
+    def starts_factor(self) -> bool:
+        token = self.peek()
+        if token == "|":
+            return self.bars == 0
+        if token.startswith("\\"):
+            name = token[1:]
+            known = name in FUNCTIONS or name in GREEK or name in ACCENTS or name in FIGURES
+            return known or name in ("frac", "sqrt", "pi", "infty", "binom", "begin", "lfloor", "lceil")
+        return token[:1].isalnum() or token[:1] in (".", "(", "{", "[") and token != ""
+
+    def factor(self) -> Node:
+        node = self.atom()
+        while True:
+            token = self.peek()
+            if token == "^":
+                self.take()
+                node = Node("pow", (node, self.exponent()))
+            elif token == "!":
+                self.take()
+                node = Node("fact", (node,))
+            elif token == "%":
+                self.take()
+                node = Node("div", (node, number(100)))
+            elif token == r"\deg":
+                self.take()
+                node = Node("mul", (node, Node("div", (Node("sym", text=r"\pi"), number(180)))))
+            else:
+                return node
+
+    def exponent(self) -> Node:
+        if self.peek() in ("-", "+"):
+            return self.signed()
+        return self.braced() if self.peek() == "{" else self.atom()
+
+    def braced(self) -> Node:
+        self.take("{")
+        node = self.sum()
+        self.take("}")
+        return node
+
+    def argument(self) -> Node:
+        r"""What a command takes: a group, or one character, as in `\frac12`."""
+        token = self.peek()
+        if token == "{":
+            return self.braced()
+        if token.isdigit():
+            self.tokens[self.at] = token[1:]
+            if not token[1:]:
+                self.at += 1
+            return Node("num", text=token[0])
+        return self.atom()
+
+    def atom(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable("too deep")
+        token = self.take()
+        if token[0].isdigit() or token[0] == ".":
+            node = Node("num", text=token)
+        elif token.isalpha():
+            node = self.symbol(token)
+        elif token in ("(", "{", "["):
+            node = self.sum()
+            self.take({"(": ")", "{": "}", "[": "]"}[token])
+        elif token == "|":
+            self.bars += 1
+            node = Node("abs", (self.sum(),))
+            self.bars -= 1
+            self.take("|")
+        elif token.startswith("\\"):
+            node = self.command(token[1:])
+        else:
+            raise Unreadable(token)
+        self.depth -= 1
+        return node
+
+    def symbol(self, name: str) -> Node:
+        if self.peek() == "_":
+            self.take()
+            name += "_" + self.raw()
+        while self.peek() == "'":
+            name += self.take()
+        if name[0] in _CALLED and self.peek() == "(":
+            self.take()
+            arguments = [self.sum()]
+            while self.peek() == ",":
+                self.take()
+                arguments.append(self.sum())
+            self.take(")")
+            return Node("call", tuple(arguments), name)
+        return Node("sym", text=name)
+
+    def raw(self) -> str:
+        """A subscript or a name as it stands, without its braces."""
+        if self.peek() != "{":
+            return self.take()
+        self.take()
+        found, open_braces = "", 1
+        while True:
+            token = self.take()
+            open_braces += (token == "{") - (token == "}")
+            if not open_braces:
+                return found
+            found += token
+
+    def command(self, name: str) -> Node:
+        if name in GREEK:
+            return self.symbol("\\" + name)
+        if name in ("pi", "infty"):
+            return self.symbol("\\" + name)
+        if name == "frac":
+            return Node("div", (self.argument(), self.argument()))
+        if name == "binom":
+            return Node("binom", (self.argument(), self.argument()))
+        if name == "sqrt":
+            return self.root()
+        if name in FUNCTIONS:
+            return self.function(name)
+        if name in ("lfloor", "lceil"):
+            node = Node(name[1:], (self.sum(),))
+            self.take(name.replace("l", r"\r", 1))
+            return node
+        if name in ACCENTS:
+            letters = self.raw()
+            if name == "overline" and len(letters) == 2 and letters.isupper():  # a segment
+                letters = min(letters, letters[::-1])
+            return self.symbol(f"\\{name} {letters}")
+        if name in FIGURES:
+            return self.figure(name)
+        if name == "begin":
+            return self.matrix()
+        raise Unreadable(name)
+
+    def root(self) -> Node:
+        index = number(2)
+        if self.peek() == "[":
+            self.take()
+            index = self.sum()
+            self.take("]")
+        return Node("root", (self.argument(), index))
+
+    def figure(self, name: str) -> Node:
+        letters = ""
+        while self.peek().isalpha() or (letters and self.peek() == "'"):
+            letters += self.take()
+        if not letters and self.peek().isdigit():
+            letters = self.take()
+        if not letters:
+            raise Unreadable(name)
+        return Node("sym", text=f"\\{name} {min(letters, letters[::-1]) if name == 'angle' else letters}")
+
+    def function(self, name: str) -> Node:
+        base, power = None, None
+        for _ in range(2):
+            if self.peek() == "_":
+                self.take()
+                base = self.argument()
+            elif self.peek() == "^":
+                self.take()
+                power = self.exponent()
+        if power == Node("neg", (number(1),)) and name in ("sin", "cos", "tan"):
+            name, power = "arc" + name, None
+        node = Node("fn", self.function_arguments(base), name)
+        return node if power is None else Node("pow", (node, power))
+
+    def function_arguments(self, base: Node | None) -> tuple[Node, ...]:
+        if self.peek() in ("(", "{"):
+            close = {"(": ")", "{": "}"}[self.take()]
+            arguments = [self.sum()]
+            while self.peek() == ",":
+                self.take()
+                arguments.append(self.sum())
+            self.take(close)
+        else:
+            sign = self.peek() == "-" and self.take() == "-"
+            node = self.factor()
+            while self.starts_factor() and self.peek() not in ("(", "[") and self.peek()[1:] not in FUNCTIONS:
+                node = Node("mul", (node, self.factor()))
+            arguments = [Node("neg", (node,)) if sign else node]
+        return (*arguments, base) if base else tuple(arguments)
+
+    def matrix(self) -> Node:
+        kind = self.raw()
+        if kind == "array":
+            self.raw()
+        if kind not in ("pmatrix", "bmatrix", "vmatrix", "matrix", "Bmatrix", "array", "smallmatrix"):
+            raise Unreadable(kind)
+        rows = [[self.sum()]]
+        while self.peek() != r"\end":
+            token = self.take()
+            if token == "&":
+                rows[-1].append(self.sum())
+            elif token == "\\\\" and self.peek() != r"\end":
+                rows.append([self.sum()])
+            elif token != "\\\\":
+                raise Unreadable(token)
+        self.take()
+        if self.raw() != kind or len({len(row) for row in rows}) != 1:
+            raise Unreadable(kind)
+        nodes = tuple(Node("row", tuple(row)) for row in rows)
+        return Node("det" if kind == "vmatrix" else "matrix", nodes)

@@ -1,0 +1,271 @@
+r"""The normal form of an answer: one spelling for what Unicode, LaTeX, Markdown and plain text write in many ways.
+
+What comes out is plain LaTeX of few commands in which every word stands in double quotes, so that a word is never
+taken for a product of letters: `12\,\mathrm{cm}^2`, `12 cm²` and `12 \text{ cm}^2` all are `12 "cm"^{2}`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS
+
+_VULGAR = {
+    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
+    "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅐": (1, 7), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8),
+    "⅑": (1, 9), "⅒": (1, 10),
+}  # fmt: skip
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi "
+    "psi omega").split(), strict=True))  # fmt: skip
+_GREEK |= {"Γ": "Gamma", "Θ": "Theta", "Λ": "Lambda", "Π": "Pi", "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"}
+_CHARACTERS = {
+    **{c: "-" for c in "−–‐‑‒﹣－"}, "—": " — ", **{c: " " for c in "\u00a0\u2007\u2008\u2009\u200a\u202f\u3000\u2002\u2003"},
+    **{c: "" for c in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"},
+    **{c: rf"\frac{{{a}}}{{{b}}}" for c, (a, b) in _VULGAR.items()}, **{c: rf"\{name} " for c, name in _GREEK.items()},
+    "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot ", "÷": "/", "⁄": "/", "∕": "/",
+    "°": r"^\circ ", "º": r"^\circ ", "˚": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F", "∞": r"\infty ",
+    "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
+    "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∨": ' "or" ',
+    "∧": ' "and" ', "∖": r"\setminus ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℚ": r"\Q ", "ℕ": r"\N ", "ℂ": r"\C ",
+    "′": "'", "’": "'", "‘": "'", "″": "''", "“": "", "”": "", '"': "''", "⟨": r"\langle ", "⟩": r"\rangle ",
+    "∠": r"\angle ", "△": r"\triangle ", "…": r"\ldots ", "∣": "|", "∥": r"\parallel ", "⊥": r"\perp ", "→": r"\to ",
+    "∫": r"\int ", "∑": r"\sum ", "。": ".", "、": ", ", "￥": "¥", "￡": "£", "∶": ":",
+}  # fmt: skip
+_TRANSLATION = str.maketrans(_CHARACTERS)
+_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ", "0123456789+-()nx", strict=True))
+_LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ", "0123456789+-nx", strict=True))
+_RAISED_RUN, _LOWERED_RUN = re.compile(f"[{''.join(_RAISED)}]+"), re.compile(f"[{''.join(_LOWERED)}]+")
+_ROOT_SIGN = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[A-Za-z]|(?=[({])|(?=\\))")
+_FOLDED = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]+")
+
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)\s*\{([^{}]*)\}")
+_FONT = re.compile(
+    r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath|cancel)(?![A-Za-z])"
+)
+_SWITCH = re.compile(
+    r"\\(?:bf|it|rm|sf|tt|bfseries|displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]igg?[lrm]?"
+    r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
+)
+_COLOR = re.compile(r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
+_SPACE = re.compile(r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~")
+_WIDE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
+_BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathds)\s*(?:\{\s*([RZQNC])\s*\}|([RZQNC]))")
+_SAME = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge",
+    "geqslant": "ge", "geqq": "ge", "neq": "ne", "times": "cdot", "ast": "cdot", "bullet": "cdot", "dbinom": "binom",
+    "tbinom": "binom", "lvert": "|", "rvert": "|", "vert": "|", "infin": "infty", "varnothing": "emptyset",
+    "degree": "circ", "lbrace": "{", "rbrace": "}", "reals": "R", "Reals": "R", "backslash": "setminus", "lt": "<",
+    "gt": ">", "colon": ":", "dots": "ldots", "cdots": "ldots", "land": '"and"', "lor": '"or"', "vee": '"or"',
+    "wedge": '"and"', "div": "/", "pounds": "£", "euro": "€", "textdollar": "$", "texteuro": "€", "textsterling": "£",
+    "lparen": "(", "rparen": ")", "bmod": "mod", "prime": "'", "arccot": "acot", "tg": "tan", "ctg": "cot",
+    "langle": "(", "rangle": ")", "textdegree": "circ", "smallsetminus": "setminus", "varepsilon": "epsilon",
+    "varphi": "phi", "vartheta": "theta", "widehat": "hat", "widetilde": "tilde", "lbrack": "[", "rbrack": "]",
+    "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢", "textcent": "¢", "approxeq": "approx",
+    "simeq": "approx", "measuredangle": "angle",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
+_FUNCTIONS = set(
+    "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp sqrt pi gcd lcm theta infty binom frac "
+    "det max min".split()
+)
+_PLAIN_NAMES = {"infinity": "infty", "Infinity": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+# Short words that are words only where they stand by themselves.
+_SHORT = set("or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs up us we he me my go do it ok hi ox ad".split())
+_SHORT_ANYWHERE = {"or", "and"}
+_RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
+
+
+def spell(answer: str) -> str:
+    """The normal form; idempotent up to the first use, and cheap: everything here is linear but for nesting."""
+    text = _characters(answer)
+    text = _layout(_bare(text))
+    text = _quoted(_unboxed_text(text))
+    text = _commands(text)
+    return _numbers(_tidy(text))
+
+
+def words_of(text: str) -> str:
+    """A normal form as plain words in lower case, for comparison of texts."""
+    return " ".join(re.sub(r'[\\{}"$*]|(?<![A-Za-z0-9])[.,:;]|[.,:;](?![A-Za-z0-9])', " ", text).casefold().split())
+
+
+def _characters(text: str) -> str:
+    text = _FOLDED.sub(lambda m: unicodedata.normalize("NFKC", m.group()), text)
+    if text.isascii():
+        return text.replace('"', "''")
+    text = _ROOT_SIGN.sub(lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text)
+    text = _RAISED_RUN.sub(lambda m: "^{" + "".join(map(_RAISED.get, m.group())) + "}", text)  # type: ignore[arg-type]
+    text = _LOWERED_RUN.sub(lambda m: "_{" + "".join(map(_LOWERED.get, m.group())) + "}", text)  # type: ignore[arg-type]
+    return text.translate(_TRANSLATION)
+
+
+def _bare(text: str) -> str:
+    """Without the marks of Markdown and TeX around all of it."""
+    before = None
+    while text != before:
+        before = text
+        text = text.strip().rstrip(".,;") if not text.rstrip().endswith("\\,") else text.strip()
+        for mark in ("**", "__", "*", "`", "''", "$$", "$"):
+            inner = text[len(mark) : -len(mark)]
+            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark) and mark not in inner:
+                text = inner
+        for left, right in ((r"\(", r"\)"), (r"\[", r"\]")):
+            if text.startswith(left) and text.endswith(right) and left not in text[2:]:
+                text = text[2:-2]
+    return text
+
+
+def _layout(text: str) -> str:
+    """Without what only changes the looks; spaces of all kinds become plain ones."""
+    text = re.sub(r"\\\\\s*$", "", text)
+    text = text.replace("{,}", ",").replace(r",\!", ",").replace(r"\!", "").replace("{:}", ":").replace(r"\/", "")
+    text = re.sub(r"(\\begin\{)[a-z]*(matrix\})", lambda m: m.group(), text)
+    text = _SPACE.sub(" ", _WIDE.sub(" ", _COLOR.sub(" ", text)))
+    text = _SWITCH.sub(" ", text)
+    text = _FONT.sub(" ", text)
+    text = _BLACKBOARD.sub(lambda m: rf"\{m[1] or m[2]} ", text)
+    text = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
+    return text.replace(r"\%", "%").replace(r"\$", "$").replace(r"\#", "#").replace(r"\_", " ").replace(r"\&", "&")
+
+
+def _unboxed_text(text: str) -> str:
+    r"""`\text{...}` as quoted words and plain characters."""
+    before = None
+    while text != before:
+        before = text
+        text = _TEXT.sub(lambda m: _quote_all(m[1]), text)
+    return text
+
+
+def _quote_all(content: str) -> str:
+    content = content.replace("$", "") if content.count("$") > 1 else content
+    stripped = content.strip()
+    if stripped in LETTERS:
+        return f' "{stripped}"'
+    if stripped in _FUNCTIONS - {"min", "sec", "max"}:
+        return rf"\{stripped} "
+    content = _abbreviated(content)
+    return " " + re.sub(r'"[^"]*"|[A-Za-z]{2,}(?:\'[a-z]+)?', _quote_match, content) + " "
+
+
+def _quote_match(match: re.Match[str]) -> str:
+    word = match.group()
+    return word if word[0] == '"' else f'"{word}"'
+
+
+def _abbreviated(text: str) -> str:
+    text = re.sub(r"\b([AaPp])\s?\.\s?[mM]\b\.?", lambda m: f' "{m[1].lower()}m" ', text)
+    return re.sub(r"\bRs\b\.?", ' "rs" ', re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$)", " ", text))
+
+
+def _quoted(text: str) -> str:
+    """Runs of letters outside of commands: words are quoted, names of functions become commands."""
+    text = re.sub(r"(?<!-)-{2,}(?!-)", ' "--" ', _abbreviated(text))
+    parts, at = [], 0
+    for match in _RUN.finditer(text):
+        parts += [text[at : match.start()], _run(text, match)]
+        at = match.end()
+    return "".join(parts) + text[at:]
+
+
+def _run(text: str, match: re.Match[str]) -> str:
+    run = match.group()
+    if not run[0].isalpha():
+        return run
+    before, after = text[: match.start()], text[match.end() :]
+    low = run.lower()
+    if before.endswith((r"\begin{", r"\end{")):
+        return run
+    seconds = run in ("sec", "min") and re.match(r"\s*(?:$|[\d,.;)/\"])", after) is not None
+    if run in _PLAIN_NAMES or (run in _FUNCTIONS and not seconds):
+        return rf"\{_PLAIN_NAMES.get(run, run)} "
+    if len(run) == 1:
+        return f'"{run}"' if _is_unit_letter(run, before, after) else run
+    if low == "mod":
+        return r"\mod "
+    behind_number = re.search(r"(?:\d|\d[.)}]|/|\}\s|\)\s|\d\s|\"\s)\s*$", before) is not None
+    alone = before[-1:] in ("", " ", ",", "(", '"') and after[:1] in ("", " ", ",", ".", ":", ")", '"', "'")
+    if low in _SHORT_ANYWHERE and (alone or before[-1:].isdigit() or before.endswith(("}", ")"))):
+        return f' "{low}" '
+    if low in _SHORT or (len(run) == 2 and low in ("in", "as")):
+        return f'"{run}"' if alone or (low in ("am", "pm") and behind_number and low == run.lower()) else run
+    if len(run) <= 3 and (run in UNITS or low in WORDS):
+        return f'"{run}"' if behind_number or alone else run
+    if len(run) <= 3 and (alone and run.islower() and before.strip() and re.search(r"[a-z]\s$|^\s[a-z]", before + after)):
+        return f'"{run}"'
+    return f'"{run}"' if len(run) >= 4 or low in NUMBER_WORDS else run
+
+
+def _is_unit_letter(letter: str, before: str, after: str) -> bool:
+    """A letter by itself is a unit behind a number and a space, or in a quotient of units, at the end."""
+    if not re.fullmatch(r"\s*(?:\^\{?-?\d\}?)?\s*(?:/\s*[a-z]+(?:\^\{?\d\}?)?)?\s*", after):
+        return False
+    if letter in LETTERS and re.search(r"(?<![\^_\w\\{.])[\d.,]+\s+$", before):
+        return True
+    if letter in "CF" and re.search(r"(?:\\circ|degrees?)\s*\}?\s*$", before):
+        return True
+    return letter in LETTERS and re.search(r"[\d\"]\s*(?:[a-z]+)(?:\^\{?\d\}?)?\s*/\s*$", before) is not None
+
+
+def _commands(text: str) -> str:
+    text = _COMMAND.sub(_command, text)
+    text = re.sub(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ ?|\\circ ?", r"\\deg ", text)
+    text = re.sub(r"\^\s*\{\s*('+)\s*\}|\^\s*('+)", lambda m: m[1] or m[2], text)
+    if text.lstrip().startswith("\\color"):
+        text = re.sub(r"\\color[a-z]*", " ", text)
+    return text
+
+
+def _command(match: re.Match[str]) -> str:
+    name = match[1]
+    same = _SAME.get(name, name)
+    if same[0].isalpha():
+        return rf"\{same} "
+    return rf"\{same}" if same in "{}" else f" {same} " if same[0] == '"' else same
+
+
+def _tidy(text: str) -> str:
+    text = text.replace("**", "^").replace("\\!", "")
+    text = re.sub(r"(?<=\d)\s*\*\s*|\s*\*\s*(?=[\dA-Za-z(\\])", r"\\cdot ", text)
+    text = re.sub(r"(?<=\d)\s+x\s+(?=10\s*\^)|(?<=\d)x(?=10\s*\^)", r"\\cdot ", text)
+    text = re.sub(r"([)\]}])\s*U\s*(?=[(\[]|\\\{)", r"\1\\cup ", text)
+    text = re.sub(r"\(\s*\\mod\s*([^()]*)\)|\\pmod\s*\{([^{}]*)\}|\\pmod\s*(\w+)|\\mod\s*(\w+|\{[^{}]*\})", _modulus, text)
+    text = re.sub(r"<\s*=", r"\\le ", re.sub(r">\s*=", r"\\ge ", re.sub(r"!\s*=", r"\\ne ", text)))
+    text = " ".join(text.split())
+    text = re.sub(r" ?([=<>+/^_]) ?", r"\1", text)
+    text = re.sub(r"(?<=[(\[{]) | (?=[)\]},;:])", "", text)
+    text = re.sub(r"(\\deg ?\d+(?:\.\d+)?) ?'(?!')", r'\1 "arcminute"', text)
+    return re.sub(r'((?:"arcminute"|\\deg) ?\d+(?:\.\d+)?) ?\'\'', r'\1 "arcsecond"', text).rstrip("\\; ")
+
+
+def _modulus(match: re.Match[str]) -> str:
+    value = next(group for group in match.groups() if group is not None).strip()
+    return rf"\mod {{{value.strip('{}')}}}"
+
+
+def _numbers(text: str) -> str:
+    """Digits in groups joined by spaces, and repeating decimals as fractions."""
+    text = re.sub(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])", lambda m: m.group().replace(" ", ""), text)
+    text = re.sub(r"(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{?(\d+)\}?", _repeating, text)
+    text = re.sub(r"(?<![\d\w(])(\d*)\.(\d*)\((\d+)\)", _repeating, text)
+    text = re.sub(r"(\d*)\.(\d*?)(\d{1,6}?)(?:\3){2,}\d*(?:\.\.\.|\\ldots ?)", _repeating, text)
+    text = re.sub(r"(?<=\d)\\frac", r" \\frac", text)
+    mixed = r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) ?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) (\d+)/(\d+)(?![\d.])"
+    return re.sub(mixed, _mixed, text)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    whole, start, block = match.groups()
+    if len(whole + start + block) > 60:
+        return match.group()
+    top = int(whole + start + block or "0") - int(whole + start or "0")
+    return rf"\frac{{{top}}}{{{(10 ** len(block) - 1) * 10 ** len(start)}}}"
+
+
+def _mixed(match: re.Match[str]) -> str:
+    whole, *parts = (group for group in match.groups() if group is not None)
+    top, bottom = parts
+    return rf"({whole}+\frac{{{top}}}{{{bottom}}})" if int(top) < int(bottom) else match.group()

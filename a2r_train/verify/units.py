@@ -1,0 +1,257 @@
+"""What stands behind a number: units, counted things, multipliers, and marks such as p.m.
+
+A unit is a word or symbol of the lists below, with powers and quotients of them. Counted things that no list can
+hold (`7 marbles`) are taken for units if they are plural and none of their words is in NO_UNIT.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+# base, then symbols and words of the same unit; a number in front is how many of the base one of them is
+_TABLE = """
+m: m meter metre | 1/1000 mm millimeter millimetre | 1/100 cm centimeter centimetre | 1/10 dm decimeter decimetre
+m: 1000 km kilometer kilometre kms | 1/1000000 micrometer micrometre micron | 1/1000000000 nm nanometer nanometre
+m: 254/10000 in inch inches | 3048/10000 ft foot feet | 9144/10000 yd yds yard | 1609344/1000 mi mile
+s: s sec secs second | 1/1000 ms millisecond | 60 min mins minute | 3600 h hr hrs hour
+s: 86400 day | 604800 week wk wks | 1209600 fortnight
+year: yr yrs year | 1/12 month mo mos | 10 decade | 100 century centuries
+g: g gm gms gram gramme | 1/1000 mg milligram | 1000 kg kgs kilogram kilo | 1000000 ton tonne
+lb: lb lbs pound | 1/16 oz ounce
+l: L l liter litre | 1/1000 mL ml milliliter millilitre | 1/100 cL cl centiliter centilitre
+gal: gal gallon | 1/4 qt quart | 1/8 pint | 1/16 cup | 1/256 tbsp tablespoon | 1/768 tsp teaspoon
+dollar: $ dollar usd buck | 1/100 cent penny pennies ¢
+pound-sterling: £ gbp quid | 1/100 pence
+euro: € eur euro
+rupee: ₹ rs inr rupee
+yen: ¥ jpy yen
+yuan: yuan rmb
+degree: ° degree deg | 1/60 arcminute | 1/3600 arcsecond
+radian: rad rads radian
+celsius: celsius centigrade
+fahrenheit: fahrenheit
+kelvin: kelvin
+hz: Hz hz hertz | 1000 khz kHz kilohertz | 1000000 mhz MHz megahertz
+newton: N newton
+joule: J joule | 1000 kJ kilojoule
+watt: W watt | 1000 kW kilowatt
+watt-hour: Wh | 1000 kWh kilowatt-hour kilowatthour
+pascal: Pa pascal | 1000 kPa kilopascal | 101325 atm
+electronvolt: eV electronvolt | 1000 keV | 1000000 MeV
+volt: V volt
+ampere: amp ampere
+ohm: ohm Ω
+mole: mol mols mole
+calorie: cal calorie | 1000 kcal
+rpm: rpm
+hectare: hectare ha
+acre: acre
+bit: bit | 8 byte
+unit: unit
+point: point pt pts
+person: people person persons
+man: man men
+woman: woman women
+child: child children kid
+foot-long: footlong
+time: time
+"""
+_IRREGULAR = (
+    "mice geese fish sheep deer dice teeth cattle oxen loaves leaves knives shelves wolves cookies candy money "
+    "staff luggage furniture moose salmon trout bacteria data vertices matrices indices radii axes cacti "
+    "integer number value way apple orange dog cat book student solution digit edge piece square-unit"
+).split()
+MULTIPLIERS = {
+    "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6), "billion": Fraction(10**9),
+    "trillion": Fraction(10**12), "dozen": Fraction(12), "pair": Fraction(2), "score": Fraction(20),
+    "gross": Fraction(144), "half": Fraction(1, 2), "halve": Fraction(1, 2), "third": Fraction(1, 3),
+    "fourth": Fraction(1, 4), "fifth": Fraction(1, 5), "sixth": Fraction(1, 6), "seventh": Fraction(1, 7),
+    "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "hundredth": Fraction(1, 100),
+    "thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "twelfth": Fraction(1, 12),
+}  # fmt: skip
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {word: 10 * i for i, word in enumerate(_TENS, 2)}
+# Words that make another number of the one before them, or another answer beside it, or say something of it.
+NO_UNIT = set(
+    "or and but nor not cannot versus vs maybe perhaps possibly probably over under plus minus negative positive "
+    "squared cubed square cube root divided multiplied by than then less fewer more most least at about around "
+    "nearly almost approximately twice thrice double triple half if when where because since so thus "
+    "is was are were be been being has have had does do did this that these those it its he she they we you "
+    "remainder percent modulo mod base power to from until through between with without except "
+    "only never always wrong right correct incorrect false true no yes none either neither both all any some "
+    "factorial prime even odd guess halves thirds tens ones hundreds thousands millions "
+    "billions trillions infinity infinite undefined which what who how why unless else otherwise instead rather "
+    "as of in on per a an the each every first up down out off".split()
+) | set(NUMBER_WORDS)
+_FRACTION_WORD = re.compile(r"\w*(?:teen|tie|if|six|seven|eigh|nin|ten|eleven|twelf|dred|sand|llion|ir|ur)th?s?")
+_ADJECTIVES = set(
+    "different distinct total whole full possible equal such new extra additional individual unique separate "
+    "full-size consecutive u.s us american".split()
+)
+_POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
+_PER = {"per", "a", "an", "each", "every", "/"}
+_LAST = {"total", "altogether", "each", "left", "away", "old", "tall", "long", "wide", "high", "deep", "apart", "overall"}
+MARKS = {"am", "pm"}
+SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
+_SPEEDS = {"mph": ("mile", "/", "hour"), "kph": ("km", "/", "hour"), "kmh": ("km", "/", "hour"), "mps": ("m", "/", "s")}
+_DISCOUNTS = {"discount", "off"}
+
+Dimensions = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """`factor` times a product of powers of base units; no dimensions for a bare number."""
+
+    factor: Fraction = Fraction(1)
+    dimensions: Dimensions = ()
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What the words behind a number say: a multiplier, a unit, per cent, and a mark that must not differ."""
+
+    multiplier: Fraction = Fraction(1)
+    unit: Unit = Unit()
+    percent: bool = False
+    mark: str = ""
+
+
+def _units() -> dict[str, tuple[str, Fraction]]:
+    found: dict[str, tuple[str, Fraction]] = {}
+    for line in _TABLE.strip().splitlines():
+        base, _, rest = line.partition(": ")
+        for alternative in rest.split("|"):
+            names = alternative.split()
+            factor = Fraction(names.pop(0)) if names[0][0].isdigit() else Fraction(1)
+            found |= {name: (base, factor) for name in names}
+            found |= {f"{name}s": (base, factor) for name in names if len(name) > 2 and name.isalpha()}
+    return found
+
+
+UNITS = _units()
+WORDS = {name.lower() for name in UNITS if len(name) > 1} | set(_SPEEDS)
+LETTERS = set("m s g h L l N J W V".split())
+
+
+def named(word: str) -> tuple[str, Fraction] | None:
+    """Base and factor of one unit word or symbol."""
+    return UNITS.get(word) or UNITS.get(word.lower()) if len(word) > 1 else UNITS.get(word)
+
+
+def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
+    """What (word, power) pairs say together, `/` among them; None unless all of them are understood.
+
+    `single`: the number is 1, so that the thing counted may stand in the singular.
+    """
+    words = [(word if len(word) == 1 else word.strip("."), power) for word, power in words]
+    words = [(one, power) for word, power in words for one in _SPEEDS.get(word.lower(), (word,))]
+    multiplier, at = Fraction(1), 0
+    while at < len(words) and (by := _multiplier(words[at][0])) is not None:
+        multiplier, at = multiplier * by, at + 1
+    if at and at < len(words) and words[at][0].lower() == "of":
+        at += 1
+    rest, percent, mark = words[at:], False, ""
+    if rest and rest[0][0].lower() in ("percent", "per-cent", "%"):
+        rest, percent = rest[1:], True
+    if rest and rest[-1][0].lower() in MARKS:
+        rest, mark = rest[:-1], rest[-1][0].lower()
+    elif rest and (sign := SIGNS.get(rest[-1][0].lower())):
+        rest, multiplier = rest[:-1], multiplier * sign
+    elif percent and rest and rest[-1][0].lower() in _DISCOUNTS:
+        rest = rest[:-1]
+    unit = _quotient(rest, single)
+    return None if unit is None else Tail(multiplier, unit, percent, mark)
+
+
+def _multiplier(word: str) -> Fraction | None:
+    word = word.lower()
+    return MULTIPLIERS.get(word) or MULTIPLIERS.get(word.removesuffix("s"))
+
+
+def _quotient(words: list[tuple[str, int]], single: bool) -> Unit | None:
+    """`miles per hour`, `m/s^2`, `cups of sugar`, `apples each`."""
+    while words and words[-1][0].lower() in _LAST:
+        words = words[:-1]
+        words = words[:-1] if words and words[-1][0].lower() == "in" else words
+    for i, (word, _) in enumerate(words):
+        low = word.lower()
+        if i and low == "of":  # what the unit is made of
+            things = words[i + 1 :]
+            return _quotient(words[:i], single) if things and all(_is_thing(w) for w, _ in things) else None
+        if i and low in _PER:
+            above, below = _product(words[:i], single), _quotient(words[i + 1 :], True)
+            if above is None or below is None or not below.dimensions:
+                return None
+            return _times(above, Unit(1 / below.factor, tuple((name, -p) for name, p in below.dimensions)))
+    return _product(words, single)
+
+
+def _product(words: list[tuple[str, int]], single: bool) -> Unit | None:
+    found, power = Unit(), 1
+    words = [(word, p) for word, p in words if word.lower() not in _ADJECTIVES or len(words) == 1]
+    for word, own in words:
+        if (by := _POWERS.get(word.lower())) and not found.dimensions:
+            power = by
+        elif by:
+            found = _power(found, by)
+        elif known := named(word):
+            base, factor = known
+            found = _times(found, _power(Unit(factor, ((base, 1),)), power * own))
+            power = 1
+        else:
+            return _thing([w for w, _ in words], single) if power == 1 and not found.dimensions else None
+    return found if power == 1 or not words else None
+
+
+def _thing(words: list[str], single: bool) -> Unit | None:
+    """Counted things of up to three words, the last one plural: `red marbles`, `ways`."""
+    *before, last = (word.lower() for word in words)
+    if len(words) > 3 or not all(_is_thing(word) for word in words):
+        return None
+    if known := named(last):
+        return Unit(known[1], ((known[0], 1),))
+    plural = last.endswith("s") and not last.endswith("ss")
+    if not (plural or single or last in _IRREGULAR):
+        return None
+    return Unit(Fraction(1), ((_singular(last), 1),))
+
+
+def _is_thing(word: str) -> bool:
+    word = word.lower()
+    if word in NO_UNIT or _multiplier(word) is not None or word in SIGNS or word in MARKS:
+        return False
+    return len(word) > 2 and word.replace("-", "").isalpha() and not _FRACTION_WORD.fullmatch(word)
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(("ches", "shes", "xes")) else word.removesuffix("s")
+
+
+def _power(unit: Unit, power: int) -> Unit:
+    return Unit(unit.factor**power, tuple((name, p * power) for name, p in unit.dimensions))
+
+
+def _times(a: Unit, b: Unit) -> Unit:
+    powers = dict(a.dimensions)
+    for name, power in b.dimensions:
+        powers[name] = powers.get(name, 0) + power
+    return Unit(a.factor * b.factor, tuple(sorted((name, p) for name, p in powers.items() if p)))
+
+
+def number_word(words: list[str]) -> int | None:
+    """The value of `five`, `twenty one`; None for anything else."""
+    values = [NUMBER_WORDS.get(word.lower()) for word in words]
+    if len(values) == 1:
+        return values[0]
+    if len(values) == 2 and values[0] and values[1] and values[0] >= 20 and values[1] < 10:
+        return values[0] + values[1]
+    return None

@@ -1,0 +1,155 @@
+"""The task goes with the data: prompt, thinking switch, verifier and columns are said once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import CHAT_TEMPLATE, a2r, options, save_tiny, write_rows
+
+from a2r_train.data.read import read
+from a2r_train.prompts import Chat, PromptConfig, Prompter
+from a2r_train.records import Bundle, Rollout
+
+SWITCH = CHAT_TEMPLATE.replace(
+    "<|im_start|>assistant\n",
+    "<|im_start|>assistant\n{% if not think | default(true) %}<think></think>{% endif %}",
+)
+CLOSE = "def first(answer, gold):\n    return answer[:1] == gold[:1]\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return save_tiny(tmp_path / "switch", seed=4, chat_template=SWITCH)
+
+
+@pytest.fixture
+def explored(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Rollouts of a recipe folder whose task.yaml says everything once."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "close.py").write_text(CLOSE)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "prompt.yaml").write_text('explorer_template: "Q: {problem}"\n')
+    write_rows(folder / "problems.jsonl", [{"task": f"{i} more?", "gold": "5"} for i in range(8)])
+    task = {
+        "prompt": str(folder / "prompt.yaml"),
+        "verifier": "close.first",
+        "columns": {"problem": "task", "answer": "gold"},
+        "chat_template_kwargs": {"think": False},
+    }
+    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    recipe = {
+        "problems": str(folder / "problems.jsonl"),
+        "model": model,
+        "output_dir": str(tmp_path / "rollouts"),
+        "samples_per_problem": 4,
+        "max_completion_tokens": 4,
+    }
+    (folder / "explore.yaml").write_text(yaml.safe_dump(recipe))
+    assert a2r("explore", "--config", str(folder / "explore.yaml")) == 0
+    return tmp_path / "rollouts" / "rollouts.jsonl"
+
+
+def right(path: Path) -> str:
+    """The rollouts with one right text a problem, as random weights write none; the task stays beside
+    them.
+    """
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row |= {
+            "text": r"\boxed{5.1}" if row["sample"] == 0 else rf"\boxed{{{row['sample']}}}",
+            "verdict": "unverified",
+        }
+    return write_rows(path, rows)
+
+
+def test_rollouts_carry_the_task(explored: Path) -> None:
+    task = yaml.safe_load((explored.parent / "task.yaml").read_text())
+    assert task["verifier"] == "close.first"
+    assert task["columns"] == {"problem": "task", "answer": "gold"}
+    assert task["prompt"]["explorer_template"] == "Q: {problem}"
+    assert task["prompt"]["chat_template_kwargs"] == {"think": False}
+    assert len(read(Rollout, str(explored))) == 32
+
+
+def test_bundles_and_a_training_inherit_it(
+    explored: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys: dict[str, Any] = {
+        "rollouts": right(explored),
+        "problems": "mine/problems.jsonl",
+        "output_dir": "bundles",
+    }
+    assert a2r("bundle", *options(keys), "--tokenizer", model) == 0
+    bundles = read(Bundle, "bundles/train.jsonl")
+    assert {bundle.verifier for bundle in bundles} == {"close.first"}
+    assert {bundle.n_correct for bundle in bundles} == {1}
+    capsys.readouterr()
+    training = {
+        "bundles": "bundles/train.jsonl",
+        "model_name_or_path": model,
+        "output_dir": "out",
+        "use_cpu": True,
+    }
+    from a2r_train.train import grpo
+
+    small = {
+        "num_generations": 2,
+        "per_device_train_batch_size": 2,
+        "max_completion_length": 16,
+        "max_steps": 1,
+    }
+    assert grpo.main([*options(training | small), "--report_to", "none"]) == 0
+    kept = PromptConfig.load(Path("out/prompt.yaml"))
+    assert kept.chat_template_kwargs == {"think": False}
+    assert kept.explorer_template == "Q: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--verifier", "math"], "verifier is 'math' here, and 'close.first' in"),
+        (["--prompt", "other.yaml"], "other.yaml: explorer_template differs from"),
+    ],
+)
+def test_another_value_downstream_is_refused_in_one_line(
+    more: list[str], says: str, explored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("other.yaml").write_text("explorer_template: 'P: {problem}'\n")
+    capsys.readouterr()
+    keys = {"rollouts": right(explored), "problems": "mine/problems.jsonl", "output_dir": "bundles"}
+    assert a2r("bundle", *options(keys), *more) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert str(Path("rollouts") / "task.yaml") in error
+    assert error.count("\n") == 1
+
+
+def test_a_recipe_may_not_say_otherwise_than_its_folder(
+    explored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {
+        "rollouts": str(explored),
+        "output_dir": "b",
+        "problems": "mine/problems.jsonl",
+        "verifier": "exact",
+    }
+    Path("mine/bundle.yaml").write_text(yaml.safe_dump(recipe))
+    capsys.readouterr()
+    assert a2r("bundle", "--config", "mine/bundle.yaml") == 2
+    error = capsys.readouterr().err
+    assert "mine/bundle.yaml: verifier is 'exact', and mine/task.yaml says 'close.first'" in error
+
+
+def test_the_thinking_switch_reaches_the_template(model: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    on, off = (
+        Prompter(tokenizer, PromptConfig(chat_template_kwargs=kwargs)) for kwargs in ({}, {"think": False})
+    )
+    assert off.text(off.explorer("x")) == on.text(on.explorer("x")) + "<think></think>"
+    plain = Chat([{"role": "user", "content": "x"}])
+    assert off.text(plain) == on.text(plain)  # the chat carries the switch, not the tokenizer
