@@ -172,7 +172,7 @@ def test_a_second_run_changes_nothing(problems: str, rollouts: str, tmp_path: Pa
     config = config_of(tmp_path, "out", rollouts=rollouts, problems=problems)
     before = files_of(bundle(config))
     assert files_of(bundle(config)) == before
-    own = {"config.yaml", "inputs.json", "versions.json", "done.json"}
+    own = {"config.yaml", "inputs.json", "versions.json", "done.json", "task.yaml"}
     assert {"train.jsonl", "README.md", "dropped.jsonl", *own} == set(before)
 
 
