@@ -1,5 +1,5 @@
-"""The mistakes of a user that fault_table.py makes: each must end with status 2 and one line that names place
-and mend.
+"""The mistakes of a user, in one table: each ends with status 2 and one line that names place and mend, and
+writes nothing. The tests make them all in their own process, fault_table.py each in one of its own.
 """
 
 import json
@@ -17,11 +17,16 @@ Spoil = Callable[[Path, Keys], Keys]  # (folder to write into, the stage's keys)
 
 @dataclass(frozen=True)
 class BadInput:
-    """What is wrong, in which stage, and how it is made so."""
+    """What is wrong, in which stage, how it is made so, and a part of the line that it must end with.
+
+    `model` marks what is noticed only after a tokenizer or a model was read, which the fast tests leave out.
+    """
 
     name: str
     stage: str
     spoil: Spoil
+    says: str
+    model: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,21 +83,65 @@ def every_row(key: str, **changes: Any) -> Spoil:
     return spoil
 
 
-def broken_line(folder: Path, keys: Keys) -> Keys:
-    lines = Path(keys["problems"]).read_text().splitlines()
-    (folder / "problems.jsonl").write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]))
-    return {"problems": "problems.jsonl"}
-
-
-def model(change: Callable[[Path], object]) -> Spoil:
-    """The model is spoilt."""
+def one_more(key: str, **changes: Any) -> Spoil:
+    """The second row of an input file comes again at its end, changed."""
 
     def spoil(folder: Path, keys: Keys) -> Keys:
-        key = "model" if "model" in keys else "model_name_or_path"
-        change(Path(copytree(keys[key], folder / "model")))
-        return {key: "model"}
+        lines = Path(keys[key]).read_text().splitlines()
+        added = json.dumps({**json.loads(lines[1]), **changes})
+        (folder / f"{key}.jsonl").write_text("\n".join([*lines, added]) + "\n")
+        return {key: f"{key}.jsonl"}
 
     return spoil
+
+
+def broken_line(key: str) -> Spoil:
+    """The third line of an input file ends early."""
+
+    def spoil(folder: Path, keys: Keys) -> Keys:
+        lines = Path(keys[key]).read_text().splitlines()
+        (folder / f"{key}.jsonl").write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]))
+        return {key: f"{key}.jsonl"}
+
+    return spoil
+
+
+def targets(right: bool = True, of: str = "", **more: Any) -> Spoil:
+    """SFT is given targets, right ones or not, of the bundles or of another; and keys change."""
+
+    def spoil(folder: Path, keys: Keys) -> Keys:
+        bundles = [json.loads(line) for line in Path(keys["bundles"]).read_text().splitlines()]
+        verdict = "correct" if right else "incorrect"
+        made = [
+            {"bundle_id": of or b["id"], "sample": 0, "text": rf"\boxed{{{b['answer'] if right else 7}}}",
+             "answer": b["answer"] if right else "7", "verdict": verdict, "prompt_tokens": 1,
+             "completion_tokens": 1, "finish_reason": "stop", "model": "m", "seed": 0}
+            for b in bundles
+        ]  # fmt: skip
+        (folder / "targets.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
+        return {"targets": "targets.jsonl", **more}
+
+    return spoil
+
+
+MODEL_KEYS = {
+    "explore": "model", "bundle": "tokenizer", "evaluate": "base",
+    **dict.fromkeys(faults.TRAINERS, "model_name_or_path"),
+}  # fmt: skip
+
+
+def model(stage: str, change: Callable[[Path], object], key: str = "") -> Spoil:
+    """The model of a stage is spoilt, or that of another key."""
+
+    def spoil(folder: Path, keys: Keys) -> Keys:
+        change(Path(copytree(keys[MODEL_KEYS[stage]], folder / "model")))
+        return {key or MODEL_KEYS[stage]: "model"}
+
+    return spoil
+
+
+def without(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
 
 
 def pickled(folder: Path) -> None:
@@ -133,77 +182,183 @@ def folder_of_another_run(folder: Path, _: Keys) -> Keys:
     return {}
 
 
+NO_WEIGHTS = "no weights (*.safetensors) in this folder; name a finished checkpoint"
+NO_TEMPLATE = "the tokenizer has no chat template; use an instruct model"
+TWO_GENERATIONS = "3 is no multiple of 2, the steps trained on one generation; only there can a run resume"
+OVER_BUDGET = "over the budget of 40 with references cut to 16 tokens: raise max_prompt_tokens or lower k"
+SMALL_PROMPT = file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml")
+NOT_OURS = "out: holds files of something else (no config.yaml); name another output folder"
+OF_ANOTHER_RUN = "here); name another output folder, or remove this one"
+
+OF_PROBLEMS = [
+    BadInput("no such file", "explore", given(problems="problem.jsonl"),
+             "problem.jsonl: no such file; expected a"),
+    BadInput("a folder for a file", "explore", given(problems="."), ".: is a folder; name a file in it"),
+    BadInput("a column is missing", "explore", row("problems", answer=None),
+             "problems.jsonl:3: no column 'answer'; the columns are id, problem (map names with `columns:`)"),
+    BadInput("an empty answer", "explore", row("problems", answer=" "),
+             "problems.jsonl:3: field 'answer' is empty"),
+    BadInput("an id used twice", "explore", row("problems", id="p0"),
+             "problems.jsonl:3: id 'p0' was used at problems.jsonl:1 already; ids must be unique"),
+    BadInput("a broken line", "explore", broken_line("problems"), "problems.jsonl:3: not valid JSON"),
+    BadInput("a broken Parquet file", "explore", file("p.parquet", "PAR1", problems="p.parquet"),
+             "p.parquet: cannot be read as Parquet"),
+    BadInput("digits without end", "explore",
+             file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl"),
+             "p.jsonl:1: not valid JSON (Exceeds the limit"),
+    BadInput("a gold answer that cannot be parsed", "explore", row("problems", answer="\\frac{"),
+             "problem 'p2': verifier 'math' cannot parse the gold answer"),
+    BadInput("an unknown verifier", "explore", row("problems", verifier="maths"),
+             "verifier 'maths': expected math, math_last_number, exact, multiple_choice"),
+    BadInput("an own verifier that cannot be imported", "explore", row("problems",
+             verifier="my_package.check"),
+             "verifier 'my_package.check': ModuleNotFoundError"),
+]  # fmt: skip
+
+OF_SETTINGS = [
+    BadInput("a misspelt key", "explore", given(temprature=1),
+             "command line: unknown key 'temprature'; did you mean 'temperature'?"),
+    BadInput("a misspelt key of a recipe", "explore", file("recipe.yaml", "temprature: 1\n",
+             config="recipe.yaml"),
+             "recipe.yaml: unknown key 'temprature'; did you mean 'temperature'?"),
+    BadInput("a value out of range", "explore", given(temperature=-1), "expected temperature >= 0"),
+    BadInput("a value that is no number", "explore", given(temperature="nan"), "expected temperature >= 0"),
+    BadInput("a value of another type", "explore", given(samples_per_problem="many"),
+             "invalid int value: 'many'"),
+    *(BadInput(f"{key} of 0", "explore", given(**{key: 0}), f"{key} is 0; expected at least 1")
+      for key in ("samples_per_problem", "batch_size", "chunk_problems")),
+    BadInput("a shard that is none", "explore", given(shard="2/2"), "expected i/n"),
+    BadInput("columns that are no JSON", "explore", given(columns="{"), "expected names of columns as JSON"),
+    BadInput("an unknown type of numbers", "explore", given(dtype="fp16"),
+             "dtype 'fp16': expected auto, float32, bfloat16 or float16"),
+    BadInput("an unknown type of numbers", "evaluate", given(dtype="bf16"),
+             "dtype 'bf16': expected auto, float32, bfloat16 or float16"),
+    *(BadInput("an unknown engine", stage, given(engine="vlm"),
+             "engine 'vlm': expected transformers, vllm or openai")
+      for stage in ("explore", "evaluate")),
+    BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml"),
+             "recipe.yaml: could not determine a constructor"),
+    BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE,
+             prompt="prompt.yaml"),
+             "write a brace of the text twice: {{ }}", model=True),
+]  # fmt: skip
+
+OF_MODELS = [
+    BadInput("no such model", "explore", given(model="./nowhere"), "./nowhere: no such folder or file"),
+    *(BadInput("a checkpoint without weights", stage, model(stage, without("model.safetensors")), NO_WEIGHTS)
+      for stage in ("explore", "evaluate")),
+    BadInput("a trained checkpoint without weights", "evaluate",
+             model("evaluate", without("model.safetensors"), "sft"), NO_WEIGHTS, model=True),
+    BadInput("weights that are not safetensors", "explore", model("explore", pickled), NO_WEIGHTS),
+    BadInput("an adapter without base", "explore",
+             model("explore", lambda folder: (folder / "adapter_config.json").write_text("{}")),
+             "adapter_config.json: names no base_model_name_or_path; expected the config of an adapter"),
+    *(BadInput("a model with code of its own", stage, model(stage, own_code),
+               "model: cannot be loaded (The repository model contains custom code", model=stage == "sft")
+      for stage in ("explore", "sft")),
+    *(BadInput("a tokenizer without chat template", stage, model(stage, without("chat_template.jinja")),
+             NO_TEMPLATE,
+               model=True)
+      for stage in ("explore", "bundle", "evaluate")),
+]  # fmt: skip
+
+OF_FOLDERS = [
+    *(BadInput("an output folder of another run", stage, folder_of_another_run, OF_ANOTHER_RUN, model=True)
+      for stage in ("explore", "bundle", "evaluate")),
+    *(BadInput("an output folder of something else", stage, file("out/notes.txt", "mine\n"), NOT_OURS,
+               model=True) for stage in ("bundle", *faults.TRAINERS)),
+]  # fmt: skip
+
+OF_ROLLOUTS = [
+    BadInput("rollouts without text", "bundle", row("rollouts", text=None),
+             "rollouts.jsonl:3: no column 'text'; the columns are answer, id, problem"),
+    *(BadInput(f"rollouts with an empty {key}", "bundle", row("rollouts", **{key: ""}),
+               f"rollouts.jsonl:3: field '{key}' is empty") for key in ("problem", "answer")),
+    BadInput("a broken line", "bundle", broken_line("rollouts"), "rollouts.jsonl:3: not valid JSON"),
+    BadInput("no correct reference anywhere", "bundle", every_row("rollouts", answer="99"),
+             "no correct reference anywhere; explore with a stronger model or easier problems", model=True),
+    BadInput("rollouts that contradict each other", "bundle", row("rollouts", answer="99"),
+             "rollouts.jsonl:3: answer '99', and rollouts.jsonl:1 has '3' for the same problem"),
+    BadInput("test problems without rollouts", "bundle", given(test_problems="test.jsonl"),
+             "test_problems: expected test_rollouts beside it", model=True),
+    BadInput("a share out of range", "bundle", given(max_all_wrong=-1),
+             "max_all_wrong is -1; expected a share"),
+    BadInput("too few rollouts", "bundle", given(k=9), "lower k, or explore with more samples", model=True),
+    *(BadInput("references over the budget", stage, SMALL_PROMPT, OVER_BUDGET, model=True)
+      for stage in ("bundle", "evaluate", *faults.TRAINERS)),
+]  # fmt: skip
+
+OF_TRAINING = [
+    *(BadInput("a column is missing", stage, row("bundles", answer=None),
+             "bundles.jsonl:3: no column 'answer'", True)
+      for stage in faults.TRAINERS),
+    *(BadInput("an empty answer", stage, one_more("bundles", id="x", answer=""), "field 'answer' is empty",
+             True)
+      for stage in faults.TRAINERS),
+    *(BadInput("an id used twice", stage, one_more("bundles"), "id 'p1' was used at", True)
+      for stage in faults.TRAINERS),
+    *(BadInput("a broken line", stage, broken_line("bundles"), "bundles.jsonl:3: not valid JSON", True)
+      for stage in faults.TRAINERS),
+    *(BadInput("a gold answer that cannot be parsed", stage, every_row("bundles", answer="\\frac{"),
+               "\\frac{", True) for stage in faults.TRAINERS),
+    *(BadInput("a checkpoint without weights", stage, model(stage, without("model.safetensors")),
+             NO_WEIGHTS, True)
+      for stage in faults.TRAINERS),
+    *(BadInput("a tokenizer without chat template", stage, model(stage, without("chat_template.jinja")),
+             NO_TEMPLATE,
+               True) for stage in faults.TRAINERS),
+    BadInput("no target is right", "sft", targets(right=False), "targets is correct", True),
+    BadInput("targets of other bundles", "sft", targets(of="x"),
+             "targets.jsonl: target of bundle 'x', which is not among the bundles", True),
+    BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=4),
+             "a completion of 4 tokens cannot hold a gold answer of", True),
+    BadInput("packing without a length", "sft", given(packing=True), "packing: set max_length", True),
+    BadInput("rows over the length", "sft", targets(max_length=20),
+             "max_length 20 would cut the longest row, of", True),
+    BadInput("a prompt and completion over the context", "grpo", given(max_completion_length=5000),
+             "tokens is over the model's context of", True),
+    BadInput("nothing to learn from", "grpo",
+             every_row("bundles", n_correct=0, references=[{"text": r"\boxed{7}",
+                      "verdict": "incorrect"}] * 2),
+             "bundle problems of middling difficulty", True),
+    BadInput("bundles that were judged by another answer", "grpo", every_row("bundles", answer="99"),
+             "a reference that is said to be correct with '3', and the answer '99'", True),
+    BadInput("checkpoints within a generation", "grpo", given(save_steps=3), TWO_GENERATIONS, True),
+    BadInput("a checkpoint to go on from that is none", "grpo", given(resume_from_checkpoint="nowhere"),
+             "resume_from_checkpoint: nowhere is no complete checkpoint", True),
+    BadInput("a share of plain prompts that is none", "grpo", given(plain_share=1.5),
+             "plain_share is 1.5; expected a share from 0 to 1", True),
+    *(BadInput(f"SFT with {key} {value}", "sft", targets(**{key: value}), says, True) for key, value,
+             says in (
+        ("completion_only_loss", False,
+                 "completion_only_loss: false is not served, as the prompt is never trained on"),
+        ("teacher", "./nowhere", "./nowhere: no such folder or file"),
+        ("assistant_only_loss", True, "assistant_only_loss is not served"),
+        ("eval_strategy", "epoch", "SFT has no validation set"),
+        ("eval_on_start", True, "SFT has no validation set"),
+        ("learning_rate", -1, "learning_rate is -1.0; expected at least 0"),
+        ("target_samples", 0, "target_samples is 0; expected at least 1"),
+        ("max_targets_per_problem", 0, "max_targets_per_problem is 0; expected at least 1"),
+        ("learning_rat", 1, "did you mean 'learning_rate'?"),
+        ("model_revision", "v2", "model_revision v2 would move the weights alone; download it to a folder"),
+    )),
+]  # fmt: skip
+
+OF_EVALUATIONS = [
+    BadInput("bundles without references", "evaluate", row("bundles", references=None),
+             "bundles.jsonl:3: no column 'references'; the columns are answer, id"),
+    BadInput("a reference without text", "evaluate", row("bundles", references=[{"answer": "1"}]),
+             "bundles.jsonl:3: field 'references': a reference without text"),
+    BadInput("bundles that count wrongly", "evaluate", row("bundles", n_correct=9),
+             "bundles.jsonl:3: n_correct is 9, and 1 of the references are correct"),
+    BadInput("problems for bundles", "evaluate",
+             file("bundles.jsonl", '{"id": "p", "problem": "1?", "answer": "1"}\n', bundles="bundles.jsonl"),
+             "bundles.jsonl:1: no column 'problem_id'; the columns are answer, id, problem"),
+    BadInput("rollouts made elsewhere without an answer", "evaluate",
+             file("bundles.jsonl", '{"problem": "2?", "text": "2"}\n', bundles="bundles.jsonl"),
+             "bundles.jsonl:1: no column 'answer'; expected problem, answer and text"),
+]  # fmt: skip
+
 BAD_INPUTS = [
-    BadInput("no such file", "explore", given(problems="problem.jsonl")),
-    BadInput("a folder for a file", "explore", given(problems=".")),
-    BadInput("a column is missing", "explore", row("problems", answer=None)),
-    BadInput("an empty answer", "explore", row("problems", answer=" ")),
-    BadInput("an id used twice", "explore", row("problems", id="p0")),
-    BadInput("a broken line", "explore", broken_line),
-    BadInput("a broken Parquet file", "explore", file("p.parquet", "PAR1", problems="p.parquet")),
-    BadInput(
-        "digits without end",
-        "explore",
-        file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl"),
-    ),
-    BadInput("a gold answer that cannot be parsed", "explore", row("problems", answer="\\frac{")),
-    BadInput("an unknown verifier", "explore", row("problems", verifier="maths")),
-    BadInput(
-        "an own verifier that cannot be imported", "explore", row("problems", verifier="my_package.check")
-    ),
-    BadInput("a misspelt key", "explore", given(temprature=1)),
-    BadInput("a value out of range", "explore", given(temperature=-1)),
-    BadInput("a value that is no number", "explore", given(temperature="nan")),
-    BadInput("a value of another type", "explore", given(samples_per_problem="many")),
-    BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml")),
-    BadInput(
-        "a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE, prompt="prompt.yaml")
-    ),
-    BadInput("no such model", "explore", given(model="./nowhere")),
-    BadInput(
-        "a checkpoint without weights",
-        "explore",
-        model(lambda folder: (folder / "model.safetensors").unlink()),
-    ),
-    BadInput("weights that are not safetensors", "explore", model(pickled)),
-    BadInput(
-        "an adapter without base",
-        "explore",
-        model(lambda folder: (folder / "adapter_config.json").write_text("{}")),
-    ),
-    BadInput("a model with code of its own", "explore", model(own_code)),
-    BadInput(
-        "a tokenizer without chat template",
-        "explore",
-        model(lambda folder: (folder / "chat_template.jinja").unlink()),
-    ),
-    BadInput("an output folder of another run", "explore", folder_of_another_run),
-    BadInput("an output folder of something else", "bundle", file("out/notes.txt", "mine\n")),
-    BadInput("rollouts without text", "bundle", row("rollouts", text=None)),
-    BadInput("no correct reference anywhere", "bundle", every_row("rollouts", answer="99")),
-    BadInput("rollouts that contradict each other", "bundle", row("rollouts", answer="99")),
-    BadInput("test problems without rollouts", "bundle", given(test_problems="test.jsonl")),
-    BadInput("a share out of range", "bundle", given(max_all_wrong=-1)),
-    BadInput("too few rollouts", "bundle", given(k=9)),
-    BadInput(
-        "references over the budget",
-        "bundle",
-        file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml"),
-    ),
-    BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=4)),
-    BadInput("packing without a length", "sft", given(packing=True)),
-    BadInput("a model with code of its own", "sft", model(own_code)),
-    BadInput("a prompt and completion over the context", "grpo", given(max_completion_length=5000)),
-    BadInput(
-        "nothing to learn from",
-        "grpo",
-        every_row("bundles", n_correct=0, references=[{"text": r"\boxed{7}", "verdict": "incorrect"}] * 2),
-    ),
-    BadInput("bundles that were judged by another answer", "grpo", every_row("bundles", answer="99")),
-    BadInput("checkpoints within a generation", "grpo", given(save_steps=3)),
-    BadInput("a checkpoint to go on from that is none", "grpo", given(resume_from_checkpoint="nowhere")),
-    BadInput("bundles without references", "evaluate", row("bundles", references=None)),
-    BadInput("a reference without text", "evaluate", row("bundles", references=[{"answer": "1"}])),
-    BadInput("bundles that count wrongly", "evaluate", row("bundles", n_correct=9)),
-    BadInput("an unknown engine", "evaluate", given(engine="vlm")),
-]
+    *OF_PROBLEMS, *OF_SETTINGS, *OF_MODELS, *OF_FOLDERS, *OF_ROLLOUTS, *OF_TRAINING, *OF_EVALUATIONS,
+]  # fmt: skip

@@ -60,12 +60,16 @@ class Run:
         return self.says.strip().splitlines()[-1] if self.says.strip() else ""
 
 
-def write_inputs(folder: Path, problems: int = 24) -> dict[str, dict[str, Any]]:
-    """A tiny model that answers 3 or 6, and problems, rollouts and bundles for it; returns the keys of each
-    stage.
-    """
+def write_inputs(folder: Path) -> dict[str, dict[str, Any]]:
+    """A tiny model that answers 3 or 6, and what each stage reads with it; returns the keys of each stage."""
     model = save_tiny(folder / "model", seed=3)
     _run_apart(teach, model, [r"\boxed{3}", r"\boxed{6}"])
+    return inputs_of(folder, model)
+
+
+def inputs_of(folder: Path, model: str, problems: int = 24) -> dict[str, dict[str, Any]]:
+    """Problems, rollouts and bundles; returns the keys of each stage."""
+    folder.mkdir(exist_ok=True)
     golds = [str(3 * (1 + i % 2)) for i in range(problems)]
     asked = [{"id": f"p{i}", "problem": f"What is {i} * 3?", "answer": gold} for i, gold in enumerate(golds)]
     samples = [

@@ -279,11 +279,6 @@ def test_half_of_the_prompts_are_plain(files, model):
     assert "the problem alone in 50% of the bundles" in (files / "x" / "README.md").read_text()
 
 
-def test_a_plain_share_that_is_none(files, model, capsys):
-    assert grpo.main(arguments(files, model, "x", "--plain_share", "1.5")) == 2
-    assert "plain_share is 1.5; expected a share from 0 to 1" in capsys.readouterr().err
-
-
 class Scripted:
     """An engine whose completion is decided by the seed's place in the batch."""
 
@@ -312,37 +307,6 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
     assert "none of 4 sampled targets is correct" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (("--max_length", "20"), "max_length 20 would cut the longest row, of"),
-        (("--packing", "true"), "set max_length"),
-        (
-            ("--completion_only_loss", "false"),
-            "completion_only_loss: false is not served, as the prompt is never trained on",
-        ),
-        (("--teacher", "./nowhere"), "./nowhere: no such folder or file"),
-        (("--assistant_only_loss", "true"), "assistant_only_loss is not served"),
-        (("--eval_strategy", "steps", "--eval_steps", "1"), "SFT has no validation set"),
-        (("--eval_on_start", "true"), "SFT has no validation set"),
-        (("--learning_rate", "-1"), "learning_rate is -1.0; expected at least 0"),
-        (("--target_samples", "0"), "target_samples is 0; expected at least 1"),
-        (("--max_targets_per_problem", "0"), "max_targets_per_problem is 0; expected at least 1"),
-        (("--learning_rat", "1"), "did you mean 'learning_rate'?"),
-        (
-            ("--model_revision", "v2"),
-            "model_revision v2 would move the weights alone; download it to a folder",
-        ),
-    ],
-)
-def test_wrong_settings_are_one_line(files, model, capsys, more, message):
-    assert sft.main(sft_arguments(files, model, "sft", *more)) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (files / "sft").exists()
-
-
 def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
     teacher = shutil.copytree(model, files / "teacher")
     (teacher / "prompt.yaml").write_text("max_prompt_tokens: 4000\n")
@@ -352,98 +316,6 @@ def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
     assert "was trained with another prompt than this training's; set prompt to" in error
     assert error.count("\n") == 1
     assert sft.main([*given, "--dry_run", "true", "--prompt", str(teacher / "prompt.yaml")]) == 0
-
-
-def test_prompt_over_the_context_is_refused(files, model, capsys):
-    assert grpo.main(arguments(files, model, "grpo", "--max_completion_length", "4000")) == 2
-    assert "over the model's context of 4096" in capsys.readouterr().err
-    assert not (files / "grpo").exists()
-
-
-def rewrite(path, change):
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
-
-
-def in_the_bundles(change):
-    return lambda files: rewrite(files / "bundles.jsonl", change)
-
-
-def break_a_line(files):
-    lines = (files / "bundles.jsonl").read_text().splitlines(keepends=True)
-    (files / "bundles.jsonl").write_text("".join([lines[0], lines[1][:30] + "\n", *lines[2:]]))
-
-
-def fill_the_folder(files):
-    (files / "out").mkdir()
-    (files / "out" / "notes.txt").write_text("mine")
-
-
-BAD = {
-    "missing column": (
-        in_the_bundles(lambda rows: [{**rows[0], "answer": None}, *rows[1:]]),
-        ":1: no column 'answer'",
-    ),
-    "empty answer": (
-        in_the_bundles(lambda rows: [*rows, {**rows[0], "id": "x", "answer": ""}]),
-        ":5: field 'answer' is empty",
-    ),
-    "duplicate id": (in_the_bundles(lambda rows: [*rows, rows[1]]), "id 'b1' was used at"),
-    "broken line": (break_a_line, ":2: not valid JSON"),
-    "bad gold": (
-        in_the_bundles(lambda rows: [{**row, "answer": r"\frac{"} for row in rows]),
-        "cannot parse the gold answer",
-    ),
-    "over budget": (
-        lambda files: (files / "prompt.yaml").write_text("max_prompt_tokens: 40\n"),
-        "raise max_prompt_tokens or lower k",
-    ),
-    "no weights": (
-        lambda files: (files / "model" / "model.safetensors").unlink(),
-        "name a finished checkpoint",
-    ),
-    "no template": (
-        lambda files: (files / "model" / "chat_template.jinja").unlink(),
-        "use an instruct model",
-    ),
-    "folder of something else": (fill_the_folder, "holds files of something else"),
-}
-
-
-@pytest.mark.parametrize("stage", [sft, grpo])
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_nothing_is_written(stage, case, files, model, capsys):
-    spoil, message = BAD[case]
-    own = shutil.copytree(model, files / "model")
-    (files / "prompt.yaml").write_text("max_prompt_tokens: 1000\n")
-    spoil(files)
-    before = files_of(files)
-    more = ["--prompt", str(files / "prompt.yaml"), *(GRPO if stage is grpo else QUICK)]
-    assert stage.main(arguments(files, str(own), "out", *more)) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert files_of(files) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda rows: rows[-1:], "targets.jsonl: none of 1 targets is correct"),
-        (
-            lambda rows: [{**rows[0], "bundle_id": "x"}],
-            "targets.jsonl: target of bundle 'x', which is not among the bundles",
-        ),
-    ],
-)
-def test_bad_targets_are_one_line_and_nothing_is_written(change, message, files, model, capsys):
-    rewrite(files / "targets.jsonl", change)
-    before = files_of(files)
-    assert sft.main(sft_arguments(files, model, "sft")) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert files_of(files) == before
 
 
 def test_prompt_of_the_checkpoint_is_kept(files, model):

@@ -1,8 +1,7 @@
 """The page of faults."""
 
 import fault_table
-import faults
-from bad_inputs import BAD_INPUTS, Said
+from bad_inputs import Said
 
 
 def test_the_page_shows_what_was_lost_and_every_line() -> None:
@@ -15,9 +14,3 @@ def test_the_page_shows_what_was_lost_and_every_line() -> None:
         "| SIGKILL | sft | 10 | 9 | losses of steps [3] |\n| SIGKILL | grpo | 10 | 10 | nothing |\n" in page
     )
     assert page.endswith("| a bar | explore | 2 | `a \\| b` |\n")
-
-
-def test_bad_inputs_have_names_of_their_own_and_stages_that_exist() -> None:
-    names = [(case.stage, case.name) for case in BAD_INPUTS]
-    assert len({*names}) == len(names) > 30
-    assert {stage for stage, _ in names} == {*faults.STAGES}
