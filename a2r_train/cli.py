@@ -196,7 +196,7 @@ def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untype
     from rich.console import Console
 
     from a2r_train.config import parse
-    from a2r_train.evaluate.report.write import table
+    from a2r_train.evaluate.report.terminal import table
 
     (config,) = parse([kind], arguments)
     if config.dry_run:

@@ -33,6 +33,5 @@ def check(arguments: Sequence[str]) -> int:
     checks = trainer.checks(*parse(trainer.ARGUMENTS, arguments))
     console = Console(soft_wrap=True)
     for one in checks:
-        color = "green" if one.passed else "red"
-        console.print(f"[{color}]{color:5}[/]  {one.name}: {escape(one.detail)}", highlight=False)
+        console.print(f"[{one.color}]{one.color:6}[/]  {one.name}: {escape(one.detail)}", highlight=False)
     return 0 if all(one.passed for one in checks) else 2

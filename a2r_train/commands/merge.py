@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2r_train import output
+from a2r_train.data.trained_on import NAME as TRAINED_ON
 from a2r_train.errors import InputError
 from a2r_train.models import (
     _first_line,
@@ -53,8 +54,9 @@ def merge(config: MergeConfig) -> Path:
         return folder
     load_model(config.model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if prompt := model_file(config.model, "prompt.yaml"):
-        write_text(folder / "prompt.yaml", prompt.read_text(encoding="utf-8"))
+    for name in ("prompt.yaml", TRAINED_ON):
+        if kept := model_file(config.model, name):
+            write_text(folder / name, kept.read_text(encoding="utf-8"))
     output.finish(folder)
     return folder
 

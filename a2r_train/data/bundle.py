@@ -22,6 +22,7 @@ from a2r_train.data.mixture import cap_all_wrong, choose
 from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.data.task import Task, inherit, prompt_of, task_of
+from a2r_train.data.unparsable import unparsable
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
@@ -111,6 +112,9 @@ def bundle(config: BundleConfig) -> Path:
     """Run the stage and return its folder. Raises InputError for wrong input; nothing is written then."""
     train, test, dropped = build(config)
     histogram = _measure(config, [*train.bundles, *test.bundles])
+    for name, split in (("train", train), ("test", test)):
+        if (unread := unparsable(split.rollouts)).many:
+            log.warning("rollouts of the %s problems: %s", name, unread)
     folder = Path(config.output_dir)
     if output.prepare(folder, asdict(config), inputs=INPUTS):
         log.info("%s: done already", folder)
@@ -186,10 +190,9 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
             f"{config.rollouts}: no bundle is left ({dict(train.dropped)}); {MENDS.get(reason, MEND)}"
         )
     if not any(b.n_correct for b in train.bundles):
-        raise InputError(
-            f"{config.rollouts}: no correct reference anywhere; explore "
-            "with a stronger model or easier problems"
-        )
+        unread = unparsable(train.rollouts)
+        why = str(unread) if unread.many else "explore with a stronger model or easier problems"
+        raise InputError(f"{config.rollouts}: no correct reference anywhere; {why}")
     return train, test, [{"problem_id": a, "evaluation_id": b} for a, b in met.items()]
 
 

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from a2r_train.data.unparsable import unparsable
+from a2r_train.records import CORRECT
+
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig, Split
 
@@ -45,6 +48,7 @@ def _split_section(name: str, split: Split) -> str:
     lines = [
         f"## {name}: {len(split.bundles)} bundles of {len({b.problem_id for b in split.bundles})} problems",
         "",
+        *_rollout_lines(split),
     ]
     lines += ["| correct references | bundles | share |", "|---|---|---|"]
     lines += [f"| {n} | {counts[n]} | {counts[n] / len(split.bundles):.1%} |" for n in sorted(counts)]
@@ -53,6 +57,17 @@ def _split_section(name: str, split: Split) -> str:
         "| nothing | 0 |"
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rollout_lines(split: Split) -> list[str]:
+    """pass@1 of the split's rollouts, and beside it the share of texts that no answer could be read from."""
+    if not split.rollouts:
+        return []
+    unread = unparsable(split.rollouts)
+    right = sum(r.verdict == CORRECT for r in split.rollouts) / len(split.rollouts)
+    lines = [f"Of {len(split.rollouts)} rollouts {right:.1%} are correct, {unread.share:.1%} unparsable."]
+    sample = " ".join(unread.sample.replace("`", "'").split())
+    return [*lines, *([f"\nOne of these ends in `{sample}`."] if unread.many and sample else []), ""]
 
 
 def _histogram(lengths: Sequence[int]) -> str:

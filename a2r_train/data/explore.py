@@ -21,6 +21,7 @@ from a2r_train import output
 from a2r_train.config import check_least
 from a2r_train.data.read import Columns, judged_by, read
 from a2r_train.data.task import Task, prompt_of
+from a2r_train.data.unparsable import unparsable
 from a2r_train.engines import (
     ENGINE_MAY_DIFFER,
     Engine,
@@ -35,7 +36,7 @@ from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import CORRECT, Problem, Rollout, seed_of, write, write_text
+from a2r_train.records import CORRECT, UNPARSABLE, Problem, Rollout, seed_of, write, write_text
 from a2r_train.verify import check_gold
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def _explore_chunks(
     prompter = Prompter(engine.tokenizer, _prompt(config))
     columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
     console = Console(stderr=True)
-    right = total = tokens = 0
+    right = unread = total = tokens = 0
     began = logged = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("explore", total=len(missing), state="")
@@ -204,11 +205,13 @@ def _explore_chunks(
             )
             write(rollouts, _chunk_path(folder, i))
             right += sum(r.verdict == CORRECT for r in rollouts)
+            unread += sum(r.verdict == UNPARSABLE for r in rollouts)
             tokens += sum(r.completion_tokens for r in rollouts)
             total += len(rollouts)
             now = time.monotonic()
             seconds = now - began
-            state = f"{total} rollouts, {tokens / seconds:.0f} tokens/s, pass@1 {right / total:.1%}"
+            state = f"{total} rollouts, {tokens / seconds:.0f} tokens/s, pass@1 {right / total:.1%}, "
+            state += f"unparsable {unread / total:.1%}"
             progress.update(bar, advance=1, state=state)
             if not console.is_terminal and (now - logged > LOG_EVERY_S or done in (1, len(missing))):
                 left = seconds / done * (len(missing) - done)
@@ -250,8 +253,9 @@ def _finish(folder: Path, rollouts: list[Rollout]) -> Path:
     target = folder / "rollouts.jsonl"
     write(rollouts, target)
     tell_failed(folder, (r.finish_reason for r in rollouts))
-    output.finish(
-        folder,
-        {"rollouts": len(rollouts), "pass@1": sum(r.verdict == CORRECT for r in rollouts) / len(rollouts)},
-    )
+    if (unread := unparsable(rollouts)).many:
+        log.warning("%s: %s", target, unread)
+    right = sum(r.verdict == CORRECT for r in rollouts)
+    summary = {"rollouts": len(rollouts), "pass@1": right / len(rollouts), "unparsable": unread.share}
+    output.finish(folder, summary)
     return target

@@ -81,7 +81,15 @@ class EvaluateConfig(EngineArguments):
     )
     k: int = field(default=4, metadata={"help": "of rollouts made elsewhere: references a bundle"})
     cards: bool = field(
-        default=True, metadata={"help": "write the table into README.md of the trained checkpoints"}
+        default=True,
+        metadata={
+            "help": "write the table into README.md of the trained checkpoints; a card is left alone by an "
+            "evaluation with max_bundles, and where it holds one of more problems"
+        },
+    )
+    allow_overlap: bool = field(
+        default=False,
+        metadata={"help": "go on, with a red line, where test problems are among those trained on"},
     )
     rollouts: str = field(
         default="", metadata={"help": "all rollouts of the test problems, for the equal-budget majorities"}

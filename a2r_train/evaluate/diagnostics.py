@@ -7,9 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from a2r_train.evaluate.rows.row import accuracies, by_bundle, mean, size_label, stage_tokens
+from a2r_train.data.unparsable import unparsable
+from a2r_train.evaluate.rows.row import (
+    accuracies,
+    by_bundle,
+    explorer_texts,
+    mean,
+    size_label,
+    stage_tokens,
+)
 from a2r_train.evaluate.statistics import Scores
-from a2r_train.records import CORRECT, Bundle, Synthesis
+from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import equivalent, majority
 
 MOST_SOURCES = 12  # problem sets; more are templates or chapters, of which a table says nothing
@@ -50,6 +58,35 @@ def diagnose(
         found["copy_rate"][name] = _copy_rate(bundles, grouped)
         found["tokens_by_stage"][name] = stage_tokens(bundles, grouped)
     return found
+
+
+def unparsable_texts(
+    bundles: Sequence[Bundle], rollouts: Sequence[Rollout], syntheses: Mapping[str, Sequence[Synthesis]]
+) -> dict[str, Any]:
+    """`unparsable`: for each row where no answer could be read from many texts, what to do, and a sample."""
+    counted = {"pass@1": unparsable(explorer_texts(bundles, rollouts))}
+    counted |= {name: unparsable(made) for name, made in syntheses.items()}
+    many = {name: one for name, one in counted.items() if one.many}
+    told = {name: {"share": u.share, "sample": u.sample, "mend": u.mend} for name, u in many.items()}
+    return {"unparsable": told} if told else {}
+
+
+def by_explorer(bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """`by_explorer`: accuracy of the references of each model, where the bundles have those of several."""
+    written: defaultdict[str, list[Reference]] = defaultdict(list)
+    for reference in (r for bundle in bundles for r in bundle.references):
+        written[reference.model].append(reference)
+    if len(written) < 2:
+        return {}
+    found = {
+        model: {
+            "references": len(texts),
+            "accuracy": mean(float(text.verdict == CORRECT) for text in texts),
+            "unparsable": unparsable(texts).share,
+        }
+        for model, texts in sorted(written.items())
+    }
+    return {"by_explorer": found}
 
 
 FLIP_KINDS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")

@@ -18,8 +18,9 @@ from a2r_train.engines import check_engine, tell_failed
 from a2r_train.evaluate.answers import Answers, Generator, Task
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices, timings
-from a2r_train.evaluate.diagnostics import diagnose
+from a2r_train.evaluate.diagnostics import by_explorer, diagnose, unparsable_texts
 from a2r_train.evaluate.external import is_outside, load
+from a2r_train.evaluate.overlap import check_overlap
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
 from a2r_train.evaluate.report.write import build_results, write_report, write_results
@@ -44,6 +45,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
     found = answers_of(config, work, bundles)
     results, timing = summarise(config, work, bundles, rollouts, found, outside)
+    if overlap := check_overlap(config, bundles):
+        results["overlap"] = [asdict(one) for one in overlap]
     write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
     work.write_manifest()
     output.write_config(folder, asdict(config))  # rows may have come since the folder's first run
@@ -102,6 +105,7 @@ def _check_inputs(
     written.
     """
     check_references(bundles, config.bundles)
+    check_overlap(config, bundles)
     warn_of_others(bundles, rollouts, config.rollouts)
     for model in sorted({task.model for task in tasks(config)}):
         if config.trust_remote_code:
@@ -154,6 +158,7 @@ def summarise(
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}
+    details |= unparsable_texts(bundles, rollouts, found) | by_explorer(bundles)
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
     setup = {

@@ -1,4 +1,4 @@
-"""The card of a trained model: what it was trained from, on what, and the last metrics."""
+"""The model card of a trained model: what it is, how it was trained, and how to use it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,51 @@ from transformers import Trainer
 from a2r_train.models import base_of
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 
+PAPER = "arXiv [2509.22044](https://arxiv.org/abs/2509.22044)"
+TEMPLATE = Path(__file__).parent / "card.md.j2"
+METHODS = {
+    "SFT": "supervised fine-tuning on verified answers to reference bundles",
+    "GRPO": "reinforcement learning (GRPO) with a verifiable reward on reference bundles",
+}
+
 
 def card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> str:
-    """README.md with the hub's metadata, once the model is in the output folder."""
-    name, folder = str(model.model_name_or_path), Path(str(trainer.args.output_dir))
+    """README.md in the hub's form, once the model is in the output folder.
+
+    `a2r evaluate` adds the table of the model against its rivals.
+    """
+    folder, name = Path(str(trainer.args.output_dir)), str(model.model_name_or_path)
     adapter = (folder / "adapter_config.json").exists()
-    metadata = ModelCardData(
-        library_name="peft" if adapter else "transformers", tags=["a2r-train", "trl", stage.lower()]
+    base = base_of(name)
+    head = ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        base_model=base if _is_on_hub(base) else None,
+        tags=["a2r-train", "synthesizer", "trl", stage.lower()],
     )
-    source = f"a LoRA adapter of `{base_of(name)}`" if adapter else f"trained from `{name}`"
-    text = (
-        f"# {folder.name}\n\nA synthesizer: {source} by {stage} (TRL), {_steps(trainer)}.\n\n"
-        f"Trained on {trained_on} from `{data.bundles}`. Its prompt shows {_shown(data)}. "
-        "The prompt is prompt.yaml, the resolved recipe config.yaml, the packages versions.json, the curves "
-        f"trainer_state.json.\n\n| metric, last logged | |\n|---|---|\n{_metrics(trainer)}\n"
+    made = ModelCard.from_template(
+        head,
+        template_path=str(TEMPLATE),
+        name=folder.name,
+        repository=trainer.hub_model_id if trainer.args.push_to_hub else str(folder),
+        base=base,
+        start=name,
+        adapter=adapter,
+        method=METHODS.get(stage, stage),
+        steps=_steps(trainer),
+        trained_on=trained_on,
+        bundles=data.bundles,
+        shown=_shown(data),
+        reads_references=data.plain_share < 1,
+        paper=PAPER,
+        tokens=_tokens(trainer),
     )
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n{text}"))
+    return str(made)
+
+
+def _is_on_hub(name: str) -> bool:
+    """The hub takes names of its own alone; a local path would be a dead link."""
+    return name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/", "~"))
 
 
 def _steps(trainer: Trainer) -> str:
@@ -37,18 +66,15 @@ def _steps(trainer: Trainer) -> str:
 
 
 def _shown(data: BundleArguments) -> str:
-    references = "the references of each bundle"
+    references = "the problem with the references of its bundle"
     if not data.plain_share:
         return references
+    if data.plain_share == 1:
+        return "the problem alone"
     return f"the problem alone in {data.plain_share:.0%} of the bundles, and {references} in the others"
 
 
-def _metrics(trainer: Trainer) -> str:
-    """Rows of a table; of each metric what was logged last."""
-    last = {
-        name: value
-        for entry in trainer.state.log_history
-        for name, value in entry.items()
-        if isinstance(value, int | float)
-    }
-    return "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(last.items()))
+def _tokens(trainer: Trainer) -> int | None:
+    """The longest completion of the training, where its recipe says."""
+    lengths = [getattr(trainer.args, name, None) for name in ("max_completion_length", "max_target_tokens")]
+    return next((int(length) for length in lengths if length), None)

@@ -24,6 +24,7 @@ from a2r_train.errors import InputError
 from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
 from a2r_train.records import CORRECT, Bundle
+from a2r_train.train import vacuous
 from a2r_train.train.arguments import ModelArguments, TrainConfig, cycle_steps, interval
 from a2r_train.train.bundles import TrainingBundles
 from a2r_train.train.model import peft_of, way_of
@@ -46,11 +47,16 @@ _CLOSED_THINKING = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the preflight: green if it passed, else red."""
+    """One line of the preflight: green if it passed, yellow if it passed and says nothing, else red."""
 
     name: str
     passed: bool
     detail: str
+    vacuous: bool = False
+
+    @property
+    def color(self) -> str:
+        return "red" if not self.passed else "yellow" if self.vacuous else "green"
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -59,7 +65,7 @@ def require(checks: Sequence[Check]) -> None:
     if red:
         raise InputError(f"preflight: {'; '.join(red)}")
     for check in checks if PartialState().is_main_process else ():
-        log.info("preflight: green, %s: %s", check.name, check.detail)
+        log.info("preflight: %s, %s: %s", check.color, check.name, check.detail)
 
 
 def preflight(
@@ -79,6 +85,7 @@ def preflight(
         _length(bundles, completion_tokens),
         _template(bundles),
         _disk(args, model, steps),
+        *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(bundles.bundles)),
     ]
     if isinstance(args, GRPOConfig):
         checks += [_signal(args, bundles.bundles), _save_steps(args)]
@@ -116,7 +123,8 @@ def _reward(
     )
     off = [b for b, reward in zip(bundles, rewards, strict=True) if reward != expected]
     if not off:
-        return Check("reward", True, f"{name} earns {expected:.0f}, of {len(bundles)} different ones")
+        detail = f"{name} earns {expected:.0f}, of {len(bundles)} different ones"
+        return Check("reward", True, detail, vacuous=not bundles)
     return Check(
         "reward",
         False,
@@ -205,8 +213,9 @@ def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
     how = "binomial, at the references' accuracy; more if it follows them"
     says = f"about {zero:.0%} of the groups of {group} without any ({how})"
     passed = zero < NO_SIGNAL
+    few = vacuous.few_live_groups(zero, len(bundles))
     return Check(
-        "learning signal", passed, says if passed else f"{says}; bundle problems of middling difficulty"
+        "learning signal", passed, f"{says}; bundle problems of middling difficulty" if few else says, few
     )
 
 

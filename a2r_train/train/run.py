@@ -15,12 +15,15 @@ from huggingface_hub import HfApi
 from transformers import Trainer
 
 from a2r_train import output, process
+from a2r_train.data.read import read
+from a2r_train.data.trained_on import write_trained_on
 from a2r_train.errors import InputError, RunError
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import write_text
+from a2r_train.records import Bundle, write_text
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.card import card
+from a2r_train.train.progress import show_progress
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +111,7 @@ def run_training(trainer: Trainer) -> None:
     # in this order: the second one ends a training that is finished
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
     trainer.add_callback(stopper)
+    show_progress(trainer)
     folder = str(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=_where_to_begin(trainer))
@@ -195,6 +199,9 @@ def finish(
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         _move_model(folder / ".saving", folder)
+        bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
+        problems = [bundle.problem for bundle in bundles]
+        write_trained_on(folder, str(model.model_name_or_path), stage, data.bundles, problems)
         write_text(folder / "README.md", card(trainer, data, model, stage, trained_on))
         pushed = {"pushed_to": _push(trainer, folder, stage)} if trainer.args.push_to_hub else {}
         output.finish(

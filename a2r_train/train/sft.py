@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from a2r_train import process
 from a2r_train.config import parse
 from a2r_train.records import Synthesis
-from a2r_train.train import dry_run, preflight
+from a2r_train.train import dry_run, preflight, vacuous
 from a2r_train.train.arguments import (
     BundleArguments,
     ModelArguments,
@@ -83,8 +83,14 @@ def checks_of(
     supplied: Sequence[Synthesis],
 ) -> list[preflight.Check]:
     """The preflight of what was loaded."""
-    _, steps = batch_and_steps(args, epoch_targets(args, bundles, supplied))
-    return preflight.preflight(args, model, bundles, None if supplied else args.max_target_tokens, steps)
+    targets = epoch_targets(args, bundles, supplied)
+    _, steps = batch_and_steps(args, targets)
+    tokens = None if supplied else args.max_target_tokens
+    few = vacuous.few_targets(targets)
+    return [
+        *preflight.preflight(args, model, bundles, tokens, steps),
+        *([preflight.Check("targets", True, few, vacuous=True)] if few else []),
+    ]
 
 
 def show_dry_run(

@@ -28,7 +28,15 @@ _FUNCTIONS: dict[str, Any] = {
     "lcm": sympy.lcm, "max": sympy.Max, "min": sympy.Min,
 }  # fmt: skip
 _CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I, r"\infty": sympy.oo}
-_MISHAPS = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError, LookupError)
+_MISHAPS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+    LookupError,
+)
 
 
 class Algebra:
@@ -111,7 +119,11 @@ def _root(node: Node) -> Any:
 def _function(node: Node) -> Any:
     arguments = [expression(part) for part in node.parts]
     if node.text in ("log", "lg"):
-        return sympy.log(*arguments) if node.text == "log" and len(arguments) > 1 else sympy.log(arguments[0], 10)
+        return (
+            sympy.log(*arguments)
+            if node.text == "log" and len(arguments) > 1
+            else sympy.log(arguments[0], 10)
+        )
     if node.text == "ln":
         return sympy.log(arguments[0])
     return _FUNCTIONS[node.text](*arguments)
@@ -173,7 +185,11 @@ def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
         point = {}
         for symbol in symbols:
             whole = bool(symbol.is_integer)
-            size = seeded.randint(2, 14) if whole else sympy.Rational(seeded.randint(200, 3000), seeded.randint(501, 999))
+            size = (
+                seeded.randint(2, 14)
+                if whole
+                else sympy.Rational(seeded.randint(200, 3000), seeded.randint(501, 999))
+            )
             point[symbol] = -size if number % 3 == 2 else size
         points.append(point)
     return points
@@ -211,7 +227,12 @@ def _is_zero(x: Any) -> bool:
 def _rounded(decimal: Node, x: Any, other: Node, y: Any) -> bool:
     """The rule of equality.agrees for an irrational number."""
     found = digits(decimal)
-    if found is None or found[0] < MIN_DIGITS or digits(other) is not None or not (x.is_Rational and y.is_number):
+    if (
+        found is None
+        or found[0] < MIN_DIGITS
+        or digits(other) is not None
+        or not (x.is_Rational and y.is_number)
+    ):
         return False
     if not y.is_real:
         return False

@@ -26,7 +26,9 @@ MAX_NAMED = 50  # bad gold answers, in one message
 _DOTTED = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
-_NOT_MATHEMATICS = re.compile(r"[+-]?(?:nan|inf|infinity)|b'.*'|b\".*\"|.*\ufffd.*", re.IGNORECASE | re.DOTALL)
+_NOT_MATHEMATICS = re.compile(
+    r"[+-]?(?:nan|inf|infinity)|b'.*'|b\".*\"|.*\ufffd.*", re.IGNORECASE | re.DOTALL
+)
 _EXACT = Equality(Unasked())
 
 Comparison = tuple[str, str, str]  # answer, gold, verifier
@@ -53,15 +55,22 @@ def judge_all(items: Sequence[tuple[str, str, str]]) -> list[Judgement]:
     verifier, and for an own one that cannot be imported or raises.
     """
     found = [candidates(text, verifier) for text, _, verifier in items]
-    verdicts = compare_all([(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)])
-    judgements = [Judgement("" if v == UNPARSABLE else b[-1], v) for b, v in zip(found, verdicts, strict=True)]
+    verdicts = compare_all(
+        [(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)]
+    )
+    judgements = [
+        Judgement("" if v == UNPARSABLE else b[-1], v) for b, v in zip(found, verdicts, strict=True)
+    ]
     several = [i for i, boxes in enumerate(found) if len(boxes) > 1]
     doubtful = [i for i in several if verdicts[i] == CORRECT or _join(items[i][1], items[i][2])]
     return _judge_several(items, found, judgements, doubtful)
 
 
 def _judge_several(
-    items: Sequence[tuple[str, str, str]], found: Sequence[list[str]], judgements: list[Judgement], doubtful: Sequence[int]
+    items: Sequence[tuple[str, str, str]],
+    found: Sequence[list[str]],
+    judgements: list[Judgement],
+    doubtful: Sequence[int],
 ) -> list[Judgement]:
     """Texts of several different boxes are correct if each is, or if together they are the parts of the gold answer."""
     few = [i for i in doubtful if len(found[i]) <= MAX_DIFFERENT_BOXES]
@@ -70,7 +79,9 @@ def _judge_several(
     wrong = {i: [box for box in found[i] if alone[i, box] != CORRECT] for i in few}
     joined = [(i, whole) for i in few if wrong[i] for whole in _wholes(items[i], wrong[i])]
     whole_verdicts = compare_all([(whole, *items[i][1:]) for i, whole in joined])
-    wholes = {i: whole for (i, whole), verdict in zip(joined, whole_verdicts, strict=True) if verdict == CORRECT}
+    wholes = {
+        i: whole for (i, whole), verdict in zip(joined, whole_verdicts, strict=True) if verdict == CORRECT
+    }
     for i in doubtful:
         if i in wholes:
             judgements[i] = Judgement(wholes[i], CORRECT)
@@ -139,7 +150,9 @@ def check_gold(problems: Iterable[Problem | Bundle]) -> None:
     asked: dict[Comparison, list[tuple[int, Problem | Bundle]]] = {}
     for row, problem in enumerate(problems, 1):
         key = _key(problem.answer, problem.answer, problem.verifier)
-        asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append((row, problem))
+        asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append(
+            (row, problem)
+        )
     verdicts = {key: _gold_verdict(key, rows[0][1].answer) for key, rows in asked.items()}
     unknown = [key for key, verdict in verdicts.items() if verdict is None]
     verdicts.update(zip(unknown, pool.ask_all(unknown), strict=True))
@@ -176,7 +189,9 @@ def check_verifier(verifier: str) -> None:
 
 
 def _bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
-    named = "; ".join(f"row {row}, problem {p.id!r} ({p.verifier}): {p.answer[:60]!r}" for row, p in rows[:MAX_NAMED])
+    named = "; ".join(
+        f"row {row}, problem {p.id!r} ({p.verifier}): {p.answer[:60]!r}" for row, p in rows[:MAX_NAMED]
+    )
     more = f"; and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
     return InputError(
         f"{len(rows)} gold answer{'s'[: len(rows) > 1]} that the verifier cannot parse: {named}{more}; "
@@ -188,7 +203,9 @@ def _key(answer: str, gold: str, verifier: str) -> Comparison:
     """One spelling for what is one comparison; own verifiers see their gold as it is in the data."""
     if verifier not in VERIFIERS:
         if not _DOTTED.fullmatch(verifier):
-            raise InputError(f"verifier {verifier!r}: expected {', '.join(VERIFIERS)}, or package.module.function")
+            raise InputError(
+                f"verifier {verifier!r}: expected {', '.join(VERIFIERS)}, or package.module.function"
+            )
         return answer, gold, verifier
     answer, gold = clean(answer[: MAX_ANSWER_CHARS * 2]), clean(gold[: MAX_ANSWER_CHARS * 2])
     if verifier == "multiple_choice":

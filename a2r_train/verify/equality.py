@@ -110,7 +110,11 @@ class Equality:
             return one is not None and other is not None and self._relations(one, other)
         named, other_side = (a, b) if isinstance(a, Named) else (b, a)
         assert isinstance(named, Named)
-        if isinstance(other_side, Relation) and (relation := _as_relation(named)) and not _is_residue(other_side):
+        if (
+            isinstance(other_side, Relation)
+            and (relation := _as_relation(named))
+            and not _is_residue(other_side)
+        ):
             return self._relations(relation, other_side)
         if isinstance(other_side, Words) or (isinstance(other_side, Group) and _names(other_side)):
             return False
@@ -158,7 +162,9 @@ class Equality:
         first, other = a[0], b[0]
         for x, y in zip(a[1:], b[1:], strict=True):
             nodes = [item.node for item in (first, x, other, y) if isinstance(item, Quantity)]
-            if len(nodes) < 4 or not self.equal(Node("mul", (nodes[0], nodes[3])), Node("mul", (nodes[1], nodes[2]))):
+            if len(nodes) < 4 or not self.equal(
+                Node("mul", (nodes[0], nodes[3])), Node("mul", (nodes[1], nodes[2]))
+            ):
                 return False
         return True
 
@@ -266,9 +272,15 @@ def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
 
 def _total(reading: Reading) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
     """The amount in base units, and these."""
-    parts = reading.parts if isinstance(reading, Measure) else (reading,) if isinstance(reading, Quantity) else ()
+    parts = (
+        reading.parts if isinstance(reading, Measure) else (reading,) if isinstance(reading, Quantity) else ()
+    )
     values = [value(part.node) for part in parts]
-    if not parts or not parts[0].tail.unit.dimensions or len({part.tail.unit.dimensions for part in parts}) > 1:
+    if (
+        not parts
+        or not parts[0].tail.unit.dimensions
+        or len({part.tail.unit.dimensions for part in parts}) > 1
+    ):
         return None
     sizes = [part.tail.multiplier * part.tail.unit.factor for part in parts]
     total = sum((v * size for v, size in zip(values, sizes, strict=True) if v is not None), Fraction(0))
@@ -280,4 +292,3 @@ def _based(based: Reading, other: Reading) -> bool:
         return False
     node = other.node
     return node.kind == "num" and (node.text.lstrip("0") or "0") == based.digits
-

@@ -18,7 +18,9 @@ GREEK = set(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
     "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph nabla partial".split()
 )
-ACCENTS = set("vec hat bar overline tilde dot ddot mathcal mathscr mathfrak overrightarrow overleftrightarrow".split())
+ACCENTS = set(
+    "vec hat bar overline tilde dot ddot mathcal mathscr mathfrak overrightarrow overleftrightarrow".split()
+)
 FIGURES = set("angle triangle square odot".split())  # named by the letters that follow
 _CALLED = set("fgFGP")  # letters that are functions in front of a bracket
 _OPAQUE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|partial)(?![A-Za-z])|\\frac ?\{d\}\{d[a-z]\}")

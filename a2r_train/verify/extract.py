@@ -21,7 +21,9 @@ _PROSE = re.compile(
 )
 _SENTENCE_END = re.compile(r"\n|(?<!\bRs)\.(?=[*_)\"']*(?:\s|$))")
 # What is said of an answer behind it. With a number or a formula in it, it may be a second answer, and stays.
-_ASIDE = re.compile(r"(?:,?\s+(?:because|since|so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL)
+_ASIDE = re.compile(
+    r"(?:,?\s+(?:because|since|so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL
+)
 _SECOND = re.compile(rf"[\d\\$]|\b(?:or|{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
 _ENUMERATED = re.compile(r"\(?\d+[.):]\s+\D|\d+\.?\s+[A-Z]")
@@ -117,7 +119,9 @@ def letter(answer: str) -> str:
     match = _LETTER.match(answer[:MAX_ANSWER_CHARS])
     if not match:
         return ""
-    others = set((_LETTERS_ALONE.fullmatch(answer, match.end(1)) and _WORD.findall(answer, match.end(1))) or [])
+    others = set(
+        (_LETTERS_ALONE.fullmatch(answer, match.end(1)) and _WORD.findall(answer, match.end(1))) or []
+    )
     return match.group(1).upper() if others <= {match.group(1)} else ""
 
 

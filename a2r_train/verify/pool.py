@@ -87,7 +87,9 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": paths},
         )
         if self._exchange(None, START_S) is None:
-            raise RuntimeError("the verify worker does not start; see `python -m a2r_train.verify.worker < /dev/null`")
+            raise RuntimeError(
+                "the verify worker does not start; see `python -m a2r_train.verify.worker < /dev/null`"
+            )
 
     def _exchange(self, request: Request | None, deadline_s: float) -> Reply | None:
         """Send a request (None: nothing, at the start) and read one reply; None, and the process ended, if none comes."""

@@ -107,8 +107,17 @@ INFINITY = Node("sym", text=r"\infty")
 MINUS_INFINITY = Node("neg", (INFINITY,))
 REALS = Region((Interval(MINUS_INFINITY, INFINITY, False, False),))
 EMPTY = Group("{", ())
-_EMPTY_WORDS = set("no solution|no solutions|no real solution|no real solutions|empty set|the empty set|empty".split("|"))
-_ALL_WORDS = {"all real numbers", "all reals", "the real numbers", "real numbers", "all real x", "the set of real numbers"}
+_EMPTY_WORDS = set(
+    "no solution|no solutions|no real solution|no real solutions|empty set|the empty set|empty".split("|")
+)
+_ALL_WORDS = {
+    "all real numbers",
+    "all reals",
+    "the real numbers",
+    "real numbers",
+    "all real x",
+    "the set of real numbers",
+}
 _MONTHS = set("january february march april may june july august september october november december".split())
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _OPENING, _CLOSING = "([{", ")]}"
@@ -117,9 +126,11 @@ _NAME = re.compile(
     r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle ?[A-Z]{1,3}|\\(?:overline|vec|overrightarrow) ?(?:\{[A-Za-z]+\}|[A-Za-z])"
     r'|[A-Z]{2,3}|"[^"]+"(?: "[^"]+"){0,3}(?: ?\([^()]*\))?|P\([^()]*\)|\|?[A-Z]{2}\|?|\[[A-Z]{3,}\]|\\R|\\Z'
 )
-_LABEL = re.compile(r'(?:"the" )?(?:"final" )?"(?:answer|ans|solution|result)"(?: "is")? ?[:=]? ?', re.IGNORECASE)
+_LABEL = re.compile(
+    r'(?:"the" )?(?:"final" )?"(?:answer|ans|solution|result)"(?: "is")? ?[:=]? ?', re.IGNORECASE
+)
 _CURRENCY = r'[$£€¥₹]|"(?:rs|usd|eur|gbp|inr)"'
-_MONEY_FIRST = re.compile(rf'(-?) ?({_CURRENCY}) ?(-?)(?=[\d.(\\])', re.IGNORECASE)
+_MONEY_FIRST = re.compile(rf"(-?) ?({_CURRENCY}) ?(-?)(?=[\d.(\\])", re.IGNORECASE)
 _MONEY_LAST = re.compile(rf"(?<=[\d)}}]) ?({_CURRENCY})$", re.IGNORECASE)
 _UNIT_WORD = r'"[^"]*"(?: ?\^ ?\{?-?\d\}?)?'
 _TAIL = re.compile(
@@ -131,7 +142,17 @@ _PIECE = re.compile(
     r'(?:,? ?"and" ?|, ?| |$)?'
 )
 _BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
-_BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_BASE_WORDS = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+}
 _BASE_WORDS |= {"twelve": 12, "sixteen": 16}
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
 _MATRIX = re.compile(r"\\begin ?\{([pbBs]?(?:mall)?matrix|array)\}")
@@ -164,7 +185,23 @@ def is_sentence(reading: Reading) -> bool:
     if not isinstance(reading, Words):
         return False
     found = reading.text.split()
-    verbs = {"is", "are", "was", "were", "has", "have", "had", "because", "can", "will", "we", "he", "she", "it", "they"}
+    verbs = {
+        "is",
+        "are",
+        "was",
+        "were",
+        "has",
+        "have",
+        "had",
+        "because",
+        "can",
+        "will",
+        "we",
+        "he",
+        "she",
+        "it",
+        "they",
+    }
     return len(found) > 8 or (len(found) > 3 and bool(verbs & set(found)))
 
 
@@ -271,13 +308,19 @@ def _several(parts: list[str], separators: list[str]) -> Reading:
     items = tuple(_single(part) for part in parts)
     if all(isinstance(item, Region) for item in items):
         regions = [item for item in items if isinstance(item, Region)]
-        if set(separators) == {'"or"'} and len({r.name for r in regions}) == 1 and not any(r.without for r in regions):
+        if (
+            set(separators) == {'"or"'}
+            and len({r.name for r in regions}) == 1
+            and not any(r.without for r in regions)
+        ):
             return Region(tuple(part for r in regions for part in r.parts), (), regions[0].name)
         if set(separators) == {'"and"'} and len(regions) == 2 and (both := _overlap(*regions)):
             return both
     if '"or"' in separators and '"and"' in separators:
         raise Unreadable("or, and")
-    return Group(",", tuple(one for item in items for one in (item.items if _is_pair_of_signs(item) else (item,))))
+    return Group(
+        ",", tuple(one for item in items for one in (item.items if _is_pair_of_signs(item) else (item,)))
+    )
 
 
 def _overlap(one: Region, other: Region) -> Region | None:
@@ -372,7 +415,12 @@ def _relation(text: str, signs: list[str]) -> Reading:
 def _equation(sides: list[str]) -> Reading:
     """A name and its value, a chain whose last part counts, or an equation between two sides."""
     first, last = sides[0].strip(), sides[-1].strip()
-    if len(sides) == 2 and _NAME.fullmatch(last) and not _NAME.fullmatch(first) and not _mentions(first, last):
+    if (
+        len(sides) == 2
+        and _NAME.fullmatch(last)
+        and not _NAME.fullmatch(first)
+        and not _mentions(first, last)
+    ):
         first, last = last, first
     if _NAME.fullmatch(first) and not _mentions(last, first):
         for side in sides[1:-1]:
@@ -381,7 +429,9 @@ def _equation(sides: list[str]) -> Reading:
         return _named(first, _single(last))
     group = _single(first) if first[:1] == "(" and "," in first else None
     if isinstance(group, Group):  # (x, y) = (1, 2)
-        names = [item.node.text for item in group.items if isinstance(item, Quantity) and item.node.kind == "sym"]
+        names = [
+            item.node.text for item in group.items if isinstance(item, Quantity) and item.node.kind == "sym"
+        ]
         if len(names) == len(group.items):
             return _single(last)
     trees = [parse(side) for side in sides]
@@ -493,7 +543,9 @@ def _congruence(text: str) -> Reading:
         raise Unreadable(text)
     residue = value(right)
     if residue is not None and (not left or _NAME.fullmatch(left)):
-        found = Relation(f"mod {modulus}", number(int(residue % modulus))) if residue.denominator == 1 else None
+        found = (
+            Relation(f"mod {modulus}", number(int(residue % modulus))) if residue.denominator == 1 else None
+        )
         if found is None:
             raise Unreadable(text)
         return _named(left, found) if left else found
@@ -515,7 +567,9 @@ def _pieces(text: str) -> Reading | None:
     items = [_quantity(piece.replace(",", "")) for piece in found]
     quantities = [item for item in items if isinstance(item, Quantity)]
     units = [quantity.tail.unit for quantity in quantities]
-    same = len({unit.dimensions for unit in units}) == 1 and len({unit.factor for unit in units}) == len(units)
+    same = len({unit.dimensions for unit in units}) == 1 and len({unit.factor for unit in units}) == len(
+        units
+    )
     if len(quantities) == len(items) and same and units[0].dimensions:
         return Measure(tuple(quantities))
     return Group(",", tuple(items))
@@ -557,7 +611,9 @@ def _ratio(text: str) -> Reading | None:
         last = _quantity(sides[1])
         if not isinstance(last, Quantity) or last.tail.unit.dimensions:
             return None
-        return Quantity(Node("div", (parse(sides[0]), last.node)), replace(last.tail, mark=last.tail.mark or ":"))
+        return Quantity(
+            Node("div", (parse(sides[0]), last.node)), replace(last.tail, mark=last.tail.mark or ":")
+        )
     items = [_quantity(side) for side in sides]
     return Group(":", tuple(items))
 
@@ -577,7 +633,11 @@ def _quantity(text: str) -> Reading:
         if (spoken := _spoken(text)) is not None:
             return spoken
         raise Unreadable(text)
-    if tail_match and r"\deg" in tail_match.group() and re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", head):
+    if (
+        tail_match
+        and r"\deg" in tail_match.group()
+        and re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", head)
+    ):
         return Quantity(parse(text))
     items = _tail_items(tail_match.group()) if tail_match else []
     if items and re.search(r"[A-Za-z]$", head) and not re.search(r"\\pi ?$", head):
@@ -607,7 +667,7 @@ def _spoken(text: str) -> Quantity | None:
 
 def _tail_items(text: str) -> list[tuple[str, int]]:
     r"""The words behind a number with their powers; `\frac{m}{s}` is `m/s`."""
-    text = re.sub(r'\\frac ?\{([^{}]*(?:\{-?\d\})?[^{}]*)\}\{([^{}]*(?:\{-?\d\})?[^{}]*)\}', r"\1/\2", text)
+    text = re.sub(r"\\frac ?\{([^{}]*(?:\{-?\d\})?[^{}]*)\}\{([^{}]*(?:\{-?\d\})?[^{}]*)\}", r"\1/\2", text)
     items: list[tuple[str, int]] = []
     for match in _TAIL_ITEM.finditer(text):
         word, power, slash, percent, degree = match.groups()
@@ -615,6 +675,10 @@ def _tail_items(text: str) -> list[tuple[str, int]]:
             items += [(one, int(power or 1)) for one in word.split() or [""]]
         elif slash or percent or degree:
             items.append(("/" if slash else "percent" if percent else "degree", 1))
-    if len(items) > 1 and items[0][0] in ("degree", "degrees") and items[1][0].lower() in ("c", "f", "celsius", "fahrenheit"):
+    if (
+        len(items) > 1
+        and items[0][0] in ("degree", "degrees")
+        and items[1][0].lower() in ("c", "f", "celsius", "fahrenheit")
+    ):
         items[:2] = [("celsius" if items[1][0].lower()[0] == "c" else "fahrenheit", 1)]
     return items

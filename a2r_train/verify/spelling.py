@@ -19,7 +19,16 @@ _VULGAR = {
 _GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi "
     "psi omega").split(), strict=True))  # fmt: skip
-_GREEK |= {"Γ": "Gamma", "Θ": "Theta", "Λ": "Lambda", "Π": "Pi", "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"}
+_GREEK |= {
+    "Γ": "Gamma",
+    "Θ": "Theta",
+    "Λ": "Lambda",
+    "Π": "Pi",
+    "Σ": "Sigma",
+    "Φ": "Phi",
+    "Ψ": "Psi",
+    "Ω": "Omega",
+}
 _CHARACTERS = {
     **{c: "-" for c in "−–‐‑‒﹣－"}, "—": " — ", **{c: " " for c in "\u00a0\u2007\u2008\u2009\u200a\u202f\u3000\u2002\u2003"},
     **{c: "" for c in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"},
@@ -40,7 +49,9 @@ _RAISED_RUN, _LOWERED_RUN = re.compile(f"[{''.join(_RAISED)}]+"), re.compile(f"[
 _ROOT_SIGN = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[A-Za-z]|(?=[({])|(?=\\))")
 _FOLDED = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]+")
 
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)\s*\{([^{}]*)\}"
+)
 _FONT = re.compile(
     r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath|cancel)(?![A-Za-z])"
 )
@@ -49,7 +60,9 @@ _SWITCH = re.compile(
     r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
 )
 _COLOR = re.compile(r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
-_SPACE = re.compile(r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~")
+_SPACE = re.compile(
+    r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~"
+)
 _WIDE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathds)\s*(?:\{\s*([RZQNC])\s*\}|([RZQNC]))")
 _SAME = {
@@ -70,9 +83,17 @@ _FUNCTIONS = set(
     "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp sqrt pi gcd lcm theta infty binom frac "
     "det max min".split()
 )
-_PLAIN_NAMES = {"infinity": "infty", "Infinity": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+_PLAIN_NAMES = {
+    "infinity": "infty",
+    "Infinity": "infty",
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+}
 # Short words that are words only where they stand by themselves.
-_SHORT = set("or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs up us we he me my go do it ok hi ox ad".split())
+_SHORT = set(
+    "or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs up us we he me my go do it ok hi ox ad".split()
+)
 _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
 
@@ -88,14 +109,18 @@ def spell(answer: str) -> str:
 
 def words_of(text: str) -> str:
     """A normal form as plain words in lower case, for comparison of texts."""
-    return " ".join(re.sub(r'[\\{}"$*]|(?<![A-Za-z0-9])[.,:;]|[.,:;](?![A-Za-z0-9])', " ", text).casefold().split())
+    return " ".join(
+        re.sub(r'[\\{}"$*]|(?<![A-Za-z0-9])[.,:;]|[.,:;](?![A-Za-z0-9])', " ", text).casefold().split()
+    )
 
 
 def _characters(text: str) -> str:
     text = _FOLDED.sub(lambda m: unicodedata.normalize("NFKC", m.group()), text)
     if text.isascii():
         return text.replace('"', "''")
-    text = _ROOT_SIGN.sub(lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text)
+    text = _ROOT_SIGN.sub(
+        lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text
+    )
     text = _RAISED_RUN.sub(lambda m: "^{" + "".join(map(_RAISED.get, m.group())) + "}", text)  # type: ignore[arg-type]
     text = _LOWERED_RUN.sub(lambda m: "_{" + "".join(map(_LOWERED.get, m.group())) + "}", text)  # type: ignore[arg-type]
     return text.translate(_TRANSLATION)
@@ -109,7 +134,12 @@ def _bare(text: str) -> str:
         text = text.strip().rstrip(".,;") if not text.rstrip().endswith("\\,") else text.strip()
         for mark in ("**", "__", "*", "`", "''", "$$", "$"):
             inner = text[len(mark) : -len(mark)]
-            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark) and mark not in inner:
+            if (
+                len(text) > 2 * len(mark)
+                and text.startswith(mark)
+                and text.endswith(mark)
+                and mark not in inner
+            ):
                 text = inner
         for left, right in ((r"\(", r"\)"), (r"\[", r"\]")):
             if text.startswith(left) and text.endswith(right) and left not in text[2:]:
@@ -120,7 +150,13 @@ def _bare(text: str) -> str:
 def _layout(text: str) -> str:
     """Without what only changes the looks; spaces of all kinds become plain ones."""
     text = re.sub(r"\\\\\s*$", "", text)
-    text = text.replace("{,}", ",").replace(r",\!", ",").replace(r"\!", "").replace("{:}", ":").replace(r"\/", "")
+    text = (
+        text.replace("{,}", ",")
+        .replace(r",\!", ",")
+        .replace(r"\!", "")
+        .replace("{:}", ":")
+        .replace(r"\/", "")
+    )
     text = re.sub(r"(\\begin\{)[a-z]*(matrix\})", lambda m: m.group(), text)
     text = _SPACE.sub(" ", _WIDE.sub(" ", _COLOR.sub(" ", text)))
     text = _SWITCH.sub(" ", text)
@@ -128,7 +164,13 @@ def _layout(text: str) -> str:
     text = _BLACKBOARD.sub(lambda m: rf"\{m[1] or m[2]} ", text)
     text = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
-    return text.replace(r"\%", "%").replace(r"\$", "$").replace(r"\#", "#").replace(r"\_", " ").replace(r"\&", "&")
+    return (
+        text.replace(r"\%", "%")
+        .replace(r"\$", "$")
+        .replace(r"\#", "#")
+        .replace(r"\_", " ")
+        .replace(r"\&", "&")
+    )
 
 
 def _unboxed_text(text: str) -> str:
@@ -194,7 +236,9 @@ def _run(text: str, match: re.Match[str]) -> str:
         return f'"{run}"' if alone or (low in ("am", "pm") and behind_number and low == run.lower()) else run
     if len(run) <= 3 and (run in UNITS or low in WORDS):
         return f'"{run}"' if behind_number or alone else run
-    if len(run) <= 3 and (alone and run.islower() and before.strip() and re.search(r"[a-z]\s$|^\s[a-z]", before + after)):
+    if len(run) <= 3 and (
+        alone and run.islower() and before.strip() and re.search(r"[a-z]\s$|^\s[a-z]", before + after)
+    ):
         return f'"{run}"'
     return f'"{run}"' if len(run) >= 4 or low in NUMBER_WORDS else run
 
@@ -232,7 +276,11 @@ def _tidy(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*\*\s*|\s*\*\s*(?=[\dA-Za-z(\\])", r"\\cdot ", text)
     text = re.sub(r"(?<=\d)\s+x\s+(?=10\s*\^)|(?<=\d)x(?=10\s*\^)", r"\\cdot ", text)
     text = re.sub(r"([)\]}])\s*U\s*(?=[(\[]|\\\{)", r"\1\\cup ", text)
-    text = re.sub(r"\(\s*\\mod\s*([^()]*)\)|\\pmod\s*\{([^{}]*)\}|\\pmod\s*(\w+)|\\mod\s*(\w+|\{[^{}]*\})", _modulus, text)
+    text = re.sub(
+        r"\(\s*\\mod\s*([^()]*)\)|\\pmod\s*\{([^{}]*)\}|\\pmod\s*(\w+)|\\mod\s*(\w+|\{[^{}]*\})",
+        _modulus,
+        text,
+    )
     text = re.sub(r"<\s*=", r"\\le ", re.sub(r">\s*=", r"\\ge ", re.sub(r"!\s*=", r"\\ne ", text)))
     text = " ".join(text.split())
     text = re.sub(r" ?([=<>+/^_]) ?", r"\1", text)

@@ -76,7 +76,9 @@ _NUMBER_WORDS = (
     "seventeen eighteen nineteen"
 ).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {word: 10 * i for i, word in enumerate(_TENS, 2)}
+NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {
+    word: 10 * i for i, word in enumerate(_TENS, 2)
+}
 # Words that make another number of the one before them, or another answer beside it, or say something of it.
 NO_UNIT = set(
     "or and but nor not cannot versus vs maybe perhaps possibly probably over under plus minus negative positive "
@@ -89,17 +91,38 @@ NO_UNIT = set(
     "billions trillions infinity infinite undefined which what who how why unless else otherwise instead rather "
     "as of in on per a an the each every first up down out off".split()
 ) | set(NUMBER_WORDS)
-_FRACTION_WORD = re.compile(r"\w*(?:teen|tie|if|six|seven|eigh|nin|ten|eleven|twelf|dred|sand|llion|ir|ur)th?s?")
+_FRACTION_WORD = re.compile(
+    r"\w*(?:teen|tie|if|six|seven|eigh|nin|ten|eleven|twelf|dred|sand|llion|ir|ur)th?s?"
+)
 _ADJECTIVES = set(
     "different distinct total whole full possible equal such new extra additional individual unique separate "
     "full-size consecutive u.s us american".split()
 )
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 _PER = {"per", "a", "an", "each", "every", "/"}
-_LAST = {"total", "altogether", "each", "left", "away", "old", "tall", "long", "wide", "high", "deep", "apart", "overall"}
+_LAST = {
+    "total",
+    "altogether",
+    "each",
+    "left",
+    "away",
+    "old",
+    "tall",
+    "long",
+    "wide",
+    "high",
+    "deep",
+    "apart",
+    "overall",
+}
 MARKS = {"am", "pm"}
 SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
-_SPEEDS = {"mph": ("mile", "/", "hour"), "kph": ("km", "/", "hour"), "kmh": ("km", "/", "hour"), "mps": ("m", "/", "s")}
+_SPEEDS = {
+    "mph": ("mile", "/", "hour"),
+    "kph": ("km", "/", "hour"),
+    "kmh": ("km", "/", "hour"),
+    "mps": ("m", "/", "s"),
+}
 _DISCOUNTS = {"discount", "off"}
 
 Dimensions = tuple[tuple[str, int], ...]

@@ -51,7 +51,9 @@ def call_own(answer: str, gold: str, path: str) -> dict[str, str]:
         verdict = CORRECT if not answer or function(answer, gold) else INCORRECT
     except Exception as error:  # noqa: BLE001 (the user's code may raise anything)
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        return {"error": f"verifier {path!r}: {message[:300]}; expected an importable f(answer, gold) -> bool"}
+        return {
+            "error": f"verifier {path!r}: {message[:300]}; expected an importable f(answer, gold) -> bool"
+        }
     return {"verdict": verdict}
 
 

@@ -153,12 +153,13 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     assert {
         "model.safetensors",
         "README.md",
+        "trained_on.json",
         "prompt.yaml",
         "trainer_state.json",
         "config.yaml",
         "tokenizer.json",
     } <= names
-    assert "A synthesizer: trained from" in (out / "README.md").read_text()
+    assert "--synthesizer me/sft" in (out / "README.md").read_text()
     (out / "done.json").write_text('{"stage": "SFT"}')  # of a training that was not to be pushed
     capsys.readouterr()
     assert sft.main(options(keys | {"hub_model_id": "me/sft"})) == 2

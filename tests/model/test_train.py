@@ -101,6 +101,7 @@ def test_sft_then_grpo_write_folders_that_load(files, model):
             "versions.json",
             "prompt.yaml",
             "README.md",
+            "trained_on.json",
             "done.json",
             "tokenizer.json",
         ):

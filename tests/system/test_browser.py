@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_report import EVIL, bundle, results_of, synthesis
 
 from a2r_train.evaluate.report import browser
 from a2r_train.evaluate.report import write as report
 from a2r_train.evaluate.rows import row as rows
+from a2r_train.evaluate.rows.row import Row
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -113,6 +115,69 @@ def test_a_phone_needs_no_sideways_scrolling(chromium: Any, page_path: Path) -> 
     wide = page.locator("article .texts > div").nth(0).bounding_box()
     below = page.locator("article .texts > div").nth(1).bounding_box()
     assert below["y"] > wide["y"]  # one under the other
+
+
+@pytest.fixture(scope="module")
+def full_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with all usual rows, their costs, and accuracies that lie close to each other."""
+    names = [
+        "pass@1",
+        "pass@4",
+        "maj@4",
+        "maj@equal_tokens",
+        "maj@equal_cost",
+        "explorer/greedy",
+        "genselect",
+    ]
+    names += [f"synthesizer/{name}" for name in ("base", "alone", "sft", "no_references", "sft+grpo")]
+    names += ["synthesizer/base@T", "synthesizer/no_references@T", "synthesizer/sft+grpo@T"]
+    random = np.random.default_rng(0)
+    table = [
+        Row(name, (random.random(300) < 0.5 + 0.01 * at).astype(float), 9.0) for at, name in enumerate(names)
+    ]
+    cost = {name: {"flops": 1e12 * (1 + at % 3), "dollars": None} for at, name in enumerate(names)}
+    folder = tmp_path_factory.mktemp("full")
+    report.write_report(folder, report.build_results(table, diagnostics={"cost": cost}, draws=200))
+    return folder / "report.html"
+
+
+OVERLAPS = """() => {
+  const found = [];
+  for (const svg of document.querySelectorAll("svg")) {
+    const boxes = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
+    for (const [i, [a, p]] of boxes.entries()) for (const [b, q] of boxes.slice(i + 1)) {
+      const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+      const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+      if (p.width && q.width && wide > 1 && high > 2) found.push(a.trim() + " | " + b.trim());
+    }
+    for (const [a, p] of boxes) if (p.width && p.right > window.innerWidth) found.push(a.trim() + " is cut");
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [1300, 420])
+def test_no_labels_lie_over_each_other_or_leave_the_page(chromium: Any, full_path: Path, width: int) -> None:
+    page = Opened(chromium, full_path, viewport={"width": width, "height": 900}).page
+    assert page.evaluate(OVERLAPS) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("svg:visible").count() == page.locator("figure").count() == 3
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('svg text')].map((t) => t.getBoundingClientRect().height)"
+        ".filter((height) => height))"
+    )
+    assert smallest >= 8  # pixels
+
+
+@pytest.mark.parametrize(("width", "height"), [(1300, 900), (420, 900)])
+def test_the_first_screen_says_whether_training_paid(
+    chromium: Any, full_path: Path, width: int, height: int
+) -> None:
+    page = Opened(chromium, full_path, viewport={"width": width, "height": height}).page
+    sentence, forest = page.locator(".answer").bounding_box(), page.locator("figure").first.bounding_box()
+    assert page.locator(".answer").inner_text().count(". ") == 0  # one sentence
+    assert sentence["y"] + sentence["height"] < forest["y"]
+    assert forest["y"] + forest["height"] <= height
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -40,7 +40,7 @@ def test_the_front_leaves_out_what_is_dearer_and_worse_and_the_oracle() -> None:
     assert all(f">{name}<" in svg for name in ("a", "b", "worse", "c"))
     assert "pass@4" not in svg
     assert "mathdefault" not in svg  # the scale's numbers are text, as formulas are not drawn
-    assert ">1e+00<" in svg
+    assert ">1e0<" in svg
     together = plots.pareto(
         cost.pareto(results_of({"a": (0.2, 1.0), "monolith": (0.5, 2.0), "b": (0.5, 2.0)}))
     )

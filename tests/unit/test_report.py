@@ -15,6 +15,7 @@ from a2r_train.evaluate import diagnostics
 from a2r_train.evaluate.report import browser
 from a2r_train.evaluate.report import write as report
 from a2r_train.evaluate.report.tables import sections
+from a2r_train.evaluate.report.terminal import table
 from a2r_train.evaluate.rows import row as rows
 from a2r_train.evaluate.rows.row import Row
 from a2r_train.records import Bundle, Problem, Reference, Rollout, Synthesis
@@ -175,14 +176,15 @@ def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> No
     names += ["synthesizer/base@T", "synthesizer/sft@T", "synthesizer/no_references@T"]
     pairs = report.default_pairs(names)
     greedy, sampled = "synthesizer/sft+grpo", "synthesizer/sft+grpo@T"
-    assert {b for a, b in pairs if a == greedy} == {*votes, *rivals}
+    assert {b for a, b in pairs if a == greedy} == {*votes, *rivals, "explorer/greedy"}
     alone = "synthesizer/alone"  # it has no sampled row here
     assert {b for a, b in pairs if a == sampled} == {
         *votes,
+        "pass@1",  # the explorer, sampled
         alone,
         *(f"{name}@T" for name in rivals if name != alone),
     }
-    assert len(pairs) == 14
+    assert len(pairs) == 16
     assert report.default_pairs(["maj@4", "synthesizer/base"]) == []
     budgets = ["pass@1", "synthesizer/base", "pass@1/2x", "synthesizer/base/2x"]
     longer = "synthesizer/base/2x"
@@ -297,7 +299,7 @@ def test_reports_escape_model_text_repeat_and_need_no_network(bundles: list[Bund
     assert page.count("<script>") == page.count("</script>") == 1
     assert not re.search(r"(src|href)=\"(?!#|data:)", page.replace("xlink:href", "href"))
     assert "url(http" not in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 2 * 4  # each for wide windows and for narrow ones
     assert page.count("<article>") == 4
     assert "prefers-color-scheme: dark" in page
     text = (tmp_path / "a" / "report.md").read_text()
@@ -319,15 +321,10 @@ def test_browser_draws_from_every_flip_kind_and_clips_long_texts(bundles: list[B
     assert clipped.endswith("end")
 
 
-def test_terminal_table_shows_every_row(bundles: list[Bundle]) -> None:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(report.table(results_of(bundles)))
+def test_terminal_table_shows_every_row_in_80_columns(bundles: list[Bundle]) -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(results_of(bundles)))
     text = console.export_text()
-    for name in (
-        "maj@4",
-        "synthesizer/base",
-        "synthesizer/sft+grpo",
-        "[bold]",
-        "GRPO did not measurably add",
-    ):
+    for name in ("maj@4", "synthesizer/base", "synthesizer/sft+grpo", "[bold]", "not told apart"):
         assert name in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -11,7 +11,6 @@ from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE, Problem
 from a2r_train.verify import check_gold, judge, judge_all, pool
 from a2r_train.verify.compare import VERIFIERS
 
-
 DEADLINE_S = 0.5
 
 

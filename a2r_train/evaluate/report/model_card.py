@@ -10,16 +10,21 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row
-from a2r_train.evaluate.report.write import markdown
+from a2r_train.evaluate.overlap import overlap_lines
+from a2r_train.evaluate.report.tables import sections
+from a2r_train.evaluate.report.words import headline
+from a2r_train.evaluate.report.write import markdown_section
 from a2r_train.records import write_text
 
 log = logging.getLogger(__name__)
+IN_CARDS = ("Accuracy", "Paired differences")
 BEGIN, END = "<!-- a2r evaluation -->", "<!-- end of a2r evaluation -->"
 
 
 def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
-    """Put the results of every trained checkpoint that is a local folder into its card; one that cannot be
-    written is named.
+    """Put the results of every trained checkpoint that is a local folder into its card.
+
+    A card that is left alone (`reason_to_leave`), and one that cannot be written, is named in one line.
     """
     trained = {
         "synthesizer/sft": config.sft,
@@ -30,6 +35,9 @@ def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
         if model and Path(model).is_dir():
             path = Path(model) / "README.md"
             try:
+                if reason := reason_to_leave(path, config, _problems(results, row)):
+                    log.warning("%s: left alone, as %s", path, reason)
+                    continue
                 text = card(path, row, config.bundles, results)
                 if not path.exists() or path.read_text(encoding="utf-8") != text:
                     write_text(path, text)
@@ -37,20 +45,51 @@ def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
                 log.warning("%s: the evaluation could not be added (%s)", path, error.strerror)
 
 
+def reason_to_leave(path: Path, config: EvaluateConfig, problems: int) -> str:
+    """Why an evaluation must not replace that of a card; "" where it may."""
+    if config.max_bundles:
+        return f"this evaluation took the first {config.max_bundles} bundles alone (max_bundles)"
+    data: Any = _load(path).data
+    there = max((evaluated_problems(one) for one in data.eval_results or []), default=0)
+    if there > problems:
+        return f"it holds an evaluation of {there} problems, and this one has {problems}"
+    return ""
+
+
+def evaluated_problems(result: EvalResult) -> int:
+    """The size of the test set behind a result of the model index; 0 where it is not known."""
+    return int((result.dataset_args or {}).get("problems", 0))
+
+
 def card(path: Path, row: str, bundles: str, results: Mapping[str, Any]) -> str:
     """The card at `path`, or a new one, with this evaluation in the place of an earlier one."""
-    found = (
-        ModelCard.load(path, ignore_metadata_errors=True) if path.exists() else ModelCard("---\n{}\n---\n")
-    )
-    data = found.data.to_dict()
+    loaded: Any = _load(path)
+    data = loaded.data.to_dict()
     for key in ("model-index", "model_name", "eval_results"):
         data.pop(key, None)
     evaluated = _eval_results(row, bundles, results)
     head = ModelCardData(**data, model_name=path.resolve().parent.name, eval_results=evaluated)
-    before, _, rest = found.text.partition(BEGIN)
+    before, _, rest = loaded.text.partition(BEGIN)
     after = rest.partition(END)[2]
-    body = f"{before.rstrip()}\n\n{BEGIN}\n{markdown(dict(results))}{END}\n{after.lstrip()}".lstrip()
-    return f"---\n{head.to_yaml()}\n---\n{body}"
+    table = f"{BEGIN}\n{_table(bundles, results)}{END}"
+    text = f"{before.rstrip()}\n\n{table}\n{after.lstrip()}".lstrip()
+    return f"---\n{head.to_yaml()}\n---\n{text}"
+
+
+def _load(path: Path) -> ModelCard:
+    return ModelCard.load(path, ignore_metadata_errors=True) if path.exists() else ModelCard("---\n{}\n---\n")
+
+
+def _table(bundles: str, results: Mapping[str, Any]) -> str:
+    """What a reader of the hub looks for: the sentence on top, accuracies, and what they differ by."""
+    chosen = [section for section in sections(results) if section.title in IN_CARDS]
+    first = [f"**{headline(results)}**", *(f"**{line}**" for line in overlap_lines(results))]
+    told = f"On `{bundles}`: {results['setup'].get('protocol', '')}."
+    return "\n\n".join([*first, told, *(markdown_section(section, 3) for section in chosen)]) + "\n"
+
+
+def _problems(results: Mapping[str, Any], row: str) -> int:
+    return next((one["n"] for one in results["rows"] if one["name"] in (row, f"{row}@T")), 0)
 
 
 def _eval_results(row: str, bundles: str, results: Mapping[str, Any]) -> list[EvalResult]:
@@ -62,6 +101,7 @@ def _eval_results(row: str, bundles: str, results: Mapping[str, Any]) -> list[Ev
             task_name="Synthesis over reference bundles",
             dataset_type="reference-bundles",
             dataset_name=name,
+            dataset_args={"problems": one["n"]},
             metric_type="accuracy",
             metric_name=f"accuracy of {one['name']} in %",
             metric_value=round(100 * one["accuracy"], 2),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from a2r_train.evaluate.diagnostics import FLIP_KINDS
-from a2r_train.evaluate.statistics import ALPHA
+from a2r_train.evaluate.report.pairs import is_told
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
             "Accuracy",
             "In %, with 95 % bootstrap intervals over problems. Tokens are "
             "the mean of one answer: completions of the "
-            "explorer, and all that the synthesizer reads and writes.",
-            ["row", "accuracy", "interval", "problems", "tokens", "note"],
+            "explorer, and all that the synthesizer reads and writes. Unparsable: % of the row's texts that "
+            "no answer could be read from.",
+            ["row", "accuracy", "interval", "problems", "tokens", "unparsable", "note"],
             [
                 [
                     r["name"],
@@ -37,6 +38,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
                     span(r, signed=False),
                     str(r["n"]),
                     number(r["tokens"]),
+                    percent(r.get("unparsable")),
                     r["note"],
                 ]
                 for r in results["rows"]
@@ -44,13 +46,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         ),
         Section(
             "Paired differences",
-            "In points, resampled over problems. Interval and p: 95 %, for one "
-            "comparison by itself. Corrected (Holm 1979): "
-            "the i-th smallest of m p-values times m - i + 1, and the interval "
-            "of level 1 - 0.05 / (m - i + 1), so that the "
-            "chance of any wrong claim of a difference in this table is about 5 "
-            "% at most. The intervals answer whether each "
-            "excludes 0; that all of them cover their true differences at once is not promised at 95 %.",
+            _family_intro(results.get("family", {})),
             ["a", "b", "a - b", "interval", "p", "corrected interval", "excludes 0", "corrected p"],
             [_paired_cells(pair) for pair in results["paired"]],
         ),
@@ -58,6 +54,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _cells_section("number of correct references", diagnostics.get("by_correct", {})),
         _cells_section("votes for the most frequent answer", diagnostics.get("by_majority", {})),
         _cells_section("source", diagnostics.get("by_source", {})),
+        _explorer_section(diagnostics.get("by_explorer", {})),
         _synthesizer_section(diagnostics),
         _probe_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
@@ -78,11 +75,14 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
     return found[:1] + [section for section in found[1:] if section.rows]
 
 
-def is_told(pair: Mapping[str, Any]) -> bool:
-    """Whether a difference is one, by the corrected interval and the corrected p: of few problems they may
-    disagree.
-    """
-    return bool(pair["p_holm"] <= ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
+def _family_intro(family: Mapping[str, Any]) -> str:
+    return (
+        "In points, resampled over problems. Interval and p: 95 %, for one comparison by itself. Corrected "
+        "(Holm 1979): the i-th smallest of m p-values times m - i + 1, and the interval of level "
+        "1 - 0.05 / (m - i + 1), so that the chance of any wrong claim of a difference in this table is "
+        "at most about 5 %. The intervals answer whether each excludes 0; that all of them cover their true "
+        f"differences at once is not promised at 95 %. {family.get('statement', '')}".rstrip()
+    )
 
 
 def _paired_cells(pair: Mapping[str, Any]) -> list[str]:
@@ -122,6 +122,16 @@ def _gain_section(gain: dict[str, dict[str, Any]]) -> Section:
     )
     known = [row for row in rows if row[1] != "-"]
     return Section("Gain over pass@1, in gains of the majority", intro, ["row", "ratio", "interval"], known)
+
+
+def _explorer_section(explorers: dict[str, dict[str, Any]]) -> Section:
+    rows = [
+        [name or "(not named)", str(one["references"]), percent(one["accuracy"]), percent(one["unparsable"])]
+        for name, one in explorers.items()
+    ]
+    intro = "The references of each explorer, in %: the bundles have those of several."
+    header = ["explorer", "references", "accuracy", "unparsable"]
+    return Section("Accuracy by explorer", intro, header, rows)
 
 
 def _cost_section(cost: dict[str, Any]) -> Section:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from a2r_train.data.unparsable import unparsable
 from a2r_train.evaluate.answers import Task
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row, numbers
 from a2r_train.evaluate.rows.row import Part, Row, reference_part, synthesis_row
@@ -99,6 +100,7 @@ def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], n
     Its `tokens` are then those of its completion, as the explorer's; the prompt is in `parts`, for the cost.
     """
     row = synthesis_row(task.name, bundles, chosen(task, bundles, made))
+    row = replace(row, unparsable=unparsable(made).share)
     own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"), task=task.name)
     if task.view == "alone":
         return replace(row, tokens=own.completion_tokens, parts=(own,), note=note)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from a2r_train.data.builder import extended
+from a2r_train.data.unparsable import unparsable
 from a2r_train.errors import InputError
 from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Reference, Rollout, Synthesis
@@ -42,7 +43,8 @@ class Part:
 class Row:
     """One line of the table: scores [n_problems] in 0..1 (NaN: not available) and mean tokens of an answer.
 
-    `parts` say which model reads and writes how much of it, for the cost.
+    `parts` say which model reads and writes how much of it, for the cost. `unparsable` is the share of its
+    texts that no answer could be read from, NaN where the row has no texts of its own.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Row:
     tokens: float
     note: str = ""
     parts: tuple[Part, ...] = ()
+    unparsable: float = math.nan
 
 
 def problem_ids(bundles: Iterable[Bundle]) -> list[str]:
@@ -97,11 +100,20 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
         one, oracle = (np.where(np.isnan(e), own, e) for e, own in zip(every, (one, oracle), strict=True))
         note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
     total = mean_over_problems(bundles, sums)
+    unread = unparsable(explorer_texts(bundles, rollouts)).share
     return [
-        Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),)),
+        Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),), unread),
         Row(f"pass@{label}", oracle, total, "oracle: any correct" + (f"; {note}" if note else ""), (part,)),
         Row(f"maj@{label}", by_problem(bundles, votes), total, "", (part,)),
     ]
+
+
+def explorer_texts(
+    bundles: Sequence[Bundle], rollouts: Sequence[Rollout] = ()
+) -> list[Rollout] | list[Reference]:
+    """All rollouts of the bundles' problems, else the references."""
+    ids = set(problem_ids(bundles))
+    return [r for r in rollouts if r.problem_id in ids] or [r for b in bundles for r in b.references]
 
 
 def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores]:

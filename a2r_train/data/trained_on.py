@@ -1,0 +1,58 @@
+"""trained_on.json of a trained model: the problems that it and the models it comes from were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from a2r_train.errors import InputError
+from a2r_train.models import base_of, model_file
+from a2r_train.records import write_text
+
+NAME = "trained_on.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training of the chain: its stage, its file of bundles, and the hashes of their problems."""
+
+    stage: str
+    bundles: str
+    problems: frozenset[str]
+
+
+def problem_hash(problem: str) -> str:
+    """The same for texts that differ in case, in spaces, or in how a character is encoded."""
+    text = " ".join(unicodedata.normalize("NFKC", problem).casefold().split())
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def write_trained_on(
+    folder: str | Path, base_model: str, stage: str, bundles: str, problems: Iterable[str]
+) -> None:
+    """Record a training; what its base model was trained on comes along, as that folder may not."""
+    trained = Trained(stage, bundles, frozenset(map(problem_hash, problems)))
+    chain = [*trainings(base_model), trained]
+    rows = [asdict(one) | {"problems": sorted(one.problems)} for one in chain]
+    write_text(Path(folder) / NAME, json.dumps({"base_model": base_model, "trainings": rows}) + "\n")
+
+
+def trainings(model: str) -> list[Trained]:
+    """The trainings that led to a model, the first one first; [] where its folder and its base record none.
+
+    A checkpoint within a training's folder has the record of that folder. Raises InputError for a broken one.
+    """
+    path = model_file(model, NAME)
+    if not path and (beside := Path(model).parent / NAME).is_file() and Path(model).is_dir():
+        path = beside
+    if not path:
+        return trainings(base) if (base := base_of(model)) != model else []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["trainings"]
+        return [Trained(str(r["stage"]), str(r["bundles"]), frozenset(r["problems"])) for r in rows]
+    except (ValueError, LookupError, TypeError):
+        raise InputError(f"{path}: not as a training wrote it; restore it, or remove it") from None

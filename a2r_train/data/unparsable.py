@@ -1,0 +1,50 @@
+"""Texts without a readable answer: a wrong format is told from a weak model, with a sample and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from a2r_train.records import UNPARSABLE, Reference, Rollout, Synthesis
+
+MANY = 0.05  # share of the texts above which one of them is shown
+MAX_SHOWN_CHARACTERS = 300
+PROMPT_MEND = (
+    "say in the prompt file how the answer is to be written, or set `answer_pattern` in it to how it is"
+)
+CUT_MEND = "raise max_completion_tokens, as most of them were cut"
+
+
+@dataclass(frozen=True)
+class Unparsable:
+    """How many of the texts no answer could be read from; `cut`: those that ran out of tokens."""
+
+    count: int
+    total: int
+    cut: int = 0
+    sample: str = ""
+
+    @property
+    def share(self) -> float:
+        return self.count / self.total if self.total else float("nan")
+
+    @property
+    def many(self) -> bool:
+        return self.share > MANY
+
+    @property
+    def mend(self) -> str:
+        return CUT_MEND if 2 * self.cut > self.count else PROMPT_MEND
+
+    def __str__(self) -> str:
+        shown = f"such as {self.sample!r}" if self.sample else "and they are empty"
+        return f"{self.share:.1%} of {self.total} texts have no answer that can be read, {shown}; {self.mend}"
+
+
+def unparsable(texts: Iterable[Rollout | Reference | Synthesis]) -> Unparsable:
+    """Count the texts without a readable answer; the sample is the end of one, where answers stand."""
+    judged = list(texts)
+    without = [text for text in judged if text.verdict == UNPARSABLE]
+    cut = sum(getattr(text, "finish_reason", "") == "length" for text in without)
+    sample = next((text.text.strip()[-MAX_SHOWN_CHARACTERS:] for text in without if text.text.strip()), "")
+    return Unparsable(len(without), len(judged), cut, sample)

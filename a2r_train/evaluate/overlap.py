@@ -1,0 +1,68 @@
+"""Test problems that a model was trained on: its rows say nothing about new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from a2r_train.data.trained_on import problem_hash, trainings
+from a2r_train.errors import InputError
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.rows.panel import tasks
+from a2r_train.records import Bundle
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """So many of the test problems are among those of a training that led to a model."""
+
+    model: str
+    stage: str
+    bundles: str
+    count: int
+    total: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} of {self.total} test problems were trained on: "
+            f"{self.model} read them in {self.stage}, from {self.bundles}"
+        )
+
+
+def overlaps(models: Sequence[str], bundles: Sequence[Bundle]) -> list[Overlap]:
+    """One for each model and training that read a problem of the bundles."""
+    tested = {problem_hash(bundle.problem) for bundle in bundles}
+    read = [
+        (model, training, len(tested & training.problems))
+        for model in models
+        for training in trainings(model)
+    ]
+    return [
+        Overlap(model, training.stage, training.bundles, count, len(tested))
+        for model, training, count in read
+        if count
+    ]
+
+
+def check_overlap(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[Overlap]:
+    """What overlaps, where that is allowed. Raises InputError where it is not."""
+    found = overlaps(models_of(config, bundles), bundles)
+    if found and not config.allow_overlap:
+        raise InputError(
+            f"{found[0]}; name other bundles, or set allow_overlap: true to see the table anyway"
+        )
+    return found
+
+
+def models_of(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[str]:
+    """All models behind a row, and the explorers that the bundles name, as far as they are folders here."""
+    explorers = {reference.model for bundle in bundles for reference in bundle.references}
+    local = {name for name in explorers if name and Path(name).is_dir()}
+    return sorted({task.model for task in tasks(config)} | local | ({config.explorer} - {""}))
+
+
+def overlap_lines(results: Mapping[str, Any]) -> list[str]:
+    """What the report says of it in red."""
+    return [str(Overlap(**one)) for one in results.get("overlap", [])]

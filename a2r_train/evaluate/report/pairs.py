@@ -1,0 +1,90 @@
+"""Which rows are compared, which of these comparisons are corrected together, and what kind a row is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from a2r_train.evaluate.statistics import ALPHA
+
+TRAINED = (  # the first that is there is "the trained one"
+    *("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft"),
+)
+BASE, CONTROL, GREEDY = "synthesizer/base", "synthesizer/no_references", "explorer/greedy"
+RIVALS = (  # beside every majority
+    *(BASE, "synthesizer/sft", "synthesizer/alone", CONTROL, GREEDY),
+    *("universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
+    *("explorer/grpo", "monolith"),
+)
+SAMPLED = {GREEDY: "pass@1"}  # what a sampled row meets in the place of a greedy one
+KINDS = ("baseline", "untrained", "trained")
+_UNTRAINED = (BASE, "synthesizer/alone", "universal-self-consistency", "genselect", "self-refine")
+_FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive")
+
+
+def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The comparisons that say whether training paid: the trained synthesizer, greedy and sampled, against
+    its rivals.
+
+    A sampled row (`name@T`) meets its rival's sampled row where there is one, else the plain row.
+    """
+    pairs = []
+    rivals = [*RIVALS, *(name for name in names if name.startswith(("maj@", "best-of-")))]
+    for suffix in dict.fromkeys(split(name)[1] for name in names if split(name)[0] in TRAINED):
+        trained = next(name + suffix for name in TRAINED if name + suffix in names)
+        for rival in rivals:
+            other = rival + suffix if rival + suffix in names else rival
+            other = SAMPLED.get(other, other) if suffix else other
+            if other in names and other != trained:
+                pairs.append((trained, other))
+    return pairs + _longer(names)
+
+
+def _longer(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Does a synthesizer with more tokens to think in gain, and is it still above pass@1 with as many?"""
+    pairs = []
+    for name in names:
+        head, _, factor = name.rpartition("/")
+        if head.startswith("synthesizer/") and head in names:
+            pairs += [(name, other) for other in (head, f"pass@1/{factor}") if other in names]
+    return pairs
+
+
+def family(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What is corrected together, for results.json and the report."""
+    return {
+        "correction": "Holm 1979",
+        "alpha": ALPHA,
+        "size": len(pairs),
+        "statement": (
+            f"The {len(pairs)} paired differences, greedy and sampled, are one family and are corrected "
+            "together. All other differences, between other rows or in the diagnostics, are descriptive: "
+            "their intervals are for one comparison by itself, and nothing is claimed from them."
+        ),
+    }
+
+
+def is_told(pair: Mapping[str, Any]) -> bool:
+    """Whether a difference is one, by the corrected interval and the corrected p: of few problems they may
+    disagree.
+    """
+    return bool(pair["p_holm"] <= ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
+
+
+def told(pair: Mapping[str, Any]) -> str:
+    """`above`, `below`, or `` where the two cannot be told apart."""
+    return ("above" if pair["low_holm"] > 0 else "below") if is_told(pair) else ""
+
+
+def kind(name: str) -> str:
+    """One of KINDS: what a row is made by. Rows that no model of the recipe was trained for are baselines."""
+    head = split(name.partition(" ")[0])[0]
+    head = head if head in (*_UNTRAINED, *_FROM_TRAINING) else head.rpartition("/")[0] or head
+    if head in _FROM_TRAINING:
+        return "trained"
+    return "untrained" if head in _UNTRAINED else "baseline"
+
+
+def split(name: str) -> tuple[str, str]:
+    """A row's name and its sampling suffix, "" for greedy."""
+    return (name.removesuffix("@T"), "@T") if name.endswith("@T") else (name, "")

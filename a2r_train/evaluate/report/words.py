@@ -1,0 +1,113 @@
+"""What the comparisons say, in words: one sentence on top, one for each comparison, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from a2r_train.evaluate.cost import monolith_sentences
+from a2r_train.evaluate.report.pairs import BASE, TRAINED, split, told
+from a2r_train.evaluate.report.tables import percent, points, span
+
+MOST_NAMED = 4  # rivals in the sentence on top; the plot shows all
+MOST_SHOWN = 100  # characters of an unparsable text
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """Did training pay? One sentence, from the corrected comparisons of the trained synthesizer."""
+    rows = {row["name"]: row for row in results["rows"]}
+    pairs = trained_pairs(results)
+    trained = next((name + end for end in ("", "@T") for name in TRAINED if name + end in rows), "")
+    if not trained:
+        return "Whether training pays is not known: no trained synthesizer was evaluated."
+    base = pairs.get(BASE) or pairs.get(f"{BASE}@T")
+    right = f"{trained} is right in {percent(rows[trained]['accuracy'])} % of {rows[trained]['n']:,} problems"
+    if not base:
+        return f"Whether training paid is not known, as there is no {BASE} row: {right}."
+    others = {name: pair for name, pair in pairs.items() if split(name)[0] not in (BASE, "synthesizer/sft")}
+    lead = {"above": _paid(others), "below": "Training did harm", "": "No gain from training can be told"}
+    size = f"{abs(100 * base['difference']):.1f} points {'above' if base['difference'] >= 0 else 'below'}"
+    untrained = f"the untrained one ({percent(rows[base['b']]['accuracy'])} %)"
+    return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}."
+
+
+def _paid(others: Mapping[str, Mapping[str, Any]]) -> str:
+    whole = all(told(pair) == "above" for pair in others.values())
+    return "Training paid" if whole else "Training paid, but not against every rival"
+
+
+def _of_others(others: Mapping[str, Mapping[str, Any]]) -> str:
+    """How it stands to the other rivals; those that it is not above are named."""
+    if not others:
+        return ""
+    verdicts = {name: told(pair) for name, pair in others.items()}
+    above = sum(verdict == "above" for verdict in verdicts.values())
+    if above == len(others):
+        return f", and above all {above} other rivals" if above > 1 else f", and above {next(iter(others))}"
+    said = f"; it is above {above} of {len(others)} other rivals"
+    same = [name for name, verdict in verdicts.items() if not verdict]
+    below = [name for name, verdict in verdicts.items() if verdict == "below"]
+    said += f", cannot be told from {_named(same)}" if same else ""
+    return said + (f", and is below {_named(below)}" if below else "")
+
+
+def _named(names: Sequence[str]) -> str:
+    if len(names) > MOST_NAMED:
+        return f"{', '.join(names[: MOST_NAMED - 1])} and {len(names) - MOST_NAMED + 1} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def trained_pairs(results: Mapping[str, Any], suffix: str = "") -> dict[str, Mapping[str, Any]]:
+    """The comparisons of the trained synthesizer by rival, greedy, or sampled with suffix `@T`; without any
+    greedy row the sampled ones.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for pair in results["paired"]:
+        name, end = split(pair["a"])
+        if name in TRAINED and end == suffix:
+            found[pair["b"]] = pair
+    return found or (trained_pairs(results, "@T") if not suffix else {})
+
+
+def unparsable_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line where many texts have no answer that can be read: the rows, a sample, and what mends it."""
+    rows = results["diagnostics"].get("unparsable", {})
+    if not rows:
+        return []
+    shares = ", ".join(f"{name} {percent(one['share'])} %" for name, one in rows.items())
+    name, first = next(((name, one) for name, one in rows.items() if one["sample"]), next(iter(rows.items())))
+    end = " ".join(first["sample"].split())[-MOST_SHOWN:]
+    sample = f'. One text of {name} ends in "{end}"' if end else ""
+    return [f"Texts that no answer could be read from: {shares}{sample}. Mend: {first['mend']}."]
+
+
+def sentences(results: Mapping[str, Any]) -> list[str]:
+    """What each comparison says. Above and below are said only where `is_told`."""
+    said = []
+    for pair in results["paired"]:
+        a, b, verdict = pair["a"], pair["b"], told(pair)
+        numbers = f"{points(pair['difference'])} points, Holm-corrected interval {span(pair, '_holm')}"
+        if split(a)[0] == "synthesizer/sft+grpo" and split(b)[0] == "synthesizer/sft":
+            verb = {"above": "added to", "below": "took from", "": "did not measurably add to"}[verdict]
+            said.append(f"GRPO {verb} SFT ({a} against {b}): {numbers}.")
+        else:
+            verb = {"above": "is above", "below": "is below", "": "cannot be told from"}[verdict]
+            said.append(f"{a} {verb} {b}: {numbers}.")
+    return said + other_sentences(results)
+
+
+def other_sentences(results: Mapping[str, Any]) -> list[str]:
+    """What is to be said beside the comparisons."""
+    said = monolith_sentences(results)
+    if (outside := results["diagnostics"].get("outside", {})).get("labelled"):
+        agreed = outside["labelled"] - outside["differing"]
+        said.append(
+            f"Our verdicts agree with the given labels on {agreed} of {outside['labelled']} rollouts "
+            f"({100 * agreed / outside['labelled']:.2f} %); of the "
+            f"{outside['differing']} others the labels call "
+            f"{outside['label_right']} right."
+        )
+    names = {row["name"] for row in results["rows"]}
+    if "synthesizer/sft" in names and "synthesizer/sft+grpo" not in names:
+        said.append("Whether GRPO adds to SFT is not known: there is no synthesizer/sft+grpo row.")
+    return said

@@ -1,0 +1,39 @@
+"""Checks that pass and say nothing: they are yellow in the preflight, not green."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from a2r_train.records import CORRECT, Bundle
+from a2r_train.verify import VERIFIERS
+
+FEW_TARGETS = 32  # fewer are less than a batch of SFT
+FEW_GROUPS = 8  # fewer that differ in reward are less than a step of GRPO
+MOSTLY_DEAD = 0.9  # share of groups without signal
+
+
+def one_sided_verifiers(bundles: Sequence[Bundle]) -> list[str]:
+    """Of verifiers of one's own: those that call all references of the bundles right, or none."""
+    said: defaultdict[str, list[bool]] = defaultdict(list)
+    for bundle in bundles:
+        if bundle.verifier not in VERIFIERS:
+            said[bundle.verifier] += [r.verdict == CORRECT for r in bundle.references]
+    return [
+        f"{name} never says {'no' if verdicts[0] else 'yes'} on {len(verdicts)} references; "
+        "try it on answers that you know"
+        for name, verdicts in said.items()
+        if len(set(verdicts)) == 1
+    ]
+
+
+def few_targets(targets: int) -> str:
+    """What is wrong with so few targets; "" for enough."""
+    if targets >= FEW_TARGETS:
+        return ""
+    return f"SFT on {targets} targets at most, of which nothing general is learnt; bundle more problems"
+
+
+def few_live_groups(no_signal: float, groups: int) -> bool:
+    """Whether all but a few groups are dead; `no_signal`: the share of those whose rewards are all equal."""
+    return no_signal > MOSTLY_DEAD or (1 - no_signal) * groups < FEW_GROUPS

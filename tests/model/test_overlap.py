@@ -1,0 +1,35 @@
+"""An evaluation on problems that were trained on: refused, or red."""
+
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from conftest import a2r, options
+
+from a2r_train.data.read import read
+from a2r_train.data.trained_on import write_trained_on
+from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.records import Bundle
+
+
+def test_it_is_refused_or_red(
+    config: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = copytree(config.base, tmp_path / "trained")
+    problems = [bundle.problem for bundle in read(Bundle, config.bundles)]
+    write_trained_on(trained, config.base, "SFT", "train.jsonl", [problems[0], problems[2], "another"])
+    config = replace(config, sft=str(trained), temperature=0.0)
+    line = f"2 of 7 test problems were trained on: {trained} read them in SFT, from train.jsonl"
+    with pytest.raises(InputError, match="2 of 7 test problems"):
+        evaluate(config)
+    assert not Path(config.output_dir).exists()
+    names = ("bundles", "output_dir", "sft", "base", "temperature", "max_completion_tokens", "draws")
+    keys = {name: getattr(config, name) for name in names}
+    assert a2r("evaluate", *options(keys)) == 2
+    assert f"error: {line}" in capsys.readouterr().err
+    assert a2r("evaluate", *options({**keys, "allow_overlap": "true"})) == 0
+    assert "2 of 7 test problems" in capsys.readouterr().out
+    html = (Path(config.output_dir) / "report.html").read_text()
+    assert f'<p class="bad"><b>{line}</b></p>' in html

@@ -1,0 +1,243 @@
+"""What the report says first, in which family its comparisons are corrected, and what it warns of."""
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from a2r_train.evaluate.diagnostics import by_explorer, unparsable_texts
+from a2r_train.evaluate.report import pairs, plots, words
+from a2r_train.evaluate.report.tables import sections
+from a2r_train.evaluate.report.terminal import table
+from a2r_train.evaluate.report.write import build_results, markdown
+from a2r_train.evaluate.rows.row import Row, reference_rows
+from a2r_train.records import Bundle, Reference, Rollout
+
+LONG = "synthesizer/no_references@T"
+
+
+def row(name: str, accuracy: float, n: int = 400, **values: Any) -> Row:
+    right = np.zeros(n)
+    right[: round(accuracy * n)] = 1.0
+    return Row(name, right, 100.0, **values)
+
+
+def results(**accuracies: float) -> dict[str, Any]:
+    rows = [row(name.replace("__", "+").replace("_at_", "@"), value) for name, value in accuracies.items()]
+    return build_results(rows, draws=500)
+
+
+def said(table_of: dict[str, float]) -> str:
+    return words.headline(build_results([row(name, value) for name, value in table_of.items()], draws=500))
+
+
+BASE = {"synthesizer/base": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            {**BASE, "maj@4": 0.5, "synthesizer/sft": 0.7},
+            "Training paid: synthesizer/sft is right in 70.0 % of 400 problems, 30.0 points above the "
+            "untrained one (40.0 %), and above maj@4.",
+        ),
+        (
+            {**BASE, "maj@4": 0.7, "maj@equal_tokens": 0.9, "explorer/greedy": 0.2, "synthesizer/grpo": 0.7},
+            "Training paid, but not against every rival: synthesizer/grpo is right in 70.0 % of 400 "
+            "problems, 30.0 points above the untrained one (40.0 %); it is above 1 of 3 other rivals, cannot "
+            "be told from maj@4, and is below maj@equal_tokens.",
+        ),
+        (
+            {**BASE, "synthesizer/sft": 0.4},
+            "No gain from training can be told: synthesizer/sft is right in 40.0 % of 400 problems, 0.0 "
+            "points above the untrained one (40.0 %).",
+        ),
+        (
+            {**BASE, "synthesizer/sft": 0.2},
+            "Training did harm: synthesizer/sft is right in 20.0 % of 400 problems, 20.0 points below the "
+            "untrained one (40.0 %).",
+        ),
+        ({**BASE, "maj@4": 0.5}, "Whether training pays is not known: no trained synthesizer was evaluated."),
+        (
+            {"synthesizer/sft": 0.5},
+            "Whether training paid is not known, as there is no synthesizer/base row: synthesizer/sft is "
+            "right in 50.0 % of 400 problems.",
+        ),
+    ],
+)
+def test_one_sentence_says_whether_training_paid(rows: dict[str, float], sentence: str) -> None:
+    assert said(rows) == sentence
+
+
+def test_what_sft_adds_is_no_rival_in_that_sentence() -> None:
+    sentence = said({**BASE, "synthesizer/sft": 0.7, "synthesizer/sft+grpo": 0.7, "maj@4": 0.5})
+    assert sentence.startswith("Training paid: synthesizer/sft+grpo")
+    assert sentence.endswith("and above maj@4.")
+
+
+def test_many_rivals_are_not_all_named() -> None:
+    rivals = dict.fromkeys((f"maj@{k}" for k in range(6)), 0.7)
+    assert said({**BASE, **rivals, "synthesizer/sft": 0.7}).endswith(
+        "it is above 0 of 6 other rivals, cannot be told from maj@0, maj@1, maj@2 and 3 more."
+    )
+
+
+def test_the_control_alone_and_the_explorer_are_rivals() -> None:
+    names = ["pass@1", "explorer/greedy", "synthesizer/alone", "synthesizer/no_references", "synthesizer/sft"]
+    found = pairs.default_pairs([*names, "synthesizer/alone@T", LONG, "synthesizer/sft@T"])
+    assert {b for a, b in found if a == "synthesizer/sft"} == set(names[1:4])
+    assert {b for a, b in found if a == "synthesizer/sft@T"} == {"pass@1", "synthesizer/alone@T", LONG}
+
+
+def test_the_family_is_stated_in_results_and_report() -> None:
+    made = results(**{"synthesizer/base": 0.4, "maj@4": 0.5, "synthesizer/sft": 0.7})
+    assert made["family"]["size"] == len(made["paired"]) == 2
+    assert made["family"]["correction"] == "Holm 1979"
+    statement = made["family"]["statement"]
+    assert statement.startswith("The 2 paired differences, greedy and sampled, are one family")
+    assert "All other differences, between other rows or in the diagnostics, are descriptive" in statement
+    assert statement in markdown(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pass@4", "baseline"),
+        ("maj@equal_tokens", "baseline"),
+        ("explorer/greedy", "baseline"),
+        ("monolith", "baseline"),
+        ("synthesizer/base@T", "untrained"),
+        ("synthesizer/base/2x", "untrained"),
+        ("synthesizer/alone", "untrained"),
+        ("self-refine", "untrained"),
+        ("synthesizer/sft+grpo/4x", "trained"),
+        ("synthesizer/sft+grpo k=8", "trained"),
+        ("synthesizer/no_references@T", "trained"),
+        ("explorer/grpo", "trained"),
+    ],
+)
+def test_a_row_is_a_baseline_untrained_or_trained(name: str, kind: str) -> None:
+    assert pairs.kind(name) == kind
+
+
+def full() -> dict[str, Any]:
+    names = ["pass@1", "pass@4", "maj@4", "maj@equal_tokens", "explorer/greedy", "universal-self-consistency"]
+    names += [f"synthesizer/{n}{t}" for n in ("base", "sft", "sft+grpo", "no_references") for t in ("", "@T")]
+    rows = [
+        row(name, 0.3 + 0.03 * at, note="fewer rollouts exist for 400 of 400 bundles (8.0 vote on average)")
+        for at, name in enumerate(names)
+    ]
+    return build_results(rows, draws=200)
+
+
+def printed(made: dict[str, Any], width: int = 80) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(made))
+    return console.export_text()
+
+
+def test_the_terminal_has_80_columns_and_notes_below() -> None:
+    lines = printed(full()).splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = next(line for line in lines if line.startswith(LONG)).split()
+    assert cells[0] == LONG  # whole, on one line with its numbers
+    assert len(cells) == 8
+    table_end = max(at for at, line in enumerate(lines) if line.startswith("synthesizer/"))
+    notes = [at for at, line in enumerate(lines) if "fewer rollouts exist" in line]
+    assert min(notes) > next(at for at, line in enumerate(lines) if line.startswith(LONG))
+    assert table_end > 0
+
+
+def bundle(*references: Reference) -> Bundle:
+    right = sum(r.verdict == "correct" for r in references)
+    return Bundle("b", "p", "1 + 1?", "2", "exact", list(references), right, "2", "correct")
+
+
+UNREAD = Reference("The answer is two", "", "unparsable", model="small")
+RIGHT = Reference(r"\boxed{2}", "2", "correct", model="big")
+
+
+def test_unparsable_texts_are_told_beside_pass_at_1_with_one_sample() -> None:
+    bundles = [bundle(UNREAD, RIGHT, RIGHT, RIGHT)]
+    first = reference_rows(bundles, np.ones(1))[0]
+    assert (first.name, first.unparsable) == ("pass@1", 0.25)
+    told = unparsable_texts(bundles, [], {})
+    assert told["unparsable"]["pass@1"]["sample"] == "The answer is two"
+    made = build_results([first], diagnostics=told, draws=50)
+    (line,) = words.unparsable_lines(made)
+    assert line.startswith("Texts that no answer could be read from: pass@1 25.0 %.")
+    assert 'ends in "The answer is two".' in line
+    assert "prompt file" in line
+    assert "answer_pattern" in line
+    assert line in markdown(made)
+    assert "The answer is two" in printed(made, 200)
+    accuracy = sections(made)[0]
+    assert dict(zip(accuracy.header, accuracy.rows[0], strict=True))["unparsable"] == "25.0"
+
+
+def test_few_unparsable_texts_are_a_number_alone() -> None:
+    assert unparsable_texts([bundle(UNREAD, *[RIGHT] * 20)], [], {}) == {}
+
+
+def test_cut_texts_have_another_mend() -> None:
+    cut = [Rollout("p", i, "so", "", "unparsable", finish_reason="length") for i in range(4)]
+    told = unparsable_texts([bundle(RIGHT)], cut, {})
+    assert "max_completion_tokens" in told["unparsable"]["pass@1"]["mend"]
+
+
+def test_accuracy_by_explorer_where_there_are_several() -> None:
+    assert by_explorer([bundle(RIGHT, RIGHT)]) == {}
+    found = by_explorer([bundle(UNREAD, RIGHT), bundle(UNREAD, RIGHT)])
+    made = build_results([row("pass@1", 0.5)], diagnostics=found, draws=50)
+    section = next(s for s in sections(made) if s.title == "Accuracy by explorer")
+    assert section.rows == [["big", "2", "100.0", "0.0"], ["small", "2", "0.0", "100.0"]]
+
+
+def test_an_overlap_is_said_everywhere() -> None:
+    one = {"model": "runs/sft", "stage": "SFT", "bundles": "train.jsonl", "count": 3, "total": 40}
+    made = {**build_results([row("pass@1", 0.5)], draws=50), "overlap": [one]}
+    line = "3 of 40 test problems were trained on: runs/sft read them in SFT, from train.jsonl"
+    assert line in markdown(made)
+    assert line in printed(made, 200)
+
+
+def test_names_beside_points_never_lie_over_each_other() -> None:
+    placed = plots.spread([1.0, 1.0, 1.1, 5.0, 9.9, 10.0], 0.5, 0.0, 10.0)
+    assert all(b - a >= 0.5 - 1e-9 for a, b in pairwise(placed))
+    assert placed[0] >= 0.0
+    assert placed[-1] <= 10.0
+    assert placed[3] == 5.0
+
+
+def test_plots_repeat_and_have_ticks_and_three_colours() -> None:
+    made = full()
+    drawn = plots.forest(made)
+    assert drawn == plots.forest(made)
+    assert drawn != plots.forest(made, plots.NARROW)
+    for color in plots.KIND_COLOURS.values():
+        assert color in drawn
+    assert "explorer/greedy, pass@1" in drawn
+    both = plots.accuracies(made["rows"])
+    assert both.count(">synthesizer/base<") == 1  # one line for greedy and sampled
+    assert "synthesizer/base@T" not in both
+    assert 'id="xtick_3"' in both
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom a2r_train.evaluate.report import page, terminal, words\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_results_stay_plain_json() -> None:
+    made = build_results([row("pass@1", 0.5, unparsable=0.125)], draws=50)
+    assert json.loads(json.dumps(made))["rows"][0]["unparsable"] == 0.125
