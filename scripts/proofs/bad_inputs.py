@@ -113,10 +113,10 @@ def targets(right: bool = True, of: str = "", **more: Any) -> Spoil:
         bundles = [json.loads(line) for line in Path(keys["bundles"]).read_text().splitlines()]
         verdict = "correct" if right else "incorrect"
         made = [
-            {"bundle_id": of or b["id"], "sample": 0, "text": rf"\boxed{{{b['answer'] if right else 7}}}",
+            {"bundle_id": of or b["id"], "sample": i, "text": rf"\boxed{{{b['answer'] if right else 7}}}",
              "answer": b["answer"] if right else "7", "verdict": verdict, "prompt_tokens": 1,
              "completion_tokens": 1, "finish_reason": "stop", "model": "m", "seed": 0}
-            for b in bundles
+            for i, b in enumerate(bundles)
         ]  # fmt: skip
         (folder / "targets.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
         return {"targets": "targets.jsonl", **more}
@@ -207,7 +207,7 @@ OF_PROBLEMS = [
              file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl"),
              "p.jsonl:1: not valid JSON (Exceeds the limit"),
     BadInput("a gold answer that cannot be parsed", "explore", row("problems", answer="\\frac{"),
-             "problem 'p2': verifier 'math' cannot parse the gold answer"),
+             "1 gold answer that the verifier cannot parse: row 3, problem 'p2' (math)"),
     BadInput("an unknown verifier", "explore", row("problems", verifier="maths"),
              "verifier 'maths': expected math, math_last_number, exact, multiple_choice"),
     BadInput("an own verifier that cannot be imported", "explore", row("problems",
@@ -254,7 +254,7 @@ OF_MODELS = [
              model("explore", lambda folder: (folder / "adapter_config.json").write_text("{}")),
              "adapter_config.json: names no base_model_name_or_path; expected the config of an adapter"),
     *(BadInput("a model with code of its own", stage, model(stage, own_code),
-               "model: cannot be loaded (The repository model contains custom code", model=stage == "sft")
+               "model: cannot be loaded (The repository model contains custom code", model=True)
       for stage in ("explore", "sft")),
     *(BadInput("a tokenizer without chat template", stage, model(stage, without("chat_template.jinja")),
              NO_TEMPLATE,
@@ -310,8 +310,8 @@ OF_TRAINING = [
     BadInput("no target is right", "sft", targets(right=False), "targets is correct", True),
     BadInput("targets of other bundles", "sft", targets(of="x"),
              "targets.jsonl: target of bundle 'x', which is not among the bundles", True),
-    BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=4),
-             "a completion of 4 tokens cannot hold a gold answer of", True),
+    BadInput("a target cannot hold the answer", "sft", given(max_target_tokens=1),
+             "a completion of 1 tokens cannot hold a gold answer of", True),
     BadInput("packing without a length", "sft", given(packing=True), "packing: set max_length", True),
     BadInput("rows over the length", "sft", targets(max_length=20),
              "max_length 20 would cut the longest row, of", True),
@@ -355,8 +355,8 @@ OF_EVALUATIONS = [
              file("bundles.jsonl", '{"id": "p", "problem": "1?", "answer": "1"}\n', bundles="bundles.jsonl"),
              "bundles.jsonl:1: no column 'problem_id'; the columns are answer, id, problem"),
     BadInput("rollouts made elsewhere without an answer", "evaluate",
-             file("bundles.jsonl", '{"problem": "2?", "text": "2"}\n', bundles="bundles.jsonl"),
-             "bundles.jsonl:1: no column 'answer'; expected problem, answer and text"),
+             file("bundles.jsonl", '{"problem": "2?", "text": "2"}\n', bundles="bundles.jsonl", base=""),
+             "bundles.jsonl:1: no column 'answer'; the columns are problem, text"),
 ]  # fmt: skip
 
 BAD_INPUTS = [
