@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +27,6 @@ SHOWN = {
     "frac_reward_zero_std": ("no signal in", "{:.0%} of groups"),
     "mean_token_accuracy": ("token accuracy", "{:.1%}"),
 }
-# Warnings of TRL and transformers about each other's names, which a user cannot act on.
-NOT_FOR_USERS = ("`is_gradient_checkpointing` is deprecated",)
 
 
 def show_progress(trainer: Trainer) -> None:
@@ -38,7 +35,6 @@ def show_progress(trainer: Trainer) -> None:
         trainer.remove_callback(other)
     trainer.add_callback(ProgressLines())
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of each saving, between the lines
-    hide_warnings()
 
 
 class ProgressLines(TrainerCallback):
@@ -91,9 +87,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def hide_warnings() -> None:
-    """Keep what a user cannot act on out of the terminal."""
-    for message in NOT_FOR_USERS:
-        warnings.filterwarnings("ignore", message=message)

@@ -72,8 +72,8 @@ def card(path: Path, row: str, bundles: str, results: Mapping[str, Any]) -> str:
     before, _, rest = loaded.text.partition(BEGIN)
     after = rest.partition(END)[2]
     table = f"{BEGIN}\n{_table(bundles, results)}{END}"
-    text = f"{before.rstrip()}\n\n{table}\n{after.lstrip()}".lstrip()
-    return f"---\n{head.to_yaml()}\n---\n{text}"
+    text = f"{before.rstrip()}\n\n{table}\n\n{after.lstrip()}".strip()
+    return f"---\n{head.to_yaml()}\n---\n{text}\n"
 
 
 def _load(path: Path) -> ModelCard:
