@@ -1,7 +1,9 @@
-"""Comparison by sympy, for the worker alone: irrational numbers, symbols, equations, regions, sums and integrals.
+"""Comparison by sympy, for the worker alone: irrational numbers, symbols, equations, regions, sums and
+integrals.
 
-Two numbers are different if sympy can prove a digit of their difference that is not zero, and two expressions if they
-differ at one of several points. Numbers are exact throughout, and bounded by the rule for sizes of exact.py.
+Two numbers are different if sympy can prove a digit of their difference that is not zero, and two expressions
+if they differ at one of several points. Numbers are exact throughout, and bounded by the rule for sizes of
+exact.py.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ from latex2sympy2_extended import latex2sympy
 
 from a2r_train.verify.exact import MIN_DIGITS, TooLarge, digits, value
 from a2r_train.verify.expression import Node, Unreadable
-from a2r_train.verify.reading import Group, Interval, Quantity, Region
+from a2r_train.verify.kinds import Group, Interval, Quantity, Region
 
 POINTS = 6  # at which two expressions are compared
 DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and how deep they are looked for
 MAX_POWER = 10**6  # of an irrational number
 INTEGERS = set("nmkNK")  # symbols that stand for whole numbers
 _FUNCTIONS: dict[str, Any] = {
-    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
+    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec,
+    "csc": sympy.csc,
     "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "coth": sympy.coth, "arcsin": sympy.asin,
     "arccos": sympy.acos, "arctan": sympy.atan, "acot": sympy.acot, "exp": sympy.exp, "gcd": sympy.gcd,
     "lcm": sympy.lcm, "max": sympy.Max, "min": sympy.Min,

@@ -1,4 +1,6 @@
-"""Verdicts: what exact rationals can decide is decided here, the rest is asked of the workers, and every answer is kept."""
+"""Verdicts: what exact rationals can decide is decided here, the rest is asked of the workers, and every
+answer is kept.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from a2r_train.verify.equality import Equality, Unasked, Undecided
 from a2r_train.verify.exact import TooLarge, value
 from a2r_train.verify.expression import Unreadable
 from a2r_train.verify.extract import MAX_ANSWER_CHARS, candidates, clean, labelled_boxes, letter
-from a2r_train.verify.reading import False_, Group, Reading, Region, Words, is_sentence, nodes_of, read
+from a2r_train.verify.kinds import False_, Group, Reading, Region, Words, is_sentence, nodes_of
+from a2r_train.verify.reading import read
 from a2r_train.verify.spelling import spell
 
 VERIFIERS = ("math", "math_last_number", "exact", "multiple_choice")
@@ -51,8 +54,8 @@ def judge(text: str, gold: str, verifier: str = "math") -> Verdict:
 def judge_all(items: Sequence[tuple[str, str, str]]) -> list[Judgement]:
     """Judge many (text, gold, verifier), in order; equal comparisons are made once, on several processes.
 
-    A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an unknown
-    verifier, and for an own one that cannot be imported or raises.
+    A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an
+    unknown verifier, and for an own one that cannot be imported or raises.
     """
     found = [candidates(text, verifier) for text, _, verifier in items]
     verdicts = compare_all(
@@ -72,7 +75,9 @@ def _judge_several(
     judgements: list[Judgement],
     doubtful: Sequence[int],
 ) -> list[Judgement]:
-    """Texts of several different boxes are correct if each is, or if together they are the parts of the gold answer."""
+    """Texts of several different boxes are correct if each is, or if together they are the parts of the gold
+    answer.
+    """
     few = [i for i in doubtful if len(found[i]) <= MAX_DIFFERENT_BOXES]
     asked = [(i, box) for i in few for box in found[i]]
     alone = dict(zip(asked, compare_all([(box, *items[i][1:]) for i, box in asked]), strict=True))
@@ -91,7 +96,9 @@ def _judge_several(
 
 
 def _join(gold: str, verifier: str) -> str:
-    """How the parts of a gold answer are joined: `,` in a list or set, `()` in a pair, `cup` in a union; "" if it has none."""
+    """How the parts of a gold answer are joined: `,` in a list or set, `()` in a pair, `cup` in a union; ""
+    if it has none.
+    """
     if verifier not in ("math", "math_last_number"):
         return ""
     try:
@@ -106,7 +113,9 @@ def _join(gold: str, verifier: str) -> str:
 
 
 def _wholes(item: tuple[str, str, str], boxes: Sequence[str]) -> list[str]:
-    """The boxes of one text put together as its gold answer has them, with the names in front of them, and without."""
+    """The boxes of one text put together as its gold answer has them, with the names in front of them, and
+    without.
+    """
     text, gold, verifier = item
     join = _join(gold, verifier)
     if join == r"\cup":
@@ -121,7 +130,10 @@ def _wholes(item: tuple[str, str, str], boxes: Sequence[str]) -> list[str]:
 
 
 def equivalent(answer: str, gold: str, verifier: str = "math") -> Verdict:
-    """Compare two extracted answers; `gold` is the one that sets the form. Raises InputError as `judge_all`."""
+    """Compare two extracted answers; `gold` is the one that sets the form.
+
+    Raises InputError as `judge_all`.
+    """
     return compare_all([(answer, gold, verifier)])[0]
 
 
@@ -175,7 +187,7 @@ def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
     except Unreadable:
         return UNPARSABLE
     except TooLarge:
-        return CORRECT
+        return None
     if isinstance(reading, False_) or is_sentence(reading):
         return UNPARSABLE
     return CORRECT if _is_plain(reading) else None
@@ -235,10 +247,8 @@ def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
         return CORRECT if int(answer) == int(gold) else INCORRECT
     try:
         return CORRECT if same_text(answer, gold) or _EXACT.same(read(answer), read(gold)) else INCORRECT
-    except Undecided:
+    except (Undecided, TooLarge):
         return None
-    except TooLarge:
-        return CORRECT if answer == gold else UNPARSABLE
     except Unreadable:
         return UNPARSABLE
 
@@ -252,7 +262,10 @@ def same_text(answer: str, gold: str) -> bool:
 
 def _is_plain(reading: Reading) -> bool:
     """Whether all of a reading has an exact value, or is words."""
-    return isinstance(reading, Words) or all(value(node) is not None for node in nodes_of(reading))
+    try:
+        return isinstance(reading, Words) or all(value(node) is not None for node in nodes_of(reading))
+    except TooLarge:
+        return False
 
 
 def _bare(text: str) -> str:

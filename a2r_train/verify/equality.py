@@ -1,6 +1,7 @@
 """Whether two readings are the same answer. Symmetric: neither side is the gold one.
 
-What can be decided with exact rationals is decided here; the rest is asked of `Leaves`, whose sympy lives in the worker.
+What can be decided with exact rationals is decided here; the rest is asked of `Leaves`, whose sympy lives in
+the worker.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from a2r_train.verify.exact import MIN_DIGITS, digits, rounds_to, value
 from a2r_train.verify.expression import Node
-from a2r_train.verify.reading import (
+from a2r_train.verify.kinds import (
     Based,
     False_,
     Group,
@@ -37,15 +38,15 @@ class Undecided(Exception):
 class Leaves(Protocol):
     """What needs computer algebra."""
 
-    def equal(self, a: Node, b: Node, ratio: Fraction) -> bool:
+    def equal(self, a: Node, b: Node, ratio: Fraction, /) -> bool:
         """Whether a is ratio times b."""
         ...
 
-    def proportional(self, a: Node, b: Node, positive: bool) -> bool:
+    def proportional(self, a: Node, b: Node, positive: bool, /) -> bool:
         """Whether a is a constant times b, a constant above zero if `positive`."""
         ...
 
-    def same_points(self, a: Region, b: Region) -> bool:
+    def same_points(self, a: Region, b: Region, /) -> bool:
         """Whether two regions hold the same numbers."""
         ...
 
@@ -53,13 +54,13 @@ class Leaves(Protocol):
 class Unasked:
     """Leaves that refer everything to the worker."""
 
-    def equal(self, a: Node, b: Node, ratio: Fraction) -> bool:
+    def equal(self, _a: Node, _b: Node, _ratio: Fraction, /) -> bool:
         raise Undecided
 
-    def proportional(self, a: Node, b: Node, positive: bool) -> bool:
+    def proportional(self, _a: Node, _b: Node, _positive: bool, /) -> bool:
         raise Undecided
 
-    def same_points(self, a: Region, b: Region) -> bool:
+    def same_points(self, _a: Region, _b: Region, /) -> bool:
         raise Undecided
 
 
@@ -104,7 +105,7 @@ class Equality:
 
     def _named(self, a: Reading, b: Reading) -> bool:
         if isinstance(a, Named) and isinstance(b, Named):
-            if a.name == b.name:
+            if a.name == b.name or {a.name, b.name} == {"y", "f(x)"}:
                 return self.same(a.what, b.what)
             one, other = _as_relation(a), _as_relation(b)
             return one is not None and other is not None and self._relations(one, other)
@@ -124,9 +125,11 @@ class Equality:
         s, t = a.tail, b.tail
         if s.mark != t.mark and {s.mark, t.mark} == {"am", "pm"}:
             return False
+        if s.percent != t.percent and (s.unit.dimensions or t.unit.dimensions):
+            return False
         ratio = t.multiplier / s.multiplier
         if s.unit.dimensions and t.unit.dimensions:
-            if s.unit.dimensions != t.unit.dimensions or s.percent != t.percent:
+            if s.unit.dimensions != t.unit.dimensions:
                 return False
             ratio *= t.unit.factor / s.unit.factor
         if s.percent == t.percent:
@@ -231,7 +234,9 @@ class Equality:
 
 
 def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
-    """Whether the decimal is the other number, no decimal itself, rounded to at least MIN_DIGITS significant digits."""
+    """Whether the decimal is the other number, no decimal itself, rounded to at least MIN_DIGITS significant
+    digits.
+    """
     found = digits(decimal)
     if found is None or found[0] < MIN_DIGITS or digits(other) is not None:
         return False

@@ -1,27 +1,43 @@
 """Exact values of arithmetic, without sympy: rationals, powers, factorials, binomials, roots of squares.
 
-The rule for sizes: no number of more than MAX_BITS bits is ever made, above or below the line of a fraction. What would
-need one has no value, and is compared by its spelling alone.
+The rule for sizes: no number of more than `limit.bits` bits is ever made, above or below the line of a
+fraction. What would need more is left to a worker, which can be killed, and is unparsable if it needs more
+than MAX_BITS there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 from a2r_train.verify.expression import Node
 
-MAX_BITS = 65_536  # 2^65536 has 19,729 digits; 5000! has 54,233 bits
+MAX_BITS = 65_536  # of a worker's numbers: 2^65536 has 19,729 digits, and 5000! has 54,233 bits
+FEW_BITS = 4_096  # of the numbers that are made anywhere else
 MIN_DIGITS = 6  # significant ones, of a decimal that stands for a fraction or an irrational number
 
 
 class TooLarge(Exception):
-    """A number over MAX_BITS."""
+    """A number over the limit."""
+
+
+@dataclass
+class Limit:
+    """How large numbers may be in this process."""
+
+    bits: int = FEW_BITS
+
+
+limit = Limit()
 
 
 def value(node: Node) -> Fraction | None:
-    """The exact value of a tree; None for what is no rational number, or not by arithmetic alone. Raises TooLarge."""
+    """The exact value of a tree; None for what is no rational number, or not by arithmetic alone.
+
+    Raises TooLarge.
+    """
     if node.kind == "num":
         return _decimal(node.text)
     if node.kind in _OPERATIONS:
@@ -75,14 +91,14 @@ def rounds_to(decimal: Fraction, last: int, other: Fraction) -> bool:
 
 def _decimal(text: str) -> Fraction:
     mantissa, _, exponent = text.lower().partition("e")
-    if len(mantissa) > 4000 or abs(int(exponent or 0)) > MAX_BITS // 4:
+    if len(mantissa) > 4000 or abs(int(exponent or 0)) > limit.bits // 4:
         raise TooLarge(text[:20])
     whole, _, decimals = mantissa.partition(".")
     return Fraction(int(whole + decimals), 10 ** len(decimals)) * Fraction(10) ** int(exponent or 0)
 
 
 def _bounded(found: Fraction | None) -> Fraction | None:
-    if found is not None and max(found.numerator.bit_length(), found.denominator.bit_length()) > MAX_BITS:
+    if found is not None and max(found.numerator.bit_length(), found.denominator.bit_length()) > limit.bits:
         raise TooLarge
     return found
 
@@ -106,7 +122,7 @@ def power(parts: list[Fraction]) -> Fraction | None:
     if abs(base) == 1:
         return base ** (int(exponent) % 2)
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if abs(exponent) * bits > 2 * MAX_BITS:
+    if abs(exponent) * bits > 2 * limit.bits:
         raise TooLarge
     return base ** int(exponent)
 
@@ -139,7 +155,7 @@ def _factorial(parts: list[Fraction]) -> Fraction | None:
     n = parts[0]
     if n.denominator != 1 or n < 0:
         return None
-    if n > 6000:
+    if n * int(n).bit_length() > 2 * limit.bits:
         raise TooLarge
     return Fraction(math.factorial(int(n)))
 
@@ -148,7 +164,7 @@ def _binomial(parts: list[Fraction]) -> Fraction | None:
     n, k = parts
     if n.denominator != 1 or k.denominator != 1 or n < 0 or k < 0:
         return None
-    if n > 10**6 or min(k, n - k) * int(n).bit_length() > 2 * MAX_BITS:
+    if n > 10**6 or min(k, n - k) * int(n).bit_length() > 2 * limit.bits:
         raise TooLarge
     return Fraction(math.comb(int(n), int(k)))
 

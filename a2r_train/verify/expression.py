@@ -1,7 +1,7 @@
 r"""Mathematics of a normal form as a tree: numbers, symbols, arithmetic, powers, roots, functions, matrices.
 
-A text is read as a whole or not at all. Sums, integrals and limits are no part of it: they stand in an `opaque` node,
-which only the worker's sympy can read.
+A text is read as a whole or not at all. Sums, integrals and limits are no part of it: they stand in an
+`opaque` node, which only the worker's sympy can read.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from a2r_train.verify.units import vocabulary
+
 MAX_DEPTH, MAX_HEIGHT = 40, 90  # of brackets within brackets, and of operations upon operations
-FUNCTIONS = set(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm max min".split()
+FUNCTIONS = vocabulary(
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm max min"
 )
-GREEK = set(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph nabla partial".split()
+GREEK = vocabulary(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "
+    "nu xi rho sigma tau upsilon phi chi psi omega "
+    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph nabla partial"
 )
-ACCENTS = set(
-    "vec hat bar overline tilde dot ddot mathcal mathscr mathfrak overrightarrow overleftrightarrow".split()
+ACCENTS = vocabulary(
+    "vec hat bar overline tilde dot ddot mathcal mathscr mathfrak overrightarrow overleftrightarrow"
 )
-FIGURES = set("angle triangle square odot".split())  # named by the letters that follow
+FIGURES = vocabulary("angle triangle square odot")  # named by the letters that follow
 _CALLED = set("fgFGP")  # letters that are functions in front of a bracket
 _OPAQUE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|partial)(?![A-Za-z])|\\frac ?\{d\}\{d[a-z]\}")
 _TOKEN = re.compile(
@@ -56,7 +59,10 @@ def number(value: int) -> Node:
 
 @lru_cache(maxsize=20_000)
 def parse(text: str) -> Node:
-    """The tree of one expression. Raises Unreadable for anything that is none from its first to its last character."""
+    """The tree of one expression.
+
+    Raises Unreadable for anything that is none from its first to its last character.
+    """
     if _OPAQUE.search(text):
         if '"' in text or "," in text or "=" in re.sub(r"_ ?\{[^{}]*\}", "", text):
             raise Unreadable(text)
@@ -135,7 +141,7 @@ class _Reader:
             name = token[1:]
             known = name in FUNCTIONS or name in GREEK or name in ACCENTS or name in FIGURES
             return known or name in ("frac", "sqrt", "pi", "infty", "binom", "begin", "lfloor", "lceil")
-        return token[:1].isalnum() or token[:1] in (".", "(", "{", "[") and token != ""
+        return token[:1].isalnum() or (token[:1] in (".", "(", "{", "[") and token != "")
 
     def factor(self) -> Node:
         node = self.atom()
@@ -243,6 +249,9 @@ class _Reader:
             return Node("binom", (self.argument(), self.argument()))
         if name == "sqrt":
             return self.root()
+        if name == "det" and self.peek() == r"\begin":
+            self.take()
+            return Node("det", self.matrix().parts)
         if name in FUNCTIONS:
             return self.function(name)
         if name in ("lfloor", "lceil"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from a2r_train.prompts import visible
@@ -21,9 +21,8 @@ _PROSE = re.compile(
 )
 _SENTENCE_END = re.compile(r"\n|(?<!\bRs)\.(?=[*_)\"']*(?:\s|$))")
 # What is said of an answer behind it. With a number or a formula in it, it may be a second answer, and stays.
-_ASIDE = re.compile(
-    r"(?:,?\s+(?:because|since|so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL
-)
+_REASON = re.compile(r",?\s+(?:because|since)\b")
+_ASIDE = re.compile(r"(?:,?\s+(?:so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL)
 _SECOND = re.compile(rf"[\d\\$]|\b(?:or|{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
 _ENUMERATED = re.compile(r"\(?\d+[.):]\s+\D|\d+\.?\s+[A-Z]")
@@ -35,10 +34,10 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _NEXT_QUESTION = re.compile(
-    r"\n[\s*_#>-]{0,8}(?:question|problem|exercise|human|user|instruction|input|task|q)\s?(?:no\.?\s?)?\d{0,4}\s?(?:\*\*|__)?\s?[:.]"
-    r"|<\|im_(?:start|end)\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|\[INST\]",
+    r"\n[\s*_>#-]{0,8}(?:question|problem|exercise|human|user|instruction|input|task|q)\s?(?:no\.?\s?)?\d{0,4}\s?(?:\*\*|__)?\s?[:.]",
     re.IGNORECASE,
 )
+_NEXT_TURN = re.compile(r"<(?:\|im_(?:start|end)\||\|endoftext\||\|eot_id\||/s)>|\[INST\]")
 _OPENS, _CLOSES = re.compile(r"(?<!\\)\\[(\[]"), re.compile(r"(?<!\\)\\[)\]]")
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?")
 _LETTER = re.compile(
@@ -55,16 +54,17 @@ _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "
 def extract(text: str, verifier: str = "math") -> str:
     r"""The answer in the text after the last `</think>`, or "" if there is none.
 
-    The last complete, non-empty `\boxed{...}`, else the first line after `####` that is no heading, else the last complete
-    sentence after "the answer is" or "Answer:"; `math_last_number` falls back to the last number, unless a box was opened.
-    A text ends where it goes on, after a complete answer, with another question. For `multiple_choice` the answer is the
-    letter, in upper case.
+    The last complete, non-empty `\boxed{...}`, else the first line after `####` that is no heading, else the
+    last complete sentence after "the answer is" or "Answer:"; `math_last_number` falls back to the last
+    number, unless a box was opened. A text ends where it goes on, after a complete answer, with another
+    question. For `multiple_choice` the answer is the letter, in upper case.
     """
     return candidates(text, verifier)[-1]
 
 
 def candidates(text: str, verifier: str) -> list[str]:
-    """All distinct boxed answers in order of their last appearance, or the one answer given otherwise; never empty.
+    """All distinct boxed answers in order of their last appearance, or the one answer given otherwise; never
+    empty.
 
     No answer, one that is too long, and one without a letter where `multiple_choice` wants one, stand as "".
     """
@@ -89,18 +89,21 @@ def labelled_boxes(text: str) -> list[str]:
 
 def until_next_question(text: str) -> str:
     """The text before a line that opens another question, if a complete answer stands before it."""
-    questions = list(islice(_NEXT_QUESTION.finditer(text), 50))
+    questions = [*islice(_NEXT_QUESTION.finditer(text), 50), *islice(_NEXT_TURN.finditer(text), 50)]
     if not questions:
         return text
+    questions.sort(key=re.Match.start)
     ends = [end for _, end in _box_spans(text)[:1]]
     ends += [match.end() for match in islice(_HASHES.finditer(text), 20) if _hashed(text, match)][:1]
-    ends += [match.end() for match in islice(_PROSE.finditer(text), 1)]
+    ends += [match.end() for match in islice(_prose(text), 1)]
     first = min(ends, default=len(text))
     return next((text[: match.start()] for match in questions if match.start() >= first), text)
 
 
 def clean(answer: str) -> str:
-    """The answer without outer math or bold delimiters, closing punctuation and repeated white space; idempotent."""
+    """The answer without outer math or bold delimiters, closing punctuation and repeated white space;
+    idempotent.
+    """
     text, before = " ".join(answer.split()), None
     while text != before:
         before = text
@@ -115,7 +118,9 @@ def clean(answer: str) -> str:
 
 
 def letter(answer: str) -> str:
-    r"""The choice A to J of `B`, `(B)`, `B.`, `\text{B}` or `B) text`, or "", also for several choices as in `A, B`."""
+    r"""The choice A to J of `B`, `(B)`, `B.`, `\text{B}` or `B) text`, or "", also for several choices as in
+    `A, B`.
+    """
     match = _LETTER.match(answer[:MAX_ANSWER_CHARS])
     if not match:
         return ""
@@ -145,7 +150,9 @@ def _box_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _hashed(text: str, match: re.Match[str]) -> str:
-    """The answer of a line after `####`, or "" if it is a heading; words by themselves count in the last line."""
+    """The answer of a line after `####`, or "" if it is a heading; words by themselves count in the last
+    line.
+    """
     line = match[1].strip().strip("*_").strip()
     if prose := _PROSE.match(line):
         return line[prose.end() :].strip()
@@ -159,7 +166,9 @@ def _hashed(text: str, match: re.Match[str]) -> str:
 
 
 def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
-    r"""What follows the last "the answer is" up to the end of its sentence, left out where its `\(` is never closed."""
+    r"""What follows the last "the answer is" up to the end of its sentence, left out where its `\(` is never
+    closed.
+    """
     until = len(text)
     for match in reversed(prose):
         end = _SENTENCE_END.search(text, match.end(), until)
@@ -170,16 +179,21 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
     return ""
 
 
+def _prose(text: str) -> Iterator[re.Match[str]]:
+    return _PROSE.finditer(text) if re.search("answer|option|choice", text, re.IGNORECASE) else iter(())
+
+
 def _without_aside(answer: str) -> str:
+    answer = _REASON.split(answer, maxsplit=1)[0]
     aside = _ASIDE.search(answer)
     return answer[: aside.start()] if aside and not _SECOND.search(aside[1]) else answer
 
 
 def _unboxed(text: str, verifier: str) -> str:
-    for match in _HASHES.finditer(text):
+    for match in _HASHES.finditer(text) if "####" in text else ():
         if answer := _hashed(text, match):
             return answer
-    if prose := list(_PROSE.finditer(text)):
+    if prose := list(_prose(text)):
         answer = _sentence(text, prose)
         return answer if verifier == "multiple_choice" else _without_aside(answer)
     cut = r"\boxed{" in text  # within its answer: what stands there is not all of it

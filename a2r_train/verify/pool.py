@@ -1,8 +1,8 @@
 """A few worker processes that compare answers, each killed and replaced when it hangs or dies.
 
-A worker is a fresh interpreter that speaks lines of JSON over its pipes: it shares nothing with the parent, so it works
-from any thread, beside torch, and under any launcher. It ends by itself: at the end of its input when it is idle, by its own
-alarm when it is busy.
+A worker is a fresh interpreter that speaks lines of JSON over its pipes: it shares nothing with the parent,
+so it works from any thread, beside torch, and under any launcher. It ends by itself: at the end of its input
+when it is idle, by its own alarm when it is busy.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class _Worker:
             )
 
     def _exchange(self, request: Request | None, deadline_s: float) -> Reply | None:
-        """Send a request (None: nothing, at the start) and read one reply; None, and the process ended, if none comes."""
+        """Send a request (None: nothing, at the start) and read one reply; None, and the process ended, if
+        none comes.
+        """
         line = b""
         try:
             if request is not None:
@@ -148,7 +150,9 @@ def _stop_all() -> None:
 
 
 def _renew_after_fork() -> None:
-    """A forked data loader must not talk into its parent's pipes, nor wait for workers that its threads had taken."""
+    """A forked data loader must not talk into its parent's pipes, nor wait for workers that its threads had
+    taken.
+    """
     global _idle
     for worker in _workers:
         worker.forget()

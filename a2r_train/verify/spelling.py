@@ -1,7 +1,9 @@
-r"""The normal form of an answer: one spelling for what Unicode, LaTeX, Markdown and plain text write in many ways.
+r"""The normal form of an answer: one spelling for what Unicode, LaTeX, Markdown and plain text write in many
+ways.
 
-What comes out is plain LaTeX of few commands in which every word stands in double quotes, so that a word is never
-taken for a product of letters: `12\,\mathrm{cm}^2`, `12 cm²` and `12 \text{ cm}^2` all are `12 "cm"^{2}`.
+What comes out is plain LaTeX of few commands in which every word stands in double quotes, so that a word is
+never taken for a product of letters: `12\,\mathrm{cm}^2`, `12 cm²` and `12 \text{ cm}^2` all are `12
+"cm"^{2}`.
 """
 
 from __future__ import annotations
@@ -9,16 +11,22 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS
+from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS, vocabulary
 
 _VULGAR = {
     "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
     "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅐": (1, 7), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8),
     "⅑": (1, 9), "⅒": (1, 10),
 }  # fmt: skip
-_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi "
-    "psi omega").split(), strict=True))  # fmt: skip
+_GREEK_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta "
+    "theta iota kappa "
+    "lambda mu nu "
+    "xi pi rho sigma "
+    "tau upsilon "
+    "phi chi psi omega"
+)
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", _GREEK_NAMES.split(), strict=True))
 _GREEK |= {
     "Γ": "Gamma",
     "Θ": "Theta",
@@ -30,16 +38,20 @@ _GREEK |= {
     "Ω": "Omega",
 }
 _CHARACTERS = {
-    **{c: "-" for c in "−–‐‑‒﹣－"}, "—": " — ", **{c: " " for c in "\u00a0\u2007\u2008\u2009\u200a\u202f\u3000\u2002\u2003"},
-    **{c: "" for c in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"},
-    **{c: rf"\frac{{{a}}}{{{b}}}" for c, (a, b) in _VULGAR.items()}, **{c: rf"\{name} " for c, name in _GREEK.items()},
-    "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot ", "÷": "/", "⁄": "/", "∕": "/",
+    **dict.fromkeys("−–‐‑‒﹣－", "-"), "—": " — ",
+    **dict.fromkeys("\u00a0\u2007\u2008\u2009\u200a\u202f\u3000\u2002\u2003", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
+    **{c: rf"\frac{{{a}}}{{{b}}}" for c, (a, b) in _VULGAR.items()}, **{c: rf"\{name} " for c,
+    name in _GREEK.items()},
+    "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot ", "÷": "/", "⁄": "/",
+    "∕": "/",
     "°": r"^\circ ", "º": r"^\circ ", "˚": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F", "∞": r"\infty ",
     "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
     "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∨": ' "or" ',
     "∧": ' "and" ', "∖": r"\setminus ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℚ": r"\Q ", "ℕ": r"\N ", "ℂ": r"\C ",
     "′": "'", "’": "'", "‘": "'", "″": "''", "“": "", "”": "", '"': "''", "⟨": r"\langle ", "⟩": r"\rangle ",
-    "∠": r"\angle ", "△": r"\triangle ", "…": r"\ldots ", "∣": "|", "∥": r"\parallel ", "⊥": r"\perp ", "→": r"\to ",
+    "∠": r"\angle ", "△": r"\triangle ", "…": r"\ldots ", "∣": "|", "∥": r"\parallel ", "⊥": r"\perp ",
+    "→": r"\to ",
     "∫": r"\int ", "∑": r"\sum ", "。": ".", "、": ", ", "￥": "¥", "￡": "£", "∶": ":",
 }  # fmt: skip
 _TRANSLATION = str.maketrans(_CHARACTERS)
@@ -61,27 +73,43 @@ _SWITCH = re.compile(
 )
 _COLOR = re.compile(r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
 _SPACE = re.compile(
-    r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> ]|~"
+    r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> "
+    r""
+    r""
+    r""
+    r""
+    r"]|~"
 )
 _WIDE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathds)\s*(?:\{\s*([RZQNC])\s*\}|([RZQNC]))")
 _SAME = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge",
-    "geqslant": "ge", "geqq": "ge", "neq": "ne", "times": "cdot", "ast": "cdot", "bullet": "cdot", "dbinom": "binom",
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le",
+    "geq": "ge",
+    "geqslant": "ge", "geqq": "ge", "neq": "ne", "times": "cdot", "ast": "cdot", "bullet": "cdot",
+    "dbinom": "binom",
     "tbinom": "binom", "lvert": "|", "rvert": "|", "vert": "|", "infin": "infty", "varnothing": "emptyset",
-    "degree": "circ", "lbrace": "{", "rbrace": "}", "reals": "R", "Reals": "R", "backslash": "setminus", "lt": "<",
+    "degree": "circ", "lbrace": "{", "rbrace": "}", "reals": "R", "Reals": "R", "backslash": "setminus",
+    "lt": "<",
     "gt": ">", "colon": ":", "dots": "ldots", "cdots": "ldots", "land": '"and"', "lor": '"or"', "vee": '"or"',
-    "wedge": '"and"', "div": "/", "pounds": "£", "euro": "€", "textdollar": "$", "texteuro": "€", "textsterling": "£",
+    "wedge": '"and"', "div": "/", "pounds": "£", "euro": "€", "textdollar": "$", "texteuro": "€",
+    "textsterling": "£",
     "lparen": "(", "rparen": ")", "bmod": "mod", "prime": "'", "arccot": "acot", "tg": "tan", "ctg": "cot",
     "langle": "(", "rangle": ")", "textdegree": "circ", "smallsetminus": "setminus", "varepsilon": "epsilon",
-    "varphi": "phi", "vartheta": "theta", "widehat": "hat", "widetilde": "tilde", "lbrack": "[", "rbrack": "]",
-    "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢", "textcent": "¢", "approxeq": "approx",
+    "varphi": "phi", "vartheta": "theta", "widehat": "hat", "widetilde": "tilde", "lbrack": "[",
+    "rbrack": "]",
+    "bar": "overline", "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢",
+    "textcent": "¢", "approxeq": "approx",
     "simeq": "approx", "measuredangle": "angle",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
-_FUNCTIONS = set(
-    "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln exp sqrt pi gcd lcm theta infty binom frac "
-    "det max min".split()
+_FUNCTIONS = vocabulary(
+    "sin cos tan cot sec csc sinh cosh tanh "
+    "arcsin arccos "
+    "arctan log ln "
+    "exp sqrt pi gcd "
+    "lcm theta "
+    "infty binom frac "
+    "det max min"
 )
 _PLAIN_NAMES = {
     "infinity": "infty",
@@ -91,11 +119,17 @@ _PLAIN_NAMES = {
     "atan": "arctan",
 }
 # Short words that are words only where they stand by themselves.
-_SHORT = set(
-    "or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs up us we he me my go do it ok hi ox ad".split()
+_SHORT = vocabulary(
+    "or and not no to by of per is in on at as an if "
+    "the for so be all "
+    "red odd yes am "
+    "pm cu sq mod rs up "
+    "us we he me "
+    "my go do it ok hi ox ad"
 )
 _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
+_START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
 def spell(answer: str) -> str:
@@ -132,7 +166,7 @@ def _bare(text: str) -> str:
     while text != before:
         before = text
         text = text.strip().rstrip(".,;") if not text.rstrip().endswith("\\,") else text.strip()
-        for mark in ("**", "__", "*", "`", "''", "$$", "$"):
+        for mark in ("**", "__", "*", "`", "''", "'", "$$", "$"):
             inner = text[len(mark) : -len(mark)]
             if (
                 len(text) > 2 * len(mark)
@@ -150,14 +184,7 @@ def _bare(text: str) -> str:
 def _layout(text: str) -> str:
     """Without what only changes the looks; spaces of all kinds become plain ones."""
     text = re.sub(r"\\\\\s*$", "", text)
-    text = (
-        text.replace("{,}", ",")
-        .replace(r",\!", ",")
-        .replace(r"\!", "")
-        .replace("{:}", ":")
-        .replace(r"\/", "")
-    )
-    text = re.sub(r"(\\begin\{)[a-z]*(matrix\})", lambda m: m.group(), text)
+    text = re.sub(r"(?<![A-Za-z])\{([,:])\}", r"\1", text.replace(r"\!", "").replace(r"\/", ""))
     text = _SPACE.sub(" ", _WIDE.sub(" ", _COLOR.sub(" ", text)))
     text = _SWITCH.sub(" ", text)
     text = _FONT.sub(" ", text)
@@ -190,12 +217,12 @@ def _quote_all(content: str) -> str:
     if stripped in _FUNCTIONS - {"min", "sec", "max"}:
         return rf"\{stripped} "
     content = _abbreviated(content)
-    return " " + re.sub(r'"[^"]*"|[A-Za-z]{2,}(?:\'[a-z]+)?', _quote_match, content) + " "
+    return " " + re.sub(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]{2,}(?:\'[a-z]+)?', _quote_match, content) + " "
 
 
 def _quote_match(match: re.Match[str]) -> str:
     word = match.group()
-    return word if word[0] == '"' else f'"{word}"'
+    return word if word[0] in '"\\' else f'"{word}"'
 
 
 def _abbreviated(text: str) -> str:
@@ -219,7 +246,7 @@ def _run(text: str, match: re.Match[str]) -> str:
         return run
     before, after = text[: match.start()], text[match.end() :]
     low = run.lower()
-    if before.endswith((r"\begin{", r"\end{")):
+    if before.endswith((r"\begin{", r"\end{")) or (len(run) == 2 and run[0] == "d" and r"\int" in before):
         return run
     seconds = run in ("sec", "min") and re.match(r"\s*(?:$|[\d,.;)/\"])", after) is not None
     if run in _PLAIN_NAMES or (run in _FUNCTIONS and not seconds):
@@ -251,7 +278,8 @@ def _is_unit_letter(letter: str, before: str, after: str) -> bool:
         return True
     if letter in "CF" and re.search(r"(?:\\circ|degrees?)\s*\}?\s*$", before):
         return True
-    return letter in LETTERS and re.search(r"[\d\"]\s*(?:[a-z]+)(?:\^\{?\d\}?)?\s*/\s*$", before) is not None
+    quotient = r"(?:\d\s*[a-z]+|\")(?:\^\{?\d\}?)?\s*/\s*$"
+    return letter in LETTERS and re.search(quotient, before) is not None
 
 
 def _commands(text: str) -> str:
@@ -297,11 +325,24 @@ def _modulus(match: re.Match[str]) -> str:
 def _numbers(text: str) -> str:
     """Digits in groups joined by spaces, and repeating decimals as fractions."""
     text = re.sub(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])", lambda m: m.group().replace(" ", ""), text)
-    text = re.sub(r"(\d*)\.(\d*)\\(?:overline|bar|dot) ?\{?(\d+)\}?", _repeating, text)
-    text = re.sub(r"(?<![\d\w(])(\d*)\.(\d*)\((\d+)\)", _repeating, text)
-    text = re.sub(r"(\d*)\.(\d*?)(\d{1,6}?)(?:\3){2,}\d*(?:\.\.\.|\\ldots ?)", _repeating, text)
+    if "." in text:
+        text = re.sub(rf"{_START}\\(?:overline|bar|dot) ?\{{?(\d{{1,20}})\}}?(?!\d)", _repeating, text)
+        text = re.sub(rf"(?<![\w(]){_START}\((\d{{1,20}})\)(?!\d)", _repeating, text)
+    if "..." in text or r"\ldots" in text:
+        text = re.sub(
+            r"(?<!\d)(\d{0,20})\.(\d{0,20}?)(\d{1,6}?)\3{2,9}\d{0,6}(?:\.\.\.|\\ldots ?)",
+            _repeating,
+            text,
+        )
     text = re.sub(r"(?<=\d)\\frac", r" \\frac", text)
-    mixed = r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) ?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) (\d+)/(\d+)(?![\d.])"
+    mixed = (
+        r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) "
+        r"?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) "
+        r""
+        r""
+        r""
+        r"(\d+)/(\d+)(?![\d.])"
+    )
     return re.sub(mixed, _mixed, text)
 
 

@@ -1,7 +1,7 @@
 """What stands behind a number: units, counted things, multipliers, and marks such as p.m.
 
-A unit is a word or symbol of the lists below, with powers and quotients of them. Counted things that no list can
-hold (`7 marbles`) are taken for units if they are plural and none of their words is in NO_UNIT.
+A unit is a word or symbol of the lists below, with powers and quotients of them. Counted things that no list
+can hold (`7 marbles`) are taken for units if they are plural and none of their words is in NO_UNIT.
 """
 
 from __future__ import annotations
@@ -10,10 +10,22 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+
+def vocabulary(words: str) -> set[str]:
+    """The words of a text as a set."""
+    return set(words.split())
+
+
+def _in_order(words: str) -> list[str]:
+    return words.split()
+
+
 # base, then symbols and words of the same unit; a number in front is how many of the base one of them is
 _TABLE = """
-m: m meter metre | 1/1000 mm millimeter millimetre | 1/100 cm centimeter centimetre | 1/10 dm decimeter decimetre
-m: 1000 km kilometer kilometre kms | 1/1000000 micrometer micrometre micron | 1/1000000000 nm nanometer nanometre
+m: m meter metre | 1/1000 mm millimeter millimetre
+m: 1/100 cm centimeter centimetre | 1/10 dm decimeter decimetre
+m: 1000 km kilometer kilometre kms | 1/1000000 micrometer micrometre micron
+m: 1/1000000000 nm nanometer nanometre
 m: 254/10000 in inch inches | 3048/10000 ft foot feet | 9144/10000 yd yds yard | 1609344/1000 mi mile
 s: s sec secs second | 1/1000 ms millisecond | 60 min mins minute | 3600 h hr hrs hour
 s: 86400 day | 604800 week wk wks | 1209600 fortnight
@@ -58,45 +70,75 @@ child: child children kid
 foot-long: footlong
 time: time
 """
-_IRREGULAR = (
-    "mice geese fish sheep deer dice teeth cattle oxen loaves leaves knives shelves wolves cookies candy money "
+_IRREGULAR = vocabulary(
+    "mice geese fish sheep "
+    "deer dice teeth "
+    "cattle oxen loaves "
+    "leaves "
+    "knives shelves wolves "
+    "cookies candy money "
     "staff luggage furniture moose salmon trout bacteria data vertices matrices indices radii axes cacti "
     "integer number value way apple orange dog cat book student solution digit edge piece square-unit"
-).split()
+)
 MULTIPLIERS = {
-    "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6), "billion": Fraction(10**9),
+    "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6),
+    "billion": Fraction(10**9),
     "trillion": Fraction(10**12), "dozen": Fraction(12), "pair": Fraction(2), "score": Fraction(20),
     "gross": Fraction(144), "half": Fraction(1, 2), "halve": Fraction(1, 2), "third": Fraction(1, 3),
     "fourth": Fraction(1, 4), "fifth": Fraction(1, 5), "sixth": Fraction(1, 6), "seventh": Fraction(1, 7),
-    "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "hundredth": Fraction(1, 100),
+    "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "hundredth": Fraction(1,
+    100),
     "thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "twelfth": Fraction(1, 12),
 }  # fmt: skip
-_NUMBER_WORDS = (
+_NUMBER_WORDS = _in_order(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+_TENS = _in_order("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {
     word: 10 * i for i, word in enumerate(_TENS, 2)
 }
 # Words that make another number of the one before them, or another answer beside it, or say something of it.
-NO_UNIT = set(
-    "or and but nor not cannot versus vs maybe perhaps possibly probably over under plus minus negative positive "
-    "squared cubed square cube root divided multiplied by than then less fewer more most least at about around "
+NO_UNIT = vocabulary(
+    "or and but nor "
+    "not cannot "
+    "versus vs maybe "
+    "perhaps possibly "
+    "probably "
+    "over under plus minus "
+    "negative positive "
+    "squared cubed square "
+    "cube root divided "
+    "multiplied by than then "
+    "less fewer more "
+    "most least "
+    "at about around "
     "nearly almost approximately twice thrice double triple half if when where because since so thus "
     "is was are were be been being has have had does do did this that these those it its he she they we you "
     "remainder percent modulo mod base power to from until through between with without except "
     "only never always wrong right correct incorrect false true no yes none either neither both all any some "
     "factorial prime even odd guess halves thirds tens ones hundreds thousands millions "
-    "billions trillions infinity infinite undefined which what who how why unless else otherwise instead rather "
-    "as of in on per a an the each every first up down out off".split()
+    "billions trillions "
+    "infinity infinite "
+    "undefined which "
+    "what who how "
+    "why unless else "
+    "otherwise "
+    "instead rather "
+    "as of in on per a an the each every first up down out off"
 ) | set(NUMBER_WORDS)
 _FRACTION_WORD = re.compile(
     r"\w*(?:teen|tie|if|six|seven|eigh|nin|ten|eleven|twelf|dred|sand|llion|ir|ur)th?s?"
 )
-_ADJECTIVES = set(
-    "different distinct total whole full possible equal such new extra additional individual unique separate "
-    "full-size consecutive u.s us american".split()
+_ADJECTIVES = vocabulary(
+    "more fewer different "
+    "distinct total whole "
+    "full possible "
+    "equal such "
+    "new extra additional "
+    "individual "
+    "unique separate "
+    "full-size consecutive u.s us american"
 )
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 _PER = {"per", "a", "an", "each", "every", "/"}
@@ -153,14 +195,14 @@ def _units() -> dict[str, tuple[str, Fraction]]:
         for alternative in rest.split("|"):
             names = alternative.split()
             factor = Fraction(names.pop(0)) if names[0][0].isdigit() else Fraction(1)
-            found |= {name: (base, factor) for name in names}
+            found |= dict.fromkeys(names, (base, factor))
             found |= {f"{name}s": (base, factor) for name in names if len(name) > 2 and name.isalpha()}
     return found
 
 
 UNITS = _units()
 WORDS = {name.lower() for name in UNITS if len(name) > 1} | set(_SPEEDS)
-LETTERS = set("m s g h L l N J W V".split())
+LETTERS = vocabulary("m s g h L l N J W V")
 
 
 def named(word: str) -> tuple[str, Fraction] | None:
@@ -235,7 +277,7 @@ def _product(words: list[tuple[str, int]], single: bool) -> Unit | None:
 
 def _thing(words: list[str], single: bool) -> Unit | None:
     """Counted things of up to three words, the last one plural: `red marbles`, `ways`."""
-    *before, last = (word.lower() for word in words)
+    last = words[-1].lower()
     if len(words) > 3 or not all(_is_thing(word) for word in words):
         return None
     if known := named(last):

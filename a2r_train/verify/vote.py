@@ -24,10 +24,10 @@ class Majority:
 def majority(answers: Sequence[str], verifier: str = "math") -> Majority:
     """Group equivalent extracted answers; "" does not vote.
 
-    Each answer joins the first group whose first member it is equivalent to, so the grouping is transitive by construction.
-    First are the most frequent answers, then the shortest: the groups do not depend on the order of the votes. Two answers are
-    equivalent if either is with the other as gold, which only makes a difference for an own verifier. Raises InputError as
-    `judge_all`.
+    Each answer joins the first group whose first member it is equivalent to, so the grouping is transitive by
+    construction. First are the most frequent answers, then the shortest: the groups do not depend on the
+    order of the votes. Two answers are equivalent if either is with the other as gold, which only makes a
+    difference for an own verifier. Raises InputError as `judge_all`.
     """
     members: dict[str, list[int]] = {}
     for i, answer in enumerate(answers):

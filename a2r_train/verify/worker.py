@@ -1,6 +1,7 @@
 """The process behind pool.py, and the only place that imports sympy: `python -m a2r_train.verify.worker`.
 
-One request a line, `[answer, gold, verifier, deadline_s]`; one reply a line, `{"verdict": ...}` or `{"error": ...}`.
+One request a line, `[answer, gold, verifier, deadline_s]`; one reply a line, `{"verdict": ...}` or `{"error":
+...}`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import sys
 from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE, Verdict
 from a2r_train.verify.algebra import Algebra, expression
 from a2r_train.verify.equality import Equality
-from a2r_train.verify.exact import TooLarge
+from a2r_train.verify.exact import MAX_BITS, TooLarge, limit
 from a2r_train.verify.expression import Node, Unreadable, parse
-from a2r_train.verify.reading import nodes_of, read
+from a2r_train.verify.kinds import nodes_of
+from a2r_train.verify.reading import read
 
 MEMORY_BYTES = 4 * 2**30  # of address space: a runaway power must not take the machine with it
 EQUALITY = Equality(Algebra())
@@ -63,6 +65,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints must not end up among the replies
     _restrain()
+    limit.bits = MAX_BITS
     EQUALITY.equal(parse(r"\pi"), parse(r"2\pi"))  # the first comparison is slow
     os.write(replies, b"{}\n")
     for line in requests:
@@ -74,7 +77,9 @@ def main() -> None:
 
 
 def _restrain() -> None:
-    """Bound the memory, and leave Ctrl-C and a launcher's SIGTERM to the parent, which may still have to save."""
+    """Bound the memory, and leave Ctrl-C and a launcher's SIGTERM to the parent, which may still have to
+    save.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,5 +1,5 @@
-"""Each mistake that is noticed with a model at hand ends with status 2 and one line, and nothing is written or
-lost.
+"""Each mistake that is noticed with a model at hand ends with status 2 and one line, and nothing is written
+or lost.
 """
 
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""The workers of a2r_train.verify: they hang, die or lose their parent, serve threads, forks and ranks, and remember."""
+"""The workers of a2r_train.verify: they hang, die or lose their parent, serve threads, forks and ranks, and
+remember.
+"""
 
 import os
 import signal

@@ -128,7 +128,13 @@ def test_the_table_of_the_package_row_by_row(answers, golds, verdicts, monkeypat
 
 def test_the_table_names_every_case():
     cases = " ".join(case for case, *_ in rows_of_the_table())
-    asked = "no answer, boxed answers, list, units, percent, fraction, thousands, interval, set, matrix, words, thinking"
+    asked = (
+        "no answer, boxed answers, list, units, "
+        "percent, fraction, "
+        "thousands, "
+        "interval, set, matrix, "
+        "words, thinking"
+    )
     assert [word for word in [*asked.split(", "), "text after", "unparsable gold"] if word not in cases] == []
 
 
@@ -254,9 +260,9 @@ def test_long_texts_take_linear_time():
         boxed("1" * million),
         "1,234" * million,
     ]
-    started = time.monotonic()
+    started = time.process_time()
     verdicts = [judge(text, "5", "math_last_number") for text in texts]
-    assert time.monotonic() - started < 15
+    assert time.process_time() - started < 15
     assert CORRECT not in verdicts
 
 
@@ -264,9 +270,27 @@ def test_short_cut_agrees_with_math_verify():
     from a2r_train.verify.worker import compare as ask_math_verify
 
     seeded = random.Random(0)
-    forms = "18 18. +18 -18 $18 \\$18 $-18 018 18.0 18.00 18.0000001 17.9999999 18.0001 0 -0 0.0 .5 0.5 -.5 -0.5 +.5 5. 5,000"
-    forms += " +5,000.0 5000 1,234.50 1234.5 1,234,567 1234567 0.1234567 0.1234568 0.000001 0.0000001 999999999999.999"
-    forms += " 123456789012345678901234567890 123456789012345678901234567891 12345678901234.5 12345678901234.50 0,123 12,34"
+    forms = (
+        "18 18. +18 -18 $18 \\$18 $-18 018 18.0 "
+        "18.00 18.0000001 17.9999999 "
+        "18.0001 0 -0 0.0 "
+        ".5 0.5 -.5 "
+        "-0.5 +.5 5. 5,000"
+    )
+    forms += (
+        " +5,000.0 5000 1,234.50 1234.5 "
+        "1,234,567 1234567 0.1234567 "
+        "0.1234568 0.000001 "
+        "0.0000001 "
+        "999999999999.999"
+    )
+    forms += (
+        " 123456789012345678901234567890 "
+        "123456789012345678901234567891 "
+        "12345678901234.5 "
+        "12345678901234.50 "
+        "0,123 12,34"
+    )
     numbers = forms.split() + [f"{seeded.randint(-(10**n), 10**n):,}" for n in range(1, 14)]
     pairs = [pair for pair in itertools.product(numbers, repeat=2) if seeded.random() < 0.2] + [
         (n, n + "0") for n in numbers
@@ -314,7 +338,7 @@ def test_hostile_answers(monkeypatch):
     verdicts = [
         judgement.verdict for judgement in judge_all([(boxed(answer), "5", "math") for answer in hostile])
     ]
-    assert verdicts[0] == TIMEOUT
+    assert verdicts[0] == UNPARSABLE, "a number that large is never made"
     assert CORRECT not in verdicts
     assert judge(boxed(r"\frac{10}{2}"), "5") == CORRECT
 
@@ -353,9 +377,10 @@ def test_majority():
 
 
 def test_majority_compares_with_the_first_member():
-    # 50 % equals both 0.5 and 50, which differ.
-    assert majority([r"50\%", "0.5", "50"]).groups == [[0, 1, 2]]
-    assert majority(["0.5", "50", r"50\%"]).groups == [[0, 2], [1]]
+    # 50 % equals both 0.5 and 50, which differ: the shortest answer is the first, in whatever order they
+    # come.
+    assert majority([r"50\%", "0.5", "50"]).groups == [[0, 2], [1]]
+    assert majority(["0.5", "50", r"50\%"]).groups == [[1, 2], [0]]
 
 
 def test_equivalent():

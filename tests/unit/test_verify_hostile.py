@@ -1,4 +1,6 @@
-r"""Answers written to hang, crash or fool the verifier, and policies that try to earn reward without solving anything."""
+r"""Answers written to hang, crash or fool the verifier, and policies that try to earn reward without solving
+anything.
+"""
 
 from dataclasses import dataclass
 
@@ -26,13 +28,18 @@ def boxed(answer: str) -> str:
 
 
 PIECES = [
-    "\\boxed{", "\\frac{", "\\sqrt[", "^{", "_{", "{", "}", "(", ")", "[", "]", "\\left(", "\\right]", "\\begin{pmatrix}", "&",
-    "\\\\", "\\text{", "\\sum_{n=1}^{", "\\int", "\\infty", "!", "%", "\\%", "$", "=", "<", ",", ";", "10^", "9" * 30, "0.5",
-    "5", "x", "\\pi", "\\cup", "\\lor ", " or ", "####", "the answer is ", "<think>", "</think>", "\x00", "\ud800", "\u202e",
+    "\\boxed{", "\\frac{", "\\sqrt[", "^{", "_{", "{", "}", "(", ")", "[", "]", "\\left(", "\\right]",
+    "\\begin{pmatrix}", "&",
+    "\\\\", "\\text{", "\\sum_{n=1}^{", "\\int", "\\infty", "!", "%", "\\%", "$", "=", "<", ",", ";", "10^",
+    "9" * 30, "0.5",
+    "5", "x", "\\pi", "\\cup", "\\lor ", " or ", "####", "the answer is ", "<think>", "</think>", "\x00",
+    "\ud800", "\u202e",
 ]  # fmt: skip
 FORMS = [
-    "{%s}^{%s}", "(%s)!^{%s}", r"\frac{%s}{%s}", r"\sqrt[%s]{%s}", "%s+%s", "%s=%s", "(%s,%s)", r"\{%s,%s\}", r"\binom{%s}{%s}",
-    r"\sum_{n=%s}^{%s}n", r"\begin{pmatrix}%s&%s\end{pmatrix}", r"\log_{%s}{%s}", r"%s\cup%s", r"\left|%s\right|^{%s}",
+    "{%s}^{%s}", "(%s)!^{%s}", r"\frac{%s}{%s}", r"\sqrt[%s]{%s}", "%s+%s", "%s=%s", "(%s,%s)", r"\{%s,%s\}",
+    r"\binom{%s}{%s}",
+    r"\sum_{n=%s}^{%s}n", r"\begin{pmatrix}%s&%s\end{pmatrix}", r"\log_{%s}{%s}", r"%s\cup%s",
+    r"\left|%s\right|^{%s}",
 ]  # fmt: skip
 WELL_FORMED = st.recursive(  # what parses, and may then take for ever
     st.sampled_from(["0", "1", "5", "9", "10", "x", r"\pi", "0.1", "9" * 15, r"\infty"]),
@@ -71,8 +78,10 @@ def test_a_quoted_answer_format_is_no_answer(text: str, verifier: str) -> None:
 
 # Each of these paid twice with math_verify's defaults: it takes a number out of what it cannot parse.
 JOINERS = [
-    ", ", "; ", " or ", r" \text{ or } ", " and ", r" \text{ and } ", r"\lor ", r"\vee ", r"\wedge ", r"\cup ", r"\to ",
-    r"\Rightarrow ", r"\implies ", r"\iff ", r"\sim ", r"\\ ", r"\mid ", r"\dots ", r"\quad ", " | ", "~", "&", "?", "...", " ",
+    ", ", "; ", " or ", r" \text{ or } ", " and ", r" \text{ and } ", r"\lor ", r"\vee ", r"\wedge ",
+    r"\cup ", r"\to ",
+    r"\Rightarrow ", r"\implies ", r"\iff ", r"\sim ", r"\\ ", r"\mid ", r"\dots ", r"\quad ", " | ", "~",
+    "&", "?", "...", " ",
     "…", "∨", "或", "→", "、", "#", r"\hspace{1cm}", r"\color{red}", "][", ")(", "),(",
 ]  # fmt: skip
 

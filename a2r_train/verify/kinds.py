@@ -1,0 +1,156 @@
+"""What an answer can be, as far as its form goes: a quantity, a list, an equation, a region of numbers,
+words, and so on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, is_dataclass
+
+from a2r_train.verify.expression import Node
+from a2r_train.verify.units import Tail
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """An expression with what stands behind it; `ratio` for `3:4`, which is also written as a fraction."""
+
+    node: Node
+    tail: Tail = field(default_factory=Tail)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One quantity in several units: `2 hours 15 minutes`."""
+
+    parts: tuple[Quantity, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several answers: `,` a list, `{` a set, `:` a ratio of three or more, else a pair of brackets such as
+    `(]`.
+    """
+
+    kind: str
+    items: tuple[Reading, ...]
+
+
+@dataclass(frozen=True)
+class Named:
+    """`x = 5`: a name and what it stands for."""
+
+    name: str
+    what: Reading
+    tree: Node | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """An equation or inequality, as a tree that is zero, above zero, or something else."""
+
+    sign: str  # =, <, <=, !=, mod M
+    node: Node
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From `low` to `high`; the flags say whether the ends belong to it."""
+
+    low: Node
+    high: Node
+    with_low: bool
+    with_high: bool
+
+
+@dataclass(frozen=True)
+class Region:
+    """A union of intervals and sets of points, without some points; of the variable `name`, if it has one."""
+
+    parts: tuple[Interval | Group, ...]
+    without: tuple[Node, ...] = ()
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Entries row by row; all kinds of brackets are one."""
+
+    rows: tuple[tuple[Node, ...], ...]
+
+
+@dataclass(frozen=True)
+class Based:
+    """Digits in a number base."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text in lower case; a date has its words in order of the alphabet."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class False_:
+    """A chain of equations that does not hold, such as `5 = 6`; it equals nothing."""
+
+
+Reading = Quantity | Measure | Group | Named | Relation | Region | Matrix | Based | Words | False_
+INFINITY = Node("sym", text=r"\infty")
+MINUS_INFINITY = Node("neg", (INFINITY,))
+REALS = Region((Interval(MINUS_INFINITY, INFINITY, False, False),))
+EMPTY = Group("{", ())
+
+
+def nodes_of(reading: object) -> list[Node]:
+    """All trees of a reading."""
+    if isinstance(reading, Node):
+        return [reading]
+    if isinstance(reading, tuple):
+        return [node for part in reading for node in nodes_of(part)]
+    if is_dataclass(reading):
+        return [node for part in vars(reading).values() for node in nodes_of(part)]
+    return []
+
+
+def is_sentence(reading: Reading) -> bool:
+    """Words that say too much for an answer."""
+    if not isinstance(reading, Words):
+        return False
+    found = reading.text.split()
+    verbs = {
+        "is",
+        "are",
+        "was",
+        "were",
+        "has",
+        "have",
+        "had",
+        "because",
+        "can",
+        "will",
+        "we",
+        "he",
+        "she",
+        "it",
+        "they",
+    }
+    return len(found) > 8 or (len(found) > 3 and bool(verbs & set(found)))
+
+
+def as_region(reading: Reading) -> Region | None:
+    """A pair in brackets as an interval, a set as points; None for anything else."""
+    if isinstance(reading, Region):
+        return reading
+    if not isinstance(reading, Group):
+        return None
+    if reading.kind == "{":
+        return Region((reading,))
+    if reading.kind in ("()", "[]", "(]", "[)") and len(reading.items) == 2:
+        nodes = [item.node for item in reading.items if isinstance(item, Quantity)]
+        if len(nodes) == 2:
+            return Region((Interval(nodes[0], nodes[1], reading.kind[0] == "[", reading.kind[1] == "]"),))
+    return None

@@ -1,0 +1,173 @@
+"""Quantities: an expression with its unit, several units together, ratios, number bases, matrices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from a2r_train.verify.expression import Node, Unreadable, number, parse
+from a2r_train.verify.kinds import Based, Group, Matrix, Measure, Quantity, Reading
+from a2r_train.verify.splitting import split, top_level
+from a2r_train.verify.units import named, number_word, read_tail
+
+_CURRENCY = r'[$£€¥₹¢]|"(?:rs|usd|eur|gbp|inr)"'
+_MONEY_FIRST = re.compile(rf"(-?) ?({_CURRENCY}) ?(-?)(?=[\d.(\\])", re.IGNORECASE)
+_MONEY_LAST = re.compile(rf"(?<=[\d)}}]) ?({_CURRENCY})$", re.IGNORECASE)
+_UNIT_WORD = r'"[^"]*"(?: ?\^ ?\{?-?\d\}?)?'
+_TAIL = re.compile(
+    rf"(?:\s*(?:{_UNIT_WORD}|/(?= ?\")|\\cdot(?= ?\")|-(?=\")|%|\\deg|\\frac "
+    r"?\{{_UNIT_WORD}\}\{{_UNIT_WORD}\}))+ "
+    r"?$"
+)
+_TAIL_ITEM = re.compile(r'"([^"]*)"(?: ?\^ ?\{?(-?\d)\}?)?|(/)|(%)|(\\deg)|\\cdot|-')
+_PIECE = re.compile(
+    r"(-?[$£€]?(?:\d[\d,]*(?:\.\d+)?|\(\d+\+\\frac\{\d+\}\{\d+\}\)))((?: "
+    r""
+    r'?(?:"(?!and"|or")[^"]*"(?:\^\d)?|\\deg))+)'
+    r'(?:,? ?"and" ?|, ?| |$)?'
+)
+_BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
+_BASE_WORDS = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+}
+_BASE_WORDS |= {"twelve": 12, "sixteen": 16}
+_MATRIX = re.compile(r"\\begin ?\{([pbBs]?(?:mall)?matrix|array)\}")
+
+
+def read_pieces(text: str) -> Reading | None:
+    """`2 hours 15 minutes` as one measure, `9 apples 4 pears` as a list; None for anything else."""
+    found, at = [], 0
+    while at < len(text):
+        match = _PIECE.match(text, at)
+        if not match or match.end() == at:
+            return None
+        found.append(match[1] + match[2])
+        at = match.end()
+    if len(found) < 2 or (re.search(r",\s|,$", text) and '"and"' not in text and len(found) == 2):
+        return None
+    items = [read_quantity(piece.replace(",", "")) for piece in found]
+    quantities = [item for item in items if isinstance(item, Quantity)]
+    units = [quantity.tail.unit for quantity in quantities]
+    same = len({unit.dimensions for unit in units}) == 1 and len({unit.factor for unit in units}) == len(
+        units
+    )
+    if len(quantities) == len(items) and same and units[0].dimensions:
+        return Measure(tuple(quantities))
+    return Group(",", tuple(items))
+
+
+def read_matrix(text: str) -> Reading | None:
+    match = _MATRIX.search(text)
+    if not match:
+        return None
+    node, scale = parse(text), []
+    while node.kind in ("mul", "neg"):
+        scale.append(node.parts[0] if node.kind == "mul" else number(-1))
+        node = node.parts[-1]
+    if node.kind != "matrix":
+        return None
+    rows = [row.parts for row in node.parts]
+    for factor in scale:
+        rows = [tuple(Node("mul", (factor, entry)) for entry in row) for row in rows]
+    return Matrix(tuple(rows))
+
+
+def read_based(text: str) -> Reading | None:
+    match = _BASED.fullmatch(text)
+    if not match or not re.search(r"\d", match[2]):
+        return None
+    base = (match[3] or match[4]).replace('"', "").strip().lower().removeprefix("base").strip()
+    number_base = _BASE_WORDS.get(base) or (int(base) if base.isdigit() and len(base) < 4 else 0)
+    if not 2 <= number_base <= 36 or any(int(c, 36) >= number_base for c in match[2].replace(".", "")):
+        raise Unreadable(text)
+    return Based(match[1] + (match[2].lstrip("0") or "0"), number_base)
+
+
+def read_ratio(text: str) -> Reading | None:
+    parts = [match.start() for match in top_level(re.compile(r':|"to"'), text)]
+    if not parts:
+        return None
+    sides, _ = split(text, r':|"to"')
+    if len(sides) == 2:
+        last = read_quantity(sides[1])
+        if not isinstance(last, Quantity) or last.tail.unit.dimensions:
+            return None
+        return Quantity(
+            Node("div", (parse(sides[0]), last.node)), replace(last.tail, mark=last.tail.mark or ":")
+        )
+    items = [read_quantity(side) for side in sides]
+    return Group(":", tuple(items))
+
+
+def read_quantity(text: str) -> Reading:
+    """An expression with its unit; a leading `negative` is a sign."""
+    if text[:1] == '"' and (match := re.match(r'"(?:negative|minus)" ?(?=[\d.(\\])', text, re.IGNORECASE)):
+        text = "-" + text[match.end() :]
+    money = ""
+    if match := _MONEY_FIRST.match(text):
+        text, money = match[1] + match[3] + text[match.end() :], match[2].strip('"').lower()
+    elif match := _MONEY_LAST.search(text):
+        text, money = text[: match.start()], match[1].strip('"').lower()
+    tail_match = _TAIL.search(text)
+    head = text[: tail_match.start()] if tail_match else text
+    if tail_match and not head.strip():
+        if (spoken := _spoken(text)) is not None:
+            return spoken
+        raise Unreadable(text)
+    if (
+        tail_match
+        and r"\deg" in tail_match.group()
+        and re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", head)
+    ):
+        return Quantity(parse(text))
+    items = _tail_items(tail_match.group()) if tail_match else []
+    if items and re.search(r"[A-Za-z]$", head) and not re.search(r"\\pi ?$", head):
+        raise Unreadable(text)
+    node = parse(head.strip())
+    tail = read_tail([*([(money, 1)] if money and not items else []), *items], node.text == "1")
+    if tail is None:
+        raise Unreadable(text)
+    if money and items:
+        base, factor = named(money) or ("", None)
+        if factor is None or tail.unit.dimensions not in ((), ((base, 1),)):
+            raise Unreadable(text)
+        tail = replace(tail, unit=replace(tail.unit, factor=factor, dimensions=((base, 1),)))
+    return Quantity(node, tail)
+
+
+def _spoken(text: str) -> Quantity | None:
+    """`five apples`, `two thirds`, `one half`."""
+    words = [match[1].lower() for match in _TAIL_ITEM.finditer(text) if match[1]]
+    for n in (2, 1):
+        found = number_word(words[:n])
+        if found is not None and len(words) > n and '"/"' not in text:
+            tail = read_tail([(word, 1) for word in words[n:]], found == 1)
+            return Quantity(number(found), tail) if tail else None
+    return None
+
+
+def _tail_items(text: str) -> list[tuple[str, int]]:
+    r"""The words behind a number with their powers; `\frac{m}{s}` is `m/s`."""
+    text = re.sub(r"\\frac ?\{([^{}]*(?:\{-?\d\})?[^{}]*)\}\{([^{}]*(?:\{-?\d\})?[^{}]*)\}", r"\1/\2", text)
+    items: list[tuple[str, int]] = []
+    for match in _TAIL_ITEM.finditer(text):
+        word, power, slash, percent, degree = match.groups()
+        if word is not None:
+            items += [(one, int(power or 1)) for one in word.split() or [""]]
+        elif slash or percent or degree:
+            items.append(("/" if slash else "percent" if percent else "degree", 1))
+    if (
+        len(items) > 1
+        and items[0][0] in ("degree", "degrees")
+        and items[1][0].lower() in ("c", "f", "celsius", "fahrenheit")
+    ):
+        items[:2] = [("celsius" if items[1][0].lower()[0] == "c" else "fahrenheit", 1)]
+    return items
