@@ -96,7 +96,9 @@ class PromptConfig:
     everything. A reference longer than max_reference_tokens keeps its end, where the answer stands. If the
     prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap, never below
     min_reference_tokens. chat_template_kwargs go to the model's chat template, such as
-    `enable_thinking: false`.
+    `enable_thinking: false`. answer_pattern says where the answer stands, such as `Answer: (.*)` or
+    `<answer>(.*?)</answer>`; the last match counts. Without it a box, `####` or "the answer is" is looked
+    for.
     """
 
     explorer_template: str = EXPLORER
@@ -109,6 +111,7 @@ class PromptConfig:
     min_reference_tokens: int = 16
     max_prompt_tokens: int = 16384
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    answer_pattern: str = ""
 
     def __hash__(self) -> int:
         return hash(self.dump())
@@ -133,6 +136,15 @@ class PromptConfig:
                 raise InputError(
                     f"prompt: {name} cannot be filled ({error}); write a brace of the text twice: {{{{ }}}}"
                 ) from None
+        try:
+            if self.answer_pattern and re.compile(self.answer_pattern).groups != 1:
+                raise InputError(
+                    f"prompt: answer_pattern {self.answer_pattern!r}; expected one group, as in Answer: (.*)"
+                )
+        except re.error as error:
+            raise InputError(
+                f"prompt: answer_pattern {self.answer_pattern!r} is no pattern ({error})"
+            ) from None
         if self.reference not in ("answer", "solution", "full"):
             raise InputError(f"prompt: reference is {self.reference!r}; expected answer, solution or full")
 
@@ -151,6 +163,15 @@ class PromptConfig:
         """The prompt of the keys that a file has. Raises InputError for an unknown one."""
         check_keys(keys, {key.name for key in fields(PromptConfig)}, place)
         return PromptConfig(**keys)
+
+    def judged_text(self, text: str) -> str:
+        """What a verifier reads of a text: the text, or the answer that the pattern finds in it, boxed."""
+        if not self.answer_pattern:
+            return text
+        matches = re.findall(
+            self.answer_pattern, visible(text), re.DOTALL if "<" in self.answer_pattern else 0
+        )
+        return rf"\boxed{{{matches[-1].strip()}}}" if matches else ""
 
     def dump(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)

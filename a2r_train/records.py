@@ -102,6 +102,18 @@ class Synthesis:
     seed: int
 
 
+def row_of(problem: Problem | Bundle) -> dict[str, Any]:
+    """The problem as a verifier of one's own sees it."""
+    identity = problem.problem_id if isinstance(problem, Bundle) else problem.id
+    return {
+        "id": identity,
+        "problem": problem.problem,
+        "answer": problem.answer,
+        "source": problem.source,
+        "metadata": problem.metadata,
+    }
+
+
 def write(records: Iterable[Problem | Rollout | Bundle | Synthesis], path: str | Path) -> None:
     """Write records as JSONL, atomically: the file appears complete or not at all."""
     write_text(path, "".join(json.dumps(as_row(r), ensure_ascii=False) + "\n" for r in records))

@@ -202,7 +202,9 @@ def _loaded(
     """With token counts where a tokenizer is named: rollouts made elsewhere have none, and would look free in
     an evaluation.
     """
-    known, found = load_rollouts(problems, rollouts, columns, config.verifier)
+    known, found = load_rollouts(
+        problems, rollouts, columns, config.verifier, _prompt(config, config.tokenizer)
+    )
     if config.tokenizer and not all(r.completion_tokens for r in found):
         tokenizer = load_tokenizer(config.tokenizer)
         texts = sorted({r.text for r in found if not r.completion_tokens})

@@ -10,18 +10,24 @@ from typing import Any
 from a2r_train.data.files import paths_in
 from a2r_train.data.read import Columns, Row, judged_by, problem_of, read
 from a2r_train.errors import InputError
-from a2r_train.records import CHECK_VERDICT, CORRECT, INCORRECT, UNPARSABLE, Bundle, Problem, Rollout
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import CHECK_VERDICT, CORRECT, INCORRECT, UNPARSABLE, Bundle, Problem, Rollout, row_of
 from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
 
 log = logging.getLogger(__name__)
 
 
 def load_rollouts(
-    problems: str, rollouts: str, columns: Columns | None = None, verifier: str = ""
+    problems: str,
+    rollouts: str,
+    columns: Columns | None = None,
+    verifier: str = "",
+    prompt: PromptConfig | None = None,
 ) -> tuple[list[Problem], list[Rollout]]:
     """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
 
-    A `verifier` goes before the rows' own. Raises InputError as `read`, and for rollouts of other problems.
+    A `verifier` goes before the rows' own; `prompt` says where the answer stands in a text. Raises InputError
+    as `read`, and for rollouts of other problems.
     """
     columns = columns or Columns(given=False)
     if problems:
@@ -40,21 +46,30 @@ def load_rollouts(
     if verifier:
         samples = [replace(sample, answer="", verdict=CHECK_VERDICT) for sample in samples]
     check_right(samples, by_id, rollouts, problems)
-    return known, judged(samples, by_id)
+    return known, judged(samples, by_id, prompt)
 
 
-def judged(rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle]) -> list[Rollout]:
+def judged(
+    rollouts: Sequence[Rollout],
+    golds: Mapping[str, Problem | Bundle],
+    prompt: PromptConfig | None = None,
+) -> list[Rollout]:
     """All of them judged anew where the gold of their problem is known.
 
     It may have been mended since their verdicts.
     """
-    samples = list(rollouts)
+    samples, judged_text = list(rollouts), (prompt or PromptConfig()).judged_text
     known = [i for i, sample in enumerate(samples) if sample.problem_id in golds]
     judgements = judge_all(
         [
-            (samples[i].text, golds[samples[i].problem_id].answer, golds[samples[i].problem_id].verifier)
+            (
+                judged_text(samples[i].text),
+                golds[samples[i].problem_id].answer,
+                golds[samples[i].problem_id].verifier,
+            )
             for i in known
-        ]
+        ],
+        [row_of(golds[samples[i].problem_id]) for i in known],
     )
     for i, judgement in zip(known, judgements, strict=True):
         samples[i] = replace(samples[i], answer=judgement.answer, verdict=judgement.verdict)

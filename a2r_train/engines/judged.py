@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from a2r_train.engines.base import Engine, Sampling
 from a2r_train.prompts import Chat, Prompter
-from a2r_train.records import Bundle, Problem, Rollout, Synthesis, Verdict, seed_of
+from a2r_train.records import Bundle, Problem, Rollout, Synthesis, Verdict, row_of, seed_of
 from a2r_train.verify import judge_all
 
 
@@ -48,7 +48,11 @@ def judged_samples(
     completions = engine.generate([chats[item.id] for item, _ in work], sampling, seeds)
     texts = [prompter.complete(completion.text) for completion in completions]
     judgements = judge_all(
-        [(text, item.answer, item.verifier) for text, (item, _) in zip(texts, work, strict=True)]
+        [
+            (prompter.config.judged_text(text), item.answer, item.verifier)
+            for text, (item, _) in zip(texts, work, strict=True)
+        ],
+        [row_of(item) for item, _ in work],
     )
     return [
         (

@@ -160,7 +160,7 @@ class Generator:
             return kept
         path = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
         engine = self._engine(task.model)
-        prompter = Prompter(engine.tokenizer)
+        prompter = Prompter(engine.tokenizer, prompt_for(self.config, task.model))
         began = time.monotonic()
         made = judged_samples(
             engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed

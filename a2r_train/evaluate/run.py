@@ -14,6 +14,7 @@ from typing import Any
 from a2r_train import output
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references, check_right, judged, warn_of_others
+from a2r_train.data.task import task_of
 from a2r_train.engines import check_engine, tell_failed
 from a2r_train.evaluate.answers import Answers, Generator, Task
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
@@ -68,7 +69,7 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
     bundles, stored, outside = read_inputs(config)
     golds = {bundle.problem_id: bundle for bundle in bundles}
     check_right(stored, golds, config.rollouts, config.bundles)
-    rollouts = judged(stored, golds)
+    rollouts = judged(stored, golds, task_of(config.bundles).prompt)
     load_prices(config.prices)
     work = Generator(config, Path(config.output_dir))
     _check_inputs(config, work, bundles, rollouts)

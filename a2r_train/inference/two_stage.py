@@ -133,7 +133,7 @@ class TwoStage:
         text, verifier = (
             (problem, "math") if isinstance(problem, str) else (problem.problem, problem.verifier)
         )
-        return _Work(text, self.verifier or verifier)
+        return _Work(text, self.verifier or verifier, self._prompter.config)
 
     def _explore(self, works: Sequence[_Work]) -> None:
         """Sample the references: all at once, or the first ones and then one at a time where more may still
@@ -204,6 +204,7 @@ class _Work:
 
     problem: str
     verifier: str
+    prompt: PromptConfig
     references: list[Reference] = field(default_factory=list)
     syntheses: list[Reference] = field(default_factory=list)
     tokens: dict[str, int] = field(
@@ -223,7 +224,8 @@ class _Work:
         return self.syntheses or self.references
 
     def reference(self, text: str, completion_tokens: int = 0) -> Reference:
-        return Reference(text, extract(text, self.verifier), tokens=completion_tokens)
+        answer = extract(self.prompt.judged_text(text), self.verifier)
+        return Reference(text, answer, tokens=completion_tokens)
 
     def add_explored(self, text: str, completion: Completion) -> None:
         self.references.append(self.reference(text, completion.completion_tokens))

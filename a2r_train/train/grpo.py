@@ -9,6 +9,7 @@ needs no folder of scripts where the package alone is installed.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from datasets import Dataset
 from a2r_train import process
 from a2r_train.config import load_dotted, parse
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
+from a2r_train.records import row_of
 from a2r_train.train import dry_run, preflight
 from a2r_train.train.arguments import (
     BundleArguments,
@@ -147,6 +149,7 @@ def dataset_of(bundles: TrainingBundles) -> Dataset:
                 "prompt": row.chat,
                 "bundle_id": row.bundle.id,
                 "problem": row.bundle.problem,
+                "row": json.dumps(row_of(row.bundle)),
                 "answer": row.bundle.answer,
                 "verifier": row.bundle.verifier,
                 "n_correct": row.bundle.n_correct,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from math import comb
@@ -16,7 +17,8 @@ from a2r_train.verify.compare import compare_all
 class VerifiableReward:
     """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion a row.
 
-    The data set's columns `answer` and `verifier` decide. It logs, as means over completions:
+    The data set's columns `answer` and `verifier` decide, and `row`, the problem as JSON, for a verifier that
+    asks for it. It logs, as means over completions:
     `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to
     the references' majority) and `new_correct_rate` (reward where no reference was correct); `reward/plain`
     where no references were shown.
@@ -35,12 +37,15 @@ class VerifiableReward:
         n_correct: Sequence[int],
         majority_answer: Sequence[str],
         plain: Sequence[bool] | None = None,
+        row: Sequence[str] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list[str]], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
         texts = [self.prompter.complete(completion[-1]["content"]) for completion in completions]
-        judged = judge_all(list(zip(texts, answer, verifier, strict=True)))
+        problems = [json.loads(one) for one in row] if row else None
+        texts = [self.prompter.config.judged_text(text) for text in texts]
+        judged = judge_all(list(zip(texts, answer, verifier, strict=True)), problems)
         rewards = [float(judgement.verdict == CORRECT) for judgement in judged]
         if log_metric:
             alone = plain or [False] * len(rewards)

@@ -19,7 +19,7 @@ from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.models import model_file
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
-from a2r_train.records import CORRECT, Bundle, Synthesis, seed_of, write
+from a2r_train.records import CORRECT, Bundle, Synthesis, row_of, seed_of, write
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
 from a2r_train.verify import judge_all
@@ -34,7 +34,7 @@ def supplied_targets(
 
     Raises InputError for wrong targets, and where nothing can sample them.
     """
-    targets = read_targets(args.targets, bundles.bundles) if args.targets else []
+    targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config) if args.targets else []
     if args.teacher or not targets:
         check_engine(_teacher(args, model), _engine_arguments(args))
     if not targets:
@@ -43,7 +43,7 @@ def supplied_targets(
     return targets
 
 
-def read_targets(path: str, bundles: Sequence[Bundle]) -> list[Synthesis]:
+def read_targets(path: str, bundles: Sequence[Bundle], prompt: PromptConfig | None = None) -> list[Synthesis]:
     """Read targets from a Synthesis file and verify them anew; only the correct ones stay.
 
     Raises InputError for a bundle id that the bundles lack, and if no target is correct.
@@ -53,7 +53,17 @@ def read_targets(path: str, bundles: Sequence[Bundle]) -> list[Synthesis]:
     for s in targets:
         if s.bundle_id not in by_id:
             raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")
-    judged = judge_all([(s.text, by_id[s.bundle_id].answer, by_id[s.bundle_id].verifier) for s in targets])
+    judged = judge_all(
+        [
+            (
+                prompt.judged_text(s.text) if prompt else s.text,
+                by_id[s.bundle_id].answer,
+                by_id[s.bundle_id].verifier,
+            )
+            for s in targets
+        ],
+        [row_of(by_id[s.bundle_id]) for s in targets],
+    )
     correct = [s for s, judgement in zip(targets, judged, strict=True) if judgement.verdict == CORRECT]
     if not correct:
         raise InputError(f"{path}: none of {len(targets)} targets is correct; SFT needs verified ones")

@@ -5,14 +5,16 @@ answer is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 from a2r_train.errors import InputError
+from a2r_train.prompts import visible
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Bundle, Problem, Verdict
-from a2r_train.verify import pool
+from a2r_train.verify import own, pool
 from a2r_train.verify.equality import Equality, Unasked, Undecided
 from a2r_train.verify.exact import TooLarge, value
 from a2r_train.verify.expression import Unreadable
@@ -26,7 +28,6 @@ MAX_DIFFERENT_BOXES = 8  # more than these cannot all be one answer, and would o
 CACHE_SIZE = 100_000
 MAX_NAMED = 50  # bad gold answers, in one message
 
-_DOTTED = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NOT_MATHEMATICS = re.compile(
@@ -51,12 +52,18 @@ def judge(text: str, gold: str, verifier: str = "math") -> Verdict:
     return judge_all([(text, gold, verifier)])[0].verdict
 
 
-def judge_all(items: Sequence[tuple[str, str, str]]) -> list[Judgement]:
+def judge_all(
+    items: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]] | None = None
+) -> list[Judgement]:
     """Judge many (text, gold, verifier), in order; equal comparisons are made once, on several processes.
 
     A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an
-    unknown verifier, and for an own one that cannot be imported or raises.
+    unknown verifier, and for an own one that cannot be imported or raises. `rows` are the problems, for
+    verifiers that ask for them.
     """
+    seeing = [i for i, (_, _, verifier) in enumerate(items) if sees_more(verifier)]
+    if seeing:
+        return _judge_seeing(items, rows or [{}] * len(items), seeing)
     found = [candidates(text, verifier) for text, _, verifier in items]
     verdicts = compare_all(
         [(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)]
@@ -67,6 +74,29 @@ def judge_all(items: Sequence[tuple[str, str, str]]) -> list[Judgement]:
     several = [i for i, boxes in enumerate(found) if len(boxes) > 1]
     doubtful = [i for i in several if verdicts[i] == CORRECT or _join(items[i][1], items[i][2])]
     return _judge_several(items, found, judgements, doubtful)
+
+
+def sees_more(verifier: str) -> bool:
+    """Whether a verifier of one's own asks for more than answer and gold.
+
+    Raises InputError as `judge_all`.
+    """
+    _key("", "", verifier)
+    return verifier not in VERIFIERS and bool(own.asked_of(verifier))
+
+
+def _judge_seeing(
+    items: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]], seeing: Sequence[int]
+) -> list[Judgement]:
+    """As `judge_all`, where some verifiers see text or row; a text without visible words is unparsable."""
+    others = sorted({*range(len(items))} - {*seeing})
+    judgements = dict(zip(others, judge_all([items[i] for i in others]), strict=True))
+    asked = [i for i in seeing if visible(items[i][0])]
+    answers = [candidates(*items[i][::2])[-1] for i in asked]
+    verdicts = own.judge_own([items[i] for i in asked], answers, [rows[i] for i in asked])
+    for i, answer, verdict in zip(asked, answers, verdicts, strict=True):
+        judgements[i] = Judgement(answer, verdict)
+    return [judgements.get(i, Judgement("", UNPARSABLE)) for i in range(len(items))]
 
 
 def _judge_several(
@@ -214,7 +244,7 @@ def _bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
 def _key(answer: str, gold: str, verifier: str) -> Comparison:
     """One spelling for what is one comparison; own verifiers see their gold as it is in the data."""
     if verifier not in VERIFIERS:
-        if not _DOTTED.fullmatch(verifier):
+        if not own.NAME.fullmatch(verifier):
             raise InputError(
                 f"verifier {verifier!r}: expected {', '.join(VERIFIERS)}, or package.module.function"
             )
@@ -237,8 +267,10 @@ def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
     """The verdict where no worker is needed, else None."""
     if not answer or len(answer) > MAX_ANSWER_CHARS:
         return UNPARSABLE
-    if verifier not in VERIFIERS:
-        return None
+    if (
+        verifier not in VERIFIERS
+    ):  # one that sees more than answers cannot tell whether two of them are the same
+        return (CORRECT if answer == gold else INCORRECT) if sees_more(verifier) else None
     if not gold or len(gold) > MAX_ANSWER_CHARS:
         return UNPARSABLE
     if verifier != "math":

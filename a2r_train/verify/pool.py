@@ -26,7 +26,8 @@ START_S = 120.0  # for a worker to import math_verify, or the module of an own v
 # Of the cores that a launcher or a Slurm job has left to this process, where the system can tell.
 WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
-Request = tuple[str, str, str]  # answer, gold, verifier: "math" or the path of an own one
+# answer, gold, verifier ("math" or the name of an own one), and for an own one what it sees besides, as JSON
+Request = tuple[str, ...]
 Reply = dict[str, str]
 
 
@@ -39,6 +40,12 @@ def ask_all(requests: Sequence[Request]) -> list[Verdict]:
         return [_ask(request) for request in requests]
     with ThreadPoolExecutor(min(WORKERS, len(requests))) as threads:
         return list(threads.map(_ask, requests))
+
+
+def parameters(verifier: str) -> list[str]:
+    """What a function of one's own asks for. Raises InputError where it cannot be imported."""
+    reply = _reply(("", "", verifier))
+    return [] if reply is None else reply["asks"].split(",")
 
 
 class _Worker:
@@ -132,16 +139,20 @@ class _Worker:
 
 
 def _ask(request: Request) -> Verdict:
+    reply = _reply(request)
+    return TIMEOUT if reply is None else reply["verdict"]
+
+
+def _reply(request: Request) -> Reply | None:
+    """None from a worker that hung or died. Raises InputError for what an own verifier raised."""
     worker = _idle.get()
     try:
         reply = worker.ask(request)
     finally:
         _idle.put(worker)
-    if reply is None:
-        return TIMEOUT
-    if "error" in reply:
+    if reply and "error" in reply:
         raise InputError(reply["error"])
-    return reply["verdict"]
+    return reply
 
 
 def _stop_all() -> None:

@@ -7,11 +7,13 @@ One request a line, `[answer, gold, verifier, deadline_s]`; one reply a line, `{
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import resource
 import signal
 import sys
+from typing import Any
 
 from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE, Verdict
 from a2r_train.verify.algebra import Algebra, expression
@@ -45,18 +47,33 @@ def _try(text: str) -> None:
             expression(node)
 
 
-def call_own(answer: str, gold: str, path: str) -> dict[str, str]:
-    """Call the user's function; an empty answer only tries the path."""
+def call_own(answer: str, gold: str, verifier: str, context: str = "") -> dict[str, str]:
+    """Call the user's function; without answer and context only try its name, and say what it asks for."""
+    path, _, threshold = verifier.partition(">=")
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
-        verdict = CORRECT if not answer or function(answer, gold) else INCORRECT
+        asks = [name for name in inspect.signature(function).parameters if name in ("text", "row")]
+        if not answer and not context:
+            return {"verdict": CORRECT, "asks": ",".join(asks)}
+        right = _right(function(answer, gold, **json.loads(context or "{}")), threshold)
     except Exception as error:  # noqa: BLE001 (the user's code may raise anything)
         message = " ".join(f"{type(error).__name__}: {error}".split())
         return {
-            "error": f"verifier {path!r}: {message[:300]}; expected an importable f(answer, gold) -> bool"
+            "error": f"verifier {verifier!r}: {message[:300]}; expected an importable f(answer, gold) -> bool"
         }
-    return {"verdict": verdict}
+    return {"verdict": CORRECT if right else INCORRECT}
+
+
+def _right(returned: Any, threshold: str) -> bool:
+    """Raises TypeError for what is no verdict: True, False, or a score with a threshold."""
+    if threshold:
+        return float(returned) >= float(threshold)
+    if (isinstance(returned, float) and returned not in (0.0, 1.0)) or returned is None:
+        raise TypeError(
+            f"it returned {returned!r}, and a score needs a threshold, such as {'>=0.8'!r} behind the name"
+        )
+    return bool(returned)
 
 
 def main() -> None:
@@ -69,9 +86,13 @@ def main() -> None:
     EQUALITY.equal(parse(r"\pi"), parse(r"2\pi"))  # the first comparison is slow
     os.write(replies, b"{}\n")
     for line in requests:
-        answer, gold, verifier, deadline_s = json.loads(line)
+        answer, gold, verifier, *context, deadline_s = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, deadline_s + 1)  # should the parent be gone by then
-        reply = {"verdict": compare(answer, gold)} if verifier == "math" else call_own(answer, gold, verifier)
+        reply = (
+            {"verdict": compare(answer, gold)}
+            if verifier == "math"
+            else call_own(answer, gold, verifier, *context)
+        )
         signal.setitimer(signal.ITIMER_REAL, 0)
         os.write(replies, json.dumps(reply).encode() + b"\n")
 

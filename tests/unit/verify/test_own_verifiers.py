@@ -1,0 +1,94 @@
+"""Verifiers of one's own: what they are given, what they may return, and how their answers vote."""
+
+from pathlib import Path
+
+import pytest
+
+from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE
+from a2r_train.verify import extract, judge_all, majority
+
+OWN = """
+def close(answer, gold):
+    return abs(float(answer) - float(gold)) < 1
+
+def score(answer, gold):
+    return 1 - abs(float(answer) - float(gold)) / 10
+
+def shows_work(answer, gold, text):
+    return answer == gold and "because" in text
+
+def in_range(answer, gold, row):
+    return row["metadata"]["low"] <= float(answer) <= row["metadata"]["high"]
+
+def nothing(answer, gold):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_verifiers.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from a2r_train.verify import pool
+
+    pool._stop_all()  # workers that run already have another import path
+
+
+def verdict(text: str, gold: str, name: str, row: dict[str, object] | None = None) -> str:
+    return judge_all([(text, gold, f"own_verifiers.{name}")], [row or {}])[0].verdict
+
+
+def test_answer_and_gold() -> None:
+    assert verdict(r"\boxed{5.5}", "5", "close") == CORRECT
+    assert verdict(r"\boxed{7}", "5", "close") == INCORRECT
+    assert verdict("no box", "5", "close") == UNPARSABLE
+
+
+def test_a_score_needs_a_threshold() -> None:
+    assert verdict(r"\boxed{6}", "5", "score>=0.9") == CORRECT
+    assert verdict(r"\boxed{8}", "5", "score>=0.9") == INCORRECT
+    with pytest.raises(InputError, match="returned 0.9, and a score needs a threshold"):
+        verdict(r"\boxed{6}", "5", "score")
+    with pytest.raises(InputError, match="returned None"):
+        verdict(r"\boxed{6}", "5", "nothing")
+
+
+def test_the_whole_text() -> None:
+    assert verdict(r"because so, \boxed{5}", "5", "shows_work") == CORRECT
+    assert verdict(r"\boxed{5}", "5", "shows_work") == INCORRECT
+    assert verdict(r"<think>because \boxed{5}", "5", "shows_work") == UNPARSABLE
+
+
+def test_the_row() -> None:
+    row = {"metadata": {"low": 3, "high": 6}}
+    assert verdict(r"\boxed{4}", "", "in_range", row) == CORRECT
+    assert verdict(r"\boxed{7}", "", "in_range", row) == INCORRECT
+    with pytest.raises(InputError, match="KeyError: 'metadata'"):
+        verdict(r"\boxed{7}", "", "in_range")
+
+
+def test_equal_answers_vote_together_where_the_function_sees_more() -> None:
+    assert majority(["4", "5", "4"], "own_verifiers.in_range").groups == [[0, 2], [1]]
+    assert majority(["4", "4.5", "9"], "own_verifiers.close").groups == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "answer"),
+    [
+        (r"Answer: (.*)", "So.\nAnswer: 4\nOr better\nAnswer: 5 apples", "5 apples"),
+        (r"<answer>(.*?)</answer>", "<answer>1</answer> no, <answer>\n2\n</answer>", "2"),
+        (r"Answer: (.*)", r"\boxed{3}", ""),
+        (r"Answer: (.*)", "<think>Answer: 3", ""),
+        ("", r"\boxed{3}", "3"),
+    ],
+)
+def test_the_prompt_says_where_the_answer_stands(pattern: str, text: str, answer: str) -> None:
+    assert extract(PromptConfig(answer_pattern=pattern).judged_text(text)) == answer
+
+
+@pytest.mark.parametrize("pattern", ["Answer: .*", "(a)(b)", "("])
+def test_a_pattern_without_one_group_is_refused(pattern: str) -> None:
+    with pytest.raises(InputError, match="answer_pattern"):
+        PromptConfig(answer_pattern=pattern)
