@@ -1,6 +1,4 @@
-"""Each mistake that is noticed with a model at hand ends with status 2 and one line, and nothing is written
-or lost.
-"""
+"""Each mistake that is noticed with a model at hand ends with status 2 and one line, and writes nothing."""
 
 from pathlib import Path
 from shutil import copytree

@@ -98,7 +98,7 @@ def test_each_epoch_has_an_order_of_its_own_and_the_first_is_that_of_trl() -> No
     epoch = 0
     ours = EpochSampler(theirs, lambda: epoch)
     orders = []
-    for epoch in (0, 1, 2, 1):
+    for epoch in (0, 1, 2, 1):  # noqa: B007 (the sampler reads it)
         orders.append(list(ours))
     assert orders[0] == list(theirs)
     assert orders[1] == orders[3]

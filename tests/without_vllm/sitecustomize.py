@@ -1,6 +1,4 @@
-"""On the path of a process, it is as where vllm is not installed: TRL imports vllm with GRPO, used or not,
-and that takes longer than such a process then works.
-"""
+"""On the path of a process, it is as where vllm is not installed: TRL imports vllm with GRPO, used or not."""
 
 import importlib.util
 
