@@ -123,6 +123,22 @@ def grid(context: typer.Context) -> None:
     _stage(GridConfig, pairs, context.args)
 
 
+@app.command(context_settings=RECIPE)
+def rescore(context: typer.Context) -> None:
+    """Kept evaluations judged and made anew without a model, or with --regenerate by their models."""
+    from a2r_train.commands.rescore import main as check_kept
+
+    sys.exit(check_kept(context.args))
+
+
+@app.command(context_settings=RECIPE)
+def compare(context: typer.Context) -> None:
+    """The final synthesizers of several kept evaluations, side by side, with paired intervals."""
+    from a2r_train.commands.compare import main as lay_beside
+
+    sys.exit(lay_beside(context.args))
+
+
 @app.command(context_settings=EITHER)
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",

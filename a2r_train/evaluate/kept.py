@@ -1,12 +1,17 @@
 """Evaluations that were kept: the table made anew from their syntheses without any model, or by running them
 again.
+
+Of many only the rollouts are kept, and no answer: then the rows that rest on rollouts are made anew.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +22,10 @@ from a2r_train.data.rollouts import judged
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import MANIFEST, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.report.write import results_text
+from a2r_train.evaluate.kept_bundles import made_whole
+from a2r_train.evaluate.report.write import build_results, results_text
 from a2r_train.evaluate.rows.panel import tasks
+from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_rows
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
 from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis
@@ -47,6 +54,11 @@ class Kept:
         self.differing: list[str] = []
         self.manifest = load_json(folder / MANIFEST)
         self._found: dict[str, list[Synthesis]] = {}
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether answers are kept, or none was asked for."""
+        return bool(self.manifest.get("tasks")) or not tasks(self.config)
 
     def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
         """Raises InputError for what is not one synthesis of each sample of each bundle, in this order."""
@@ -109,7 +121,7 @@ class Kept:
     def _of(self, kind: str, name: str) -> Any:
         if name not in self.manifest.get(kind, {}):
             raise InputError(
-                f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; evaluate again to write it"
+                f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; it is not kept, so evaluate again"
             )
         return self.manifest[kind][name]
 
@@ -133,51 +145,86 @@ class Compared:
         return self.low <= self.new <= self.high
 
 
+@dataclass(frozen=True)
+class Rescored:
+    """Rows that were made anew, rows whose answers are not kept, and what differs; [] for the same bytes."""
+
+    rows: list[str]
+    others: list[str]
+    said: list[str]
+
+
 def find_evaluations(root: str | Path) -> list[Path]:
-    """The folders of kept evaluations, at any depth. Raises InputError where there is none."""
-    found = sorted(
-        path.parent for path in Path(root).rglob(MANIFEST) if (path.parent / "results.json").is_file()
-    )
+    """The folders with a results.json, at any depth. Raises InputError where there is none."""
+    found = sorted(path.parent for path in Path(root).rglob("results.json"))
     if not found:
-        raise InputError(f"{root}: no evaluation below it; expected folders with results.json and {MANIFEST}")
+        raise InputError(f"{root}: no evaluation below it; expected folders with results.json")
     return found
 
 
-def rescore(folder: Path) -> list[str]:
-    """Make results.json anew from the kept syntheses, and say what differs from the kept file; [] for the
-    same bytes.
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Json, EvaluateConfig]]:
+    """The kept results and their config, with whole bundles, which are there until this ends."""
+    kept = load_json(folder / "results.json")
+    with tempfile.TemporaryDirectory() as made:
+        yield kept, made_whole(config_of(folder, kept), Path(made))
+
+
+def rescore(folder: Path) -> Rescored:
+    """Make results.json anew from what is kept with it, and say what differs from the kept file.
 
     Input files are those beside the evaluation that its manifest names, else those that its config names, as
-    seen from the working directory. Raises InputError where something is missing.
+    seen from the working directory. Without a manifest nothing is kept with the table. Raises InputError
+    where something is missing.
     """
-    kept = load_json(folder / "results.json")
-    config = config_of(folder, kept)
-    bundles, rollouts, outside = read_inputs(config)
-    work = Kept(config, folder)
-    if not outside:
-        work.check_references(bundles)
-        rollouts = work.judged_rollouts(rollouts, bundles)
-    if config.adaptive_validation:
-        work.check_references(read(Bundle, config.adaptive_validation))
-    results = _made_of(config, work, bundles, rollouts, outside)
+    if not (folder / MANIFEST).is_file():
+        return Rescored([], [row["name"] for row in load_json(folder / "results.json")["rows"]], [])
+    with opened(folder) as (kept, config):
+        bundles, rollouts, outside = read_inputs(config)
+        work = Kept(config, folder)
+        if not outside:
+            work.check_references(bundles)
+            rollouts = work.judged_rollouts(rollouts, bundles)
+        if not work.has_answers:
+            return _of_rollouts(config, work, kept, bundles, rollouts)
+        if config.adaptive_validation:
+            work.check_references(read(Bundle, config.adaptive_validation))
+        results = _made_of(config, work, bundles, rollouts, outside)
     results["setup"]["config"] = kept["setup"]["config"]  # it names its input files where they were at first
     said = _listed(work.differing)
     if results_text(results).encode() != (folder / "results.json").read_bytes():
         said += _listed(differences(kept, results)) or ["results.json: the same values in other bytes"]
-    return said
+    return Rescored([row["name"] for row in results["rows"]], [], said)
+
+
+def _of_rollouts(
+    config: EvaluateConfig, work: Kept, kept: Json, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
+) -> Rescored:
+    """The rows that need no answer; at an equal budget the number that votes is the kept one."""
+    rows = reference_rows(bundles, bundle_votes(bundles), rollouts)
+    for row in kept["rows"]:
+        if voters := re.match(r"m=(\d+)", row["note"]):
+            rows.append(majority_row(row["name"], bundles, rollouts, int(voters[1])))
+    anew = {row["name"]: row for row in build_results(rows, seed=config.seed, draws=config.draws)["rows"]}
+    changed = [(row["name"], _changed(row, anew[row["name"]])) for row in kept["rows"] if row["name"] in anew]
+    said = [f"row {name}: {what}" for name, what in changed if what]
+    others = [row["name"] for row in kept["rows"] if row["name"] not in anew]
+    return Rescored([name for name, _ in changed], others, _listed(work.differing) + said)
 
 
 def regenerate(
-    folder: Path, output_dir: str, changes: Mapping[str, str], max_bundles: int = 0
+    folder: Path, output_dir: str, changes: Mapping[str, str], max_bundles: int = 0, problems: str = ""
 ) -> list[Compared]:
     """Run a kept evaluation again into another folder, and compare its rows with the kept ones.
 
     `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays
     so. With `max_bundles` only the first bundles are answered, and compared with the kept answers to them and
-    their own intervals.
+    their own intervals. `problems` is the set that the texts of kept bundles are read from; "" for the one
+    that they name. Whole bundles are written beside the other folder.
     """
     kept = load_json(folder / "results.json")
-    config = config_of(folder, kept)
+    inputs = Path(output_dir).with_name(f"{Path(output_dir).name}-inputs")
+    config = made_whole(config_of(folder, kept), inputs, problems)
     if max_bundles:
         config = replace(config, max_bundles=max_bundles)
         bundles, stored, outside = read_inputs(config)
@@ -194,7 +241,9 @@ def regenerate(
 
 
 def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
-    """By task: so many verdicts of so many are the same in both."""
+    """By task: so many verdicts of so many are the same in both; {} where none are kept."""
+    if not kept.has_answers:
+        return {}
     found, bundles = {}, read_inputs(kept.config)[0]
     for task in tasks(kept.config):
         pairs = zip(kept.syntheses(task, bundles), again.syntheses(task, bundles), strict=True)

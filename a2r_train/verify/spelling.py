@@ -133,7 +133,7 @@ _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
 def spell(answer: str) -> str:
-    """The normal form; idempotent up to the first use, and cheap: everything here is linear but for nesting."""
+    """The normal form; idempotent up to the first use. Everything here is linear but for nesting."""
     text = _characters(answer)
     text = _layout(_bare(text))
     text = _quoted(_unboxed_text(text))

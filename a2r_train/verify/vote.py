@@ -11,7 +11,7 @@ from a2r_train.verify.compare import VERIFIERS, compare_all
 
 @dataclass(frozen=True)
 class Majority:
-    """Groups of equivalent answers, as indices into the answers: the largest first, then by first appearance."""
+    """Groups of equivalent answers, as indices: the largest first, then by first appearance."""
 
     groups: list[list[int]]
 

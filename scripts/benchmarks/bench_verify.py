@@ -1,7 +1,7 @@
 """How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the
 two disagree.
 
-    python scripts/benchmarks/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl data/gsm8k-0.5b/problems.jsonl
+    python scripts/benchmarks/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl.xz data/gsm8k-0.5b/golds.jsonl
 
 Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no
 deadline. Both see the text without its thinking. The second line takes each different comparison once, so
@@ -18,8 +18,11 @@ import time
 
 from math_verify import parse, verify
 
+from a2r_train.data.read import read
 from a2r_train.data.rollouts import load_rollouts
+from a2r_train.evaluate.kept_bundles import read_golds
 from a2r_train.prompts import visible
+from a2r_train.records import Rollout
 from a2r_train.verify import compare, judge_all, pool
 from a2r_train.verify.extract import candidates
 
@@ -73,12 +76,15 @@ def main() -> None:
     )
     parser.add_argument("rollouts")
     parser.add_argument(
-        "problems", nargs="?", default="", help="left out if each rollout row holds problem and answer"
+        "golds", nargs="?", default="", help="left out if each rollout row holds problem and answer"
     )
     given = parser.parse_args()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    problems, rollouts = load_rollouts(given.problems, given.rollouts)
-    by_id = {problem.id: problem for problem in problems}
+    if given.golds:
+        by_id, rollouts = read_golds(given.golds), read(Rollout, given.rollouts)
+    else:
+        problems, rollouts = load_rollouts("", given.rollouts)
+        by_id = {problem.id: problem for problem in problems}
     items = [(r.text, by_id[r.problem_id].answer, by_id[r.problem_id].verifier) for r in rollouts]
     items = [item for item in items if item[2] == "math"]
     different = {

@@ -1,14 +1,18 @@
-"""Keep what readers need to check a result, small enough for the repository.
+"""Keep what readers need to check a result: small enough for the repository, and without a text of others.
 
-    python scripts/make_data/keep_results.py records runs/x/rollouts-test/rollouts.jsonl data/results/x    #
-    rollouts.jsonl.xz there python scripts/make_data/keep_results.py evaluation runs/x/evaluation
-    data/results/x/evaluation \\
-        --bundles data/results/x/bundles.jsonl.xz --rollouts data/results/x/rollouts.jsonl.xz
-    python scripts/make_data/keep_results.py adapter runs/x/grpo data/results/x/grpo
+    K=scripts/make_data/keep_results.py
+    python $K records runs/x/rollouts-test/rollouts.jsonl data/results/x     # rollouts.jsonl.xz there
+    python $K bundles runs/x/bundles-test/train.jsonl data/results/x/bundles-test.kept.json \\
+        --rollouts data/results/x/rollouts.jsonl.xz --golds data/results/golds/gsm8k-test.jsonl \\
+        --problems openai/gsm8k:main:test
+    python $K evaluation runs/x/evaluation data/results/x/evaluation \\
+        --bundles data/results/x/bundles-test.kept.json --rollouts data/results/x/rollouts.jsonl.xz
+    python $K adapter runs/x/grpo data/results/x/grpo
 
-An evaluation keeps its results, reports, config and all syntheses, compressed; the options name kept copies
-of the files that its config names, which scripts/rescore.py then reads in their place. An adapter is cast to
-bfloat16, and may have 20 MB.
+Kept bundles name rollouts and golds; golds of further problems are added to their file. An evaluation keeps
+its results, report.md, config and all syntheses, compressed, or with --answers none no syntheses; the options
+name kept copies of the files that its config names, which `a2r rescore` then reads in their place. An adapter
+is cast to bfloat16, and may have 20 MB; `xz` takes a third off, and `xz -dk` brings it back.
 """
 
 from __future__ import annotations
@@ -19,16 +23,29 @@ import lzma
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from a2r_train.data.builder import problem_in
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import MANIFEST
 from a2r_train.evaluate.kept import INPUTS, load_json
-from a2r_train.records import write_text
+from a2r_train.evaluate.kept_bundles import (
+    NO_TEXT,
+    KeptBundles,
+    bundles_of,
+    draw,
+    is_kept,
+    read_golds,
+    write_golds,
+    write_kept,
+)
+from a2r_train.records import Bundle, Rollout, write_text
 
-REPORTS = ("results.json", "report.md", "report.html", "timing.json", "versions.json")
+REPORTS = ("results.json", "report.md", "timing.json", "versions.json")  # report.html shows the problems
 ADAPTER = ("adapter_config.json", "README.md", "prompt.yaml", "config.yaml")  # the tokenizer is the base's
 MOST_BYTES = 20_000_000
 
@@ -38,7 +55,26 @@ def keep_records(source: Path, target: Path) -> Path:
     return compress(source, target / f"{source.name}.xz")
 
 
-def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path]) -> Path:
+def keep_bundles(source: Path, target: Path, rollouts: Path, golds: Path, problems: str) -> Path:
+    """Write which rollouts each bundle holds, and add its problems to the golds.
+
+    Raises InputError for references that are not among the rollouts, and for golds that differ.
+    """
+    bundles = read(Bundle, str(source))
+    known = read_golds(str(golds)) if golds.exists() else {}
+    for bundle in bundles:
+        gold = known.setdefault(bundle.problem_id, problem_in(bundle))
+        if (gold.answer, gold.verifier) != (bundle.answer, bundle.verifier):
+            raise InputError(f"{golds}: problem {bundle.problem_id} has another gold than bundle {bundle.id}")
+    drawn = draw(bundles, read(Rollout, str(rollouts)))
+    write_golds(known.values(), golds)
+    beside = [Path(os.path.relpath(path, target.parent)).as_posix() for path in (golds, rollouts)]
+    write_kept(KeptBundles(problems, beside[0], beside[1], drawn), target)
+    check_same("bundles", str(source), target)
+    return target
+
+
+def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path], answers: bool = True) -> Path:
     """Keep a finished evaluation.
 
     Raises InputError for one without manifest, and for a target that holds another.
@@ -50,13 +86,14 @@ def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path]) -> Path
     for key, path in inputs.items():
         check_same(key, config.get(key) or "", path)
     target.mkdir(parents=True, exist_ok=True)
-    for name in sorted({name for names in manifest["tasks"].values() for name in names}):
+    tasks = manifest["tasks"] if answers else {}
+    for name in sorted({name for names in tasks.values() for name in names}):
         compress(source / name, target / f"{name}.xz")
     for name in REPORTS:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
     write_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    manifest["tasks"] = {task: [f"{name}.xz" for name in names] for task, names in manifest["tasks"].items()}
+    manifest["tasks"] = {task: [f"{name}.xz" for name in names] for task, names in tasks.items()}
     manifest["inputs"] = {key: Path(os.path.relpath(path, target)).as_posix() for key, path in inputs.items()}
     write_text(target / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return target
@@ -105,8 +142,14 @@ def check_same(key: str, named: str, kept: Path) -> None:
     """
     if not named:
         raise InputError(f"--{key}: the evaluation read none")
-    data = contents(kept)
-    if Path(named).is_file() and contents(Path(named)) != data:
+    if not Path(named).is_file():
+        same = bool(contents(kept))
+    elif is_kept(str(kept)):
+        read_there = [replace(bundle, problem=NO_TEXT, metadata={}) for bundle in read(Bundle, named)]
+        same = bundles_of(str(kept)) == read_there
+    else:
+        same = contents(kept) == contents(Path(named))
+    if not same:
         raise InputError(f"{kept}: other content than {named}, which the evaluation read as {key}")
 
 
@@ -122,37 +165,48 @@ def contents(path: Path) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, what in (
-        ("evaluation", "the output folder of `a2r evaluate`"),
-        ("adapter", "its folder"),
-        ("records", "a .jsonl"),
-    ):
-        one = verbs.add_parser(verb)
-        one.add_argument("source", type=Path, help=what)
-        one.add_argument("target", type=Path, help="the folder to write to")
-        if verb == "evaluation":
-            for key in INPUTS:
-                one.add_argument(
-                    f"--{key}", type=Path, help=f"the kept copy of what the config names as {key}"
-                )
-    given = parser.parse_args(arguments)
+    given = _parsed(arguments)
     try:
         if given.verb == "records":
             made = keep_records(given.source, given.target)
+        elif given.verb == "bundles":
+            made = keep_bundles(given.source, given.target, given.rollouts, given.golds, given.problems)
         elif given.verb == "adapter":
             made = keep_adapter(given.source, given.target)
         else:
             inputs = {key: getattr(given, key) for key in INPUTS if getattr(given, key)}
-            made = keep_evaluation(given.source, given.target, inputs)
+            made = keep_evaluation(given.source, given.target, inputs, given.answers == "all")
     except InputError as error:
         sys.stderr.write(f"keep_results: {error}\n")
         return 2
     print(made)
     return 0
+
+
+def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    parsers = {}
+    for verb, what in (
+        ("evaluation", "the output folder of `a2r evaluate`"),
+        ("bundles", "a file of bundles"),
+        ("adapter", "its folder"),
+        ("records", "a .jsonl"),
+    ):
+        one = parsers[verb] = verbs.add_parser(verb)
+        one.add_argument("source", type=Path, help=what)
+        one.add_argument("target", type=Path, help="the folder to write to; of bundles a .kept.json")
+    for key in INPUTS:
+        named = f"the kept copy of what the config names as {key}"
+        parsers["evaluation"].add_argument(f"--{key}", type=Path, help=named)
+    parsers["evaluation"].add_argument("--answers", choices=("all", "none"), default="all")
+    bundles = parsers["bundles"]
+    bundles.add_argument("--rollouts", type=Path, required=True, help="the kept rollouts of their references")
+    bundles.add_argument("--golds", type=Path, required=True, help="the file of the set's golds")
+    bundles.add_argument("--problems", default="", help="the set, as a recipe names it")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

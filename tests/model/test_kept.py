@@ -12,17 +12,18 @@ from typing import Any
 
 import keep_results
 import pytest
-import rescore as rescoring
 import torch
-from conftest import save_tiny
+from conftest import a2r, save_tiny, write_rows
 from safetensors.torch import load_file, save_file
 
+from a2r_train.commands import rescore as rescoring
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.answers import Generator, Task
-from a2r_train.evaluate.kept import Compared, find_evaluations, rescore
+from a2r_train.evaluate.kept import Compared, Rescored, find_evaluations, rescore
+from a2r_train.evaluate.kept_bundles import bundles_of, read_kept, write_kept
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout
 
@@ -59,15 +60,16 @@ def full(config: EvaluateConfig, models: dict[str, str]) -> EvaluateConfig:
     return replace(config, **given)
 
 
-def keep(config: EvaluateConfig, target: Path) -> Path:
-    """Records and evaluation as the script keeps them, each by its command line."""
-    options = []
-    for key in ("bundles", "rollouts", "adaptive_validation"):
-        if path := getattr(config, key):
-            assert keep_results.main(["records", path, str(target / "records")]) == 0
-            options += [f"--{key}", str(target / "records" / f"{Path(path).name}.xz")]
-    folder = target / "evaluation"
-    assert keep_results.main(["evaluation", config.output_dir, str(folder), *options]) == 0
+def keep(config: EvaluateConfig, target: Path, *more: str) -> Path:
+    """Records, bundles and evaluation as the script keeps them, each by its command line."""
+    records, folder = target / "records", target / "evaluation"
+    rollouts, kept = records / f"{Path(config.rollouts).name}.xz", str(records / "bundles.kept.json")
+    assert keep_results.main(["records", config.rollouts, str(records)]) == 0
+    given = ["--rollouts", str(rollouts), "--golds", str(records / "golds.jsonl"), "--problems", "a:set"]
+    assert keep_results.main(["bundles", config.bundles, kept, *given]) == 0
+    options = ["--rollouts", str(rollouts), "--bundles", kept]
+    options += ["--adaptive_validation", kept] if config.adaptive_validation else []
+    assert keep_results.main(["evaluation", config.output_dir, str(folder), *options, *more]) == 0
     return folder
 
 
@@ -118,7 +120,7 @@ def test_a_changed_text_is_found_out(
     folder = keep(config, tmp_path / "kept")
     without_sources(config, tmp_path)
     (chunk,) = folder.glob("syntheses/synthesizer-base/*.jsonl.xz")
-    gold = read(Bundle, str(tmp_path / "kept" / "records" / "bundles.jsonl.xz"))[0].answer
+    gold = bundles_of(str(tmp_path / "kept" / "records" / "bundles.kept.json"))[0].answer
     change(chunk, lambda row: row.update(text=f"\\boxed{{{gold}}}"))
     assert rescoring.main([str(tmp_path / "kept")]) == 1
     said = capsys.readouterr().out.splitlines()[-1]
@@ -128,8 +130,8 @@ def test_a_changed_text_is_found_out(
     assert "row synthesizer/alone:" not in said
 
     change(chunk, lambda row: row.update(bundle_id="other"))
-    assert rescoring.main([str(folder)]) == 2
-    assert "are not those of its bundles" in capsys.readouterr().err
+    with pytest.raises(InputError, match="are not those of its bundles"):
+        rescoring.main([str(folder)])
 
 
 def test_a_verdict_that_does_not_follow_from_its_text_is_found_out(
@@ -139,13 +141,19 @@ def test_a_verdict_that_does_not_follow_from_its_text_is_found_out(
     evaluate(config)
     folder = keep(config, tmp_path / "kept")
     records = tmp_path / "kept" / "records"
-    assert rescore(folder) == []
+    assert rescore(folder).said == rescore(folder).others == []
     change(records / "rollouts.jsonl.xz", lambda row: row.update(verdict="correct"))
-    (line, *_) = rescore(folder)
-    assert line == "rollout of problem p1, sample 0: stored '100' correct, judged '100' incorrect"
+    said = rescore(folder).said
+    assert "rollout of problem p1, sample 0: stored '100' correct, judged '100' incorrect" in said
     keep_results.keep_records(Path(config.rollouts), records)
-    change(records / "bundles.jsonl.xz", lambda row: row["reference_verdicts"].__setitem__(0, "timeout"))
-    assert rescore(folder)[0].startswith("bundle p1/0, reference 1: stored ")
+    kept = records / "bundles.kept.json"
+    drawn = read_kept(str(kept))
+    first = (*drawn.bundles[0][:2], [0, *(sample for sample in drawn.bundles[0][2] if sample)][:4])
+    write_kept(
+        replace(drawn, bundles=[first, *drawn.bundles[1:]]), kept
+    )  # so that the first rollout is in it
+    change(records / "rollouts.jsonl.xz", lambda row: row.update(verdict="timeout"))
+    assert rescore(folder).said[0].startswith("bundle p1/0, reference 1: stored '100' timeout, judged ")
 
 
 @pytest.fixture
@@ -159,12 +167,16 @@ def again(
 
 
 def test_the_models_answer_again(
-    again: EvaluateConfig, models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    again: EvaluateConfig,
+    models: dict[str, str],
+    problems: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     evaluate(again)
     folder = keep(again, tmp_path / "kept")
     shutil.move(tmp_path / "models", tmp_path / "moved")
-    asked = [str(tmp_path / "kept"), "--regenerate"]
+    asked = [str(tmp_path / "kept"), "--regenerate", "--problems", problems]
     for name in models:
         asked += [f"--{name}", str(tmp_path / "moved" / name)]
     asked += ["--sft", "/nowhere"]  # a row that is not in the kept table is not added
@@ -177,8 +189,8 @@ def test_the_models_answer_again(
     row = next(row for row in kept["rows"] if row["name"] == "synthesizer/base")
     row.update(low=1.0, high=1.0)
     (folder / "results.json").write_text(json.dumps(kept))
-    assert rescoring.main(asked) == 2  # else the answers of the first time would be compared again
-    assert "was regenerated already; remove it" in capsys.readouterr().err
+    with pytest.raises(InputError, match="was regenerated already; remove it"):
+        rescoring.main(asked)  # else the answers of the first time would be compared again
     shutil.rmtree(tmp_path / "again")
     assert rescoring.main(asked) == 1
     outside = [line for line in capsys.readouterr().out.splitlines() if "outside" in line]
@@ -186,7 +198,7 @@ def test_the_models_answer_again(
 
 
 def test_the_first_bundles_alone_are_answered_again(
-    again: EvaluateConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    again: EvaluateConfig, problems: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each row is compared with what is kept of those bundles, not with the whole table."""
     evaluate(again)
@@ -194,7 +206,8 @@ def test_the_first_bundles_alone_are_answered_again(
     chunks = sorted(folder.glob("syntheses/synthesizer-base/*"))[:3]
     for one, chunk in zip(read(Bundle, again.bundles)[:3], chunks, strict=True):
         change(chunk, lambda row, gold=one.answer: row.update(text=f"\\boxed{{{gold}}}"))  # type: ignore[misc]
-    assert rescoring.main([str(tmp_path / "kept"), "--regenerate", "--max_bundles", "3"]) == 1
+    asked_again = ["--regenerate", "--max_bundles", "3", "--problems", problems]
+    assert rescoring.main([str(tmp_path / "kept"), *asked_again]) == 1
     rows = [
         line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "side |" in line
     ]
@@ -207,7 +220,7 @@ def test_the_first_bundles_alone_are_answered_again(
     )
     part = tmp_path / "again" / "kept" / "evaluation-first-3"
     assert json.loads((part / "results.json").read_text())["setup"]["bundles"] == 3
-    with pytest.raises(SystemExit):
+    with pytest.raises(InputError, match="--max_bundles: is for --regenerate alone"):
         rescoring.main([str(tmp_path / "kept"), "--max_bundles", "3"])
 
 
@@ -227,10 +240,60 @@ def test_inside(values: tuple[float, float, float, float], inside: bool) -> None
 def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path) -> None:
     config = replace(config, base="", explorer="")
     evaluate(config)
-    assert rescore(keep(config, tmp_path / "kept")) == []
-    assert (
-        rescore(Path(config.output_dir)) == []
-    )  # not compressed, and its inputs where the config names them
+    rows = [row["name"] for row in json.loads((Path(config.output_dir) / "results.json").read_text())["rows"]]
+    assert rescore(keep(config, tmp_path / "kept")) == Rescored(rows, [], [])
+    # not compressed, and its inputs where the config names them
+    assert rescore(Path(config.output_dir)) == Rescored(rows, [], [])
+
+
+def test_without_the_answers_the_rows_of_rollouts_are_made_again(
+    config: EvaluateConfig,
+    models: dict[str, str],
+    problems: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = replace(config, **models)  # type: ignore[arg-type]
+    evaluate(config)
+    folder = keep(config, tmp_path / "kept", "--answers", "none")
+    without_sources(config, tmp_path)
+    assert not (folder / "syntheses").exists()
+    assert rescoring.main([str(folder)]) == 0
+    rows = "pass@1, pass@4, maj@4, maj@equal_tokens, maj@equal_cost"
+    others = len(json.loads((folder / "results.json").read_text())["rows"]) - 5
+    said = f"{rows} are the same; the answers behind the other {others} rows are not kept"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{folder}: {said}"
+
+    kept = json.loads((folder / "results.json").read_text())
+    next(row for row in kept["rows"] if row["name"] == "maj@equal_tokens")["accuracy"] = 0.999
+    (folder / "results.json").write_text(json.dumps(kept))
+    assert rescore(folder).said[0].startswith("row maj@equal_tokens: accuracy 0.999 kept, ")
+    with pytest.raises(InputError, match=r"tasks: .* not kept"):
+        rescoring.main([str(folder), "--regenerate", "--max_bundles", "2", "--problems", problems])
+
+    (folder / "manifest.json").unlink()  # the table alone
+    with pytest.raises(InputError, match="neither answers nor rollouts are kept"):
+        rescoring.main([str(folder)])
+
+
+def test_kept_bundles_have_no_text_and_get_it_from_their_set(
+    bundles: str, rollouts: str, problems: str, tmp_path: Path
+) -> None:
+    path, golds = tmp_path / "kept" / "b.kept.json", tmp_path / "golds.jsonl"
+    keep_results.keep_bundles(Path(bundles), path, Path(rollouts), golds, problems)
+    assert "What is" not in path.read_text() + golds.read_text()
+    assert "Sum" not in path.read_text() + golds.read_text()
+    whole = read(Bundle, bundles)
+    for named in ("", problems):  # the set that the file names, and another
+        assert bundles_of(str(path), named) == whole
+    assert bundles_of(str(path))[0].references == whole[0].references
+
+    other = write_rows(tmp_path / "other.jsonl", [{"id": "p1", "problem": "?", "answer": "7"}])
+    with pytest.raises(InputError, match=r"has the answer '7', and the kept gold is '3'|is not there"):
+        bundles_of(str(path), other)
+    few = write_rows(tmp_path / "few.jsonl", [{"problem_id": "p1", "sample": 0, "text": "x"}])
+    with pytest.raises(InputError, match="bundle p1/0: reference 1 is not among the rollouts"):
+        keep_results.keep_bundles(Path(bundles), path, Path(few), golds, problems)
 
 
 def test_wrong_input_is_one_line(
@@ -246,23 +309,18 @@ def test_wrong_input_is_one_line(
     other = str(folder.parent / "records" / "rollouts.jsonl.xz")
     assert keep_results.main(["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", other]) == 2
     assert f"{other}: other content than {config.bundles}" in capsys.readouterr().err
-    missing = [
-        "evaluation",
-        config.output_dir,
-        str(tmp_path / "x"),
-        "--bundles",
-        str(tmp_path / "typo.jsonl.xz"),
-    ]
+    typo = str(tmp_path / "typo.jsonl.xz")
+    missing = ["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", typo]
     Path(config.bundles).rename(tmp_path / "away.jsonl")  # so that there is nothing to compare with
     assert keep_results.main(missing) == 2
     assert "typo.jsonl.xz: No such file or directory" in capsys.readouterr().err
     Path(tmp_path / "away.jsonl").rename(config.bundles)
     assert not (tmp_path / "x").exists()
-    (folder.parent / "records" / "bundles.jsonl.xz").write_bytes(b"no")
-    assert rescoring.main([str(folder)]) == 2
+    (folder.parent / "records" / Path(other).name).write_bytes(b"no")
+    assert a2r("rescore", str(folder)) == 2
     assert "not a whole xz file" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        rescoring.main([str(folder), "--base", "x"])
+    assert a2r("rescore", str(folder), "--base", "x") == 2
+    assert "--base: is for --regenerate alone" in capsys.readouterr().err
 
 
 def test_kept_rollouts_are_bundled_as_they_are(rollouts: str, problems: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("explore", "bundle", "evaluate", "solve", "merge", "run", "check", "plot", "grid"):
+    for verb in ("explore", "bundle", "evaluate", "solve", "merge", "run", "check", "plot", "grid", "rescore", "compare"):
         assert verb in done.stdout
 
 

@@ -49,7 +49,7 @@ def test_answer_and_gold() -> None:
 def test_a_score_needs_a_threshold() -> None:
     assert verdict(r"\boxed{6}", "5", "score>=0.9") == CORRECT
     assert verdict(r"\boxed{8}", "5", "score>=0.9") == INCORRECT
-    with pytest.raises(InputError, match="returned 0.9, and a score needs a threshold"):
+    with pytest.raises(InputError, match=r"returned 0\.9, and a score needs a threshold"):
         verdict(r"\boxed{6}", "5", "score")
     with pytest.raises(InputError, match="returned None"):
         verdict(r"\boxed{6}", "5", "nothing")

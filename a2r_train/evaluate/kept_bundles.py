@@ -1,0 +1,163 @@
+"""Bundles that are kept without a text of anybody's: which of the kept rollouts each holds, and the golds.
+
+Such a file ends in `.kept.json`. Its texts are those of the rollouts, and those of the problems are read from
+their set where something asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from a2r_train.data.builder import bundle_of, reference_of
+from a2r_train.data.read import Columns, read
+from a2r_train.errors import InputError
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.records import Bundle, Problem, Rollout, write, write_text
+
+ENDING = ".kept.json"
+NO_TEXT = "(the text of this problem is not kept)"
+Drawn = tuple[str, str, list[int]]  # the id of a bundle, that of its problem, and samples of its rollouts
+
+
+@dataclass(frozen=True)
+class KeptBundles:
+    """What a `.kept.json` holds; the two paths are relative to it.
+
+    problems: the set that the ids are of. golds: rows of problem_id, answer and verifier.
+    """
+
+    problems: str
+    golds: str
+    rollouts: str
+    bundles: list[Drawn]
+
+
+def is_kept(path: str) -> bool:
+    return path.endswith(ENDING)
+
+
+def read_kept(path: str) -> KeptBundles:
+    """Raises InputError for what is no such file."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        return KeptBundles(
+            **{**found, "bundles": [(a, b, list(samples)) for a, b, samples in found["bundles"]]}
+        )
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected kept bundles") from None
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{path}: not of kept bundles ({str(error).splitlines()[0]})") from None
+
+
+def write_kept(kept: KeptBundles, path: Path) -> None:
+    """One bundle a line."""
+    head = {key: value for key, value in asdict(kept).items() if key != "bundles"}
+    bundles = ",\n".join(json.dumps(bundle, ensure_ascii=False) for bundle in kept.bundles)
+    write_text(path, f'{json.dumps(head, ensure_ascii=False)[:-1]}, "bundles": [\n{bundles}\n]}}\n')
+
+
+def read_golds(path: str) -> dict[str, Problem]:
+    """Problems without their texts, by id."""
+    golds: dict[str, Problem] = {}
+    for row in Columns().rows(path):
+        identity, verifier = row.required_text("problem_id"), row.text("verifier") or "math"
+        golds[identity] = Problem(
+            identity, NO_TEXT, row.required_text("answer"), verifier, row.text("source") or ""
+        )
+    return golds
+
+
+def write_golds(problems: Iterable[Problem], path: Path) -> None:
+    """Ids and answers alone, and the source where there is one."""
+    rows = (
+        {"problem_id": p.id, "answer": p.answer, "verifier": p.verifier, "source": p.source} for p in problems
+    )
+    write_text(
+        path,
+        "".join(json.dumps({k: v for k, v in row.items() if v}, ensure_ascii=False) + "\n" for row in rows),
+    )
+
+
+def draw(bundles: Sequence[Bundle], rollouts: Iterable[Rollout]) -> list[Drawn]:
+    """Where the references of bundles are among the rollouts.
+
+    Raises InputError for a reference that is not there.
+    """
+    samples: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for rollout in rollouts:
+        samples[rollout.problem_id, rollout.text].append(rollout.sample)
+    drawn: list[Drawn] = []
+    for bundle in bundles:
+        used: list[int] = []
+        for at, reference in enumerate(bundle.references, 1):
+            there = samples[bundle.problem_id, reference.text]
+            if not (free := [sample for sample in there if sample not in used]):
+                raise InputError(
+                    f"bundle {bundle.id}: reference {at} is not among the rollouts of its problem"
+                )
+            used.append(free[0])
+        drawn.append((bundle.id, bundle.problem_id, used))
+    return drawn
+
+
+def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
+    """The bundles, made anew; with the texts of `problems`, where "" is the set that the file names.
+
+    Raises InputError for a rollout or a gold that is not there, and for problems of another set.
+    """
+    kept = read_kept(path)
+    beside = Path(path).parent
+    golds = read_golds(os.path.normpath(beside / kept.golds))
+    if problems is not None:
+        golds = with_texts(golds, {identity for _, identity, _ in kept.bundles}, problems or kept.problems)
+    rollouts = read(Rollout, os.path.normpath(beside / kept.rollouts))
+    by_sample = {(rollout.problem_id, rollout.sample): rollout for rollout in rollouts}
+    bundles = []
+    for identity, problem_id, samples in kept.bundles:
+        if problem_id not in golds:
+            raise InputError(f"{path}: bundle {identity}: no gold of problem {problem_id!r} in {kept.golds}")
+        missing = [sample for sample in samples if (problem_id, sample) not in by_sample]
+        if missing:
+            raise InputError(f"{path}: bundle {identity}: no sample {missing[0]} in {kept.rollouts}")
+        references = [reference_of(by_sample[problem_id, sample]) for sample in samples]
+        bundles.append(bundle_of(golds[problem_id], references, identity))
+    return bundles
+
+
+def with_texts(golds: Mapping[str, Problem], asked: set[str], problems: str) -> dict[str, Problem]:
+    """The golds with the texts of their set, a file or a data set of the hub.
+
+    Raises InputError for a problem that is not there, or has another answer.
+    """
+    if not problems:
+        raise InputError(
+            "--problems: the kept bundles have no texts; name the set that their problems are of"
+        )
+    known = {problem.id: problem for problem in read(Problem, problems)}
+    found: dict[str, Problem] = {}
+    for identity in golds.keys() & asked:
+        gold, problem = golds[identity], known.get(identity)
+        if problem is None or problem.answer != gold.answer:
+            there = f"has the answer {problem.answer[:40]!r}" if problem else "is not there"
+            raise InputError(
+                f"{problems}: problem {identity!r} {there}, and the kept gold is {gold.answer[:40]!r}; "
+                "name the set that the kept bundles are of"
+            )
+        found[identity] = replace(gold, problem=problem.problem, metadata=problem.metadata)
+    return found
+
+
+def made_whole(config: EvaluateConfig, folder: Path, problems: str | None = None) -> EvaluateConfig:
+    """The config with whole bundles, which are written into the folder, in place of kept ones."""
+    paths: dict[str, Any] = {}
+    for key in ("bundles", "adaptive_validation"):
+        if is_kept(path := getattr(config, key)):
+            paths[key] = str(folder / f"{key}.jsonl")
+            write(bundles_of(path, problems), paths[key])
+    return replace(config, **paths)
