@@ -14,7 +14,20 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("explore", "bundle", "evaluate", "solve", "merge", "run", "check", "plot", "grid", "rescore", "compare"):
+    stages = (
+        "explore",
+        "bundle",
+        "evaluate",
+        "solve",
+        "merge",
+        "run",
+        "check",
+        "plot",
+        "grid",
+        "rescore",
+        "compare",
+    )
+    for verb in stages:
         assert verb in done.stdout
 
 
