@@ -143,6 +143,8 @@ def _with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], li
 
 def _problem(row: Row, number: int) -> Problem:
     """The problem of a row, with its own id or the number as one."""
+    if row.mappable and row.text("problem") is None:
+        raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
     for field in ("problem", "answer"):
         row.required_text(field)
     if row.text("text") is None and row.value("texts", "list[str]") is None:

@@ -268,6 +268,16 @@ def test_a_missing_column_is_named_with_the_one_that_may_be_meant(
         read(Problem, write_rows(tmp_path / "a.jsonl", [row]), Columns.parse(columns))
 
 
+def test_rollouts_without_their_problems_want_the_problem_file(tmp_path: Path) -> None:
+    """As those of `a2r explore`; but only where the recipe has such a key."""
+    path = write_rows(tmp_path / "a.jsonl", [{"problem_id": "p", "text": "t"}])
+    says = r"1: no column 'problem'; the columns are problem_id, text"
+    with pytest.raises(InputError, match=rf"{says} .*; or name the problem file with `problems:`$"):
+        load_rollouts("", path, Columns())
+    with pytest.raises(InputError, match=rf"{says} \(is it 'text'\? then name it 'problem'\)$"):
+        load_rollouts("", path)
+
+
 def test_a_text_that_is_missing_is_named_with_its_like(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"problem": "1?", "answer": "1", "output": "t"}])
     with pytest.raises(InputError, match=r"1: no column 'text'; .*is it 'output'"):
