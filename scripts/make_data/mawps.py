@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import sys
 
-from a2r_train.data.read import read
+from a2r_train.data.read import Columns, read
 from a2r_train.records import Problem, write
 
 COLUMNS = {"id": "idx", "problem": "input", "answer": "target", "source": "type"}
@@ -28,7 +28,7 @@ def distinct(problems: list[Problem]) -> list[Problem]:
 
 
 def main(source: str, target: str) -> None:
-    problems = read(Problem, source, COLUMNS)
+    problems = read(Problem, source, Columns(COLUMNS))
     kept = distinct(problems)
     write(kept, target)
     sys.stdout.write(f"{target}: {len(kept)} of {len(problems)} problems\n")
