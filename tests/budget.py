@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 UNIT = "tests/unit/"
-TEST_S, TIER_S = 5.0, 120.0
+TEST_S, TIER_S = 12.0, 120.0
 WORKER = "a2r_train.verify.worker"  # the one process that judging needs
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
 

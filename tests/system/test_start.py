@@ -48,3 +48,12 @@ def test_script_ends_with_status_2(files):
         done.stderr.strip().splitlines()[-1]
         == f"error: {recipe}: unknown key 'bundels'; did you mean 'bundles'?"
     )
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom a2r_train.evaluate.report import page, terminal, words\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
