@@ -1,5 +1,5 @@
-"""Run by test_grpo_vllm.py and scripts/proofs/prove_gpus.py: GRPO with vLLM;
-prints what trainer and engine say, as JSON.
+"""Run by test_grpo_vllm.py and scripts/proofs/prove_gpus.py: GRPO with vLLM; prints what trainer and engine
+say, as JSON.
 
 Arguments: bundles, output folder, and options of the recipe.
 """

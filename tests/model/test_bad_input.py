@@ -1,4 +1,6 @@
-"""Each mistake that is noticed with a model at hand ends with status 2 and one line, and writes nothing."""
+"""Each mistake that is noticed with a model at hand ends with status 2 and one line, and nothing is written
+or lost.
+"""
 
 from pathlib import Path
 from shutil import copytree

@@ -214,7 +214,7 @@ def test_no_training_on_a_gpu_attends_by_cudnn(
     """By the time that its trainer is built."""
     seen: list[bool] = []
 
-    def build(*_: Any, **__: Any) -> None:
+    def build(**_: Any) -> None:
         seen.append(torch.backends.cuda.cudnn_sdp_enabled())
         raise InterruptedError
 

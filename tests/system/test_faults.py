@@ -232,8 +232,8 @@ def test_ctrl_c_ends_whatever_a_stage_is_at(stage: str, lines: int, out: str) ->
 PASSED_ON = """
 import sys
 from a2r_train.commands import run as pipeline
-stage = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.2), print('saved'),
-sys.exit(143)));"
+stage = "import signal, sys, time; "
+stage += "signal.signal(15, lambda *_: (time.sleep(0.2), print('saved'), sys.exit(143))); "
 stage += "print('up', flush=True); time.sleep(60)"
 pipeline.command = lambda *_: [sys.executable, "-c", stage]
 pipeline.run(sys.argv[1])
@@ -322,9 +322,9 @@ def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreC
 def test_a_signal_ends_a_command_with_its_status_and_a_line_and_no_process_of_it_is_left(
     number: signal.Signals, name: str, exploring: ExploreConfig, tmp_path: Path
 ) -> None:
-    asked = [
-        {"problem": f"What is {i} / 7?", "answer": rf"\frac{{{i}}}{{7}}"} for i in range(1, 7)
-    ]  # which workers judge
+    asked = [  # which workers judge
+        {"problem": f"What is {i} / 7?", "answer": str(i), "verifier": "fnmatch.fnmatch"} for i in range(1, 7)
+    ]
     problems = write_rows(tmp_path / "fractions.jsonl", asked)
     keys = {k: v for k, v in vars(exploring).items() if v != "" and k != "dry_run"}
     keys |= {"problems": problems, "max_completion_tokens": 2000}

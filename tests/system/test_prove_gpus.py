@@ -1,5 +1,5 @@
-"""scripts/proofs/prove_gpus.py as a trial on the CPU: what it writes down, and that a part
-that fails does not stop the others.
+"""scripts/proofs/prove_gpus.py as a trial on the CPU: what it writes down, and that a part that fails does
+not stop the others.
 """
 
 import json

@@ -34,8 +34,8 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
 ROOT = Path(__file__).parents[2]
 
 
-def test_script_ends_with_status_2(files):
-    recipe = files / "recipe.yaml"
+def test_script_ends_with_status_2(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
     recipe.write_text("bundels: x\n")
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "grpo.py"), "--config", str(recipe)],

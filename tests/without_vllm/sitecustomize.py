@@ -1,4 +1,6 @@
-"""On the path of a process, it is as where vllm is not installed: TRL imports vllm with GRPO, used or not."""
+"""On the path of a process, it is as where vllm is not installed: TRL imports vllm with GRPO, used or not,
+and that takes longer than such a process then works.
+"""
 
 import importlib.util
 
