@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def test_the_command_shows_its_help_without_anything_heavy() -> None:
     code = (
@@ -29,6 +31,20 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
     )
     for verb in stages:
         assert verb in done.stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from a2r_train.evaluate.report import page, terminal, words",
+        "import warnings, a2r_train.train\n"  # hidden before a library can warn
+        "assert any('is_gradient_checkpointing' in f[1].pattern for f in warnings.filters if f[1])",
+    ],
+)
+def test_reports_and_hidden_warnings_need_no_torch(code: str) -> None:
+    code = f"import sys\n{code}\nassert not {{'torch', 'transformers'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Cards: the evaluation in a checkpoint's README in the hub's own form, and the card of bundles."""
+"""The evaluation in a checkpoint's README, in the hub's own form, after a real run."""
 
 from dataclasses import replace
 from pathlib import Path
