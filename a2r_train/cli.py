@@ -54,6 +54,26 @@ def evaluate(context: typer.Context) -> None:
     _stage(EvaluateConfig, stage, context.args)
 
 
+AccelerateConfig = Annotated[
+    str, typer.Option(help="a config of accelerate, or its name in accelerate_configs; empty: one process")
+]
+Processes = Annotated[
+    int, typer.Option(help="processes of a training, one a GPU; 0: as many as that config says")
+]
+
+
+@app.command(context_settings={**RECIPE, **EITHER})
+def sft(context: typer.Context, accelerate_config: AccelerateConfig = "", processes: Processes = 0) -> None:
+    """bundles -> a synthesizer, fine-tuned on verified answers; what is not an option here goes to TRL."""
+    _train("sft", context.args, accelerate_config, processes)
+
+
+@app.command(context_settings={**RECIPE, **EITHER})
+def grpo(context: typer.Context, accelerate_config: AccelerateConfig = "", processes: Processes = 0) -> None:
+    """bundles -> a synthesizer, trained by GRPO with a verifiable reward; options as those of sft."""
+    _train("grpo", context.args, accelerate_config, processes)
+
+
 @app.command(context_settings=EXTRA)
 def check(context: typer.Context) -> None:
     """Preflight of a training recipe: one line a check, green or red; exit status 2 on red.
@@ -70,20 +90,47 @@ def run(
     recipes: Annotated[
         str, typer.Argument(help="a folder of recipes: merge, explore, bundle, sft, grpo, evaluate")
     ],
-    accelerate_config: Annotated[
-        str, typer.Option(help="how sft and grpo are launched; empty for one process")
-    ] = "",
-    processes: Annotated[
-        int, typer.Option(help="of sft and grpo, one a GPU; 0 for what that config says")
-    ] = 0,
+    accelerate_config: AccelerateConfig = "",
+    processes: Processes = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="list the stages and what is done, and stop")
+        bool, typer.Option("--dry-run", help="list the stages, what is done and what would fail, and stop")
     ] = False,
 ) -> None:
     """All stages of a recipe folder in order, skipping what is already done."""
     from a2r_train.commands.run import run as run_stages
 
     run_stages(recipes, accelerate_config, processes, dry_run)
+
+
+@app.command(context_settings=EITHER)
+def init(
+    folder: Annotated[str, typer.Argument(help="the folder of recipes to write")],
+    data: Annotated[str, typer.Option(help="your problems: JSONL, CSV, Parquet, or a data set of the hub")],
+    model: Annotated[str, typer.Option(help="the model to train: a folder, or a model of the hub")],
+    explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the same")] = "",
+    columns: Annotated[
+        str, typer.Option(help="names of columns as JSON; those that are not named are guessed")
+    ] = "{}",
+    test_share: Annotated[
+        float, typer.Option(help="share of the problems to test on; 0: a quarter, 500 at most")
+    ] = 0.0,
+) -> None:
+    """Recipes with comments for your own problems and model, which `a2r run` runs as they are."""
+    from a2r_train.commands.init import init as write
+
+    sys.stdout.write(write(folder, data, model, explorer, columns, test_share))
+
+
+@app.command(context_settings=RECIPE)
+def export(context: typer.Context) -> None:
+    """bundles -> prompts and reward for `trl grpo`, and the command that trains on them."""
+    from a2r_train.commands.export import ExportConfig
+    from a2r_train.commands.export import export as write
+    from a2r_train.config import parse
+
+    named = ["--bundles"] if context.args and not context.args[0].startswith("-") else []
+    (config,) = parse([ExportConfig], [*named, *context.args])
+    sys.stdout.write(f"{write(config)}\n")
 
 
 @app.command()
@@ -144,23 +191,23 @@ def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
     explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the synthesizer")] = "",
     synthesizer: Annotated[
-        str, typer.Option(help="of stage 2; empty for the explorer; neither: the pair of data/tiny")
+        str, typer.Option(help="the model of stage 2; empty for the explorer; neither: the pair of data/tiny")
     ] = "",
     file: Annotated[
         str, typer.Option(help="a file of problems instead of one question; references in it are taken")
     ] = "",
-    columns: Annotated[str, typer.Option(help="of the file: names of its columns as JSON")] = "{}",
+    columns: Annotated[str, typer.Option(help="names of the file's columns as JSON")] = "{}",
     engine: Annotated[
         str, typer.Option(help="what generates: transformers, vllm or openai")
     ] = "transformers",
-    endpoint: Annotated[str, typer.Option(help="of openai: base URLs of servers, comma-separated")] = "",
+    endpoint: Annotated[str, typer.Option(help="base URLs of servers for openai, comma-separated")] = "",
     k: Annotated[int, typer.Option(help="references")] = 4,
-    temperature: Annotated[float, typer.Option(help="of the explorer")] = 1.0,
-    max_completion_tokens: Annotated[int, typer.Option(help="of either model")] = 1024,
+    temperature: Annotated[float, typer.Option(help="temperature of the explorer")] = 1.0,
+    max_completion_tokens: Annotated[int, typer.Option(help="longest completion of either model")] = 1024,
     prompt: Annotated[
         str, typer.Option(help="a prompt file; empty for the checkpoint's own or the default")
     ] = "",
-    seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
 ) -> None:
     """The loop on one question, references shown; or on a file of problems, one JSON line each."""
     from rich.console import Console
@@ -226,6 +273,15 @@ def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untype
         sys.stdout.write(f"{config.output_dir}/report.html\n")
     else:
         sys.stdout.write(f"{result}\n")
+
+
+def _train(verb: str, arguments: list[str], accelerate_config: str, processes: int) -> None:
+    from a2r_train.commands.run import train
+
+    if {"-h", "--help"} & {*arguments}:
+        sys.stdout.write(f"a2r {verb} [--accelerate_config FILE] [--processes N], and the trainer's own:\n")
+        sys.stdout.flush()
+    sys.exit(train(verb, arguments, accelerate_config, processes))
 
 
 def _show(answer: Answer, console: Console) -> None:

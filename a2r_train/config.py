@@ -2,6 +2,9 @@
 
 TRL's parser does the typing and the merging; this module refuses what it would let pass: misspelt keys, keys
 written twice, and values of the wrong shape. Every mistake is one InputError that names the file and the key.
+
+A path in a recipe is relative to the working directory; one that is not there, but stands beside the recipe,
+is the one beside the recipe (`prompt: prompt.yaml`). What a stage writes goes below the working directory.
 """
 
 from __future__ import annotations
@@ -31,6 +34,30 @@ PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
     ("load_in_8bit", True): ("bitsandbytes",),
     ("use_liger_kernel", True): ("liger_kernel",),
 }
+# Keys that one stage alone has, by which the recipe of another stage is told.
+MARKS: dict[str, tuple[str, ...]] = {
+    "explore": ("samples_per_problem", "chunk_problems", "shard", "max_problems"),
+    "bundle": ("mixture", "test_share", "test_rollouts", "test_problems", "bundles_per_problem", "k_min"),
+    "sft": ("target_samples", "target_temperature", "max_target_tokens", "target_engine", "packing"),
+    "grpo": ("num_generations", "max_completion_length", "beta", "scale_rewards", "pass_at_k", "validation"),
+    "evaluate": ("base", "sft", "grpo", "no_references", "self_refine", "diagnostics", "budgets"),
+    "merge": ("sha256",),
+    "grid": ("explorers", "synthesizers"),
+}
+# What a YAML error means for a recipe, by a part of what the parser says.
+YAML_MENDS = {
+    "mapping values are not allowed": "put a text that holds `: ` in quotes, or line the keys up",
+    "'\\t'": "indent with spaces, not tabs",
+    "cannot start any token": "put a text that begins with this character in quotes",
+    "could not find expected ':'": "write `key: value`, with a space after the colon",
+    "found unexpected end of stream": "close the quotes or brackets that are open",
+    "quoted scalar": "close the quotes",
+    "flow ": "close the brackets",
+    "expected <block end>": "line the keys up, and put the whole of a text in quotes, or nothing of it",
+    "<document start>": "line the keys up",
+    "alias": "put a text that begins with * in quotes",
+    "tag": "put a text that begins with ! in quotes",
+}
 
 
 TASK_FILE = "task.yaml"
@@ -43,41 +70,58 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
     Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), a value
     of the wrong type, and one that needs a package that is not installed.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & {*arguments}:
+        _parser(types, "").print_help()
+        raise SystemExit(0)
+    path, arguments = take_config(arguments)
+    return configured(types, load_recipe(path) if path else {}, path or "command line", arguments)
+
+
+def configured(
+    types: Sequence[Any], recipe: dict[str, Any], place: str, arguments: Sequence[str] = ()
+) -> tuple[Any, ...]:
+    """One instance of each dataclass, from a recipe's keys and overrides. Raises InputError as `parse`."""
+    known = {field.name for kind in types for field in fields(kind) if field.init}
+    check_stage(recipe, known, place)
+    check_keys(recipe, known, place)
+    recipe = {**task_keys(place, recipe, known), **recipe}
+    given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
+    check_keys(given, known, "command line")
+    for kind in types:
+        recipe = as_texts(kind, recipe)
+        recipe = {**recipe, **_checked(kind, recipe, place)}
+    parser = _parser(types, "" if place == "command line" else f"{place}: ")
+    parser.set_defaults_with_config(**recipe)
+    try:
+        configs = tuple(parser.parse_args_into_dataclasses(args=list(arguments)))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{place}: {' '.join(str(error).split())}") from None
+    for config in configs:
+        _check_packages(config)
+    return configs
+
+
+def _parser(types: Sequence[Any], place: str) -> Any:
+    """TRL's parser, whose errors are InputErrors that begin with the place."""
     from trl.scripts.utils import TrlParser
 
     class Parser(TrlParser):
         def error(self, message: str) -> NoReturn:
-            raise InputError(message.replace("the following arguments are required", "missing"))
+            said = message.replace("the following arguments are required", "missing")
+            raise InputError(f"{place}{said}")
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & {*arguments}:
-        Parser(types, prog=_command(), usage="%(prog)s --config RECIPE [--key value ...]").print_help()
-        raise SystemExit(0)
-    path, arguments = take_config(arguments)
-    recipe, path = load_yaml(path) if path else {}, path or "command line"
-    known = {field.name for kind in types for field in fields(kind) if field.init}
-    check_keys(recipe, known, path)
-    recipe = {**task_keys(path, recipe, known), **recipe}
-    given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
-    check_keys(given, known, "command line")
-    parser = Parser(dataclass_types=list(types), allow_abbrev=False)
-    written = {
-        field.name for kind in types for field in fields(kind) if str(field.default).startswith("{")
-    }  # as JSON
-    recipe = {
-        key: json.dumps(value) if key in written and isinstance(value, dict) else value
+    usage = "%(prog)s --config RECIPE [--key value ...]"
+    return Parser(list(types), prog=_command(), usage=usage, allow_abbrev=False)
+
+
+def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Dicts as the JSON text that their fields hold, such as `columns`."""
+    as_json = {field.name for field in fields(kind) if str(field.default).startswith("{")}
+    return {
+        key: json.dumps(value) if key in as_json and isinstance(value, dict) else value
         for key, value in recipe.items()
     }
-    for kind in types:
-        recipe = {**recipe, **_checked(kind, recipe, path)}
-    parser.set_defaults_with_config(**recipe)
-    try:
-        configs = tuple(parser.parse_args_into_dataclasses(args=arguments))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
-    for config in configs:
-        _check_packages(config)
-    return configs
 
 
 def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
@@ -89,7 +133,7 @@ def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str
     place = Path(path).parent / TASK_FILE
     if not path.endswith((".yaml", ".yml")) or not place.is_file():
         return {}
-    task = load_yaml(str(place))
+    task = load_recipe(str(place))
     check_keys(task, set(TASK_KEYS), str(place))
     for key in task.keys() & recipe.keys():
         if recipe[key] != task[key]:
@@ -155,13 +199,30 @@ def _command() -> str:
 
 class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        lines: dict[Any, int] = {}
+        for found, _ in node.value:
+            key, line = self.construct_object(found, deep=True), found.start_mark.line + 1
+            if key in lines:
                 raise yaml.YAMLError(
-                    f"key {key!r} is written twice, at line {node.start_mark.line + 1} and after"
+                    f"key {key!r} is written twice, at lines {lines[key]} and {line}; remove one"
                 )
+            lines[key] = line
         return super().construct_mapping(node, deep)
+
+
+def load_recipe(path: str) -> dict[str, Any]:
+    """`load_yaml`, with the paths of what stands beside the recipe."""
+    return {key: _beside(value, Path(path).parent) for key, value in load_yaml(path).items()}
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    """The rule of this module for one value, or each part of a comma-separated one."""
+    if not isinstance(value, str) or os.path.exists(value):
+        return value
+    if "," in value:
+        return ",".join(_beside(part.strip(), folder) for part in value.split(","))
+    looks_like_a_path = "/" in value or "." in value
+    return str(folder / value) if looks_like_a_path and (folder / value).exists() else value
 
 
 def load_yaml(path: str) -> dict[str, Any]:
@@ -169,16 +230,48 @@ def load_yaml(path: str) -> dict[str, Any]:
 
     Raises InputError for a missing or broken file, or one that is no mapping.
     """
+    text = ""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, Loader=_UniqueKeys) or {}
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_UniqueKeys) or {}
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a YAML recipe") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+        raise InputError(_broken(path, text, error)) from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found a {type(content).__name__}")
+        raise InputError(
+            f"{path}: expected `key: value` lines, a space after the colon; found a {type(content).__name__}"
+        )
     return content
+
+
+def _broken(path: str, text: str, error: yaml.YAMLError) -> str:
+    """One line: the place, the line as it stands there, what the parser says, and the mend."""
+    says = f"{getattr(error, 'context', None) or ''} {getattr(error, 'problem', None) or ''}".strip()
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"{path}: {' '.join(str(error).split())}"
+    if "simple key" in says:  # the line without a colon, not the next one
+        mark = getattr(error, "context_mark", None) or mark
+    lines = text.splitlines()
+    number = min(mark.line, len(lines) - 1)
+    place = f"{path}:{number + 1}: `{lines[number].strip()[:80]}` is not valid YAML"
+    mend = next((mend for part, mend in YAML_MENDS.items() if part in says), "")
+    return f"{place}; {mend}" if mend else f"{place} ({says}); expected `key: value` lines"
+
+
+def check_stage(recipe: Iterable[str], known: set[str], path: str) -> None:
+    """Raise InputError for the recipe of another stage than the one that knows these keys."""
+    unknown = [str(key) for key in recipe if str(key) not in known]
+    told = {verb: [key for key in unknown if key in keys] for verb, keys in MARKS.items()}
+    verb = max(told, key=lambda verb: len(told[verb]))
+    if told[verb]:
+        raise InputError(
+            f"{path}: a recipe of `a2r {verb}`, by its key {told[verb][0]!r}, which is none of this stage; "
+            f"start a2r {verb} --config {path}"
+        )
 
 
 def check_keys(keys: Iterable[str], known: set[str], place: str) -> None:

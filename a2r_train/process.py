@@ -67,8 +67,10 @@ def _say(line: object, status: int) -> int:
 
 def listened_to() -> list[signal.Signals]:
     """Those that nobody told this process to ignore, as a shell does with Ctrl-C for what it starts
-    with `&`.
+    with `&`; none in a thread, which Python lets handle no signal.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return []
     return [number for number in ENDED_BY if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 from a2r_train import process
-from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -22,40 +21,52 @@ TRAINERS = ("sft", "grpo")
 
 
 def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
-    """Run every stage that the folder has a YAML for, or say which. Raises InputError for a folder without
-    stages.
+    """Run every stage that the folder has a YAML for; with `dry_run`, say which, and what would fail.
 
-    A stage that fails ends the run with that stage's exit status. SIGTERM and Ctrl-C are passed on to the
-    stage, which may have to save, and no other one is begun.
+    Raises InputError for a folder without stages, and where a dry run finds something. A stage that fails
+    ends the run with its own exit status. SIGTERM and Ctrl-C are passed on to the stage, which may have to
+    save, and no other one is begun.
     """
-    if processes and not accelerate_config:
-        raise InputError(
-            "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"
-        )
-    if accelerate_config and not Path(accelerate_config).is_file():
-        raise InputError(f"{accelerate_config}: no such file; expected a config of accelerate")
+    accelerate_config = config_file(accelerate_config, processes)
     found = stages(folder)
     if not found:
         raise InputError(
             f"{folder}: no stage here; expected merge.yaml, explore.yaml, "
             "bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml"
         )
+    if dry_run:
+        from a2r_train.commands.plan import show_plan
+
+        show_plan(folder, found)
+        return
     for verb, path in found:
-        if dry_run:
-            sys.stdout.write(planned(verb, path))
-            continue
         began = time.monotonic()
         log.info("%s: %s", verb, path)
-        if code := wait(command(verb, path, accelerate_config, processes)):
+        if code := wait(command(verb, ["--config", str(path)], accelerate_config, processes)):
             sys.exit(code)
         log.info("%s: %.0f s", path, time.monotonic() - began)
 
 
-def planned(verb: str, path: Path) -> str:
-    """A line: whether a stage is done, its recipe, and the folder that it writes."""
-    folder = load_yaml(str(path)).get("output_dir", "")
-    state = "done" if folder and (Path(folder) / "done.json").is_file() else "to do"
-    return f"{state:5}  {verb:8}  {path} -> {folder}\n"
+def train(verb: str, arguments: Sequence[str], accelerate_config: str = "", processes: int = 0) -> int:
+    """Run one trainer, as `run` does, with the arguments of its own; returns its exit status."""
+    return wait(command(verb, arguments, config_file(accelerate_config, processes), processes))
+
+
+def config_file(accelerate_config: str, processes: int) -> str:
+    """The file of an accelerate config: a path, or the name of one in accelerate_configs.
+
+    Raises InputError for a file that is not there, and for processes without one.
+    """
+    if processes and not accelerate_config:
+        raise InputError(
+            "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"
+        )
+    shipped = Path("accelerate_configs", f"{accelerate_config}.yaml")
+    if accelerate_config and not Path(accelerate_config).is_file():
+        if not shipped.is_file():
+            raise InputError(f"{accelerate_config}: no such file; expected a config of accelerate")
+        return str(shipped)
+    return accelerate_config
 
 
 def wait(command_line: Sequence[str]) -> int:
@@ -88,15 +99,17 @@ def stages(folder: str) -> list[tuple[str, Path]]:
     ]
 
 
-def command(verb: str, path: Path, accelerate_config: str = "", processes: int = 0) -> list[str]:
+def command(
+    verb: str, arguments: Sequence[str], accelerate_config: str = "", processes: int = 0
+) -> list[str]:
     """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`.
 
     `processes` 0 leaves their number to that config. A trainer is started as a module; its `main` is all
     that scripts/sft.py and scripts/grpo.py call, which are not there where the package alone is installed.
     """
     if verb not in TRAINERS:
-        return [sys.executable, "-m", "a2r_train.cli", verb, "--config", str(path)]
-    module = ["-m", f"a2r_train.train.{verb}", "--config", str(path)]
+        return [sys.executable, "-m", "a2r_train.cli", verb, *arguments]
+    module = ["-m", f"a2r_train.train.{verb}", *arguments]
     if not accelerate_config:
         # one process needs no launcher, which would hide the exit status of a user's mistake
         return [sys.executable, *module]

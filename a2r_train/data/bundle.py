@@ -111,7 +111,7 @@ class Split:
 def bundle(config: BundleConfig) -> Path:
     """Run the stage and return its folder. Raises InputError for wrong input; nothing is written then."""
     train, test, dropped = build(config)
-    histogram = _measure(config, [*train.bundles, *test.bundles])
+    histogram = measure(config, [*train.bundles, *test.bundles])
     for name, split in (("train", train), ("test", test)):
         if (unread := unparsable(split.rollouts)).many:
             log.warning("rollouts of the %s problems: %s", name, unread)
@@ -148,21 +148,13 @@ def _prompt(config: BundleConfig, model: str) -> PromptConfig:
 
 def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     """The two splits, and the rows that decontamination dropped."""
-    check_least(config, bundles_per_problem=1, test_bundles_per_problem=1)
-    if not 1 <= (config.k_min or config.k) <= config.k:
-        raise InputError(
-            f"k {config.k}, k_min {config.k_min}: expected 1 <= k_min <= k, or k_min 0 and k at least 1"
-        )
-    if not 0 <= config.test_share < 1:
-        raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
-    if not 0 <= config.max_all_wrong <= 1:
-        raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
+    check_numbers(config)
     task, columns = task_to_carry(config), Columns.parse(config.columns)
     config = replace(config, verifier=task.verifier)
     if not columns.names:
         columns = Columns(task.columns, met=set(task.columns.values()))
     problems, rollouts = _loaded(config, config.problems, config.rollouts, columns)
-    test_ids = _test_ids(problems, config)
+    test_ids = ids_of_test(problems, config)
     train_problems = [p for p in problems if p.id not in test_ids]
     test = Split([])
     evaluation: list[Problem] = [p for p in problems if p.id in test_ids]
@@ -196,6 +188,19 @@ def build(config: BundleConfig) -> tuple[Split, Split, list[dict[str, str]]]:
     return train, test, [{"problem_id": a, "evaluation_id": b} for a, b in met.items()]
 
 
+def check_numbers(config: BundleConfig) -> None:
+    """Raise InputError for a number that makes no sense."""
+    check_least(config, bundles_per_problem=1, test_bundles_per_problem=1)
+    if not 1 <= (config.k_min or config.k) <= config.k:
+        raise InputError(
+            f"k {config.k}, k_min {config.k_min}: expected 1 <= k_min <= k, or k_min 0 and k at least 1"
+        )
+    if not 0 <= config.test_share < 1:
+        raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
+    if not 0 <= config.max_all_wrong <= 1:
+        raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
+
+
 def _loaded(
     config: BundleConfig, problems: str, rollouts: str, columns: Columns
 ) -> tuple[list[Problem], list[Rollout]]:
@@ -216,7 +221,7 @@ def _loaded(
     return known, found
 
 
-def _test_ids(problems: Sequence[Problem], config: BundleConfig) -> set[str]:
+def ids_of_test(problems: Sequence[Problem], config: BundleConfig) -> set[str]:
     """The problems of the test split, by a hash of their ids: the same ones however the rollouts change."""
     if config.test_share and config.test_rollouts:
         raise InputError("test_share and test_rollouts are both given; the test set comes from one of them")
@@ -261,7 +266,7 @@ def _mix(config: BundleConfig, split: Split, rollouts: Iterable[Rollout]) -> Non
     split.dropped += dropped
 
 
-def _measure(config: BundleConfig, bundles: Sequence[Bundle]) -> list[int]:
+def measure(config: BundleConfig, bundles: Sequence[Bundle]) -> list[int]:
     """Synthesizer prompt lengths in tokens; raises InputError where a bundle cannot be made to fit the
     budget.
     """

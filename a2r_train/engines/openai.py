@@ -13,7 +13,8 @@ import logging
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -80,7 +81,7 @@ class OpenAIEngine:
         self.urls = self._serving(base_urls(arguments.endpoint))
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        found = asyncio.run(self._all(chats, sampling, seeds))
+        found = _finished(self._all(chats, sampling, seeds))
         for reason in ("refused", FAILED):
             if count := sum(c.finish_reason == reason for c in found):
                 log.warning(
@@ -218,10 +219,11 @@ class OpenAIEngine:
                 response.raise_for_status()
                 names = [str(row["id"]) for row in response.json()["data"]]
             except httpx2.HTTPStatusError as error:
-                hint = "; set OPENAI_API_KEY" if error.response.status_code in (401, 403) else ""
+                hint = "; set OPENAI_API_KEY" if error.response.status_code in (401, 403) else _hint(url)
                 said[url] = f"status {error.response.status_code}: {self._words(error.response)}{hint}"
             except (httpx2.RequestError, ValueError, KeyError, TypeError) as error:
-                said[url] = f"no server answers /models ({self._clean(str(error)) or type(error).__name__})"
+                reason = self._clean(str(error)) or type(error).__name__
+                said[url] = f"no server answers /models ({reason}){_hint(url)}"
             else:
                 if self.name in names:
                     serving.append(url)
@@ -241,6 +243,33 @@ class OpenAIEngine:
     def _clean(self, text: str) -> str:
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:200]
+
+
+def _hint(url: str) -> str:
+    """What is most often wrong with a base URL at which there is no API."""
+    return "" if url.endswith("/v1") else f"; is it {url}/v1?"
+
+
+def _finished(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
+    """`asyncio.run`, also where a loop is running already, as in a notebook: in a thread of its own there."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    cancel: list[Callable[[], object]] = []
+
+    async def cancellable() -> list[Completion]:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        cancel.append(lambda: task and loop.call_soon_threadsafe(task.cancel))
+        return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(asyncio.run, cancellable())
+        try:
+            return found.result()
+        finally:  # at Ctrl-C no request stays under way
+            if cancel and not found.done():
+                cancel[0]()
 
 
 def base_urls(endpoint: str) -> list[str]:

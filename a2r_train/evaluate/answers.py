@@ -13,13 +13,16 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import track
 
 from a2r_train import __version__
 from a2r_train.data.read import read
@@ -116,7 +119,7 @@ class Generator:
         found: list[Synthesis] = []
         files: list[str] = []
         timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
-        for at in range(0, len(bundles), self.config.chunk_bundles):
+        for at in _bar(task.name, range(0, len(bundles), self.config.chunk_bundles)):
             part = bundles[at : at + self.config.chunk_bundles]
             path = self._made(task, part, chats, at)
             made = read(Synthesis, str(path))
@@ -247,6 +250,12 @@ def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
     if template := TEMPLATES.get(view):
         return prompter.synthesizer(bundle.problem, bundle.references, template).chat
     return synthesizer_chat(prompter, bundle, view != "alone")
+
+
+def _bar(name: str, chunks: Sequence[int]) -> Iterable[int]:
+    """A bar over the chunks, on a terminal or in a notebook."""
+    console = Console(stderr=True)
+    return track(chunks, name, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _timing_path(chunk: Path) -> Path:

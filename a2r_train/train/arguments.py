@@ -225,6 +225,11 @@ def set_defaults(args: TrainConfig) -> None:
     nothing.
     """
     check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
+    if isinstance(args, GRPOConfig) and args.temperature <= 0:
+        raise InputError(
+            f"temperature is {args.temperature:g}: GRPO learns from completions of one prompt that differ; "
+            "expected above 0, such as 1.0"
+        )
     gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 is None:
         args.bf16 = gpu and not args.fp16

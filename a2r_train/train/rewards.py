@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from math import comb
 from typing import Any
 
-from a2r_train.prompts import Messages, Prompter
+from a2r_train.prompts import Messages, PromptConfig, Prompter
 from a2r_train.records import CORRECT
 from a2r_train.verify import Judgement, judge_all
 from a2r_train.verify.compare import compare_all
@@ -104,3 +105,22 @@ def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequ
     """Whether each answer is the majority's, where there is a majority; no answer copies nothing."""
     rows = [(j.answer, m, v) for j, m, v in zip(judged, majority, verifier, strict=True) if m]
     return [verdict == CORRECT for verdict in compare_all(rows)]
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A prompter for rewards alone: what the chat template opens a completion with, and where answers stand."""
+
+    opened: str
+    config: PromptConfig
+
+    def complete(self, completion: str) -> str:
+        return self.opened + completion
+
+
+def verifiable_reward(
+    completions: Sequence[Messages], opened: Sequence[str], answer_pattern: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """The same reward over the rows of `a2r export`, a function that `trl grpo --reward_funcs` can name."""
+    prompter: Any = _Opening(opened[0], PromptConfig(answer_pattern=answer_pattern[0]))
+    return VerifiableReward(prompter)(completions, **columns)

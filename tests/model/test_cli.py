@@ -38,7 +38,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         ("evaluate", "--self_refine", "show the resolved config and the rows"),
         ("merge", "--sha256", "show the resolved config, and stop"),
         ("grid", "--explorers", "show the resolved config and the pairs"),
-        ("run", "--accelerate-config", "how sft and grpo are launched"),
+        ("run", "--accelerate-config", "a config of accelerate"),
         ("gather", "shards", "the output folders of explore's shards"),
         ("solve", "--max-completion-tokens", "of either model"),
         ("check", "--help", "Preflight of a training recipe"),
@@ -168,21 +168,23 @@ def test_run_launches_as_many_processes_as_it_is_told(
     assert started[1][2:9] == launched
 
 
-def test_a_dry_run_of_a_folder_lists_its_stages_and_starts_none(
+def test_a_dry_run_of_a_folder_starts_nothing_and_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for stage in ("sft", "explore-b", "explore-a"):
         (tmp_path / f"{stage}.yaml").write_text(f"output_dir: {tmp_path}/out-{stage}\n")
-    (tmp_path / "out-explore-a").mkdir()
-    (tmp_path / "out-explore-a" / "done.json").touch()
     monkeypatch.setattr(pipeline, "wait", lambda command: pytest.fail(f"started {command}"))
     status, out, _ = run(capsys, "run", str(tmp_path), "--dry_run")
+    missing = "missing: --problems, --model"
     expected = [
-        f"done explore {tmp_path}/explore-a.yaml -> {tmp_path}/out-explore-a",
+        f"to do explore {tmp_path}/explore-a.yaml -> {tmp_path}/out-explore-a",
+        f"fails: {tmp_path}/explore-a.yaml: {missing}",
         f"to do explore {tmp_path}/explore-b.yaml -> {tmp_path}/out-explore-b",
+        f"fails: {tmp_path}/explore-b.yaml: {missing}",
         f"to do sft {tmp_path}/sft.yaml -> {tmp_path}/out-sft",
+        f"fails: {tmp_path}/sft.yaml: missing: --bundles",
     ]
-    assert (status, out) == (0, " ".join(expected))
+    assert (status, out) == (2, " ".join(expected))
 
 
 @pytest.mark.parametrize(

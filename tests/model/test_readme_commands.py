@@ -16,6 +16,7 @@ from accelerate.commands.launch import launch_command_parser
 from conftest import a2r, write_rows
 
 from a2r_train import cli
+from a2r_train.commands.export import ExportConfig
 from a2r_train.commands.grid import GridConfig
 from a2r_train.commands.merge import MergeConfig
 from a2r_train.data.bundle import BundleConfig
@@ -34,6 +35,7 @@ STAGES: dict[str, list[Any]] = {
     "bundle": [BundleConfig],
     "evaluate": [EvaluateConfig],
     "grid": [GridConfig],
+    "export": [ExportConfig],
     "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
     "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
 }
@@ -108,7 +110,7 @@ def verbs() -> dict[str, set[str]]:
         for verb, options in named.items()
     }
     return {
-        verb: options_of(STAGES[verb]) if verb in STAGES else options | {"--help"}
+        verb: options | (options_of(STAGES[verb]) if verb in STAGES else set()) | {"--help"}
         for verb, options in given.items()
     }
 

@@ -17,17 +17,8 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     stages = (
-        "explore",
-        "bundle",
-        "evaluate",
-        "solve",
-        "merge",
-        "run",
-        "check",
-        "plot",
-        "grid",
-        "rescore",
-        "compare",
+        *("explore", "bundle", "sft", "grpo", "evaluate", "solve", "merge", "run", "check", "plot", "grid"),
+        *("rescore", "compare", "init", "export"),
     )
     for verb in stages:
         assert verb in done.stdout
@@ -43,6 +34,22 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
 )
 def test_reports_and_hidden_warnings_need_no_torch(code: str) -> None:
     code = f"import sys\n{code}\nassert not {{'torch', 'transformers'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_package_starts_without_anything_heavy_and_names_what_is_public() -> None:
+    code = (
+        "import sys, a2r_train\n"
+        "from a2r_train import judge, majority, Problem, Rollout, Bundle, Synthesis, InputError\n"
+        "assert judge(r'\\boxed{4}', '4') == 'correct'\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "import a2r_train.evaluate.config\n"
+        "assert all(callable(getattr(a2r_train, name)) for name in a2r_train.__all__)\n"
+        "from a2r_train import *\n"
+        "assert {'TwoStage', 'explore', 'bundle', 'sft', 'grpo', 'evaluate'} <= {*dir()}\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -22,7 +22,7 @@ LINES = [
     {"inference", "data"},
     {"train", "evaluate"},
     {"commands"},
-    {"cli"},
+    {"cli", "stages"},
 ]
 LINE_OF = {room: i for i, line in enumerate(LINES) for room in line}
 

@@ -1,0 +1,99 @@
+"""`a2r export`: bundles as the data set that `trl grpo` reads, with the command that trains on it.
+
+For who wants TRL's own script and nothing of ours around it but prompts and reward.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from a2r_train import output
+from a2r_train.records import write_text
+from a2r_train.train.arguments import BundleArguments, ModelArguments
+from a2r_train.train.bundles import TrainingBundles, load_bundles
+from a2r_train.train.grpo import dataset_of
+
+REWARD = "a2r_train.train.rewards.verifiable_reward"
+CARD = """\
+---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train.jsonl
+---
+# Prompts of {bundles}
+
+{rows} rows for `trl grpo`, rendered for {model}: `prompt` as messages, and the columns that the reward
+`{reward}` reads. Made by `a2r export`.
+
+    {command}
+"""
+
+
+@dataclass
+class ExportConfig:
+    """`a2r export`: bundles -> train.jsonl, which `trl grpo` takes as its data set."""
+
+    bundles: str = field(metadata={"help": "training bundles"})
+    output_dir: str = field(metadata={"help": "where train.jsonl is written"})
+    model: str = field(metadata={"help": "the model that is trained, whose tokenizer measures the prompts"})
+    prompt: str = field(
+        default="",
+        metadata={"help": "a prompt file; empty for that of the model, the bundles, or the default"},
+    )
+    plain_share: float = field(
+        default=0.0, metadata={"help": "share of the bundles that are shown as the problem alone"}
+    )
+    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    dry_run: bool = field(default=False, metadata={"help": "show the first row and the command, and stop"})
+
+
+def export(config: ExportConfig) -> str:
+    """Write the data set, and return the command that trains on it. Raises InputError for wrong input."""
+    data = BundleArguments(
+        config.bundles, config.prompt, plain_share=config.plain_share, max_bundles=config.max_bundles
+    )
+    bundles = load_bundles(data, ModelArguments(model_name_or_path=config.model))
+    rows = rows_of(bundles)
+    command = trl_command(config, bundles)
+    if config.dry_run:
+        return f"{json.dumps(rows[0], ensure_ascii=False, indent=1)}\n{command}"
+    folder = Path(config.output_dir)
+    if not output.prepare(folder, asdict(config), inputs=("bundles", "prompt")):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(folder / "train.jsonl", text)
+        write_text(folder / "README.md", _card(config, len(rows), command))
+        output.finish(folder, {"rows": len(rows)})
+    return command
+
+
+def rows_of(bundles: TrainingBundles) -> list[dict[str, Any]]:
+    """The rows that GRPO trains on here, and what the reward needs besides."""
+    prompter = bundles.prompter
+    more = {"opened": prompter.complete(""), "answer_pattern": prompter.config.answer_pattern}
+    return [{**row, **more} for row in dataset_of(bundles)]
+
+
+def trl_command(config: ExportConfig, bundles: TrainingBundles) -> str:
+    """What trains on the data set; sizes and rates are TRL's own."""
+    arguments = {
+        "model_name_or_path": config.model,
+        "dataset_name": config.output_dir,
+        "reward_funcs": REWARD,
+        "output_dir": f"{config.output_dir}-trained",
+        "max_completion_length": 1024,
+    }
+    if kwargs := bundles.prompter.config.chat_template_kwargs:
+        arguments["chat_template_kwargs"] = json.dumps(kwargs)
+    words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
+    return shlex.join(["trl", "grpo", *words])
+
+
+def _card(config: ExportConfig, rows: int, command: str) -> str:
+    named = {"bundles": config.bundles, "model": config.model, "reward": REWARD}
+    return CARD.format(rows=rows, command=command, **named)

@@ -1,0 +1,234 @@
+"""`a2r init`: a folder of recipes for one's own problems and model, which `a2r run` runs as it is.
+
+It asks nothing. Columns and verifier are guessed from the data, sizes from the model and the machine; each
+guess stands in a recipe, where it can be changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from a2r_train.data.bundle import BundleConfig, ids_of_test
+from a2r_train.data.files import paths_in
+from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
+from a2r_train.data.task import prompt_of
+from a2r_train.engines import EngineArguments, check_engine
+from a2r_train.errors import InputError
+from a2r_train.models import context_length, count_parameters, load_tokenizer
+from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.records import Problem, write_text
+from a2r_train.verify import check_gold
+
+TEMPLATES = Path(__file__).parent / "templates"
+FEWEST = 8  # problems: fewer leave nothing to train or to test on
+TEST_SHARE, MOST_TEST = 0.25, 500
+TINY = 50_000_000  # parameters: below, all of them are trained, and a step takes no time
+LORA = """\
+# LoRA: an adapter of a few million parameters. For full fine-tuning: without these keys, a tenth of the rate.
+use_peft: true
+lora_target_modules: all-linear
+lora_r: 16
+lora_alpha: 32
+lora_dropout: 0.0 # GRPO would train another policy than it samples from"""
+WHOLE = "# All weights are trained. For LoRA: `use_peft: true`, and a learning rate about ten times as high."
+ON_ADAPTER = "# The adapter of SFT is trained on."
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What depends on model and machine: tokens of a solution, and how much is done at once."""
+
+    completion: int
+    batch: int  # completions generated at once
+    rows: int  # of SFT, at once
+    sft_micro_batches: int
+    completions: int  # of GRPO, at once
+    micro_batches: int
+    steps: int
+    sft_rate: str
+    grpo_rate: str
+
+
+SIZES = {
+    "tiny": Sizes(112, 256, 16, 1, 32, 1, 20, "1.0e-3", "1.0e-4"),
+    "cpu": Sizes(320, 16, 2, 4, 8, 4, 10, "2.0e-4", "2.0e-4"),
+    "gpu": Sizes(512, 128, 4, 4, 16, 4, 100, "2.0e-4", "2.0e-4"),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The problems, the columns that hold them, the verifier that reads their answers, and the test set."""
+
+    problems: list[Problem]
+    columns: Mapping[str, str]
+    verifier: str
+    test_share: float
+    test: int
+
+
+def init(
+    folder: str, data: str, model: str, explorer: str = "", columns: str = "{}", test_share: float = 0.0
+) -> str:
+    """Write the recipes into a folder, and return what was guessed, in words.
+
+    Raises InputError for a folder that holds something, data that cannot be read, and a model that cannot be
+    trained.
+    """
+    place = Path(folder)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InputError(f"{folder}: holds something already; name a new folder")
+    if model.endswith(".gguf"):
+        raise InputError(f"{model}: make a folder of it first: a2r merge --model {model} --output_dir FOLDER")
+    known = guessed(data, columns, test_share)
+    for name in {model, explorer or model}:
+        check_engine(name, EngineArguments())
+    kind = kind_of(model)
+    prompt = _prompt(model, SIZES[kind].completion)
+    values = _values(folder, data, model, explorer or model, known, kind)
+    Prompter(load_tokenizer(model), prompt)
+    for name, text in _recipes(values, prompt).items():
+        write_text(place / f"{name}.yaml", text)
+    return _told(folder, data, known)
+
+
+def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
+    """Read the problems by the columns that hold them; what is not given is guessed.
+
+    Raises InputError where no column is likely, and for too few problems.
+    """
+    names = dict(Columns.parse(columns).names)
+    first = next(Columns(names).rows(paths_in(data)[0]), None)
+    for field in ("problem", "answer") if first else ():
+        if column := likely(first, field) if first else "":
+            names[field] = column
+    problems = read(Problem, data, Columns(names))
+    if len(problems) < FEWEST:
+        raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
+    share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
+    verifier = verifier_of(problems)
+    while not (test := len(_test(problems, share))) and share < 0.5:
+        share += 0.05
+    return Data(problems, names, verifier, round(share, 4), test)
+
+
+def likely(row: Row, field: str) -> str:
+    """The column that a field is likely to stand in; "" where its own name, or one given, finds it."""
+    if row.values.get(row.column(field)) is not None:
+        return ""
+    lower = {name.lower(): name for name in row.values}
+    found = [
+        lower[name.lower()]
+        for name in (field, *ALIASES.get(field, ()), *LOOKALIKES[field])
+        if name.lower() in lower
+    ]
+    if not found:
+        raise row.missing(field)
+    return found[0]
+
+
+def verifier_of(problems: list[Problem]) -> str:
+    """Judges all answers; "" where the rows, or their options, say so themselves."""
+    if any(problem.verifier != "math" for problem in problems):
+        return ""
+    if all(re.fullmatch(r"\(?[A-Ja-j]\)?\.?", problem.answer.strip()) for problem in problems):
+        return "multiple_choice"
+    try:
+        check_gold(problems)
+    except InputError:
+        check_gold(judged_by("exact", problems))
+        return "exact"
+    return "math"
+
+
+def kind_of(model: str) -> str:
+    """Whether the model is tiny, and else what there is to train it on."""
+    import torch
+
+    if 0 < count_parameters(model) < TINY:
+        return "tiny"
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def _test(problems: list[Problem], share: float) -> set[str]:
+    return ids_of_test(problems, BundleConfig("", "", test_share=share))
+
+
+def _prompt(model: str, completion: int) -> PromptConfig:
+    """The model's own, or the default, so short that an answer fits the context behind it."""
+    prompt = prompt_of(model)
+    room = context_length(model) - completion
+    if room >= prompt.max_prompt_tokens:
+        return prompt
+    return replace(
+        prompt, max_prompt_tokens=room, max_reference_tokens=min(prompt.max_reference_tokens, room // 5)
+    )
+
+
+def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind: str) -> dict[str, Any]:
+    """What the templates are filled with."""
+    sizes, tiny = SIZES[kind], kind == "tiny"
+    note = "high, as the model is tiny" if tiny else "for LoRA; about ten times that of full fine-tuning"
+    return {
+        **vars(sizes),
+        "folder": folder.rstrip("/"),
+        "runs": f"runs/{Path(folder).resolve().name}",
+        "data": json.dumps(data) if set(data) & set(":#,") else data,
+        "model": model,
+        "explorer": explorer,
+        "problems": len(known.problems),
+        "test": known.test,
+        "test_share": known.test_share,
+        "columns": json.dumps(dict(known.columns)),
+        "verifier": known.verifier or '""',
+        "prompts": sizes.completions * sizes.micro_batches // 8,
+        "weights": WHOLE if tiny else LORA,
+        "rate_note": note,
+    }
+
+
+def _recipes(values: Mapping[str, Any], prompt: PromptConfig) -> dict[str, str]:
+    """The files of the folder, by name."""
+    lora = str(values["weights"])
+    trained = {
+        "grpo_name": "grpo",
+        "grpo_title": "GRPO on the synthesizer after SFT: reward 1 for a verified answer, else 0.",
+        "grpo_model": f"{values['runs']}/sft # what SFT wrote",
+        "plain": "",
+        "grpo_weights": ON_ADAPTER if lora == LORA else lora,
+    }
+    control = {
+        "grpo_name": "grpo-no-references",
+        "grpo_title": "The control: the same GRPO on the same problems, without references and without SFT.",
+        "grpo_model": values["model"],
+        "plain": "plain_share: 1.0 # every bundle is shown as its problem alone\n",
+        "grpo_weights": lora,
+    }
+    more = {"prompt": prompt.dump().rstrip()}
+    names = ("task", "prompt", "explore", "bundle", "sft", "evaluate")
+    recipes = {name: _filled(name, {**values, **more}) for name in names}
+    for one in (trained, control):
+        recipes[str(one["grpo_name"])] = _filled("grpo", {**values, **one})
+    return recipes
+
+
+def _filled(name: str, values: Mapping[str, Any]) -> str:
+    return Template((TEMPLATES / f"{name}.yaml").read_text(encoding="utf-8")).substitute(values)
+
+
+def _told(folder: str, data: str, known: Data) -> str:
+    columns = {field: known.columns.get(field, field) for field in ("problem", "answer")}
+    held = ", ".join(f"{field} in {column!r}" for field, column in columns.items())
+    judge = known.verifier or "what their rows say"
+    return (
+        f"{data}: {len(known.problems)} problems ({held}), judged by {judge}; {known.test} are the test set\n"
+        f"{folder}: recipes with comments; read them, or start at once:\n"
+        f"  a2r run {folder} --dry_run    # says what would fail\n"
+        f"  a2r run {folder}\n"
+    )

@@ -1,0 +1,229 @@
+"""`a2r run FOLDER --dry_run`: recipes, prompts and columns of the folder are read; what would fail is said.
+
+What an earlier stage will write is no error; such a stage is checked as far as its other inputs allow.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from a2r_train.commands.merge import MergeConfig, check_merge
+from a2r_train.config import load_yaml, parse
+from a2r_train.data import bundle as bundling
+from a2r_train.data import explore as exploring
+from a2r_train.data.files import paths_in
+from a2r_train.data.read import Columns, read
+from a2r_train.data.task import prompt_of
+from a2r_train.engines import EngineArguments, check_engine
+from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig
+from a2r_train.evaluate import run as evaluating
+from a2r_train.evaluate.config import check
+from a2r_train.models import load_tokenizer, model_file
+from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.records import Bundle, Problem, Rollout
+from a2r_train.train import grpo, sft
+
+ARGUMENTS: dict[str, list[Any]] = {
+    "merge": [MergeConfig],
+    "explore": [exploring.ExploreConfig],
+    "bundle": [bundling.BundleConfig],
+    "sft": sft.ARGUMENTS,
+    "grpo": grpo.ARGUMENTS,
+    "evaluate": [EvaluateConfig],
+}
+PROBLEMS = ("problems", "test_problems", "decontaminate_against")
+ROLLOUTS = ("rollouts", "test_rollouts")
+BUNDLES = ("bundles", "validation", "adaptive_validation")
+ASKED = ("model", "tokenizer", "model_name_or_path", "base", "sft", "grpo", "no_references")  # with `prompt`
+MODELS = (
+    *ASKED,
+    *("teacher", "explorer", "explorer_grpo", "monolith", "reward_model"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One stage: its recipe, read, what of its inputs is still to be written, and what would fail."""
+
+    verb: str
+    path: Path
+    configs: Sequence[Any] = ()
+    done: bool = False
+    coming: dict[str, Planned] = field(default_factory=dict)  # by input: the stage that will write it
+    errors: list[str] = field(default_factory=list)
+
+    def value(self, key: str) -> Any:
+        """A key of the recipe, "" where the stage has none of that name."""
+        return next((getattr(c, key) for c in self.configs if hasattr(c, key)), "") or ""
+
+    def inputs(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(key, file or model) of what is named and there, or on the hub."""
+        for key in keys:
+            for path in paths_in(str(self.value(key))):
+                if path not in self.coming:
+                    yield key, path
+
+
+def show_plan(folder: str, stages: Sequence[tuple[str, Path]]) -> None:
+    """Print a line a stage, and one for each thing that would fail. Raises InputError if there is any."""
+    failing = 0
+    for stage in plan(stages):
+        state = "done" if stage.done else "to do"
+        sys.stdout.write(f"{state:5}  {stage.verb:8}  {stage.path} -> {stage.value('output_dir')}\n")
+        sys.stdout.writelines(f"       fails: {error}\n" for error in stage.errors)
+        failing += bool(stage.errors)
+    if failing:
+        raise InputError(f"{folder}: {failing} of {len(stages)} stages would fail, as said above")
+
+
+def plan(stages: Sequence[tuple[str, Path]]) -> Iterator[Planned]:
+    """Each stage as it would be met in this order. What is done is read, and not checked again."""
+    written: dict[str, Planned] = {}
+    for verb, path in stages:
+        stage = _planned(verb, path, written)
+        for one in (_missing, _check) if not (stage.done or stage.errors) else ():
+            stage.errors.extend(_errors_of(one, stage, written))
+        written |= dict.fromkeys(_writes(stage), stage)
+        yield stage
+
+
+def _planned(verb: str, path: Path, written: dict[str, Planned]) -> Planned:
+    try:
+        configs = parse(ARGUMENTS[verb], ["--config", str(path)])
+    except InputError as error:
+        return Planned(verb, path, _as_written(path), errors=[str(error)])
+    stage = Planned(verb, path, configs)
+    done = (Path(stage.value("output_dir")) / "done.json").is_file()
+    coming = {
+        part: maker
+        for key in (*PROBLEMS, *ROLLOUTS, *BUNDLES, *MODELS)
+        for part in paths_in(str(stage.value(key)))
+        if (maker := written.get(os.path.normpath(part))) and not maker.done
+    }
+    return Planned(verb, path, configs, done, coming)
+
+
+def _as_written(path: Path) -> list[Any]:
+    """The keys of a recipe that is refused, as later stages read what it would have made."""
+    try:
+        return [SimpleNamespace(**load_yaml(str(path)))]
+    except (InputError, TypeError):
+        return []
+
+
+def _writes(stage: Planned) -> list[str]:
+    """What later stages may name of this one."""
+    names = {"explore": ["rollouts.jsonl"], "bundle": ["train.jsonl"], "evaluate": []}.get(stage.verb, ["."])
+    if stage.verb == "bundle" and (stage.value("test_share") or stage.value("test_rollouts")):
+        names += ["test.jsonl", "test-rollouts.jsonl"]
+    folder = str(stage.value("output_dir"))
+    return [os.path.normpath(os.path.join(folder, name)) for name in names] if folder else []
+
+
+def _errors_of(check_one: Any, stage: Planned, written: dict[str, Planned]) -> list[str]:
+    try:
+        found: list[str] = check_one(stage, written)
+    except InputError as error:
+        return [str(error)]
+    return found
+
+
+def _missing(stage: Planned, written: dict[str, Planned]) -> list[str]:
+    """Inputs below the folder of an earlier stage that it will not write."""
+    said = []
+    for key, path in stage.inputs((*PROBLEMS, *ROLLOUTS, *BUNDLES, *MODELS)):
+        for maker in dict.fromkeys(written.values()) if not os.path.exists(path) else ():
+            folder, made = os.path.normpath(str(maker.value("output_dir"))), _writes(maker)
+            if os.path.normpath(path).startswith(folder + os.sep):
+                said.append(f"{stage.path}: {key}: {maker.path} writes {', '.join(made)}, and not {path}")
+    return said
+
+
+def _check(stage: Planned, _written: dict[str, Planned]) -> list[str]:
+    """What the stage itself would say; with inputs to come, what each of the others says."""
+    if stage.errors:
+        return []
+    if stage.coming:
+        return [*_check_parts(stage), *_check_prompt(stage), *_check_k(stage)]
+    config = stage.configs[0]
+    if stage.verb == "merge":
+        check_merge(config)
+    elif stage.verb == "explore":
+        exploring.prepared(config)
+    elif stage.verb == "bundle":
+        train, test, _ = bundling.build(config)
+        bundling.measure(config, [*train.bundles, *test.bundles])
+    elif stage.verb == "evaluate":
+        evaluating.prepared(config)
+    else:
+        trainer: Any = {"sft": sft, "grpo": grpo}[stage.verb]
+        checks = trainer.checks(*stage.configs)
+        return [f"{stage.path}: {one.name}: {one.detail}" for one in checks if not one.passed]
+    return []
+
+
+def _check_parts(stage: Planned) -> list[str]:
+    """Numbers, problems with their columns, bundles, models and prompts, those that are there."""
+    config = stage.configs[0]
+    if stage.verb == "bundle":
+        bundling.check_numbers(config)
+    elif stage.verb == "evaluate":
+        check(config)
+    columns = Columns.parse(stage.value("columns") or "{}")
+    for _, path in stage.inputs(PROBLEMS):
+        read(Problem, path, columns)
+    for _, path in stage.inputs(ROLLOUTS):
+        read(Rollout, path, columns)
+    for _, path in stage.inputs(BUNDLES):
+        read(Bundle, path)
+    columns.check_met()
+    engine = config if isinstance(config, EngineArguments) else EngineArguments()
+    for key, model in stage.inputs(MODELS):
+        if key != "tokenizer":
+            check_engine(model, engine)
+        if key in ASKED:
+            Prompter(
+                load_tokenizer(model),
+                prompt_of(model, stage.value("prompt"), override=bool(stage.value("prompt_override"))),
+            )
+    return []
+
+
+def _check_prompt(stage: Planned) -> list[str]:
+    """The prompt must be that of a model that goes on, also of one that is to come."""
+    given = stage.value("prompt")
+    own = PromptConfig.load(given)
+    for key in ("model_name_or_path", "sft", "grpo", "no_references"):
+        maker = stage.coming.get(str(stage.value(key)))
+        if maker and given and own != prompt_to_come(maker):
+            return [f"{stage.path}: prompt {given} differs from that of {maker.path}, whose model it asks"]
+    return []
+
+
+def prompt_to_come(stage: Planned) -> PromptConfig:
+    """What the model that a training will write is asked with."""
+    if given := stage.value("prompt"):
+        return PromptConfig.load(given)
+    model = str(stage.value("model_name_or_path"))
+    if maker := stage.coming.get(model):
+        return prompt_to_come(maker)
+    return PromptConfig.load(model_file(model, "prompt.yaml"))
+
+
+def _check_k(stage: Planned) -> list[str]:
+    """A bundle needs as many rollouts as it has references."""
+    said = []
+    for key in ROLLOUTS if stage.verb == "bundle" else ():
+        maker = stage.coming.get(str(stage.value(key)))
+        least = stage.value("k_min") or stage.value("k")
+        samples = maker.value("samples_per_problem") if maker else 0
+        if maker and samples and samples < least:
+            said.append(f"{stage.path}: k {least} of {samples} samples a problem, by {maker.path}; lower k")
+    return said

@@ -1,0 +1,115 @@
+"""`a2r init`: columns, verifier and sizes are guessed, and each guess stands in a recipe."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from conftest import a2r, write_rows
+
+from a2r_train.commands.init import guessed, init
+from a2r_train.config import load_recipe, load_yaml
+from a2r_train.errors import InputError
+
+STAGES = {"explore", "bundle", "sft", "grpo", "grpo-no-references", "evaluate"}
+
+
+def table(path: Path, header: list[str], rows: list[list[str]]) -> str:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        (["problem", "answer"], {}),
+        (["question", "answer"], {}),
+        (["Question", "Answer"], {"problem": "Question", "answer": "Answer"}),
+        (["prompt", "solution"], {"problem": "prompt", "answer": "solution"}),
+        (["query", "gold"], {"problem": "query", "answer": "gold"}),
+    ],
+)
+def test_columns_are_guessed_by_their_usual_names(
+    header: list[str], columns: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [["nr", *header], *([str(i), f"What is {i} + {i}?", str(2 * i)] for i in range(60))]
+    found = guessed(table(tmp_path / "p.csv", rows[0], rows[1:]))
+    assert found.columns == columns
+    assert found.verifier == "math"
+    assert len(found.problems) == 60
+    assert 5 <= found.test <= 25
+
+
+def test_a_column_that_is_named_goes_before_a_guess(tmp_path: Path) -> None:
+    rows = [{"prompt": "x?", "text": f"What is {i}?", "answer": str(i)} for i in range(20)]
+    found = guessed(write_rows(tmp_path / "p.jsonl", rows), '{"problem": "text"}')
+    assert found.columns == {"problem": "text"}
+    assert found.problems[3].problem == "What is 3?"
+
+
+@pytest.mark.parametrize(
+    ("rows", "verifier"),
+    [
+        ([{"problem": f"{i}?", "answer": "ABCD"[i % 4]} for i in range(20)], "multiple_choice"),
+        ([{"problem": f"{i}?", "answer": "a; then ] b {" + str(i)} for i in range(20)], "exact"),
+        ([{"problem": f"{i}?", "answer": str(i), "verifier": "exact"} for i in range(20)], ""),
+        ([{"question": f"{i}?", "choices": ["x", "y"], "answer": "B"} for i in range(20)], ""),
+    ],
+)
+def test_the_verifier_is_guessed_from_the_answers(rows: list[dict], verifier: str, tmp_path: Path) -> None:
+    assert guessed(write_rows(tmp_path / "p.jsonl", rows)).verifier == verifier
+
+
+def test_no_likely_column_is_one_line_with_what_is_there(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [{"a": "x", "b": "y"}] * 9)
+    with pytest.raises(InputError, match=r"p\.jsonl:1: no column 'problem'; the columns are a, b"):
+        guessed(path)
+
+
+def test_too_few_problems(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "p.jsonl", [{"problem": f"{i}?", "answer": "1"} for i in range(5)])
+    with pytest.raises(InputError, match="5 problems; expected at least 8"):
+        guessed(path)
+
+
+def test_a_folder_is_written_with_comments_and_reads_as_it_is(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(40)]
+    write_rows(tmp_path / "mine.jsonl", rows)
+    assert a2r("init", "mine", "--data", "mine.jsonl", "--model", tiny) == 0
+    said = capsys.readouterr().out
+    assert "mine.jsonl: 40 problems (problem in 'prompt', answer in 'answer'), judged by math" in said
+    assert {path.stem for path in (tmp_path / "mine").iterdir()} == {*STAGES, "task", "prompt"}
+    assert load_yaml("mine/task.yaml") == {
+        "prompt": "mine/prompt.yaml",
+        "columns": {"problem": "prompt"},
+        "verifier": "math",
+    }
+    for stage in STAGES:
+        text = (tmp_path / "mine" / f"{stage}.yaml").read_text()
+        assert f"a2r {stage.partition('-')[0]} --config mine/{stage}.yaml" in text
+        assert load_recipe(f"mine/{stage}.yaml")["output_dir"].startswith("runs/mine/")
+        assert max(map(len, text.splitlines())) <= 130
+    assert load_recipe("mine/grpo-no-references.yaml")["plain_share"] == 1
+    assert a2r("run", "mine", "--dry_run") == 0
+
+
+def test_nothing_is_overwritten(tmp_path: Path, tiny: str, problems: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(InputError, match="holds something already; name a new folder"):
+        init(str(tmp_path / "mine"), problems, tiny)
+
+
+def test_a_model_that_cannot_be_trained(tmp_path: Path, problems: str) -> None:
+    with pytest.raises(InputError, match=r"make a folder of it first: a2r merge --model m\.gguf"):
+        init(str(tmp_path / "mine"), problems, "m.gguf")
+    with pytest.raises(InputError, match="no such folder or file"):
+        init(str(tmp_path / "mine"), write_rows(tmp_path / "p.jsonl", rows()), "./nowhere")
+    assert not (tmp_path / "mine").exists()
+
+
+def rows() -> list[dict[str, str]]:
+    return [{"problem": f"What is {i}?", "answer": str(i)} for i in range(20)]

@@ -1,0 +1,148 @@
+"""`a2r run --dry_run`: every recipe, prompt and column of a folder is read, and what would fail is said."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import a2r, write_rows
+
+from a2r_train.commands.plan import ARGUMENTS
+from a2r_train.config import MARKS
+
+Folder = Callable[..., str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, problems: str, tiny: str, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A folder of recipes that would run; the changes are by stage."""
+    monkeypatch.chdir(tmp_path)
+    grpo = {"num_generations": 2, "per_device_train_batch_size": 2, "max_completion_length": 8}
+    recipes: dict[str, dict[str, Any]] = {
+        "explore": {"problems": problems, "model": tiny, "output_dir": "runs/rollouts"},
+        "bundle": {
+            "problems": problems,
+            "rollouts": "runs/rollouts/rollouts.jsonl",
+            "output_dir": "runs/bundles",
+            "test_share": 0.3,
+        },
+        "sft": {"model_name_or_path": tiny, "bundles": "runs/bundles/train.jsonl", "output_dir": "runs/sft"},
+        "grpo": {
+            "model_name_or_path": "runs/sft",
+            "bundles": "runs/bundles/train.jsonl",
+            "output_dir": "runs/grpo",
+            **grpo,
+        },
+        "evaluate": {
+            "bundles": "runs/bundles/test.jsonl",
+            "base": tiny,
+            "grpo": "runs/grpo",
+            "output_dir": "runs/evaluation",
+        },
+    }
+    for verb in ("sft", "grpo"):
+        recipes[verb] |= {"use_cpu": True, "report_to": "none"}
+
+    def write(**changes: dict[str, Any]) -> str:
+        (tmp_path / "mine").mkdir()
+        for verb, recipe in recipes.items():
+            text = yaml.safe_dump({**recipe, **changes.get(verb, {})})
+            (tmp_path / "mine" / f"{verb}.yaml").write_text(text)
+        return "mine"
+
+    return write
+
+
+def test_a_folder_that_would_run_has_no_error(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert a2r("run", folder(), "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[2] for line in shown.splitlines()] == [
+        "explore",
+        "bundle",
+        "sft",
+        "grpo",
+        "evaluate",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "a misspelt key": (
+        {"explore": {"temprature": 1}},
+        "unknown key 'temprature'; did you mean 'temperature'?",
+    ),
+    "a column": (
+        {"explore": {"columns": {"problem": "quest"}}},
+        "columns: none of the files has a column 'quest'",
+    ),
+    "a column of bundle": (
+        {"bundle": {"columns": {"answer": "gold"}}},
+        "columns: none of the files has a column 'gold'",
+    ),
+    "a prompt": ({"sft": {"prompt": "none.yaml"}}, "none.yaml: No such file"),
+    "another prompt": (
+        {"sft": {"prompt": "one.yaml"}, "grpo": {"prompt": "two.yaml"}},
+        "mine/grpo.yaml: prompt two.yaml differs from that of mine/sft.yaml, whose model it asks",
+    ),
+    "a model": ({"evaluate": {"explorer": "./nowhere"}}, "./nowhere: no such folder or file"),
+    "what no stage writes": (
+        {"grpo": {"bundles": "runs/bundles/tran.jsonl"}},
+        "mine/grpo.yaml: bundles: mine/bundle.yaml writes runs/bundles/train.jsonl",
+    ),
+    "no test set": (
+        {"bundle": {"test_share": 0.0}},
+        "mine/evaluate.yaml: bundles: mine/bundle.yaml writes runs/bundles/train.jsonl, and not runs/",
+    ),
+    "too few samples": (
+        {"explore": {"samples_per_problem": 3}},
+        "mine/bundle.yaml: k 4 of 3 samples a problem, by mine/explore.yaml; lower k",
+    ),
+    "a share": ({"bundle": {"test_share": 2}}, "test_share is 2; expected 0 or more, and less than 1"),
+    "a greedy GRPO": ({"grpo": {"temperature": 0.0}}, "temperature is 0: GRPO learns from completions"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_would_fail_is_said_before_anything_runs(
+    case: str, folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes, says = WRONG[case]
+    for name, text in (("one", "{problem} {references}"), ("two", "{references} {problem}")):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"synthesizer_template": text}))
+    assert a2r("run", folder(**changes), "--dry_run") == 2
+    shown = capsys.readouterr()
+    failing = [line for line in shown.out.splitlines() if line.startswith("       fails: ")]
+    assert len(failing) == 1
+    assert says in failing[0]
+    assert "error: mine: 1 of 5 stages would fail, as said above\n" in shown.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_stage_that_is_done_is_not_checked_again(
+    folder: Folder, tmp_path: Path, bundles: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder(explore={"problems": "gone.jsonl"}, bundle={"problems": "gone.jsonl"})
+    for name in ("rollouts", "bundles"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "done.json").touch()
+    rows = [json.loads(line) for line in Path(bundles).read_text().splitlines()]
+    for name in ("train", "test"):
+        write_rows(tmp_path / "runs" / "bundles" / f"{name}.jsonl", rows)
+    assert a2r("run", place, "--dry_run") == 0
+    assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["done "] * 2 + ["to do"] * 3
+
+
+def test_the_marks_of_a_stage_are_keys_of_its_own_alone() -> None:
+    known = {
+        verb: {name for kind in kinds for name in kind.__dataclass_fields__}
+        for verb, kinds in ARGUMENTS.items()
+    }
+    for verb, keys in MARKS.items():
+        assert verb not in known or {*keys} <= known[verb], verb
+    for verb, keys in known.items():
+        for other, marks in MARKS.items():
+            assert other == verb or not keys & {*marks}, (verb, other)
