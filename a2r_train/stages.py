@@ -85,7 +85,7 @@ class Evaluation(Result):
     results: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> Table:
-        from a2r_train.evaluate.report.write import table
+        from a2r_train.evaluate.report.terminal import table
 
         return table(self.results) if self.results else super().table()
 

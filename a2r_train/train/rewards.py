@@ -109,7 +109,7 @@ def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequ
 
 @dataclass(frozen=True)
 class _Opening:
-    """A prompter for rewards alone: what the chat template opens a completion with, and where answers stand."""
+    """A prompter for rewards alone: what opens a completion, and where answers stand."""
 
     opened: str
     config: PromptConfig
