@@ -145,7 +145,7 @@ def write(guess: int, lines: Sequence[Line], told: int) -> str:
     last = lines[-1][-1]
     return (
         f"{guess}: {shown}{last}{'=' if last == told else '<' if last < told else '>'}{told}; "
-        "\\boxed{{guess}}"
+        rf"\boxed{{{guess}}}"
     )
 
 

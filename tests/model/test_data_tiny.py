@@ -7,7 +7,6 @@ import json
 import random
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 from a2r_train.data.read import read
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Problem, Reference
+from a2r_train.records import Problem, Reference, as_row
 from a2r_train.verify import check_gold, judge_all
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +122,7 @@ def test_the_files_are_what_the_recipe_draws(drawn: dict[str, list[Tale]]) -> No
         rows = [
             json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         ]
-        assert rows == [asdict(tiny_rows.as_problem(tale, name, i)) for i, tale in enumerate(tales)]
+        assert rows == [as_row(tiny_rows.as_problem(tale, name, i)) for i, tale in enumerate(tales)]
     assert all(tale.held_out == (name == "test_held_out") for name, tales in drawn.items() for tale in tales)
 
 
