@@ -84,7 +84,7 @@ class Evaluation(Result):
 
     results: dict[str, Any] = field(default_factory=dict)
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         from a2r_train.evaluate.report.terminal import table
 
         return table(self.results) if self.results else super().table()

@@ -24,6 +24,7 @@ _SENTENCE_END = re.compile(r"\n|(?<!\bRs)\.(?=[*_)\"']*(?:\s|$))")
 _REASON = re.compile(r",?\s+(?:because|since)\b")
 _ASIDE = re.compile(r"(?:,?\s+(?:so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL)
 _SECOND = re.compile(rf"[\d\\$]|\b(?:or|{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
+_GOES_ON = re.compile(r"[-*+]\s|\d+[.)]\s|```|[A-Za-z]{2,}\s+\S")  # a list or a sentence, in the next line
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
 _ENUMERATED = re.compile(r"\(?\d+[.):]\s+\D|\d+\.?\s+[A-Z]")
 _BEGINS_ANSWER = re.compile(r"[-+−–$£€¥₹\\({\[|.√π∞\d]|[A-Za-z](?:\([a-z]\))?\s*=")
@@ -174,6 +175,8 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         end = _SENTENCE_END.search(text, match.end(), until)
         answer = text[match.end() : end.start() if end else until]
         until = match.start()
+        if "\n" in match.group().lstrip() and _GOES_ON.match(text, match.end()):
+            continue
         if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):
             return answer.strip().strip("*_")
     return ""

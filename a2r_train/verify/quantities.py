@@ -15,9 +15,9 @@ _MONEY_FIRST = re.compile(rf"(-?) ?({_CURRENCY}) ?(-?)(?=[\d.(\\])", re.IGNORECA
 _MONEY_LAST = re.compile(rf"(?<=[\d)}}]) ?({_CURRENCY})$", re.IGNORECASE)
 _UNIT_WORD = r'"[^"]*"(?: ?\^ ?\{?-?\d\}?)?'
 _TAIL = re.compile(
-    rf"(?:\s*(?:{_UNIT_WORD}|/(?= ?\")|\\cdot(?= ?\")|-(?=\")|%|\\deg|\\frac "
-    r"?\{{_UNIT_WORD}\}\{{_UNIT_WORD}\}))+ "
-    r"?$"
+    rf"(?:\s*(?:{_UNIT_WORD}|/(?= ?\")|\\cdot(?= "
+    r"?\")|-(?=\")|%|\\deg|\\frac "
+    rf"?\{{{_UNIT_WORD}\}}\{{{_UNIT_WORD}\}}))+ ?$"
 )
 _TAIL_ITEM = re.compile(r'"([^"]*)"(?: ?\^ ?\{?(-?\d)\}?)?|(/)|(%)|(\\deg)|\\cdot|-')
 _PIECE = re.compile(

@@ -20,8 +20,7 @@ _VULGAR = {
 }  # fmt: skip
 _GREEK_NAMES = (
     "alpha beta gamma delta epsilon zeta eta "
-    "theta iota kappa "
-    "lambda mu nu "
+    "theta iota kappa lambda mu nu "
     "xi pi rho sigma "
     "tau upsilon "
     "phi chi psi omega"
@@ -77,7 +76,6 @@ _SPACE = re.compile(
     r""
     r""
     r""
-    r""
     r"]|~"
 )
 _WIDE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
@@ -97,15 +95,15 @@ _SAME = {
     "langle": "(", "rangle": ")", "textdegree": "circ", "smallsetminus": "setminus", "varepsilon": "epsilon",
     "varphi": "phi", "vartheta": "theta", "widehat": "hat", "widetilde": "tilde", "lbrack": "[",
     "rbrack": "]",
-    "bar": "overline", "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢",
-    "textcent": "¢", "approxeq": "approx",
+    "bar": "overline",
+    "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢", "textcent": "¢",
+    "approxeq": "approx",
     "simeq": "approx", "measuredangle": "angle",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
 _FUNCTIONS = vocabulary(
     "sin cos tan cot sec csc sinh cosh tanh "
-    "arcsin arccos "
-    "arctan log ln "
+    "arcsin arccos arctan log ln "
     "exp sqrt pi gcd "
     "lcm theta "
     "infty binom frac "
@@ -120,12 +118,8 @@ _PLAIN_NAMES = {
 }
 # Short words that are words only where they stand by themselves.
 _SHORT = vocabulary(
-    "or and not no to by of per is in on at as an if "
-    "the for so be all "
-    "red odd yes am "
-    "pm cu sq mod rs up "
-    "us we he me "
-    "my go do it ok hi ox ad"
+    "or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs "
+    "up us we he me my go do it ok hi ox ad"
 )
 _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
@@ -133,7 +127,7 @@ _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
 def spell(answer: str) -> str:
-    """The normal form; idempotent up to the first use. Everything here is linear but for nesting."""
+    """The normal form; idempotent up to the first use. All is linear but for nesting."""
     text = _characters(answer)
     text = _layout(_bare(text))
     text = _quoted(_unboxed_text(text))
@@ -338,7 +332,6 @@ def _numbers(text: str) -> str:
     mixed = (
         r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) "
         r"?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) "
-        r""
         r""
         r""
         r"(\d+)/(\d+)(?![\d.])"
