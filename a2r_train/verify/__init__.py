@@ -1,14 +1,13 @@
-r"""Extract an answer, compare it with gold, vote by equivalence. Only the verdict `correct` ever earns
-reward.
+r"""Extract an answer, compare it with gold, vote by equivalence. Only the verdict `correct` ever earns reward.
 
-Verifiers: `math`, `math_last_number` (falls back to the last number of the text), `exact` (text, ignoring
-case and spacing), `multiple_choice` (a letter A to J), or the dotted path of the user's own `f(answer: str,
-gold: str) -> bool` (`package.module.function` or `package.module:function`; the working directory is on its
-import path). Own functions get the answer that `math` extracts. A wrong answer is a returned False; an
-exception stops the run with an InputError.
+Verifiers: `math`, `math_last_number` (falls back to the last number of the text), `exact` (text, ignoring case and
+spacing), `multiple_choice` (a letter A to J), or the dotted path of a function of one's own (`own.py`). These get the
+answer that `math` extracts; the working directory is on their import path. An exception stops the run with an
+InputError.
 
-The verdict does not depend on which of the two is the gold answer, but for own verifiers. The policy of
-`math`, which tests/test_verify.py reads from here and holds row by row, each answer against each gold:
+The verdict does not depend on which of the two is the gold answer, but for own verifiers.
+
+The policy of `math`, which tests/unit/test_verify.py reads from here and holds row by row, each answer against each gold:
 
 | case | answers -> gold | verdict |
 |---|---|---|
@@ -17,36 +16,44 @@ The verdict does not depend on which of the two is the gold answer, but for own 
 | text after the answer | `\boxed{5} is it.` -> 5 | correct |
 | boxed answers, equal | `\boxed{x=5} \boxed{5}` -> 5 | correct |
 | boxed answers, different | `\boxed{4} \boxed{5}` -> 5 | incorrect: hedging never pays |
-| two answers joined in one box | `\boxed{4 \lor 5}`, `\boxed{4 | 5}` -> 5 | incorrect or unparsable: all of
-it must parse | | a chain of equations | `\boxed{x = 2 + 3 = 5}` -> 5 | correct; only the last part counts | |
-a box that was cut, with `math_last_number` too | `so \boxed{5` -> 5 | unparsable | | a list for a single gold
-| `\boxed{5, 6}`, `\boxed{5 \text{ or } 6}` -> 5 | incorrect | | numbers | `\boxed{\frac{2}{4}}` -> \frac12 |
-correct: rationals, powers, factorials and binomials have exact values | | numbers that are near |
-`\boxed{1-2^{-60}}`, `\boxed{0.99999999}`, `\boxed{\frac{50!-1}{50!}}` -> 1 | incorrect | | fraction and
-decimal | `\boxed{0.5}` -> \frac12 | correct | | decimal of a fraction, 6 significant digits or more |
-`\boxed{0.333333}` -> \frac13 | correct; it is the gold, rounded | | decimal of a fraction, fewer digits, or
-wrong ones | `\boxed{0.33}`, `\boxed{0.3333334}` -> \frac13 | incorrect | | decimal of an irrational number |
-`\boxed{3.14159}` -> \pi | correct by the same rule | | two decimals | `\boxed{3.1416}` -> 3.14159 | incorrect
-unless equal | | a number over 2^65536, which is never made | `\boxed{10^{10^{10}}}` -> 5 | unparsable | |
-units | `\boxed{18 \text{ dollars}}`, `The answer is 18 dollars` -> 18 | correct | | another unit | `\boxed{18
-\text{ m}}` -> 18 \text{ cm} | incorrect | | the same in another unit | `\boxed{150 \text{ cm}}` -> 1.5 \text{
-m} | correct | | a letter that is no unit | `\boxed{5t}`, `\boxed{5k}` -> 5 | incorrect | | several units |
-`\boxed{2 \text{ hours } 15 \text{ minutes}}` -> 2 | incorrect; all parts count | | multipliers |
-`\boxed{1.5\text{ million}}` -> 1500000 | correct | | words that are no unit | `\boxed{5 cents or six}`,
-`\boxed{5 squared}` -> 5 | incorrect or unparsable | | percent | `\boxed{50\%}` -> 0.5 or 50 | correct | |
-morning and evening | `\boxed{8:30 \text{ a.m.}}` -> 8:30 \text{ p.m.} | incorrect | | thousands separators |
-`\boxed{1,234}`, `\boxed{1\,234}` -> 1234 | correct | | mixed numbers | `\boxed{2\frac12}`, `\boxed{2 1/2}` ->
-2.5 | correct | | number bases | `\boxed{123_5}` -> 123_6 | incorrect | | interval, other brackets |
-`\boxed{[0,1)}` -> (0,1) | incorrect | | an inequality for an interval | `\boxed{0 < x \le 1}` -> (0,1] |
-correct | | set, other order | `\boxed{\{2,1\}}` -> \{1,2\} | correct | | list, other order | `\boxed{2, 1}`,
-`\boxed{2 \text{ and } 1}` -> 1, 2 | correct | | boxes that are the parts of a list | `\boxed{1}, \boxed{2}`
--> 2, 1 | correct | | ordered pair, other order | `\boxed{(2,1)}` -> (1,2) | incorrect | | equation, other
-form | `\boxed{2x - y = -3}` -> y = 2x + 3 | correct | | matrix, other brackets |
-`\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct | | words |
-`\boxed{\text{paris}}` -> Paris | correct | | words, an anagram | `\boxed{Pairs}` -> Paris | incorrect | | an
-answer that cannot be parsed, or over 2000 characters | `\boxed{\frac{}}` -> 5 | unparsable | | an answer that
-hangs the comparison | `\boxed{\int_0^1 x^{x^x} dx}` -> 5 | timeout after 5 s | | unparsable gold, at which
-`check_gold` raises when data is read | `\boxed{5}` -> \frac{ | unparsable |
+| two answers joined in one box | `\boxed{4 \lor 5}`, `\boxed{4 | 5}` -> 5 | incorrect or unparsable: all of it must parse |
+| a chain of equations | `\boxed{x = 2 + 3 = 5}` -> 5 | correct; only the last part counts |
+| a box that was cut, with `math_last_number` too | `so \boxed{5` -> 5 | unparsable |
+| a list for a single gold | `\boxed{5, 6}`, `\boxed{5 \text{ or } 6}` -> 5 | incorrect |
+| numbers | `\boxed{\frac{2}{4}}` -> \frac12 | correct: rationals, powers, factorials and binomials have exact values |
+| numbers that are near | `\boxed{1-2^{-60}}`, `\boxed{0.99999999}`, `\boxed{\frac{50!-1}{50!}}` -> 1 | incorrect |
+| fraction and decimal | `\boxed{0.5}` -> \frac12 | correct |
+| decimal of a fraction, 6 significant digits or more | `\boxed{0.333333}` -> \frac13 | correct; it is the gold, rounded |
+| decimal of a fraction, cut and not rounded | `\boxed{0.666666}` -> \frac23 | correct |
+| decimal of a fraction, fewer digits, or wrong ones | `\boxed{0.33}`, `\boxed{0.3333334}` -> \frac13 | incorrect |
+| decimal of an irrational number | `\boxed{3.14159}` -> \pi | correct by the same rule |
+| two decimals | `\boxed{3.1416}` -> 3.14159 | incorrect unless equal |
+| a number over 2^65536, which is never made | `\boxed{10^{10^{10}}}` -> 5 | unparsable |
+| units | `\boxed{18 \text{ dollars}}`, `The answer is 18 dollars` -> 18 | correct |
+| another unit | `\boxed{18 \text{ m}}` -> 18 \text{ cm} | incorrect |
+| the same in another unit | `\boxed{150 \text{ cm}}` -> 1.5 \text{ m} | correct |
+| a letter that is no unit | `\boxed{5t}`, `\boxed{5k}` -> 5 | incorrect |
+| several units | `\boxed{2 \text{ hours } 15 \text{ minutes}}` -> 2 | incorrect; all parts count |
+| multipliers | `\boxed{1.5\text{ million}}` -> 1500000 | correct |
+| words that are no unit | `\boxed{5 cents or six}`, `\boxed{5 squared}` -> 5 | incorrect or unparsable |
+| percent | `\boxed{50\%}` -> 0.5 or 50 | correct |
+| morning and evening | `\boxed{8:30 \text{ a.m.}}` -> 8:30 \text{ p.m.} | incorrect |
+| thousands separators | `\boxed{1,234}`, `\boxed{1\,234}` -> 1234 | correct |
+| mixed numbers | `\boxed{2\frac12}`, `\boxed{2 1/2}` -> 2.5 | correct |
+| number bases | `\boxed{123_5}` -> 123_6 | incorrect |
+| interval, other brackets | `\boxed{[0,1)}` -> (0,1) | incorrect |
+| an inequality for an interval | `\boxed{0 < x \le 1}` -> (0,1] | correct |
+| set, other order | `\boxed{\{2,1\}}` -> \{1,2\} | correct |
+| list, other order | `\boxed{2, 1}`, `\boxed{2 \text{ and } 1}` -> 1, 2 | correct |
+| boxes that are the parts of a list | `\boxed{1}, \boxed{2}` -> 2, 1 | correct |
+| ordered pair, other order | `\boxed{(2,1)}` -> (1,2) | incorrect |
+| equation, other form | `\boxed{2x - y = -3}` -> y = 2x + 3 | correct |
+| matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
+| words | `\boxed{\text{paris}}` -> Paris | correct |
+| words, an anagram | `\boxed{Pairs}` -> Paris | incorrect |
+| an answer that cannot be parsed, or over 2000 characters | `\boxed{\frac{}}` -> 5 | unparsable |
+| an answer that hangs the comparison | `\boxed{\int_0^1 x^{x^x} dx}` -> 5 | timeout after 5 s |
+| unparsable gold, at which `check_gold` raises when data is read | `\boxed{5}` -> \frac{ | unparsable |
 """
 
 from a2r_train.verify.compare import (

@@ -278,6 +278,8 @@ def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
     if _PLAIN_NUMBER.fullmatch(answer) and _PLAIN_NUMBER.fullmatch(gold):
         return CORRECT if int(answer) == int(gold) else INCORRECT
     try:
+        if is_sentence(read(answer)):
+            return UNPARSABLE
         return CORRECT if same_text(answer, gold) or _EXACT.same(read(answer), read(gold)) else INCORRECT
     except (Undecided, TooLarge):
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
-from a2r_train.verify.exact import MIN_DIGITS, digits, rounds_to, value
+from a2r_train.verify.exact import FLOAT_DIGITS, MIN_DIGITS, digits, rounds_to, value
 from a2r_train.verify.expression import Node
 from a2r_train.verify.kinds import (
     Based,
@@ -234,13 +234,15 @@ class Equality:
 
 
 def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
-    """Whether the decimal is the other number, no decimal itself, rounded to at least MIN_DIGITS significant
+    """Whether the decimal is the other number, no decimal itself, rounded or cut to at least MIN_DIGITS
     digits.
+
+    They are significant digits; of more than a float holds the last ones do not count.
     """
     found = digits(decimal)
     if found is None or found[0] < MIN_DIGITS or digits(other) is not None:
         return False
-    return rounds_to(x, found[1], y)
+    return rounds_to(x, found[1] + max(0, found[0] - FLOAT_DIGITS), y)
 
 
 def _as_relation(named: Named) -> Relation | None:

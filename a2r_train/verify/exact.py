@@ -16,6 +16,7 @@ from a2r_train.verify.expression import Node
 
 MAX_BITS = 65_536  # of a worker's numbers: 2^65536 has 19,729 digits, and 5000! has 54,233 bits
 FEW_BITS = 4_096  # of the numbers that are made anywhere else
+FLOAT_DIGITS = 15  # significant ones, that a float holds for certain
 MIN_DIGITS = 6  # significant ones, of a decimal that stands for a fraction or an irrational number
 
 
@@ -85,8 +86,11 @@ def digits(node: Node) -> tuple[int, int] | None:
 
 
 def rounds_to(decimal: Fraction, last: int, other: Fraction) -> bool:
-    """Whether the other number, rounded to the place 10^last, is the decimal."""
-    return abs(decimal - other) * 2 <= Fraction(10) ** last
+    """Whether both numbers, rounded or cut at the place 10^last, are one."""
+    place = Fraction(10) ** last
+    if abs(decimal - other) * 2 <= place:
+        return True
+    return int(decimal / place) == int(other / place)  # int cuts towards 0
 
 
 def _decimal(text: str) -> Fraction:

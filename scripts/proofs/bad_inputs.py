@@ -237,7 +237,7 @@ OF_SETTINGS = [
              "engine 'vlm': expected transformers, vllm or openai")
       for stage in ("explore", "evaluate")),
     BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml"),
-             "recipe.yaml: could not determine a constructor"),
+             "is not valid YAML; put a text that begins with ! in quotes"),
     BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE,
              prompt="prompt.yaml"),
              "write a brace of the text twice: {{ }}", model=True),

@@ -48,10 +48,8 @@ def test_equal_comparisons_are_made_once(monkeypatch):
     asked = []
     real = pool.ask_all
     monkeypatch.setattr(pool, "ask_all", lambda requests: asked.extend(requests) or real(requests))
-    items = [
-        (boxed(answer), r"\frac{7}{11}", "math")
-        for answer in (r"\frac{14}{22}", r"$\frac{14}{22}$", r" \frac{14}{22}.")
-    ]
+    same = (r"\sqrt{44}", r"$\sqrt{44}$", r" \sqrt{44}.")
+    items = [(boxed(answer), r"2\sqrt{11}", "math") for answer in same]
     assert {j.verdict for j in judge_all(items) + judge_all(items)} == {CORRECT}
     assert len(asked) == 1
 
@@ -60,7 +58,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr(compare, "_cache", {})
     monkeypatch.setattr(compare, "CACHE_SIZE", 10)
     for many in (4, 8, 30):
-        items = [(boxed(rf"\frac{{{i}}}{{7}}"), rf"\frac{{{many}}}{{7}}", "math") for i in range(1, many + 2)]
+        items = [(boxed(rf"{i}\pi"), rf"\pi\cdot{many}", "math") for i in range(1, many + 2)]
         assert [j.verdict for j in judge_all(items)] == [INCORRECT] * (many - 1) + [CORRECT, INCORRECT]
         assert 0 < len(compare._cache) <= 10
 
@@ -91,6 +89,7 @@ state.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_every_process_of_accelerate_has_its_own_workers(tmp_path):
     (tmp_path / "rank.py").write_text(RANK)
     said = launch("cpu2", str(tmp_path / "rank.py"))

@@ -38,7 +38,7 @@ def test_a_prompt_file_comes_back_and_mistakes_are_named(tmp_path: Path) -> None
         "explorer_template: '{problem} {number}'": "explorer_template cannot be filled ('number')",
         "reference_template: '{text} }'": "reference_template cannot be filled",
         "reference: all": "expected answer, solution or full",
-        "a: [": "flow node",
+        "a: [": "is not valid YAML; close the brackets",
         "- system": "expected `key: value` lines",
         "max_prompt_tokens: many": "max_prompt_tokens",
     }

@@ -63,7 +63,7 @@ POLICY = [
     ("a power in words", boxed("3 squared"), "3", INCORRECT),
     ("decimals in words", boxed("7 point five"), "7", INCORRECT),
     ("a fraction in words", boxed("10 over two"), "10", INCORRECT),
-    ("a sentence is no unit", boxed("15 more than she had last year"), "15", INCORRECT),
+    ("a sentence is no unit", boxed("15 more than she had last year"), "15", UNPARSABLE),
     ("how often", boxed("3 times"), "3", CORRECT),
     ("coins", boxed("3 quarters"), "3", CORRECT),
     ("units of several words", boxed("5 miles per hour"), "5", CORRECT),
