@@ -22,7 +22,7 @@ from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Rollout
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from a2r_train.data.bundle import BundleConfig
     from a2r_train.data.explore import ExploreConfig
@@ -55,7 +55,7 @@ class Result:
         Console(file=page, width=WIDTH).print(self.table())
         return f"{page.getvalue()}{self.path}"
 
-    def table(self) -> Table:
+    def table(self) -> RenderableType:
         """The table, for rich."""
         from rich.table import Table
 

@@ -51,7 +51,7 @@ def test_a_column_that_is_named_goes_before_a_guess(tmp_path: Path) -> None:
     ("rows", "verifier"),
     [
         ([{"problem": f"{i}?", "answer": "ABCD"[i % 4]} for i in range(20)], "multiple_choice"),
-        ([{"problem": f"{i}?", "answer": "a; then ] b {" + str(i)} for i in range(20)], "exact"),
+        ([{"problem": f"{i}?", "answer": "\\frac{" + str(i)} for i in range(20)], "exact"),
         ([{"problem": f"{i}?", "answer": str(i), "verifier": "exact"} for i in range(20)], ""),
         ([{"question": f"{i}?", "choices": ["x", "y"], "answer": "B"} for i in range(20)], ""),
     ],

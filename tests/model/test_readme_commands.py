@@ -98,6 +98,12 @@ def options_of(kinds: list[Any]) -> set[str]:
     }
 
 
+def own_options(verb: str) -> set[str]:
+    """The options of a verb that reads them itself."""
+    source = ROOT / "a2r_train" / "commands" / f"{verb}.py"
+    return {*re.findall(r'"(--\w+)"', source.read_text(encoding="utf-8"))} if source.is_file() else set()
+
+
 def verbs() -> dict[str, set[str]]:
     """The verbs of `a2r` with their options."""
     group: Any = typer.main.get_command(cli.app)
@@ -110,7 +116,7 @@ def verbs() -> dict[str, set[str]]:
         for verb, options in named.items()
     }
     return {
-        verb: options | (options_of(STAGES[verb]) if verb in STAGES else set()) | {"--help"}
+        verb: options | (options_of(STAGES[verb]) if verb in STAGES else own_options(verb)) | {"--help"}
         for verb, options in given.items()
     }
 
