@@ -28,7 +28,12 @@ from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 
 ROOT = Path(__file__).parents[2]
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+NAMES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
+]
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 STAGES: dict[str, list[Any]] = {
     "merge": [MergeConfig],
     "explore": [ExploreConfig],
@@ -173,7 +178,7 @@ def test_commands_are_found() -> None:
         "a2r solve",
     } <= found
     assert any(command[0] == "bash" for page, command in COMMANDS if page == "CONTRIBUTING.md")
-    assert {command[0] for page, command in COMMANDS if page == "README.md"} >= {"sbatch", "vllm"}
+    assert {command[0] for page, command in COMMANDS if page == "docs/scaling.md"} >= {"sbatch", "vllm"}
     assert list(split("sbatch --wrap 'a2r run x'")) == [
         ["a2r", "run", "x"],
         ["sbatch", "--wrap", "a2r run x"],
@@ -215,7 +220,7 @@ def test_links_point_to_files(page: str) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", PAGES[page])
     for target in targets:
         if not target.startswith(("http://", "https://", "mailto:", "#")):
-            assert (ROOT / target.partition("#")[0]).exists(), f"{page}: {target}"
+            assert ((ROOT / page).parent / target.partition("#")[0]).exists(), f"{page}: {target}"
 
 
 def test_solve_with_the_prompt_of_the_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
