@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,16 @@ class Chat(Messages):
 
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+# Other markers of a thought, as some chat templates have them; in a completion they become the two above.
+KNOWN_THINKING = (
+    ("[THINK]", "[/THINK]"),
+    ("<thought>", "</thought>"),
+    ("<thinking>", "</thinking>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+_OF_THINKING = re.compile(
+    r"think|thought|reason|channel|message", re.IGNORECASE
+)  # special tokens that are no mere layout
 ReferenceText = Literal["answer", "solution", "full"]
 
 EXPLORER = "{problem}\n\nReason step by step, and put the final answer in \\boxed{{}}."
@@ -93,9 +104,11 @@ class PromptConfig:
     """How prompts are rendered; lengths in tokens of the model that reads the prompt.
 
     reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full`
-    everything. A reference longer than max_reference_tokens keeps its end, where the answer stands. If the
-    prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap, never below
-    min_reference_tokens. chat_template_kwargs go to the model's chat template, such as
+    everything. `thinking` names the two markers of a thought where they are not `<think>`, and not found in
+    the chat template. With `system_in: user` the system text goes into the user's turn. A template that shows
+    the date shows `date`. A reference longer than max_reference_tokens keeps its end, where the answer
+    stands. If the prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap,
+    never below min_reference_tokens. chat_template_kwargs go to the model's chat template, such as
     `enable_thinking: false`. answer_pattern says where the answer stands, such as `Answer: (.*)` or
     `<answer>(.*?)</answer>`; the last match counts. Without it a box, `####` or "the answer is" is looked
     for.
@@ -112,13 +125,19 @@ class PromptConfig:
     max_prompt_tokens: int = 16384
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     answer_pattern: str = ""
+    thinking: tuple[str, ...] = ()
+    system_in: str = "system"
+    date: str = "2025-01-01"
 
     def __hash__(self) -> int:
         return hash(self.dump())
 
     def __post_init__(self) -> None:
+        self._check_more()
         kinds = {"int": (int, "at least 1"), "dict[str, Any]": (dict, "an object")}
         for key in fields(self):
+            if key.name == "thinking":
+                continue
             value, (kind, expected) = getattr(self, key.name), kinds.get(str(key.type), (str, "text"))
             if type(value) is not kind or (isinstance(value, int) and value < 1):
                 raise InputError(f"prompt: {key.name} is {value!r}; expected {expected}")
@@ -147,6 +166,23 @@ class PromptConfig:
             ) from None
         if self.reference not in ("answer", "solution", "full"):
             raise InputError(f"prompt: reference is {self.reference!r}; expected answer, solution or full")
+
+    def _check_more(self) -> None:
+        markers: Any = self.thinking
+        texts = isinstance(markers, list | tuple) and all(
+            isinstance(one, str) and one.strip() for one in markers
+        )
+        if not texts or len(markers) not in (0, 2) or len(set(markers)) != len(markers):
+            raise InputError(f"prompt: thinking is {markers!r}; expected the two markers [open, close]")
+        object.__setattr__(self, "thinking", tuple(markers))  # a list in the file
+        if self.system_in not in ("system", "user"):
+            raise InputError(f"prompt: system_in is {self.system_in!r}; expected system or user")
+        try:
+            date.fromisoformat(self.date)
+        except (ValueError, TypeError):
+            raise InputError(
+                f"prompt: date is {self.date!r}; expected a day in quotes, such as '2025-01-01'"
+            ) from None
 
     @staticmethod
     def load(path: str | Path | None) -> PromptConfig:
@@ -203,9 +239,13 @@ class Prompter:
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct model"
             )
         self.tokenizer, self.config = tokenizer, config or PromptConfig()
+        self.chat_template = dated(_template(tokenizer), self.config.date)
+        self._thinking = thinking_markers(tokenizer, self.config)
         self._markers = _marker_pattern(tokenizer, self.config)
+        self._check_system()
         generation_prompt = self.text(self._chat("x"))
-        self.opens_thinking = generation_prompt.rstrip().endswith(THINK_OPEN)
+        opens = (THINK_OPEN, *(opened for opened, _ in self._thinking))
+        self.opens_thinking = generation_prompt.rstrip().endswith(opens)
 
     def explorer(self, problem: str) -> Chat:
         return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
@@ -241,10 +281,86 @@ class Prompter:
 
     def text(self, chat: Messages) -> str:
         """The chat with the generation prompt, as the model reads it."""
+        return self._render(chat, add_generation_prompt=True)
+
+    def _render(self, chat: Messages, add_generation_prompt: bool) -> str:
+        day = f"{date.fromisoformat(self.config.date):%d %b %Y}"
         rendered: Any = self.tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=False, **getattr(chat, "template_kwargs", {})
+            chat,
+            chat_template=self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            **{"date_string": day, **getattr(chat, "template_kwargs", {})},
         )
         return str(rendered)
+
+    def _check_system(self) -> None:
+        """Raise InputError for a template that refuses the system turn of the recipe."""
+        from jinja2 import TemplateError
+
+        try:
+            self.text(self._chat("x"))
+        except TemplateError as error:
+            if not self.config.system or self.config.system_in == "user":
+                raise
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: its chat template refuses "
+                f"a system turn ({str(error)[:80]}); "
+                "set `system_in: user` in the prompt file, or leave `system` out"
+            ) from None
+
+    def end_of_turn(self) -> int:
+        """The token that ends an assistant's turn in the chat template; the tokenizer's eos where it has none
+        there.
+
+        Raises InputError where there is neither.
+        """
+        found = self._turn_end()
+        if found is None:
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: neither its chat template nor its eos_token ends a turn"
+            )
+        return found
+
+    def stop_ids(self) -> list[int]:
+        """What ends a completion: the end of a turn, and the tokenizer's eos; none where it has neither."""
+        return sorted({int(i) for i in (self._turn_end(), self.tokenizer.eos_token_id) if i is not None})
+
+    def _turn_end(self) -> int | None:
+        tokenizer: Any = self.tokenizer
+        said = "0said0"  # no word of a template, nor a part of one
+        turns = Chat(
+            [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}],
+            self.config.chat_template_kwargs,
+        )
+        tail = self._render(turns, add_generation_prompt=False).rpartition(said)[2]
+        ids = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"]
+        special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        return ids[0] if ids and ids[0] in special else tokenizer.eos_token_id  # type: ignore[no-any-return]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion without special tokens, but those of a thought, which become `<think>`,
+        `</think>`.
+        """
+        tokenizer: Any = self.tokenizer
+        special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+        special |= {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        hidden = {
+            i
+            for i, token in special.items()
+            if not (
+                _OF_THINKING.search(token)
+                or any(token in marker for pair in self._thinking for marker in pair)
+            )
+        }
+        text = str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
+        return self.canonical(text)
+
+    def canonical(self, text: str) -> str:
+        """A completion with `<think>` and `</think>` in the place of the model's own markers of a thought."""
+        for opened, closed in self._thinking:
+            text = text.replace(opened, THINK_OPEN).replace(closed, THINK_CLOSE)
+        return text
 
     def token_ids(self, chat: Messages) -> list[int]:
         ids: Any = self.tokenizer(self.text(chat), add_special_tokens=False)["input_ids"]
@@ -254,7 +370,10 @@ class Prompter:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def complete(self, completion: str) -> str:
-        """A completion with the `<think>` that the chat template had opened for it."""
+        """A completion with its thought between `<think>` and `</think>`, also where the chat template had
+        opened it.
+        """
+        completion = self.canonical(completion)
         return THINK_OPEN + completion if self.opens_thinking else completion
 
     def neutralise(self, text: str) -> str:
@@ -287,8 +406,42 @@ class Prompter:
         return self._chat(template.format(problem=self.neutralise(problem), references=joined))
 
     def _chat(self, content: str) -> Chat:
+        if self.config.system and self.config.system_in == "user":
+            content = f"{self.config.system}\n\n{content}"
+            return Chat([{"role": "user", "content": content}], self.config.chat_template_kwargs)
         system = [{"role": "system", "content": self.config.system}] if self.config.system else []
         return Chat([*system, {"role": "user", "content": content}], self.config.chat_template_kwargs)
+
+
+def _template(tokenizer: Any) -> str:
+    """The chat template, or the default one of several."""
+    found = tokenizer.chat_template
+    return str(found.get("default", "") if isinstance(found, dict) else found)
+
+
+def dated(chat_template: str, day: str) -> str:
+    """The chat template with that day in the place of today's, so that a prompt is the same tomorrow."""
+
+    def fixed(call: re.Match[str]) -> str:
+        return repr(date.fromisoformat(day).strftime(call[2]))
+
+    return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", fixed, chat_template)
+
+
+def thinking_markers(tokenizer: Any, config: PromptConfig) -> list[tuple[str, str]]:
+    """The markers of a thought that are not `<think>`: those of the prompt file, else what the chat template
+    or the tokens name."""
+    if config.thinking:
+        opened, closed = config.thinking
+        return [(opened, closed)]
+    template = _template(tokenizer)
+    tokens = {str(token) for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens)}
+
+    def has(marker: str) -> bool:
+        parts = re.findall(r"<\|[^|]*\|>", marker) or [marker]
+        return marker in template or all(part in tokens for part in parts)
+
+    return [(opened, closed) for opened, closed in KNOWN_THINKING if has(opened) and has(closed)]
 
 
 def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> re.Pattern[str]:
@@ -299,6 +452,7 @@ def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) ->
     added = {token for token in added if len(token.strip()) > 1}
     markers = {re.escape(token) for token in added | _delimiters(tokenizer, added)}
     markers |= {re.escape(marker) for marker in (THINK_OPEN, THINK_CLOSE)}
+    markers |= {re.escape(marker) for pair in thinking_markers(tokenizer, config) for marker in pair}
     head, _, tail = config.reference_template.partition("{text}")
     for part in (head, tail):
         if len(part.strip()) > 1:

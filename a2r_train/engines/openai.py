@@ -175,7 +175,8 @@ class OpenAIEngine:
             raise InputError(f"{url}: status {status}: {self._words(response)}")
         try:
             content = response.json()
-            choice, usage = content["choices"][0], content["usage"]
+            choice = content["choices"][0]
+            usage = content.get("usage") or self._counted(chat, choice)
             reason = (
                 "refused" if choice["finish_reason"] == "content_filter" else str(choice["finish_reason"])
             )
@@ -190,12 +191,26 @@ class OpenAIEngine:
         """The completion as the model wrote it, also where the server has parted the thinking from the
         rest.
         """
-        text = message.get("content") or ""
-        thinking = message.get("reasoning_content") or message.get("reasoning")
+        content = message.get("content")
+        text = _joined(content, ("text", "output_text"))
+        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
+        thinking = _joined(thinking, ("text", "thinking"))
+        thinking = thinking or (
+            _joined(content, ("thinking", "reasoning")) if isinstance(content, list) else ""
+        )
         if not thinking:
-            return str(text)
+            return text
         opened = "" if self._prompter.opens_thinking else THINK_OPEN
         return f"{opened}{thinking}{THINK_CLOSE}{text}" if text else f"{opened}{thinking}"
+
+    def _counted(self, chat: Chat, choice: dict[str, Any]) -> dict[str, int]:
+        """The token counts of a server that tells none, by the model's own tokenizer."""
+        text = self._text(choice["message"])
+        prompt = len(self._prompter.token_ids(chat))
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self._prompter.count(text) + 1,
+        }  # and the end of the turn
 
     def _compare(self, url: str, chat: Chat, found: Completion) -> None:
         if not self._compared and (ours := len(self._prompter.token_ids(chat))) != found.prompt_tokens:
@@ -270,6 +285,24 @@ def _finished(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
         finally:  # at Ctrl-C no request stays under way
             if cancel and not found.done():
                 cancel[0]()
+
+
+def _joined(content: Any, kinds: tuple[str, ...]) -> str:
+    """A message's content, also where a server returns it as a list of parts, of which those kinds are taken."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError("content is neither text nor parts")
+    found = ""
+    for part in content:
+        if isinstance(part, str) and "text" in kinds:
+            found += part
+        elif isinstance(part, dict) and part.get("type", "text") in kinds:
+            value = next(
+                (part[key] for key in ("text", "thinking", "reasoning", "content") if part.get(key)), ""
+            )
+            found += _joined(value, (*kinds, "text")) if isinstance(value, list) else str(value)
+    return found
 
 
 def base_urls(endpoint: str) -> list[str]:

@@ -137,9 +137,9 @@ class TransformersEngine:
         engine.
         """
         pad = self.tokenizer.pad_token_id if own.pad_token_id is None else own.pad_token_id
-        return GenerationConfig(
-            do_sample=False, use_cache=True, eos_token_id=own.eos_token_id, pad_token_id=pad
-        )  # type: ignore[no-untyped-call]
+        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        stops = sorted({i for i in ends if i is not None} | set(self._prompter.stop_ids()))
+        return GenerationConfig(do_sample=False, use_cache=True, eos_token_id=stops or None, pad_token_id=pad)  # type: ignore[no-untyped-call]
 
     def _go_on(self, given: dict[str, Any], steps: int, processors: LogitsProcessorList) -> Any:
         return self.model.generate(
@@ -179,10 +179,8 @@ class TransformersEngine:
         stops = self._stop_ids()
         end = next((i for i, token in enumerate(ids) if token in stops), None)
         kept = ids if end is None else ids[:end]
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=True))
-        return Completion(
-            text, prompt_tokens, len(kept) + (end is not None), "length" if end is None else "stop"
-        )
+        reason = "length" if end is None else "stop"
+        return Completion(self._prompter.decode(kept), prompt_tokens, len(kept) + (end is not None), reason)
 
     def _stop_ids(self) -> set[int]:
         ids = self.model.generation_config.eos_token_id

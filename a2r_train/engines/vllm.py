@@ -137,7 +137,7 @@ class VLLMEngine:
         shares: dict[int, list[int]] = defaultdict(list)
         for i, prompt in enumerate(prompts):
             shares[places.setdefault(tuple(prompt), len(places)) % len(self._copies)].append(i)
-        stops = [i for i in [self.tokenizer.eos_token_id] if i is not None]
+        stops = self._prompter.stop_ids()
         given = list(seeds) if self.seeded else [None] * len(prompts)
         pending = [
             (
@@ -159,9 +159,7 @@ class VLLMEngine:
 
     def _completion(self, prompt: list[int], ids: list[int], reason: str) -> Completion:
         kept = ids[:-1] if reason == "stop" else ids
-        return Completion(
-            str(self.tokenizer.decode(kept, skip_special_tokens=True)), len(prompt), len(ids), reason
-        )
+        return Completion(self._prompter.decode(kept), len(prompt), len(ids), reason)
 
 
 class _Done:

@@ -224,6 +224,13 @@ def set_defaults(args: TrainConfig) -> None:
     activation checkpointing by its old name, of which transformers warns. Raises InputError for a batch of
     nothing.
     """
+    for key in ("chat_template_path", "eos_token", "pad_token"):
+        if getattr(args, key, None):
+            raise InputError(
+                f"{key}: explore and evaluate read the model's own tokenizer, "
+                "so a training may not change it; "
+                "write it into the model's folder, and remove the key"
+            )
     check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
     if isinstance(args, GRPOConfig) and args.temperature <= 0:
         raise InputError(

@@ -33,7 +33,13 @@ from a2r_train.train.arguments import (
 )
 from a2r_train.train.bundles import TrainingBundles, load_bundles, load_validation
 from a2r_train.train.callbacks import callbacks_of
-from a2r_train.train.model import avoid_cudnn_attention, model_arguments, set_loading_options, shard_precisely
+from a2r_train.train.model import (
+    avoid_cudnn_attention,
+    end_turns_as_the_template_does,
+    model_arguments,
+    set_loading_options,
+    shard_precisely,
+)
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 from a2r_train.train.run import finish, open_folder, resolved, run_training
 from a2r_train.train.sampling import EpochGRPOTrainer
@@ -65,7 +71,8 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if open_folder(data, args, model, bundles.prompter.config):  # done already
         return
     args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs  # TRL renders the prompts anew
-    prepare_colocated_vllm(args)
+    end_turns_as_the_template_does(bundles.prompter)
+    prepare_vllm(args, bundles.prompter.stop_ids())
     shard_precisely(args)
     avoid_cudnn_attention(args)
     set_loading_options(args, model)
@@ -124,11 +131,17 @@ def show_dry_run(
     )
 
 
-def prepare_colocated_vllm(args: SynthesizerGRPOConfig) -> None:
-    """Where vLLM runs in the trainer's processes: set it up, and without texts, as TRL reads ids alone."""
-    if args.use_vllm and args.vllm_mode == "colocate":
+def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
+    """Tell vLLM what ends a turn; in the trainer's processes set it up, without texts, as TRL reads ids
+    alone.
+    """
+    if not args.use_vllm:
+        return
+    own = mapping(args.generation_kwargs)
+    args.generation_kwargs = {"stop_token_ids": list(stop_ids), **own}
+    if args.vllm_mode == "colocate":
         prepare_colocate()
-        args.generation_kwargs = {"detokenize": False, **mapping(args.generation_kwargs)}
+        args.generation_kwargs = {"detokenize": False, **args.generation_kwargs}
 
 
 def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:

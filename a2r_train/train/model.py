@@ -15,6 +15,7 @@ from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, trust
+from a2r_train.prompts import Prompter
 from a2r_train.train.arguments import ModelArguments, TrainConfig, mapping
 
 
@@ -100,6 +101,15 @@ def avoid_cudnn_attention(args: TrainConfig) -> None:
     """
     if args.device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def end_turns_as_the_template_does(prompter: Prompter) -> None:
+    """Make the token that ends a turn in the chat template the tokenizer's eos.
+
+    Base models that are packaged as chat models have another one. TRL and transformers stop at eos, and it is
+    saved with the model.
+    """
+    prompter.tokenizer.eos_token_id = prompter.end_of_turn()
 
 
 def set_loading_options(args: TrainConfig, model: ModelArguments) -> None:

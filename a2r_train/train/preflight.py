@@ -84,6 +84,7 @@ def preflight(
         *_rewards(bundles),
         _length(bundles, completion_tokens),
         _template(bundles),
+        _end_of_turn(bundles),
         _disk(args, model, steps),
         *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(bundles.bundles)),
     ]
@@ -192,6 +193,16 @@ def _template(bundles: TrainingBundles) -> Check:
         return Check("chat template", True, f"{says}, which a completion continues")
     detail = f"{says}, where no assistant's turn begins; mend add_generation_prompt in it"
     return Check("chat template", False, detail)
+
+
+def _end_of_turn(bundles: TrainingBundles) -> Check:
+    """Something must end a completion."""
+    tokenizer: Any = bundles.prompter.tokenizer
+    try:
+        token = tokenizer.convert_ids_to_tokens(bundles.prompter.end_of_turn())
+    except InputError as error:
+        return Check("end of turn", False, str(error))
+    return Check("end of turn", True, f"{token!r} ends a turn, in generation and in what is saved")
 
 
 def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:

@@ -28,7 +28,13 @@ from a2r_train.train.arguments import (
 )
 from a2r_train.train.bundles import TrainingBundles, load_bundles
 from a2r_train.train.callbacks import callbacks_of
-from a2r_train.train.model import avoid_cudnn_attention, model_arguments, set_loading_options, shard_precisely
+from a2r_train.train.model import (
+    avoid_cudnn_attention,
+    end_turns_as_the_template_does,
+    model_arguments,
+    set_loading_options,
+    shard_precisely,
+)
 from a2r_train.train.run import finish, open_folder, resolved, run_training
 from a2r_train.train.targets import sample_targets, supplied_targets, training_rows
 
@@ -55,6 +61,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         return
     if open_folder(data, args, model, bundles.prompter.config):  # done already
         return
+    end_turns_as_the_template_does(bundles.prompter)
     targets = supplied or sample_targets(args, model, bundles)
     shard_precisely(args)
     avoid_cudnn_attention(args)

@@ -8,7 +8,6 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -167,18 +166,8 @@ def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[in
     prompt = prompter.token_ids(chat)
     if prompter.opens_thinking:  # the prompt ends in `<think>`; a target without thinking closes it at once
         text = text.removeprefix(THINK_OPEN) if THINK_CLOSE in text else f"\n{THINK_CLOSE}\n\n{text}"
-    completion = [*prompter.tokenizer(text, add_special_tokens=False)["input_ids"], _end_of_turn(prompter)]
+    completion = [*prompter.tokenizer(text, add_special_tokens=False)["input_ids"], prompter.end_of_turn()]
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
-
-
-def _end_of_turn(prompter: Prompter) -> int:
-    """The token that ends an assistant's turn in the chat template; the tokenizer's eos where it has none."""
-    tokenizer: Any = prompter.tokenizer
-    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "turn"}]
-    tail = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("turn")[2]
-    ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    return int(ids[0]) if ids and ids[0] in special else int(tokenizer.eos_token_id)
 
 
 def _engine_arguments(args: SynthesizerSFTConfig) -> EngineArguments:

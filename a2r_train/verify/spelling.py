@@ -304,6 +304,9 @@ def _tidy(text: str) -> str:
         text,
     )
     text = re.sub(r"<\s*=", r"\\le ", re.sub(r">\s*=", r"\\ge ", re.sub(r"!\s*=", r"\\ne ", text)))
+    text = re.sub(r'(?<=[\d)}]) *"squared"', "^{2}", re.sub(r'(?<=[\d)}]) *"cubed"', "^{3}", text))
+    text = re.sub(r"(?<=\d) +R +(?=\d)", ' "remainder" ', text)
+    text = re.sub(r"\\R *- *(?=\\\{)", r"\\R \\setminus ", text)
     text = " ".join(text.split())
     text = re.sub(r" ?([=<>+/^_]) ?", r"\1", text)
     text = re.sub(r"(?<=[(\[{]) | (?=[)\]},;:])", "", text)
