@@ -1,9 +1,9 @@
 """Comparison by sympy, for the worker alone: irrational numbers, symbols, equations, regions, sums and
 integrals.
 
-Two numbers are different if sympy can prove a digit of their difference that is not zero, and two expressions
-if they differ at one of several points. Numbers are exact throughout, and bounded by the rule for sizes of
-exact.py.
+Two numbers are different if sympy can prove a digit of their difference that is not zero, and two
+expressions if they differ at one of several points. Numbers are exact throughout, and bounded by the rule
+for sizes of exact.py.
 """
 
 from __future__ import annotations

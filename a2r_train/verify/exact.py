@@ -35,10 +35,8 @@ limit = Limit()
 
 
 def value(node: Node) -> Fraction | None:
-    """The exact value of a tree; None for what is no rational number, or not by arithmetic alone.
-
-    Raises TooLarge.
-    """
+    """The exact value of a tree; None for what is no rational number, or not by arithmetic alone. Raises
+    TooLarge."""
     if node.kind == "num":
         return _decimal(node.text)
     if node.kind in _OPERATIONS:

@@ -17,8 +17,8 @@ FUNCTIONS = vocabulary(
     "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm max min"
 )
 GREEK = vocabulary(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu "
-    "nu xi rho sigma tau upsilon phi chi psi omega "
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon "
+    "phi chi psi omega "
     "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph nabla partial"
 )
 ACCENTS = vocabulary(
@@ -59,10 +59,8 @@ def number(value: int) -> Node:
 
 @lru_cache(maxsize=20_000)
 def parse(text: str) -> Node:
-    """The tree of one expression.
-
-    Raises Unreadable for anything that is none from its first to its last character.
-    """
+    """The tree of one expression. Raises Unreadable for anything that is none from its first to its last
+    character."""
     if _OPAQUE.search(text):
         if '"' in text or "," in text or "=" in re.sub(r"_ ?\{[^{}]*\}", "", text):
             raise Unreadable(text)

@@ -1,6 +1,5 @@
 """What an answer can be, as far as its form goes: a quantity, a list, an equation, a region of numbers,
-words, and so on.
-"""
+words, and so on."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ class Measure:
 @dataclass(frozen=True)
 class Group:
     """Several answers: `,` a list, `{` a set, `:` a ratio of three or more, else a pair of brackets such as
-    `(]`.
-    """
+    `(]`."""
 
     kind: str
     items: tuple[Reading, ...]

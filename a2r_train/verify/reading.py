@@ -66,16 +66,10 @@ _MONTHS = vocabulary("january february march april may june july august septembe
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAME = re.compile(
-    r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ "
-    r""
-    r""
-    r",+-]*\))?|\\[A-Za-z]+ "
-    r"?(?:_(?:\w|\{[^{}]*\}))?"
-    r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle "
-    r"?[A-Z]{1,3}|\\(?:overline|vec|overrightarrow) "
-    r""
-    r""
-    r"?(?:\{[A-Za-z]+\}|[A-Za-z])"
+    r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
+    r"|\{[^{}]*\}))?"
+    r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle ?[A-Z]{1,3}|\\(?:overline|vec"
+    r"|overrightarrow) ?(?:\{[A-Za-z]+\}|[A-Za-z])"
     r'|[A-Z]{2,3}|"[^"]+"(?: "[^"]+"){0,3}(?: ?\([^()]*\))?|P\([^()]*\)|\|?[A-Z]{2}\|?|\[[A-Z]{3,}\]|\\R|\\Z'
 )
 _LABEL = re.compile(
@@ -84,16 +78,10 @@ _LABEL = re.compile(
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
 _SIGNS = FUNCTIONS | GREEK | ACCENTS | FIGURES
 _SIGNS |= vocabulary(
-    "cup cap subset subseteq supset supseteq "
-    "to implies iff Rightarrow "
-    "Leftrightarrow "
-    "rightarrow neg "
+    "cup cap subset subseteq supset supseteq to implies iff Rightarrow Leftrightarrow rightarrow neg "
     "forall exists R Z N Q C "
-    "cong sim perp parallel in notin ni mid "
-    "nmid le ge ne equiv approx pi "
-    "infty frac sqrt "
-    "binom cdot pm "
-    "mp setminus oplus "
+    "cong sim perp parallel in notin ni mid nmid le ge ne equiv approx pi infty frac sqrt binom cdot "
+    "pm mp setminus oplus "
     "otimes circ deg mod propto therefore ldots emptyset land lor top bot"
 )
 _PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
@@ -101,10 +89,8 @@ _PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
 
 @lru_cache(maxsize=20_000)
 def read(text: str) -> Reading:
-    """What a normal form says.
-
-    Raises Unreadable for what is neither mathematics nor words, TooLarge as `value`.
-    """
+    """What a normal form says. Raises Unreadable for what is neither mathematics nor words, TooLarge as
+    `value`."""
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) and _LABEL.sub("", text, count=1) else text
     depth = list(accumulate((char in OPENING) - (char in CLOSING) for char in text))
     if depth and (max(depth) > MAX_DEPTH or text.count(r"\approx") > 3):
@@ -185,8 +171,7 @@ def _approximate(text: str) -> Reading:
 
 def _with_thousands(text: str) -> str:
     """Without the commas of numbers, where no comma of a list can be meant: outside of brackets, and next to
-    no space.
-    """
+    no space."""
     inside = re.search(r"[(\[{]", text)
     if inside and not re.search(r"\d, +\S", text):
         head, tail = text[: inside.start()], text[inside.start() :]

@@ -1,6 +1,5 @@
 r"""Extraction: headings, Markdown, asides, run-ons, choices, and boxes that are the parts of one answer; and
-refused golds.
-"""
+refused golds."""
 
 import pytest
 
