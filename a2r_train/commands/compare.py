@@ -22,11 +22,15 @@ right, greedy and sampled, where so many references are. Exit status 2 for wrong
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table. Raises InputError for wrong input."""
-    parser = argparse.ArgumentParser(
-        "a2r compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folders", nargs="+", help="evaluations, or folders with some below them")
-    parser.add_argument("--against", default="", help="the one that the others are compared with")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     sys.stdout.write("\n".join(compare(given.folders, given.against)) + "\n")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "a2r compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("folders", nargs="+", help="evaluations, or folders with some below them")
+    made.add_argument("--against", default="", help="the one that the others are compared with")
+    return made

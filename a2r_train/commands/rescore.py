@@ -97,19 +97,21 @@ def line(row: Compared) -> str:
     return f"| {row.name} | {kept} | {low} to {high} | {new} | {agrees} | {row.same or '-'} |"
 
 
-def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
         "a2r rescore", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="a kept evaluation, or a folder with some below it")
-    parser.add_argument("--regenerate", action="store_true", help="let the models answer again")
-    parser.add_argument(
-        "--problems", default="", help="the set of the texts: a file, or a data set of the hub"
-    )
+    made.add_argument("folder", type=Path, help="a kept evaluation, or a folder with some below it")
+    made.add_argument("--regenerate", action="store_true", help="let the models answer again")
+    made.add_argument("--problems", default="", help="the set of the texts: a file, or a data set of the hub")
     for name in CHANGES:
-        parser.add_argument(f"--{name}", default="", help=f"another {name} than the kept config names")
-    parser.add_argument("--max_bundles", type=int, default=0, help="the first bundles alone; 0 takes all")
-    given = parser.parse_args(arguments)
+        made.add_argument(f"--{name}", default="", help=f"another {name} than the kept config names")
+    made.add_argument("--max_bundles", type=int, default=0, help="the first bundles alone; 0 takes all")
+    return made
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    given = parser().parse_args(arguments)
     options = [name for name in (*CHANGES, "problems", "max_bundles") if getattr(given, name)]
     if options and not given.regenerate:
         raise InputError(f"--{options[0]}: is for --regenerate alone")

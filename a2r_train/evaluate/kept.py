@@ -174,8 +174,8 @@ def rescore(folder: Path) -> Rescored:
     """Make results.json anew from what is kept with it, and say what differs from the kept file.
 
     Input files are those beside the evaluation that its manifest names, else those that its config names, as
-    seen from the working directory. Without a manifest nothing is kept with the table. Raises InputError
-    where something is missing.
+    seen from the working directory. Without a manifest nothing is kept with the table. What a kept file does
+    not hold, as it is of an earlier version, is not compared. Raises InputError where something is missing.
     """
     if not (folder / MANIFEST).is_file():
         return Rescored([], [row["name"] for row in load_json(folder / "results.json")["rows"]], [])
@@ -191,6 +191,7 @@ def rescore(folder: Path) -> Rescored:
             work.check_references(read(Bundle, config.adaptive_validation))
         results = _made_of(config, work, bundles, rollouts, outside)
     results["setup"]["config"] = kept["setup"]["config"]  # it names its input files where they were at first
+    results = _as_kept(kept, results)
     said = _listed(work.differing)
     if results_text(results).encode() != (folder / "results.json").read_bytes():
         said += _listed(differences(kept, results)) or ["results.json: the same values in other bytes"]
@@ -205,11 +206,26 @@ def _of_rollouts(
     for row in kept["rows"]:
         if voters := re.match(r"m=(\d+)", row["note"]):
             rows.append(majority_row(row["name"], bundles, rollouts, int(voters[1])))
-    anew = {row["name"]: row for row in build_results(rows, seed=config.seed, draws=config.draws)["rows"]}
+    made = build_results(rows, seed=config.seed, draws=config.draws)["rows"]
+    anew = {row["name"]: row for row in _as_kept(kept, {"rows": made})["rows"]}
     changed = [(row["name"], _changed(row, anew[row["name"]])) for row in kept["rows"] if row["name"] in anew]
     said = [f"row {name}: {what}" for name, what in changed if what]
     others = [row["name"] for row in kept["rows"] if row["name"] not in anew]
     return Rescored([name for name, _ in changed], others, _listed(work.differing) + said)
+
+
+def _as_kept(kept: Json, new: Json) -> Json:
+    """Without what versions after that of the kept file add: fields of a row or comparison, and entries."""
+    found: Json = {}
+    for part, value in new.items():
+        if part not in kept:
+            continue
+        if isinstance(value, list):
+            known = {key for one in kept[part] for key in one}
+            found[part] = [{key: v for key, v in one.items() if key in known} for one in value]
+        else:
+            found[part] = {key: v for key, v in value.items() if key in kept[part]}
+    return found
 
 
 def regenerate(

@@ -16,6 +16,7 @@ from accelerate.commands.launch import launch_command_parser
 from conftest import a2r, write_rows
 
 from a2r_train import cli
+from a2r_train.commands import compare, rescore
 from a2r_train.commands.export import ExportConfig
 from a2r_train.commands.grid import GridConfig
 from a2r_train.commands.merge import MergeConfig
@@ -116,6 +117,8 @@ def verbs() -> dict[str, set[str]]:
         verb: [option for p in command.params for option in p.opts]
         for verb, command in group.commands.items()
     }
+    for verb, parser in (("rescore", rescore.parser()), ("compare", compare.parser())):
+        named[verb] += [option for action in parser._actions for option in action.option_strings]
     given = {
         verb: {*options, *(f"--{o[2:].replace('-', '_')}" for o in options)}
         for verb, options in named.items()
