@@ -150,7 +150,13 @@ def test_every_stage_refuses_an_adapter_that_is_not_finite(
         [
             "evaluate",
             *options(
-                {"bundles": bundles, "base": keys["model_name_or_path"], "sft": adapter, "output_dir": out}
+                {
+                    "bundles": bundles,
+                    "base": keys["model_name_or_path"],
+                    "sft": adapter,
+                    "output_dir": out,
+                    "allow_overlap": True,
+                }
             ),
         ],
         [
