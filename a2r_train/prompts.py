@@ -28,13 +28,16 @@ Messages = list[dict[str, str]]
 
 
 class Chat(Messages):
-    """Messages, and the arguments of the chat template that they are rendered with."""
+    """Messages, and what their chat template is rendered with: its arguments, and the day that it shows."""
 
     def __init__(
-        self, messages: Iterable[dict[str, str]], template_kwargs: Mapping[str, Any] | None = None
+        self,
+        messages: Iterable[dict[str, str]],
+        template_kwargs: Mapping[str, Any] | None = None,
+        day: str = "",
     ) -> None:
         super().__init__(messages)
-        self.template_kwargs = dict(template_kwargs or {})
+        self.template_kwargs, self.day = dict(template_kwargs or {}), day
 
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
@@ -244,8 +247,8 @@ class Prompter:
         self._markers = _marker_pattern(tokenizer, self.config)
         self._check_system()
         generation_prompt = self.text(self._chat("x"))
-        opens = (THINK_OPEN, *(opened for opened, _ in self._thinking))
-        self.opens_thinking = generation_prompt.rstrip().endswith(opens)
+        self.thinking_openers = (THINK_OPEN, *(opened for opened, _ in self._thinking))
+        self.opens_thinking = generation_prompt.rstrip().endswith(self.thinking_openers)
 
     def explorer(self, problem: str) -> Chat:
         return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
@@ -284,13 +287,13 @@ class Prompter:
         return self._render(chat, add_generation_prompt=True)
 
     def _render(self, chat: Messages, add_generation_prompt: bool) -> str:
-        day = f"{date.fromisoformat(self.config.date):%d %b %Y}"
+        day = getattr(chat, "day", "") or self.config.date
         rendered: Any = self.tokenizer.apply_chat_template(
             chat,
-            chat_template=self.chat_template,
+            chat_template=dated(_template(self.tokenizer), day),
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            **{"date_string": day, **getattr(chat, "template_kwargs", {})},
+            **{"date_string": f"{date.fromisoformat(day):%d %b %Y}", **getattr(chat, "template_kwargs", {})},
         )
         return str(rendered)
 
@@ -332,6 +335,7 @@ class Prompter:
         turns = Chat(
             [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}],
             self.config.chat_template_kwargs,
+            self.config.date,
         )
         tail = self._render(turns, add_generation_prompt=False).rpartition(said)[2]
         ids = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"]
@@ -408,9 +412,15 @@ class Prompter:
     def _chat(self, content: str) -> Chat:
         if self.config.system and self.config.system_in == "user":
             content = f"{self.config.system}\n\n{content}"
-            return Chat([{"role": "user", "content": content}], self.config.chat_template_kwargs)
+            return Chat(
+                [{"role": "user", "content": content}], self.config.chat_template_kwargs, self.config.date
+            )
         system = [{"role": "system", "content": self.config.system}] if self.config.system else []
-        return Chat([*system, {"role": "user", "content": content}], self.config.chat_template_kwargs)
+        return Chat(
+            [*system, {"role": "user", "content": content}],
+            self.config.chat_template_kwargs,
+            self.config.date,
+        )
 
 
 def _template(tokenizer: Any) -> str:

@@ -288,7 +288,7 @@ def _finished(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
 
 
 def _joined(content: Any, kinds: tuple[str, ...]) -> str:
-    """A message's content, also where a server returns it as a list of parts, of which those kinds are taken."""
+    """A message's content; of a list of parts, as some servers return it, those kinds are taken."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):

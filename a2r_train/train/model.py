@@ -110,6 +110,7 @@ def end_turns_as_the_template_does(prompter: Prompter) -> None:
     saved with the model.
     """
     prompter.tokenizer.eos_token_id = prompter.end_of_turn()
+    prompter.tokenizer.chat_template = prompter.chat_template  # TRL would show today's date
 
 
 def set_loading_options(args: TrainConfig, model: ModelArguments) -> None:

@@ -182,8 +182,8 @@ def _template(bundles: TrainingBundles) -> Check:
     tokenizer: Any = bundles.prompter.tokenizer
     chat, word = bundles.rows[0].chat, "Completion"
     prompt = bundles.prompter.text(chat)
-    if bundles.prompter.opens_thinking:
-        prompt = prompt.rstrip().removesuffix(THINK_OPEN)
+    for opened in bundles.prompter.thinking_openers if bundles.prompter.opens_thinking else ():
+        prompt = prompt.rstrip().removesuffix(opened)
     prompt = _CLOSED_THINKING.sub("", prompt)  # as a switched off thinking leaves it
     turns = [*chat, {"role": "assistant", "content": word}]
     whole = str(tokenizer.apply_chat_template(turns, tokenize=False, **chat.template_kwargs))

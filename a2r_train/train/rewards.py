@@ -39,11 +39,15 @@ class VerifiableReward:
         majority_answer: Sequence[str],
         plain: Sequence[bool] | None = None,
         row: Sequence[str] | None = None,
+        completion_ids: Sequence[Sequence[int]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list[str]], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        texts = [self.prompter.complete(completion[-1]["content"]) for completion in completions]
+        written = [completion[-1]["content"] for completion in completions]
+        if completion_ids:  # TRL decodes without special tokens, which may be those that close a thought
+            written = [self.prompter.decode(ids) for ids in completion_ids]
+        texts = [self.prompter.complete(text) for text in written]
         problems = [json.loads(one) for one in row] if row else None
         texts = [self.prompter.config.judged_text(text) for text in texts]
         judged = judge_all(list(zip(texts, answer, verifier, strict=True)), problems)

@@ -219,6 +219,18 @@ def _move_model(saving: Path, folder: Path) -> None:
     saving.rmdir()
 
 
+def _save_ends_of_turn(trainer: Trainer) -> None:
+    """The token that ends a turn ends a completion for whoever serves the model, too."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    settings, tokenizer = getattr(model, "generation_config", None), trainer.processing_class
+    end = getattr(tokenizer, "eos_token_id", None)
+    if settings is None or end is None:
+        return
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    if end not in ends:
+        settings.eos_token_id = sorted({end, *(one for one in ends if one is not None)})
+
+
 def _push(trainer: Trainer, folder: Path, stage: str) -> str:
     """All but checkpoints and hidden files, to the repository that is returned.
 

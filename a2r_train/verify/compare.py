@@ -236,7 +236,8 @@ def _bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
     )
     more = f"; and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
     return InputError(
-        f"the verifier cannot parse the gold answer of {len(rows)} problem{'s'[: len(rows) > 1]}: {named}{more}; "
+        f"the verifier cannot parse the gold answer of {len(rows)} "
+        f"problem{'s'[: len(rows) > 1]}: {named}{more}; "
         "mend the answer or name another verifier"
     )
 
