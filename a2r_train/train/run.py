@@ -192,6 +192,7 @@ def finish(
     The model appears there when it is whole.
     """
     folder = Path(str(trainer.args.output_dir))
+    _save_ends_of_turn(trainer)
     trainer.save_model(
         str(folder / ".saving"), _internal_call=True
     )  # else transformers pushes the folder now
