@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2r_train.data.task import prompt_of
 from a2r_train.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +16,13 @@ if TYPE_CHECKING:
 
     from a2r_train.inference.two_stage import Answer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = """Train the synthesizer of two-stage reasoning, and find out whether the training paid.
+
+Try it with the models of this repository: a2r run recipes/tiny. With your own data:
+a2r init mine --data problems.jsonl --model MODEL, then a2r run mine.
+"""
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+PIPELINE, TRAIN, USE, INSPECT = "Pipeline", "Train", "Use", "Inspect"
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 RECIPE = {
     **EXTRA,
@@ -27,7 +32,23 @@ RECIPE = {
 EITHER = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 
-@app.command(context_settings=RECIPE)
+def _version(asked: bool) -> None:
+    if asked:
+        from a2r_train import __version__
+
+        sys.stdout.write(f"a2r-train {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def _a2r(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version, and stop")
+    ] = False,
+) -> None: ...
+
+
+@app.command(context_settings=RECIPE, rich_help_panel=PIPELINE)
 def explore(context: typer.Context) -> None:
     """problems -> rollouts: sample and verify n solutions of every problem."""
     from a2r_train.data.explore import ExploreConfig
@@ -36,7 +57,7 @@ def explore(context: typer.Context) -> None:
     _stage(ExploreConfig, stage, context.args)
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=PIPELINE)
 def bundle(context: typer.Context) -> None:
     """rollouts -> bundles: group, mix, decontaminate and split them, with a dataset card."""
     from a2r_train.data.bundle import BundleConfig
@@ -45,7 +66,7 @@ def bundle(context: typer.Context) -> None:
     _stage(BundleConfig, stage, context.args)
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=PIPELINE)
 def evaluate(context: typer.Context) -> None:
     """bundles and checkpoints -> results.json, report.md, report.html."""
     from a2r_train.evaluate import EvaluateConfig
@@ -62,19 +83,19 @@ Processes = Annotated[
 ]
 
 
-@app.command(context_settings={**RECIPE, **EITHER})
+@app.command(context_settings={**RECIPE, **EITHER}, rich_help_panel=TRAIN)
 def sft(context: typer.Context, accelerate_config: AccelerateConfig = "", processes: Processes = 0) -> None:
     """bundles -> a synthesizer, fine-tuned on verified answers; what is not an option here goes to TRL."""
     _train("sft", context.args, accelerate_config, processes)
 
 
-@app.command(context_settings={**RECIPE, **EITHER})
+@app.command(context_settings={**RECIPE, **EITHER}, rich_help_panel=TRAIN)
 def grpo(context: typer.Context, accelerate_config: AccelerateConfig = "", processes: Processes = 0) -> None:
     """bundles -> a synthesizer, trained by GRPO with a verifiable reward; options as those of sft."""
     _train("grpo", context.args, accelerate_config, processes)
 
 
-@app.command(context_settings=EXTRA)
+@app.command(context_settings=EXTRA, rich_help_panel=TRAIN)
 def check(context: typer.Context) -> None:
     """Preflight of a training recipe: one line a check, green or red; exit status 2 on red.
 
@@ -85,7 +106,7 @@ def check(context: typer.Context) -> None:
     sys.exit(preflight(context.args))
 
 
-@app.command(context_settings=EITHER)
+@app.command(context_settings=EITHER, rich_help_panel=PIPELINE)
 def run(
     recipes: Annotated[
         str, typer.Argument(help="a folder of recipes: merge, explore, bundle, sft, grpo, evaluate")
@@ -102,7 +123,7 @@ def run(
     run_stages(recipes, accelerate_config, processes, dry_run)
 
 
-@app.command(context_settings=EITHER)
+@app.command(context_settings=EITHER, rich_help_panel=PIPELINE)
 def init(
     folder: Annotated[str, typer.Argument(help="the folder of recipes to write")],
     data: Annotated[str, typer.Option(help="your problems: JSONL, CSV, Parquet, or a data set of the hub")],
@@ -121,7 +142,7 @@ def init(
     sys.stdout.write(write(folder, data, model, explorer, columns, test_share))
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=TRAIN)
 def export(context: typer.Context) -> None:
     """bundles -> prompts and reward for `trl grpo`, and the command that trains on them."""
     from a2r_train.commands.export import ExportConfig
@@ -133,7 +154,7 @@ def export(context: typer.Context) -> None:
     sys.stdout.write(f"{write(config)}\n")
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def gather(
     shards: Annotated[list[str], typer.Argument(help="the output folders of explore's shards")],
     output: Annotated[str, typer.Argument(help="the folder that they become")],
@@ -144,7 +165,7 @@ def gather(
     sys.stdout.write(f"{join(shards, output)}\n")
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=USE)
 def merge(context: typer.Context) -> None:
     """A LoRA adapter folded into its base, or a GGUF file dequantised -> a model folder."""
     from a2r_train.commands.merge import MergeConfig
@@ -153,7 +174,7 @@ def merge(context: typer.Context) -> None:
     _stage(MergeConfig, fold, context.args)
 
 
-@app.command()
+@app.command(rich_help_panel=INSPECT)
 def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or grpo")]) -> None:
     """A run's curves, drawn into its folder."""
     from a2r_train.commands.plot import plot as draw
@@ -161,7 +182,7 @@ def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or gr
     sys.stdout.write(f"{draw(run)}\n")
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def grid(context: typer.Context) -> None:
     """explorers x synthesizers: one evaluation a pair, and the map of accuracy and cost."""
     from a2r_train.commands.grid import GridConfig
@@ -170,7 +191,7 @@ def grid(context: typer.Context) -> None:
     _stage(GridConfig, pairs, context.args)
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def rescore(context: typer.Context) -> None:
     """Kept evaluations judged and made anew without a model, or with --regenerate by their models."""
     from a2r_train.commands.rescore import main as check_kept
@@ -178,7 +199,7 @@ def rescore(context: typer.Context) -> None:
     sys.exit(check_kept(context.args))
 
 
-@app.command(context_settings=RECIPE)
+@app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def compare(context: typer.Context) -> None:
     """The final synthesizers of several kept evaluations, side by side, with paired intervals."""
     from a2r_train.commands.compare import main as lay_beside
@@ -186,7 +207,7 @@ def compare(context: typer.Context) -> None:
     sys.exit(lay_beside(context.args))
 
 
-@app.command(context_settings=EITHER)
+@app.command(context_settings=EITHER, rich_help_panel=USE)
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
     explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the synthesizer")] = "",
@@ -213,6 +234,7 @@ def solve(
     from rich.console import Console
 
     from a2r_train.data.read import Columns
+    from a2r_train.data.task import prompt_of
     from a2r_train.engines import Sampling
     from a2r_train.inference.solve import answers, read_questions
     from a2r_train.inference.two_stage import TwoStage
