@@ -5,6 +5,7 @@ For who wants TRL's own script and nothing of ours around it but prompts and rew
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ REWARD = "a2r_train.train.rewards.verifiable_reward"
 CARD = """\
 ---
 configs:
-- config_name: default
+- config_name: {digest}
   data_files:
   - split: train
     path: train.jsonl
@@ -67,7 +68,7 @@ def export(config: ExportConfig) -> str:
     if not output.prepare(folder, asdict(config), inputs=("bundles", "prompt")):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / "train.jsonl", text)
-        write_text(folder / "README.md", _card(config, len(rows), command))
+        write_text(folder / "README.md", _card(config, len(rows), command, text))
         output.finish(folder, {"rows": len(rows)})
     return command
 
@@ -94,6 +95,8 @@ def trl_command(config: ExportConfig, bundles: TrainingBundles) -> str:
     return shlex.join(["trl", "grpo", *words])
 
 
-def _card(config: ExportConfig, rows: int, command: str) -> str:
+def _card(config: ExportConfig, rows: int, command: str, text: str) -> str:
+    """Its config is named by the content: `datasets` would take rows of an earlier folder of this name."""
+    digest = f"rows-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     named = {"bundles": config.bundles, "model": config.model, "reward": REWARD}
-    return CARD.format(rows=rows, command=command, **named)
+    return CARD.format(rows=rows, command=command, digest=digest, **named)

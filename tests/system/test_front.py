@@ -55,7 +55,6 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["problems.csv", "problems.jsonl"])
 def test_init_and_run_train_and_evaluate_on_ones_own_file(
     name: str, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -79,7 +78,6 @@ def test_init_and_run_train_and_evaluate_on_ones_own_file(
         assert (checkout / "runs/mine" / folder / "done.json").is_file()
 
 
-@pytest.mark.slow
 def test_the_page_on_python_runs_as_it_stands(checkout: Path) -> None:
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -108,7 +106,21 @@ def bundled(checkout: Path) -> str:
     return "bundles/train.jsonl"
 
 
-@pytest.mark.slow
+def test_rows_that_changed_are_not_taken_from_an_earlier_folder_of_the_name(
+    bundled: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import load_dataset
+
+    sizes = []
+    for rows in ("3", "5"):
+        (checkout / rows).mkdir()
+        monkeypatch.chdir(checkout / rows)
+        given = ["--model", str(ROOT / "data/tiny/synthesizer"), "--max_bundles", rows]
+        assert a2r("export", str(checkout / bundled), "--output_dir", "out", *given) == 0
+        sizes.append(load_dataset("out", cache_dir=str(checkout / "cache"))["train"].num_rows)
+    assert sizes == [3, 5]
+
+
 def test_trl_trains_on_what_export_writes(
     bundled: str, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +145,6 @@ def test_trl_trains_on_what_export_writes(
     assert any(key.startswith("reward/n_correct=2") for entry in state["log_history"] for key in entry)
 
 
-@pytest.mark.slow
 def test_grpo_starts_several_processes(bundled: str, checkout: Path) -> None:
     given = ["--bundles", bundled, "--model_name_or_path", "data/tiny/synthesizer", "--output_dir", "trained"]
     small = ["--max_steps", "1", "--per_device_train_batch_size", "4", "--num_generations", "4"]
