@@ -195,8 +195,6 @@ def check_weights(model: str) -> None:
     """
     path = Path(model)
     if path.is_dir() and not any(match for pattern in WEIGHTS for match in path.glob(pattern)):
-        if packed := next(path.glob("*.safetensors.xz"), None):
-            raise InputError(f"{model}: its weights are compressed; unpack them with xz -dk {packed}")
         raise InputError(f"{model}: no weights (*.safetensors) in this folder; name a finished checkpoint")
     _check_exists(base_of(model))
     if path.is_dir() and base_of(model) != model:

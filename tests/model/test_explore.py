@@ -53,7 +53,7 @@ def test_every_problem_has_its_samples_with_counts_and_verdicts(config: ExploreC
         0 < r.completion_tokens <= 6 and r.prompt_tokens > 0 and r.model == config.model for r in found
     )
     assert {r.verdict for r in found} <= {"correct", "incorrect", "unparsable"}
-    assert json.loads((path.parent / "done.json").read_text()).keys() == {"rollouts", "pass@1"}
+    assert json.loads((path.parent / "done.json").read_text()).keys() == {"rollouts", "pass@1", "unparsable"}
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(
