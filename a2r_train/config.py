@@ -220,7 +220,9 @@ def _beside(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or os.path.exists(value):
         return value
     if "," in value:
-        return ",".join(_beside(part.strip(), folder) for part in value.split(","))
+        parts = [part.strip() for part in value.split(",")]
+        placed = [_beside(part, folder) for part in parts]
+        return value if placed == parts else ",".join(placed)  # prose keeps its spaces
     looks_like_a_path = "/" in value or "." in value
     return str(folder / value) if looks_like_a_path and (folder / value).exists() else value
 

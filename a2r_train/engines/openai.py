@@ -147,8 +147,8 @@ class OpenAIEngine:
             try:
                 async with slots[url], asyncio.timeout(deadline_s):
                     given = {"model": self.name, "messages": chat, **body}
-                    if chat.template_kwargs:
-                        given["chat_template_kwargs"] = chat.template_kwargs
+                    if template_kwargs := getattr(chat, "template_kwargs", None):
+                        given["chat_template_kwargs"] = template_kwargs
                     return self._completion(
                         url, chat, await client.post(f"{url}/chat/completions", json=given)
                     )

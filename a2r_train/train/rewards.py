@@ -127,4 +127,5 @@ def verifiable_reward(
 ) -> list[float | None]:
     """The same reward over the rows of `a2r export`, a function that `trl grpo --reward_funcs` can name."""
     prompter: Any = _Opening(opened[0], PromptConfig(answer_pattern=answer_pattern[0]))
+    columns.pop("completion_ids", None)  # the texts are read as TRL decoded them
     return VerifiableReward(prompter)(completions, **columns)

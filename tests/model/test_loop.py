@@ -61,7 +61,7 @@ def write_recipes(folder: Path, out: Path, problems: str, model: str) -> None:
         "evaluate": {
             "bundles": bundles, "rollouts": rollouts, "explorer": model, "base": model,
             "sft": str(out / "sft"),
-            "grpo": str(out / "grpo"), "max_completion_tokens": 16, "draws": 100,
+            "grpo": str(out / "grpo"), "max_completion_tokens": 16, "draws": 100, "allow_overlap": True,
         },
     }  # fmt: skip
     places = {"explore": "rollouts", "bundle": "bundles", "evaluate": "evaluation"}
@@ -174,6 +174,7 @@ def test_a_thinking_model_runs_from_explore_to_evaluate(six_problems: str, tmp_p
         "prompt": prompt,
         "temperature": 0.0,
         "draws": 50,
+        "allow_overlap": True,  # six problems are all that there are
     }
     results = evaluate(EvaluateConfig(bundles, folders["evaluate"], model, max_completion_tokens=40, **panel))  # type: ignore[arg-type]
     rows = {row["name"]: row["accuracy"] for row in results["rows"]}

@@ -76,7 +76,7 @@ def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks)
     found = checks({"answer": answer, "verifier": verifier}, max_completion_length=40)
     assert not red(found)
     assert {name: len(several) for name, several in found.items()} == {
-        "reward": 4, "length": 1, "chat template": 1, "disk": 1, "learning signal": 1, "save_steps": 1,
+        "reward": 4, "length": 1, "end of turn": 1, "chat template": 1, "disk": 1, "learning signal": 1, "save_steps": 1,
     }  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def test_check_prints_one_line_each_and_its_status(
     before = files_of(tmp_path)
     assert a2r("check", "--config", str(path)) == status
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == (9 if "grpo" in name else 8)
+    assert len(lines) == (10 if "grpo" in name else 9)
     assert sum(line.startswith("red ") for line in lines) == (status == 2)
     (yellow,) = (line for line in lines if line.startswith("yellow "))  # of so few bundles
     assert ("learning signal" if "grpo" in name else "targets") in yellow

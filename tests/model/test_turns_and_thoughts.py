@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import CHAT_TEMPLATE, save_tiny
 
-from a2r_train.engines import Sampling, load_engine
+from a2r_train.engines import EngineArguments, Sampling, load_engine
 from a2r_train.engines.openai import OpenAIEngine
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig, Prompter, visible
@@ -62,7 +62,7 @@ def test_the_engine_stops_at_the_end_of_a_turn(tmp_path: Any) -> None:
     other = AutoTokenizer.from_pretrained(path)
     other.eos_token = "<|endoftext|>"
     other.save_pretrained(path)
-    engine: Any = load_engine("transformers", path)
+    engine: Any = load_engine(path, EngineArguments(dtype="float32"))
     engine.model.generation_config.eos_token_id = None  # as in a base model's own settings
     engine.model.generation_config = engine._settings(engine.model.generation_config)
     assert engine._stop_ids() == {0, 2}
