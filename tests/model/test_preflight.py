@@ -76,7 +76,8 @@ def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks)
     found = checks({"answer": answer, "verifier": verifier}, max_completion_length=40)
     assert not red(found)
     assert {name: len(several) for name, several in found.items()} == {
-        "reward": 4, "length": 1, "end of turn": 1, "chat template": 1, "disk": 1, "learning signal": 1, "save_steps": 1,
+        "reward": 4, "length": 1, "end of turn": 1, "chat template": 1, "disk": 1,
+        "learning signal": 1, "save_steps": 1,
     }  # fmt: skip
 
 
