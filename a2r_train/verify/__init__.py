@@ -52,7 +52,7 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | words | `\boxed{\text{paris}}` -> Paris | correct |
 | words, an anagram | `\boxed{Pairs}` -> Paris | incorrect |
 | an answer that cannot be parsed, or over 2000 characters | `\boxed{\frac{}}` -> 5 | unparsable |
-| an answer that hangs the comparison | `\boxed{\int_0^1 x^{x^x} dx}` -> 5 | timeout after 5 s |
+| an answer that hangs the comparison | `\boxed{\int_0^1 x^{x^{x^x}} dx}` -> 5 | timeout after 5 s |
 | unparsable gold, at which `check_gold` raises when data is read | `\boxed{5}` -> \frac{ | unparsable |
 """
 

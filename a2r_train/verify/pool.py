@@ -54,12 +54,15 @@ class _Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._imported = {"math"}
+        self._import_path = ""
 
     def ask(self, request: Request) -> Reply | None:
         """The reply, or None if the worker hung or died."""
+        path = request[2]
+        if path != "math" and self._import_path != _import_path():
+            self.stop()  # a module of that name may stand elsewhere now
         if self._process is None or self._process.poll() is not None:
             self._start()
-        path = request[2]
         if path not in self._imported:  # apart from the answer, whose deadline it would use up
             reply = self._exchange(("", "", path), START_S)
             if reply is None or "error" in reply:
@@ -85,13 +88,13 @@ class _Worker:
 
     def _start(self) -> None:
         self.stop()
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        self._import_path = _import_path()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "a2r_train.verify.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": self._import_path},
         )
         if self._exchange(None, START_S) is None:
             raise RuntimeError(
@@ -136,6 +139,11 @@ class _Worker:
                 return b""
             line += part
         return line
+
+
+def _import_path() -> str:
+    """Where this process finds modules at this moment, the working directory last."""
+    return os.pathsep.join(map(os.path.abspath, [*sys.path, "."]))
 
 
 def _ask(request: Request) -> Verdict:

@@ -106,7 +106,6 @@ def _restrain() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.path.append(os.getcwd())
 
 
 if __name__ == "__main__":

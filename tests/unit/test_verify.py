@@ -325,6 +325,19 @@ def test_a_broken_own_verifier_is_the_users_mistake(answer, verifier, words):
     assert judge(boxed("6"), "5", OWN) == INCORRECT, "the workers still serve"
 
 
+def test_an_own_verifier_is_that_of_the_working_directory(tmp_path, monkeypatch):
+    for name, verdict in (("first", True), ("second", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "close.py").write_text(f"def near(answer, gold): return {verdict}\n")
+    monkeypatch.chdir(tmp_path / "first")
+    assert judge(boxed("5"), "6", "close.near") == CORRECT
+    monkeypatch.chdir(tmp_path / "second")
+    assert judge(boxed("5"), "7", "close.near") == INCORRECT
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("first")
+    assert judge(boxed("5"), "8", "close.near") == CORRECT
+
+
 def test_hostile_answers(monkeypatch):
     monkeypatch.setattr(pool, "DEADLINE_S", 1.0)
     hostile = [
