@@ -211,7 +211,7 @@ def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
 
     A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its
     bundles. Completions that follow the same references are alike, so more groups are without signal: 53 %
-    where this says 11 (docs/results.md).
+    where this says 11 (docs/results/trained-explorer.md).
     """
     group = int(args.num_generations or 1)
     right: Counter[str] = Counter()

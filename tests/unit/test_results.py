@@ -20,7 +20,20 @@ LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
 LEVERS = ["gsm8k-levers/test"]
 TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.5b"]
 CONTROL = "synthesizer/no_references"
-
+PAGES = {
+    name: f"docs/results/{name}.md"
+    for name in (
+        "gsm8k-0.5b",
+        "gsm8k-0.5b-second-run",
+        "gsm8k-0.5b-third-run",
+        "gsm8k-1.5b",
+        "levers",
+        "mawps",
+        "small-to-big",
+        "trained-explorer",
+        "what-it-learns",
+    )
+}
 
 TEXTS = {"problem", "question", "solution", "prompt", "input"}  # columns that may hold a text of others
 
@@ -84,42 +97,81 @@ def test_what_an_evaluation_names_is_there() -> None:
     assert sum(path.stat().st_size for path in files) < 34e6
 
 
+def interval(row: dict[str, Any]) -> str:
+    return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * row[key] for key in ("accuracy", "low", "high")))
+
+
+def difference(row: dict[str, Any]) -> str:
+    points = (100 * row[key] for key in ("difference", "low_holm", "high_holm"))
+    return "{:+.1f} ({:.1f} to {:.1f})".format(*points)
+
+
 def results_of(folder: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "data/results" / folder / "results.json").read_text()))
 
 
+def table_of(page: str, head: str) -> tuple[list[str], list[list[str]]]:
+    """The heads and the cells of the one table of this page whose heading begins so."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("**", "")
+    ((heads, body),) = re.findall(rf"^\| ({head} \|.*)\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    heading, *lines = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in [heads, *body.splitlines()]
+    )
+    return heading, lines
+
+
 def cells_of(page: str, head: str) -> list[list[str]]:
     """The cells of the table whose first column has this head."""
-    text = (ROOT / page).read_text(encoding="utf-8").replace("**", "")
-    (table,) = re.findall(rf"^\| {head} \| greedy \| T=0\.8 \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return table_of(page, rf"{head} \| greedy \| T=0\.8")[1]
+
+
+def test_every_page_is_in_the_index() -> None:
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    pages = {f"results/{path.name}" for path in (ROOT / "docs/results").iterdir()}
+    assert set(re.findall(r"^\| \[.*\]\((.*)\) \|", page, re.MULTILINE)) == pages
+    assert {f"docs/{name}" for name in pages} >= set(PAGES.values())
 
 
 @pytest.mark.parametrize(
     ("page", "head", "folders", "rows"),
     [
         (
-            "docs/results.md",
+            PAGES["gsm8k-0.5b"],
             "row, first run",
             GSM8K,
             ["maj@8", "maj@equal_tokens", "synthesizer/sft+grpo", CONTROL],
         ),
-        ("docs/results.md", "row, at 512 tokens", SECOND, ["maj@8", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, third run", THIRD, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
-        ("docs/results.md", "row, half plain", LEVERS, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
         (
-            "docs/results.md",
+            PAGES["gsm8k-0.5b-second-run"],
+            "row, at 512 tokens",
+            SECOND,
+            ["maj@8", "synthesizer/grpo", CONTROL],
+        ),
+        (
+            PAGES["gsm8k-0.5b-third-run"],
+            "row, third run",
+            THIRD,
+            ["maj@equal_tokens", "synthesizer/grpo", CONTROL],
+        ),
+        (PAGES["levers"], "row, half plain", LEVERS, ["maj@equal_tokens", "synthesizer/grpo", CONTROL]),
+        (
+            PAGES["gsm8k-1.5b"],
             "row, the 1.5B",
             LARGER,
             ["maj@8", "synthesizer/base", "synthesizer/grpo", CONTROL],
         ),
         (
-            "docs/results.md",
+            PAGES["trained-explorer"],
             "row, 1.5B over its trained control",
             TRAINED_LARGER,
             ["synthesizer/grpo", CONTROL],
         ),
-        ("docs/results.md", "row, 0.5B over its trained control", TRAINED, ["synthesizer/grpo", CONTROL]),
+        (
+            PAGES["trained-explorer"],
+            "row, 0.5B over its trained control",
+            TRAINED,
+            ["synthesizer/grpo", CONTROL],
+        ),
     ],
 )
 def test_the_pages_have_the_figures_of_gsm8k(
@@ -155,33 +207,135 @@ def test_the_pages_have_the_figures_of_gsm8k(
 
 
 @pytest.mark.parametrize(
-    ("head", "folder", "subject", "rivals"),
+    ("page", "head", "folder", "subject"),
     [
-        ("first run: synthesizer/sft\\+grpo against", GSM8K[-1], "synthesizer/sft+grpo", 5),
-        ("third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo", 5),
-        ("half plain: synthesizer/grpo against", LEVERS[-1], "synthesizer/grpo", 5),
-        ("1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo", 5),
         (
+            "gsm8k-0.5b",
+            "first run: synthesizer/sft\\+grpo against",
+            GSM8K[-1],
+            "synthesizer/sft+grpo",
+        ),
+        (
+            "gsm8k-0.5b-second-run",
+            "second run: synthesizer/grpo against",
+            SECOND[-1],
+            "synthesizer/grpo",
+        ),
+        ("gsm8k-0.5b-third-run", "third run: synthesizer/grpo against", THIRD[-1], "synthesizer/grpo"),
+        ("levers", "half plain: synthesizer/grpo against", LEVERS[-1], "synthesizer/grpo"),
+        ("gsm8k-1.5b", "1.5B: synthesizer/grpo against", LARGER[-1], "synthesizer/grpo"),
+        (
+            "trained-explorer",
             "1.5B over its trained control: synthesizer/grpo against",
             TRAINED_LARGER[-1],
             "synthesizer/grpo",
-            5,
         ),
-        ("0.5B over its trained control: synthesizer/grpo against", TRAINED[-1], "synthesizer/grpo", 5),
+        (
+            "trained-explorer",
+            "0.5B over its trained control: synthesizer/grpo against",
+            TRAINED[-1],
+            "synthesizer/grpo",
+        ),
     ],
 )
 def test_the_pages_have_the_paired_differences_of_gsm8k(
-    head: str, folder: str, subject: str, rivals: int
+    page: str, head: str, folder: str, subject: str
 ) -> None:
     paired = {(row["a"], row["b"]): row for row in results_of(folder)["paired"]}
-    table = cells_of("docs/results.md", head)
-    assert len(table) == rivals
+    table = cells_of(PAGES[page], head)
+    assert len(table) == 5
     for label, *values in table:
         for value, at in zip(values, ("", "@T"), strict=True):
             rival = re.split(r"[,:]", label)[0]
             row = paired[subject + at, rival + (at if "/" in rival else "")]
-            points = [100 * row[key] for key in ("difference", "low_holm", "high_holm")]
-            assert value == "{:+.1f} ({:.1f} to {:.1f})".format(*points), label
+            assert value == difference(row), label
+
+
+@pytest.mark.parametrize(
+    ("page", "head", "folder", "held"),
+    [
+        ("gsm8k-0.5b", "first run", GSM8K[-1], 4),
+        ("gsm8k-0.5b-second-run", "second run", SECOND[-1], 3),
+        ("gsm8k-0.5b-third-run", "third run", THIRD[-1], 3),
+        ("levers", "half plain", LEVERS[-1], 2),
+        ("gsm8k-1.5b", "the 1.5B", LARGER[-1], 3),
+        ("trained-explorer", "1.5B over its trained control", TRAINED_LARGER[-1], 3),
+    ],
+)
+def test_the_tables_by_right_references_have_their_figures(
+    page: str, head: str, folder: str, held: int
+) -> None:
+    """The rows that read references; what reads none is not in the diagnostics."""
+    by_correct = results_of(folder)["diagnostics"]["by_correct"]
+    heads, lines = table_of(PAGES[page], f"right of four, {head}")
+    assert heads[1:] == [f"{right} ({one['n']})" for right, one in by_correct["maj@4"].items()]
+    found = [line for line in lines if line[0] in by_correct]
+    assert len(found) == held
+    for name, *cells in found:
+        assert cells == [f"{100 * one['accuracy']:.1f}" for one in by_correct[name].values()], name
+
+
+@pytest.mark.parametrize(("head", "right"), [("none right", "0"), ("one right", "1")])
+def test_the_tables_of_what_it_learns_have_their_figures(head: str, right: str) -> None:
+    _, lines = table_of(PAGES["what-it-learns"], head)
+    folders = [GSM8K, SECOND, THIRD, LEVERS, LARGER, TRAINED, TRAINED_LARGER]
+    for (label, count, *cells, _), folder in zip(lines, folders, strict=True):
+        by_correct = results_of(folder[-1])["diagnostics"]["by_correct"]
+        trained = next(name for name in ("synthesizer/sft+grpo", "synthesizer/grpo") if name in by_correct)
+        names = [*["maj@4"] * (right == "1"), "synthesizer/base", trained]
+        assert cells == [f"{100 * by_correct[name][right]['accuracy']:.1f}" for name in names], label
+        assert count == str(by_correct["maj@4"][right]["n"]), label
+
+
+@pytest.mark.parametrize(
+    ("head", "folder"),
+    [
+        ("first run", "mawps"),
+        ("untrained", "mawps/untrained-512"),
+        ("third run", "mawps/third-512"),
+        ("the 1.5B", "mawps/1.5b"),
+        ("0.5B over its trained control", "mawps/trained-0.5b"),
+    ],
+)
+def test_the_tables_of_mawps_have_their_figures(head: str, folder: str) -> None:
+    results = results_of(folder)
+    rows = {row["name"]: row for row in results["rows"]}
+    for label, *cells in cells_of(PAGES["mawps"], f"MAWPS, {head}"):
+        if label.startswith("pass@"):
+            names = label.removesuffix(" of the explorer").split(" / ")
+            assert cells == ["", " / ".join(f"{100 * rows[name]['accuracy']:.1f}" for name in names)]
+            continue
+        name = label.partition(",")[0]
+        at = [name, f"{name}@T"] if "/" in name else ["", name]
+        assert cells == [interval(rows[one]) if one in rows else "" for one in at], label
+    if head == "untrained":
+        return
+    _, lines = table_of(PAGES["mawps"], "MAWPS: synthesizer/grpo against")
+    (cells,) = (line[1:] for line in lines if line[0] == head)
+    paired = {(row["a"], row["b"]): row for row in results["paired"]}
+    assert cells == [difference(paired["synthesizer/grpo", rival]) for rival in ("maj@4", CONTROL)]
+
+
+def test_the_table_of_small_to_big_has_its_figures() -> None:
+    """All but the one sampled row that is not kept."""
+
+    def row(folder: str, name: str) -> dict[str, Any]:
+        return next(row for row in results_of(folder)["rows"] if row["name"] == name)
+
+    alone, over, four, eight = "synthesizer/alone", "synthesizer/base", "votes-1.5b-4", "votes-1.5b-8"
+    short, long = "gsm8k/evaluation-1.5b", "gsm8k-1.5b/small-to-big"
+    passes = [row(f"gsm8k/{four}", "pass@1"), row(f"gsm8k/{four}", "pass@4"), row(f"gsm8k/{eight}", "pass@8")]
+    votes = [row(f"gsm8k/{four}", "maj@4"), row(f"gsm8k/{eight}", "maj@8")]
+    cells = [cells for _, *cells in cells_of(PAGES["small-to-big"], "row")]
+    assert cells == [
+        [interval(row(short, alone)), interval(row(short, f"{alone}@T"))],
+        [interval(row(short, over)), interval(row(short, f"{over}@T"))],
+        ["", " / ".join(f"{100 * one['accuracy']:.1f}" for one in passes)],
+        ["", " / ".join(map(interval, votes))],
+        [interval(row(long, alone)), interval(row(LARGER[-1], f"{alone}@T"))],
+        [interval(row(long, over)), ""],
+        [interval(row(long, "synthesizer/grpo")), cells[-1][1]],
+    ]
 
 
 def test_the_table_of_the_readme_has_the_figures_of_its_runs() -> None:
@@ -203,8 +357,7 @@ def test_the_table_of_the_readme_has_the_figures_of_its_runs() -> None:
 
 def test_the_table_of_all_runs_has_their_figures() -> None:
     """The first table of docs/results.md, greedy: untrained, trained, the two votes, the control."""
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8").replace("**", "")
-    (table,) = re.findall(r"^\| what was trained \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    _, table = table_of("docs/results.md", "what was trained")
     runs = [
         (GSM8K, "synthesizer/sft+grpo"),
         (SECOND, "synthesizer/grpo"),
@@ -214,43 +367,34 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
         (TRAINED, "synthesizer/grpo"),
         (TRAINED_LARGER, "synthesizer/grpo"),
     ]
-    for line, (folders, trained) in zip(table.splitlines(), runs, strict=True):
+    for line, (folders, trained) in zip(table, runs, strict=True):
         by_name = {
             row["name"]: f"{100 * row['accuracy']:.1f}"
             for folder in folders
             for row in results_of(folder)["rows"]
         }
         names = ("synthesizer/alone", "synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
-        assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [by_name[name] for name in names]
+        assert line[1:] == [by_name[name] for name in names]
 
 
 def test_the_tables_of_the_panel_have_its_figures() -> None:
     results = results_of("gsm8k-trained/panel-0.5b")
     rows = {row["name"]: row for row in results["rows"]}
-
-    def shown(one: dict[str, Any]) -> str:
-        return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * one[key] for key in ("accuracy", "low", "high")))
-
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    panel, sweep = (
-        re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)[0].splitlines()
-        for head in ("row of the panel", "k, trained on 4")
-    )
-    for line in panel:
-        label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+    _, panel = table_of(PAGES["trained-explorer"], "row of the panel")
+    for label, *cells in panel:
         row = rows[label.partition(",")[0]]
-        assert cells == [shown(row), f"{row['tokens']:,.0f}"], label
-    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in sweep] == [
-        [str(one["k"]), shown(one), f"{100 * one['majority']:.1f}", f"{100 * one['oracle']:.1f}"]
+        assert cells == [interval(row), f"{row['tokens']:,.0f}"], label
+    assert len(panel) == 4
+    _, sweep = table_of(PAGES["trained-explorer"], "k, trained on 4")
+    assert sweep == [
+        [str(one["k"]), interval(one), f"{100 * one['majority']:.1f}", f"{100 * one['oracle']:.1f}"]
         for one in results["diagnostics"]["k_sweep"]
     ]
 
 
 def test_the_table_of_the_levers_has_their_figures() -> None:
     """Vote, greedy, sampled and their mean, of those validation tables alone that are kept."""
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"^\| setting \| vote \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    _, lines = table_of(PAGES["levers"], r"setting \| vote")
     folders = {
         path.parent.name for path in (ROOT / "data/results/gsm8k-levers/validation").rglob("results.json")
     }
