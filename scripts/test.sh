@@ -26,5 +26,6 @@ mypy
 if [ "$tier" = fast ]; then
     pytest -q tests/unit "$@"
 else
-    pytest -q "$@"
+    # Two processes, and the tests of one file in one of them, where they share what the first has made.
+    pytest -q -n 2 --dist loadfile "$@"
 fi

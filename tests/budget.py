@@ -73,8 +73,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("a file of tests/unit imports torch: it belongs in tests/model")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of xdist has ended: its tests count, too."""
+    spent.update(getattr(node, "workeroutput", {}).get("spent", {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if sum(spent.values()) > TIER_S:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["spent"] = spent
+    elif sum(spent.values()) > TIER_S:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -39,6 +39,10 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | percent | `\boxed{50\%}` -> 0.5 or 50 | correct |
 | morning and evening | `\boxed{8:30 \text{ a.m.}}` -> 8:30 \text{ p.m.} | incorrect |
 | thousands separators | `\boxed{1,234}`, `\boxed{1\,234}` -> 1234 | correct |
+| ordinals | `\boxed{18th}`, `\boxed{18^{\text{th}}}` -> 18 | correct |
+| a number with the ending of another ordinal | `\boxed{2st}` -> 2 | incorrect |
+| a sum of money, and what it comes to | `\boxed{\$50 + \$48 = \$98}` -> 98 | correct |
+| a sum of money that is wrong | `\boxed{\$50 + \$48 = \$99}` -> 99 | incorrect |
 | mixed numbers | `\boxed{2\frac12}`, `\boxed{2 1/2}` -> 2.5 | correct |
 | number bases | `\boxed{123_5}` -> 123_6 | incorrect |
 | interval, other brackets | `\boxed{[0,1)}` -> (0,1) | incorrect |

@@ -11,8 +11,10 @@ from a2r_train.verify.splitting import split, top_level
 from a2r_train.verify.units import named, number_word, read_tail
 
 _CURRENCY = r'[$£€¥₹¢]|"(?:rs|usd|eur|gbp|inr)"'
+CURRENCY = re.compile(_CURRENCY, re.IGNORECASE)
 _MONEY_FIRST = re.compile(rf"(-?) ?({_CURRENCY}) ?(-?)(?=[\d.(\\])", re.IGNORECASE)
 _MONEY_LAST = re.compile(rf"(?<=[\d)}}]) ?({_CURRENCY})$", re.IGNORECASE)
+_MONEY_TERM = re.compile(rf"((?:^|[-+])) ?({_CURRENCY}) ?(?=\d)", re.IGNORECASE)
 _UNIT_WORD = r'"[^"]*"(?: ?\^ ?\{?-?\d\}?)?'
 _TAIL = re.compile(
     rf"(?:\s*(?:{_UNIT_WORD}|/(?= ?\")|\\cdot(?= "
@@ -114,6 +116,7 @@ def read_quantity(text: str) -> Reading:
     money = ""
     if match := _MONEY_FIRST.match(text):
         text, money = match[1] + match[3] + text[match.end() :], match[2].strip('"').lower()
+        text = without_money(text, match[2])
     elif match := _MONEY_LAST.search(text):
         text, money = text[: match.start()], match[1].strip('"').lower()
     tail_match = _TAIL.search(text)
@@ -141,6 +144,11 @@ def read_quantity(text: str) -> Reading:
             raise Unreadable(text)
         tail = replace(tail, unit=replace(tail.unit, factor=factor, dimensions=((base, 1),)))
     return Quantity(node, tail)
+
+
+def without_money(text: str, mark: str) -> str:
+    """A sum of amounts in one currency as a sum of numbers: `$50+$48` is `50+48`."""
+    return _MONEY_TERM.sub(lambda m: m[1] if m[2] == mark else m.group(), text)
 
 
 def _spoken(text: str) -> Quantity | None:

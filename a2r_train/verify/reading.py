@@ -40,7 +40,15 @@ from a2r_train.verify.kinds import (
     Words,
     as_region,
 )
-from a2r_train.verify.quantities import read_based, read_matrix, read_pieces, read_quantity, read_ratio
+from a2r_train.verify.quantities import (
+    CURRENCY,
+    read_based,
+    read_matrix,
+    read_pieces,
+    read_quantity,
+    read_ratio,
+    without_money,
+)
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
 from a2r_train.verify.units import number_word, vocabulary
@@ -309,7 +317,9 @@ def _equation(sides: list[str]) -> Reading:
         ]
         if len(names) == len(group.items):
             return _single(last)
-    trees = [parse(side) for side in sides]
+    marks = set(CURRENCY.findall("=".join(sides)))
+    mark = marks.pop() if len(marks) == 1 else ""
+    trees = [parse(without_money(side, mark)) for side in sides]
     values = [value(tree) for tree in trees]
     if None not in values:
         return _single(last) if len(set(values)) == 1 else False_()

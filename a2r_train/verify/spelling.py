@@ -101,6 +101,11 @@ _SAME = {
     "simeq": "approx", "measuredangle": "angle",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
+_RAISED_WORD = r"\\(?:text(?:rm|normal|superscript)?|mathrm|mbox|rm)(?![A-Za-z])\s*"
+_ORDINAL = re.compile(
+    rf"(\d+)(?:(st|nd|rd|th)(?![A-Za-z])|\s*\^?\s*{_RAISED_WORD}\{{\s*(st|nd|rd|th)\s*\}}"
+    rf"|\s*\^\s*\{{\s*(?:{_RAISED_WORD})?(?:(st|nd|rd|th)|\{{\s*(st|nd|rd|th)\s*\}})\s*\}})"
+)
 _FUNCTIONS = vocabulary(
     "sin cos tan cot sec csc sinh cosh tanh "
     "arcsin arccos arctan log ln "
@@ -129,10 +134,19 @@ _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 def spell(answer: str) -> str:
     """The normal form; idempotent up to the first use. All is linear but for nesting."""
     text = _characters(answer)
-    text = _layout(_bare(text))
+    text = _layout(_ORDINAL.sub(_ordinal, _bare(text)))
     text = _quoted(_unboxed_text(text))
     text = _commands(text)
     return _numbers(_tidy(text))
+
+
+def _ordinal(match: re.Match[str]) -> str:
+    """`18th` is 18; `2st` stays, as it is no ordinal."""
+    number = match[1]
+    ending = next(group for group in match.groups()[1:] if group)
+    teen = number[-2:-1] == "1"
+    right = "th" if teen else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th")
+    return number if ending == right else match.group()
 
 
 def words_of(text: str) -> str:

@@ -188,42 +188,64 @@ def table(kills: int, seed: int, folder: Path) -> tuple[list[Row], list[Said]]:
 
 
 def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -> str:
-    """The page."""
-    order = [*dict.fromkeys(row.fault for row in rows)]
-    rows = sorted(rows, key=lambda row: order.index(row.fault))
-    lines = [f"| {r.fault} | {r.stage} | {r.injected} | {r.survived} | {r.lost} |" for r in rows]
+    """The page: a row a fault, a column a stage, and what was lost below them."""
+    survived: dict[str, dict[str, str]] = {}
+    for r in rows:
+        survived.setdefault(r.fault, {})[r.stage] = f"{r.survived} of {r.injected}"
+    lines = [f"| {f} | {' | '.join(of.get(s, '') for s in STAGES)} |" for f, of in survived.items()]
+    lost = [f"- {r.fault}, {r.stage}: {r.lost}" for r in rows if r.survived < r.injected]
+    lost = ["", "What was lost:", "", *lost] if lost else []
     bad = [f"| {s.name} | {s.stage} | {s.status} | `{s.line.replace('|', chr(92) + '|')}` |" for s in said]
     known = output.versions()
     packages = ", ".join(f"{name} {known[name]}" for name in ("python", "torch", "transformers", "trl"))
     head = HEAD.format(kills=kills, seed=seed, packages=packages, system=f"{platform.system()}, CPU")
-    return "\n".join([head, *lines, MIDDLE, *bad, ""])
+    return "\n".join([head, *lines, *lost, MIDDLE, *bad, ""])
 
 
 HEAD = """\
 # Reliability
 
+If a run stops, give the same command again. It continues from what is on the disk, and ends with the result
+of an undisturbed run.
+
+| what happened | what you see | what to do |
+|---|---|---|
+| the process was killed | nothing | the same command |
+| SIGTERM | status 143 and one line | the same command |
+| the disk is full | status 1 and one line | make room, then the same command |
+| files of a finished run were removed | nothing | the same command |
+| the output folder cannot be written | status 2 and one line, before any work | name another output folder |
+| two runs use one folder | the second run ends with status 2 and one line | wait, or name another folder |
+| the input is wrong | status 2 and one of the lines below | correct what the line names |
+
+## What was tested
+
 Made by `python scripts/proofs/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}).
-Every run is a process of its own on a model of one layer.
+Every run is its own process, on a model of one layer. Each cell says how many of the injected faults the
+stage survived.
 
-*Survived* means that the same command, given once more,
-ended with the result of an undisturbed run: for explore, bundle and
-evaluate (transformers engine, float32, CPU) every byte of every file but the timings,
-for SFT and GRPO every step's loss within
-1e-5. Of five kills one falls between start and first output,
-four between first output and end. No worker outlived a killed
-process. Where nothing is to be resumed (read-only output, two runs on one folder),
-survived means: refused in one line with
-status 2 before any work, and the first run ended undisturbed. The full disk is a limit on the size of files,
-which fails the
-same way. What was removed by hand is a chunk, a split, or the last file of the newest checkpoint,
-of a finished folder.
-
-| fault | stage | injected | survived | lost |
-|---|---|---|---|---|"""
+| fault | explore | bundle | sft | grpo | evaluate |
+|---|---|---|---|---|---|"""
 MIDDLE = """
+*Survived* means:
+
+- **explore, bundle, evaluate** (transformers engine, float32, CPU): the same command gives the same files
+  to the byte, except for timings.
+- **sft, grpo**: the same command gives the loss of every step within 1e-5.
+- **read-only output, two runs on one folder**: the run is refused as in the table above. The first run ends
+  undisturbed.
+
+How the faults are made:
+
+- **SIGKILL**: of five kills, one falls between start and first output. The other four fall between first
+  output and end. No worker outlived a killed process.
+- **Full disk**: a limit on the size of files, which fails the same way.
+- **Files removed by hand**: a chunk, a split, or the last file of the newest checkpoint, from a finished
+  folder.
+
 ## Bad input
 
-Each ends with exit status 2 and this one line; nothing is written.
+Each of these ends with exit status 2 and this one line. Nothing is written.
 
 | what is wrong | stage | status | the line |
 |---|---|---|---|"""

@@ -2,7 +2,7 @@
 needs most.
 
 Every training computes in bfloat16. DDP and FSDP2 hold weights that are trained in float32, DeepSpeed in
-bfloat16 with a float32 copy in the optimizer (ZeRO, arXiv 1910.02054). docs/scale.md holds the estimates
+bfloat16 with a float32 copy in the optimizer (ZeRO, arXiv 1910.02054). docs/scaling.md holds the estimates
 against measured peaks.
 """
 
