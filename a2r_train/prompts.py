@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -343,22 +344,22 @@ class Prompter:
         return ids[0] if ids and ids[0] in special else tokenizer.eos_token_id  # type: ignore[no-any-return]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a completion without special tokens, but those of a thought, which become `<think>`,
-        `</think>`.
-        """
+        """A completion without special tokens, but those of a thought, as `<think>` and `</think>`."""
+        tokenizer: Any = self.tokenizer
+        shown = [i for i in ids if i not in self._hidden_ids]
+        return self.canonical(str(tokenizer.decode(shown, skip_special_tokens=False)))
+
+    @cached_property
+    def _hidden_ids(self) -> set[int]:
         tokenizer: Any = self.tokenizer
         special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
         special |= {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        hidden = {
+        return {
             i
             for i, token in special.items()
-            if not (
-                _OF_THINKING.search(token)
-                or any(token in marker for pair in self._thinking for marker in pair)
-            )
+            if not _OF_THINKING.search(token)
+            and not any(token in marker for pair in self._thinking for marker in pair)
         }
-        text = str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
-        return self.canonical(text)
 
     def canonical(self, text: str) -> str:
         """A completion with `<think>` and `</think>` in the place of the model's own markers of a thought."""

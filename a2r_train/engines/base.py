@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from a2r_train.config import check_least
 from a2r_train.errors import InputError
-from a2r_train.prompts import Chat
+from a2r_train.prompts import Chat, Prompter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -156,6 +157,16 @@ def tell_refused(model: str, refused: int, asked: int) -> None:
         log.warning(
             "%s: %d of %d prompts leave no room in its context, and are not answered", model, refused, asked
         )
+
+
+def token_ids_of(prompter: Prompter, chats: Sequence[Chat]) -> list[list[int]]:
+    """The prompt of each chat. The samples of a problem have one chat, which is rendered once."""
+    rendered: dict[str, list[int]] = {}
+    keys = [json.dumps([chat, chat.template_kwargs, chat.day]) for chat in chats]
+    for key, chat in zip(keys, chats, strict=True):
+        if key not in rendered:
+            rendered[key] = prompter.token_ids(chat)
+    return [rendered[key] for key in keys]
 
 
 class Engine(Protocol):

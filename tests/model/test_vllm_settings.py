@@ -10,7 +10,10 @@ from conftest import files_of, hide_vllm
 from a2r_train.data import explore as stage
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.engines import EngineArguments, check_engine, load_engine, vllm
+from a2r_train.engines.base import token_ids_of
 from a2r_train.errors import InputError
+from a2r_train.models import load_tokenizer
+from a2r_train.prompts import Chat, Prompter
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +82,34 @@ def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(InputError, match="2 GPUs are asked for, 1 are there"):
         vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
+
+
+def test_on_a_gpu_every_batch_that_runs_has_its_cuda_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    import vllm as library
+
+    given: dict[str, Any] = {}
+
+    def start(_: str, **settings: Any) -> object:
+        given.update(settings)
+        return object()
+
+    monkeypatch.setattr(vllm, "import_vllm", lambda: False)
+    monkeypatch.setattr(library, "LLM", start)
+    vllm._Copy(MODEL, "auto", {})
+    assert given["dtype"] == "bfloat16"
+    assert given["compilation_config"] == {"max_cudagraph_capture_size": given["max_num_seqs"]}
+    assert "enforce_eager" not in given
+
+
+def test_the_samples_of_a_chat_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompter = Prompter(load_tokenizer(MODEL))
+    first, again, other = (prompter.explorer(problem) for problem in ("1 more?", "1 more?", "2 more?"))
+    thinking = Chat(first, {"enable_thinking": True}, first.day)
+    dated = Chat(first, first.template_kwargs, "2001-02-03")
+    chats = [first, other, again, first, thinking, dated]
+    expected = [prompter.token_ids(chat) for chat in chats]
+    rendered: list[Chat] = []
+    token_ids = prompter.token_ids
+    monkeypatch.setattr(prompter, "token_ids", lambda chat: rendered.append(chat) or token_ids(chat))
+    assert token_ids_of(prompter, chats) == expected
+    assert rendered == [first, other, thinking, dated]
