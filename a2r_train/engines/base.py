@@ -162,7 +162,7 @@ def tell_refused(model: str, refused: int, asked: int) -> None:
 def token_ids_of(prompter: Prompter, chats: Sequence[Chat]) -> list[list[int]]:
     """The prompt of each chat. The samples of a problem have one chat, which is rendered once."""
     rendered: dict[str, list[int]] = {}
-    keys = [json.dumps([chat, chat.template_kwargs, chat.day]) for chat in chats]
+    keys = [json.dumps([chat, vars(chat) if isinstance(chat, Chat) else {}]) for chat in chats]
     for key, chat in zip(keys, chats, strict=True):
         if key not in rendered:
             rendered[key] = prompter.token_ids(chat)
