@@ -26,7 +26,7 @@ def test_the_table_comes_between_its_marks_and_is_that_of_the_last_whole_evaluat
     (tmp_path / "README.md").write_text(f"# Mine\n\n## Evaluation\n\n{BEGIN}\nNot yet.\n{END}\n\n## Files\n")
     text = evaluated(tmp_path, 40, 0.5)
     assert "Not yet." not in text
-    assert text.index("## Evaluation") < text.index("Training paid: synthesizer/sft") < text.index("## Files")
+    assert text.index("## Evaluation") < text.index("Training beats the untrained") < text.index("## Files")
     assert text.index("| synthesizer/base |") < text.index("### Paired differences")
     assert "secret" not in text
     again = evaluated(tmp_path, 60, 0.25)

@@ -47,9 +47,14 @@ BASE = {"synthesizer/base": 0.4}
         ),
         (
             {**BASE, "maj@4": 0.7, "maj@equal_tokens": 0.9, "explorer/greedy": 0.2, "synthesizer/grpo": 0.7},
-            "Training paid, but not against every rival: synthesizer/grpo is right in 70.0 % of 400 "
-            "problems, 30.0 points above the untrained one (40.0 %); it is above 1 of 3 other rivals, cannot "
-            "be told from maj@4, and is below maj@equal_tokens.",
+            "Training beats the untrained model, but not every rival: synthesizer/grpo is right in 70.0 % "
+            "of 400 problems, 30.0 points above the untrained one (40.0 %); it is above 1 of 3 other rivals, "
+            "cannot be told from maj@4, and is below maj@equal_tokens.",
+        ),
+        (
+            {**BASE, "synthesizer/sft": 0.7},
+            "Training beats the untrained model, and nothing else was compared: synthesizer/sft is right in "
+            "70.0 % of 400 problems, 30.0 points above the untrained one (40.0 %).",
         ),
         (
             {**BASE, "synthesizer/sft": 0.4},

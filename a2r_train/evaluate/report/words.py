@@ -32,8 +32,10 @@ def headline(results: Mapping[str, Any]) -> str:
 
 
 def _paid(others: Mapping[str, Mapping[str, Any]]) -> str:
+    if not others:
+        return "Training beats the untrained model, and nothing else was compared"
     whole = all(told(pair) == "above" for pair in others.values())
-    return "Training paid" if whole else "Training paid, but not against every rival"
+    return "Training paid" if whole else "Training beats the untrained model, but not every rival"
 
 
 def _of_others(others: Mapping[str, Mapping[str, Any]]) -> str:
