@@ -1,4 +1,4 @@
-"""The run of a training: its folder, where it resumes, how it ends, what it leaves."""
+"""The run of a training: its folder, how it ends, what it leaves."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, write_text
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
-from a2r_train.train.card import card
+from a2r_train.train.model_card import card
 from a2r_train.train.progress import show_progress
+from a2r_train.train.resume import (
+    is_complete,
+    last_checkpoint,
+    load_best,
+    remove_half_written,
+    where_to_begin,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +68,7 @@ def open_folder(
     this config, and for a finished one that is to be pushed and was not.
     """
     checkpoint, folder = args.resume_from_checkpoint, Path(str(args.output_dir))
-    if checkpoint and not _is_complete(Path(checkpoint) / "trainer_state.json"):
+    if checkpoint and not is_complete(Path(checkpoint) / "trainer_state.json"):
         raise InputError(
             f"resume_from_checkpoint: {checkpoint} is no complete checkpoint (no trainer_state.json)"
         )
@@ -86,20 +93,6 @@ def _check_pushed(args: TrainConfig, folder: Path) -> None:
         )
 
 
-def last_checkpoint(folder: str) -> str | None:
-    """The newest complete checkpoint (its trainer_state.json is written last), or None."""
-    states = filter(_is_complete, Path(folder).glob("checkpoint-*/trainer_state.json"))
-    newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
-    return str(newest.parent) if newest else None
-
-
-def _is_complete(state: Path) -> bool:
-    try:
-        return "global_step" in json.loads(state.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
 def run_training(trainer: Trainer) -> None:
     """Train from the last checkpoint, or the one that the recipe names, to the end.
 
@@ -114,38 +107,19 @@ def run_training(trainer: Trainer) -> None:
     show_progress(trainer)
     folder = str(trainer.args.output_dir)
     try:
-        trainer.train(resume_from_checkpoint=_where_to_begin(trainer))
+        trainer.train(resume_from_checkpoint=where_to_begin(trainer))
     except AlreadyTrained:
         log.info("%s: its last step was saved before it ended", folder)
         if trainer.args.load_best_model_at_end:
-            _load_best(trainer)
+            load_best(trainer)
     except NotFinite as error:
         _end_as_not_finite(trainer, error)
     except process.WRITE_ERRORS as error:
         if process.no_room(error) and trainer.is_world_process_zero():
-            _remove_half_written(folder)
+            remove_half_written(folder)
         raise
     if stopper.stopped:
         _end_as_stopped(trainer, stopper)
-
-
-def _where_to_begin(trainer: Trainer) -> str | None:
-    if checkpoint := trainer.args.resume_from_checkpoint:
-        return str(checkpoint)
-    if newest := last_checkpoint(str(trainer.args.output_dir)):
-        log.info("resuming from %s", newest)
-    return newest
-
-
-def _load_best(trainer: Trainer) -> None:
-    """As at the end of a training; the folder may have been moved since, and its checkpoints know where it
-    was.
-    """
-    here = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.best_global_step}"
-    if here.is_dir():
-        trainer.state.best_model_checkpoint = str(here)
-    if trainer.state.best_model_checkpoint:
-        trainer._load_best_model()
 
 
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:
@@ -166,12 +140,6 @@ def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:
             f"if it comes again, {mend}"
         )
     raise RunError(f"{folder}: {error}; {way_on}") from None
-
-
-def _remove_half_written(folder: str) -> None:
-    for checkpoint in Path(folder).glob("checkpoint-*"):
-        if not (checkpoint / "trainer_state.json").exists():
-            shutil.rmtree(checkpoint)
 
 
 def _end_as_stopped(trainer: Trainer, stopper: StopOnSignal) -> NoReturn:

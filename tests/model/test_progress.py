@@ -12,7 +12,7 @@ from a2r_train.evaluate.report.model_card import BEGIN, END
 from a2r_train.records import Bundle, Reference
 from a2r_train.train import vacuous
 from a2r_train.train.arguments import BundleArguments, ModelArguments
-from a2r_train.train.card import card
+from a2r_train.train.model_card import card
 from a2r_train.train.preflight import Check
 from a2r_train.train.progress import ProgressLines, clock, show_progress
 

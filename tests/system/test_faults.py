@@ -25,7 +25,7 @@ from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 from a2r_train.train import grpo, sft
-from a2r_train.train.run import last_checkpoint
+from a2r_train.train.resume import last_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TARGET = {
