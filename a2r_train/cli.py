@@ -75,6 +75,16 @@ def evaluate(context: typer.Context) -> None:
     _stage(EvaluateConfig, stage, context.args)
 
 
+@app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
+def probe(context: typer.Context) -> None:
+    """Will training a synthesizer pay here? From rollouts, and an untrained model if one is named."""
+    from a2r_train.evaluate.probe.config import ProbeConfig
+    from a2r_train.evaluate.probe.page import table
+    from a2r_train.evaluate.probe.run import probe as stage
+
+    _stage(ProbeConfig, stage, context.args, table)
+
+
 AccelerateConfig = Annotated[
     str, typer.Option(help="a config of accelerate, or its name in accelerate_configs; empty: one process")
 ]
@@ -277,7 +287,8 @@ def main() -> None:
     sys.exit(process.run(app))
 
 
-def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+def _stage(kind, stage, arguments: list[str], shown=None) -> None:  # type: ignore[no-untyped-def]
+    """Run a stage; `shown` draws its results, as those of an evaluation are without it."""
     from rich.console import Console
 
     from a2r_train.config import parse
@@ -291,7 +302,7 @@ def _stage(kind, stage, arguments: list[str]) -> None:  # type: ignore[no-untype
         return
     result = stage(config)
     if isinstance(result, dict):
-        Console().print(table(result))
+        Console().print((shown or table)(result))
         sys.stdout.write(f"{config.output_dir}/report.html\n")
     else:
         sys.stdout.write(f"{result}\n")

@@ -41,6 +41,7 @@ MARKS: dict[str, tuple[str, ...]] = {
     "sft": ("target_samples", "target_temperature", "max_target_tokens", "target_engine", "packing"),
     "grpo": ("num_generations", "max_completion_length", "beta", "scale_rewards", "pass_at_k", "validation"),
     "evaluate": ("base", "sft", "grpo", "no_references", "self_refine", "diagnostics", "budgets"),
+    "probe": ("max_pairs", "accuracy"),
     "merge": ("sha256",),
     "grid": ("explorers", "synthesizers"),
 }

@@ -17,12 +17,15 @@ from a2r_train.data.bundle import BundleConfig, build, task_to_carry
 from a2r_train.evaluate import run
 from a2r_train.evaluate.answers import prompt_for
 from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of
+from a2r_train.evaluate.probe import run as probe
+from a2r_train.evaluate.probe.config import ProbeConfig
+from a2r_train.evaluate.probe.power import power_line
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
 
-Config = MergeConfig | explore.ExploreConfig | BundleConfig | EvaluateConfig | grid.GridConfig
+Config = MergeConfig | explore.ExploreConfig | BundleConfig | EvaluateConfig | grid.GridConfig | ProbeConfig
 
 
 def preview(config: Config, console: Console) -> None:
@@ -52,12 +55,19 @@ def preview(config: Config, console: Console) -> None:
     elif isinstance(config, grid.GridConfig):
         for explorer, synthesizer in itertools.product(*grid.prepared(config)):
             console.print(f"{explorer} with {synthesizer}", markup=False, highlight=False)
+    elif isinstance(config, ProbeConfig):
+        given = probe.prepared(config)
+        console.print(
+            f"{len(given.rollouts)} rollouts; {len(given.asked.bundles)} bundles and "
+            f"{len(given.asked.pairs)} pairs in two orders to answer"
+        )
     else:
         _, bundles, _, _ = run.prepared(config)
         if config.base:
             prompter = Prompter(load_tokenizer(config.base), prompt_for(config, config.base))
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
         console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(_rows(config))}")
+        console.print(power_line(bundles), highlight=False)
 
 
 def _rows(config: EvaluateConfig) -> list[str]:

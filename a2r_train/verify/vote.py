@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from a2r_train.records import CORRECT
@@ -29,25 +29,50 @@ def majority(answers: Sequence[str], verifier: str = "math") -> Majority:
     order of the votes. Two answers are equivalent if either is with the other as gold, which only makes a
     difference for an own verifier. Raises InputError as `judge_all`.
     """
+    return majorities([(answers, verifier)])[0]
+
+
+def majorities(votes: Sequence[tuple[Sequence[str], str]]) -> list[Majority]:
+    """`majority` of many (answers, verifier), each round of comparisons asked at once: the workers are kept
+    busy.
+    """
+    members = [_members(answers) for answers, _ in votes]
+    groups: list[list[list[int]]] = [[] for _ in votes]
+    left = [_in_order(one) for one in members]
+    while open_ := [i for i, remaining in enumerate(left) if remaining]:
+        joined = _equivalent_to_first([(left[i], votes[i][1]) for i in open_])
+        for i, same in zip(open_, joined, strict=True):
+            groups[i].append(sorted(at for answer in same for at in members[i][answer]))
+            left[i] = [answer for answer in left[i] if answer not in same]
+    return [Majority(sorted(one, key=lambda group: (-len(group), group[0]))) for one in groups]
+
+
+def _members(answers: Sequence[str]) -> dict[str, list[int]]:
+    """Who gave each answer; "" does not vote."""
     members: dict[str, list[int]] = {}
     for i, answer in enumerate(answers):
         if answer:
             members.setdefault(answer, []).append(i)
-    groups: list[list[int]] = []
-    left = sorted(members, key=lambda answer: (-len(members[answer]), len(answer), answer))
-    while left:
-        first, *others = left
-        joined = _equivalent_to(first, others, verifier)
-        groups.append(sorted(i for answer in (first, *joined) for i in members[answer]))
-        left = [other for other in others if other not in joined]
-    return Majority(sorted(groups, key=lambda group: (-len(group), group[0])))
+    return members
 
 
-def _equivalent_to(first: str, others: Sequence[str], verifier: str) -> set[str]:
-    verdicts = compare_all([(other, first, verifier) for other in others])
-    joined = {other for other, verdict in zip(others, verdicts, strict=True) if verdict == CORRECT}
-    if verifier not in VERIFIERS:
-        rest = [other for other in others if other not in joined]
-        verdicts = compare_all([(first, other, verifier) for other in rest])
-        joined |= {other for other, verdict in zip(rest, verdicts, strict=True) if verdict == CORRECT}
+def _in_order(members: Mapping[str, Sequence[int]]) -> list[str]:
+    return sorted(members, key=lambda answer: (-len(members[answer]), len(answer), answer))
+
+
+def _equivalent_to_first(left: Sequence[tuple[Sequence[str], str]]) -> list[set[str]]:
+    """Of each list of answers the first, and those that are equivalent to it."""
+    joined = [{answers[0]} for answers, _ in left]
+    asked = [(i, other) for i, (answers, _) in enumerate(left) for other in answers[1:]]
+    _join(joined, asked, [(other, left[i][0][0], left[i][1]) for i, other in asked])
+    rest = [(i, o) for i, o in asked if left[i][1] not in VERIFIERS and o not in joined[i]]
+    _join(joined, rest, [(left[i][0][0], other, left[i][1]) for i, other in rest])
     return joined
+
+
+def _join(
+    joined: Sequence[set[str]], asked: Sequence[tuple[int, str]], pairs: Sequence[tuple[str, str, str]]
+) -> None:
+    for (i, other), verdict in zip(asked, compare_all(pairs), strict=True):
+        if verdict == CORRECT:
+            joined[i].add(other)

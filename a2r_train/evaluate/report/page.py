@@ -34,20 +34,13 @@ class Plot:
 
 def html(results: Mapping[str, Any], shown: Sequence[Shown] = ()) -> str:
     """The page: did training pay, then accuracy and cost, then all tables, and some problems to read."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return template.get_template("report.html.j2").render(
+    return rendered(
+        title="Evaluation",
         headline=headline(results),
         protocol=results["setup"].get("protocol", ""),
         overlap=overlap_lines(results),
         unparsable=unparsable_lines(results),
+        said="What the comparisons say",
         sentences=sentences(results),
         plots=list(_plots(results)),
         sections=sections(results),
@@ -58,22 +51,36 @@ def html(results: Mapping[str, Any], shown: Sequence[Shown] = ()) -> str:
     )
 
 
+def rendered(**parts: Any) -> str:
+    """The template of all pages with its parts."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return template.get_template("report.html.j2").render(**parts)
+
+
 def _plots(results: Mapping[str, Any]) -> Iterator[Plot]:
     if trained_pairs(results):
-        yield _plot(
+        yield plot(
             "The trained synthesizer against each rival, Holm-corrected intervals", plots.forest, results
         )
-    yield _plot("Accuracy", plots.accuracies, results["rows"])
+    yield plot("Accuracy", plots.accuracies, results["rows"])
     plain = [row for row in results["rows"] if not split(row["name"])[1]]  # sampled rows cost the same
     if len((costs := pareto({**results, "rows": plain}))["points"]) > 1:
-        yield _plot("Accuracy against cost", plots.pareto, costs)
+        yield plot("Accuracy against cost", plots.pareto, costs)
     for key, (title, label) in BY_KEY.items():
         if cells := results["diagnostics"].get(key):
             greedy = {name: row for name, row in cells.items() if not split(name)[1]}
-            yield _plot(title, plots.by_key, greedy, label)
+            yield plot(title, plots.by_key, greedy, label)
 
 
-def _plot(title: str, draw: Any, *data: Any) -> Plot:
+def plot(title: str, draw: Any, *data: Any) -> Plot:
     from markupsafe import Markup
 
     wide, narrow = (Markup(draw(*data, width)) for width in (plots.WIDE, plots.NARROW))

@@ -136,6 +136,26 @@ def by_key(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], label: str, wid
     return _svg(label, (min(width, 6.4), 3.9), draw)
 
 
+def by_size(rows: Rows, names: Mapping[str, str], width: float = WIDE) -> str:
+    """Values with their intervals by a number k, in %; `names` are the keys of a row and their labels."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for color, (key, label) in zip(COLOURS, names.items(), strict=False):
+            shown = [row for row in rows if row[key]["value"] is not None]
+            at = [row["k"] for row in shown]
+            band = [[100 * (row[key][end] or 0.0) for row in shown] for end in ("low", "high")]
+            values = [100 * row[key]["value"] for row in shown]
+            axes.fill_between(at, *band, color=color, alpha=0.2, linewidth=0)
+            axes.plot(at, values, marker="o", markersize=4, color=color, label=label)
+        axes.set_xticks([row["k"] for row in rows][:: max(1, len(rows) // 12)])
+        axes.set(xlabel="k rollouts", ylabel="%")
+        axes.grid(axis="y", color=_GRID)
+        figure.legend(loc="outside lower left", ncols=3 if width > 5 else 1, frameon=False, fontsize=9)
+
+    return _svg("by size", (min(width, 6.4), 3.9), draw)
+
+
 def pareto(found: Mapping[str, Any], width: float = WIDE) -> str:
     """Accuracy against cost, each row a point with its name at the right; the line joins those that no
     cheaper row equals.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2r_train.evaluate.overlap import overlap_lines
 from a2r_train.evaluate.report.pairs import told
-from a2r_train.evaluate.report.tables import number, percent, points, span
+from a2r_train.evaluate.report.tables import Section, number, percent, points, span
 from a2r_train.evaluate.report.words import headline, other_sentences, unparsable_lines
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ def table(results: Mapping[str, Any]) -> Group:
     if results["paired"]:
         parts += ["", _paired(results), _note(results.get("family", {}).get("statement", ""))]
     return Group(*parts, *map(_note, other_sentences(results)))
+
+
+def drawn(section: Section) -> Table:
+    """A table of a report."""
+    made = _table(f"{section.title}. {section.intro}", *section.header)
+    for row in section.rows:
+        _add(made, *row)
+    return made
 
 
 def _accuracy(results: Mapping[str, Any]) -> Table:

@@ -52,7 +52,7 @@ def build_results(
         "diagnostics": diagnostics or {},
         "setup": setup or {},
     }
-    return dict(_plain(results))
+    return dict(plain(results))
 
 
 def write_results(folder: str | Path, results: Results) -> None:
@@ -62,7 +62,7 @@ def write_results(folder: str | Path, results: Results) -> None:
 
 def results_text(results: Results) -> str:
     """What results.json holds."""
-    return json.dumps(_plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_report(folder: str | Path, results: Results, shown: Sequence[Shown] = ()) -> None:
@@ -74,8 +74,8 @@ def write_report(folder: str | Path, results: Results, shown: Sequence[Shown] = 
 def markdown(results: Results) -> str:
     """report.md, for a pull request."""
     first = [headline(results), *overlap_lines(results), *unparsable_lines(results)]
-    parts = ["# Evaluation", *(f"**{_cell(line)}**" for line in first)]
-    parts.append("\n".join(f"- {_cell(sentence)}" for sentence in sentences(results)))
+    parts = ["# Evaluation", *(f"**{cell(line)}**" for line in first)]
+    parts.append("\n".join(f"- {cell(sentence)}" for sentence in sentences(results)))
     parts += map(markdown_section, sections(results))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -83,7 +83,7 @@ def markdown(results: Results) -> str:
 def markdown_section(section: Section, level: int = 2) -> str:
     """A table with its title and what has to be said of it."""
     lines = [section.header, ["---"] * len(section.header), *section.rows]
-    grid = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    grid = "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
     return "\n\n".join(part for part in (f"{level * '#'} {section.title}", section.intro, grid) if part)
 
 
@@ -94,17 +94,17 @@ def _row(row: Row, seed: int, draws: int) -> dict[str, Any]:
     return values | {"tokens": row.tokens, "unparsable": row.unparsable, "note": row.note}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Only what JSON knows, floats rounded to 6 digits, NaN as None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return round(float(value), 6) + 0.0 if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text inside a Markdown table."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

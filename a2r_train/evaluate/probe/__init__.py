@@ -1,0 +1,1 @@
+"""Will training a synthesizer pay here: what rollouts and an untrained model say beforehand."""

@@ -1,0 +1,86 @@
+"""The recipe of `a2r probe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from a2r_train.config import check_least
+from a2r_train.engines import EngineArguments, Sampling
+from a2r_train.errors import InputError
+
+
+@dataclass
+class ProbeConfig(EngineArguments):
+    """`a2r probe`: rollouts, and an untrained synthesizer -> probe.json, probe.md, report.html."""
+
+    rollouts: str = field(
+        metadata={"help": "rollouts, ours or made elsewhere (columns problem, answer, text)"}
+    )
+    output_dir: str = field(metadata={"help": "where the probe is written"})
+    problems: str = field(
+        default="",
+        metadata={
+            "help": "their problems; empty where each row holds problem and answer, or, without `model`, "
+            "where the rollouts have verdicts"
+        },
+    )
+    model: str = field(
+        default="", metadata={"help": "the untrained synthesizer; empty: what rollouts alone say"}
+    )
+    monolith: str = field(
+        default="",
+        metadata={"help": "a larger model whose one answer the cost is compared with; empty for `model`"},
+    )
+    explorer: str = field(
+        default="", metadata={"help": "the explorer, for its size; empty for the name in the rollouts"}
+    )
+    k: int = field(default=4, metadata={"help": "references a bundle"})
+    accuracy: float = field(
+        default=0.75,
+        metadata={"help": "of the selector between one right and one wrong reference, above 0.5"},
+    )
+    bundles_per_problem: int = field(
+        default=1, metadata={"help": "of the evaluation that is planned, for what it can tell apart"}
+    )
+    max_bundles: int = field(
+        default=200, metadata={"help": "bundles that the model answers, one a problem; 0 takes all"}
+    )
+    max_pairs: int = field(
+        default=100,
+        metadata={"help": "pairs of a right and a wrong solution that it is shown in both orders"},
+    )
+    samples: int = field(
+        default=2, metadata={"help": "sampled answers a bundle, for the groups with signal; at least 2"}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "of the sampled answers; 0 leaves them out"})
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer answer is cut"})
+    prompt: str = field(
+        default="",
+        metadata={"help": "a prompt file; empty for the model's own, that of the data, or the default"},
+    )
+    columns: str = field(
+        default="{}", metadata={"help": "names of columns as JSON, in the files that have them"}
+    )
+    verifier: str = field(
+        default="",
+        metadata={"help": "judges all rows; empty for that of the rollouts, else each row's own, else math"},
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "let code run that the model brings along"}
+    )
+    draws: int = field(default=2000, metadata={"help": "resamples of the bootstrap"})
+    seed: int = field(default=0, metadata={"help": "of bundles, sampling and bootstrap"})
+    dry_run: bool = field(
+        default=False, metadata={"help": "show the resolved config and what would be asked, and stop"}
+    )
+
+
+def check(config: ProbeConfig) -> None:
+    """Raise InputError for a value that makes no sense."""
+    check_least(config, k=2, bundles_per_problem=1, max_bundles=0, max_pairs=0, samples=2, draws=1)
+    config.check_engine_arguments()
+    Sampling(config.temperature, max_completion_tokens=config.max_completion_tokens)
+    if not 0.5 <= config.accuracy < 1:
+        raise InputError(f"accuracy is {config.accuracy:g}; expected 0.5 or more, and less than 1")
+    if config.model and config.max_bundles and config.max_bundles < 2:
+        raise InputError(f"max_bundles is {config.max_bundles}; expected at least 2, or 0 for all")

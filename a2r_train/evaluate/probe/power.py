@@ -1,0 +1,108 @@
+"""What an evaluation of so many problems and bundles can tell, before it is made.
+
+The difference of two rows is told apart if its 95 % interval excludes 0; a true difference of 2.80 standard
+errors is, in 80 % of such evaluations. Bundles of one problem have much in common, so the variance between
+problems falls with the number of problems alone (cluster sampling, Cochran 1977, ch. 9).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from a2r_train.data.probe import Floats, Pattern, pattern_of
+from a2r_train.evaluate.probe.selector import Selector
+from a2r_train.records import Bundle
+
+STANDARD_ERRORS = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variances of the difference of two rows: of a problem's mean between problems, and within one."""
+
+    between: float
+    within: float
+
+    def smallest(self, problems: int, bundles: float) -> float:
+        """The smallest true difference that is told apart in 80 % of such evaluations, in 0..1."""
+        return STANDARD_ERRORS * math.sqrt((self.between + self.within / bundles) / problems)
+
+    def problems(self, difference: float, bundles: float) -> int:
+        """The problems that it takes to tell a difference apart, at so many bundles of each."""
+        return math.ceil((STANDARD_ERRORS / difference) ** 2 * (self.between + self.within / bundles))
+
+
+def spread_against_vote(patterns: Sequence[Pattern], shares: Floats, trained: Selector) -> Spread:
+    """Of a trained synthesizer's greedy answers against the vote of the same bundles.
+
+    shares [P, U]: of each pattern among a problem's bundles. What a synthesizer's answer to a pattern varies
+    by is counted as within a problem.
+    """
+    chances, votes = trained.chances(patterns), np.array([p.vote for p in patterns])
+    return _spread(shares, chances - votes, chances * (1 - chances))
+
+
+def spread_against_base(
+    patterns: Sequence[Pattern], shares: Floats, trained: Selector, base: Selector
+) -> Spread:
+    """Against the untrained one, which answers as if it drew anew: they agree more than that, so this is on
+    the safe side.
+    """
+    a, b = trained.chances(patterns), base.chances(patterns)
+    return _spread(shares, a - b, a * (1 - a) + b * (1 - b))
+
+
+def _spread(shares: Floats, means: Floats, variances: Floats) -> Spread:
+    kept = shares[~np.isnan(shares).any(axis=1)]
+    of_problems = kept @ means
+    within = kept @ means**2 - of_problems**2 + kept @ variances
+    return Spread(float(of_problems.var()), float(within.mean()))
+
+
+def shares_of(bundles: Sequence[Bundle]) -> tuple[list[Pattern], Floats]:
+    """The patterns of bundles, and their shares [P, U] among those of each problem."""
+    found = [
+        pattern_of([r.answer for r in b.references], [r.verdict for r in b.references], b.verifier)
+        for b in bundles
+    ]
+    patterns = list(dict.fromkeys(found))
+    column = {pattern: at for at, pattern in enumerate(patterns)}
+    row = {identity: at for at, identity in enumerate(dict.fromkeys(b.problem_id for b in bundles))}
+    shares = np.zeros((len(row), len(patterns)))
+    for bundle, pattern in zip(bundles, found, strict=True):
+        shares[row[bundle.problem_id], column[pattern]] += 1
+    return patterns, shares / shares.sum(axis=1, keepdims=True)
+
+
+def power_line(bundles: Sequence[Bundle]) -> str:
+    """What an evaluation on these bundles can tell, in one line."""
+    patterns, shares = shares_of(bundles)
+    base = Selector()
+    trained = base.trained()
+    weights = shares.mean(axis=0)
+    gain = float(weights @ (trained.chances(patterns) - [p.vote for p in patterns]))
+    sizes = Counter(b.problem_id for b in bundles)
+    each = len(bundles) / len(sizes)
+    # One bundle a problem does not say what varies between the bundles of one; nothing of it is needed then.
+    return line(spread_against_vote(patterns, shares, trained), len(sizes), each, gain)
+
+
+def line(spread: Spread, problems: int, bundles: float, gain: float) -> str:
+    """The smallest difference to the vote, and what the predicted gain over it would take."""
+    smallest = spread.smallest(problems, bundles)
+    said = (
+        f"{problems:,} problems x {bundles:.3g} bundles tell a trained synthesizer apart from the vote at "
+        f"{100 * smallest:.1f} points or more (power 80 %, by problem)"
+    )
+    if gain <= 0:
+        return f"{said}; no gain over the vote is predicted ({100 * gain:+.1f} points)"
+    needed = spread.problems(gain, bundles)
+    return (
+        f"{said}; the predicted gain of {100 * gain:.1f} points takes {needed:,} problems, "
+        f"{math.ceil(needed * bundles):,} bundles"
+    )
