@@ -75,6 +75,11 @@ class Pools:
     tokens: Ints
 
     @property
+    def n(self) -> int:
+        """The most rollouts of a problem."""
+        return int(self.group.shape[1])
+
+    @property
     def sizes(self) -> Ints:
         """Rollouts of each problem, [P]."""
         counted: Ints = (self.group != NO_ROLLOUT).sum(axis=1)
@@ -139,16 +144,17 @@ def pools_of(rollouts: Sequence[Rollout], verifiers: dict[str, str], verifier: s
 
 
 def votes(pools: Pools, seed: int) -> Floats:
-    """Expected accuracy of the majority of k rollouts, [P, n] for k = 1 to n; NaN where a problem has fewer."""
-    found = np.full(pools.group.shape, np.nan)
+    """Expected accuracy of the majority of k rollouts, [P, n] for k = 1 to n; NaN where there are fewer."""
+    found: Floats = np.full((len(pools.ids), pools.n), np.nan)
     for part, group in _orders(pools, seed):
         shares, counts = _shares_right(pools, part), _no_votes(group)
-        for k in range(group.shape[2]):
+        for k in range(pools.n):
             _add(counts, group[:, :, k])
             top = counts == np.maximum(counts.max(axis=2, keepdims=True), 1)
             right = (top * shares[:, None, : counts.shape[2]]).sum(axis=2) / np.maximum(top.sum(axis=2), 1)
             found[part, k] = right.mean(axis=1)
-    found[np.arange(found.shape[1]) >= pools.sizes[:, None]] = np.nan
+    found[:, 0] = pools.right.sum(axis=1) / pools.sizes  # as pass@1 is, without the noise of the orders
+    found[np.arange(pools.n) >= pools.sizes[:, None]] = np.nan
     return found
 
 
@@ -168,7 +174,7 @@ def patterns(pools: Pools, k: int, seed: int) -> tuple[list[Pattern], Floats]:
         width = min(k, codes.shape[2])
         padded[:, :, :width] = codes[:, :, :width]
         coded.append(padded)
-    whole = np.concatenate(coded)
+    whole: Ints = np.concatenate(coded)
     distinct, numbers = np.unique(whole.reshape(-1, k), axis=0, return_inverse=True)
     shares = np.zeros((len(whole), len(distinct)))
     np.add.at(shares, (np.repeat(np.arange(len(whole)), whole.shape[1]), numbers.reshape(-1)), 1)

@@ -22,6 +22,7 @@ from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import by_explorer, diagnose, unparsable_texts
 from a2r_train.evaluate.external import is_outside, load
 from a2r_train.evaluate.overlap import check_overlap
+from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
 from a2r_train.evaluate.report.write import build_results, write_report, write_results
@@ -57,6 +58,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         write_cards(config, results)
     tell_failed(folder, chain.from_iterable(work.reasons.values()))
     output.finish(folder)
+    log.info(probe_line(bundles, found.get("synthesizer/base", []), results))
     return results
 
 

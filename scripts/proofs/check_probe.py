@@ -1,297 +1,37 @@
 """What `a2r probe` predicts against what was measured, on every kept evaluation with a trained synthesizer.
 
-    python scripts/proofs/check_probe.py collect     # reads data/results, and the history where it holds answers
-    python scripts/proofs/check_probe.py             # the table, the errors, docs/probe.png
+    python scripts/proofs/check_probe.py     # the table and the errors of docs/probe.md, and docs/probe.png
 
-`collect` writes docs/measured/probe.jsonl, a row an evaluation: the patterns of its bundles, how often the
-untrained and the trained synthesizer are right on each, and the shares that the probe counts in its rollouts.
-The second command needs that file alone. Each evaluation is predicted from those of other explorers alone.
-Rollouts of MAWPS were never kept: its patterns are made from the cells of its tables. `--tiny FOLDER` adds
-the evaluation of recipes/tiny.
+Reads docs/measured/probe.jsonl, which collect_probe.py writes. Each evaluation is predicted from those of
+other explorers alone; MAWPS, on which nobody was trained, teaches nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
-import lzma
 import math
-import subprocess
-import tempfile
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from a2r_train.data.probe import Pattern, pattern_of, pools_of
-from a2r_train.data.read import read
-from a2r_train.evaluate.kept_bundles import bundles_of
-from a2r_train.evaluate.probe.config import ProbeConfig
-from a2r_train.evaluate.probe.facts import Facts
-from a2r_train.evaluate.probe.power import STANDARD_ERRORS, Spread, spread_against_base, spread_against_vote
+from a2r_train.data.probe import Pattern
+from a2r_train.evaluate.probe.predict import ERROR
 from a2r_train.evaluate.probe.selector import Selector, fit
-from a2r_train.evaluate.report.plots import save_png
-from a2r_train.records import CORRECT, Rollout, write_text
+from a2r_train.evaluate.probe.words import word_of
+from a2r_train.evaluate.report.plots import COLOURS, save_png
 
-log = logging.getLogger("check_probe")
-ROOT, COMMIT = Path("data/results"), "faccada"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROWS, PLOT = Path("docs/measured/probe.jsonl"), Path("docs/probe.png")
-TRAINED = ("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft")
-CONTROL, ALONE, BASE = "synthesizer/no_references", "synthesizer/alone", "synthesizer/base"
+LESSONS = ("0.5B", "1.5B", "trained 0.5B", "trained 1.5B", "tiny")
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Source:
-    """An evaluation: its explorer, where its rollouts are, its bundles (kept, or in the history), and the
-    evaluation that has its untrained row.
-    """
-
-    name: str
-    explorer: str
-    rollouts: str
-    bundles: str
-    base_in: str = ""
-
-
-OF_05, OF_15 = "0.5B", "1.5B"
-TRAINED_05, TRAINED_15 = "trained 0.5B", "trained 1.5B"
-VALIDATION = [
-    *(
-        "all",
-        "all-again",
-        "cap-10",
-        "group-16",
-        "kl-0.04",
-        "plain-half",
-        "plain-half-108",
-        "plain-half-again",
-    ),
-    *("rate-1e-4", "reference", "seed-1", "sft-from-1.5b", "sft"),
-]
-_512 = ("gsm8k-512/rollouts-test.jsonl.xz", "gsm8k-512/bundles-test.kept.json")
-_T05 = ("gsm8k-trained/rollouts-test-0.5b.jsonl.xz", "gsm8k-trained/bundles-test-0.5b.kept.json")
-_T15 = ("gsm8k-trained/rollouts-test-1.5b.jsonl.xz", "gsm8k-trained/bundles-test-1.5b.kept.json")
-_V = ("gsm8k-512/rollouts-train.jsonl.xz", "gsm8k-levers/bundles-validation.jsonl.xz")
-SOURCES = [
-    Source("gsm8k/evaluation-0.5b", OF_05, "gsm8k/rollouts-test.jsonl.xz", "gsm8k/bundles-test.kept.json"),
-    *(
-        Source(name, OF_05, *_512)
-        for name in ("gsm8k-512/evaluation-0.5b", "gsm8k-512-5e-5/evaluation-0.5b", "gsm8k-512/first-adapters",
-                     "gsm8k-levers/test", "gsm8k-1.5b/small-to-big")
-    ),
-    *(Source(f"gsm8k-levers/validation/{n}", OF_05, *_V, "gsm8k-levers/validation/sft") for n in VALIDATION),
-    Source(
-        "gsm8k-levers/validation/explored-at-1.0", OF_05, "gsm8k-levers/rollouts-train-hot.jsonl.xz",
-        "gsm8k-levers/bundles-validation-hot.jsonl.xz", "none",
-    ),
-    Source("gsm8k-1.5b/evaluation-1.5b", OF_15, "gsm8k-1.5b/rollouts-test.jsonl.xz", "gsm8k-1.5b/bundles-test.kept.json"),
-    *(
-        Source(name, TRAINED_05, *_T05)
-        for name in ("gsm8k-trained/evaluation-0.5b", "gsm8k-trained/third-0.5b", "gsm8k-trained/panel-0.5b")
-    ),
-    *(Source(name, TRAINED_15, *_T15) for name in ("gsm8k-trained/evaluation-1.5b", "gsm8k-trained/first-1.5b")),
-]  # fmt: skip
-MAWPS = {
-    "mawps": "",
-    "mawps/third-512": "mawps/untrained-512",
-    "mawps/1.5b": "",
-    "mawps/trained-0.5b": "mawps/trained-0.5b",
-}
-
-
-def content(path: str) -> bytes:
-    """A file below data/results, or as it was in the history; unpacked."""
-    here = ROOT / path
-    if here.is_file():
-        raw = here.read_bytes()
-    else:
-        place = f"{COMMIT}:{(ROOT / path).as_posix()}"
-        asked = subprocess.run(["git", "show", place], capture_output=True, check=False)
-        if asked.returncode:
-            raise SystemExit(f"{place} is not in this clone; git fetch --unshallow")
-        raw = asked.stdout
-    return lzma.decompress(raw) if path.endswith(".xz") else raw
-
-
-def rows_of(path: str) -> list[Json]:
-    return [json.loads(line) for line in content(path).decode().splitlines()]
-
-
-def right_of(evaluation: str, row: str) -> dict[str, float]:
-    """By bundle whether the row's greedy answer was right; {} where its answers were not kept."""
-    manifest = json.loads(subprocess.run(
-        ["git", "show", f"{COMMIT}:{(ROOT / evaluation / 'manifest.json').as_posix()}"],
-        capture_output=True, check=True,
-    ).stdout)  # fmt: skip
-    files = manifest["tasks"].get(row, [])
-    return {
-        answer["bundle_id"]: float(answer["verdict"] == CORRECT)
-        for file in files
-        for answer in rows_of(f"{evaluation}/{file}")
-    }
-
-
-def patterns_in(path: str) -> dict[str, tuple[str, Pattern]]:
-    """By bundle its problem and its pattern."""
-    if path.endswith(".kept.json"):
-        return {
-            b.id: (b.problem_id, pattern_of([r.answer for r in b.references], [r.verdict for r in b.references], b.verifier))
-            for b in bundles_of(str(ROOT / path))
-        }  # fmt: skip
-    return {
-        row["id"]: (row["problem_id"], pattern_of(row["reference_answers"], row["reference_verdicts"], row["verifier"]))
-        for row in rows_of(path)
-    }  # fmt: skip
-
-
-def facts_of(path: str, problems: set[str]) -> Facts:
-    """What the probe counts in the rollouts of these problems."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rollouts.jsonl"
-        file.write_bytes(content(path))
-        rollouts = [r for r in read(Rollout, str(file)) if r.problem_id in problems]
-    return Facts(ProbeConfig(path, "", draws=200), pools_of(rollouts, {}, "math"))
-
-
-def collect(tiny: str) -> list[Json]:
-    """A row an evaluation."""
-    rows, seen = [], {}
-    for source in SOURCES:
-        shown = patterns_in(source.bundles)
-        if source.rollouts not in seen:
-            seen[source.rollouts] = facts_of(source.rollouts, {problem for problem, _ in shown.values()})
-        found = json.loads(content(f"{source.name}/results.json"))
-        trained = right_of(source.name, next(n for n in TRAINED if n in {r["name"] for r in found["rows"]}))
-        base = {} if source.base_in == "none" else right_of(source.base_in or source.name, BASE)
-        rows.append(row(source, found, seen[source.rollouts], shown, base, trained))
-        log.info("%s", source.name)
-    rows += [mawps(name, of) for name, of in MAWPS.items()]
-    return rows + ([of_tiny(Path(tiny))] if tiny else [])
-
-
-def row(
-    source: Source, found: Json, facts: Facts, shown: Mapping[str, tuple[str, Pattern]],
-    base: Mapping[str, float], trained: Mapping[str, float],
-) -> Json:  # fmt: skip
-    members: defaultdict[Pattern, list[str]] = defaultdict(list)
-    for bundle, (_, pattern) in shown.items():
-        members[pattern].append(bundle)
-    shares = dict(zip(facts.patterns, facts.weights.tolist(), strict=True))
-    cells = [
-        cell(pattern, shares.get(pattern, 0.0), [base[b] for b in members[pattern] if b in base],
-             [trained[b] for b in members[pattern] if b in trained])
-        for pattern in dict.fromkeys([*shares, *members])
-    ]  # fmt: skip
-    vote = spread_against_vote(facts.patterns, facts.shares, Selector().trained())
-    rival = spread_against_base(facts.patterns, facts.shares, Selector().trained(), Selector())
-    return measured(source.name, source.explorer, found) | {
-        "from": "rollouts", "cells": cells, "predicted_se": {"vote": error_of(vote, found), "base": error_of(rival, found)},
-    }  # fmt: skip
-
-
-def error_of(spread: Spread, found: Json) -> float:
-    """The standard error that the probe expects of the paired difference of this evaluation."""
-    return spread.smallest(found["rows"][0]["n"], 1) / STANDARD_ERRORS
-
-
-def cell(pattern: Pattern, share: float, base: Sequence[float], trained: Sequence[float]) -> Json:
-    return {
-        "groups": pattern.groups, "unread": pattern.unread, "share": round(share, 6), "n": len(trained),
-        "base": round(float(np.mean(base)), 4) if base else None,
-        "trained": round(float(np.mean(trained)), 4) if trained else None,
-    }  # fmt: skip
-
-
-def measured(name: str, explorer: str, found: Json) -> Json:
-    """What the evaluation has measured."""
-    of = {r["name"]: r["accuracy"] for r in found["rows"]}
-    trained = next(n for n in TRAINED if n in of)
-    vote = next(n for n in of if n.startswith("maj@") and "equal" not in n)
-    errors = {
-        key: (p["high"] - p["low"]) / 2 / 1.96
-        for p in found["paired"] if p["a"] == trained
-        for key, rival in (("vote", vote), ("base", BASE)) if p["b"] == rival
-    }  # fmt: skip
-    names = {"trained": trained, "base": BASE, "vote": vote, "equal": "maj@equal_tokens", "alone": ALONE,
-             "control": CONTROL, "oracle": next(n for n in of if n.startswith("pass@") and n != "pass@1")}  # fmt: skip
-    return {"name": name, "explorer": explorer, "problems": found["rows"][0]["n"], "se": errors} | {
-        key: of.get(value) for key, value in names.items()
-    }
-
-
-def mawps(name: str, base_of: str) -> Json:
-    """From the cells of its tables: with four readable references only how three wrong ones agree is not known,
-    and is taken from the rest of its bundles.
-    """
-    found = json.loads(content(f"{name}/results.json"))
-    diagnostics = found["diagnostics"]["by_correct"]
-    key = next(n for n in TRAINED if n in diagnostics)
-    base = (
-        json.loads(content(f"{base_of}/results.json"))["diagnostics"]["by_correct"][BASE] if base_of else {}
-    )
-    vote = {int(j): c["accuracy"] for j, c in diagnostics["maj@4"].items()}
-    kinds: dict[int, list[tuple[Pattern, float]]] = {
-        0: [(Pattern(((1, False),) * 4), 1.0)],
-        1: [
-            (Pattern(((1, True), *((1, False),) * 3)), min(1.0, 4 * vote[1])),
-            (Pattern(((2, False), (1, True), (1, False))), 0.75 * max(0.0, 1 - 4 * vote[1])),
-            (Pattern(((3, False), (1, True))), 0.25 * max(0.0, 1 - 4 * vote[1])),
-        ],
-        2: [
-            (Pattern(((2, True), (1, False), (1, False))), 2 * vote[2] - 1),
-            (Pattern(((2, True), (2, False))), 2 - 2 * vote[2]),
-        ],
-        3: [(Pattern(((3, True), (1, False))), 1.0)],
-        4: [(Pattern(((4, True),)), 1.0)],
-    }
-    total = sum(c["n"] for c in diagnostics["maj@4"].values())
-    cells = [
-        {"groups": p.groups, "unread": 0, "share": part * diagnostics[key][str(j)]["n"] / total,
-         "n": part * diagnostics[key][str(j)]["n"], "base": base.get(str(j), {}).get("accuracy"),
-         "trained": diagnostics[key][str(j)]["accuracy"]}
-        for j, parts in kinds.items() for p, part in parts
-    ]  # fmt: skip
-    of_base = next((r["accuracy"] for r in json.loads(content(f"{base_of}/results.json"))["rows"] if r["name"] == BASE), None) if base_of else None  # fmt: skip
-    return measured(name, "MAWPS", found) | {
-        "from": "cells",
-        "cells": cells,
-        "base": of_base,
-        "predicted_se": {},
-    }
-
-
-def of_tiny(folder: Path) -> Json:
-    """The evaluation that `a2r run recipes/tiny` leaves."""
-    from a2r_train.records import Bundle, Synthesis
-
-    found = json.loads((folder / "evaluation/results.json").read_text())
-    manifest = json.loads((folder / "evaluation/manifest.json").read_text())
-    bundles = read(Bundle, str(folder / "bundles/test.jsonl"))
-    shown = {
-        b.id: (b.problem_id, pattern_of([r.answer for r in b.references], [r.verdict for r in b.references], b.verifier))
-        for b in bundles
-    }  # fmt: skip
-    rollouts = read(Rollout, str(folder / "rollouts-test/rollouts.jsonl"))
-    facts = Facts(ProbeConfig("", "", draws=200), pools_of(rollouts, {}, "math"))
-
-    def right(name: str) -> dict[str, float]:
-        answers = [
-            s for f in manifest["tasks"][name] for s in read(Synthesis, str(folder / "evaluation" / f))
-        ]
-        return {s.bundle_id: float(s.verdict == CORRECT) for s in answers}
-
-    source = Source("data/tiny", "tiny", "", "")
-    trained = next(n for n in TRAINED if n in manifest["tasks"])
-    return row(source, found, facts, shown, right(BASE), right(trained))
-
-
-# From here on docs/measured/probe.jsonl is all that is read.
 
 
 def as_patterns(one: Json) -> list[Pattern]:
@@ -331,31 +71,160 @@ def predicted(one: Json, weight: float, lift: float) -> float:
     return float(shares @ trained.chances(as_patterns(one)) / shares.sum())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", nargs="?", choices=["collect", "report"], default="report")
-    parser.add_argument("--tiny", default="", help="the folder that `a2r run recipes/tiny` wrote")
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if given.what == "collect":
-        write_text(ROWS, "".join(json.dumps(one) + "\n" for one in collect(given.tiny)))
-        return
-    rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
-    report(rows)
+@dataclass(frozen=True)
+class Checked:
+    """One evaluation: what the probe would have said, from the lessons of other explorers alone."""
+
+    row: Json
+    trained: float  # predicted accuracy
+
+    @property
+    def base(self) -> float | None:
+        """The untrained one as measured: on these bundles, else on those that its cells are of."""
+        if self.row["base"] is not None:
+            return float(self.row["base"])
+        known = [(c["base"], c["n"]) for c in self.row["cells"] if c["base"] is not None]
+        return sum(b * n for b, n in known) / sum(n for _, n in known) if known else None
+
+    @property
+    def equal(self) -> float | None:
+        """The vote of as many tokens: as measured, else of as many rollouts as the probe counts."""
+        return self.row["equal"] if self.row["equal"] is not None else self.row.get("equal_counted")
+
+    def gain(self, rival: str, predicted: bool) -> float | None:
+        """Of the trained synthesizer over `base`, `vote` or `equal`, predicted or measured."""
+        of = {"base": self.base, "vote": self.row["vote"], "equal": self.equal}[rival]
+        return None if of is None else (self.trained if predicted else self.row["trained"]) - of
+
+    def said(self, error: float) -> str:
+        """The word of the probe, by the rule of a2r_train/evaluate/probe/words.py."""
+        if self.row["alone"] is not None and self.row["alone"] > self.row["oracle"]:
+            return "alone"
+        gain = min(g for rival in ("vote", "equal") if (g := self.gain(rival, True)) is not None)
+        return word_of(gain, error)
+
+    def right(self, error: float) -> str:
+        """Whether it would have been: to train, and the trained one is above both votes, or not to, and it is
+        not.
+        """
+        gain = min(g for rival in ("vote", "equal") if (g := self.gain(rival, False)) is not None)
+        pays = gain > 2 * self.row["se"].get("vote", 0.02)
+        if self.said(error) == "alone":
+            return "yes" if self.row["alone"] > self.row["trained"] else "no"
+        return "yes" if (self.said(error) == "train") == pays else "no"
 
 
-def report(rows: list[Json]) -> None:
+def check(rows: Sequence[Json]) -> list[Checked]:
+    found = []
     for one in rows:
-        b, t = fitted(one, "base"), fitted(one, "trained")
-        rest = [o for o in rows if o["explorer"] != one["explorer"] and o["from"] == "rollouts"]
-        w, l = lessons(rest)
-        p = predicted(one, w, l)
-        print(
-            f"{one['name']:45s} base w{b.weight} a{b.accuracy:.2f} new{b.new:.3f} | trained w{t.weight} a{t.accuracy:.2f} new{t.new:.3f} | loo {w} {l:.2f} pred {100 * p:.1f} meas {100 * one['trained']:.1f} err {100 * (p - one['trained']):+.1f} vote {100 * one['vote']:.1f} base {100 * (one['base'] or 0):.1f}"
-        )
-    print(lessons([o for o in rows if o["from"] == "rollouts"]))
+        others = [o for o in rows if o["explorer"] != one["explorer"] and o["explorer"] in LESSONS]
+        found.append(Checked(one, predicted(one, *lessons(others))))
+    return found
+
+
+def root_mean_square(checked: Sequence[Checked]) -> float:
+    """Of the errors of accuracy, each explorer counting the same."""
+    by_explorer: defaultdict[str, list[float]] = defaultdict(list)
+    for one in checked:
+        by_explorer[one.row["explorer"]].append((one.trained - one.row["trained"]) ** 2)
+    return math.sqrt(float(np.mean([np.mean(errors) for errors in by_explorer.values()])))
+
+
+def naive(rows: Sequence[Json]) -> float:
+    """The same of the vote with the mean gain over it that the other explorers had."""
+    squares: defaultdict[str, list[float]] = defaultdict(list)
+    for one in rows:
+        others = [o for o in rows if o["explorer"] != one["explorer"] and o["explorer"] in LESSONS]
+        gains: defaultdict[str, list[float]] = defaultdict(list)
+        for o in others:
+            gains[o["explorer"]].append(o["trained"] - o["vote"])
+        mean = float(np.mean([np.mean(g) for g in gains.values()]))
+        squares[one["explorer"]].append((one["vote"] + mean - one["trained"]) ** 2)
+    return math.sqrt(float(np.mean([np.mean(q) for q in squares.values()])))
+
+
+def table(checked: Sequence[Checked], error: float) -> list[str]:
+    head = [
+        "evaluation",
+        "explorer",
+        "trained: predicted",
+        "measured",
+        "over the untrained",
+        "measured",
+        "over the vote",
+        "measured",
+        "over equal tokens",
+        "measured",
+        "says",
+        "right",
+    ]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for one in checked:
+        gains = [points(one.gain(r, p)) for r in ("base", "vote", "equal") for p in (True, False)]
+        accuracy = [f"{100 * one.trained:.1f}", f"{100 * one.row['trained']:.1f}"]
+        cells = [one.row["name"], one.row["explorer"], *accuracy, *gains, one.said(error), one.right(error)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f}"
+
+
+def report(rows: Sequence[Json]) -> list[str]:
+    """The table and the errors, as docs/probe.md has them."""
+    checked = check(rows)
+    inside = [one for one in checked if one.row["explorer"] in LESSONS]
+    error, weight_lift = root_mean_square(inside), lessons([o for o in rows if o["explorer"] in LESSONS])
+    lines = table(checked, ERROR)
+    lines += ["", f"lessons of all: weight {weight_lift[0]:g}, lift {weight_lift[1]:.2f}"]
+    lines += [f"root mean square error, each explorer the same: {100 * error:.1f} points"]
+    for name in dict.fromkeys(one.row["explorer"] for one in checked):
+        here = [100 * (one.trained - one.row["trained"]) for one in checked if one.row["explorer"] == name]
+        span = f"{min(here):+.1f} to {max(here):+.1f}"
+        lines.append(f"  {name}: {len(here)} evaluations, mean {np.mean(here):+.1f}, {span}")
+    lines += [f"the vote plus the others' mean gain: {100 * naive([o.row for o in inside]):.1f} points"]
+    ratios = [
+        o["predicted_se"][r] / o["se"][r]
+        for o in rows
+        for r in ("vote", "base")
+        if r in o["se"] and r in o["predicted_se"]
+    ]
+    lines += [
+        f"expected over measured standard error of {len(ratios)} differences: {median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    ]
+    return lines
+
+
+def draw(checked: Sequence[Checked], path: Path) -> None:
+    """Predicted against measured gains, over the untrained synthesizer and over the vote."""
+
+    def panels(figure: Figure) -> None:
+        names = list(dict.fromkeys(one.row["explorer"] for one in checked))
+        for at, (rival, title) in enumerate((("base", "over the untrained"), ("vote", "over the vote")), 1):
+            axes = figure.add_subplot(1, 2, at)
+            for color, name in zip(COLOURS, names, strict=False):
+                pairs = [
+                    (one.gain(rival, True), one.gain(rival, False))
+                    for one in checked
+                    if one.row["explorer"] == name
+                ]
+                known = [(100 * p, 100 * m) for p, m in pairs if p is not None and m is not None]
+                axes.plot(
+                    [p for p, _ in known], [m for _, m in known], "o", color=color, label=name, alpha=0.8
+                )
+            axes.axline((0, 0), slope=1, color="#888888", linewidth=0.8)
+            axes.set(xlabel="predicted gain, points", ylabel="measured gain, points", title=title)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+
+    save_png(path, (9.0, 4.6), panels)
+
+
+def main() -> None:
+    rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
+    sys.stdout.write("\n".join(report(rows)) + "\n")
+    draw(check(rows), PLOT)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def inputs_of(folder: Path, model: str, problems: int = 24) -> dict[str, dict[st
             "chunk_bundles": 6,
             "draws": 100,
         },
+        "probe": {"rollouts": rollouts, "draws": 100},
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the untrained synthesizer is asked: bundles, the problems alone, and pairs of solutions in two orders."""
+"""What the untrained synthesizer is asked: bundles, the problems alone, and pairs in two orders."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from a2r_train.data.builder import bundle_of, make_bundles, reference_of
-from a2r_train.data.probe import Floats, Pattern, pattern_of
+from a2r_train.data.probe import Floats
 from a2r_train.engines import ENGINE_KEYS, check_engine, tell_failed
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.probe.config import ProbeConfig
+from a2r_train.evaluate.probe.power import shown_pattern
 from a2r_train.evaluate.probe.selector import Selector, fit
 from a2r_train.evaluate.rows.panel import chosen
 from a2r_train.evaluate.rows.row import accuracies, by_bundle
@@ -118,14 +119,8 @@ def answers(config: ProbeConfig, work: Generator, asked: Asked) -> dict[str, lis
     return found
 
 
-def shown_pattern(bundle: Bundle) -> Pattern:
-    return pattern_of(
-        [r.answer for r in bundle.references], [r.verdict for r in bundle.references], bundle.verifier
-    )
-
-
 def base_of(asked: Asked, made: Mapping[str, Sequence[Synthesis]]) -> tuple[Selector, Floats, Floats]:
-    """The untrained synthesizer as a selector, its greedy accuracy with the references and alone, [bundles]."""
+    """The untrained synthesizer as a selector; its greedy accuracy with references and alone, [bundles]."""
     greedy = np.array(accuracies(by_bundle(asked.bundles, made["base"])))
     alone = np.array(accuracies(by_bundle(asked.bundles, made["alone"])))
     shown = [shown_pattern(bundle) for bundle in asked.bundles]
@@ -155,7 +150,7 @@ def two_orders(asked: Asked, made: Sequence[Synthesis], task: Task) -> Found:
     counts = dict.fromkeys(("right", "wrong", "first", "second", "neither"), 0)
     scores = []
     for right_first, wrong_first in asked.pairs:
-        picked = tuple(_pick(b, answered[b.id]) for b in (right_first, wrong_first))
+        picked = (_pick(right_first, answered[right_first.id]), _pick(wrong_first, answered[wrong_first.id]))
         kind = {
             ("right", "right"): "right", ("wrong", "wrong"): "wrong",
             ("right", "wrong"): "first", ("wrong", "right"): "second",

@@ -1,4 +1,4 @@
-"""probe.md and report.html of a probe, in the style of an evaluation's report; both are made from probe.json."""
+"""probe.md and report.html of a probe, in the style of an evaluation's report, from what probe.json holds."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def _predicted(found: Found) -> Section:
     selector = predicted["selector"]
     intro = (
         f"As a selector of accuracy {selector['accuracy']:.2f} and weight {selector['weight']:.1f}; "
-        f"accuracies in %, gains in points. Add the prediction's own error, {100 * predicted['error']:.1f} points."
+        f"accuracies in %, gains in points. "
+        f"Add the prediction's own error, {100 * predicted['error']:.1f} points."
     )
     rows = [
         [name, points(told["value"]) if key.startswith("over") else percent(told["value"]),
@@ -180,16 +181,17 @@ def _tokens(found: Found) -> Section:
 
 def _orders(found: Found) -> Section:
     model = found.get("model")
-    rows = [
-        [way, str(told["pairs"]), *(percent(told[kind]) for kind in ("right", "wrong", "first", "second", "neither")),
-         f"{percent(told['right_of_consistent']['value'])} ({span(told['right_of_consistent'], signed=False)})"]
-        for way, told in (model["two_orders"].items() if model else ()) if told["pairs"]
-    ]  # fmt: skip
+    rows = []
+    for way, told in model["two_orders"].items() if model else ():
+        consistent = told["right_of_consistent"]
+        shares = [percent(told[kind]) for kind in ("right", "wrong", "first", "second", "neither")]
+        of_them = f"{percent(consistent['value'])} ({span(consistent, signed=False)})"
+        rows += [[way, str(told["pairs"]), *shares, of_them]] if told["pairs"] else []
     header = ["asked", "pairs", "right", "wrong", "the first", "the second", "neither", "right of consistent"]
     intro = (
         "Shown one right and one wrong solution in both orders, in % of the pairs. Answered: whose answer it "
-        "gives, by the usual prompt. Named: whose number it gives. Right and wrong: in both orders; the first "
-        "and the second: by place, whichever stands there."
+        "gives, by the usual prompt. Named: whose number it gives. Right and wrong: in both orders; the "
+        "first and the second: by place, whichever stands there."
     )
     return Section("Two orders", intro, header, rows)
 

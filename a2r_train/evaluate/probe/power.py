@@ -64,12 +64,15 @@ def _spread(shares: Floats, means: Floats, variances: Floats) -> Spread:
     return Spread(float(of_problems.var()), float(within.mean()))
 
 
+def shown_pattern(bundle: Bundle) -> Pattern:
+    """The pattern of a bundle's references."""
+    references = bundle.references
+    return pattern_of([r.answer for r in references], [r.verdict for r in references], bundle.verifier)
+
+
 def shares_of(bundles: Sequence[Bundle]) -> tuple[list[Pattern], Floats]:
     """The patterns of bundles, and their shares [P, U] among those of each problem."""
-    found = [
-        pattern_of([r.answer for r in b.references], [r.verdict for r in b.references], b.verifier)
-        for b in bundles
-    ]
+    found = [shown_pattern(bundle) for bundle in bundles]
     patterns = list(dict.fromkeys(found))
     column = {pattern: at for at, pattern in enumerate(patterns)}
     row = {identity: at for at, identity in enumerate(dict.fromkeys(b.problem_id for b in bundles))}

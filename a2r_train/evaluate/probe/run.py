@@ -111,7 +111,7 @@ def summarise(config: ProbeConfig, given: Prepared, made: dict[str, list[Synthes
     """All of probe.json."""
     verifiers = {problem.id: problem.verifier for problem in given.problems}
     facts = Facts(config, pools_of(given.rollouts, verifiers, given.verifier))
-    base, model, lengths, alike = _of_model(config, facts, given, made)
+    base, model, lengths, alike = _of_model(config, given, made)
     found: Found = {"setup": _setup(config, facts, given)}
     found["by_k"] = of_rollouts.by_k(facts)
     found["shares"] = of_rollouts.shares(facts)
@@ -161,7 +161,7 @@ def _sizes(config: ProbeConfig, rollouts: Sequence[Rollout]) -> list[Size | None
 
 
 def _of_model(
-    config: ProbeConfig, facts: Facts, given: Prepared, made: dict[str, list[Synthesis]]
+    config: ProbeConfig, given: Prepared, made: dict[str, list[Synthesis]]
 ) -> tuple[Selector, Found, dict[str, float], float]:
     """The untrained synthesizer as a selector, what it answered, its mean tokens, and how alike its answers
     are.

@@ -9,6 +9,7 @@ vote. docs/probe.md says how well that fits.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,8 +19,8 @@ import numpy as np
 from a2r_train.data.probe import Floats, Pattern
 
 # Of the untrained models of docs/probe.md, and what training made of them there: the medians.
-UNTRAINED_WEIGHT, UNTRAINED_ACCURACY, NEW = 1.5, 0.5, 0.005
-TRAINED_WEIGHT, LIFT = 2.5, 2.5
+UNTRAINED_WEIGHT, UNTRAINED_ACCURACY, NEW = 1.0, 0.5, 0.005
+TRAINED_WEIGHT, LIFT = 2.0, 1.8
 # What `fit` tries.
 WEIGHTS = np.arange(0.5, 6.1, 0.5)
 LOG_ODDS = np.arange(-2.0, 6.01, 0.1)
@@ -27,8 +28,8 @@ LOG_ODDS = np.arange(-2.0, 6.01, 0.1)
 
 @dataclass(frozen=True)
 class Selector:
-    """`accuracy` of choosing between a right and a wrong reference, `weight` of agreement, and how often it is
-    right where no reference is, `new`.
+    """`accuracy` of choosing between a right and a wrong reference, `weight` of agreement, and `new`, how
+    often it is right where no reference is.
     """
 
     weight: float = UNTRAINED_WEIGHT
@@ -41,7 +42,7 @@ class Selector:
             return self.new
         odds = self.accuracy / (1 - self.accuracy)
         drawn = [(size**self.weight * (odds if good else 1.0), good) for size, good in pattern.groups]
-        return sum(w for w, good in drawn if good) / sum(w for w, _ in drawn)
+        return float(sum(w for w, good in drawn if good) / sum(w for w, _ in drawn))
 
     def chances(self, patterns: Sequence[Pattern]) -> Floats:
         """Those of many patterns, [U]."""
@@ -54,26 +55,30 @@ class Selector:
 
 
 def fit(patterns: Sequence[Pattern], right: Sequence[float], counts: Sequence[float]) -> Selector:
-    """The likeliest selector, of those that are tried: `right` are shares of right answers to `counts` bundles
-    of each pattern.
+    """The likeliest selector, of those that are tried: `right` are shares of right answers to `counts`
+    bundles of a pattern; one may come several times.
 
     Patterns without a right reference give `new` alone, those without a wrong one nothing.
     """
-    none = [(r, n) for p, r, n in zip(patterns, right, counts, strict=True) if not p.n_correct]
-    some = [x for x in zip(patterns, right, counts, strict=True) if x[0].n_correct and len(x[0].groups) > 1]
-    new = sum(r * n for r, n in none) / sum(n for _, n in none) if none else NEW
+    sums: defaultdict[Pattern, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for pattern, share, count in zip(patterns, right, counts, strict=True):
+        if not math.isnan(share):
+            sums[pattern][0] += share * count
+            sums[pattern][1] += count
+    none = [total for pattern, total in sums.items() if not pattern.n_correct]
+    new = sum(good for good, _ in none) / sum(n for _, n in none) if none else NEW
+    some = {p: t for p, t in sums.items() if p.n_correct and len(p.groups) > 1}
     if not some:
         return Selector(new=new)
-    shown, shares, sizes = zip(*some, strict=True)
-    best, found = -math.inf, Selector(new=new)
-    for weight, log_odds in product(WEIGHTS.tolist(), LOG_ODDS.tolist()):
-        tried = Selector(weight, 1 / (1 + math.exp(-log_odds)), new)
-        likelihood = _likelihood(tried.chances(shown), np.array(shares), np.array(sizes))
-        if likelihood > best + 1e-9:
-            best, found = likelihood, tried
-    return found
+    shown, totals = list(some), np.array(list(some.values()))
+    tried = [
+        Selector(weight, 1 / (1 + math.exp(-log_odds)), new)
+        for weight, log_odds in product(WEIGHTS.tolist(), LOG_ODDS.tolist())
+    ]
+    return max(tried, key=lambda one: _likelihood(one.chances(shown), totals))
 
 
-def _likelihood(chances: Floats, shares: Floats, sizes: Floats) -> float:
-    p = chances.clip(0.005, 0.995)
-    return float(np.sum(sizes * (shares * np.log(p) + (1 - shares) * np.log(1 - p))))
+def _likelihood(chances: Floats, totals: Floats) -> float:
+    """Log-likelihood of right answers and counts, [U, 2]; ties go to the selector that is tried first."""
+    p, good, n = chances.clip(0.005, 0.995), totals[:, 0], totals[:, 1]
+    return round(float(np.sum(good * np.log(p) + (n - good) * np.log(1 - p))), 9)

@@ -1,5 +1,5 @@
-"""Which bundles, in groups of which size, GRPO would learn from: a group has signal if it is neither all right
-nor all wrong.
+"""Which bundles, in groups of which size, GRPO would learn from: a group has signal if it is neither all
+right nor all wrong.
 """
 
 from __future__ import annotations

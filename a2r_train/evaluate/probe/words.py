@@ -1,5 +1,6 @@
-"""The recommendation: one sentence on top, and a reason each with its figure. They follow from the prediction and
-its error, as docs/probe.md shows.
+"""The recommendation: one sentence on top, and reasons with their figures.
+
+They follow from the prediction and its error, as docs/probe.md shows.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from a2r_train.evaluate.probe.facts import next_k
-from a2r_train.evaluate.report.tables import percent, points
+from a2r_train.evaluate.report.tables import percent
 
 Found = Mapping[str, Any]
 NO_ROOM = 0.05  # between pass@k and maj@k: the evaluations of docs/probe.md below it gained nothing
@@ -41,7 +42,7 @@ def _decided(found: Found) -> tuple[str, str]:
     k, predicted = found["setup"]["k"], found["predicted"]
     row = found["by_k"][k - 1]
     room, oracle, vote = row["room"], row["pass"], row["maj"]
-    error, gain = predicted["error"], predicted["over_vote"]
+    error = predicted["error"]
     alone = found.get("model", {}).get("alone_over_pass")
     if found["unparsable"]["many"]:
         return "format", f"{found['unparsable']['says']}."
@@ -56,23 +57,37 @@ def _decided(found: Found) -> tuple[str, str]:
         return "alone", (
             f"the untrained synthesizer alone is right in {percent(found['model']['alone']['value'])} %, and "
             f"with references {percent(predicted['trained']['value'])} % are predicted after training "
-            f"(error {points(error)[1:]})."
+            f"(error {100 * error:.1f})."
         )
     if room["high"] < NO_ROOM or oracle["value"] == vote["value"]:
         return "vote", (
-            f"there is no room: pass@{k} is {percent(oracle['value'])} %, maj@{k} {percent(vote['value'])} %, "
-            f"a room of {_points(room)}."
+            f"there is no room: pass@{k} is {percent(oracle['value'])} %, maj@{k} "
+            f"{percent(vote['value'])} %, a room of {_points(room)}."
         )
+    over, rival = _hardest(found)
+    key = word_of(over["value"], error)
     said = (
-        f"{percent(predicted['trained']['value'])} % are predicted for a trained synthesizer, "
-        f"{_points(gain)} over maj@{k}"
+        f"{percent(predicted['trained']['value'])} % are predicted for a trained synthesizer, with an error "
+        f"of {100 * error:.1f} points: {_points(over)} over {rival}"
     )
-    if gain["value"] <= error:
-        return "unsure", (
-            f"{said}, which is within the prediction's error of {100 * error:.1f} points; over the untrained "
-            f"one it is {_points(predicted['over_base'])}."
-        )
-    return "train", f"{said}, with an error of {100 * error:.1f} points; the room is {_points(room)}."
+    base = f"{_points(predicted['over_base'])} over the untrained one"
+    return key, f"{said}, and {base}; the room over maj@{k} is {_points(room)}."
+
+
+def word_of(gain: float, error: float) -> str:
+    """`train` or `vote` where the predicted gain over the harder vote is beyond the error, else `unsure`."""
+    if gain > error:
+        return "train"
+    return "vote" if gain < -error else "unsure"
+
+
+def _hardest(found: Found) -> tuple[Found, str]:
+    """The predicted gain over the vote of k, or of equal tokens where that is the harder rival."""
+    predicted, names = found["predicted"], {"over_vote": f"maj@{found['setup']['k']}"}
+    if predicted.get("over_equal"):
+        names["over_equal"] = f"a vote of as many tokens ({predicted['equal']} rollouts)"
+    key = min(names, key=lambda name: predicted[name]["value"])
+    return predicted[key], names[key]
 
 
 def _more(found: Found) -> list[str]:
@@ -94,12 +109,6 @@ def _more(found: Found) -> list[str]:
             f"Take a stronger explorer: in {percent(shares['none_right']['value'])} % of the bundles no "
             "reference is right, and a synthesizer learns to select, not to solve."
         )
-    if over := found["predicted"].get("over_equal"):
-        beats = "above" if over["value"] > 0 else "below"
-        said.append(
-            f"A vote of as many tokens ({found['predicted']['equal']} rollouts) is the harder rival: "
-            f"{_points(over)} predicted, {beats} it."
-        )
     return said + _of_model(found) + [_of_training(found)]
 
 
@@ -112,8 +121,8 @@ def _of_model(found: Found) -> list[str]:
         if not told["pairs"]:
             continue
         line = (
-            f"Two orders, {way}: consistent and right in {percent(told['right'])} % of {told['pairs']} pairs, "
-            f"consistent and wrong in {percent(told['wrong'])}; it goes with the first solution in "
+            f"Two orders, {way}: consistent and right in {percent(told['right'])} % of {told['pairs']} "
+            f"pairs, consistent and wrong in {percent(told['wrong'])}; it goes with the first solution in "
             f"{percent(told['first'])}, with the second in {percent(told['second'])}."
         )
         chance = " That is at chance: train verdicts first, by SFT on verified answers." * told["at_chance"]
@@ -128,16 +137,6 @@ def _of_training(found: Found) -> str:
     return (
         f"Most groups with signal: mixture {signal['mixture']} in groups of {signal['group_size']}, "
         f"{percent(share)} % of them ({percent(row['kept'])} % of the bundles are kept). {power['says']}."
-    )
-
-
-def probe_line(found: Found) -> str:
-    """What an evaluation prints beside its table."""
-    predicted = found["predicted"]
-    return (
-        f"a2r probe: {100 * found['room']:.1f} points of room over the vote; predicted for a trained synthesizer "
-        f"{percent(predicted['trained']['value'])} % (error {100 * predicted['error']:.1f} points), "
-        f"{points(predicted['over_vote']['value'])} over the vote"
     )
 
 

@@ -144,10 +144,9 @@ def by_size(rows: Rows, names: Mapping[str, str], width: float = WIDE) -> str:
         for color, (key, label) in zip(COLOURS, names.items(), strict=False):
             shown = [row for row in rows if row[key]["value"] is not None]
             at = [row["k"] for row in shown]
-            band = [[100 * (row[key][end] or 0.0) for row in shown] for end in ("low", "high")]
-            values = [100 * row[key]["value"] for row in shown]
-            axes.fill_between(at, *band, color=color, alpha=0.2, linewidth=0)
-            axes.plot(at, values, marker="o", markersize=4, color=color, label=label)
+            low, value, high = ([100 * row[key][end] for row in shown] for end in ("low", "value", "high"))
+            axes.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
+            axes.plot(at, value, marker="o", markersize=4, color=color, label=label)
         axes.set_xticks([row["k"] for row in rows][:: max(1, len(rows) // 12)])
         axes.set(xlabel="k rollouts", ylabel="%")
         axes.grid(axis="y", color=_GRID)
