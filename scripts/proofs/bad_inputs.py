@@ -359,6 +359,34 @@ OF_EVALUATIONS = [
              "bundles.jsonl:1: no column 'answer'; the columns are problem, text"),
 ]  # fmt: skip
 
+OUR_OWN = '{"problem_id": "p", "sample": 0, "text": "7", "answer": "7", "verdict": "%s"}\n'
+
+OF_THE_PROBE = [
+    BadInput("no such file", "probe", given(rollouts="nowhere.jsonl"),
+             "nowhere.jsonl: no such file; expected a"),
+    BadInput("a column is missing", "probe", row("rollouts", text=None),
+             "rollouts.jsonl:3: no column 'text'"),
+    BadInput("a misspelt key", "probe", given(max_pair=3),
+             "command line: unknown key 'max_pair'; did you mean 'max_pairs'?"),
+    BadInput("more references than rollouts", "probe", given(k=9),
+             "no problem has k = 9 rollouts, the most are 8; lower k, or explore with more samples"),
+    BadInput("a single reference", "probe", given(k=1), "k is 1; expected at least 2"),
+    BadInput("a selector worse than a coin", "probe", given(accuracy=0.3),
+             "accuracy is 0.3; expected 0.5 or more, and less than 1"),
+    BadInput("rollouts of a verdict that is none", "probe",
+             file("r.jsonl", OUR_OWN % "right", rollouts="r.jsonl"), "r.jsonl:1: field 'verdict': 'right'"),
+    BadInput("rollouts that nobody judged", "probe",
+             file("r.jsonl", OUR_OWN % "unverified", rollouts="r.jsonl"),
+             "sample 0 of problem 'p' has no verdict; name the problems with `problems:`"),
+    BadInput("a model without problems", "probe",
+             file("r.jsonl", OUR_OWN % "correct" + (OUR_OWN % "correct").replace(": 0", ": 1"),
+                  rollouts="r.jsonl", k=2, model="m"),
+             "a model reads the problems, and these rollouts have none; name them with `problems:`"),
+    BadInput("no such model", "probe", given(model="./nowhere"), "./nowhere: no such folder or file"),
+    BadInput("an output folder of something else", "probe", file("out/notes.txt", "mine\n"), NOT_OURS),
+]  # fmt: skip
+
 BAD_INPUTS = [
     *OF_PROBLEMS, *OF_SETTINGS, *OF_MODELS, *OF_FOLDERS, *OF_ROLLOUTS, *OF_TRAINING, *OF_EVALUATIONS,
+    *OF_THE_PROBE,
 ]  # fmt: skip

@@ -48,13 +48,22 @@ def fitted(one: Json, who: str) -> Selector:
     return fit([p for p, _ in known], [c[who] for _, c in known], [c["n"] for _, c in known])
 
 
+def learnt(one: Json) -> tuple[float, float]:
+    """Weight of the trained and log of the lift, of one row; kept in it, as each row teaches all others."""
+    if "learnt" not in one:
+        base, trained = fitted(one, "base"), fitted(one, "trained")
+        one["learnt"] = trained.weight, log_odds(trained) - log_odds(base)
+    weight, lift = one["learnt"]
+    return weight, lift
+
+
 def lessons(rows: Iterable[Json]) -> tuple[float, float]:
     """Weight and lift of the trained: medians over explorers of the medians of their evaluations."""
     weights, lifts = defaultdict(list), defaultdict(list)
     for one in rows:
-        base, trained = fitted(one, "base"), fitted(one, "trained")
-        weights[one["explorer"]].append(trained.weight)
-        lifts[one["explorer"]].append(log_odds(trained) - log_odds(base))
+        weight, lift = learnt(one)
+        weights[one["explorer"]].append(weight)
+        lifts[one["explorer"]].append(lift)
     return median(map(median, weights.values())), math.exp(median(map(median, lifts.values())))
 
 
@@ -112,6 +121,11 @@ class Checked:
         if self.said(error) == "alone":
             return "yes" if self.row["alone"] > self.row["trained"] else "no"
         return "yes" if (self.said(error) == "train") == pays else "no"
+
+
+def without_base(one: Json) -> list[Json]:
+    """The cells as if no model had been asked."""
+    return [{**cell, "base": None} for cell in one["cells"]]
 
 
 def check(rows: Sequence[Json]) -> list[Checked]:
@@ -183,6 +197,21 @@ def report(rows: Sequence[Json]) -> list[str]:
         here = [100 * (one.trained - one.row["trained"]) for one in checked if one.row["explorer"] == name]
         span = f"{min(here):+.1f} to {max(here):+.1f}"
         lines.append(f"  {name}: {len(here)} evaluations, mean {np.mean(here):+.1f}, {span}")
+    blind = [
+        Checked(
+            one.row,
+            predicted(
+                {**one.row, "cells": without_base(one.row)},
+                *lessons(
+                    [o for o in rows if o["explorer"] != one.row["explorer"] and o["explorer"] in LESSONS]
+                ),
+            ),
+        )
+        for one in inside
+    ]
+    lines += [
+        f"from rollouts alone, without the untrained answers: {100 * root_mean_square(blind):.1f} points"
+    ]
     lines += [f"the vote plus the others' mean gain: {100 * naive([o.row for o in inside]):.1f} points"]
     ratios = [
         o["predicted_se"][r] / o["se"][r]

@@ -274,8 +274,8 @@ def measured(name: str, explorer: str, found: Json) -> Json:
 
 
 def mawps(name: str, base_of: str) -> Json:
-    """From the cells of its tables. With four readable references all but how three wrong ones agree is known;
-    two of them are taken to in three quarters of what is left, all three in one.
+    """From the cells of its tables: of four readable references they say all but how three wrong ones agree,
+    which two of them are taken to do in three quarters of what is left, all three in one.
     """
     found = json.loads(content(f"{name}/results.json"))
     diagnostics = found["diagnostics"]["by_correct"]

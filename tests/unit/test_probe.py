@@ -53,9 +53,7 @@ def test_votes_and_patterns_are_those_of_all_subsets(answers: list[str]) -> None
         assert np.mean(found[:, k - 1]) == pytest.approx(np.mean(exact), abs=0.04)
         shown, shares = patterns(pools, k, 0)
         assert shares.sum(axis=1) == pytest.approx(1.0)
-        assert float(shares.mean(axis=0) @ [p.vote for p in shown]) == pytest.approx(
-            np.mean(exact), abs=0.04
-        )
+        assert float(shares.mean(axis=0) @ [p.vote for p in shown]) == pytest.approx(np.mean(exact), abs=0.04)
 
 
 def test_a_problem_with_fewer_rollouts_has_no_value_at_k() -> None:
@@ -135,7 +133,9 @@ def test_the_smallest_difference_is_told_in_four_of_five_simulations() -> None:
 
 def test_bundles_of_one_problem_alike_bring_nothing() -> None:
     shown = [Pattern(((1, True), (1, False))), Pattern(((2, False),)), Pattern(((2, True),))]
-    of_problems = spread_against_vote(shown, np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), Selector(9.0, 0.9, 0.0))
+    of_problems = spread_against_vote(
+        shown, np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), Selector(9.0, 0.9, 0.0)
+    )
     assert of_problems.within == pytest.approx(0.0)
 
 
@@ -155,7 +155,8 @@ def test_the_word_follows_from_gain_and_error(gain: float, word: str) -> None:
 
 def test_lines_of_an_evaluation_name_room_and_power() -> None:
     bundles = [
-        bundle_with(Problem(f"p{i}", "?", "7"), ["7", "8", "9", "10"] if i % 2 else ["7"] * 4) for i in range(40)
+        bundle_with(Problem(f"p{i}", "?", "7"), ["7", "8", "9", "10"] if i % 2 else ["7"] * 4)
+        for i in range(40)
     ]
     assert "40 problems x 1 bundles" in power_line(bundles)
     assert "power 80 %" in power_line(bundles)
