@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2r_train.evaluate.probe.power import shares_of, shown_pattern
-from a2r_train.evaluate.probe.predict import ERROR
+from a2r_train.evaluate.probe.predict import ERROR, ERROR_ALONE
 from a2r_train.evaluate.probe.selector import Selector, fit
 from a2r_train.evaluate.report.pairs import TRAINED
 from a2r_train.evaluate.report.tables import percent, points
@@ -31,7 +31,7 @@ def probe_line(
     trained = float(weights @ selector.trained().chances(patterns))
     said = (
         f"a2r probe: a room of {100 * room:.1f} points over the vote; {percent(trained)} % predicted for a "
-        f"trained synthesizer, {points(trained - vote)} over the vote (error {100 * ERROR:.1f} points)"
+        f"trained synthesizer, {points(trained - vote)} over the vote (error {100 * (ERROR if base else ERROR_ALONE):.1f} points)"
     )
     rows = {row["name"]: row["accuracy"] for row in (results or {}).get("rows", ())}
     name = next((n for n in TRAINED if n in rows), "")
