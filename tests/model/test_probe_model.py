@@ -96,7 +96,7 @@ def test_evaluate_says_what_it_can_tell_before_and_what_was_predicted_after(
 ) -> None:
     preview(replace(config, dry_run=True), Console(width=300))
     assert (
-        "7 problems x 1 bundles tell a trained synthesizer apart from the vote at" in capsys.readouterr().out
+        "7 problems x 1 bundle tell a trained synthesizer apart from the vote at" in capsys.readouterr().out
     )
     script(first_shown)
     with caplog.at_level(logging.INFO):

@@ -7,9 +7,10 @@ import json
 from math import comb
 from pathlib import Path
 
+import check_probe
 import numpy as np
 import pytest
-from conftest import a2r, bundle_with, files_of, write_rows
+from conftest import ROOT, a2r, bundle_with, files_of, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,9 @@ from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.probe.config import ProbeConfig
 from a2r_train.evaluate.probe.facts import Facts
 from a2r_train.evaluate.probe.power import Spread, power_line, spread_against_vote
+from a2r_train.evaluate.probe.predict import ERROR, ERROR_ALONE
 from a2r_train.evaluate.probe.run import probe
-from a2r_train.evaluate.probe.selector import Selector, fit
+from a2r_train.evaluate.probe.selector import LIFT, TRAINED_WEIGHT, Selector, fit
 from a2r_train.evaluate.probe.signal import chance, mixtures
 from a2r_train.evaluate.rows.row import expected_vote
 from a2r_train.evaluate.statistics import interval, intervals
@@ -153,12 +155,25 @@ def test_the_word_follows_from_gain_and_error(gain: float, word: str) -> None:
     assert words.word_of(gain, 0.03) == word
 
 
+def test_the_errors_that_the_probe_states_are_those_of_its_kept_rows() -> None:
+    """And docs/probe.md has the table that the script makes of them."""
+    rows = [json.loads(line) for line in (ROOT / check_probe.ROWS).read_text().splitlines()]
+    page = (ROOT / "docs/probe.md").read_text()
+    inside = [one for one in check_probe.check(rows) if one.row["explorer"] in check_probe.LESSONS]
+    assert check_probe.root_mean_square(inside) == pytest.approx(ERROR, abs=0.0005)
+    lines = check_probe.report(rows)
+    assert f"untrained answers: {100 * ERROR_ALONE:.1f} points" in "\n".join(lines)
+    assert all(line in page for line in lines if line.startswith("|"))
+    weight, lift = check_probe.lessons([one.row for one in inside])
+    assert (weight, lift) == pytest.approx((TRAINED_WEIGHT, LIFT), abs=0.13)
+
+
 def test_lines_of_an_evaluation_name_room_and_power() -> None:
     bundles = [
         bundle_with(Problem(f"p{i}", "?", "7"), ["7", "8", "9", "10"] if i % 2 else ["7"] * 4)
         for i in range(40)
     ]
-    assert "40 problems x 1 bundles" in power_line(bundles)
+    assert "40 problems x 1 bundle tell" in power_line(bundles)
     assert "power 80 %" in power_line(bundles)
     results = {"rows": [{"name": "synthesizer/grpo", "accuracy": 0.7}]}
     assert "a room of 37.5 points" in (said := probe_line(bundles, [], results))

@@ -29,9 +29,10 @@ def probe_line(
     vote = float(weights @ [p.vote for p in patterns])
     room = float(weights @ [float(p.n_correct > 0) for p in patterns]) - vote
     trained = float(weights @ selector.trained().chances(patterns))
+    error = 100 * (ERROR if base else ERROR_ALONE)
     said = (
         f"a2r probe: a room of {100 * room:.1f} points over the vote; {percent(trained)} % predicted for a "
-        f"trained synthesizer, {points(trained - vote)} over the vote (error {100 * (ERROR if base else ERROR_ALONE):.1f} points)"
+        f"trained synthesizer, {points(trained - vote)} over the vote (error {error:.1f} points)"
     )
     rows = {row["name"]: row["accuracy"] for row in (results or {}).get("rows", ())}
     name = next((n for n in TRAINED if n in rows), "")

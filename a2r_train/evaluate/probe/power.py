@@ -98,8 +98,9 @@ def power_line(bundles: Sequence[Bundle]) -> str:
 def line(spread: Spread, problems: int, bundles: float, gain: float) -> str:
     """The smallest difference to the vote, and what the predicted gain over it would take."""
     smallest = spread.smallest(problems, bundles)
+    each = f"{bundles:.3g} bundle{'s' * (bundles != 1)}"
     said = (
-        f"{problems:,} problems x {bundles:.3g} bundles tell a trained synthesizer apart from the vote at "
+        f"{problems:,} problems x {each} tell a trained synthesizer apart from the vote at "
         f"{100 * smallest:.1f} points or more (power 80 %, by problem)"
     )
     if gain <= 0:

@@ -1,7 +1,8 @@
 """What a trained synthesizer would have on these bundles, by the selector that training made of others.
 
 The two errors are root mean squares of predicted minus measured accuracy over the evaluations of
-docs/probe.md, each predicted from those of other explorers alone; scripts/proofs/check_probe.py measures them.
+docs/probe.md, each predicted from those of other explorers alone; scripts/proofs/check_probe.py measures
+them.
 """
 
 from __future__ import annotations
