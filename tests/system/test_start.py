@@ -18,7 +18,7 @@ def test_the_command_shows_its_help_without_anything_heavy() -> None:
     assert done.returncode == 0, done.stderr
     stages = (
         *("explore", "bundle", "sft", "grpo", "evaluate", "solve", "merge", "run", "check", "plot", "grid"),
-        *("rescore", "compare", "init", "export"),
+        *("rescore", "compare", "init", "export", "probe"),
     )
     for verb in stages:
         assert verb in done.stdout
