@@ -276,6 +276,17 @@ def solve(
         _show(loop.solve(question), Console())
 
 
+@app.command(context_settings=RECIPE, rich_help_panel=USE)
+def serve(context: typer.Context) -> None:
+    """The pair behind one OpenAI-compatible endpoint; models without a URL are started with vLLM."""
+    from a2r_train.commands.serve import serve as listen
+    from a2r_train.config import parse
+    from a2r_train.inference.serve.config import ServeConfig
+
+    (config,) = parse([ServeConfig], context.args)
+    sys.exit(listen(config))
+
+
 def main() -> None:
     """Entry of the console script: the user's mistakes become one line and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

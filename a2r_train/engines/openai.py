@@ -100,7 +100,7 @@ class OpenAIEngine:
         async with httpx2.AsyncClient(headers=self._headers, timeout=None, limits=limits) as client:
 
             async def one(chat: Chat, seed: int, home: int) -> Completion:
-                body = {**_body(sampling), **({"seed": seed} if self.seeded else {})}
+                body = {**sampling_keys(sampling), **({"seed": seed} if self.seeded else {})}
                 found = await self._ask(client, slots, home, chat, body, self.request_deadline_s)
                 if isinstance(found, Completion):
                     if found.finish_reason == "refused" and sampling not in self._probed:
@@ -167,7 +167,7 @@ class OpenAIEngine:
         """What an answer says. Raises _Again where another try may help, InputError where none will."""
         status = response.status_code
         if status in AGAIN or status >= 500:
-            raise _Again(f"status {status}: {self._words(response)}", _retry_after(response))
+            raise _Again(f"status {status}: {self._words(response)}", retry_after_s(response))
         if status in REFUSED:
             self._last["refused"] = self._words(response)
             return Completion("", len(self._prompter.token_ids(chat)), 0, "refused")
@@ -191,17 +191,7 @@ class OpenAIEngine:
         """The completion as the model wrote it, also where the server has parted the thinking from the
         rest.
         """
-        content = message.get("content")
-        text = _joined(content, ("text", "output_text"))
-        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
-        thinking = _joined(thinking, ("text", "thinking"))
-        thinking = thinking or (
-            _joined(content, ("thinking", "reasoning")) if isinstance(content, list) else ""
-        )
-        if not thinking:
-            return text
-        opened = "" if self._prompter.opens_thinking else THINK_OPEN
-        return f"{opened}{thinking}{THINK_CLOSE}{text}" if text else f"{opened}{thinking}"
+        return with_thinking(*parted(message), self._prompter.opens_thinking)
 
     def _counted(self, chat: Chat, choice: dict[str, Any]) -> dict[str, int]:
         """The token counts of a server that tells none, by the model's own tokenizer."""
@@ -251,13 +241,22 @@ class OpenAIEngine:
         return serving
 
     def _words(self, response: httpx2.Response) -> str:
-        """The server's message on one line, cut to 200 characters."""
-        found = re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', response.text)
-        return self._clean(found[1] if found else response.text) or response.reason_phrase
+        return words_of(response, self._key)
 
     def _clean(self, text: str) -> str:
-        text = text.replace(self._key, "***") if self._key else text
-        return " ".join(text.split())[:200]
+        return on_one_line(text, self._key)
+
+
+def words_of(response: httpx2.Response, key: str) -> str:
+    """A server's message on one line, cut to 200 characters, without the key."""
+    found = re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', response.text)
+    return on_one_line(found[1] if found else response.text, key) or response.reason_phrase
+
+
+def on_one_line(text: str, key: str) -> str:
+    """200 characters of a text, with the key blotted out."""
+    text = text.replace(key, "***") if key else text
+    return " ".join(text.split())[:200]
 
 
 def _hint(url: str) -> str:
@@ -285,6 +284,27 @@ def _finished(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
         finally:  # at Ctrl-C no request stays under way
             if cancel and not found.done():
                 cancel[0]()
+
+
+def parted(message: dict[str, Any]) -> tuple[str, str]:
+    """The thinking and the text of a message, or of a part of one that is streamed.
+
+    Raises TypeError for a content that is neither text nor parts.
+    """
+    content = message.get("content")
+    text = _joined(content, ("text", "output_text"))
+    thinking = message.get("reasoning_content") or message.get("reasoning") or ""
+    thinking = _joined(thinking, ("text", "thinking"))
+    thinking = thinking or (_joined(content, ("thinking", "reasoning")) if isinstance(content, list) else "")
+    return thinking, text
+
+
+def with_thinking(thinking: str, text: str, opened: bool) -> str:
+    """A completion as the model wrote it; `opened` where the chat template opens the thinking."""
+    if not thinking:
+        return text
+    before = "" if opened else THINK_OPEN
+    return f"{before}{thinking}{THINK_CLOSE}{text}" if text else f"{before}{thinking}"
 
 
 def _joined(content: Any, kinds: tuple[str, ...]) -> str:
@@ -329,7 +349,7 @@ def api_key() -> str:
     return key
 
 
-def _body(sampling: Sampling) -> dict[str, Any]:
+def sampling_keys(sampling: Sampling) -> dict[str, Any]:
     """The request's sampling.
 
     What is not said, vLLM takes from the model's generation_config.json; so all of it is said.
@@ -344,7 +364,7 @@ def _body(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _retry_after(response: httpx2.Response) -> float:
+def retry_after_s(response: httpx2.Response) -> float:
     """Seconds of the Retry-After header: a number or a date (RFC 9110, 10.2.3); 0 without one."""
     value = response.headers.get("retry-after", "")
     if value.isdigit():

@@ -193,10 +193,10 @@ class _Copy:
                 use_tqdm_on_load=False,
                 max_model_len=-1,  # the model's context, or as much of it as the cache holds
                 **(_cpu_settings() if on_cpu else _gpu_settings()),
-                **(_lora_settings(model) if base != model else {}),
+                **(lora_settings(model) if base != model else {}),
                 **settings,
             )
-            self.adapter = LoRARequest("adapter", 1, _lora_folder(model)) if base != model else None
+            self.adapter = LoRARequest("adapter", 1, lora_folder(model)) if base != model else None
             if self.adapter:
                 self.llm.llm_engine.add_lora(self.adapter)
         except (OSError, ValueError) as error:
@@ -331,12 +331,12 @@ def _gpu_settings() -> dict[str, Any]:
     }
 
 
-def _lora_folder(adapter: str) -> str:
+def lora_folder(adapter: str) -> str:
     """Absolute, as the engine's process may work elsewhere; one of the hub is downloaded by vLLM itself."""
     return str(Path(adapter).resolve()) if Path(adapter).is_dir() else adapter
 
 
-def _lora_settings(adapter: str) -> dict[str, Any]:
+def lora_settings(adapter: str) -> dict[str, Any]:
     path = model_file(adapter, "adapter_config.json")
     assert path, adapter  # the model has a base, which stands there
     config = json.loads(path.read_text(encoding="utf-8"))

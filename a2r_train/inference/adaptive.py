@@ -28,6 +28,10 @@ class Adaptive:
         if self.first < 1 or not 0 <= self.price <= 1:
             raise InputError(f"adaptive: {self} is out of range; expected first >= 1 and 0 <= price <= 1")
 
+    def sizes(self, k: int) -> list[int]:
+        """How many rollouts each call samples, if nothing stops before k."""
+        return [self.first, *[1] * (k - self.first)]
+
     def stops(self, answers: Sequence[str], verifier: str) -> bool:
         return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
 

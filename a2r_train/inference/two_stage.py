@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from a2r_train.data.task import prompt_of
-from a2r_train.engines import Completion, Engine, EngineArguments, Sampling, load_engine
+from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
+from a2r_train.inference.work import Work
 from a2r_train.models import model_file
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, Reference, seed_of
-from a2r_train.verify import check_verifier, extract, majority
+from a2r_train.verify import check_verifier
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,13 @@ class TwoStage:
         seconds = (time.monotonic() - began) / max(1, len(works))
         return [self._answer(work, seconds) for work in works]
 
-    def _work(self, problem: Problem | str) -> _Work:
+    def _work(self, problem: Problem | str) -> Work:
         text, verifier = (
             (problem, "math") if isinstance(problem, str) else (problem.problem, problem.verifier)
         )
-        return _Work(text, self.verifier or verifier, self._prompter.config)
+        return Work(text, self.verifier or verifier, self._prompter.config)
 
-    def _explore(self, works: Sequence[_Work]) -> None:
+    def _explore(self, works: Sequence[Work]) -> None:
         """Sample the references: all at once, or the first ones and then one at a time where more may still
         help.
         """
@@ -144,7 +145,7 @@ class TwoStage:
                 "no explorer, so nothing samples references; name one, or give references to `synthesise`"
             )
         most = self.rounds.population if self.rounds else self.k
-        sizes = [self.adaptive.first, *[1] * (most - self.adaptive.first)] if self.adaptive else [most]
+        sizes = self.adaptive.sizes(most) if self.adaptive else [most]
         asking = list(works)
         for size in sizes:
             pairs = [(work, len(work.references) + i) for work in asking for i in range(size)]
@@ -157,14 +158,14 @@ class TwoStage:
             if self.adaptive:
                 asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
 
-    def _synthesise(self, works: Sequence[_Work]) -> None:
+    def _synthesise(self, works: Sequence[Work]) -> None:
         chats = [self._prompter.synthesizer(w.problem, w.references).chat for w in works]
         seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
         for work, completion in zip(works, made, strict=True):
             work.add_syntheses([self._prompter.complete(completion.text)], [completion])
 
-    def _aggregate(self, works: Sequence[_Work], rounds: Rounds, turn: int) -> None:
+    def _aggregate(self, works: Sequence[Work], rounds: Rounds, turn: int) -> None:
         """One round: each member of the next population is a synthesis of a subset of this one."""
         chats, seeds = [], []
         for work in works:
@@ -177,11 +178,9 @@ class TwoStage:
             part = made[i * rounds.population : (i + 1) * rounds.population]
             work.add_syntheses([self._prompter.complete(c.text) for c in part], part)
 
-    def _answer(self, work: _Work, seconds: float) -> Answer:
+    def _answer(self, work: Work, seconds: float) -> Answer:
         """The majority of the last texts that were written: of one synthesis, or of the last population."""
-        answers = [reference.answer for reference in work.population]
-        groups = majority(answers, work.verifier).groups if len(answers) > 1 else []
-        best = work.population[groups[0][0] if groups else 0]
+        best = work.population[work.best(work.groups())]
         first = self.prices.get(self.explorer.name, Price()) if self.explorer else Price()
         second = self.prices.get(self.synthesizer.name, Price())
         tokens = work.tokens
@@ -196,49 +195,6 @@ class TwoStage:
             seconds,
             dollars / 1e6,
         )
-
-
-@dataclass
-class _Work:
-    """One problem on its way through the stages; `syntheses` are those of the last round."""
-
-    problem: str
-    verifier: str
-    prompt: PromptConfig
-    references: list[Reference] = field(default_factory=list)
-    syntheses: list[Reference] = field(default_factory=list)
-    tokens: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0
-        )
-    )
-
-    @property
-    def answers(self) -> list[str]:
-        """Those of the references."""
-        return [reference.answer for reference in self.references]
-
-    @property
-    def population(self) -> list[Reference]:
-        """What was written last: the references, until there are syntheses."""
-        return self.syntheses or self.references
-
-    def reference(self, text: str, completion_tokens: int = 0) -> Reference:
-        answer = extract(self.prompt.judged_text(text), self.verifier)
-        return Reference(text, answer, tokens=completion_tokens)
-
-    def add_explored(self, text: str, completion: Completion) -> None:
-        self.references.append(self.reference(text, completion.completion_tokens))
-        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
-        self.tokens["references"] += completion.completion_tokens
-
-    def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:
-        self.syntheses = [
-            self.reference(text, completion.completion_tokens)
-            for text, completion in zip(texts, completions, strict=True)
-        ]
-        self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in completions)
-        self.tokens["synthesis"] += sum(c.completion_tokens for c in completions)
 
 
 def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:

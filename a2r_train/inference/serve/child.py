@@ -1,0 +1,182 @@
+"""vLLM's own servers as children: those of the models for which no URL was given."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+from a2r_train.engines.vllm import CPU_ENVIRONMENT, GPU_ENVIRONMENT, check_vllm, lora_folder, lora_settings
+from a2r_train.errors import RunError
+from a2r_train.inference.serve.config import ServeConfig
+from a2r_train.models import base_of, check_weights
+
+log = logging.getLogger(__name__)
+
+POLL_S, END_S = 0.5, 20.0
+PR_SET_PDEATHSIG = 1  # of prctl(2): the child gets a signal when its parent dies, however it does
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One server to start: a base model, and the adapters that it serves beside it."""
+
+    base: str
+    adapters: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()  # explorer, synthesizer, or both
+
+
+@dataclass
+class Child:
+    """A server that runs; `log` is the file that it writes to."""
+
+    plan: Plan
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path = field(default_factory=Path)
+
+    def fault(self) -> str:
+        """How it ended, with the last words of its log; "" while it runs."""
+        if self.process.poll() is None:
+            return ""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = [line for line in lines if "rror" in line][-3:] or lines[-3:]
+        return f"vllm serve {self.plan.base} ended with status {self.process.returncode}: {' | '.join(said)}"
+
+
+def plans(config: ServeConfig) -> list[Plan]:
+    """One server where both models share a base, else one for each that has no URL.
+
+    Raises InputError for a model that cannot be loaded.
+    """
+    models = {"explorer": config.explorer, "synthesizer": config.synthesizer}
+    given = {"explorer": config.explorer_url, "synthesizer": config.synthesizer_url}
+    by_base: dict[str, list[str]] = {}
+    for stage in (stage for stage in models if not given[stage]):
+        by_base.setdefault(base_of(models[stage]), []).append(stage)
+    found = []
+    for base, stages in by_base.items():
+        wanted = list(dict.fromkeys(models[stage] for stage in stages))
+        for model in wanted:
+            check_weights(model)
+        adapters = tuple(model for model in wanted if model != base)
+        found.append(Plan(base, adapters, tuple(stages)))
+    return found
+
+
+def command(plan: Plan, port: int, on_cpu: bool, memory: float) -> list[str]:
+    """The command that starts a server; each model is served under the name that it has here."""
+    # The module, as the program `vllm` does not know the build for CPUs.
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", plan.base]
+    words += ["--served-model-name", plan.base, "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--disable-uvicorn-access-log"]
+    if plan.adapters:
+        rank = max(lora_settings(adapter)["max_lora_rank"] for adapter in plan.adapters)
+        words += ["--enable-lora", "--max-lora-rank", str(rank)]
+        words += ["--max-loras", str(len(plan.adapters)), "--lora-modules"]
+        words += [f"{adapter}={lora_folder(adapter)}" for adapter in plan.adapters]
+    if on_cpu:
+        return [*words, "--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
+    return [*words, "--gpu-memory-utilization", f"{memory:.3f}"]
+
+
+def environment(on_cpu: bool, servers: int) -> dict[str, str]:
+    """Of a server that is one of several on this machine; what the user has set goes before.
+
+    Without a GPU the servers share the cores and are bound to none: vLLM would bind all of them to the same.
+    """
+    given = {"VLLM_LOGGING_LEVEL": "ERROR" if on_cpu else "WARNING"}
+    if not on_cpu:
+        return {**given, **GPU_ENVIRONMENT, **os.environ}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {
+        "OMP_NUM_THREADS": str(max(1, cores // (servers + 1))),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    return {**given, **CPU_ENVIRONMENT, **threads, **os.environ}
+
+
+@contextmanager
+def started(config: ServeConfig) -> Iterator[list[Child]]:
+    """The servers that are missing, started and answering; they end with this.
+
+    Raises InputError where vLLM is not installed, RunError for a server that does not start.
+    """
+    wanted = plans(config)
+    if wanted:
+        check_vllm()
+    with ExitStack() as stack:
+        children = [stack.enter_context(_child(plan, config, len(wanted))) for plan in wanted]
+        for child in children:
+            _await(child)
+        yield children
+
+
+@contextmanager
+def _child(plan: Plan, config: ServeConfig, servers: int) -> Iterator[Child]:
+    import torch
+
+    on_cpu, port = not torch.cuda.is_available(), free_port()
+    words = command(plan, port, on_cpu, config.gpu_memory_utilization / servers)
+    folder = tempfile.TemporaryDirectory(prefix="a2r-serve-")
+    file = Path(folder.name) / "vllm.log"
+    log.info("starting vLLM with %s; its log is %s", ", ".join((plan.base, *plan.adapters)), file)
+    with folder, open(file, "wb") as output:
+        process = subprocess.Popen(
+            words,
+            env=environment(on_cpu, servers),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for this process, which drains first
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            yield Child(plan, process, f"http://127.0.0.1:{port}/v1", file)
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and what it has started."""
+    for number, wait_s in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            try:
+                process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def _await(child: Child) -> None:
+    while True:
+        if fault := child.fault():
+            raise RunError(fault)
+        try:
+            if httpx2.get(f"{child.url}/models", timeout=5).status_code == 200:
+                return
+        except httpx2.RequestError:
+            pass
+        time.sleep(POLL_S)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,324 @@
+"""The two stages of one request: references, their votes, a synthesis, and what is done where one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from a2r_train.engines import Completion, Sampling
+from a2r_train.engines.openai import sampling_keys, with_thinking
+from a2r_train.errors import InputError
+from a2r_train.inference.adaptive import Adaptive
+from a2r_train.inference.serve.config import ServeConfig
+from a2r_train.inference.serve.errors import UpstreamError, invalid
+from a2r_train.inference.serve.request import Ask
+from a2r_train.inference.serve.sent import Sent
+from a2r_train.inference.serve.turns import TurnPrompter
+from a2r_train.inference.serve.upstream import Piece, Upstream, Usage
+from a2r_train.inference.serve.usage import UNANIMOUS, VOTE, Report
+from a2r_train.inference.two_stage import Price
+from a2r_train.inference.work import Work
+from a2r_train.prompts import Chat, visible
+from a2r_train.records import Reference, seed_of
+from a2r_train.verify.pool import WORKERS
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A reference is there."""
+
+    at: int
+    reference: Reference
+
+
+Event = Arrived | Piece
+Emit = Callable[[Event], None]
+
+
+@dataclass
+class Stage:
+    """A model with the prompter of its tokenizer; `context` is the most tokens that it reads and writes."""
+
+    model: str
+    upstream: Upstream
+    prompter: TurnPrompter
+    context: int
+
+
+@dataclass
+class _Run:
+    """One request on its way; `deadline` by the clock of the event loop."""
+
+    ask: Ask
+    path: str
+    emit: Emit
+    deadline: float
+    explorer: TurnPrompter
+    synthesizer: TurnPrompter
+    work: Work
+    report: Report
+    adaptive: Adaptive | None
+    shown: int = 0  # references that were emitted
+
+
+class Pair:
+    """Explorer and synthesizer, each behind its servers. One object answers all requests."""
+
+    def __init__(
+        self, config: ServeConfig, explorer: Stage, synthesizer: Stage, prices: Mapping[str, Price]
+    ) -> None:
+        self.config, self.explorer, self.synthesizer, self.prices = config, explorer, synthesizer, prices
+        self._rendering = ThreadPoolExecutor(1)  # a tokenizer is used by one thread at a time
+        self._voting = ThreadPoolExecutor(WORKERS)
+
+    async def answer(self, ask: Ask, path: str, deadline: float, emit: Emit) -> Report:
+        """Answer one request; references and pieces of syntheses are emitted as they come.
+
+        Raises ApiError where there is no answer at all, and for a request that the models cannot take.
+        """
+        run = await self._rendered(self._begin, ask, path, deadline, emit)
+        await self._explore(run)
+        explored = asyncio.get_running_loop().time()
+        skips = run.adaptive.skips if run.adaptive else None
+        if skips and await self._voted(skips, run.work.answers, run.work.verifier):
+            run.report.answered_by = UNANIMOUS
+            groups = await self._voted(run.work.groups)
+            await self._give(run, groups, Sent(ask.n))
+        else:
+            groups = await self._synthesise(run)
+        run.report.seconds["synthesise"] = asyncio.get_running_loop().time() - explored
+        references = run.work.references
+        run.report.references = references
+        run.report.votes = [(references[group[0]].answer, len(group)) for group in groups]
+        run.report.price(self.prices, self.explorer.model, self.synthesizer.model)
+        return run.report
+
+    def close(self) -> None:
+        self._rendering.shutdown(wait=False, cancel_futures=True)
+        self._voting.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, ask: Ask, path: str, deadline: float, emit: Emit) -> _Run:
+        if ask.max_tokens and ask.max_tokens >= self.synthesizer.context:
+            raise _too_long("max_tokens", f"{ask.max_tokens}", self.synthesizer.context)
+        seed = ask.seed if ask.seed is not None else secrets.randbits(31)
+        return _Run(
+            ask,
+            path,
+            emit,
+            deadline,
+            self.explorer.prompter.after(ask.system, ask.earlier),
+            self.synthesizer.prompter.after(ask.system, ask.earlier),
+            Work(ask.problem, self.config.verifier, self.synthesizer.prompter.config),
+            Report(ask.k, seed),
+            self.config.adaptive_for(ask.k),
+        )
+
+    # Stage 1
+
+    async def _explore(self, run: _Run) -> None:
+        """Sample the references; where a call fails or time is up, go on with those that are there."""
+        loop = asyncio.get_running_loop()
+        began, error = loop.time(), None
+        until = min(began + self.config.explore_deadline_s, run.deadline)
+        try:
+            async with asyncio.timeout_at(until):
+                chat, room = await self._rendered(self._explorer_chat, run)
+                for size in run.adaptive.sizes(run.ask.k) if run.adaptive else [run.ask.k]:
+                    await self._sample(run, chat, room, size)
+                    if run.adaptive and await self._stops(run, run.adaptive):
+                        break
+        except TimeoutError:
+            error = UpstreamError("timeout", f"not done in {until - began:.0f} s")
+        except UpstreamError as failed:
+            error = failed
+        run.report.seconds["explore"] = loop.time() - began
+        if error and not run.work.references:
+            raise error.as_api_error("explorer")
+        if error:
+            there = f"{len(run.work.references)} of {run.ask.k} references"
+            run.report.warnings.append(f"explorer: {there} ({error})")
+
+    async def _stops(self, run: _Run, adaptive: Adaptive) -> bool:
+        return await self._voted(adaptive.stops, run.work.answers, run.work.verifier)
+
+    def _explorer_chat(self, run: _Run) -> tuple[Chat, int]:
+        """The chat, and how many tokens each reference may have."""
+        chat = run.explorer.explorer(run.ask.problem)
+        prompt = run.work.tokens["explorer_prompt"] = len(run.explorer.token_ids(chat))
+        room = self.explorer.context - prompt
+        if room < 1:
+            raise _too_long("messages", f"{prompt} tokens", self.explorer.context)
+        return chat, min(room, self.config.max_reference_completion_tokens)
+
+    async def _sample(self, run: _Run, chat: Chat, room: int, size: int) -> None:
+        """`size` more references by one call, and by others for those that a failed one still owes."""
+        home, wanted = self.explorer.upstream.home(), len(run.work.references) + size
+        sampling = Sampling(run.ask.explore_temperature, max_completion_tokens=room)
+        for number in range(self.explorer.upstream.tries):
+            there = len(run.work.references)
+            seed = seed_of(run.report.seed, "explore", there)
+            body = {**_chat_keys(chat), **sampling_keys(sampling), "n": wanted - there, "seed": seed}
+            try:
+                await self._sample_once(run, home + number, body)
+                if len(run.work.references) >= wanted:
+                    return
+                if len(run.work.references) == there:
+                    raise UpstreamError("broken", f"{self.explorer.model}: no text in any completion")
+            except UpstreamError as error:
+                await self.explorer.upstream.wait(error, number)
+
+    async def _sample_once(self, run: _Run, place: int, body: dict[str, Any]) -> None:
+        """One call; each reference counts from when it is whole, whatever becomes of the others."""
+        texts: dict[int, list[Piece]] = {}
+        counted, made = Usage(), 0
+        pieces = self.explorer.upstream.pieces(place, body, run.path)
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Usage):
+                    counted = piece
+                    continue
+                texts.setdefault(piece.index, []).append(piece)
+                if piece.finish_reason and 0 <= piece.index < body["n"]:
+                    made += await self._rendered(self._arrive, run, texts.pop(piece.index))
+                    for at in range(run.shown, len(run.work.references)):
+                        run.emit(Arrived(at, run.work.references[at]))
+                    run.shown = len(run.work.references)
+        finally:
+            await pieces.aclose()
+            read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if made else 0)
+            run.report.tokens["explorer_prompt"] += read
+            run.report.tokens["references"] += counted.completion_tokens or made
+
+    def _arrive(self, run: _Run, parts: list[Piece]) -> int:
+        """Take a completion in as a reference, unless it is empty; its tokens."""
+        opened = run.explorer.opens_thinking
+        thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
+        said = with_thinking(thinking, text, opened)
+        if not said.strip():
+            return 0
+        tokens = run.explorer.count(said) + 1  # and the end of the turn
+        whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
+        run.work.add_explored(run.explorer.complete(said), whole)
+        return tokens
+
+    # Stage 2
+
+    async def _synthesise(self, run: _Run) -> list[list[int]]:
+        """Write the syntheses, or give the vote where that fails; the groups of the vote."""
+        votes = asyncio.ensure_future(self._voted(run.work.groups))  # nobody waits for it before stage 2
+        sent, error = Sent(run.ask.n), None
+        try:
+            async with asyncio.timeout_at(run.deadline):
+                await self._write(run, sent)
+        except TimeoutError:
+            error = UpstreamError("timeout", f"not done in {self.config.deadline_s:g} s")
+        except UpstreamError as failed:
+            if failed.kind in ("refused", "loop"):
+                votes.cancel()
+                raise failed.as_api_error("synthesizer") from None
+            error = failed
+        except BaseException:
+            votes.cancel()
+            raise
+        groups = await votes
+        if error:
+            run.report.answered_by = VOTE
+            run.report.warnings.append(f"synthesizer: no answer, so the vote's ({error})")
+            await self._give(run, groups, sent)
+        return groups
+
+    async def _write(self, run: _Run, sent: Sent) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        body = await self._rendered(self._synthesis_body, run)
+        upstream = self.synthesizer.upstream
+        home, tokens = upstream.home(), run.report.tokens
+        for number in range(upstream.tries):
+            sent.again()
+            pieces = upstream.pieces(home + number, body, run.path)
+            try:
+                async for piece in pieces:
+                    if isinstance(piece, Usage):
+                        tokens["synthesizer_prompt"] += piece.prompt_tokens or 0
+                        tokens["synthesis"] += piece.completion_tokens or 0
+                    elif new := sent.take(piece):
+                        run.report.seconds.setdefault("first_token", loop.time() - began)
+                        run.emit(new)
+                await self._count_where_nobody_did(run, sent)
+                return
+            except UpstreamError as error:
+                await upstream.wait(error, number)
+            finally:
+                await pieces.aclose()
+
+    async def _count_where_nobody_did(self, run: _Run, sent: Sent) -> None:
+        if not run.report.tokens["synthesis"]:
+            texts = sent.texts()
+            run.report.tokens["synthesis"] = await self._rendered(
+                lambda: sum(run.synthesizer.count(text) + 1 for text in texts)
+            )
+            run.report.tokens["synthesizer_prompt"] = run.work.tokens["synthesizer_prompt"]
+
+    def _synthesis_body(self, run: _Run) -> dict[str, Any]:
+        ask = run.ask
+        try:
+            rendered = run.synthesizer.synthesizer(ask.problem, run.work.references)
+        except InputError as error:
+            raise invalid("messages", str(error), "context_length_exceeded") from None
+        run.work.tokens["synthesizer_prompt"] = rendered.prompt_tokens
+        room = self.synthesizer.context - rendered.prompt_tokens
+        if room < 1:
+            raise _too_long("messages", f"{rendered.prompt_tokens} tokens", self.synthesizer.context)
+        if ask.max_tokens and ask.max_tokens > room:
+            says = f"{ask.max_tokens} beside a prompt of {rendered.prompt_tokens}"
+            raise _too_long("max_tokens", says, self.synthesizer.context)
+        longest = ask.max_tokens or min(room, self.config.max_completion_tokens)
+        body = {
+            **_chat_keys(rendered.chat),
+            **sampling_keys(Sampling(ask.temperature, ask.top_p, max_completion_tokens=longest)),
+            "n": ask.n,
+            "seed": seed_of(run.report.seed, "synthesis"),
+        }
+        return {**body, "stop": list(ask.stop)} if ask.stop else body
+
+    # The vote
+
+    async def _give(self, run: _Run, groups: list[list[int]], sent: Sent) -> None:
+        """The vote's text as the answer; after a part of a synthesis, as another paragraph."""
+        best = run.work.references[run.work.best(groups)]
+        text = visible(best.text) or (rf"\boxed{{{best.answer}}}" if best.answer else "")
+        text, reason = await self._rendered(self._cut, run, text)
+        for index in sent.open():
+            before = "\n\n" if sent.began(index) else ""
+            run.emit(Piece(index, text=before + text, finish_reason=reason))
+
+    def _cut(self, run: _Run, text: str) -> tuple[str, str]:
+        """The text within `stop` and `max_tokens`, and its finish reason."""
+        text = text[: min((at for stop in run.ask.stop if (at := text.find(stop)) >= 0), default=len(text))]
+        return run.synthesizer.first_tokens(text, run.ask.max_tokens or len(text) + 1)
+
+    async def _rendered(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In the thread of the tokenizers."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._rendering, lambda: function(*args, **kwargs))
+
+    async def _voted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In a thread that may wait for verifiers."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._voting, lambda: function(*args, **kwargs))
+
+
+def _chat_keys(chat: Chat) -> dict[str, Any]:
+    kwargs = {"chat_template_kwargs": chat.template_kwargs} if chat.template_kwargs else {}
+    return {"messages": list(chat), **kwargs}
+
+
+def _too_long(param: str, what: str, context: int) -> Exception:
+    return invalid(param, f"{what}, where the context has {context} tokens", "context_length_exceeded")

@@ -1,0 +1,181 @@
+"""`a2r serve` from its keys to its end: the servers that are missing, the pair, the endpoint, the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+
+import httpx2
+import uvicorn
+
+from a2r_train.data.task import prompt_of
+from a2r_train.engines.openai import api_key, base_urls
+from a2r_train.errors import InputError, RunError
+from a2r_train.inference.serve.app import Endpoint
+from a2r_train.inference.serve.child import Child, started
+from a2r_train.inference.serve.config import ServeConfig
+from a2r_train.inference.serve.limits import endpoint_key
+from a2r_train.inference.serve.pair import Pair, Stage
+from a2r_train.inference.serve.turns import TurnPrompter
+from a2r_train.inference.serve.upstream import Upstream
+from a2r_train.inference.two_stage import Price
+from a2r_train.models import context_length, load_tokenizer, model_file
+from a2r_train.process import handling_signals
+from a2r_train.prompts import PromptConfig
+from a2r_train.verify import check_verifier
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+WATCH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Prompters:
+    explorer: TurnPrompter
+    synthesizer: TurnPrompter
+
+
+def prompters(config: ServeConfig) -> Prompters:
+    """Those of both stages, as the pair was trained: an explorer without a prompt is asked by the
+    synthesizer's.
+
+    Raises InputError for a wrong key, a model without chat template, and a prompt that cannot be read.
+    """
+    config.check()
+    check_verifier(config.verifier)
+    second = prompt_of(config.synthesizer, config.prompt)
+    brought = model_file(config.explorer, "prompt.yaml")
+    first = PromptConfig.load(brought) if brought and not config.prompt else second
+    return Prompters(
+        TurnPrompter(load_tokenizer(config.explorer), first),
+        TurnPrompter(load_tokenizer(config.synthesizer), second),
+    )
+
+
+def serve(config: ServeConfig, prices: Mapping[str, Price]) -> int:
+    """Serve until a signal; returns the exit status, 128 more than the signal's number.
+
+    Raises InputError for a wrong key and for servers that do not serve the models, RunError for a server of
+    its own that does not start or that ends.
+    """
+    key = endpoint_key()
+    made = prompters(config)
+    if config.host not in LOOPBACK and not key:
+        log.warning("%s: anybody who reaches this address may ask; set A2R_API_KEY", config.host)
+    with started(config) as children:
+        return asyncio.run(_serve(config, made, prices, key, children))
+
+
+async def _serve(
+    config: ServeConfig, made: Prompters, prices: Mapping[str, Price], key: str, children: list[Child]
+) -> int:
+    own = {stage: child.url for child in children for stage in child.plan.serves}
+    keyed = {"authorization": f"Bearer {api_key()}"} if api_key() else {}
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=config.max_concurrent_requests)
+    async with httpx2.AsyncClient(headers=keyed, limits=limits, trust_env=not children) as client:
+
+        async def stage(name: str, model: str, url: str, served_as: str, prompter: TurnPrompter) -> Stage:
+            urls = [own[name]] if name in own else base_urls(url)
+            upstream = Upstream(served_as or model, urls, client, config.tries, config.request_deadline_s)
+            if fault := await upstream.fault():
+                raise InputError(f"{name}_url: {fault}")
+            return Stage(model, upstream, prompter, await upstream.context() or _context(model))
+
+        pair = Pair(
+            config,
+            await stage(
+                "explorer", config.explorer, config.explorer_url, config.explorer_served_as, made.explorer
+            ),
+            await stage(
+                "synthesizer",
+                config.synthesizer,
+                config.synthesizer_url,
+                config.synthesizer_served_as,
+                made.synthesizer,
+            ),
+            prices,
+        )
+        try:
+            return await _listen(config, Endpoint(config, pair, key), children)
+        finally:
+            pair.close()
+
+
+def _context(model: str) -> int:
+    """By the model's config; without one its servers know."""
+    try:
+        return context_length(model)
+    except InputError:
+        return sys.maxsize
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which is told of signals by `_listen`."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _listen(config: ServeConfig, endpoint: Endpoint, children: list[Child]) -> int:
+    server = _Server(
+        uvicorn.Config(
+            endpoint.app(),
+            host=config.host,
+            port=config.port,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(1, round(config.drain_s)),
+        )
+    )
+    ended_by = 0
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal ended_by
+        server.force_exit = server.should_exit  # the second signal does not wait
+        server.should_exit, ended_by = True, number
+
+    with handling_signals(stop):
+        telling = asyncio.create_task(_tell(server, config))
+        watching = asyncio.create_task(_watch(server, children))
+        try:
+            with suppress(SystemExit):  # of uvicorn, where the port is taken
+                await server.serve()
+        finally:
+            telling.cancel()
+            fault = watching.result() if watching.done() else ""
+            watching.cancel()
+    if fault:
+        raise RunError(fault)
+    if not server.started:
+        raise InputError(f"{config.host}:{config.port}: cannot listen there; choose another --port or --host")
+    log.info("stopped; requests that were under way are answered")
+    return 128 + ended_by
+
+
+async def _tell(server: uvicorn.Server, config: ServeConfig) -> None:
+    """Say where it listens, once it does."""
+    while not server.started:
+        await asyncio.sleep(0.02)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    port = server.servers[0].sockets[0].getsockname()[1]
+    log.info("%s serves %s with %s at http://%s:%d/v1", config.name, config.explorer, config.synthesizer,
+             host, port)  # fmt: skip
+
+
+async def _watch(server: uvicorn.Server, children: list[Child]) -> str:
+    """Stop serving when a server of our own has ended; how it did."""
+    while True:
+        for child in children:
+            if fault := child.fault():
+                server.should_exit = True
+                return fault
+        await asyncio.sleep(WATCH_S)

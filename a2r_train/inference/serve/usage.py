@@ -1,0 +1,88 @@
+"""What an answer cost: tokens and seconds by stage, votes, and how they are shown to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from a2r_train.inference.two_stage import Price
+from a2r_train.records import Reference
+
+SYNTHESIZER, VOTE, UNANIMOUS = "synthesizer", "vote", "unanimous"
+
+
+@dataclass
+class Report:
+    """What is told of an answer, gathered while it is made.
+
+    tokens: by stage, as the servers count them, each call of them. seconds: by stage, and `first_token` from
+    the end of stage 1 to the first token of stage 2. votes: (answer, count), the most frequent first.
+    """
+
+    k: int
+    seed: int
+    references: list[Reference] = field(default_factory=list)
+    votes: list[tuple[str, int]] = field(default_factory=list)
+    answered_by: str = SYNTHESIZER
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0
+        )
+    )
+    dollars: float | None = None
+
+    @property
+    def agreement(self) -> float:
+        """The share of the references whose answer is the most frequent one; 0 where none has an answer."""
+        return self.votes[0][1] / len(self.references) if self.votes else 0.0
+
+    def price(self, prices: Mapping[str, Price], explorer: str, synthesizer: str) -> None:
+        """Set the dollars by a price table; a model that is not in it costs nothing."""
+        if prices:
+            first, second = prices.get(explorer, Price()), prices.get(synthesizer, Price())
+            tokens = self.tokens
+            dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
+            dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
+            self.dollars = dollars / 1e6
+
+    def usage(self) -> dict[str, Any]:
+        """OpenAI's block, the sum of both stages; the references count as reasoning."""
+        tokens = self.tokens
+        prompt = tokens["explorer_prompt"] + tokens["synthesizer_prompt"]
+        completion = tokens["references"] + tokens["synthesis"]
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "completion_tokens_details": {"reasoning_tokens": tokens["references"]},
+        }
+
+    def said(self) -> dict[str, Any]:
+        """What a client is told in any case: who answered, and what went wrong."""
+        return {"answered_by": self.answered_by, "warnings": self.warnings}
+
+    def block(self, with_references: bool) -> dict[str, Any]:
+        """All of it, under the key `a2r`."""
+        found: dict[str, Any] = {
+            **self.said(),
+            "k": self.k,
+            "references_used": len(self.references),
+            "agreement": round(self.agreement, 4),
+            "votes": [{"answer": answer, "count": count} for answer, count in self.votes],
+            "tokens": self.tokens,
+            "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
+            "seed": self.seed,
+        }
+        if self.dollars is not None:
+            found["dollars"] = self.dollars
+        if with_references:
+            found["references"] = [shown(reference) for reference in self.references]
+        return found
+
+
+def shown(reference: Reference) -> dict[str, Any]:
+    """A reference as a client sees it."""
+    return {"text": reference.text, "answer": reference.answer, "tokens": reference.tokens}

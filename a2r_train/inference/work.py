@@ -1,0 +1,63 @@
+"""One problem on its way through the stages: its references, its syntheses, their votes and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from a2r_train.engines import Completion
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import Reference
+from a2r_train.verify import extract, majority
+
+
+@dataclass
+class Work:
+    """One problem on its way through the stages; `syntheses` are those of the last round."""
+
+    problem: str
+    verifier: str
+    prompt: PromptConfig
+    references: list[Reference] = field(default_factory=list)
+    syntheses: list[Reference] = field(default_factory=list)
+    tokens: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0
+        )
+    )
+
+    @property
+    def answers(self) -> list[str]:
+        """Those of the references."""
+        return [reference.answer for reference in self.references]
+
+    @property
+    def population(self) -> list[Reference]:
+        """What was written last: the references, until there are syntheses."""
+        return self.syntheses or self.references
+
+    def groups(self) -> list[list[int]]:
+        """The votes of the population, as indices, the most frequent answer first; [] if nobody voted."""
+        answers = [reference.answer for reference in self.population]
+        return majority(answers, self.verifier).groups
+
+    def best(self, groups: list[list[int]]) -> int:
+        """The index of what the population's votes come to; the first where nobody voted."""
+        return groups[0][0] if groups else 0
+
+    def reference(self, text: str, completion_tokens: int = 0) -> Reference:
+        answer = extract(self.prompt.judged_text(text), self.verifier)
+        return Reference(text, answer, tokens=completion_tokens)
+
+    def add_explored(self, text: str, completion: Completion) -> None:
+        self.references.append(self.reference(text, completion.completion_tokens))
+        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
+        self.tokens["references"] += completion.completion_tokens
+
+    def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:
+        self.syntheses = [
+            self.reference(text, completion.completion_tokens)
+            for text, completion in zip(texts, completions, strict=True)
+        ]
+        self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in completions)
+        self.tokens["synthesis"] += sum(c.completion_tokens for c in completions)
