@@ -69,7 +69,6 @@ class Endpoint:
             check_key(request.headers.get("authorization", ""), self._key)
             path = path_through(request.headers.get(PATH_HEADER, ""), self._identity)
             ask = parse_ask(await _body(request), self.config)
-            self.places.check()
         except ApiError as error:
             self.metrics.failed(error.code)
             raise
@@ -96,9 +95,16 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         began = loop.time()
         deadline = began + self.config.deadline_s
-        async with asyncio.timeout(self.config.deadline_s) as waiting, self.places.place() as waited_s:
-            waiting.reschedule(None)  # the pair keeps the deadline from here, as it may still have a vote
-            report = await self.pair.answer(ask, path, deadline, events.put_nowait)
+        try:
+            async with asyncio.timeout(self.config.deadline_s) as waiting, self.places.place() as waited_s:
+                waiting.reschedule(None)  # the pair keeps the deadline from here, and may still have a vote
+                report = await self.pair.answer(ask, path, deadline, events.put_nowait)
+        except TimeoutError:
+            says = f"no place was free in {self.config.deadline_s:g} s"
+            wait_s = self.places.expected_wait_s()
+            raise ApiError(
+                503, says, code="waited_too_long", kind="rate_limit_error", retry_after_s=wait_s
+            ) from None
         report.seconds = {"wait": waited_s, **report.seconds, "all": loop.time() - began}
         return report
 

@@ -60,8 +60,7 @@ class Places:
         self.under_way = self.waiting = 0
         self._mean_s = FIRST_GUESS_S
 
-    def check(self) -> None:
-        """Raises ApiError with the time to wait where the queue is full."""
+    def _check(self) -> None:
         if self.under_way + self.waiting >= self._most_under_way + self._most_waiting:
             raise ApiError(
                 429,
@@ -77,7 +76,11 @@ class Places:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[float]:
-        """A place for one request, and the seconds that it waited. `check` comes first."""
+        """A place for one request, and the seconds that it waited.
+
+        Raises ApiError with the time to wait where the queue is full.
+        """
+        self._check()
         loop = asyncio.get_running_loop()
         asked = loop.time()
         self.waiting += 1

@@ -86,8 +86,7 @@ class Pair:
         run = await self._rendered(self._begin, ask, path, deadline, emit)
         await self._explore(run)
         explored = asyncio.get_running_loop().time()
-        skips = run.adaptive.skips if run.adaptive else None
-        if skips and await self._voted(skips, run.work.answers, run.work.verifier):
+        if await self._skips(run):
             run.report.answered_by = UNANIMOUS
             groups = await self._voted(run.work.groups)
             await self._give(run, groups, Sent(ask.n))
@@ -147,6 +146,11 @@ class Pair:
 
     async def _stops(self, run: _Run, adaptive: Adaptive) -> bool:
         return await self._voted(adaptive.stops, run.work.answers, run.work.verifier)
+
+    async def _skips(self, run: _Run) -> bool:
+        if not run.adaptive:
+            return False
+        return await self._voted(run.adaptive.skips, run.work.answers, run.work.verifier)
 
     def _explorer_chat(self, run: _Run) -> tuple[Chat, int]:
         """The chat, and how many tokens each reference may have."""
