@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from a2r_train.inference.serve.limits import Places
-from a2r_train.inference.serve.usage import Report
+from a2r_train.inference.serve.usage import SYNTHESIZER, UNANIMOUS, VOTE, Report
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.999, 1.0)  # the last but one parts unanimous references from others
@@ -28,6 +28,12 @@ class Metrics:
         self._agreement = Histogram(
             "a2r_agreement", "share of the leading answer", buckets=SHARES, registry=registry
         )
+        for answered_by in (SYNTHESIZER, VOTE, UNANIMOUS):  # a rate needs a series from the start
+            self._answers.labels(answered_by)
+        for stage in Report(1, 0).tokens:
+            self._tokens.labels(stage)
+        for stage in ("wait", "explore", "first_token", "synthesise", "all"):
+            self._seconds.labels(stage)
         waiting = Gauge("a2r_waiting", "requests that wait for a place", registry=registry)
         waiting.set_function(lambda: places.waiting)
         under_way = Gauge("a2r_under_way", "requests under way", registry=registry)

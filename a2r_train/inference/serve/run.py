@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -76,33 +76,35 @@ async def _serve(
     config: ServeConfig, made: Prompters, prices: Mapping[str, Price], key: str, children: list[Child]
 ) -> int:
     own = {stage: child.url for child in children for stage in child.plan.serves}
+    async with paired(config, made, prices, own) as pair:
+        return await _listen(config, Endpoint(config, pair, key), children)
+
+
+@asynccontextmanager
+async def paired(
+    config: ServeConfig, made: Prompters, prices: Mapping[str, Price], own: Mapping[str, str]
+) -> AsyncIterator[Pair]:
+    """The pair with its connections; `own` has the URLs of stages whose servers were started here.
+
+    Raises InputError for a stage that none of its servers serves.
+    """
     keyed = {"authorization": f"Bearer {api_key()}"} if api_key() else {}
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=config.max_concurrent_requests)
-    async with httpx2.AsyncClient(headers=keyed, limits=limits, trust_env=not children) as client:
+    async with httpx2.AsyncClient(headers=keyed, limits=limits, timeout=None) as client:
 
-        async def stage(name: str, model: str, url: str, served_as: str, prompter: TurnPrompter) -> Stage:
-            urls = [own[name]] if name in own else base_urls(url)
-            upstream = Upstream(served_as or model, urls, client, config.tries, config.request_deadline_s)
+        async def stage(name: str, prompter: TurnPrompter) -> Stage:
+            model = getattr(config, name)
+            urls = [own[name]] if name in own else base_urls(getattr(config, f"{name}_url"))
+            served_as = getattr(config, f"{name}_served_as") or model
+            upstream = Upstream(served_as, urls, client, config.tries, config.request_deadline_s)
             if fault := await upstream.fault():
                 raise InputError(f"{name}_url: {fault}")
             return Stage(model, upstream, prompter, await upstream.context() or _context(model))
 
-        pair = Pair(
-            config,
-            await stage(
-                "explorer", config.explorer, config.explorer_url, config.explorer_served_as, made.explorer
-            ),
-            await stage(
-                "synthesizer",
-                config.synthesizer,
-                config.synthesizer_url,
-                config.synthesizer_served_as,
-                made.synthesizer,
-            ),
-            prices,
-        )
+        explorer = await stage("explorer", made.explorer)
+        pair = Pair(config, explorer, await stage("synthesizer", made.synthesizer), prices)
         try:
-            return await _listen(config, Endpoint(config, pair, key), children)
+            yield pair
         finally:
             pair.close()
 

@@ -1,0 +1,497 @@
+"""The endpoint over real sockets, its two models scripted: OpenAI's own client, curl, and what goes wrong."""
+
+import asyncio
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from faulty_upstream import Body, FaultyUpstream, chunk, saying
+from pairs import Served, forever, references, served, synthesis
+
+from a2r_train.inference.two_stage import Price
+
+ASK: Body = {"model": "a2r", "messages": [{"role": "user", "content": "How many?"}]}
+SOON_S = 1.0  # within which the models' servers see that a client has left
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Served]:
+    with served() as one:
+        yield one
+
+
+def client_of(pair: Served, **more: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=pair.base_url, api_key="none", max_retries=0, **more)
+
+
+def post(pair: Served, timeout_s: float = 30.0, **more: Any) -> httpx2.Response:
+    return httpx2.post(f"{pair.base_url}/chat/completions", json={**ASK, **more}, timeout=timeout_s)
+
+
+def faults(*names: str) -> Any:
+    """Those befall the first requests, and nothing the others."""
+    left = iter(names)
+    return lambda: next(left, "")
+
+
+def test_openais_client_asks_and_reads_votes_and_usage(pair: Served) -> None:
+    answer = client_of(pair).chat.completions.create(**ASK, extra_body={"a2r": {"references": True}})
+    assert answer.choices[0].message.content == r"Both ways it is \boxed{4} in the end"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage
+    assert answer.usage.completion_tokens_details
+    written = 4 * 2, 8
+    assert answer.usage.completion_tokens == sum(written)
+    assert answer.usage.prompt_tokens == 20
+    assert answer.usage.completion_tokens_details.reasoning_tokens == written[0]
+    block: Any = answer.model_extra["a2r"] if answer.model_extra else {}
+    assert block["votes"] == [{"answer": "3", "count": 3}, {"answer": "4", "count": 1}]
+    assert (block["k"], block["agreement"], block["answered_by"]) == (4, 0.75, "synthesizer")
+    assert [one["answer"] for one in block["references"]] == ["3", "3", "4", "3"]
+    assert set(block["seconds"]) == {"wait", "explore", "first_token", "synthesise", "all"}
+    assert block["tokens"] == {
+        "explorer_prompt": 10, "references": 8, "synthesizer_prompt": 10, "synthesis": 8
+    }  # fmt: skip
+
+
+def test_openais_client_streams_and_has_usage_only_where_it_asks(pair: Served) -> None:
+    plain = list(client_of(pair).chat.completions.create(**ASK, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in plain) == synthesis({"n": 1})[0]
+    assert len(plain) > 5
+    assert all(c.usage is None for c in plain)
+    assert plain[-1].choices[0].finish_reason == "stop"
+    asked = list(
+        client_of(pair).chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True})
+    )
+    assert [c.usage is not None for c in asked] == [False] * (len(asked) - 1) + [True]
+    assert asked[-1].usage
+    assert asked[-1].usage.total_tokens == 36
+
+
+def test_openais_async_client_asks_many_at_once_and_none_is_crossed() -> None:
+    def echo(body: Body) -> list[str]:
+        said = body["messages"][-1]["content"].split()
+        return [f"\\boxed{{{next(word for word in said if word.isdigit() and len(word) == 3)}}}"] * body["n"]
+
+    async def ask_all(pair: Served) -> None:
+        async with openai.AsyncOpenAI(base_url=pair.base_url, api_key="none", max_retries=0) as client:
+
+            async def one(number: int) -> None:
+                asked = {**ASK, "messages": [{"role": "user", "content": f"What is {number} ?"}]}
+                if number % 2:
+                    answer = await client.chat.completions.create(**asked)
+                    text = answer.choices[0].message.content
+                else:
+                    stream = await client.chat.completions.create(**asked, stream=True)
+                    text = "".join([c.choices[0].delta.content or "" async for c in stream])
+                assert text == f"\\boxed{{{number}}}"
+
+            await asyncio.gather(*map(one, range(100, 160)))
+
+    with served(saying(echo, 0.01), saying(echo, 0.01), max_concurrent_requests=16) as pair:
+        asyncio.run(ask_all(pair))
+        assert pair.endpoint.places.under_way == pair.endpoint.places.waiting == 0
+
+
+def test_curl(pair: Served) -> None:
+    command = [
+        "curl",
+        "-sS",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        json.dumps({**ASK, "stream": True}),
+    ]
+    said = subprocess.run(
+        [*command, f"{pair.base_url}/chat/completions"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout
+    events = said.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    texts = [json.loads(event[6:])["choices"][0]["delta"].get("content", "") for event in events[:-2]]
+    assert "".join(texts) == synthesis({"n": 1})[0]
+
+
+def test_the_models_are_listed(pair: Served) -> None:
+    assert [model.id for model in client_of(pair).models.list()] == ["a2r"]
+    assert client_of(pair).models.retrieve("a2r").id == "a2r"
+    with pytest.raises(openai.NotFoundError):
+        client_of(pair).models.retrieve("other")
+
+
+def test_n_syntheses_share_one_set_of_references() -> None:
+    def write(body: Body) -> list[str]:
+        return [f"text {at}" for at in range(body["n"])]
+
+    with served(synthesizer=saying(write)) as pair:
+        answer = client_of(pair).chat.completions.create(**ASK, n=3)
+        assert [choice.message.content for choice in answer.choices] == ["text 0", "text 1", "text 2"]
+        texts = {0: "", 1: "", 2: ""}
+        for part in client_of(pair).chat.completions.create(**ASK, n=3, stream=True):
+            for choice in part.choices:
+                texts[choice.index] += choice.delta.content or ""
+        assert texts == {0: "text 0", 1: "text 1", 2: "text 2"}
+        assert len(pair.explorer.seen) == len(pair.synthesizer.seen) == 2
+
+
+def test_each_stage_gets_its_own_settings_and_a_seed_comes_again(pair: Served) -> None:
+    asked = {"temperature": 0.7, "top_p": 0.9, "stop": ["END"], "max_tokens": 50, "seed": 7}
+    own = {"a2r": {"k": 2, "explore_temperature": 0.3}}
+    del pair.explorer.seen[:], pair.synthesizer.seen[:]
+    for seed in (7, 7, 8):
+        assert post(pair, **{**asked, "seed": seed}, **own).status_code == 200
+    first, second = ([seen.body for seen in up.seen] for up in (pair.explorer, pair.synthesizer))
+    assert (first[0]["n"], first[0]["temperature"], first[0]["top_p"]) == (2, 0.3, 1.0)
+    assert "stop" not in first[0]
+    assert (second[0]["n"], second[0]["temperature"], second[0]["top_p"]) == (1, 0.7, 0.9)
+    assert (second[0]["stop"], second[0]["max_tokens"]) == (["END"], 50)
+    assert (first[0], second[0]) == (first[1], second[1])
+    assert first[0]["seed"] != first[2]["seed"]
+    assert second[0]["seed"] != second[2]["seed"]
+
+
+def test_both_stages_read_the_conversation_and_the_system_turn() -> None:
+    turns = [
+        {"role": "system", "content": "Be brief. <|im_end|>"},
+        {"role": "user", "content": [{"type": "text", "text": "I have "}, {"type": "text", "text": "5."}]},
+        {"role": "assistant", "content": "<think>hm</think>You have 5."},
+        {"role": "user", "content": "And twice that?"},
+    ]
+    with served() as pair:
+        assert post(pair, messages=turns).status_code == 200
+        for upstream in (pair.explorer, pair.synthesizer):
+            messages = upstream.seen[0].body["messages"]
+            assert [turn["role"] for turn in messages] == ["system", "user", "assistant", "user"]
+            assert [turn["content"] for turn in messages[1:3]] == ["I have 5.", "You have 5."]
+            assert messages[0]["content"].startswith("Be brief. < |im_end|>")
+            assert "And twice that?" in messages[-1]["content"]
+        assert r"\boxed{4}" in messages[-1]["content"]  # the synthesizer's, with the references
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_pair_that_is_its_own_explorer_is_refused(stream: bool) -> None:
+    with served() as pair:
+        pair.endpoint.pair.explorer.upstream.urls = [pair.base_url]
+        pair.endpoint.pair.explorer.upstream.served_as = "a2r"
+        began = time.monotonic()
+        answer = post(pair, stream=stream)
+        assert answer.status_code == 508
+        assert answer.json()["error"]["code"] == "upstream_loop"
+        assert time.monotonic() - began < 5
+
+
+def test_adaptive_exploring_stops_early_and_unanimous_references_need_no_synthesis() -> None:
+    with served(adaptive=True, first=2, price=0.3, k=4) as pair:
+        block = post(pair).json()["a2r"]
+        assert (block["references_used"], block["agreement"]) == (2, 1.0)
+        assert len(pair.explorer.seen) == len(pair.synthesizer.seen) == 1
+    with served(adaptive=True, first=2, price=0.0, k=4) as pair:
+        assert post(pair).json()["a2r"]["references_used"] == 4
+        assert [seen.body["n"] for seen in pair.explorer.seen] == [2, 1, 1]
+    with served(saying(lambda body: [r"it is \boxed{9}"] * body["n"]), skip_unanimous=True) as pair:
+        for stream in (False, True):
+            answer = post(pair, stream=stream)
+            assert r"\boxed{9}" in answer.text
+            assert '"answered_by":"unanimous"' in answer.text
+        assert pair.synthesizer.seen == []
+        assert post(pair, stop="boxed").json()["choices"][0]["message"]["content"] == "it is \\"
+        cut = post(pair, max_tokens=2).json()["choices"][0]
+        assert cut["finish_reason"] == "length"
+        assert "boxed" not in cut["message"]["content"]
+
+
+def test_it_goes_on_with_the_references_that_are_there() -> None:
+    async def two_and_a_wait(body: Body) -> Any:
+        for index in range(min(2, body["n"])):
+            yield chunk(index, r"\boxed{8}")
+            yield chunk(index, reason="stop")
+        await asyncio.sleep(60)
+
+    with served(two_and_a_wait, explore_deadline_s=1.0) as pair:
+        block = post(pair).json()["a2r"]
+        assert block["references_used"] == 2
+        assert block["warnings"] == ["explorer: 2 of 4 references (not done in 1 s)"]
+    with served(tries=1) as pair:
+        pair.explorer.fault = faults("cut")
+        block = post(pair).json()["a2r"]
+        assert 0 < block["references_used"] < 4
+        assert f"explorer: {block['references_used']} of 4 references" in block["warnings"][0]
+    with served() as pair:  # another call for those that are missing
+        pair.explorer.fault = faults("cut")
+        block = post(pair).json()["a2r"]
+        assert (block["references_used"], block["warnings"]) == (4, [])
+        assert pair.explorer.seen[1].body["n"] < 4
+    with served(lambda body: saying(references)({**body, "n": 1})) as pair:  # one that knows no n
+        assert post(pair).json()["a2r"]["references_used"] == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
+    with served(tries=2) as pair:
+        pair.synthesizer.fault = lambda: "503"
+        answer = post(pair, stream=stream)
+        assert answer.status_code == 200
+        assert r"so \\boxed{3}" in answer.text
+        assert '"answered_by":"vote"' in answer.text
+        assert "synthesizer: no answer, so the vote's (" in answer.text
+    with served(synthesizer=forever, deadline_s=1.5) as pair:
+        answer = post(pair, stream=stream)
+        assert r"so \\boxed{3}" in answer.text
+        assert "not done in 1.5 s" in answer.text
+
+
+def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
+    with served() as pair:
+        pair.synthesizer.fault = faults("cut", "429")
+        assert text_of(post(pair, stream=True)) == synthesis({"n": 1})[0]
+        assert len(pair.synthesizer.seen) == 3
+    turn = itertools.count()
+    other = saying(lambda body: [f"{'AB'[min(1, next(turn))]} b c d e f"] * body["n"])
+    with served(synthesizer=other) as pair:  # another try says something else
+        pair.synthesizer.fault = faults("cut")
+        text = text_of(post(pair, stream=True))
+        assert text.startswith("A b c")
+        assert text.endswith("\n\nso \\boxed{3}")
+
+
+def text_of(answer: httpx2.Response) -> str:
+    """Of a stream."""
+    rows = [json.loads(event[6:]) for event in answer.text.split("\n\n") if event.startswith("data: {")]
+    return "".join(row["choices"][0]["delta"].get("content", "") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("429", 429, "upstream_rate_limited"),
+        ("503", 503, "upstream_unavailable"),
+        ("500", 502, "upstream_error"),
+        ("401", 502, "upstream_denied"),
+        ("400", 400, "upstream_refused"),
+        ("reset", 502, "upstream_lost"),
+        ("half", 502, "upstream_broken"),
+        ("stall", 504, "upstream_timeout"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_all_fails_the_error_is_of_its_kind(fault: str, status: int, code: str, stream: bool) -> None:
+    with served(tries=2, request_deadline_s=0.5) as pair:
+        pair.explorer.fault = lambda: fault
+        answer = post(pair, stream=stream)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert ("retry-after" in answer.headers) == (status in (429, 503))
+        assert f'a2r_errors_total{{code="{code}"}} 1.0' in httpx2.get(f"{pair.url}/metrics").text
+        with pytest.raises(openai.APIStatusError) as raised:
+            client_of(pair).chat.completions.create(**ASK)
+        assert raised.value.status_code == status
+
+
+def test_an_error_after_a_keep_alive_comes_in_the_stream() -> None:
+    with served(keep_alive_s=0.2, tries=1, request_deadline_s=1.0) as pair:
+        pair.explorer.fault = lambda: "stall"
+        answer = post(pair, stream=True)
+        assert answer.text.startswith(": keep-alive\n\n: keep-alive\n\n")
+        with pytest.raises(openai.APIError, match="silent for too long"):
+            list(client_of(pair).chat.completions.create(**ASK, stream=True))
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "status"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", 400),
+        ({"logprobs": True}, "logprobs", 400),
+        ({"model": "other"}, "model", 404),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+            400,
+        ),
+        ({"messages": [{"role": "user", "content": "1 + 2 " * 3000}]}, "messages", 400),
+        ({"max_tokens": 5000}, "max_tokens", 400),
+        ({"max_tokens": 2000}, "max_tokens", 400),
+        ({"a2r": {"k": 0}}, "a2r.k", 400),
+    ],
+)
+def test_what_is_not_served_is_named(pair: Served, more: Body, param: str, status: int) -> None:
+    answer = post(pair, **more)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_routes_methods_and_bodies_that_are_none(pair: Served) -> None:
+    url = f"{pair.base_url}/chat/completions"
+    said = [
+        httpx2.get(f"{pair.base_url}/nothing"),
+        httpx2.get(url),
+        httpx2.post(url, content=b"{", headers={"content-type": "application/json"}),
+        httpx2.post(url, content=json.dumps(ASK).encode(), headers={"content-type": "text/plain"}),
+        httpx2.post(
+            url, content=b'"' + b"x" * 17 * 2**20 + b'"', headers={"content-type": "application/json"}
+        ),
+    ]
+    assert [answer.status_code for answer in said] == [404, 405, 400, 415, 413]
+    assert all(set(answer.json()["error"]) == {"message", "type", "param", "code"} for answer in said)
+
+
+def test_a_key_is_asked_for() -> None:
+    with served(key="geheim") as pair:
+        for header in ({}, {"authorization": "Bearer gehein"}, {"authorization": "geheim"}):
+            for path in ("v1/models", "metrics", "v1/models/a2r"):
+                assert httpx2.get(f"{pair.url}/{path}", headers=header).status_code == 401
+            answer = httpx2.post(f"{pair.base_url}/chat/completions", json=ASK, headers=header)
+            assert answer.status_code == 401
+        with pytest.raises(openai.AuthenticationError):
+            client_of(pair).chat.completions.create(**ASK)
+        with openai.OpenAI(base_url=pair.base_url, api_key="geheim") as client:
+            assert client.chat.completions.create(**ASK).choices
+        assert httpx2.get(f"{pair.url}/health").status_code == 200
+        assert "authorization" not in pair.explorer.seen[0].headers  # the endpoint's key is not passed on
+
+
+def test_a_full_queue_refuses_with_a_time_to_wait() -> None:
+    with served(forever, max_concurrent_requests=1, max_waiting_requests=1, keep_alive_s=0.1) as pair:
+
+        async def ask(client: httpx2.AsyncClient) -> int:
+            async with client.stream(
+                "POST", f"{pair.base_url}/chat/completions", json={**ASK, "stream": True}
+            ) as answer:
+                assert answer.status_code == 200 or int(answer.headers["retry-after"]) >= 1
+                return answer.status_code
+
+        async def ask_all() -> list[int]:
+            async with httpx2.AsyncClient(timeout=30) as client:
+                return await asyncio.gather(*(ask(client) for _ in range(6)))
+
+        assert sorted(asyncio.run(ask_all())) == [200, 200, 429, 429, 429, 429]
+        assert 'a2r_errors_total{code="queue_full"} 4.0' in httpx2.get(f"{pair.url}/metrics").text
+
+
+def test_a_request_may_wait_no_longer_than_its_deadline() -> None:
+    with served(forever, max_concurrent_requests=1, deadline_s=1.0, keep_alive_s=30) as pair:
+
+        async def ask_all() -> list[int]:
+            async with httpx2.AsyncClient(timeout=30) as client:
+                asked = [client.post(f"{pair.base_url}/chat/completions", json=ASK) for _ in range(2)]
+                return sorted(answer.status_code for answer in await asyncio.gather(*asked))
+
+        began = time.monotonic()
+        assert set(asyncio.run(ask_all())) <= {503, 504}  # one waited, or both began and had nothing
+        assert time.monotonic() - began < 5
+        assert len(pair.synthesizer.seen) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stage", ["explorer", "synthesizer"])
+def test_a_client_that_leaves_ends_the_request_upstream(stage: str, stream: bool) -> None:
+    slow: Any = {stage: forever}
+    with served(**slow) as pair:
+        upstream: FaultyUpstream = getattr(pair, stage)
+        left = leave_when(pair, lambda: bool(upstream.seen and upstream.seen[0].first), stream)
+        until(lambda: bool(upstream.seen[0].ended), SOON_S + 1)
+        assert upstream.seen[0].ended == "left"
+        assert upstream.seen[0].end - left < SOON_S
+        until(lambda: pair.endpoint.places.under_way == 0)
+        assert "a2r_disconnects_total 1.0" in httpx2.get(f"{pair.url}/metrics").text
+
+
+def leave_when(pair: Served, ready: Any, stream: bool) -> float:
+    """Ask, and leave once it is time; when that was."""
+
+    async def ask() -> float:
+        async with httpx2.AsyncClient(timeout=30) as client:
+            body = {**ASK, "stream": stream}
+            asked = asyncio.create_task(client.post(f"{pair.base_url}/chat/completions", json=body))
+            while not ready():
+                await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            return time.monotonic()
+
+    return asyncio.run(ask())
+
+
+def until(happens: Any, timeout_s: float = 5.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_a_client_that_leaves_the_queue_asks_nobody() -> None:
+    with served(forever, max_concurrent_requests=1) as pair:
+
+        async def ask() -> None:
+            async with httpx2.AsyncClient(timeout=30) as client:
+                asked = [
+                    asyncio.create_task(client.post(f"{pair.base_url}/chat/completions", json=ASK))
+                    for _ in "ab"
+                ]
+                while pair.endpoint.places.waiting < 1:
+                    await asyncio.sleep(0.01)
+                for task in asked:
+                    task.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+        asyncio.run(ask())
+        until(lambda: pair.endpoint.places.under_way + pair.endpoint.places.waiting == 0)
+        assert len(pair.explorer.seen) == 1
+
+
+def test_health_asks_both_models_and_metrics_count(pair: Served) -> None:
+    assert httpx2.get(f"{pair.url}/health").json() == {
+        "status": "ok", "explorer": "ok", "synthesizer": "ok"
+    }  # fmt: skip
+    before = httpx2.get(f"{pair.url}/metrics").text
+    post(pair)
+    after = httpx2.get(f"{pair.url}/metrics").text
+
+    def value(text: str, name: str) -> float:
+        return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[-1])
+
+    for name, more in (
+        ("a2r_requests_total", 1),
+        ('a2r_answers_total{answered_by="synthesizer"}', 1),
+        ('a2r_tokens_total{stage="references"}', 8),
+        ('a2r_tokens_total{stage="synthesis"}', 8),
+        ('a2r_seconds_count{stage="explore"}', 1),
+        ('a2r_seconds_count{stage="first_token"}', 1),
+        ("a2r_agreement_count", 1),
+        ("a2r_agreement_sum", 0.75),
+    ):
+        assert value(after, name) - value(before, name) == pytest.approx(more), name
+    with served() as other:
+        other.thread.loop.call_soon_threadsafe(other.synthesizer.stop)
+        until(lambda: httpx2.get(f"{other.url}/health").status_code == 503)
+        assert httpx2.get(f"{other.url}/health").json()["synthesizer"] == "down"
+
+
+def test_dollars_by_a_price_table() -> None:
+    with served() as pair:
+        models = pair.endpoint.config
+        pair.endpoint.pair.prices = {models.explorer: Price(1, 2), models.synthesizer: Price(3, 4)}
+        assert post(pair).json()["a2r"]["dollars"] == pytest.approx((10 + 16 + 30 + 32) / 1e6)
+
+
+def test_thinking_is_shown_apart_and_not_to_the_synthesizer() -> None:
+    async def think(body: Body) -> Any:
+        for index in range(body["n"]):
+            yield chunk(index, reasoning_content="secret ")
+            yield chunk(index, r"\boxed{5}")
+            yield chunk(index, reason="stop")
+
+    with served(think, think) as pair:
+        message = post(pair).json()["choices"][0]["message"]
+        assert (message["content"], message["reasoning_content"]) == (r"\boxed{5}", "secret ")
+        assert "secret" not in json.dumps(pair.synthesizer.seen[0].body)
+        usage = post(pair).json()["usage"]  # of servers that count no tokens
+        assert usage["completion_tokens"] > usage["completion_tokens_details"]["reasoning_tokens"] > 0
+        assert usage["prompt_tokens"] > 0
