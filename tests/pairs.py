@@ -1,7 +1,6 @@
 """A pair of scripted upstreams behind a real endpoint, over real sockets, in a thread of the test."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -65,11 +64,12 @@ def served(
         urls = {"explorer_url": thread.run(first.start()), "synthesizer_url": thread.run(second.start())}
         config = ServeConfig(explorer=EXPLORER, synthesizer=SYNTHESIZER, **{**urls, **keys})
         config.check()
-        made: asyncio.Future[tuple[str, Endpoint]] = asyncio.Future(loop=thread.loop)
+        made: asyncio.Future[Any] = asyncio.Future(loop=thread.loop)
         task = asyncio.run_coroutine_threadsafe(_serve(config, key, prices or {}, made), thread.loop)
         stack.callback(lambda: (first.stop(), second.stop()))
-        stack.callback(lambda: (task.cancel(), time.sleep(0.1)))
-        url, endpoint = thread.run(_value(made))
+        url, endpoint, server = thread.run(_value(made))
+        stack.callback(task.result, 30)
+        stack.callback(setattr, server, "should_exit", True)
         yield Served(url, first, second, endpoint, thread)
 
 
@@ -81,18 +81,21 @@ async def _serve(config: ServeConfig, key: str, prices: Any, made: asyncio.Futur
     async with paired(config, tiny_prompters(), prices, {}) as pair:
         endpoint = Endpoint(config, pair, key)
         server = uvicorn.Server(
-            uvicorn.Config(endpoint.app(), port=0, log_config=None, access_log=False, lifespan="off")
+            uvicorn.Config(
+                endpoint.app(),
+                port=0,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+            )
         )
         serving = asyncio.create_task(server.serve())
-        try:
-            while not server.started:
-                await asyncio.sleep(0.01)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            made.set_result((f"http://127.0.0.1:{port}", endpoint))
-            await serving
-        finally:
-            server.should_exit = server.force_exit = True
-            await asyncio.gather(serving, return_exceptions=True)
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        made.set_result((f"http://127.0.0.1:{port}", endpoint, server))
+        await serving
 
 
 def forever(body: Body) -> AsyncIterator[dict[str, Any]]:

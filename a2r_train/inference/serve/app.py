@@ -159,6 +159,8 @@ class _Answering(Response):
                 self._endpoint.metrics.left()
             else:
                 sending.result()
+        except asyncio.CancelledError:  # the drain is over; there is nobody above who needs to know
+            self._endpoint.metrics.failed("drained")
         finally:
             for task in (work, sending, gone):
                 task.cancel()

@@ -119,8 +119,7 @@ def started(config: ServeConfig) -> Iterator[list[Child]]:
         check_vllm()
     with ExitStack() as stack:
         children = [stack.enter_context(_child(plan, config, len(wanted))) for plan in wanted]
-        for child in children:
-            _await(child)
+        _await(children)
         yield children
 
 
@@ -160,16 +159,22 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 continue
 
 
-def _await(child: Child) -> None:
-    while True:
-        if fault := child.fault():
-            raise RunError(fault)
-        try:
-            if httpx2.get(f"{child.url}/models", timeout=5).status_code == 200:
-                return
-        except httpx2.RequestError:
-            pass
-        time.sleep(POLL_S)
+def _await(children: list[Child]) -> None:
+    """Until all of them answer. Raises RunError for one that ends."""
+    silent = list(children)
+    while silent:
+        for child in children:
+            if fault := child.fault():
+                raise RunError(fault)
+        silent = [child for child in silent if not _answers(child.url)]
+        time.sleep(POLL_S if silent else 0)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/models", timeout=5).status_code == 200
+    except httpx2.RequestError:
+        return False
 
 
 def free_port() -> int:
