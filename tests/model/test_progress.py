@@ -101,6 +101,7 @@ def test_the_card_says_what_a_reader_of_the_hub_needs(tmp_path: Path) -> None:
         "GRPO",
         "112 tokens",
         "a2r solve",
+        f"a2r serve --explorer Qwen/Qwen3-8B --synthesizer {tmp_path / 'mine'}",
         "vllm serve",
     ):
         assert part in text
@@ -125,6 +126,7 @@ def test_the_card_of_an_adapter_and_of_the_control(tmp_path: Path) -> None:
     assert f"vllm serve {tmp_path} --enable-lora --lora-modules synthesizer={folder}" in text
     assert "AutoPeftModelForCausalLM.from_pretrained" in text
     assert "no-reference control" in text
+    assert "a2r serve" not in text
     assert "| its prompt shows | the problem alone |" in text
     compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
 

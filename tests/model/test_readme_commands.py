@@ -24,6 +24,7 @@ from a2r_train.data.bundle import BundleConfig
 from a2r_train.data.explore import ExploreConfig
 from a2r_train.data.read import read
 from a2r_train.evaluate import EvaluateConfig
+from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.records import Problem
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
@@ -42,6 +43,7 @@ STAGES: dict[str, list[Any]] = {
     "evaluate": [EvaluateConfig],
     "grid": [GridConfig],
     "export": [ExportConfig],
+    "serve": [ServeConfig],
     "sft": [BundleArguments, sft.SynthesizerSFTConfig, ModelArguments],
     "grpo": [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments],
 }

@@ -243,6 +243,9 @@ def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
         assert r"so \\boxed{3}" in answer.text
         assert '"answered_by":"vote"' in answer.text
         assert "synthesizer: no answer, so the vote's (" in answer.text
+    with served() as pair:  # but a request that it does not take is the client's to mend
+        pair.synthesizer.fault = lambda: "400"
+        assert post(pair, stream=stream).status_code == 400
     with served(synthesizer=forever, deadline_s=1.5) as pair:
         answer = post(pair, stream=stream)
         assert r"so \\boxed{3}" in answer.text

@@ -106,10 +106,21 @@ def test_it_starts_vllm_answers_with_the_tiny_pair_and_takes_its_children_along(
             assert usage.total_tokens == sum(block["tokens"].values())
             assert len(ask(rows[0]["problem"], n=3, temperature=1.0).choices) == 3
         assert httpx2.get(f"{url}/health").json()["status"] == "ok"
+        run_the_example_of_the_page(url)
         one.process.send_signal(signal.SIGTERM)
         assert one.ended() == 143
         assert not psutil.wait_procs(children, timeout=20)[1]
         assert not [line for line in one.lines if "Traceback" in line]
+
+
+def run_the_example_of_the_page(url: str) -> None:
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace("http://127.0.0.1:8000", url)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "\\boxed{" in done.stdout
+    assert "'count': " in done.stdout
 
 
 def save_adapter(folder: Path) -> str:

@@ -194,10 +194,10 @@ class _Answering(Response):
             event = await self._next()
             if isinstance(event, ApiError) and not begun:
                 raise event
-            if not begun:
-                await send(_start(200, headers))
-                begun = True
             for chunk in _chunks_of(writer, event):
+                if not begun:  # until there is something to say, an error has a status of its own
+                    await send(_start(200, headers))
+                    begun = True
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             if isinstance(event, Report | ApiError):
                 await send({"type": "http.response.body", "body": b""})

@@ -1,6 +1,6 @@
 """`a2r serve` under load, beside its two upstreams asked by hand, on the models of data/tiny and vLLM.
 
-    python scripts/benchmarks/bench_serve.py --output docs/measured/serve_cpu.json
+    python scripts/proofs/serve_load.py --output docs/measured/serve_cpu.json
 
 1. overhead: the same problems by turns through the endpoint and by hand (stage 1 with n=4, the prompt of
    stage 2 rendered, stage 2), at 1 and at 8 requests at a time; the ratio of the medians.
