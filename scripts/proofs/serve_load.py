@@ -21,8 +21,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def problems(count: int) -> list[str]:
     return [str(json.loads(row)["problem"]) for row in rows]
 
 
-@contextmanager
-def serving(urls: dict[str, str], *more: str) -> Iterator[tuple[str, psutil.Process]]:
+@asynccontextmanager
+async def serving(urls: dict[str, str], *more: str) -> AsyncIterator[tuple[str, psutil.Process]]:
     """`a2r serve` as a process of its own: its base URL, and the process."""
     given = [word for stage in ("explorer", "synthesizer") for word in (f"--{stage}_url", urls[stage])]
     command = [sys.executable, "-m", "a2r_train.cli", "serve", "--port", "0", *given, *more]
@@ -56,16 +56,28 @@ def serving(urls: dict[str, str], *more: str) -> Iterator[tuple[str, psutil.Proc
         "--max_completion_tokens",
         str(MOST_TOKENS),
     ]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        open(os.devnull, "w") as nowhere,
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process,
+    ):
         assert process.stderr
         try:
-            url = next(found[1] for line in process.stderr if (found := URL.search(line.strip())))
-            quiet = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-            yield f"{url}/v1", psutil.Process(process.pid)
+            url = await asyncio.to_thread(_url_in, process.stderr)
+            with subprocess.Popen(["cat"], stdin=process.stderr, stdout=nowhere):  # warnings of its faults
+                yield f"{url}/v1", psutil.Process(process.pid)
+                process.terminate()
         finally:
             process.terminate()
-            process.wait()
-    quiet.wait()
+
+
+def _url_in(lines: Iterable[str]) -> str:
+    """Raises RuntimeError where the endpoint ends before it says where it listens."""
+    said = []
+    for line in lines:
+        said.append(line)
+        if found := URL.search(line.strip()):
+            return found[1]
+    raise RuntimeError("".join(said))
 
 
 class ByHand:
@@ -160,15 +172,14 @@ def told(seconds: dict[str, list[float]]) -> dict[str, float]:
 async def overhead(urls: dict[str, str], made: Prompters, count: int) -> dict[str, Any]:
     asked = problems(count)
     found: dict[str, Any] = {}
-    with serving(urls) as (url, _):
-        async with httpx2.AsyncClient(timeout=None) as client:
-            hand, endpoint = ByHand(made, urls, client), ByEndpoint(url, client)
-            warm = {"by_hand": hand.whole, "endpoint": endpoint.whole}
-            await by_turns(warm, asked[:16], 8)
-            for at_once in (1, 8):
-                found[f"whole_{at_once}_at_a_time"] = told(await by_turns(warm, asked, at_once))
-            firsts = {"by_hand": hand.first_token_s, "endpoint": endpoint.first_token_s}
-            found["first_token_of_stage_2"] = told(await by_turns(firsts, asked, 1))
+    async with serving(urls) as (url, _), httpx2.AsyncClient(timeout=None) as client:
+        hand, endpoint = ByHand(made, urls, client), ByEndpoint(url, client)
+        warm = {"by_hand": hand.whole, "endpoint": endpoint.whole}
+        await by_turns(warm, asked[:16], 8)
+        for at_once in (1, 8):
+            found[f"whole_{at_once}_at_a_time"] = told(await by_turns(warm, asked, at_once))
+        firsts = {"by_hand": hand.first_token_s, "endpoint": endpoint.first_token_s}
+        found["first_token_of_stage_2"] = told(await by_turns(firsts, asked, 1))
     return found
 
 
@@ -201,7 +212,7 @@ async def under_faults(urls: dict[str, str], count: int, at_once: int, stall_s: 
     texts = problems(count)
     async with faulty(urls, 0.1, stall_s) as upstreams:
         behind = {stage: upstream.url for stage, upstream in upstreams.items()}
-        with serving(behind, "--request_deadline_s", "5", "--max_concurrent_requests", "32") as (
+        async with serving(behind, "--request_deadline_s", "5", "--max_concurrent_requests", "32") as (
             url,
             process,
         ):
@@ -270,6 +281,7 @@ async def measured(arguments: argparse.Namespace, children: list[Child]) -> dict
     urls = {stage: child.url for child in children for stage in child.plan.serves}
     made = prompters(ServeConfig())
     found = await overhead(urls, made, arguments.problems)
+    print(json.dumps(found), file=sys.stderr)
     found["faults"] = await under_faults(urls, arguments.requests, arguments.at_once, arguments.stall_s)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ from a2r_train.inference.work import Work
 from a2r_train.prompts import Chat, visible
 from a2r_train.records import Reference, seed_of
 from a2r_train.verify.pool import WORKERS
+
+# Where nobody reads along, vLLM sends so many tokens at a time; other servers do not know the key.
+SELDOM = {"stream_interval": 64}
+
+SHORT = 10_000  # characters that are tokenized in about a millisecond
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,6 +72,7 @@ class _Run:
     report: Report
     adaptive: Adaptive | None
     shown: int = 0  # references that were emitted
+    votes: asyncio.Future[list[list[int]]] | None = None
 
 
 class Pair:
@@ -75,7 +82,8 @@ class Pair:
         self, config: ServeConfig, explorer: Stage, synthesizer: Stage, prices: Mapping[str, Price]
     ) -> None:
         self.config, self.explorer, self.synthesizer, self.prices = config, explorer, synthesizer, prices
-        self._rendering = ThreadPoolExecutor(1)  # a tokenizer is used by one thread at a time
+        self._rendering = ThreadPoolExecutor(1)
+        self._tokenizing = threading.Lock()  # a tokenizer is used by one thread at a time
         self._voting = ThreadPoolExecutor(WORKERS)
 
     async def answer(self, ask: Ask, path: str, deadline: float, emit: Emit) -> Report:
@@ -83,7 +91,7 @@ class Pair:
 
         Raises ApiError where there is no answer at all, and for a request that the models cannot take.
         """
-        run = await self._rendered(self._begin, ask, path, deadline, emit)
+        run = self._begin(ask, path, deadline, emit)
         await self._explore(run)
         explored = asyncio.get_running_loop().time()
         if await self._skips(run):
@@ -112,8 +120,8 @@ class Pair:
             path,
             emit,
             deadline,
-            self.explorer.prompter.after(ask.system, ask.earlier),
-            self.synthesizer.prompter.after(ask.system, ask.earlier),
+            self.explorer.prompter,
+            self.synthesizer.prompter,
             Work(ask.problem, self.config.verifier, self.synthesizer.prompter.config),
             Report(ask.k, seed),
             self.config.adaptive_for(ask.k),
@@ -128,7 +136,7 @@ class Pair:
         until = min(began + self.config.explore_deadline_s, run.deadline)
         try:
             async with asyncio.timeout_at(until):
-                chat, room = await self._rendered(self._explorer_chat, run)
+                chat, room = await self._rendered(self._explorer_chat, run, _length(run.ask))
                 for size in run.adaptive.sizes(run.ask.k) if run.adaptive else [run.ask.k]:
                     await self._sample(run, chat, room, size)
                     if run.adaptive and await self._stops(run, run.adaptive):
@@ -154,6 +162,8 @@ class Pair:
 
     def _explorer_chat(self, run: _Run) -> tuple[Chat, int]:
         """The chat, and how many tokens each reference may have."""
+        run.explorer = run.explorer.after(run.ask.system, run.ask.earlier)
+        run.synthesizer = run.synthesizer.after(run.ask.system, run.ask.earlier)
         chat = run.explorer.explorer(run.ask.problem)
         prompt = run.work.tokens["explorer_prompt"] = len(run.explorer.token_ids(chat))
         room = self.explorer.context - prompt
@@ -168,7 +178,13 @@ class Pair:
         for number in range(self.explorer.upstream.tries):
             there = len(run.work.references)
             seed = seed_of(run.report.seed, "explore", there)
-            body = {**_chat_keys(chat), **sampling_keys(sampling), "n": wanted - there, "seed": seed}
+            body = {
+                **_chat_keys(chat),
+                **sampling_keys(sampling),
+                **SELDOM,
+                "n": wanted - there,
+                "seed": seed,
+            }
             try:
                 await self._sample_once(run, home + number, body)
                 if len(run.work.references) >= wanted:
@@ -190,7 +206,7 @@ class Pair:
                     continue
                 texts.setdefault(piece.index, []).append(piece)
                 if piece.finish_reason and 0 <= piece.index < body["n"]:
-                    made += await self._rendered(self._arrive, run, texts.pop(piece.index))
+                    made += await self._arrive(run, texts.pop(piece.index))
                     for at in range(run.shown, len(run.work.references)):
                         run.emit(Arrived(at, run.work.references[at]))
                     run.shown = len(run.work.references)
@@ -200,48 +216,57 @@ class Pair:
             run.report.tokens["explorer_prompt"] += read
             run.report.tokens["references"] += counted.completion_tokens or made
 
-    def _arrive(self, run: _Run, parts: list[Piece]) -> int:
+    async def _arrive(self, run: _Run, parts: list[Piece]) -> int:
         """Take a completion in as a reference, unless it is empty; its tokens."""
-        opened = run.explorer.opens_thinking
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
-        said = with_thinking(thinking, text, opened)
+        said = with_thinking(thinking, text, run.explorer.opens_thinking)
         if not said.strip():
             return 0
-        tokens = run.explorer.count(said) + 1  # and the end of the turn
-        whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
-        run.work.add_explored(run.explorer.complete(said), whole)
-        return tokens
+
+        def take(_: _Run) -> int:
+            tokens = run.explorer.count(said) + 1  # and the end of the turn
+            whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
+            run.work.add_explored(run.explorer.complete(said), whole)
+            return tokens
+
+        return await self._rendered(take, run, len(said))
 
     # Stage 2
 
     async def _synthesise(self, run: _Run) -> list[list[int]]:
         """Write the syntheses, or give the vote where that fails; the groups of the vote."""
-        votes = asyncio.ensure_future(self._voted(run.work.groups))  # nobody waits for it before stage 2
         sent, error = Sent(run.ask.n), None
         try:
             async with asyncio.timeout_at(run.deadline):
                 await self._write(run, sent)
+            groups = await self._vote(run)
         except TimeoutError:
             error = UpstreamError("timeout", f"not done in {self.config.deadline_s:g} s")
         except UpstreamError as failed:
             if failed.kind in ("refused", "loop"):
-                votes.cancel()
                 raise failed.as_api_error("synthesizer") from None
             error = failed
-        except BaseException:
-            votes.cancel()
-            raise
-        groups = await votes
+        finally:
+            if error is None and run.votes:
+                run.votes.cancel()
         if error:
+            groups = await self._vote(run)
             run.report.answered_by = VOTE
             run.report.warnings.append(f"synthesizer: no answer, so the vote's ({error})")
             await self._give(run, groups, sent)
         return groups
 
+    def _vote(self, run: _Run) -> asyncio.Future[list[list[int]]]:
+        """The groups of the vote, which is begun by who first asks for it."""
+        if run.votes is None:
+            run.votes = asyncio.ensure_future(self._voted(run.work.groups))
+        return run.votes
+
     async def _write(self, run: _Run, sent: Sent) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        body = await self._rendered(self._synthesis_body, run)
+        length = _length(run.ask) + sum(len(reference.text) for reference in run.work.references)
+        body = await self._rendered(self._synthesis_body, run, length)
         upstream = self.synthesizer.upstream
         home, tokens = upstream.home(), run.report.tokens
         for number in range(upstream.tries):
@@ -255,6 +280,7 @@ class Pair:
                     elif new := sent.take(piece):
                         run.report.seconds.setdefault("first_token", loop.time() - began)
                         run.emit(new)
+                        self._vote(run)  # beside the synthesis, whose first token does not wait for it
                 await self._count_where_nobody_did(run, sent)
                 return
             except UpstreamError as error:
@@ -266,7 +292,7 @@ class Pair:
         if not run.report.tokens["synthesis"]:
             texts = sent.texts()
             run.report.tokens["synthesis"] = await self._rendered(
-                lambda: sum(run.synthesizer.count(text) + 1 for text in texts)
+                lambda run: sum(run.synthesizer.count(text) + 1 for text in texts), run, sum(map(len, texts))
             )
             run.report.tokens["synthesizer_prompt"] = run.work.tokens["synthesizer_prompt"]
 
@@ -289,6 +315,7 @@ class Pair:
             **sampling_keys(Sampling(ask.temperature, ask.top_p, max_completion_tokens=longest)),
             "n": ask.n,
             "seed": seed_of(run.report.seed, "synthesis"),
+            **({} if ask.stream else SELDOM),
         }
         return {**body, "stop": list(ask.stop)} if ask.stop else body
 
@@ -297,8 +324,8 @@ class Pair:
     async def _give(self, run: _Run, groups: list[list[int]], sent: Sent) -> None:
         """The vote's text as the answer; after a part of a synthesis, as another paragraph."""
         best = run.work.references[run.work.best(groups)]
-        text = visible(best.text) or (rf"\boxed{{{best.answer}}}" if best.answer else "")
-        text, reason = await self._rendered(self._cut, run, text)
+        whole = visible(best.text) or (rf"\boxed{{{best.answer}}}" if best.answer else "")
+        text, reason = await self._rendered(lambda run: self._cut(run, whole), run, len(whole))
         for index in sent.open():
             before = "\n\n" if sent.began(index) else ""
             run.emit(Piece(index, text=before + text, finish_reason=reason))
@@ -308,15 +335,28 @@ class Pair:
         text = text[: min((at for stop in run.ask.stop if (at := text.find(stop)) >= 0), default=len(text))]
         return run.synthesizer.first_tokens(text, run.ask.max_tokens or len(text) + 1)
 
-    async def _rendered(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """In the thread of the tokenizers."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._rendering, lambda: function(*args, **kwargs))
+    async def _rendered(self, function: Callable[[_Run], T], run: _Run, length: int) -> T:
+        """What needs a tokenizer: at once for a short text, else in a thread; `length` in characters."""
+        if length < SHORT and self._tokenizing.acquire(blocking=False):
+            try:
+                return function(run)
+            finally:
+                self._tokenizing.release()
+
+        def alone() -> T:
+            with self._tokenizing:
+                return function(run)
+
+        return await asyncio.get_running_loop().run_in_executor(self._rendering, alone)
 
     async def _voted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """In a thread that may wait for verifiers."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._voting, lambda: function(*args, **kwargs))
+
+
+def _length(ask: Ask) -> int:
+    return len(ask.problem) + len(ask.system) + sum(len(turn.content) for turn in ask.earlier)
 
 
 def _chat_keys(chat: Chat) -> dict[str, Any]:

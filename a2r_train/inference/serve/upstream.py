@@ -164,7 +164,7 @@ async def _streamed(response: httpx2.Response) -> AsyncIterator[Piece | Usage]:
             continue
         data = line[5:].strip()
         if data == "[DONE]":
-            break
+            continue  # to the end of the body, so that the connection can be used again
         content = json.loads(data)
         if "error" in content:
             raise UpstreamError("error", f"{response.url}: {str(content['error'])[:200]}")
