@@ -1,6 +1,7 @@
 """A pair of scripted upstreams behind a real endpoint, over real sockets, in a thread of the test."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import openai
 import uvicorn
 from faulty_upstream import Body, Chunks, FaultyUpstream, InThread, in_thread, saying
 
@@ -101,3 +104,27 @@ async def _serve(config: ServeConfig, key: str, prices: Any, made: asyncio.Futur
 def forever(body: Body) -> AsyncIterator[dict[str, Any]]:
     """An upstream that goes on until its client leaves."""
     return saying(lambda _: ["word " * 10**4] * body["n"], wait_s=0.02)(body)
+
+
+ASK: Body = {"model": "a2r", "messages": [{"role": "user", "content": "How many?"}]}
+
+
+def client_of(pair: Served, **more: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=pair.base_url, api_key="none", max_retries=0, **more)
+
+
+def post(pair: Served, timeout_s: float = 30.0, **more: Any) -> httpx2.Response:
+    return httpx2.post(f"{pair.base_url}/chat/completions", json={**ASK, **more}, timeout=timeout_s)
+
+
+def faults(*names: str) -> Any:
+    """Those befall the first requests, and nothing the others."""
+    left = iter(names)
+    return lambda: next(left, "")
+
+
+def until(happens: Any, timeout_s: float = 5.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not happens():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)

@@ -1,0 +1,195 @@
+"""The endpoint over real sockets where its models fail, its queue is full, or its clients leave."""
+
+import asyncio
+import itertools
+import json
+import time
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from faulty_upstream import Body, FaultyUpstream, chunk, saying
+from pairs import ASK, Served, client_of, faults, forever, post, references, served, synthesis, until
+
+SOON_S = 1.0  # within which the models' servers see that a client has left
+
+
+def test_it_goes_on_with_the_references_that_are_there() -> None:
+    async def two_and_a_wait(body: Body) -> Any:
+        for index in range(min(2, body["n"])):
+            yield chunk(index, r"\boxed{8}")
+            yield chunk(index, reason="stop")
+        await asyncio.sleep(60)
+
+    with served(two_and_a_wait, explore_deadline_s=1.0) as pair:
+        block = post(pair).json()["a2r"]
+        assert block["references_used"] == 2
+        assert block["warnings"] == ["explorer: 2 of 4 references (not done in 1 s)"]
+    with served(tries=1) as pair:
+        pair.explorer.fault = faults("cut")
+        block = post(pair).json()["a2r"]
+        assert 0 < block["references_used"] < 4
+        assert f"explorer: {block['references_used']} of 4 references" in block["warnings"][0]
+    with served() as pair:  # another call for those that are missing
+        pair.explorer.fault = faults("cut")
+        block = post(pair).json()["a2r"]
+        assert (block["references_used"], block["warnings"]) == (4, [])
+        assert pair.explorer.seen[1].body["n"] < 4
+    with served(lambda body: saying(references)({**body, "n": 1})) as pair:  # one that knows no n
+        assert post(pair).json()["a2r"]["references_used"] == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
+    with served(tries=2) as pair:
+        pair.synthesizer.fault = lambda: "503"
+        answer = post(pair, stream=stream)
+        assert answer.status_code == 200
+        assert r"so \\boxed{3}" in answer.text
+        assert '"answered_by":"vote"' in answer.text
+        assert "synthesizer: no answer, so the vote's (" in answer.text
+    with served() as pair:  # but a request that it does not take is the client's to mend
+        pair.synthesizer.fault = lambda: "400"
+        assert post(pair, stream=stream).status_code == 400
+    with served(synthesizer=forever, deadline_s=1.5) as pair:
+        answer = post(pair, stream=stream)
+        assert r"so \\boxed{3}" in answer.text
+        assert "not done in 1.5 s" in answer.text
+
+
+def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
+    with served() as pair:
+        pair.synthesizer.fault = faults("cut", "429")
+        assert text_of(post(pair, stream=True)) == synthesis({"n": 1})[0]
+        assert len(pair.synthesizer.seen) == 3
+    turn = itertools.count()
+    other = saying(lambda body: [f"{'AB'[min(1, next(turn))]} b c d e f"] * body["n"])
+    with served(synthesizer=other) as pair:  # another try says something else
+        pair.synthesizer.fault = faults("cut")
+        text = text_of(post(pair, stream=True))
+        assert text.startswith("A b c")
+        assert text.endswith("\n\nso \\boxed{3}")
+
+
+def text_of(answer: httpx2.Response) -> str:
+    """Of a stream."""
+    rows = [json.loads(event[6:]) for event in answer.text.split("\n\n") if event.startswith("data: {")]
+    return "".join(row["choices"][0]["delta"].get("content", "") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("429", 429, "upstream_rate_limited"),
+        ("503", 503, "upstream_unavailable"),
+        ("500", 502, "upstream_error"),
+        ("401", 502, "upstream_denied"),
+        ("400", 400, "upstream_refused"),
+        ("reset", 502, "upstream_lost"),
+        ("half", 502, "upstream_broken"),
+        ("stall", 504, "upstream_timeout"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_all_fails_the_error_is_of_its_kind(fault: str, status: int, code: str, stream: bool) -> None:
+    with served(tries=2, request_deadline_s=0.5) as pair:
+        pair.explorer.fault = lambda: fault
+        answer = post(pair, stream=stream)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert ("retry-after" in answer.headers) == (status in (429, 503))
+        assert f'a2r_errors_total{{code="{code}"}} 1.0' in httpx2.get(f"{pair.url}/metrics").text
+        with pytest.raises(openai.APIStatusError) as raised:
+            client_of(pair).chat.completions.create(**ASK)
+        assert raised.value.status_code == status
+
+
+def test_an_error_after_a_keep_alive_comes_in_the_stream() -> None:
+    with served(keep_alive_s=0.2, tries=1, request_deadline_s=1.0) as pair:
+        pair.explorer.fault = lambda: "stall"
+        answer = post(pair, stream=True)
+        assert answer.text.startswith(": keep-alive\n\n: keep-alive\n\n")
+        with pytest.raises(openai.APIError, match="silent for too long"):
+            list(client_of(pair).chat.completions.create(**ASK, stream=True))
+
+
+def test_a_full_queue_refuses_with_a_time_to_wait() -> None:
+    with served(forever, max_concurrent_requests=1, max_waiting_requests=1, keep_alive_s=0.1) as pair:
+
+        async def ask(client: httpx2.AsyncClient) -> int:
+            async with client.stream(
+                "POST", f"{pair.base_url}/chat/completions", json={**ASK, "stream": True}
+            ) as answer:
+                assert answer.status_code == 200 or int(answer.headers["retry-after"]) >= 1
+                return answer.status_code
+
+        async def ask_all() -> list[int]:
+            async with httpx2.AsyncClient(timeout=30) as client:
+                return await asyncio.gather(*(ask(client) for _ in range(6)))
+
+        assert sorted(asyncio.run(ask_all())) == [200, 200, 429, 429, 429, 429]
+        assert 'a2r_errors_total{code="queue_full"} 4.0' in httpx2.get(f"{pair.url}/metrics").text
+
+
+def test_a_request_may_wait_no_longer_than_its_deadline() -> None:
+    with served(forever, max_concurrent_requests=1, deadline_s=1.0, keep_alive_s=30) as pair:
+
+        async def ask_all() -> list[int]:
+            async with httpx2.AsyncClient(timeout=30) as client:
+                asked = [client.post(f"{pair.base_url}/chat/completions", json=ASK) for _ in range(2)]
+                return sorted(answer.status_code for answer in await asyncio.gather(*asked))
+
+        began = time.monotonic()
+        assert set(asyncio.run(ask_all())) <= {503, 504}  # one waited, or both began and had nothing
+        assert time.monotonic() - began < 5
+        assert len(pair.synthesizer.seen) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stage", ["explorer", "synthesizer"])
+def test_a_client_that_leaves_ends_the_request_upstream(stage: str, stream: bool) -> None:
+    slow: Any = {stage: forever}
+    with served(**slow) as pair:
+        upstream: FaultyUpstream = getattr(pair, stage)
+        left = leave_when(pair, lambda: bool(upstream.seen and upstream.seen[0].first), stream)
+        until(lambda: bool(upstream.seen[0].ended), SOON_S + 1)
+        assert upstream.seen[0].ended == "left"
+        assert upstream.seen[0].end - left < SOON_S
+        until(lambda: pair.endpoint.places.under_way == 0)
+        assert "a2r_disconnects_total 1.0" in httpx2.get(f"{pair.url}/metrics").text
+
+
+def leave_when(pair: Served, ready: Any, stream: bool) -> float:
+    """Ask, and leave once it is time; when that was."""
+
+    async def ask() -> float:
+        async with httpx2.AsyncClient(timeout=30) as client:
+            body = {**ASK, "stream": stream}
+            asked = asyncio.create_task(client.post(f"{pair.base_url}/chat/completions", json=body))
+            while not ready():
+                await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            return time.monotonic()
+
+    return asyncio.run(ask())
+
+
+def test_a_client_that_leaves_the_queue_asks_nobody() -> None:
+    with served(forever, max_concurrent_requests=1) as pair:
+
+        async def ask() -> None:
+            async with httpx2.AsyncClient(timeout=30) as client:
+                asked = [
+                    asyncio.create_task(client.post(f"{pair.base_url}/chat/completions", json=ASK))
+                    for _ in "ab"
+                ]
+                while pair.endpoint.places.waiting < 1:
+                    await asyncio.sleep(0.01)
+                for task in asked:
+                    task.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+        asyncio.run(ask())
+        until(lambda: pair.endpoint.places.under_way + pair.endpoint.places.waiting == 0)
+        assert len(pair.explorer.seen) == 1
