@@ -25,6 +25,7 @@ from a2r_train.inference.two_stage import Price
 from a2r_train.inference.work import Work
 from a2r_train.prompts import Chat, visible
 from a2r_train.records import Reference, seed_of
+from a2r_train.verify import majority
 from a2r_train.verify.pool import WORKERS
 
 # Where nobody reads along, vLLM sends so many tokens at a time; other servers do not know the key.
@@ -106,6 +107,10 @@ class Pair:
         run.report.votes = [(references[group[0]].answer, len(group)) for group in groups]
         run.report.price(self.prices, self.explorer.model, self.synthesizer.model)
         return run.report
+
+    def warm(self) -> None:
+        """Start the processes that compare answers, which takes seconds, before a vote waits for them."""
+        self._voting.submit(majority, ["x + 1", "1 + x"], self.config.verifier)
 
     def close(self) -> None:
         self._rendering.shutdown(wait=False, cancel_futures=True)
@@ -197,7 +202,7 @@ class Pair:
     async def _sample_once(self, run: _Run, place: int, body: dict[str, Any]) -> None:
         """One call; each reference counts from when it is whole, whatever becomes of the others."""
         texts: dict[int, list[Piece]] = {}
-        counted, made = Usage(), 0
+        counted, before = Usage(), len(run.work.references)
         pieces = self.explorer.upstream.pieces(place, body, run.path)
         try:
             async for piece in pieces:
@@ -206,30 +211,34 @@ class Pair:
                     continue
                 texts.setdefault(piece.index, []).append(piece)
                 if piece.finish_reason and 0 <= piece.index < body["n"]:
-                    made += await self._arrive(run, texts.pop(piece.index))
+                    await self._arrive(run, texts.pop(piece.index))
                     for at in range(run.shown, len(run.work.references)):
                         run.emit(Arrived(at, run.work.references[at]))
                     run.shown = len(run.work.references)
         finally:
             await pieces.aclose()
-            read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if made else 0)
+            new = run.work.references[before:]
+            read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if new else 0)
             run.report.tokens["explorer_prompt"] += read
-            run.report.tokens["references"] += counted.completion_tokens or made
+            if counted.completion_tokens is None:  # by a server that tells none, or that broke off
+                written = sum(run.explorer.count(reference.text) + 1 for reference in new)
+                run.report.tokens["references"] += written
+            else:
+                run.report.tokens["references"] += counted.completion_tokens
 
-    async def _arrive(self, run: _Run, parts: list[Piece]) -> int:
-        """Take a completion in as a reference, unless it is empty; its tokens."""
+    async def _arrive(self, run: _Run, parts: list[Piece]) -> None:
+        """Take a completion in as a reference, unless it is empty."""
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
         said = with_thinking(thinking, text, run.explorer.opens_thinking)
         if not said.strip():
-            return 0
+            return
 
-        def take(_: _Run) -> int:
-            tokens = run.explorer.count(said) + 1  # and the end of the turn
+        def take(_: _Run) -> None:
+            tokens = run.explorer.count(said) + 1 if run.ask.references else 0  # and the end of the turn
             whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
             run.work.add_explored(run.explorer.complete(said), whole)
-            return tokens
 
-        return await self._rendered(take, run, len(said))
+        await self._rendered(take, run, len(said))
 
     # Stage 2
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 WATCH_S = 1.0
+SWITCH_S = 0.0005  # a vote in a thread must not keep the event loop waiting, as Python's 5 ms would
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,13 @@ def serve(config: ServeConfig, prices: Mapping[str, Price]) -> int:
     """
     key = endpoint_key()
     made = prompters(config)
+    sys.setswitchinterval(SWITCH_S)
     if config.host not in LOOPBACK and not key:
         log.warning("%s: anybody who reaches this address may ask; set A2R_API_KEY", config.host)
     with started(config) as children:
-        return asyncio.run(_serve(config, made, prices, key, children))
+        loop = uvicorn.Config("").get_loop_factory()  # uvloop's, where it is installed
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(_serve(config, made, prices, key, children))
 
 
 async def _serve(
@@ -77,6 +81,7 @@ async def _serve(
 ) -> int:
     own = {stage: child.url for child in children for stage in child.plan.serves}
     async with paired(config, made, prices, own) as pair:
+        pair.warm()
         return await _listen(config, Endpoint(config, pair, key), children)
 
 
