@@ -118,7 +118,7 @@ class Faults:
 
 
 def test_a_thousand_requests_through_faults_are_all_answered_once_and_in_order(tiny: str) -> None:
-    """Stalls of 20 s, as real ones: A2R_STALL_S=20 pytest -s tests/system/test_openai_engine.py -k
+    """Stalls of 20 s, as real ones: A2R_STALL_S=20 pytest -s tests/model/test_openai_engine.py -k
     thousand
     """
     stall_s = float(os.environ.get("A2R_STALL_S", "1"))

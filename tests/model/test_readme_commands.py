@@ -24,6 +24,7 @@ from a2r_train.data.bundle import BundleConfig
 from a2r_train.data.explore import ExploreConfig
 from a2r_train.data.read import read
 from a2r_train.evaluate import EvaluateConfig
+from a2r_train.evaluate.probe.config import ProbeConfig
 from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.records import Problem
 from a2r_train.train import grpo, sft
@@ -41,6 +42,7 @@ STAGES: dict[str, list[Any]] = {
     "explore": [ExploreConfig],
     "bundle": [BundleConfig],
     "evaluate": [EvaluateConfig],
+    "probe": [ProbeConfig],
     "grid": [GridConfig],
     "export": [ExportConfig],
     "serve": [ServeConfig],

@@ -196,7 +196,7 @@ def test_adaptive_exploring_stops_early_and_unanimous_references_need_no_synthes
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", 400),
         ({"logprobs": True}, "logprobs", 400),
-        ({"model": "other"}, "model", 404),
+        ({"model": "other"}, "model", 400),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",

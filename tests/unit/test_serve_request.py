@@ -135,7 +135,7 @@ def test_what_is_wrong_is_named(more: dict[str, Any], param: str) -> None:
 
 
 def test_another_model_is_not_found() -> None:
-    assert (refused(model="gpt").status, refused(model="gpt").param) == (404, "model")
+    assert (refused(model="gpt").status, refused(model="gpt").param) == (400, "model")
     assert (refused(model=5).status, refused(model=5).param) == (400, "model")
 
 

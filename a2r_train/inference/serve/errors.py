@@ -35,9 +35,9 @@ class ApiError(Exception):
         return {"retry-after": str(math.ceil(self.retry_after_s))} if self.retry_after_s else {}
 
 
-def invalid(param: str, message: str, code: str = "invalid_value", status: int = 400) -> ApiError:
+def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
     """A request that names something wrong in `param`."""
-    return ApiError(status, f"{param}: {message}", code=code, param=param)
+    return ApiError(400, f"{param}: {message}", code=code, param=param)
 
 
 class UpstreamError(Exception):

@@ -80,7 +80,7 @@ def parse_ask(body: bytes, config: ServeConfig) -> Ask:
     row = _row(body)
     _check_served(row)
     if _text(row, "model") != config.name:
-        raise invalid("model", f"{row['model']!r} is not served; {config.name!r} is", "model_not_found", 404)
+        raise invalid("model", f"{row['model']!r} is not served; {config.name!r} is", "model_not_found")
     system, turns = _turns(row.get("messages"))
     own = _object(row, "a2r", OWN)
     options = _object(row, "stream_options", {"include_usage", "include_obfuscation"})
