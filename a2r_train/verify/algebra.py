@@ -19,7 +19,8 @@ from a2r_train.verify.exact import MIN_DIGITS, TooLarge, digits, value
 from a2r_train.verify.expression import Node, Unreadable
 from a2r_train.verify.kinds import Group, Interval, Quantity, Region
 
-POINTS = 6  # at which two expressions are compared
+SIGNS = ("+", "+", "-", "+", "+", "-")  # of the symbols at the points where two expressions are compared
+MIXED = 4  # further points with several symbols, where they have different signs
 DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and how deep they are looked for
 MAX_POWER = 10**6  # of an irrational number
 INTEGERS = set("nmkNK")  # symbols that stand for whole numbers
@@ -31,6 +32,7 @@ _FUNCTIONS: dict[str, Any] = {
     "lcm": sympy.lcm, "max": sympy.Max, "min": sympy.Min,
 }  # fmt: skip
 _CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I, r"\infty": sympy.oo}
+_PARTIAL = (sympy.Pow, sympy.log, sympy.asin, sympy.acos, sympy.binomial)  # not defined everywhere
 _MISHAPS = (
     TypeError,
     ValueError,
@@ -102,7 +104,12 @@ def _opaque(node: Node) -> Any:
         raise Unreadable(str(error)) from None
     if not isinstance(found, sympy.Expr):
         raise Unreadable(node.text)
-    return found.subs({sympy.Symbol("e"): sympy.E, sympy.Symbol("i"): sympy.I}).doit()
+    unknown = {
+        rate: sympy.Symbol(str(rate))
+        for rate in found.atoms(sympy.Derivative)
+        if not rate.expr.free_symbols & set(rate.variables)
+    }  # which are not zero: what is derived is the name of a function
+    return found.xreplace(unknown).subs({sympy.Symbol("e"): sympy.E, sympy.Symbol("i"): sympy.I}).doit()
 
 
 def _power(node: Node) -> Any:
@@ -136,6 +143,18 @@ def _determinant(node: Node) -> Any:
     return sympy.Matrix([[expression(entry) for entry in row.parts] for row in node.parts]).det()
 
 
+def _cross(node: Node) -> Any:
+    """A product that does not commute; that of two vectors changes its sign with their order."""
+    left, right = (expression(part) for part in node.parts)
+    vectors = all(part.kind == "sym" and part.text.startswith("\\") for part in node.parts)
+    if not vectors:
+        return sympy.Function("cross")(left, right)
+    if left == right:
+        return sympy.Integer(0)
+    first, second = sorted((left, right), key=str)
+    return (1 if first == left else -1) * sympy.Function("cross")(first, second)
+
+
 _MAKERS: dict[str, Any] = {
     "sym": _symbol,
     "opaque": _opaque,
@@ -143,6 +162,7 @@ _MAKERS: dict[str, Any] = {
     "root": _root,
     "fn": _function,
     "det": _determinant,
+    "cross": _cross,
     "add": lambda node: sympy.Add(*map(expression, node.parts)),
     "neg": lambda node: -expression(node.parts[0]),
     "mul": lambda node: expression(node.parts[0]) * expression(node.parts[1]),
@@ -184,16 +204,18 @@ def _vanishes(x: Any, y: Any, symbols: list[Any]) -> bool:
 def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
     seeded = random.Random(len(symbols))
     points = []
-    for number in range(POINTS):
+    for number in range(len(SIGNS) + (MIXED if len(symbols) > 1 else 0)):
         point = {}
-        for symbol in symbols:
+        mixed = number >= len(SIGNS)
+        for place, symbol in enumerate(symbols):
             whole = bool(symbol.is_integer)
             size = (
                 seeded.randint(2, 14)
                 if whole
                 else sympy.Rational(seeded.randint(200, 3000), seeded.randint(501, 999))
             )
-            point[symbol] = -size if number % 3 == 2 else size
+            negative = (place + number) % (2 + number % 2) == 0 if mixed else SIGNS[number] == "-"
+            point[symbol] = -size if negative else size
         points.append(point)
     return points
 
@@ -201,12 +223,23 @@ def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
 def _at(x: Any, point: dict[Any, Any]) -> Any:
     """The value at a point; None where there is none."""
     try:
+        if not x.has(sympy.I) and not all(_is_defined(part, point) for part in x.atoms(*_PARTIAL)):
+            return None
         found = x.subs(point).doit()
     except _MISHAPS:
         return None
     if found.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo) or found.free_symbols:
         return None
     return found
+
+
+def _is_defined(part: Any, point: dict[Any, Any]) -> bool:
+    """Whether a part has a real value: a root of a number below zero makes none of the whole."""
+    if isinstance(part, sympy.binomial):
+        return all(argument.subs(point).is_nonnegative is not False for argument in part.args)
+    if isinstance(part, sympy.Pow) and (part.exp.is_integer or part.base.is_positive):
+        return True
+    return part.subs(point).is_real is not False
 
 
 def _is_zero(x: Any) -> bool:

@@ -15,6 +15,7 @@ from a2r_train.verify.exact import FLOAT_DIGITS, MIN_DIGITS, digits, rounds_to, 
 from a2r_train.verify.expression import Node
 from a2r_train.verify.kinds import (
     Based,
+    Clock,
     False_,
     Group,
     Interval,
@@ -28,6 +29,7 @@ from a2r_train.verify.kinds import (
     Words,
     as_region,
 )
+from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail
 
 
@@ -88,6 +90,8 @@ class Equality:
             return self._relations(a, b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):
             return self._matrices(a, b)
+        if isinstance(a, Clock) or isinstance(b, Clock):
+            return _same_time(a, b) or _same_time(b, a)
         if isinstance(a, Measure) or isinstance(b, Measure):
             return self._measures(a, b)
         if isinstance(a, Based) or isinstance(b, Based):
@@ -98,6 +102,8 @@ class Equality:
         """Whether a is ratio times b, by the rule for numbers."""
         if a == b and ratio == 1:
             return True
+        if (letters := _figure(a) or _figure(b)) and letters in (_letters(a), _letters(b)):
+            return ratio == 1
         x, y = value(a), value(b)
         if x is None or y is None:
             return self.leaves.equal(a, b, ratio)
@@ -123,8 +129,6 @@ class Equality:
 
     def _quantities(self, a: Quantity, b: Quantity) -> bool:
         s, t = a.tail, b.tail
-        if s.mark != t.mark and {s.mark, t.mark} == {"am", "pm"}:
-            return False
         if s.percent != t.percent and (s.unit.dimensions or t.unit.dimensions):
             return False
         ratio = t.multiplier / s.multiplier
@@ -142,19 +146,19 @@ class Equality:
 
     def _groups(self, a: Group, b: Group) -> bool:
         if a.kind == b.kind == ":":
-            clock = any(isinstance(item, Quantity) and item.tail.mark for item in (*a.items, *b.items))
-            compare = self._in_order if clock else self._in_proportion
-            return len(a.items) == len(b.items) and compare(a.items, b.items)
-        if {a.kind, b.kind} <= {",", "{"}:
-            if "{" in (a.kind, b.kind):
-                return self._all_found(a.items, b.items) and self._all_found(b.items, a.items)
+            return len(a.items) == len(b.items) and self._in_proportion(a.items, b.items)
+        if {a.kind, b.kind} <= {",", "{", "="}:
             one, other = _names(a), _names(b)
-            if (one is None) != (other is None):  # x = 1, y = 2 beside 1, 2
-                named, plain = (a, b) if one else (b, a)
-                return self._in_order(_by_name(named), plain.items)
-            return self._paired(a.items, b.items)
+            if "{" in (a.kind, b.kind):
+                if "=" in (a.kind, b.kind):
+                    return False
+                return self._all_found(a.items, b.items) and self._all_found(b.items, a.items)
+            named, plain = (a, b) if one else (b, a)
+            if (one is None) != (other is None) and not any(isinstance(i, Named) for i in plain.items):
+                return self._in_order(_by_name(named), plain.items)  # x = 1, y = 2 beside 1, 2
+            return not _other_join(a, b) and self._paired(a.items, b.items)
         for named, plain in ((a, b), (b, a)):
-            if _names(named) and plain.kind == "()":
+            if _names(named) and plain.kind in ("()", "[]"):
                 return self._in_order(_by_name(named), plain.items)
         return a.kind == b.kind and self._in_order(a.items, b.items)
 
@@ -245,6 +249,25 @@ def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
     return rounds_to(x, found[1] + max(0, found[0] - FLOAT_DIGITS), y)
 
 
+def _figure(node: Node) -> str:
+    r"""The letters of `\overline{AB}`, `\angle B`; their sign may be left out."""
+    if node.kind != "sym" or not node.text.startswith(("\\overline ", "\\angle ", "\\triangle ")):
+        return ""
+    letters = node.text.partition(" ")[2]
+    return letters if letters.isupper() and letters.isalpha() else ""
+
+
+def _letters(node: Node) -> str:
+    """`AB` as letters, in the order of the alphabet if two."""
+    if node.kind == "sym":
+        return node.text
+    if node.kind != "mul":
+        return ""
+    parts = [_letters(part) for part in node.parts]
+    joined = "".join(parts) if all(parts) else ""
+    return min(joined, joined[::-1]) if joined.isalpha() and joined.isupper() else ""
+
+
 def _as_relation(named: Named) -> Relation | None:
     what = named.what
     if named.tree is None or not isinstance(what, Quantity) or what.tail != Tail():
@@ -263,8 +286,34 @@ def _names(group: Group) -> list[str] | None:
 
 
 def _by_name(group: Group) -> list[Reading]:
-    named = sorted((item for item in group.items if isinstance(item, Named)), key=lambda item: item.name)
-    return [item.what for item in named]
+    named = (item for item in group.items if isinstance(item, Named))
+    return [item.what for item in sorted(named, key=lambda item: _rank(item.name))]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    r"""Where a name stands in a tuple: Greek letters last, but `(\rho, \theta)` and `(r, \theta, z)`."""
+    plain = name.lstrip("\\")
+    if plain == name:
+        return (2 if name == "z" else 0), name
+    return (-1 if plain == "rho" else 1), f"{GREEK_ORDER.get(plain, 99):02}{plain}"
+
+
+def _other_join(a: Group, b: Group) -> bool:
+    """Whether one list says `or` and the other does not, of words or of different unknowns."""
+    words = any(isinstance(item, Words) for item in (*a.items, *b.items))
+    unknowns = {item.name for item in (*a.items, *b.items) if isinstance(item, Named)}
+    return (words or len(unknowns) > 1) and ("or" in (a.join, b.join)) and a.join != b.join
+
+
+def _same_time(time: Reading, other: Reading) -> bool:
+    """Whether the other is the same time without a.m. or p.m.: `3:30` or `15:30`, or a whole hour alone."""
+    if not isinstance(time, Clock) or not isinstance(other, Quantity):
+        return False
+    node, (hour, minute) = other.node, divmod(time.minutes, 60)
+    hours = {str(hour), f"{hour:02}", str((hour - 1) % 12 + 1)}
+    if other.tail.mark != ":":
+        return other.tail == Tail() and minute == 0 and node.kind == "num" and node.text in hours
+    return node.kind == "div" and node.parts[0].text in hours and node.parts[1].text == f"{minute:02}"
 
 
 def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:

@@ -27,6 +27,10 @@ ACCENTS = vocabulary(
 FIGURES = vocabulary("angle triangle square odot")  # named by the letters that follow
 _CALLED = set("fgFGP")  # letters that are functions in front of a bracket
 _OPAQUE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|partial)(?![A-Za-z])|\\frac ?\{d\}\{d[a-z]\}")
+_DERIVATIVE = re.compile(
+    r"\\frac ?\{((?:\\partial ?|d)(?:\^ ?\{?\d\}?)? ?[A-Za-z])\}"
+    r"\{((?:(?:\\partial ?|d)[A-Za-z](?:\^ ?\{?\d\}?)? ?){1,3})\}|(?<![A-Za-z])(d[a-z])/(d[a-z])(?![A-Za-z])"
+)  # of a name, which is a name itself
 _TOKEN = re.compile(
     r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+(?![.\d]))?)|(?P<command>\\(?:[A-Za-z]+|[{}|\\]))|"
     r"(?P<letter>[A-Za-z])|(?P<sign>[-+*/^_!'(){}\[\]|,&=%])|(?P<space> )"
@@ -61,7 +65,8 @@ def number(value: int) -> Node:
 def parse(text: str) -> Node:
     """The tree of one expression. Raises Unreadable for anything that is none from its first to its last
     character."""
-    if _OPAQUE.search(text):
+    text = _DERIVATIVE.sub(lambda m: rf"\dot {{{m[1] or m[3]},{m[2] or m[4]}}}", text)
+    if _OPAQUE.search(re.sub(r"\\dot \{.*?,.*?\}", "", text) if r"\dot {" in text else text):
         if '"' in text or "," in text or "=" in re.sub(r"_ ?\{[^{}]*\}", "", text):
             raise Unreadable(text)
         return Node("opaque", text=text)
@@ -70,6 +75,15 @@ def parse(text: str) -> Node:
     if reader.at < len(reader.tokens):
         raise Unreadable(text)
     return node
+
+
+def _cross(left: Node, right: Node) -> Node:
+    """The product of two vectors or sets, a number in front of them left out."""
+    if left.kind == "mul" and left.parts[1].kind != "cross":
+        return Node("mul", (left.parts[0], _cross(left.parts[1], right)))
+    if left.kind == "neg":
+        return Node("neg", (_cross(left.parts[0], right),))
+    return Node("cross", (left, right))
 
 
 class _Reader:
@@ -116,6 +130,9 @@ class _Reader:
             if self.peek() in (r"\cdot", "*"):
                 self.take()
                 node = Node("mul", (node, self.signed()))
+            elif self.peek() == r"\cross":
+                self.take()
+                node = _cross(node, self.factor())
             elif self.peek() == "/":
                 self.take()
                 node = Node("div", (node, self.factor()))
@@ -258,7 +275,9 @@ class _Reader:
             return node
         if name in ACCENTS:
             letters = self.raw()
-            if name == "overline" and len(letters) == 2 and letters.isupper():  # a segment
+            if (
+                name in ("overline", "overleftrightarrow") and len(letters) == 2 and letters.isupper()
+            ):  # a segment
                 letters = min(letters, letters[::-1])
             return self.symbol(f"\\{name} {letters}")
         if name in FIGURES:
@@ -277,13 +296,19 @@ class _Reader:
 
     def figure(self, name: str) -> Node:
         letters = ""
+        if self.peek() == "{":
+            letters = self.raw()
         while self.peek().isalpha() or (letters and self.peek() == "'"):
             letters += self.take()
         if not letters and self.peek().isdigit():
             letters = self.take()
         if not letters:
             raise Unreadable(name)
-        return Node("sym", text=f"\\{name} {min(letters, letters[::-1]) if name == 'angle' else letters}")
+        if name == "angle":
+            letters = min(letters, letters[::-1])
+        elif name == "triangle" and letters.isalpha():
+            letters = "".join(sorted(letters))
+        return Node("sym", text=f"\\{name} {letters}")
 
     def function(self, name: str) -> Node:
         base, power = None, None

@@ -26,11 +26,12 @@ class Measure:
 
 @dataclass(frozen=True)
 class Group:
-    """Several answers: `,` a list, `{` a set, `:` a ratio of three or more, else a pair of brackets such as
-    `(]`."""
+    """Several answers: `,` a list, `{` a set, `:` a ratio of three or more, `=` the named parts of a tuple,
+    else a pair of brackets such as `(]`; `join` is the word between the parts of a list."""
 
     kind: str
     items: tuple[Reading, ...]
+    join: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ class Based:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """A time of day with a.m. or p.m., in minutes after midnight."""
+
+    minutes: int
+
+
+@dataclass(frozen=True)
 class Words:
     """A text in lower case; a date has its words in order of the alphabet."""
 
@@ -96,7 +104,7 @@ class False_:
     """A chain of equations that does not hold, such as `5 = 6`; it equals nothing."""
 
 
-Reading = Quantity | Measure | Group | Named | Relation | Region | Matrix | Based | Words | False_
+Reading = Quantity | Measure | Group | Named | Relation | Region | Matrix | Based | Clock | Words | False_
 INFINITY = Node("sym", text=r"\infty")
 MINUS_INFINITY = Node("neg", (INFINITY,))
 REALS = Region((Interval(MINUS_INFINITY, INFINITY, False, False),))

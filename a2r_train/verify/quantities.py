@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from a2r_train.verify.expression import Node, Unreadable, number, parse
-from a2r_train.verify.kinds import Based, Group, Matrix, Measure, Quantity, Reading
+from a2r_train.verify.kinds import Based, Clock, Group, Matrix, Measure, Quantity, Reading
 from a2r_train.verify.splitting import split, top_level
 from a2r_train.verify.units import named, number_word, read_tail
 
@@ -28,6 +28,7 @@ _PIECE = re.compile(
     r'?(?:"(?!and"|or")[^"]*"(?:\^\d)?|\\deg))+)'
     r'(?:,? ?"and" ?|, ?| |$)?'
 )
+_CLOCK = re.compile(r'(\d{1,2})(?::(\d\d))? ?(?:"o\'clock" ?)?"([ap]m)"', re.IGNORECASE)
 _BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
 _BASE_WORDS = {
     "two": 2,
@@ -93,6 +94,19 @@ def read_based(text: str) -> Reading | None:
     return Based(match[1] + (match[2].lstrip("0") or "0"), number_base)
 
 
+def read_clock(text: str) -> Reading | None:
+    """A time of day with a.m. or p.m.; `12:05 a.m.` is five minutes after midnight."""
+    if plain := re.fullmatch(r'(?:12 ?)?"(noon|midnight)"', text, re.IGNORECASE):
+        return Clock(720 if plain[1].lower() == "noon" else 0)
+    match = _CLOCK.fullmatch(text)
+    if not match:
+        return None
+    hour, minute = int(match[1]), int(match[2] or 0)
+    if not 1 <= hour <= 12 or minute > 59:
+        raise Unreadable(text)
+    return Clock(hour % 12 * 60 + minute + (720 if match[3].lower() == "pm" else 0))
+
+
 def read_ratio(text: str) -> Reading | None:
     parts = [match.start() for match in top_level(re.compile(r':|"to"'), text)]
     if not parts:
@@ -102,9 +116,7 @@ def read_ratio(text: str) -> Reading | None:
         last = read_quantity(sides[1])
         if not isinstance(last, Quantity) or last.tail.unit.dimensions:
             return None
-        return Quantity(
-            Node("div", (parse(sides[0]), last.node)), replace(last.tail, mark=last.tail.mark or ":")
-        )
+        return Quantity(Node("div", (parse(sides[0]), last.node)), replace(last.tail, mark=":"))
     items = [read_quantity(side) for side in sides]
     return Group(":", tuple(items))
 

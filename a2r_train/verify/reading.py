@@ -43,6 +43,7 @@ from a2r_train.verify.kinds import (
 from a2r_train.verify.quantities import (
     CURRENCY,
     read_based,
+    read_clock,
     read_matrix,
     read_pieces,
     read_quantity,
@@ -51,7 +52,7 @@ from a2r_train.verify.quantities import (
 )
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
-from a2r_train.verify.units import number_word, vocabulary
+from a2r_train.verify.units import NO_UNIT, number_word, vocabulary
 
 _EMPTY_WORDS = {
     "no solution",
@@ -200,7 +201,10 @@ def _deep_thousands(text: str) -> str:
 
 
 def _several(parts: list[str], separators: list[str]) -> Reading:
-    items = tuple(_single(part) for part in parts)
+    words = [found for part in parts if (found := _words_alone(part))]
+    items: tuple[Reading, ...] = tuple(words)
+    if len(words) < len(parts):
+        items = tuple(_single(part) for part in parts)
     if all(isinstance(item, Region) for item in items):
         regions = [item for item in items if isinstance(item, Region)]
         if (
@@ -216,7 +220,20 @@ def _several(parts: list[str], separators: list[str]) -> Reading:
     flat: list[Reading] = []
     for item in items:  # 3, \pm 5 has three parts
         flat += item.items if isinstance(item, Group) and item.kind == "," else (item,)
-    return Group(",", tuple(flat))
+    join = "or" if '"or"' in separators else "and" if '"and"' in separators else ""
+    return Group(",", tuple(flat), join)
+
+
+def _words_alone(part: str) -> Words | None:
+    """One of several answers in words: `red`, `Bob`."""
+    if not re.fullmatch(r'(?:(?:"[^"]+"|[A-Z][a-z]+) ?){1,3}', part) or len(part.replace('"', "")) < 3:
+        return None
+    plain = words_of(part)
+    return None if set(plain.split()) & NO_UNIT or _spoken_number(plain) is not None else Words(plain)
+
+
+def _spoken_number(plain: str) -> int | None:
+    return number_word(plain.replace("-", " ").split())
 
 
 def _is_statement(part: str) -> bool:
@@ -254,7 +271,7 @@ def _single(text: str) -> Reading:
         if len(parts) > 1:
             items = tuple(_single(part) for part in parts)
             return Group(text[0] + text[-1], items)
-    for reading in (read_matrix, read_based, read_ratio):
+    for reading in (read_clock, read_matrix, read_based, read_ratio):
         if (found := reading(text)) is not None:
             return found
     return read_quantity(text)
@@ -316,7 +333,7 @@ def _equation(sides: list[str]) -> Reading:
             item.node.text for item in group.items if isinstance(item, Quantity) and item.node.kind == "sym"
         ]
         if len(names) == len(group.items):
-            return _single(last)
+            return _named_parts(names, _single(last), last)
     marks = set(CURRENCY.findall("=".join(sides)))
     mark = marks.pop() if len(marks) == 1 else ""
     trees = [parse(without_money(side, mark)) for side in sides]
@@ -326,6 +343,14 @@ def _equation(sides: list[str]) -> Reading:
     if len(sides) > 2:
         raise Unreadable("=".join(sides))
     return Relation("=", Node("add", (trees[0], Node("neg", (trees[1],)))))
+
+
+def _named_parts(names: list[str], values: Reading, text: str) -> Reading:
+    """`(x, y) = (1, 2)` as x = 1 and y = 2."""
+    if not isinstance(values, Group) or len(values.items) != len(names) or len(set(names)) != len(names):
+        raise Unreadable(text)
+    items = zip(names, values.items, strict=True)
+    return Group("=", tuple(Named(name, item, Node("sym", text=name)) for name, item in items))
 
 
 def _named(name: str, what: Reading) -> Named:

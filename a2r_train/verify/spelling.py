@@ -25,6 +25,7 @@ _GREEK_NAMES = (
     "tau upsilon "
     "phi chi psi omega"
 )
+GREEK_ORDER = {name: place for place, name in enumerate(_GREEK_NAMES.split())}
 _GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", _GREEK_NAMES.split(), strict=True))
 _GREEK |= {
     "Γ": "Gamma",
@@ -42,7 +43,7 @@ _CHARACTERS = {
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
     **{c: rf"\frac{{{a}}}{{{b}}}" for c, (a, b) in _VULGAR.items()}, **{c: rf"\{name} " for c,
     name in _GREEK.items()},
-    "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot ", "÷": "/", "⁄": "/",
+    "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": r"\cdot ", "÷": "/", "⁄": "/",
     "∕": "/",
     "°": r"^\circ ", "º": r"^\circ ", "˚": r"^\circ ", "℃": r"^\circ C", "℉": r"^\circ F", "∞": r"\infty ",
     "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
@@ -70,6 +71,24 @@ _SWITCH = re.compile(
     r"\\(?:bf|it|rm|sf|tt|bfseries|displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]igg?[lrm]?"
     r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
 )
+_VECTOR = r"\\(?:vec|mathbf|boldsymbol|bm|pmb|hat|bold|overrightarrow|mathcal)\s*(?:\{[^{}]*\}|[A-Za-z])"
+_CROSS = re.compile(
+    rf"(?P<left>{_VECTOR}|(?<![A-Za-z\\])[A-Z])\s*\\times\s*(?=\(?(?:{_VECTOR}|[A-Z](?![\w(])))"
+    rf"|(?P<closed>\))\s*\\times\s*(?=\(?{_VECTOR})"
+)  # a product of vectors or sets, which is none of numbers
+_WRAPPER = re.compile(rf"(?:{_FONT.pattern}|{_SWITCH.pattern}|\s)*\{{(?!\s*\}})(?:{_SWITCH.pattern})?")
+_LEADING = re.compile(
+    r"^\s*(?:(?:=|:)(?![=:])|\\(?:therefore|implies|Rightarrow|Longrightarrow|rightarrow|to)(?![A-Za-z]))\s*"
+)
+_FIGURE_NAMES = {
+    "ray": "overrightarrow",
+    "vector": "overrightarrow",
+    "line": "overleftrightarrow",
+    "segment": "overline",
+    "angle": "angle",
+    "triangle": "triangle",
+}
+_FIGURE = re.compile(rf'(?<![A-Za-z\\])"?({"|".join(_FIGURE_NAMES)})"? +"?([A-Z]{{1,3}})"?(?![A-Za-z])')
 _COLOR = re.compile(r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
 _SPACE = re.compile(
     r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> "
@@ -124,7 +143,7 @@ _PLAIN_NAMES = {
 # Short words that are words only where they stand by themselves.
 _SHORT = vocabulary(
     "or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs "
-    "up us we he me my go do it ok hi ox ad"
+    "up us we he me my go do it ok hi ox ad oh ho ah eh uh"
 )
 _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
@@ -133,10 +152,10 @@ _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 def spell(answer: str) -> str:
     """The normal form; idempotent up to the first use. All is linear but for nesting."""
-    text = _characters(answer)
-    text = _layout(_ORDINAL.sub(_ordinal, _bare(text)))
+    text = _unwrapped(_characters(answer))
+    text = _layout(_ORDINAL.sub(_ordinal, text))
     text = _quoted(_unboxed_text(text))
-    text = _commands(text)
+    text = _figures(_commands(text))
     return _numbers(_tidy(text))
 
 
@@ -174,7 +193,7 @@ def _bare(text: str) -> str:
     while text != before:
         before = text
         text = text.strip().rstrip(".,;") if not text.rstrip().endswith("\\,") else text.strip()
-        for mark in ("**", "__", "*", "`", "''", "'", "$$", "$"):
+        for mark in ("**", "__", "*", "``", "`", "''", "'", "$$", "$"):
             inner = text[len(mark) : -len(mark)]
             if (
                 len(text) > 2 * len(mark)
@@ -183,18 +202,58 @@ def _bare(text: str) -> str:
                 and mark not in inner
             ):
                 text = inner
+        if text.count("**") == 1:  # the other ones stand outside of the answer
+            text = text.removesuffix("**").removeprefix("**")
         for left, right in ((r"\(", r"\)"), (r"\[", r"\]")):
             if text.startswith(left) and text.endswith(right) and left not in text[2:]:
                 text = text[2:-2]
     return text
 
 
+def _unwrapped(text: str) -> str:
+    """Without the braces around all of it, whether of a font, of a box, or of nothing."""
+    before = None
+    while text != before:
+        before = text
+        text = _LEADING.sub("", _bare(text))
+        if (match := _WRAPPER.match(text)) and (inner := _inner(text, match.end())):
+            text = inner
+    return text
+
+
+def _inner(text: str, start: int) -> str:
+    """What stands in the braces that open before `start`, if they close at the end of the text."""
+    depth = 1
+    for at in range(start, len(text)):
+        depth += (text[at] == "{") - (text[at] == "}") if text[at - 1] != "\\" else 0
+        if depth == 0:
+            return text[start:at].strip() if at == len(text) - 1 else ""
+    return ""
+
+
+def _figures(text: str) -> str:
+    """`ray AB` as a ray: its name is no product of letters."""
+    return (
+        _FIGURE.sub(lambda m: rf"\{_FIGURE_NAMES[m[1]]} {{{m[2]}}}", text)
+        if '"' in text or "ray" in text
+        else text
+    )
+
+
 def _layout(text: str) -> str:
     """Without what only changes the looks; spaces of all kinds become plain ones."""
-    text = re.sub(r"\\\\\s*$", "", text)
+    text = re.sub(r"(?:\\newline|\\par|\\\\)\s*$", "", text)
+    text = re.sub(
+        r"(?<![\\A-Za-z}^_{])\{\s*\}(?=\s*\S)|(?<=\d)\{\s*\}", "", text
+    )  # keeps TeX from joining signs
+    text = re.sub(r"\\sqrt\s+(\d{2,})(?![\d.])", r"\\sqrt{\1}", text)
+    text = re.sub(r"^([^{}=<>]*)\\over(?![A-Za-z])([^{}=<>]*)$", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"^([^{}=<>]*)\\choose(?![A-Za-z])([^{}=<>]*)$", r"\\binom{\1}{\2}", text)
     text = re.sub(r"(?<![A-Za-z])\{([,:])\}", r"\1", text.replace(r"\!", "").replace(r"\/", ""))
     text = _SPACE.sub(" ", _WIDE.sub(" ", _COLOR.sub(" ", text)))
     text = _SWITCH.sub(" ", text)
+    if r"\times" in text:
+        text = _CROSS.sub(lambda m: rf"{m['left'] or m['closed']}\cross ", text)
     text = _FONT.sub(" ", text)
     text = _BLACKBOARD.sub(lambda m: rf"\{m[1] or m[2]} ", text)
     text = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
@@ -202,7 +261,7 @@ def _layout(text: str) -> str:
     return (
         text.replace(r"\%", "%")
         .replace(r"\$", "$")
-        .replace(r"\#", "#")
+        .replace(r"\#", "")
         .replace(r"\_", " ")
         .replace(r"\&", "&")
     )
@@ -325,6 +384,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r" ?([=<>+/^_]) ?", r"\1", text)
     text = re.sub(r"(?<=[(\[{]) | (?=[)\]},;:])", "", text)
     text = re.sub(r"(\\deg ?\d+(?:\.\d+)?) ?'(?!')", r'\1 "arcminute"', text)
+    text = re.sub(r" [.,;]$", "", text)
     return re.sub(r'((?:"arcminute"|\\deg) ?\d+(?:\.\d+)?) ?\'\'', r'\1 "arcsecond"', text).rstrip("\\; ")
 
 

@@ -157,7 +157,7 @@ _LAST = {
     "apart",
     "overall",
 }
-MARKS = {"am", "pm"}
+MARKS = {"am", "pm"}  # which only a time of day has
 SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
 _SPEEDS = {
     "mph": ("mile", "/", "hour"),
@@ -180,7 +180,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Tail:
-    """What the words behind a number say: a multiplier, a unit, per cent, and a mark that must not differ."""
+    """What the words behind a number say: a multiplier, a unit, per cent; the mark `:` is that of a ratio."""
 
     multiplier: Fraction = Fraction(1)
     unit: Unit = Unit()
@@ -222,17 +222,15 @@ def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
         multiplier, at = multiplier * by, at + 1
     if at and at < len(words) and words[at][0].lower() == "of":
         at += 1
-    rest, percent, mark = words[at:], False, ""
+    rest, percent = words[at:], False
     if rest and rest[0][0].lower() in ("percent", "per-cent", "%"):
         rest, percent = rest[1:], True
-    if rest and rest[-1][0].lower() in MARKS:
-        rest, mark = rest[:-1], rest[-1][0].lower()
-    elif rest and (sign := SIGNS.get(rest[-1][0].lower())):
+    if rest and (sign := SIGNS.get(rest[-1][0].lower())):
         rest, multiplier = rest[:-1], multiplier * sign
     elif percent and rest and rest[-1][0].lower() in _DISCOUNTS:
         rest = rest[:-1]
     unit = _quotient(rest, single)
-    return None if unit is None else Tail(multiplier, unit, percent, mark)
+    return None if unit is None else Tail(multiplier, unit, percent)
 
 
 def _multiplier(word: str) -> Fraction | None:
