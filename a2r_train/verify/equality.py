@@ -123,6 +123,12 @@ class Equality:
             and not _is_residue(other_side)
         ):
             return self._relations(relation, other_side)
+        if (
+            isinstance(other_side, Quantity)
+            and named.name[0] == "("
+            and other_side.node.text == named.name.strip("()")
+        ):
+            return True  # (C) 12 is the choice C, and 12
         if isinstance(other_side, Words) or (isinstance(other_side, Group) and _names(other_side)):
             return False
         return self.same(named.what, other_side)

@@ -8,6 +8,7 @@ from itertools import islice
 
 from a2r_train.prompts import visible
 from a2r_train.verify.units import NUMBER_WORDS
+from a2r_train.verify.spelling import REPEATS
 
 MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost parsing time
 
@@ -109,7 +110,7 @@ def clean(answer: str) -> str:
     while text != before:
         before = text
         text = text.strip()
-        bare = text.rstrip(".,;:")
+        bare = text.rstrip(".,;:") if not REPEATS.search(text) else text
         text = text[: len(bare) + 1] if bare.endswith("\\") else bare  # `\,` is a space
         for left, right in _WRAPPINGS:
             inner = text[len(left) : len(text) - len(right)]

@@ -84,10 +84,10 @@ def read_matrix(text: str) -> Reading | None:
 
 
 def read_based(text: str) -> Reading | None:
-    match = _BASED.fullmatch(text)
-    if not match or not re.search(r"\d", match[2]):
+    match = _BASED.fullmatch(re.sub(r'"([0-9A-Z]+)"(?= ?_)', r"\1", text))
+    if not match or not (re.search(r"\d", match[2]) or (match[2].isupper() and len(match[2]) > 1)):
         return None
-    base = (match[3] or match[4]).replace('"', "").strip().lower().removeprefix("base").strip()
+    base = (match[3] or match[4]).strip("()").replace('"', "").strip().lower().removeprefix("base").strip()
     number_base = _BASE_WORDS.get(base) or (int(base) if base.isdigit() and len(base) < 4 else 0)
     if not 2 <= number_base <= 36 or any(int(c, 36) >= number_base for c in match[2].replace(".", "")):
         raise Unreadable(text)
@@ -168,7 +168,7 @@ def _spoken(text: str) -> Quantity | None:
     words = [match[1].lower() for match in _TAIL_ITEM.finditer(text) if match[1]]
     for n in (2, 1):
         found = number_word(words[:n])
-        if found is not None and len(words) > n and '"/"' not in text:
+        if found is not None and len(words) >= n and '"/"' not in text:
             tail = read_tail([(word, 1) for word in words[n:]], found == 1)
             return Quantity(number(found), tail) if tail else None
     return None

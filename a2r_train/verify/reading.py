@@ -40,6 +40,7 @@ from a2r_train.verify.kinds import (
     Words,
     as_region,
 )
+from a2r_train.verify.phrases import plain
 from a2r_train.verify.quantities import (
     CURRENCY,
     read_based,
@@ -75,12 +76,15 @@ _MONTHS = vocabulary("january february march april may june july august septembe
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAME = re.compile(
-    r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
+    r"(?:d[a-z]/d[a-z]|\\frac ?\{d[a-z]\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
     r"|\{[^{}]*\}))?"
     r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle ?[A-Z]{1,3}|\\(?:overline|vec"
     r"|overrightarrow) ?(?:\{[A-Za-z]+\}|[A-Za-z])"
     r'|[A-Z]{2,3}|"[^"]+"(?: "[^"]+"){0,3}(?: ?\([^()]*\))?|P\([^()]*\)|\|?[A-Z]{2}\|?|\[[A-Z]{3,}\]|\\R|\\Z'
 )
+_POSITIVE = re.compile(r"\\R ?(?:\^ ?\{?\+\}?|_ ?\{?(?:\+|>0)\}?)")
+_CHOICE = re.compile(r"(\([A-E]\)) (?=[\d$]|\\frac|\\sqrt)(.+)")
+_POINT = re.compile(r"([A-Z])(\([-\d./]+(?:, ?[-\d./]+)+\))")
 _LABEL = re.compile(
     r'(?:"the" )?(?:"final" )?"(?:answer|ans|solution|result)"(?: "is")? ?[:=]? ?', re.IGNORECASE
 )
@@ -88,7 +92,7 @@ _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
 _SIGNS = FUNCTIONS | GREEK | ACCENTS | FIGURES
 _SIGNS |= vocabulary(
     "cup cap subset subseteq supset supseteq to implies iff Rightarrow Leftrightarrow rightarrow neg "
-    "forall exists R Z N Q C "
+    "forall exists R Z N Q C begin end overleftarrow "
     "cong sim perp parallel in notin ni mid nmid le ge ne equiv approx pi infty frac sqrt binom cdot "
     "pm mp setminus oplus "
     "otimes circ deg mod propto therefore ldots emptyset land lor top bot"
@@ -100,6 +104,7 @@ _PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
 def read(text: str) -> Reading:
     """What a normal form says. Raises Unreadable for what is neither mathematics nor words, TooLarge as
     `value`."""
+    text = plain(text)
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) and _LABEL.sub("", text, count=1) else text
     depth = list(accumulate((char in OPENING) - (char in CLOSING) for char in text))
     if depth and (max(depth) > MAX_DEPTH or text.count(r"\approx") > 3):
@@ -116,32 +121,42 @@ def _formula(text: str) -> Words:
     commands = set(re.findall(r"\\([A-Za-z]+)", text))
     if not commands <= _SIGNS or min(depth) < 0 or depth[-1] or re.search(r"\{ ?\}", text) or not commands:
         raise Unreadable(text)
+    environments = set(re.findall(r"\\(?:begin|end) ?\{([^{}]*)\}", text))
+    if "begin" in commands and (environments != {"cases"} or text.count("begin") != text.count(r"\end")):
+        raise Unreadable(text)
+    for sign in (r"\cup", r"\cap"):
+        if re.fullmatch(rf"[A-Z]'?(?: ?\{sign} ?[A-Z]'?)+", text):
+            return Words(sign.join(sorted("".join(text.split()).split(sign))))
     return Words("".join(text.split()))
 
 
 def _words(text: str) -> Words | None:
-    plain = words_of(text)
-    letters = sum(c.isalpha() for c in plain)
+    said = words_of(text)
+    if re.fullmatch(r" ?\([a-z ]+\) ?", said):
+        said = said[1:-1].strip()
+    letters = sum(c.isalpha() for c in said)
     if re.fullmatch(r"[\d.]+'{1,2}", text):
         return Words(text)
     if not letters or not (_PLAIN.fullmatch(text) or '"' in text or re.fullmatch(r"\\[a-z]+", text)):
         return None
-    parts = plain.replace(",", " ").split()
-    return Words(" ".join(sorted(parts)) if _MONTHS & set(parts) else plain)
+    parts = said.replace(",", " ").split()
+    if re.fullmatch(r"[pqr] (?:and|or) [pqr]", said):  # a statement of logic
+        return Words(f"{parts[1]} {' '.join(sorted(parts[::2]))}")
+    return Words(" ".join(sorted(parts)) if _MONTHS & set(parts) else said)
 
 
 def _read(text: str) -> Reading:
     text = text.strip()
-    plain = words_of(text)
+    said = words_of(text)
     if not text or len(text) > 2500:
         raise Unreadable(text)
     if group := re.fullmatch(r"\{([^{}]+)\}", text):
         return _read(group[1])
-    if plain in _EMPTY_WORDS or text in (r"\emptyset", r"\{\}", "{}"):
+    if said in _EMPTY_WORDS or text in (r"\emptyset", r"\{\}", "{}"):
         return EMPTY
-    if plain in _ALL_WORDS:
+    if said in _ALL_WORDS:
         return REALS
-    if (spoken := number_word(plain.replace("-", " ").split())) is not None and not text[0].isdigit():
+    if (spoken := _spoken_number(said)) is not None and not text[0].isdigit():
         return Quantity(number(spoken))
     if re.fullmatch(r"[A-Z]{3,}|\d+[A-Z]{2,}|(?=.*[aeiouAEIOU])[A-Za-z]{3,}", text):
         return Words(text.casefold())
@@ -165,7 +180,7 @@ def _approximate(text: str) -> Reading:
     """What stands before the sign; what stands behind it where that is a mere name or nothing."""
     before, _, after = text.partition(r"\approx")
     before, after = before.strip(), after.strip()
-    if not before or _NAME.fullmatch(before):
+    if not before or (_NAME.fullmatch(before) and before not in (r"\pi", "e")):
         return _read(before + "=" + after if before else after)
     exact = _read(before)
     inner, rounded = exact.what if isinstance(exact, Named) else exact, _read(after)
@@ -228,12 +243,12 @@ def _words_alone(part: str) -> Words | None:
     """One of several answers in words: `red`, `Bob`."""
     if not re.fullmatch(r'(?:(?:"[^"]+"|[A-Z][a-z]+) ?){1,3}', part) or len(part.replace('"', "")) < 3:
         return None
-    plain = words_of(part)
-    return None if set(plain.split()) & NO_UNIT or _spoken_number(plain) is not None else Words(plain)
+    said = words_of(part)
+    return None if set(said.split()) & NO_UNIT or _spoken_number(said) is not None else Words(said)
 
 
-def _spoken_number(plain: str) -> int | None:
-    return number_word(plain.replace("-", " ").split())
+def _spoken_number(said: str) -> int | None:
+    return number_word(said.replace("-", " ").split())
 
 
 def _is_statement(part: str) -> bool:
@@ -264,6 +279,14 @@ def _single(text: str) -> Reading:
         upper = text.replace(r"\pm", "+").replace(r"\mp", "-")
         lower = text.replace(r"\pm", "-").replace(r"\mp", "+")
         return Group(",", (_single(upper), _single(lower)))
+    if match := _POSITIVE.fullmatch(text):
+        return Region((Interval(number(0), INFINITY, False, False),))
+    if match := _CHOICE.fullmatch(text):
+        return Named(match[1], _single(match[2]))
+    if (match := _POINT.fullmatch(text)) and isinstance(point := _single(match[2]), Group):
+        return Named(match[1], point)
+    if _wraps(text):  # (5 dollars), (50%)
+        return _single(text[1:-1])
     if text.startswith(r"\{") and text.endswith(r"\}"):
         return _set(text[2:-2])
     if text[0] in "([" and text[-1] in ")]":
@@ -277,10 +300,15 @@ def _single(text: str) -> Reading:
     return read_quantity(text)
 
 
+def _wraps(text: str) -> bool:
+    """Whether brackets stand around one quantity with its unit."""
+    return re.fullmatch(r'\([^(),;]*["%][^(),;]*\)', text) is not None
+
+
 def _set(inner: str) -> Reading:
     if not inner.strip():
         return EMPTY
-    builder = re.fullmatch(r"([a-z])(?:\\in ?\\R ?)? ?(?:\\mid ?|\||:) ?(.*)", inner)
+    builder = re.fullmatch(r"([a-z]) ?(?:\\in ?\\R ?)? ?(?:\\mid ?|\||:) ?(.*)", inner)
     if builder:
         found = _read(builder[2])
         if isinstance(found, Region) and found.name == builder[1]:

@@ -147,6 +147,9 @@ _SHORT = vocabulary(
 )
 _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
+_SIZES = {"M": "million", "B": "billion", "K": "thousand", "k": "thousand"}
+_OPEN_INTERVAL = re.compile(r"^(?=\]|.*\[$)([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$")
+REPEATS = re.compile(r"\.\d*(\d{1,6})\1\.\.\.$")  # a decimal that goes on
 _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
@@ -192,7 +195,7 @@ def _bare(text: str) -> str:
     before = None
     while text != before:
         before = text
-        text = text.strip().rstrip(".,;") if not text.rstrip().endswith("\\,") else text.strip()
+        text = _cut(text.strip()) if not text.rstrip().endswith("\\,") else text.strip()
         for mark in ("**", "__", "*", "``", "`", "''", "'", "$$", "$"):
             inner = text[len(mark) : -len(mark)]
             if (
@@ -208,6 +211,11 @@ def _bare(text: str) -> str:
             if text.startswith(left) and text.endswith(right) and left not in text[2:]:
                 text = text[2:-2]
     return text
+
+
+def _cut(text: str) -> str:
+    """Without the end of a sentence, but with the dots of a decimal that goes on."""
+    return text if REPEATS.search(text) else text.rstrip(".,;")
 
 
 def _unwrapped(text: str) -> str:
@@ -250,6 +258,9 @@ def _layout(text: str) -> str:
     text = re.sub(r"^([^{}=<>]*)\\over(?![A-Za-z])([^{}=<>]*)$", r"\\frac{\1}{\2}", text)
     text = re.sub(r"^([^{}=<>]*)\\choose(?![A-Za-z])([^{}=<>]*)$", r"\\binom{\1}{\2}", text)
     text = re.sub(r"(?<![A-Za-z])\{([,:])\}", r"\1", text.replace(r"\!", "").replace(r"\/", ""))
+    text = re.sub(r"(?<=\d)\s*\\q?quad\s*(?=[A-Za-z]\s*=)", ", ", text)
+    text = re.sub(r"\\(?:left|right)(?![A-Za-z])\.?", "", text)
+    text = re.sub(r"(?<!\\)\$(-?[\d.,]+)(?<!\\)\$", r"\1 ", re.sub(r"\bU\.?S\.?\s*(?=\\?\$)", "", text))
     text = _SPACE.sub(" ", _WIDE.sub(" ", _COLOR.sub(" ", text)))
     text = _SWITCH.sub(" ", text)
     if r"\times" in text:
@@ -259,7 +270,8 @@ def _layout(text: str) -> str:
     text = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
     return (
-        text.replace(r"\%", "%")
+        text.replace(r"\|", "|")
+        .replace(r"\%", "%")
         .replace(r"\$", "$")
         .replace(r"\#", "")
         .replace(r"\_", " ")
@@ -385,7 +397,16 @@ def _tidy(text: str) -> str:
     text = re.sub(r"(?<=[(\[{]) | (?=[)\]},;:])", "", text)
     text = re.sub(r"(\\deg ?\d+(?:\.\d+)?) ?'(?!')", r'\1 "arcminute"', text)
     text = re.sub(r" [.,;]$", "", text)
+    text = re.sub(r"(?<=\d) ?& ?(?=\d)", ' "and" ', text) if r"\begin" not in text else text
+    text = re.sub(r"(\$ ?\d[\d.,]*) ?([MBKk])$", lambda m: f'{m[1]} "{_SIZES[m[2]]}"', text)
+    text = _OPEN_INTERVAL.sub(_interval, text)
     return re.sub(r'((?:"arcminute"|\\deg) ?\d+(?:\.\d+)?) ?\'\'', r'\1 "arcsecond"', text).rstrip("\\; ")
+
+
+def _interval(match: re.Match[str]) -> str:
+    """`]0, 1[` is open at both ends."""
+    left, inner, right = match.groups()
+    return ("[" if left == "[" else "(") + inner + ("]" if right == "]" else ")")
 
 
 def _modulus(match: re.Match[str]) -> str:
@@ -405,6 +426,7 @@ def _numbers(text: str) -> str:
             _repeating,
             text,
         )
+        text = re.sub(r"(?<!\d)(\d{0,20})\.(\d{0,8}?)(\d{1,6})\3(?:\.\.\.|\\ldots ?)", _repeating, text)
     text = re.sub(r"(?<=\d)\\frac", r" \\frac", text)
     mixed = (
         r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) "

@@ -1,0 +1,154 @@
+r"""Words around mathematics, and words instead of it: `twice 5`, `one and a half`, `Total: 5`, `Option C`.
+
+`plain` rewrites a normal form of spelling.py where the whole of it has one of these forms; anything else stays
+as it is, and has to be read by the rules for quantities and words.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from a2r_train.verify.units import MULTIPLIERS, NUMBER_WORDS
+
+_NUMBER = r"\d+(?:\.\d+)?"
+_TERM = (
+    rf"(?:{_NUMBER}|\\frac ?(?:\{{\d+\}}\{{\d+\}}|\d\d)|(?:{_NUMBER})?\\sqrt ?(?:\{{\d+\}}|\d)|\\pi ?|[a-z])"
+)
+_STARTS = r"(?=[-$\d(.]|\\[a-z])"  # what a number or formula starts with
+_LABEL = re.compile(rf'(^|[,;] ?)((?:"[A-Za-z]+" ?){{1,3}}) ?: ?{_STARTS}')
+_NAMED = re.compile(rf'((?:[A-Za-z]|(?:"[A-Za-z]+" ?){{1,4}})) ?"is" ?{_STARTS}')
+_HEDGE = re.compile(
+    rf'"(?:exactly|precisely|about|approximately|approx|roughly|around|positive)" ?{_STARTS}', re.I
+)
+_ARTICLE = re.compile(r'(?:a|an|"an"|"the") (?=\d)')
+_TIMES = re.compile(rf'"(twice|double|thrice|triple|half)" ?(?:"of" )?(?={_TERM}(?: "|$))', re.I)
+_FACTORS = {"twice": "2", "double": "2", "thrice": "3", "triple": "3", "half": r"\frac{1}{2}"}
+_OPERATION = re.compile(rf'({_TERM}) ?"(plus|minus|times|over|divided)" ?("by" ?)?({_TERM})')
+_OPERATORS = {"plus": "+", "minus": "-", "times": r"\cdot ", "over": "/", "divided": "/"}
+_SHARE = re.compile(r'(\d+) ?(?:"?out"? "of"|"in") ?(\d+)')
+_PERCENT_OF = re.compile(rf'({_NUMBER}) ?(?:%|"percent") ?"of" \$?({_NUMBER})', re.I)
+_MONEY = re.compile(r'\$ ?(\d+) ?"and" ?(\d\d?) ?"cents?"')
+_BOUNDS = {"at least": r"[{},\infty)", "at most": r"(-\infty,{}]", "more than": r"({},\infty)"}
+_BOUNDS |= {"greater than": r"({},\infty)", "less than": r"(-\infty,{})"}
+_BOUND = re.compile(rf'"(at|more|greater|less)" "(least|most|than)" ?(-?{_NUMBER})', re.I)
+_CHOICE = re.compile(r'(?:"(?:option|choice)" ?)?(?:\(([A-J])\)|([A-J])\)?)', re.I)
+_BASE = re.compile(r'([0-9A-Z]+) ?\(?"(?:in )?base" ?"?(\w+)"?\)?')
+_SAME = {
+    "dne": '"does" "not" "exist"',
+    "the limit does not exist": '"does" "not" "exist"',
+    "infinity": r"\infty ",
+    "positive infinity": r"\infty ",
+    "negative infinity": r"-\infty ",
+    "minus infinity": r"-\infty ",
+    "none": r"\emptyset",
+    "there are no solutions": r"\emptyset",
+    "there is no solution": r"\emptyset",
+}
+_PARTS = {word: part for word, part in MULTIPLIERS.items() if part < 1} | {"quarter": Fraction(1, 4)}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+
+
+def plain(text: str) -> str:
+    """The same answer as mathematics, as far as it is words of the kinds above."""
+    words = " ".join(re.sub(r'["{}-]', " ", text).split()).casefold()
+    if words in _SAME:
+        return _SAME[words]
+    if (match := _CHOICE.fullmatch(text)) and text[-1] in ")ABCDEFGHIJ":
+        return (match[1] or match[2]).upper() if len(text) > 1 and text[0] != "(" else text
+    if '"' not in text:
+        return text
+    text = re.sub(r'(?<=\d) ?"per" "cent"', "%", text)
+    number = _spoken(words.split())
+    if number is not None and (not text[0].isdigit() or " and " in words):
+        return (
+            rf"\frac{{{number.numerator}}}{{{number.denominator}}}" if number.denominator > 1 else str(number)
+        )
+    text = _ARTICLE.sub("", _HEDGE.sub("", text, count=1), count=1)
+    text = _LABEL.sub(lambda m: f"{m[1]}{m[2].strip()}=", text)
+    if (match := _NAMED.match(text)) and "not" not in words:
+        text = f"{match[1].strip()}={text[match.end() :]}"
+    return _operated(text)
+
+
+def _operated(text: str) -> str:
+    """Where words say what is done with numbers."""
+    text = (
+        re.sub(r'"(\w+)"', lambda m: str(NUMBER_WORDS.get(m[1].lower(), m[0])), text)
+        if _is_sum(text)
+        else text
+    )
+    if match := _OPERATION.fullmatch(text):
+        return match[1] + _OPERATORS[match[2].lower()] + match[4]
+    if match := _TIMES.match(text):
+        return rf"{_FACTORS[match[1].lower()]}\cdot {text[match.end() :]}"
+    if match := _SHARE.fullmatch(text):
+        return rf"\frac{{{match[1]}}}{{{match[2]}}}" if int(match[1]) <= int(match[2]) else text
+    if match := _PERCENT_OF.fullmatch(text):
+        return rf"\frac{{{match[1]}}}{{100}}\cdot {match[2]}"
+    if match := _MONEY.fullmatch(text):
+        return f'{match[1]} "dollars" "and" {match[2]} "cents"'
+    if match := _BOUND.fullmatch(text):
+        bound = _BOUNDS.get(f"{match[1]} {match[2]}".lower())
+        return bound.format(match[3]) if bound else text
+    if match := _BASE.fullmatch(text):
+        return f"{match[1]}_{{{match[2]}}}"
+    return text
+
+
+def _is_sum(text: str) -> bool:
+    return re.search(r'"(?:plus|minus|times|over|divided|twice|half|out)"', text) is not None
+
+
+def _spoken(words: list[str]) -> Fraction | None:
+    """`one hundred and five`, `two and three quarters`, `a half`, `5 and a half`; None for anything else."""
+    if "and" in words:
+        at = len(words) - 1 - words[::-1].index("and")
+        part, whole = _part(words[at + 1 :]), _spoken(words[:at])
+        if part is not None and whole is not None and whole.denominator == 1:
+            return whole + part
+    found = _part(words)
+    return found if found is not None else _whole(words)
+
+
+def _part(words: list[str]) -> Fraction | None:
+    """`half`, `a half`, `three quarters`."""
+    *count, noun = words or [""]
+    size = _PARTS.get(noun) or _PARTS.get(noun.removesuffix("s"))
+    if size is None or len(count) > 1 or (not count and noun != "half"):
+        return None
+    many = 1 if not count or count[0] in ("a", "an") else NUMBER_WORDS.get(count[0])
+    return size * many if many and (many > 1) == (noun.endswith("s")) and noun != "halve" else None
+
+
+def _whole(words: list[str]) -> Fraction | None:
+    """A whole number in words, or in digits if it stands alone."""
+    if len(words) == 1 and words[0].isdigit():
+        return Fraction(int(words[0])) if len(words[0]) < 20 else None
+    if words in (["a", "dozen"], ["one", "dozen"], ["dozen"]):
+        return Fraction(12)
+    if words[:1] == ["a"] and words[1:2] and words[1] in _SCALES:
+        words = ["one", *words[1:]]
+    total, group, last = 0, 0, 10**12
+    for i, word in enumerate(words):
+        if (
+            word == "and"
+            and 0 < i < len(words) - 1
+            and words[i - 1] in _SCALES
+            and words[i + 1] in NUMBER_WORDS
+        ):
+            continue
+        if word == "hundred" and 0 < group < 100:
+            group, last = group * 100, 100
+        elif (scale := _SCALES.get(word)) and scale > 100 and group:
+            total, group, last = total + group * scale, 0, 10**12
+        elif (value := NUMBER_WORDS.get(word)) is not None and _fits(value, last):
+            group, last = group + value, (10 if value >= 20 else 1)
+        else:
+            return None
+    return Fraction(total + group) if words else None
+
+
+def _fits(value: int, last: int) -> bool:
+    """Whether a word may follow one of this size: `twenty one`, `hundred twenty`, and no `one two`."""
+    return value < last if last >= 100 else 0 < value < 10 and last == 10
