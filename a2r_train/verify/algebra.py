@@ -56,6 +56,8 @@ class Algebra:
 
     def proportional(self, a: Node, b: Node, positive: bool) -> bool:
         x, y = expression(a), expression(b)
+        if not positive and any(power.exp.is_negative for power in (x + y).atoms(sympy.Pow)):
+            x, y = (sympy.fraction(sympy.together(side))[0] for side in (x, y))  # xy = 1 is y = 1/x
         symbols = sorted(x.free_symbols | y.free_symbols, key=str)
         if not symbols or x.free_symbols != y.free_symbols:
             return _same(x, y)
@@ -109,7 +111,9 @@ def _opaque(node: Node) -> Any:
         for rate in found.atoms(sympy.Derivative)
         if not rate.expr.free_symbols & set(rate.variables)
     }  # which are not zero: what is derived is the name of a function
-    return found.xreplace(unknown).subs({sympy.Symbol("e"): sympy.E, sympy.Symbol("i"): sympy.I}).doit()
+    found = found.xreplace(unknown).subs({sympy.Symbol("e"): sympy.E, sympy.Symbol("i"): sympy.I}).doit()
+    whole = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in found.free_symbols}
+    return found.xreplace({old: new for old, new in whole.items() if old.name in INTEGERS})
 
 
 def _power(node: Node) -> Any:
@@ -272,8 +276,9 @@ def _rounded(decimal: Node, x: Any, other: Node, y: Any) -> bool:
         return False
     if not y.is_real:
         return False
-    error = abs(y.evalf(found[0] + 20) - x)
-    return bool(error * 2 <= sympy.Rational(10) ** found[1])
+    exact, place = y.evalf(found[0] + 20), sympy.Rational(10) ** found[1]
+    is_cut = exact * x > 0 and 0 <= abs(exact) - abs(x) < place
+    return bool(is_cut or abs(exact - x) * 2 <= place)
 
 
 def _set(region: Region) -> Any:

@@ -6,13 +6,14 @@ the worker.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
 from a2r_train.verify.exact import FLOAT_DIGITS, MIN_DIGITS, digits, rounds_to, value
-from a2r_train.verify.expression import Node
+from a2r_train.verify.expression import Node, number
 from a2r_train.verify.kinds import (
     Based,
     Clock,
@@ -102,10 +103,16 @@ class Equality:
         """Whether a is ratio times b, by the rule for numbers."""
         if a == b and ratio == 1:
             return True
+        ends = _constant(a), _constant(b)
+        if ratio == 1 and "C" in ends and None not in ends and ends[0] != ends[1]:
+            b = _renamed(b, ends[1] or "", ends[0] or "")
         if (letters := _figure(a) or _figure(b)) and letters in (_letters(a), _letters(b)):
             return ratio == 1
         x, y = value(a), value(b)
         if x is None or y is None:
+            spoken = _in_thousands(a) if y is not None else _in_thousands(b) if x is not None else None
+            if ratio == 1 and spoken is not None and spoken == (x if y is None else y):
+                return True
             return self.leaves.equal(a, b, ratio)
         return x == ratio * y or agrees(a, x, b, ratio * y) or agrees(b, y, a, x / ratio)
 
@@ -113,6 +120,8 @@ class Equality:
         if isinstance(a, Named) and isinstance(b, Named):
             if a.name == b.name or {a.name, b.name} == {"y", "f(x)"}:
                 return self.same(a.what, b.what)
+            if (mended := _same_argument(a, b)) is not None:
+                return self.same(a.what, mended)
             one, other = _as_relation(a), _as_relation(b)
             return one is not None and other is not None and self._relations(one, other)
         named, other_side = (a, b) if isinstance(a, Named) else (b, a)
@@ -138,8 +147,12 @@ class Equality:
         if s.percent != t.percent and (s.unit.dimensions or t.unit.dimensions):
             return False
         ratio = t.multiplier / s.multiplier
+        if (angles := _angles(a, b)) is not None:
+            return self.equal(*angles) or (
+                not (s.unit.dimensions and t.unit.dimensions) and self.equal(a.node, b.node, ratio)
+            )
         if s.unit.dimensions and t.unit.dimensions:
-            if s.unit.dimensions != t.unit.dimensions:
+            if s.unit.dimensions != t.unit.dimensions and not _is_temperature(s, t):
                 return False
             ratio *= t.unit.factor / s.unit.factor
         if s.percent == t.percent:
@@ -253,6 +266,72 @@ def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
     if found is None or found[0] < MIN_DIGITS or digits(other) is not None:
         return False
     return rounds_to(x, found[1] + max(0, found[0] - FLOAT_DIGITS), y)
+
+
+def _in_thousands(node: Node) -> Fraction | None:
+    """The number that `5k` and `5M` may stand for."""
+    if node.kind != "mul" or node.parts[0].kind != "num" or node.parts[1].kind != "sym":
+        return None
+    size, first = {"k": 1000, "K": 1000, "M": 10**6}.get(node.parts[1].text), value(node.parts[0])
+    return first * size if size and first is not None else None
+
+
+def _constant(node: Node) -> str | None:
+    """The constant of integration at the end of a sum."""
+    last = node.parts[-1] if node.kind == "add" else node
+    if last is node or last.kind != "sym" or last.text not in ("C", "c", "K"):
+        return None
+    others = Node("add", node.parts[:-1])
+    return None if _mentions(others, last.text) or not _has_symbol(others) else last.text
+
+
+def _has_symbol(node: Node) -> bool:
+    return node.kind in ("sym", "opaque") or any(map(_has_symbol, node.parts))
+
+
+def _mentions(node: Node, name: str) -> bool:
+    return node.text == name or node.kind == "opaque" or any(_mentions(part, name) for part in node.parts)
+
+
+def _renamed(node: Node, old: str, new: str) -> Node:
+    if node.kind == "sym":
+        return Node("sym", text=new) if node.text == old else node
+    return Node(node.kind, tuple(_renamed(part, old, new) for part in node.parts), node.text)
+
+
+def _same_argument(a: Named, b: Named) -> Quantity | None:
+    """What b stands for in the letter of a, for `f(t) = 2t + 1` beside `f(x) = 2x + 1`."""
+    one, other = (re.fullmatch(r"([A-Za-z]'*)\(([a-z])\)", named.name) for named in (a, b))
+    if not one or not other or one[1] != other[1] or not isinstance(b.what, Quantity):
+        return None
+    if _mentions(b.what.node, one[2]):
+        return None
+    return replace(b.what, node=_renamed(b.what.node, other[2], one[2]))
+
+
+def _angles(a: Quantity, b: Quantity) -> tuple[Node, Node] | None:
+    """Both as numbers of radians, if one is in degrees and the other in radians, or a bare number."""
+    units = [dict(q.tail.unit.dimensions) for q in (a, b)]
+    if {"degree": 1} not in units or not all(u in ({}, {"degree": 1}, {"radian": 1}) for u in units):
+        return None
+    if units[0] == units[1] or a.tail.percent or b.tail.percent:
+        return None
+    if {} in units and value(a.node) is not None and value(b.node) is not None:
+        return None  # radians are multiples of pi
+    one, other = (_radians(q) if u == {"degree": 1} else q.node for q, u in zip((a, b), units, strict=True))
+    return one, other
+
+
+def _radians(angle: Quantity) -> Node:
+    degrees = Fraction(180) / angle.tail.unit.factor / angle.tail.multiplier
+    parts = (number(degrees.numerator), number(degrees.denominator))
+    return Node("div", (Node("mul", (angle.node, Node("sym", text=r"\pi"))), Node("div", parts)))
+
+
+def _is_temperature(s: Tail, t: Tail) -> bool:
+    """Whether one is in degrees, and the other says of which scale."""
+    names = {name for tail in (s, t) for name, _ in tail.unit.dimensions}
+    return len(names) == 2 and "degree" in names and bool(names & {"celsius", "fahrenheit"})
 
 
 def _figure(node: Node) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from a2r_train.prompts import visible
-from a2r_train.verify.units import NUMBER_WORDS
 from a2r_train.verify.spelling import REPEATS
+from a2r_train.verify.units import NUMBER_WORDS
 
 MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost parsing time
 

@@ -1,7 +1,7 @@
 r"""Words around mathematics, and words instead of it: `twice 5`, `one and a half`, `Total: 5`, `Option C`.
 
-`plain` rewrites a normal form of spelling.py where the whole of it has one of these forms; anything else stays
-as it is, and has to be read by the rules for quantities and words.
+`plain` rewrites a normal form of spelling.py where the whole of it has one of these forms; anything else
+stays as it is, and has to be read by the rules for quantities and words.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import replace
 from a2r_train.verify.expression import Node, Unreadable, number, parse
 from a2r_train.verify.kinds import Based, Clock, Group, Matrix, Measure, Quantity, Reading
 from a2r_train.verify.splitting import split, top_level
-from a2r_train.verify.units import named, number_word, read_tail
+from a2r_train.verify.units import named, number_word, read_tail, times
 
 _CURRENCY = r'[$£€¥₹¢]|"(?:rs|usd|eur|gbp|inr)"'
 CURRENCY = re.compile(_CURRENCY, re.IGNORECASE)
@@ -28,6 +28,7 @@ _PIECE = re.compile(
     r'?(?:"(?!and"|or")[^"]*"(?:\^\d)?|\\deg))+)'
     r'(?:,? ?"and" ?|, ?| |$)?'
 )
+_SIGN = re.compile(r'(?:[+]|(?<=["}\d])-|(?<=["}\d] )-|\\cdot)(?= ?[\d(\\])')
 _CLOCK = re.compile(r'(\d{1,2})(?::(\d\d))? ?(?:"o\'clock" ?)?"([ap]m)"', re.IGNORECASE)
 _BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
 _BASE_WORDS = {
@@ -54,7 +55,7 @@ def read_pieces(text: str) -> Reading | None:
             return None
         found.append(match[1] + match[2])
         at = match.end()
-    if len(found) < 2 or (re.search(r",\s|,$", text) and '"and"' not in text and len(found) == 2):
+    if len(found) < 2:
         return None
     items = [read_quantity(piece.replace(",", "")) for piece in found]
     quantities = [item for item in items if isinstance(item, Quantity)]
@@ -64,6 +65,8 @@ def read_pieces(text: str) -> Reading | None:
     )
     if len(quantities) == len(items) and same and units[0].dimensions:
         return Measure(tuple(quantities))
+    if re.search(r",\s|,$", text) and '"and"' not in text and len(found) == 2:
+        return None
     return Group(",", tuple(items))
 
 
@@ -121,6 +124,31 @@ def read_ratio(text: str) -> Reading | None:
     return Group(":", tuple(items))
 
 
+def read_sum(text: str) -> Reading | None:
+    """`3 cm + 2 cm`, `3 cm * 2 cm`: amounts of units that are one amount; None for anything else."""
+    signs = [match.group() for match in top_level(_SIGN, text)] if text.count('"') > 2 else []
+    if not signs or (len(set(signs)) > 1 and r"\cdot" in signs):
+        return None
+    parts = split(text, _SIGN.pattern)[0]
+    items = [item for part in parts if isinstance(item := read_quantity(part), Quantity)]
+    if (
+        len(items) < len(parts)
+        or len(parts) != len(signs) + 1
+        or not all(i.tail.unit.dimensions for i in items)
+    ):
+        return None
+    node, tail = items[0].node, items[0].tail
+    for sign, item in zip(signs, items[1:], strict=True):
+        if sign == r"\cdot":
+            node, tail = Node("mul", (node, item.node)), replace(tail, unit=times(tail.unit, item.tail.unit))
+        elif item.tail != tail:
+            return None
+        else:
+            term = item.node if sign == "+" else Node("neg", (item.node,))
+            node = Node("add", (node, term))
+    return Quantity(node, tail)
+
+
 def read_quantity(text: str) -> Reading:
     """An expression with its unit; a leading `negative` is a sign."""
     if text[:1] == '"' and (match := re.match(r'"(?:negative|minus)" ?(?=[\d.(\\])', text, re.IGNORECASE)):
@@ -144,7 +172,8 @@ def read_quantity(text: str) -> Reading:
     ):
         return Quantity(parse(text))
     items = _tail_items(tail_match.group()) if tail_match else []
-    if items and re.search(r"[A-Za-z]$", head) and not re.search(r"\\pi ?$", head):
+    is_symbol = re.search(r"[A-Za-z]$", head.strip()) is not None and not re.search(r"\\pi ?$", head)
+    if is_symbol and not all(word in ("/", "per", "degree") or named(word) for word, _ in items):
         raise Unreadable(text)
     node = parse(head.strip())
     tail = read_tail([*([(money, 1)] if money and not items else []), *items], node.text == "1")
@@ -152,7 +181,14 @@ def read_quantity(text: str) -> Reading:
         raise Unreadable(text)
     if money and items:
         base, factor = named(money) or ("", None)
-        if factor is None or tail.unit.dimensions not in ((), ((base, 1),)):
+        if factor is None:
+            raise Unreadable(text)
+        if items[0][0].lower() in ("per", "/"):  # $5 per hour
+            rate = read_tail([(money, 1), *items], node.text == "1")
+            if rate is None:
+                raise Unreadable(text)
+            return Quantity(node, rate)
+        if tail.unit.dimensions not in ((), ((base, 1),)):
             raise Unreadable(text)
         tail = replace(tail, unit=replace(tail.unit, factor=factor, dimensions=((base, 1),)))
     return Quantity(node, tail)

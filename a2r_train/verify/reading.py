@@ -24,6 +24,7 @@ from a2r_train.verify.expression import (
     number,
     parse,
 )
+from a2r_train.verify.inequalities import joined, solved
 from a2r_train.verify.kinds import (
     EMPTY,
     INFINITY,
@@ -49,6 +50,7 @@ from a2r_train.verify.quantities import (
     read_pieces,
     read_quantity,
     read_ratio,
+    read_sum,
     without_money,
 )
 from a2r_train.verify.spelling import words_of
@@ -76,7 +78,8 @@ _MONTHS = vocabulary("january february march april may june july august septembe
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAME = re.compile(
-    r"(?:d[a-z]/d[a-z]|\\frac ?\{d[a-z]\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
+    r"(?:d[a-z]/d[a-z]|\\frac ?\{d[a-z]\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|"
+    r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
     r"|\{[^{}]*\}))?"
     r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle ?[A-Z]{1,3}|\\(?:overline|vec"
     r"|overrightarrow) ?(?:\{[A-Za-z]+\}|[A-Za-z])"
@@ -228,6 +231,8 @@ def _several(parts: list[str], separators: list[str]) -> Reading:
             and not any(r.without for r in regions)
         ):
             return Region(tuple(part for r in regions for part in r.parts), (), regions[0].name)
+        if set(separators) == {","} and (found := joined(regions)):
+            return found
         if set(separators) == {'"and"'} and len(regions) == 2 and (both := _overlap(*regions)):
             return both
     if ('"or"' in separators and '"and"' in separators) or all(_is_statement(part) for part in parts):
@@ -294,7 +299,7 @@ def _single(text: str) -> Reading:
         if len(parts) > 1:
             items = tuple(_single(part) for part in parts)
             return Group(text[0] + text[-1], items)
-    for reading in (read_clock, read_matrix, read_based, read_ratio):
+    for reading in (read_clock, read_matrix, read_based, read_ratio, read_sum):
         if (found := reading(text)) is not None:
             return found
     return read_quantity(text)
@@ -333,6 +338,8 @@ def _relation(text: str, signs: list[str]) -> Reading:
     found_region = _ray(sides, trees, signs)
     if found_region:
         return found_region
+    if len(sides) == 2 and signs[0] in ("<", ">", r"\le", r"\ge") and (region := solved(*trees, signs[0])):
+        return region
     if len(sides) == 2 and signs[0] != r"\in":
         left, right = trees if signs[0] in (">", r"\ge", r"\ne") else trees[::-1]
         sign = {"<": "<", ">": "<", r"\le": "<=", r"\ge": "<="}.get(signs[0], "!=")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from a2r_train.verify.symbols import quote_units
 from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS, vocabulary
 
 _VULGAR = {
@@ -62,7 +63,7 @@ _ROOT_SIGN = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[A-Za-z]|(?=[({])|(?=\\))"
 _FOLDED = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]+")
 
 _TEXT = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)\s*\{((?:[^{}]|\^\{-?\d\})*)\}"
 )
 _FONT = re.compile(
     r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath|cancel)(?![A-Za-z])"
@@ -72,8 +73,9 @@ _SWITCH = re.compile(
     r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
 )
 _VECTOR = r"\\(?:vec|mathbf|boldsymbol|bm|pmb|hat|bold|overrightarrow|mathcal)\s*(?:\{[^{}]*\}|[A-Za-z])"
+_SET = "[A-EGSTX-Z]"  # letters of sets and groups rather than of lengths
 _CROSS = re.compile(
-    rf"(?P<left>{_VECTOR}|(?<![A-Za-z\\])[A-Z])\s*\\times\s*(?=\(?(?:{_VECTOR}|[A-Z](?![\w(])))"
+    rf"(?P<left>{_VECTOR}|(?<![A-Za-z\\]){_SET})\s*\\times\s*(?=\(?(?:{_VECTOR}|{_SET}(?![\w(])))"
     rf"|(?P<closed>\))\s*\\times\s*(?=\(?{_VECTOR})"
 )  # a product of vectors or sets, which is none of numbers
 _WRAPPER = re.compile(rf"(?:{_FONT.pattern}|{_SWITCH.pattern}|\s)*\{{(?!\s*\}})(?:{_SWITCH.pattern})?")
@@ -157,7 +159,7 @@ def spell(answer: str) -> str:
     """The normal form; idempotent up to the first use. All is linear but for nesting."""
     text = _unwrapped(_characters(answer))
     text = _layout(_ORDINAL.sub(_ordinal, text))
-    text = _quoted(_unboxed_text(text))
+    text = _quoted(quote_units(_unboxed_text(text)))
     text = _figures(_commands(text))
     return _numbers(_tidy(text))
 
@@ -353,7 +355,7 @@ def _is_unit_letter(letter: str, before: str, after: str) -> bool:
     """A letter by itself is a unit behind a number and a space, or in a quotient of units, at the end."""
     if not re.fullmatch(r"\s*(?:\^\{?-?\d\}?)?\s*(?:/\s*[a-z]+(?:\^\{?\d\}?)?)?\s*", after):
         return False
-    if letter in LETTERS and re.search(r"(?<![\^_\w\\{.])[\d.,]+\s+$", before):
+    if (letter in LETTERS or letter in "AK") and re.search(r"(?<![\^_\w\\{.])[\d.,]+\s+$", before):
         return True
     if letter in "CF" and re.search(r"(?:\\circ|degrees?)\s*\}?\s*$", before):
         return True

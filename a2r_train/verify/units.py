@@ -27,12 +27,14 @@ m: 1/100 cm centimeter centimetre | 1/10 dm decimeter decimetre
 m: 1000 km kilometer kilometre kms | 1/1000000 micrometer micrometre micron
 m: 1/1000000000 nm nanometer nanometre
 m: 254/10000 in inch inches | 3048/10000 ft foot feet | 9144/10000 yd yds yard | 1609344/1000 mi mile
-s: s sec secs second | 1/1000 ms millisecond | 60 min mins minute | 3600 h hr hrs hour
+s: s sec secs second | 1/1000 ms millisecond | 1/1000000 microsecond | 60 min mins minute | 3600 h hr hrs hour
 s: 86400 day | 604800 week wk wks | 1209600 fortnight
 year: yr yrs year | 1/12 month mo mos | 10 decade | 100 century centuries
-g: g gm gms gram gramme | 1/1000 mg milligram | 1000 kg kgs kilogram kilo | 1000000 ton tonne
+g: g gm gms gram gramme | 1/1000 mg milligram | 1/1000000 microgram
+g: 1000 kg kgs kilogram kilo | 1000000 ton tonne
 lb: lb lbs pound | 1/16 oz ounce
-l: L l liter litre | 1/1000 mL ml milliliter millilitre | 1/100 cL cl centiliter centilitre
+l: L l liter litre | 1/1000 mL ml milliliter millilitre cc | 1/1000000 microliter
+l: 1/100 cL cl centiliter centilitre
 gal: gal gallon | 1/4 qt quart | 1/8 pint | 1/16 cup | 1/256 tbsp tablespoon | 1/768 tsp teaspoon
 dollar: $ dollar usd buck | 1/100 cent penny pennies ¢
 pound-sterling: £ gbp quid | 1/100 pence
@@ -44,23 +46,28 @@ degree: ° degree deg | 1/60 arcminute | 1/3600 arcsecond
 radian: rad rads radian
 celsius: celsius centigrade
 fahrenheit: fahrenheit
-kelvin: kelvin
+kelvin: K kelvin
 hz: Hz hz hertz | 1000 khz kHz kilohertz | 1000000 mhz MHz megahertz
-newton: N newton
-joule: J joule | 1000 kJ kilojoule
-watt: W watt | 1000 kW kilowatt
+newton: N newton | 1000 kN kilonewton
+joule: J joule | 1000 kJ kilojoule | 1000000 MJ megajoule
+watt: W watt | 1/1000 mW milliwatt | 1000 kW kilowatt | 1000000 MW megawatt | 1000000000 GW gigawatt
 watt-hour: Wh | 1000 kWh kilowatt-hour kilowatthour
-pascal: Pa pascal | 1000 kPa kilopascal | 101325 atm
+pascal: Pa pascal | 1000 kPa kilopascal | 1000000 MPa | 101325 atm | 100000 bar
+psi: psi
 electronvolt: eV electronvolt | 1000 keV | 1000000 MeV
-volt: V volt
-ampere: amp ampere
-ohm: ohm Ω
+volt: V volt | 1/1000 mV millivolt | 1/1000000 microvolt | 1000 kV kilovolt
+ampere: A amp ampere | 1/1000 mA milliampere milliamp | 1/1000000 microampere
+ohm: ohm Ω | 1/1000 milliohm | 1000 kilohm kiloohm
+farad: farad | 1/1000000 microfarad
+coulomb: coulomb
+tesla: tesla
 mole: mol mols mole
 calorie: cal calorie | 1000 kcal
 rpm: rpm
 hectare: hectare ha
 acre: acre
-bit: bit | 8 byte
+bit: bit | 8 byte | 8000 kB kilobyte | 8000000 MB megabyte
+bit: 8000000000 GB gigabyte | 8000000000000 TB terabyte
 unit: unit
 point: point pt pts
 person: people person persons
@@ -78,6 +85,7 @@ _IRREGULAR = vocabulary(
     "knives shelves wolves "
     "cookies candy money "
     "staff luggage furniture moose salmon trout bacteria data vertices matrices indices radii axes cacti "
+    "red blue green yellow black white "
     "integer number value way apple orange dog cat book student solution digit edge piece square-unit"
 )
 MULTIPLIERS = {
@@ -248,11 +256,11 @@ def _quotient(words: list[tuple[str, int]], single: bool) -> Unit | None:
         if i and low == "of":  # what the unit is made of
             things = words[i + 1 :]
             return _quotient(words[:i], single) if things and all(_is_thing(w) for w, _ in things) else None
-        if i and low in _PER:
+        if low in _PER and (i or low in ("per", "/")):  # 5 per hour
             above, below = _product(words[:i], single), _quotient(words[i + 1 :], True)
             if above is None or below is None or not below.dimensions:
                 return None
-            return _times(above, Unit(1 / below.factor, tuple((name, -p) for name, p in below.dimensions)))
+            return times(above, Unit(1 / below.factor, tuple((name, -p) for name, p in below.dimensions)))
     return _product(words, single)
 
 
@@ -265,12 +273,16 @@ def _product(words: list[tuple[str, int]], single: bool) -> Unit | None:
         elif by:
             found = _power(found, by)
         elif known := named(word):
-            base, factor = known
-            found = _times(found, _power(Unit(factor, ((base, 1),)), power * own))
+            found = times(found, _power(_unit_of(*known), power * own))
             power = 1
         else:
             return _thing([w for w, _ in words], single) if power == 1 and not found.dimensions else None
     return found if power == 1 or not words else None
+
+
+def _unit_of(base: str, factor: Fraction) -> Unit:
+    """A unit of the table; a litre is a cubic decimetre."""
+    return Unit(factor / 1000, (("m", 3),)) if base == "l" else Unit(factor, ((base, 1),))
 
 
 def _thing(words: list[str], single: bool) -> Unit | None:
@@ -279,7 +291,7 @@ def _thing(words: list[str], single: bool) -> Unit | None:
     if len(words) > 3 or not all(_is_thing(word) for word in words):
         return None
     if known := named(last):
-        return Unit(known[1], ((known[0], 1),))
+        return _unit_of(*known)
     plural = last.endswith("s") and not last.endswith("ss")
     if not (plural or single or last in _IRREGULAR):
         return None
@@ -303,7 +315,7 @@ def _power(unit: Unit, power: int) -> Unit:
     return Unit(unit.factor**power, tuple((name, p * power) for name, p in unit.dimensions))
 
 
-def _times(a: Unit, b: Unit) -> Unit:
+def times(a: Unit, b: Unit) -> Unit:
     powers = dict(a.dimensions)
     for name, power in b.dimensions:
         powers[name] = powers.get(name, 0) + power
