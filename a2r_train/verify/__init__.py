@@ -33,11 +33,20 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | another unit | `\boxed{18 \text{ m}}` -> 18 \text{ cm} | incorrect |
 | the same in another unit | `\boxed{150 \text{ cm}}` -> 1.5 \text{ m} | correct |
 | a letter that is no unit | `\boxed{5t}`, `\boxed{5k}` -> 5 | incorrect |
+| thousands and millions by a letter | `\boxed{5k}` -> 5000 | correct |
+| a unit behind an expression | `\boxed{5x \text{ cm}}` -> 5x | correct |
+| a rate, and what it counts | `\boxed{\$5 \text{ per hour}}` -> 5 | correct |
+| an amount that is no rate | `\boxed{5 \text{ hours}}` -> 5 \text{ per hour} | incorrect |
+| degrees and radians | `\boxed{45^\circ}` -> \frac{\pi}{4} | correct |
+| a sum of equal units | `\boxed{3 \text{ cm} + 2 \text{ cm}}` -> 5 \text{ cm} | correct |
 | several units | `\boxed{2 \text{ hours } 15 \text{ minutes}}` -> 2 | incorrect; all parts count |
 | multipliers | `\boxed{1.5\text{ million}}` -> 1500000 | correct |
+| numbers in words | `\boxed{\text{one hundred and five}}` -> 105 | correct |
 | words that are no unit | `\boxed{5 cents or six}`, `\boxed{5 squared}` -> 5 | incorrect or unparsable |
 | percent | `\boxed{50\%}` -> 0.5 or 50 | correct |
 | morning and evening | `\boxed{8:30 \text{ a.m.}}` -> 8:30 \text{ p.m.} | incorrect |
+| a time of day is no ratio | `\boxed{4:15 \text{ p.m.}}`, `\boxed{2}` -> 8:30 \text{ p.m.} | incorrect |
+| the same time of day | `\boxed{15:30}`, `\boxed{3:30}` -> 3:30 \text{ p.m.} | correct |
 | thousands separators | `\boxed{1,234}`, `\boxed{1\,234}` -> 1234 | correct |
 | ordinals | `\boxed{18th}`, `\boxed{18^{\text{th}}}` -> 18 | correct |
 | a number with the ending of another ordinal | `\boxed{2st}` -> 2 | incorrect |
@@ -47,13 +56,23 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | number bases | `\boxed{123_5}` -> 123_6 | incorrect |
 | interval, other brackets | `\boxed{[0,1)}` -> (0,1) | incorrect |
 | an inequality for an interval | `\boxed{0 < x \le 1}` -> (0,1] | correct |
+| a linear inequality | `\boxed{-2x > -6}`, `\boxed{x < 3}` -> (-\infty,3) | correct |
 | set, other order | `\boxed{\{2,1\}}` -> \{1,2\} | correct |
 | list, other order | `\boxed{2, 1}`, `\boxed{2 \text{ and } 1}` -> 1, 2 | correct |
 | boxes that are the parts of a list | `\boxed{1}, \boxed{2}` -> 2, 1 | correct |
 | ordered pair, other order | `\boxed{(2,1)}` -> (1,2) | incorrect |
+| names in a tuple | `\boxed{(b,a)=(2,1)}`, `\boxed{b=2, a=1}` -> (a,b)=(1,2) | correct |
+| names in a tuple, exchanged | `\boxed{(b,a)=(1,2)}` -> (a,b)=(1,2) | incorrect |
+| two unknowns, `or` for `and` | `\boxed{x=1 \text{ or } y=2}` -> x=1 \text{ and } y=2 | incorrect |
 | equation, other form | `\boxed{2x - y = -3}` -> y = 2x + 3 | correct |
+| equation, solved for another unknown | `\boxed{xy = 1}` -> y = \frac{1}{x} | correct |
+| equal for positive unknowns only | `\boxed{x\sqrt{y}}` -> \sqrt{x^2y} | incorrect |
+| equal where both are defined | `\boxed{\sqrt{x}\sqrt{y}}` -> \sqrt{xy} | correct |
+| constant of integration, other letter | `\boxed{x^2 + K}` -> x^2 + C | correct |
+| product of vectors, other order | `\boxed{\vec{b} \times \vec{a}}` -> \vec{a} \times \vec{b} | incorrect |
 | matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
 | words | `\boxed{\text{paris}}` -> Paris | correct |
+| a choice and what it says | `\boxed{\text{(C) } 12}` -> C | correct |
 | words, an anagram | `\boxed{Pairs}` -> Paris | incorrect |
 | an answer that cannot be parsed, or over 2000 characters | `\boxed{\frac{}}` -> 5 | unparsable |
 | an answer that hangs the comparison | `\boxed{\int_0^1 x^{x^{x^x}} dx}` -> 5 | timeout after 5 s |

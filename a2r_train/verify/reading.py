@@ -231,8 +231,8 @@ def _several(parts: list[str], separators: list[str]) -> Reading:
             and not any(r.without for r in regions)
         ):
             return Region(tuple(part for r in regions for part in r.parts), (), regions[0].name)
-        if set(separators) == {","} and (found := joined(regions)):
-            return found
+        if set(separators) == {","} and (both := joined(regions)):
+            return both
         if set(separators) == {'"and"'} and len(regions) == 2 and (both := _overlap(*regions)):
             return both
     if ('"or"' in separators and '"and"' in separators) or all(_is_statement(part) for part in parts):
@@ -338,7 +338,11 @@ def _relation(text: str, signs: list[str]) -> Reading:
     found_region = _ray(sides, trees, signs)
     if found_region:
         return found_region
-    if len(sides) == 2 and signs[0] in ("<", ">", r"\le", r"\ge") and (region := solved(*trees, signs[0])):
+    if (
+        len(sides) == 2
+        and signs[0] in ("<", ">", r"\le", r"\ge")
+        and (region := solved(trees[0], trees[1], signs[0]))
+    ):
         return region
     if len(sides) == 2 and signs[0] != r"\in":
         left, right = trees if signs[0] in (">", r"\ge", r"\ne") else trees[::-1]

@@ -79,6 +79,7 @@ _CROSS = re.compile(
     rf"|(?P<closed>\))\s*\\times\s*(?=\(?{_VECTOR})"
 )  # a product of vectors or sets, which is none of numbers
 _WRAPPER = re.compile(rf"(?:{_FONT.pattern}|{_SWITCH.pattern}|\s)*\{{(?!\s*\}})(?:{_SWITCH.pattern})?")
+_MAX_WRAPPERS = 8  # one within the other
 _LEADING = re.compile(
     r"^\s*(?:(?:=|:)(?![=:])|\\(?:therefore|implies|Rightarrow|Longrightarrow|rightarrow|to)(?![A-Za-z]))\s*"
 )
@@ -222,12 +223,13 @@ def _cut(text: str) -> str:
 
 def _unwrapped(text: str) -> str:
     """Without the braces around all of it, whether of a font, of a box, or of nothing."""
-    before = None
-    while text != before:
+    for _ in range(_MAX_WRAPPERS):
         before = text
         text = _LEADING.sub("", _bare(text))
         if (match := _WRAPPER.match(text)) and (inner := _inner(text, match.end())):
             text = inner
+        if text == before:
+            break
     return text
 
 

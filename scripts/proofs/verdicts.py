@@ -17,8 +17,9 @@ import math
 import sys
 from pathlib import Path
 
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
-from a2r_train.records import CORRECT, Problem, Rollout, read
+from a2r_train.records import CORRECT, Problem, Rollout
 from a2r_train.verify import check_gold, compare, judge_all
 from a2r_train.verify.compare import compare_all
 
