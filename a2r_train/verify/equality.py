@@ -33,6 +33,8 @@ from a2r_train.verify.kinds import (
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail
 
+_VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # that one integrates over
+
 
 class Undecided(Exception):
     """What the exact rationals alone cannot decide."""
@@ -282,11 +284,8 @@ def _constant(node: Node) -> str | None:
     if last is node or last.kind != "sym" or last.text not in ("C", "c", "K"):
         return None
     others = Node("add", node.parts[:-1])
-    return None if _mentions(others, last.text) or not _has_symbol(others) else last.text
-
-
-def _has_symbol(node: Node) -> bool:
-    return node.kind in ("sym", "opaque") or any(map(_has_symbol, node.parts))
+    of_variable = any(_mentions(others, name) for name in _VARIABLES)
+    return last.text if of_variable and not _mentions(others, last.text) else None
 
 
 def _mentions(node: Node, name: str) -> bool:
@@ -371,7 +370,9 @@ def _names(group: Group) -> list[str] | None:
 
 
 def _by_name(group: Group) -> list[Reading]:
-    named = (item for item in group.items if isinstance(item, Named))
+    named = [item for item in group.items if isinstance(item, Named)]
+    if any(item.tree is None for item in named):  # labels in words have no order of their own
+        return [item.what for item in named]
     return [item.what for item in sorted(named, key=lambda item: _rank(item.name))]
 
 
@@ -385,7 +386,10 @@ def _rank(name: str) -> tuple[int, str]:
 
 def _other_join(a: Group, b: Group) -> bool:
     """Whether one list says `or` and the other does not, of words or of different unknowns."""
-    words = any(isinstance(item, Words) for item in (*a.items, *b.items))
+    words = any(
+        isinstance(item, Words) or (isinstance(item, Quantity) and item.node.kind == "sym")
+        for item in (*a.items, *b.items)
+    )
     unknowns = {item.name for item in (*a.items, *b.items) if isinstance(item, Named)}
     return (words or len(unknowns) > 1) and ("or" in (a.join, b.join)) and a.join != b.join
 

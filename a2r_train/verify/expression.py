@@ -28,8 +28,9 @@ FIGURES = vocabulary("angle triangle square odot")  # named by the letters that 
 _CALLED = set("fgFGP")  # letters that are functions in front of a bracket
 _OPAQUE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|partial)(?![A-Za-z])|\\frac ?\{d\}\{d[a-z]\}")
 _DERIVATIVE = re.compile(
-    r"\\frac ?\{((?:\\partial ?|d)(?:\^ ?\{?\d\}?)? ?[A-Za-z])\}"
-    r"\{((?:(?:\\partial ?|d)[A-Za-z](?:\^ ?\{?\d\}?)? ?){1,3})\}|(?<![A-Za-z])(d[a-z])/(d[a-z])(?![A-Za-z])"
+    r"\\frac ?\{((?:\\partial ?|d)(?:\^ ?\{?\d\}?)? ?(?:[A-Za-z]|\\[a-z]+ ?))\}"
+    r"\{((?:(?:\\partial ?|d)(?:[A-Za-z]|\\[a-z]+ ?)(?:\^ ?\{?\d\}?)? ?){1,3})\}"
+    r"|(?<![A-Za-z])(d[a-z])/(d[a-z])(?![A-Za-z])"
 )  # of a name, which is a name itself
 _TOKEN = re.compile(
     r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+(?![.\d]))?)|(?P<command>\\(?:[A-Za-z]+|[{}|\\]))|"
@@ -65,11 +66,11 @@ def number(value: int) -> Node:
 def parse(text: str) -> Node:
     """The tree of one expression. Raises Unreadable for anything that is none from its first to its last
     character."""
-    text = _DERIVATIVE.sub(lambda m: rf"\dot {{{m[1] or m[3]},{m[2] or m[4]}}}", text)
+    as_it_stands, text = text, _DERIVATIVE.sub(lambda m: rf"\dot {{{m[1] or m[3]},{m[2] or m[4]}}}", text)
     if _OPAQUE.search(re.sub(r"\\dot \{.*?,.*?\}", "", text) if r"\dot {" in text else text):
         if '"' in text or "," in text or "=" in re.sub(r"_ ?\{[^{}]*\}", "", text):
             raise Unreadable(text)
-        return Node("opaque", text=text)
+        return Node("opaque", text=as_it_stands)
     reader = _Reader(text)
     node = reader.sum()
     if reader.at < len(reader.tokens):

@@ -59,6 +59,7 @@ def plain(text: str) -> str:
     if '"' not in text:
         return text
     text = re.sub(r'(?<=\d) ?"per" "cent"', "%", text)
+    text = re.sub(r"^(\d{1,2}) o'\"clock\"$", r"\1", text)
     number = _spoken(words.split())
     if number is not None and (not text[0].isdigit() or " and " in words):
         return (

@@ -29,7 +29,7 @@ _PIECE = re.compile(
     r'(?:,? ?"and" ?|, ?| |$)?'
 )
 _SIGN = re.compile(r'(?:[+]|(?<=["}\d])-|(?<=["}\d] )-|\\cdot)(?= ?[\d(\\])')
-_CLOCK = re.compile(r'(\d{1,2})(?::(\d\d))? ?(?:"o\'clock" ?)?"([ap]m)"', re.IGNORECASE)
+_CLOCK = re.compile(r'(\d{1,2})(?::(\d\d))? ?(?:o\'"clock" ?)?"([ap]m)"', re.IGNORECASE)
 _BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
 _BASE_WORDS = {
     "two": 2,

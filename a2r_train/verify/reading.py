@@ -76,9 +76,10 @@ _ALL_WORDS = {
 }
 _MONTHS = vocabulary("january february march april may june july august september october november december")
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
+_IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![A-Za-z])")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAME = re.compile(
-    r"(?:d[a-z]/d[a-z]|\\frac ?\{d[a-z]\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|"
+    r"(?:d[a-z]/d[a-z]|\\frac ?\{d(?:[A-Za-z]|\\[a-z]+ ?)\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|"
     r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
     r"|\{[^{}]*\}))?"
     r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle ?[A-Z]{1,3}|\\(?:overline|vec"
@@ -271,8 +272,19 @@ def _overlap(one: Region, other: Region) -> Region | None:
     return None
 
 
+def _last_step(text: str, steps: list[str]) -> Reading:
+    """What `2x = 10 \\implies x = 5` comes to, if it is about one name."""
+    found = [_single(step) for step in steps]
+    names = {step.name for step in found if isinstance(step, Named)}
+    if len(names) != 1 or not isinstance(found[-1], Named):
+        raise Unreadable(text)
+    return found[-1]
+
+
 def _single(text: str) -> Reading:
     """One answer: no comma, and, or, at its top level."""
+    if _IMPLIES.search(text):
+        return _last_step(text, split(text, _IMPLIES.pattern)[0])
     signs = [match.group() for match in top_level(_RELATIONS, text)]
     if signs:
         return _relation(text, signs)

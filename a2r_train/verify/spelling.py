@@ -264,7 +264,9 @@ def _layout(text: str) -> str:
     text = re.sub(r"(?<![A-Za-z])\{([,:])\}", r"\1", text.replace(r"\!", "").replace(r"\/", ""))
     text = re.sub(r"(?<=\d)\s*\\q?quad\s*(?=[A-Za-z]\s*=)", ", ", text)
     text = re.sub(r"\\(?:left|right)(?![A-Za-z])\.?", "", text)
-    text = re.sub(r"(?<!\\)\$(-?[\d.,]+)(?<!\\)\$", r"\1 ", re.sub(r"\bU\.?S\.?\s*(?=\\?\$)", "", text))
+    text = re.sub(
+        r"(?<!\\)\$(-?[\d.,]+|[A-Za-z])(?<!\\)\$", r"\1 ", re.sub(r"\bU\.?S\.?\s*(?=\\?\$)", "", text)
+    )
     text = _SPACE.sub(" ", _WIDE.sub(" ", _COLOR.sub(" ", text)))
     text = _SWITCH.sub(" ", text)
     if r"\times" in text:
