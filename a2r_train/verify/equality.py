@@ -395,13 +395,13 @@ def _other_join(a: Group, b: Group) -> bool:
 
 
 def _same_time(time: Reading, other: Reading) -> bool:
-    """Whether the other is the same time without a.m. or p.m.: `3:30` or `15:30`, or a whole hour alone."""
+    """Whether the other is the same time without a.m. or p.m.: `3:30`, `15:30`, and 5 for `5 pm`."""
     if not isinstance(time, Clock) or not isinstance(other, Quantity):
         return False
     node, (hour, minute) = other.node, divmod(time.minutes, 60)
     hours = {str(hour), f"{hour:02}", str((hour - 1) % 12 + 1)}
     if other.tail.mark != ":":
-        return other.tail == Tail() and minute == 0 and node.kind == "num" and node.text in hours
+        return time.is_hour and other.tail == Tail() and node == number((hour - 1) % 12 + 1)
     return node.kind == "div" and node.parts[0].text in hours and node.parts[1].text == f"{minute:02}"
 
 

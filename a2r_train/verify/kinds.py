@@ -87,9 +87,10 @@ class Based:
 
 @dataclass(frozen=True)
 class Clock:
-    """A time of day with a.m. or p.m., in minutes after midnight."""
+    """A time of day with a.m. or p.m., in minutes after midnight; `is_hour` if no minutes are written."""
 
     minutes: int
+    is_hour: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def read_clock(text: str) -> Reading | None:
     hour, minute = int(match[1]), int(match[2] or 0)
     if not 1 <= hour <= 12 or minute > 59:
         raise Unreadable(text)
-    return Clock(hour % 12 * 60 + minute + (720 if match[3].lower() == "pm" else 0))
+    return Clock(hour % 12 * 60 + minute + (720 if match[3].lower() == "pm" else 0), not match[2])
 
 
 def read_ratio(text: str) -> Reading | None:
