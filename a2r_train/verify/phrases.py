@@ -24,7 +24,7 @@ _HEDGE = re.compile(
 _ARTICLE = re.compile(r'(?:a|an|"an"|"the") (?=\d)')
 _TIMES = re.compile(rf'"(twice|double|thrice|triple|half)" ?(?:"of" )?(?={_TERM}(?: "|$))', re.I)
 _FACTORS = {"twice": "2", "double": "2", "thrice": "3", "triple": "3", "half": r"\frac{1}{2}"}
-_OPERATION = re.compile(rf'({_TERM}) ?"(plus|minus|times|over|divided)" ?("by" ?)?({_TERM})')
+_OPERATION = re.compile(rf'(-?{_TERM}) ?"(plus|minus|times|over|divided)" ?("by" ?)?({_TERM})')
 _OPERATORS = {"plus": "+", "minus": "-", "times": r"\cdot ", "over": "/", "divided": "/"}
 _SHARE = re.compile(r'(\d+) ?(?:"?out"? "of"|"in") ?(\d+)')
 _PERCENT_OF = re.compile(rf'({_NUMBER}) ?(?:%|"percent") ?"of" \$?({_NUMBER})', re.I)
@@ -32,6 +32,7 @@ _MONEY = re.compile(r'\$ ?(\d+) ?"and" ?(\d\d?) ?"cents?"')
 _BOUNDS = {"at least": r"[{},\infty)", "at most": r"(-\infty,{}]", "more than": r"({},\infty)"}
 _BOUNDS |= {"greater than": r"({},\infty)", "less than": r"(-\infty,{})"}
 _BOUND = re.compile(rf'"(at|more|greater|less)" "(least|most|than)" ?(-?{_NUMBER})', re.I)
+_MINUS = re.compile(r"(?:- ?|negative |minus )(?=[a-z])")
 _CHOICE = re.compile(r'(?:"(?:option|choice)" ?)?(?:\(([A-J])\)|([A-J])\)?)', re.I)
 _BASE = re.compile(r'([0-9A-Z]+) ?\(?"(?:in )?base" ?"?(\w+)"?\)?')
 _SAME = {
@@ -41,6 +42,8 @@ _SAME = {
     "positive infinity": r"\infty ",
     "negative infinity": r"-\infty ",
     "minus infinity": r"-\infty ",
+    "- infinity": r"-\infty ",
+    "-infinity": r"-\infty ",
     "none": r"\emptyset",
     "there are no solutions": r"\emptyset",
     "there is no solution": r"\emptyset",
@@ -51,7 +54,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 
 def plain(text: str) -> str:
     """The same answer as mathematics, as far as it is words of the kinds above."""
-    words = " ".join(re.sub(r'["{}-]', " ", text).split()).casefold()
+    words = " ".join(re.sub(r'(?<=[a-z])"?-"?(?=[a-z])|"', " ", text).split()).casefold()
     if words in _SAME:
         return _SAME[words]
     if (match := _CHOICE.fullmatch(text)) and text[-1] in ")ABCDEFGHIJ":
@@ -60,16 +63,24 @@ def plain(text: str) -> str:
         return text
     text = re.sub(r'(?<=\d) ?"per" "cent"', "%", text)
     text = re.sub(r"^(\d{1,2}) o'\"clock\"$", r"\1", text)
-    number = _spoken(words.split())
-    if number is not None and (not text[0].isdigit() or " and " in words):
-        return (
-            rf"\frac{{{number.numerator}}}{{{number.denominator}}}" if number.denominator > 1 else str(number)
-        )
+    if (spoken := _in_digits(words)) is not None:
+        return spoken
     text = _ARTICLE.sub("", _HEDGE.sub("", text, count=1), count=1)
     text = _LABEL.sub(lambda m: f"{m[1]}{m[2].strip()}=", text)
     if (match := _NAMED.match(text)) and "not" not in words:
         text = f"{match[1].strip()}={text[match.end() :]}"
     return _operated(text)
+
+
+def _in_digits(words: str) -> str | None:
+    r"""`minus one and a half` as `-\frac{3}{2}`."""
+    sign = _MINUS.match(words)
+    rest = words[sign.end() :] if sign else words
+    found = _spoken(rest.split())
+    if found is None or (rest[0].isdigit() and " and " not in rest):
+        return None
+    size = rf"\frac{{{found.numerator}}}{{{found.denominator}}}" if found.denominator > 1 else str(found)
+    return "-" + size if sign else size
 
 
 def _operated(text: str) -> str:

@@ -201,6 +201,8 @@ def without_money(text: str, mark: str) -> str:
 
 def _spoken(text: str) -> Quantity | None:
     """`five apples`, `two thirds`, `one half`."""
+    if text.lstrip()[:1] == "-":
+        return None
     words = [match[1].lower() for match in _TAIL_ITEM.finditer(text) if match[1]]
     for n in (2, 1):
         found = number_word(words[:n])
