@@ -150,7 +150,10 @@ def _determinant(node: Node) -> Any:
 def _cross(node: Node) -> Any:
     """A product that does not commute; that of two vectors changes its sign with their order."""
     left, right = (expression(part) for part in node.parts)
-    vectors = all(part.kind == "sym" and part.text.startswith("\\") for part in node.parts)
+    vectors = all(
+        part.kind == "sym" and part.text != r"\nabla" and (part.text[0] == "\\" or part.text.islower())
+        for part in node.parts
+    )
     if not vectors:
         return sympy.Function("cross")(left, right)
     if left == right:

@@ -72,8 +72,11 @@ _SWITCH = re.compile(
     r"\\(?:bf|it|rm|sf|tt|bfseries|displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]igg?[lrm]?"
     r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
 )
-_VECTOR = r"\\(?:vec|mathbf|boldsymbol|bm|pmb|hat|bold|overrightarrow|mathcal)\s*(?:\{[^{}]*\}|[A-Za-z])"
-_SET = "[A-EGSTX-Z]"  # letters of sets and groups rather than of lengths
+_VECTOR = (
+    r"(?:\\nabla(?![A-Za-z])|\\(?:vec|mathbf|boldsymbol|bm|pmb|hat|bold|overrightarrow|mathcal)"
+    r"\s*(?:\{[^{}]*\}|[A-Za-z]))"
+)
+_SET = "[A-EGMNSTX-Z]"  # letters of sets and groups rather than of lengths
 _CROSS = re.compile(
     rf"(?P<left>{_VECTOR}|(?<![A-Za-z\\]){_SET})\s*\\times\s*(?=\(?(?:{_VECTOR}|{_SET}(?![\w(])))"
     rf"|(?P<closed>\))\s*\\times\s*(?=\(?{_VECTOR})"
