@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 from a2r_train.config import check_keys
 from a2r_train.data.files import paths_in, rows
 from a2r_train.data.options import letter_of, options_of, with_options
+from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
 from a2r_train.records import (
     CORRECT,
@@ -29,6 +31,8 @@ from a2r_train.records import (
     Rollout,
     Synthesis,
 )
+
+log = logging.getLogger(__name__)
 
 Record = TypeVar("Record", Problem, Rollout, Bundle, Synthesis)
 ALIASES = {
@@ -42,6 +46,7 @@ LOOKALIKES = {
     "answer": ("gold", "target", "label", "final_answer", "solution", "expected_answer", "answerKey"),
     "text": ("output", "answer_text", "solution", "model_output"),
 }
+MAX_NAMED = 50  # problems, in one message
 READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
 
 
@@ -166,8 +171,12 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
         return _of_several(kind, paths, columns)
     records: list[Record] = []
     places: dict[Any, str] = {}
+    untested: list[str] = []
     for file in paths:
         for row in columns.rows(file):
+            if kind is Problem and _is_untested(row):
+                untested.append(str(row.values.get("task_id", row.place)))
+                continue
             for record in _records(kind, row, len(records)):
                 identity = _identity(record)
                 if identity in places:
@@ -177,6 +186,14 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
                     )
                 places[identity] = row.place
                 records.append(record)
+    if untested:
+        log.warning(
+            "%s: left out, as no test of theirs is a call with literals on one side of == and a literal on "
+            "the other: %d problems, %s",
+            path,
+            len(untested),
+            ", ".join(untested[:MAX_NAMED]) + (" and others" if len(untested) > MAX_NAMED else ""),
+        )
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
     if not shared:
@@ -191,6 +208,8 @@ def judged_by(verifier: str, problems: Sequence[Problem]) -> list[Problem]:
 
 def problem_of(row: Row, identity: str) -> Problem:
     """The problem that a row holds, options rendered; `identity` where it has no id of its own."""
+    if is_program(row.values) and (program := program_of(row.values, identity, "", row.place)):
+        return program
     text, gold = row.required_text("problem"), row.required_text("answer")
     if row.column("problem") == "question" and row.column("answer") == "answer" and "####" in gold:
         gold = (
@@ -206,6 +225,10 @@ def problem_of(row: Row, identity: str) -> Problem:
         given = {"verifier": "multiple_choice", **given}
     metadata = row.value("metadata", "dict") or {}
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
+
+
+def _is_untested(row: Row) -> bool:
+    return is_program(row.values) and program_of(row.values, "", "", row.place) is None
 
 
 def _of_several(kind: type[Record], paths: Sequence[str], columns: Columns) -> list[Record]:

@@ -5,7 +5,7 @@ answer is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -13,8 +13,8 @@ from typing import Any
 
 from a2r_train.errors import InputError
 from a2r_train.prompts import visible
-from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Bundle, Problem, Verdict
-from a2r_train.verify import own, pool
+from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE, Bundle, Problem, Verdict, row_of
+from a2r_train.verify import own, pool, programs
 from a2r_train.verify.equality import Equality, Unasked, Undecided
 from a2r_train.verify.exact import TooLarge, value
 from a2r_train.verify.expression import Unreadable
@@ -22,8 +22,9 @@ from a2r_train.verify.extract import MAX_ANSWER_CHARS, candidates, clean, labell
 from a2r_train.verify.kinds import False_, Group, Reading, Region, Words, is_sentence, nodes_of
 from a2r_train.verify.reading import read
 from a2r_train.verify.spelling import spell
+from a2r_train.verify.traits import COMPARING, SHIPPED, traits_of
 
-VERIFIERS = ("math", "math_last_number", "exact", "multiple_choice")
+VERIFIERS = COMPARING  # what their gold answers look like is known here
 MAX_DIFFERENT_BOXES = 8  # more than these cannot all be one answer, and would only cost time
 CACHE_SIZE = 100_000
 MAX_NAMED = 50  # bad gold answers, in one message
@@ -47,9 +48,9 @@ class Judgement:
     verdict: Verdict
 
 
-def judge(text: str, gold: str, verifier: str = "math") -> Verdict:
+def judge(text: str, gold: str, verifier: str = "math", row: Mapping[str, Any] | None = None) -> Verdict:
     """The verdict of one text; safe from any thread. Raises InputError as `judge_all`."""
-    return judge_all([(text, gold, verifier)])[0].verdict
+    return judge_all([(text, gold, verifier)], [row or {}])[0].verdict
 
 
 def judge_all(
@@ -58,12 +59,12 @@ def judge_all(
     """Judge many (text, gold, verifier), in order; equal comparisons are made once, on several processes.
 
     A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an
-    unknown verifier, and for an own one that cannot be imported or raises. `rows` are the problems, for
-    verifiers that ask for them.
+    unknown verifier, and for an own one that cannot be imported or raises. `rows` are the problems
+    (`records.row_of`), for verifiers that ask for them.
     """
-    seeing = [i for i, (_, _, verifier) in enumerate(items) if sees_more(verifier)]
-    if seeing:
-        return _judge_seeing(items, rows or [{}] * len(items), seeing)
+    apart = {verifier for verifier in {item[2] for item in items} if _is_apart(verifier)}
+    if apart:
+        return _judge_apart(items, rows or [{}] * len(items), apart)
     found = [candidates(text, verifier) for text, _, verifier in items]
     verdicts = compare_all(
         [(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)]
@@ -76,27 +77,38 @@ def judge_all(
     return _judge_several(items, found, judgements, doubtful)
 
 
-def sees_more(verifier: str) -> bool:
-    """Whether a verifier of one's own asks for more than answer and gold.
-
-    Raises InputError as `judge_all`.
-    """
+def _is_apart(verifier: str) -> bool:
+    """Whether answer and gold are not all that a verifier sees. Raises InputError as `judge_all`."""
+    if verifier in VERIFIERS:
+        return False
     _key("", "", verifier)
-    return verifier not in VERIFIERS and bool(own.asked_of(verifier))
+    return bool(traits_of(verifier).asks)
 
 
-def _judge_seeing(
-    items: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]], seeing: Sequence[int]
+def _judge_apart(
+    items: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]], apart: Set[str]
 ) -> list[Judgement]:
-    """As `judge_all`, where some verifiers see text or row; a text without visible words is unparsable."""
-    others = sorted({*range(len(items))} - {*seeing})
+    """As `judge_all`, where some verifiers see text or row. A text without visible words is unparsable, and
+    so is one without an answer where it may stand in one place alone.
+    """
+    others = [i for i, item in enumerate(items) if item[2] not in apart]
     judgements = dict(zip(others, judge_all([items[i] for i in others]), strict=True))
-    asked = [i for i in seeing if visible(items[i][0])]
-    answers = [candidates(*items[i][::2])[-1] for i in asked]
-    verdicts = own.judge_own([items[i] for i in asked], answers, [rows[i] for i in asked])
-    for i, answer, verdict in zip(asked, answers, verdicts, strict=True):
-        judgements[i] = Judgement(answer, verdict)
+    answers = {i: candidates(text, v)[-1] for i, (text, _, v) in enumerate(items) if v in apart}
+    asked = [i for i, answer in answers.items() if answer or _is_read_whole(*items[i][::2])]
+    runs = [i for i in asked if items[i][2] == programs.NAME]
+    calls = [i for i in asked if items[i][2] != programs.NAME]
+    verdicts = programs.judge_programs([answers[i] for i in runs], [rows[i] for i in runs])
+    verdicts += own.judge_own(
+        [items[i] for i in calls], [answers[i] for i in calls], [rows[i] for i in calls]
+    )
+    for i, verdict in zip([*runs, *calls], verdicts, strict=True):
+        judgements[i] = Judgement(answers[i], verdict)
     return [judgements.get(i, Judgement("", UNPARSABLE)) for i in range(len(items))]
+
+
+def _is_read_whole(text: str, verifier: str) -> bool:
+    """Whether a verifier may find its answer anywhere in a text, as one that looks for no box does."""
+    return traits_of(verifier).answer_in == "box" and bool(visible(text))
 
 
 def _judge_several(
@@ -187,14 +199,18 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
 def check_gold(problems: Iterable[Problem | Bundle]) -> None:
     """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse.
 
-    For an own verifier only the path is tried: what its gold may look like is its own affair.
+    For an own verifier only the path is tried: what its gold may look like is its own affair. Programs need
+    tests, of which those that test nothing are named.
     """
     asked: dict[Comparison, list[tuple[int, Problem | Bundle]]] = {}
+    tested: list[Problem | Bundle] = []
     for row, problem in enumerate(problems, 1):
         key = _key(problem.answer, problem.answer, problem.verifier)
         asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append(
             (row, problem)
         )
+        tested += [problem] * (problem.verifier == programs.NAME)
+    programs.check_tests([row_of(problem) for problem in tested])
     verdicts = {key: _gold_verdict(key, rows[0][1].answer) for key, rows in asked.items()}
     unknown = [key for key, verdict in verdicts.items() if verdict is None]
     verdicts.update(zip(unknown, pool.ask_all(unknown), strict=True))
@@ -207,7 +223,7 @@ def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
     """What is known of a gold answer without a worker; None where one has to read it."""
     answer, _, verifier = key
     if verifier not in VERIFIERS:
-        return None
+        return CORRECT if verifier == programs.NAME else None
     if verifier != "math":
         return _at_once(*key)
     if not answer or len(answer) > MAX_ANSWER_CHARS or _NOT_MATHEMATICS.fullmatch(gold.strip()):
@@ -226,7 +242,7 @@ def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
 def check_verifier(verifier: str) -> None:
     """Raise InputError for an unknown verifier, and for an own one that cannot be imported."""
     _key("", "", verifier)
-    if verifier not in VERIFIERS:
+    if verifier not in SHIPPED:
         pool.ask_all([("", "", verifier)])
 
 
@@ -245,9 +261,9 @@ def _bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
 def _key(answer: str, gold: str, verifier: str) -> Comparison:
     """One spelling for what is one comparison; own verifiers see their gold as it is in the data."""
     if verifier not in VERIFIERS:
-        if not own.NAME.fullmatch(verifier):
+        if verifier not in SHIPPED and not own.NAME.fullmatch(verifier):
             raise InputError(
-                f"verifier {verifier!r}: expected {', '.join(VERIFIERS)}, or package.module.function"
+                f"verifier {verifier!r}: expected {', '.join(SHIPPED)}, or package.module.function"
             )
         return answer, gold, verifier
     answer, gold = clean(answer[: MAX_ANSWER_CHARS * 2]), clean(gold[: MAX_ANSWER_CHARS * 2])
@@ -266,12 +282,15 @@ def normal(answer: str) -> str:
 
 def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
     """The verdict where no worker is needed, else None."""
-    if not answer or len(answer) > MAX_ANSWER_CHARS:
+    if not answer:
         return UNPARSABLE
-    if (
-        verifier not in VERIFIERS
-    ):  # one that sees more than answers cannot tell whether two of them are the same
-        return (CORRECT if answer == gold else INCORRECT) if sees_more(verifier) else None
+    if verifier not in VERIFIERS and traits_of(verifier).asks:
+        # One that sees more than answers cannot tell whether two of them are the same.
+        return CORRECT if answer == gold else INCORRECT
+    if len(answer) > MAX_ANSWER_CHARS and (verifier in VERIFIERS or traits_of(verifier).answer_in == "box"):
+        return UNPARSABLE
+    if verifier not in VERIFIERS:
+        return None
     if not gold or len(gold) > MAX_ANSWER_CHARS:
         return UNPARSABLE
     if verifier != "math":

@@ -8,10 +8,14 @@ from itertools import islice
 
 from a2r_train.prompts import visible
 from a2r_train.verify.spelling import REPEATS
+from a2r_train.verify.traits import traits_of
 from a2r_train.verify.units import NUMBER_WORDS
 
 MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost parsing time
+MAX_PROGRAM_CHARS = 50_000  # also of what stands between tags
 
+_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
+_TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BRACES = re.compile(r"\\\\(?!boxed)|\\boxed\s*\{|\\[{}]|[{}]")
 _PROSE = re.compile(
     r"(?:\bthe\s+(?:(?:final|correct|right|best|exact|numerical)\s+)?(?:answer|(?<=correct\s)(?:option|choice))"
@@ -59,7 +63,8 @@ def extract(text: str, verifier: str = "math") -> str:
     The last complete, non-empty `\boxed{...}`, else the first line after `####` that is no heading, else the
     last complete sentence after "the answer is" or "Answer:"; `math_last_number` falls back to the last
     number, unless a box was opened. A text ends where it goes on, after a complete answer, with another
-    question. For `multiple_choice` the answer is the letter, in upper case.
+    question. For `multiple_choice` the answer is the letter, in upper case. Verifiers whose answers stand in
+    a fenced block or between tags have the last one, and nothing else.
     """
     return candidates(text, verifier)[-1]
 
@@ -70,12 +75,37 @@ def candidates(text: str, verifier: str) -> list[str]:
 
     No answer, one that is too long, and one without a letter where `multiple_choice` wants one, stand as "".
     """
+    place = traits_of(verifier).answer_in
+    if place != "box":
+        return [_placed(visible(text), place)]
     text = until_next_question(visible(text))
     found = [clean(answer) for answer in _boxes(text) if answer.strip()] or [clean(_unboxed(text, verifier))]
     found = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in found]
     if verifier == "multiple_choice":
         found = [letter(answer) for answer in found]
     return list(dict.fromkeys(reversed(found)))[::-1]
+
+
+def _placed(text: str, place: str) -> str:
+    """The last fenced block or the last tagged answer; or the one box that a prompt's `answer_pattern` made."""
+    if text.startswith(r"\boxed{") and text.endswith("}"):
+        answer = text[len(r"\boxed{") : -1]
+    else:
+        answer = last_block(text) if place == "code" else (_TAGGED.findall(text) or [""])[-1].strip()
+    return answer if answer.strip() and len(answer) <= MAX_PROGRAM_CHARS else ""
+
+
+def last_block(text: str) -> str:
+    """What stands in the last complete fenced block of a text, "" where there is none."""
+    found, opened = "", None
+    for match in _FENCE.finditer(text):
+        if opened is None:
+            opened = match
+        elif match[2].startswith(opened[2]) and not match[3].strip():
+            lines = text[opened.end() + 1 : match.start()].rstrip("\n").split("\n")
+            indent = opened[1]  # a block in a list is indented as its fence is
+            found, opened = "\n".join(line.removeprefix(indent) for line in lines), None
+    return found
 
 
 def labelled_boxes(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 `package.module.function` or `package.module:function` names `f(answer, gold)`, which returns True or False. A
 function that returns a score is named with a threshold: `package.module.function>=0.8`. It may ask by
 parameter name for `text`, the whole completion, and for `row`, the problem as a dict with its metadata.
+`traits.py` has what else it may say of itself.
 """
 
 from __future__ import annotations
@@ -10,20 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from a2r_train.records import Verdict
 from a2r_train.verify import pool
+from a2r_train.verify.traits import traits_of
 
 NAME = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+(>=-?\d+(\.\d+)?)?")
-CONTEXT = ("text", "row")
-
-
-@cache
-def asked_of(verifier: str) -> frozenset[str]:
-    """Which of CONTEXT the function asks for. Raises InputError for one that cannot be imported."""
-    return frozenset(pool.parameters(verifier)) & frozenset(CONTEXT)
+PATHS = {"reasoning_gym": "a2r_train.verify.gym:solved"}  # of ours that are called like one's own
 
 
 def judge_own(
@@ -32,10 +27,10 @@ def judge_own(
     """Verdicts of (text, gold, verifier) whose functions see text or row, each different question once."""
     requests = []
     for (text, gold, verifier), answer, row in zip(items, answers, rows, strict=True):
-        context = {
-            name: value for name, value in (("text", text), ("row", dict(row))) if name in asked_of(verifier)
-        }
-        requests.append((answer, gold, verifier, json.dumps(context, sort_keys=True)))
+        seen = {"text": text, "row": dict(row)}
+        context = {name: seen[name] for name in sorted(traits_of(verifier).asks)}
+        path = PATHS.get(verifier, verifier)
+        requests.append((answer, gold, path, json.dumps(context, sort_keys=True)))
     different = list(dict.fromkeys(requests))
     verdicts = dict(zip(different, pool.ask_all(different), strict=True))
     return [verdicts[request] for request in requests]

@@ -1,30 +1,25 @@
 """A few worker processes that compare answers, each killed and replaced when it hangs or dies.
 
-A worker is a fresh interpreter that speaks lines of JSON over its pipes: it shares nothing with the parent,
-so it works from any thread, beside torch, and under any launcher. It ends by itself: at the end of its input
-when it is idle, by its own alarm when it is busy.
+A worker speaks lines of JSON. It ends by itself: at the end of its input when it is idle, by its own alarm
+when it is busy.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import queue
-import select
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from a2r_train.errors import InputError
 from a2r_train.records import TIMEOUT, Verdict
+from a2r_train.verify.child import CORES, Child, Crew
 
 DEADLINE_S = 5.0  # for one comparison, by the clock
 START_S = 120.0  # for a worker to import math_verify, or the module of an own verifier
-# Of the cores that a launcher or a Slurm job has left to this process, where the system can tell.
-WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+WORKERS = min(4, CORES)
+FORM = "form"  # in the place of what an own verifier sees besides: its canonical form is asked for
 
 # answer, gold, verifier ("math" or the name of an own one), and for an own one what it sees besides, as JSON
 Request = tuple[str, ...]
@@ -36,23 +31,28 @@ def ask_all(requests: Sequence[Request]) -> list[Verdict]:
 
     Raises InputError for an own verifier that cannot be imported or raises, RuntimeError if no worker starts.
     """
-    if len(requests) < 2:
-        return [_ask(request) for request in requests]
-    with ThreadPoolExecutor(min(WORKERS, len(requests))) as threads:
-        return list(threads.map(_ask, requests))
+    return _crew.map(_ask, requests)
 
 
-def parameters(verifier: str) -> list[str]:
-    """What a function of one's own asks for. Raises InputError where it cannot be imported."""
-    reply = _reply(("", "", verifier))
-    return [] if reply is None else reply["asks"].split(",")
+def traits(verifier: str) -> Reply:
+    """What a function of one's own says of itself: `asks`, `vote`, `answer_in`.
+
+    Raises InputError where it cannot be imported, and for what no verifier can say.
+    """
+    return _reply(("", "", verifier)) or {}
 
 
-class _Worker:
+def forms(requests: Sequence[Request]) -> list[str]:
+    """The canonical forms of (answer, "", verifier), in order; the answer itself where a worker hung."""
+    found = _crew.map(_reply, [(*request, FORM) for request in requests])
+    return [request[0] if one is None else one["form"] for request, one in zip(requests, found, strict=True)]
+
+
+class _Worker(Child):
     """One child process, started when it is first asked. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__()
         self._imported = {"math"}
         self._import_path = ""
 
@@ -61,7 +61,7 @@ class _Worker:
         path = request[2]
         if path != "math" and self._import_path != _import_path():
             self.stop()  # a module of that name may stand elsewhere now
-        if self._process is None or self._process.poll() is not None:
+        if not self.is_alive:
             self._start()
         if path not in self._imported:  # apart from the answer, whose deadline it would use up
             reply = self._exchange(("", "", path), START_S)
@@ -70,32 +70,14 @@ class _Worker:
             self._imported.add(path)
         return self._exchange(request, DEADLINE_S)
 
-    def stop(self) -> None:
-        """Kill the process, if there is one; the next request starts another."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-        self.forget()
-
     def forget(self) -> None:
-        """Let go of the process without touching it: after a fork it is the parent's."""
-        process, self._process = self._process, None
+        super().forget()
         self._imported = {"math"}
-        if process and process.stdin and process.stdout:
-            process.returncode = process.returncode or 0  # nothing to wait for
-            process.stdin.close()
-            process.stdout.close()
 
     def _start(self) -> None:
-        self.stop()
         self._import_path = _import_path()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "a2r_train.verify.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": self._import_path},
-        )
+        env = {**os.environ, "PYTHONPATH": self._import_path}
+        self.start([sys.executable, "-P", "-m", "a2r_train.verify.worker"], env)
         if self._exchange(None, START_S) is None:
             raise RuntimeError(
                 "the verify worker does not start; see `python -m a2r_train.verify.worker < /dev/null`"
@@ -108,7 +90,7 @@ class _Worker:
         line = b""
         try:
             if request is not None:
-                self._send(json.dumps([*request, deadline_s]).encode() + b"\n")
+                self.send(json.dumps([*request, deadline_s]).encode() + b"\n")
             line = self._read_line(deadline_s)
         except BrokenPipeError:
             pass
@@ -119,22 +101,11 @@ class _Worker:
         reply: Reply | None = json.loads(line) if line else None
         return reply
 
-    def _send(self, data: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        while data:
-            data = data[os.write(self._process.stdin.fileno(), data) :]
-
     def _read_line(self, deadline_s: float) -> bytes:
         """One line, or b"" at the deadline or the death of the worker."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        stdout, end, line = self._process.stdout.fileno(), time.monotonic() + deadline_s, b""
-        ready = select.poll()
-        ready.register(stdout, select.POLLIN)
+        end, line = time.monotonic() + deadline_s, b""
         while not line.endswith(b"\n"):
-            left_s = end - time.monotonic()
-            part = os.read(stdout, 65536) if left_s > 0 and ready.poll(left_s * 1000) else b""
+            part = self.receive(65536, end)
             if not part:
                 return b""
             line += part
@@ -153,40 +124,13 @@ def _ask(request: Request) -> Verdict:
 
 def _reply(request: Request) -> Reply | None:
     """None from a worker that hung or died. Raises InputError for what an own verifier raised."""
-    worker = _idle.get()
-    try:
+    with _crew.taken() as worker:
         reply = worker.ask(request)
-    finally:
-        _idle.put(worker)
     if reply and "error" in reply:
         raise InputError(reply["error"])
     return reply
 
 
-def _stop_all() -> None:
-    for worker in _workers:
-        worker.stop()
-
-
-def _renew_after_fork() -> None:
-    """A forked data loader must not talk into its parent's pipes, nor wait for workers that its threads had
-    taken.
-    """
-    global _idle
-    for worker in _workers:
-        worker.forget()
-    _idle = _all_idle()
-
-
-def _all_idle() -> queue.LifoQueue[_Worker]:
-    """The last worker used is the first taken, so single requests keep one busy and start no others."""
-    idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-    for worker in _workers:
-        idle.put(worker)
-    return idle
-
-
 _workers = [_Worker() for _ in range(WORKERS)]
-_idle = _all_idle()
-atexit.register(_stop_all)
-os.register_at_fork(after_in_child=_renew_after_fork)
+_crew = Crew(_workers)
+_stop_all = _crew.stop

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from a2r_train.records import CORRECT
+from a2r_train.verify import own, pool
 from a2r_train.verify.compare import VERIFIERS, compare_all
+from a2r_train.verify.traits import traits_of
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,13 @@ class Majority:
 
 
 def majority(answers: Sequence[str], verifier: str = "math") -> Majority:
-    """Group equivalent extracted answers; "" does not vote.
+    """Group equivalent extracted answers; "" does not vote, and nobody does where the verifier has no vote.
 
     Each answer joins the first group whose first member it is equivalent to, so the grouping is transitive by
     construction. First are the most frequent answers, then the shortest: the groups do not depend on the
     order of the votes. Two answers are equivalent if either is with the other as gold, which only makes a
-    difference for an own verifier. Raises InputError as `judge_all`.
+    difference for an own verifier. Where it gives canonical forms, equal forms are one answer. Raises
+    InputError as `judge_all`.
     """
     return majorities([(answers, verifier)])[0]
 
@@ -36,7 +39,7 @@ def majorities(votes: Sequence[tuple[Sequence[str], str]]) -> list[Majority]:
     """`majority` of many (answers, verifier), each round of comparisons asked at once: the workers are kept
     busy.
     """
-    members = [_members(answers) for answers, _ in votes]
+    members = [_members(answers, verifier) for answers, verifier in votes]
     groups: list[list[list[int]]] = [[] for _ in votes]
     left = [_in_order(one) for one in members]
     while open_ := [i for i, remaining in enumerate(left) if remaining]:
@@ -47,10 +50,13 @@ def majorities(votes: Sequence[tuple[Sequence[str], str]]) -> list[Majority]:
     return [Majority(sorted(one, key=lambda group: (-len(group), group[0]))) for one in groups]
 
 
-def _members(answers: Sequence[str]) -> dict[str, list[int]]:
-    """Who gave each answer; "" does not vote."""
+def _members(answers: Sequence[str], verifier: str) -> dict[str, list[int]]:
+    """Who gave each answer, or its canonical form; "" does not vote, and none does without a vote."""
+    vote = traits_of(verifier).vote
+    if vote == "none":
+        return {}
     members: dict[str, list[int]] = {}
-    for i, answer in enumerate(answers):
+    for i, answer in enumerate(forms_of(answers, verifier) if vote == "canonical" else answers):
         if answer:
             members.setdefault(answer, []).append(i)
     return members
@@ -63,7 +69,8 @@ def _in_order(members: Mapping[str, Sequence[int]]) -> list[str]:
 def _equivalent_to_first(left: Sequence[tuple[Sequence[str], str]]) -> list[set[str]]:
     """Of each list of answers the first, and those that are equivalent to it."""
     joined = [{answers[0]} for answers, _ in left]
-    asked = [(i, other) for i, (answers, _) in enumerate(left) for other in answers[1:]]
+    compared = [i for i, (_, verifier) in enumerate(left) if traits_of(verifier).vote == "equivalence"]
+    asked = [(i, other) for i in compared for other in left[i][0][1:]]
     _join(joined, asked, [(other, left[i][0][0], left[i][1]) for i, other in asked])
     rest = [(i, o) for i, o in asked if left[i][1] not in VERIFIERS and o not in joined[i]]
     _join(joined, rest, [(left[i][0][0], other, left[i][1]) for i, other in rest])
@@ -76,3 +83,12 @@ def _join(
     for (i, other), verdict in zip(asked, compare_all(pairs), strict=True):
         if verdict == CORRECT:
             joined[i].add(other)
+
+
+def forms_of(answers: Sequence[str], verifier: str) -> list[str]:
+    """The canonical form of each answer, "" of "". Raises InputError as `judge_all`."""
+    if verifier not in own.PATHS:
+        asked = list(dict.fromkeys(answer for answer in answers if answer))
+        known = dict(zip(asked, pool.forms([(answer, "", verifier) for answer in asked]), strict=True))
+        return [known.get(answer, "") for answer in answers]
+    return [" ".join(answer.split()) for answer in answers]

@@ -23,6 +23,7 @@ from a2r_train.verify.expression import Node, Unreadable, parse
 from a2r_train.verify.kinds import nodes_of
 from a2r_train.verify.reading import read
 
+FORM = "form"  # pool.FORM: asked for in the place of a context
 MEMORY_BYTES = 4 * 2**30  # of address space: a runaway power must not take the machine with it
 EQUALITY = Equality(Algebra())
 
@@ -48,14 +49,17 @@ def _try(text: str) -> None:
 
 
 def call_own(answer: str, gold: str, verifier: str, context: str = "") -> dict[str, str]:
-    """Call the user's function; without answer and context only try its name, and say what it asks for."""
+    """Call the user's function, or ask for the canonical form; without answer and context only try its name,
+    and say what it says of itself.
+    """
     path, _, threshold = verifier.partition(">=")
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
-        asks = [name for name in inspect.signature(function).parameters if name in ("text", "row")]
+        if context == FORM:
+            return {"form": str(function.vote(answer))}
         if not answer and not context:
-            return {"verdict": CORRECT, "asks": ",".join(asks)}
+            return {"verdict": CORRECT, **_traits(function)}
         right = _right(function(answer, gold, **json.loads(context or "{}")), threshold)
     except Exception as error:  # noqa: BLE001 (the user's code may raise anything)
         message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -63,6 +67,17 @@ def call_own(answer: str, gold: str, verifier: str, context: str = "") -> dict[s
             "error": f"verifier {verifier!r}: {message[:300]}; expected an importable f(answer, gold) -> bool"
         }
     return {"verdict": CORRECT if right else INCORRECT}
+
+
+def _traits(function: Any) -> dict[str, str]:
+    """Raises TypeError for an attribute that says what no verifier can."""
+    asks = [name for name in inspect.signature(function).parameters if name in ("text", "row")]
+    vote, place = getattr(function, "vote", "equivalence"), getattr(function, "answer_in", "box")
+    if not callable(vote) and vote not in ("equivalence", "none"):
+        raise TypeError(f"its vote is {vote!r}, and not equivalence, none, or a function for canonical forms")
+    if place not in ("box", "code", "tags"):
+        raise TypeError(f"its answer_in is {place!r}, and not box, code or tags")
+    return {"asks": ",".join(asks), "vote": "canonical" if callable(vote) else vote, "answer_in": place}
 
 
 def _right(returned: Any, threshold: str) -> bool:

@@ -1,0 +1,51 @@
+"""Problems that a program solves, in the shape of MBPP (arXiv 2108.07732): a text, a reference solution and
+asserts.
+
+The prompt gets the text and the signature, and no test: who sees one could choose among programs by running it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from a2r_train.errors import InputError
+from a2r_train.records import Problem
+from a2r_train.verify import programs
+
+TEXTS = ("text", "prompt")  # of MBPP, and of its sanitized part
+SOLUTION, TESTS, SETUP, IDENTITY = "code", programs.TESTS, programs.SETUP, "task_id"
+PROBLEM = "{text}\n\nThe function is `{signature}`."
+
+
+def is_program(values: Mapping[str, Any]) -> bool:
+    """Whether a row is of this shape, and of no other."""
+    return SOLUTION in values and TESTS in values and "answer" not in values
+
+
+def program_of(values: Mapping[str, Any], identity: str, source: str, place: str) -> Problem | None:
+    """The problem of such a row; None where none of its tests can be judged apart from the program.
+
+    Raises InputError for a row without text or solution, and for tests that are no Python.
+    """
+    text = next((values[name] for name in TEXTS if values.get(name)), None)
+    solution, given = values[SOLUTION], values[TESTS]
+    for name, value in ((TEXTS[0], text), (SOLUTION, solution)):
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{place}: field {name!r} is {str(value)[:40]!r}; every problem needs one")
+    kept = {name: values[name] for name in (TESTS, SETUP, *programs.LIMITS) if values.get(name)}
+    solution = "\n".join(str(solution).splitlines())
+    try:
+        tests = programs.tests_of({"metadata": kept})
+    except programs.NoTest:
+        return None
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    signature = programs.signature(solution, tests.function)
+    if not signature:
+        raise InputError(f"{place}: field {SOLUTION!r} does not define {tests.function!r}, which {given[0]!r} calls")
+    shown = PROBLEM.format(text=str(text).strip(), signature=signature)
+    known = values.get(IDENTITY, values.get("id"))
+    return Problem(
+        identity if known is None else str(known), shown, solution, programs.NAME, source, metadata=kept
+    )

@@ -1,0 +1,68 @@
+"""What a verifier says of itself: how its answers vote, where they stand in a text, and what it has to see.
+
+| verifier | its answers vote | they stand in |
+|---|---|---|
+| `math`, `math_last_number`, `exact`, `multiple_choice` | by equivalence | a box, or behind "the answer is" |
+| `python_tests` | not at all: two programs are never one answer | the last fenced block |
+| `reasoning_gym` | by a canonical form: the text without spaces at its ends | `<answer>` tags |
+
+A function of one's own says it by attributes, of which each has a default:
+
+    def solved(answer, gold, row): ...
+    solved.vote = "none"         # or "equivalence", or a function that gives an answer's canonical form
+    solved.answer_in = "code"    # or "box", or "tags"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, cast, get_args
+
+from a2r_train.verify import pool
+
+Vote = Literal["equivalence", "canonical", "none"]
+Place = Literal["box", "code", "tags"]
+VOTES, PLACES = get_args(Vote), get_args(Place)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """vote: how answers are grouped. answer_in: where they stand. asks: which of `text` and `row` it sees."""
+
+    vote: Vote = "equivalence"
+    answer_in: Place = "box"
+    asks: frozenset[str] = frozenset()
+
+
+COMPARING = ("math", "math_last_number", "exact", "multiple_choice")  # they see answer and gold alone
+SHIPPED = {
+    **dict.fromkeys(COMPARING, Traits()),
+    "python_tests": Traits("none", "code", frozenset({"row"})),
+    "reasoning_gym": Traits("canonical", "tags", frozenset({"row"})),
+}
+# What a prompt has to ask for, and words by which a prompt is seen to do so.
+ASKED = {
+    "box": (r"put the final answer in \boxed{}", ("boxed",)),
+    "code": ("write the whole program in one fenced block, ```python, at the end", ("```", "block", "fence")),
+    "tags": ("put the final answer between <answer> and </answer>", ("<answer>",)),
+}
+PROMPT_FILES = {"box": "", "code": "recipes/prompts/code.yaml", "tags": "recipes/prompts/tagged.yaml"}
+
+
+def traits_of(verifier: str) -> Traits:
+    """Raises InputError for a function of one's own that cannot be imported, or says what none can."""
+    return SHIPPED.get(verifier) or _own(verifier)
+
+
+@cache
+def _own(verifier: str) -> Traits:
+    said = pool.traits(verifier)
+    asks = frozenset(said.get("asks", "").split(",")) - {""}
+    vote, place = said.get("vote", "equivalence"), said.get("answer_in", "box")
+    return Traits(cast(Vote, vote), cast(Place, place), asks)
+
+
+def has_vote(verifier: str) -> bool:
+    """Whether answers of a verifier can be counted. Raises InputError as `traits_of`."""
+    return traits_of(verifier).vote != "none"
