@@ -20,6 +20,7 @@ from a2r_train.config import as_texts, configured
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Rollout
+from a2r_train.verify import has_vote
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -240,12 +241,13 @@ def _explored(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 def _bundled(name: str, bundles: Sequence[Bundle]) -> dict[str, Any]:
     n, shown = len(bundles), sum(len(b.references) for b in bundles)
+    voted = sum(b.majority_verdict == CORRECT for b in bundles)
     return {
         "split": name,
         "bundles": n,
         "problems": len({b.problem_id for b in bundles}),
         "correct references": sum(b.n_correct for b in bundles) / shown,
-        "majority right": sum(b.majority_verdict == CORRECT for b in bundles) / n,
+        **({} if any(not has_vote(b.verifier) for b in bundles) else {"majority right": voted / n}),
         "none right": sum(b.n_correct == 0 for b in bundles) / n,
     }
 

@@ -23,6 +23,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.report.plots import save_png
 from a2r_train.evaluate.rows.row import by_id
+from a2r_train.evaluate.rows.selected import RANDOM
 from a2r_train.evaluate.run import evaluate
 from a2r_train.records import Problem, write, write_text
 
@@ -147,7 +148,8 @@ def _evaluated(
 
 def _cell(results: dict[str, Any], explorer: str, synthesizer: str) -> dict[str, Any]:
     rows = {row["name"]: row for row in results["rows"]}
-    vote = next(name for name in rows if name.startswith("maj@") and "equal" not in name)
+    votes = (name for name in rows if name.startswith("maj@") and "equal" not in name)
+    vote = next(votes, RANDOM)  # answers without a vote have this row in its place
     own = rows["synthesizer/base"]
     found = {"explorer": explorer, "synthesizer": synthesizer} | {
         key: own[key] for key in ("accuracy", "low", "high", "n")

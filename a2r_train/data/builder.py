@@ -8,14 +8,14 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from a2r_train.records import CORRECT, Bundle, Problem, Reference, Rollout, Synthesis, seed_of
+from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Problem, Reference, Rollout, Synthesis, seed_of
 from a2r_train.verify import majority
 
 
 def bundle_of(problem: Problem, references: Sequence[Reference], identity: str) -> Bundle:
     """A bundle of the references in their order, with their vote."""
     groups = majority([reference.answer for reference in references], problem.verifier).groups
-    first = references[groups[0][0] if groups else 0]
+    first = references[groups[0][0]] if groups else Reference("", verdict=UNPARSABLE)
     return Bundle(
         id=identity,
         problem_id=problem.id,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from a2r_train.errors import InputError
 from a2r_train.records import CORRECT, Bundle
+from a2r_train.verify import has_vote
 
 MIXTURES = ("all", "hard_plus_easy", "accuracy_band", "balanced")
 
@@ -69,6 +70,11 @@ def _where(
 def _hard_plus_easy(
     bundles: Sequence[Bundle], percent: float, rng: random.Random
 ) -> tuple[list[Bundle], Counter[str]]:
+    if silent := sorted({b.verifier for b in bundles if not has_vote(b.verifier)}):
+        raise InputError(
+            f"mixture hard_plus_easy goes by the vote, and answers of {silent[0]} have none; "
+            "expected accuracy_band, balanced or all"
+        )
     easy = [b for b in bundles if b.majority_verdict == CORRECT]
     rng.shuffle(easy)
     turn: defaultdict[str, int] = defaultdict(int)

@@ -31,19 +31,19 @@ def diagnose(
     `by_correct` and `by_majority`: accuracy by number of correct references and by votes for the most
     frequent answer, the majority's too, and `by_source` where there are 2 to MOST_SOURCES; `flips`: counts of
     syntheses by `flip_kind`; `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of
-    the syntheses whose answer is the majority's; `tokens_by_stage`: means over problems.
+    the syntheses whose answer is the majority's; `tokens_by_stage`: means over problems. What compares with
+    votes is left out where there are none.
     """
-    keys: dict[str, Sequence[int | str]] = {
-        "by_correct": [b.n_correct for b in bundles],
-        "by_majority": [
+    keys: dict[str, Sequence[int | str]] = {"by_correct": [b.n_correct for b in bundles]}
+    if is_voted := not any(map(math.isnan, votes)):
+        keys["by_majority"] = [
             max(map(len, majority([r.answer for r in b.references], b.verifier).groups), default=0)
             for b in bundles
-        ],
-    }
+        ]
     if 1 < len({b.source for b in bundles}) <= MOST_SOURCES:
         keys["by_source"] = [b.source for b in bundles]
     found: dict[str, Any] = {
-        key: {f"maj@{size_label(bundles)}": _cells(of, votes)} for key, of in keys.items()
+        key: {f"maj@{size_label(bundles)}": _cells(of, votes)} if is_voted else {} for key, of in keys.items()
     }
     found |= {key: {} for key in ("flips", "new_correct", "copy_rate", "tokens_by_stage")}
     for name, given in syntheses.items():
@@ -54,8 +54,9 @@ def diagnose(
         counts = Counter(
             flip_kind(vote, s) for vote, group in zip(votes, grouped, strict=True) for s in group
         )
-        found["flips"][name] = {kind: counts[kind] for kind in FLIP_KINDS}
-        found["copy_rate"][name] = _copy_rate(bundles, grouped)
+        if is_voted:
+            found["flips"][name] = {kind: counts[kind] for kind in FLIP_KINDS}
+            found["copy_rate"][name] = _copy_rate(bundles, grouped)
         found["tokens_by_stage"][name] = stage_tokens(bundles, grouped)
     return found
 
@@ -94,9 +95,11 @@ FLIP_KINDS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wr
 
 def flip_kind(vote: float, synthesis: Synthesis) -> str:
     """From the majority to the synthesis; a tied majority is right if its expected accuracy is at least one
-    half.
+    half. Where there is no vote it says what the synthesis is.
     """
     after = "right" if synthesis.verdict == CORRECT else "wrong"
+    if math.isnan(vote):
+        return after
     return f"{'right' if vote >= 0.5 else 'wrong'}_to_{after}"
 
 

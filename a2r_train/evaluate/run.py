@@ -16,6 +16,7 @@ from a2r_train.data.read import read
 from a2r_train.data.rollouts import check_references, check_right, judged, warn_of_others
 from a2r_train.data.task import task_of
 from a2r_train.engines import check_engine, tell_failed
+from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Generator, Task
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices, timings
@@ -32,6 +33,7 @@ from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tas
 from a2r_train.evaluate.rows.perturbed import k_tasks, probe
 from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
+from a2r_train.evaluate.rows.selected import no_vote, selected_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
 
@@ -120,6 +122,8 @@ def _check_inputs(
         first_populations(config, bundles, rollouts)
     if config.adaptive_validation:
         check_sizes(config, bundles)
+        if silent := no_vote(bundles):
+            raise InputError(f"adaptive_validation: it stops by votes. {silent} Leave the key out")
     if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
         for _, task, sized in k_tasks(config, final, bundles, rollouts):
             work.chats(task, sized)
@@ -139,11 +143,15 @@ def summarise(
     votes, final = bundle_votes(bundles), final_task(tasks(config))
     parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
     diagnostics = diagnose(bundles, votes, _with_references(config, found))
-    rows = reference_rows(bundles, votes, rollouts)
+    rows, silent = reference_rows(bundles, votes, rollouts), no_vote(bundles)
+    if silent:
+        rows += selected_rows(bundles)
     if config.reward_model:
         rows.append(best_of_row(config.reward_model, bundles, work.folder, config.batch_size))
     uncounted = _uncounted(config, bundles, rollouts, outside)
-    if rollouts and final and not uncounted:
+    if silent:
+        diagnostics["no_vote"] = silent
+    elif rollouts and final and not uncounted:
         rows += _equal_budget_rows(config, bundles, rollouts, found[final.name], parameters)
     elif rollouts and final:
         log.warning(

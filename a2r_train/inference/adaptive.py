@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from a2r_train.errors import InputError
-from a2r_train.verify import majority
+from a2r_train.verify import has_vote, majority
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def chance_of_change(answers: Sequence[str], verifier: str) -> float:
     """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 where nobody
     leads.
     """
+    if not has_vote(verifier):
+        raise InputError(f"adaptive: it stops by votes, and answers of {verifier} have none; leave it out")
     sizes = [len(group) for group in majority(answers, verifier).groups]
     a, b = (*sizes, 0, 0)[:2]
     flips = a + b + 1  # the Beta distribution's tail at 1/2 is that of so many fair coins

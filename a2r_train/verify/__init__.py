@@ -89,6 +89,7 @@ from a2r_train.verify.compare import (
     judge_all,
 )
 from a2r_train.verify.extract import extract
+from a2r_train.verify.traits import has_vote, traits_of
 from a2r_train.verify.vote import Majority, majority
 
 __all__ = [
@@ -99,7 +100,9 @@ __all__ = [
     "check_verifier",
     "equivalent",
     "extract",
+    "has_vote",
     "judge",
     "judge_all",
     "majority",
+    "traits_of",
 ]

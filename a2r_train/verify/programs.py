@@ -173,6 +173,39 @@ def run_once(runs: Sequence[sandbox.Run]) -> list[sandbox.Ended]:
     return [known[run] for run in runs]
 
 
+def behaviours(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each program does on the inputs of its problem's tests, as text that is equal where the values
+    are; "" for one that returns nothing. Raises InputError as `tests_of`.
+    """
+    runs = [tests_of(row).run(program) for row, program in zip(rows, programs, strict=True)]
+    return [_behaviour(returned(one)) for one in run_once(runs)]
+
+
+def _behaviour(values: list[Any]) -> str:
+    try:
+        return json.dumps([_canonical(value) for value in values]) if values else ""
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return ""
+
+
+def _canonical(value: Any) -> Any:
+    """Equal numbers have one spelling, and sets and dicts one order."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and value[0] in ("list", "tuple", "set", "frozenset", "dict"):
+        parts = [
+            [_canonical(part) for part in one] if value[0] == "dict" else _canonical(one) for one in value[1:]
+        ]
+        if value[0] in ("list", "tuple"):
+            return [value[0], *parts]
+        return [value[0].removeprefix("frozen"), *sorted(parts, key=json.dumps)]
+    number = _scalar(value)
+    if isinstance(number, bytes):
+        return ["bytes", number.hex()]
+    whole = isinstance(number, float) and number.is_integer()
+    return ["number", hex(int(number)) if whole or isinstance(number, int) else repr(number)]
+
+
 def _verdict(tests: Tests, ended: sandbox.Ended) -> Verdict:
     if ended.how == "lost":
         return TIMEOUT

@@ -45,7 +45,7 @@ def browser(
     for name, given in syntheses.items():
         for synthesis in given:
             firsts.setdefault(synthesis.bundle_id, {}).setdefault(name, synthesis)
-    kinds: dict[str, list[Shown]] = {kind: [] for kind in (*FLIP_KINDS, "")}
+    kinds: dict[str, list[Shown]] = {kind: [] for kind in (*FLIP_KINDS, "wrong", "right", "")}
     seen: set[str] = set()
     for bundle, vote in zip(bundles, votes, strict=True):
         if bundle.problem_id not in seen:

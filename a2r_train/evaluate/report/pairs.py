@@ -13,7 +13,7 @@ TRAINED = (  # the first that is there is "the trained one"
 BASE, CONTROL, GREEDY = "synthesizer/base", "synthesizer/no_references", "explorer/greedy"
 RIVALS = (  # beside every majority
     *(BASE, "synthesizer/sft", "synthesizer/alone", CONTROL, GREEDY),
-    *("universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
+    *("reference/random", "universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
     *("explorer/grpo", "monolith"),
 )
 SAMPLED = {GREEDY: "pass@1"}  # what a sampled row meets in the place of a greedy one

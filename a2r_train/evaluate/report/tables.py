@@ -29,7 +29,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
             "In %, with 95 % bootstrap intervals over problems. Tokens are "
             "the mean of one answer: completions of the "
             "explorer, and all that the synthesizer reads and writes. Unparsable: % of the row's texts that "
-            "no answer could be read from.",
+            f"no answer could be read from. {diagnostics.get('no_vote', '')}".rstrip(),
             ["row", "accuracy", "interval", "problems", "tokens", "unparsable", "note"],
             [
                 [

@@ -19,7 +19,7 @@ from a2r_train.data.unparsable import unparsable
 from a2r_train.errors import InputError
 from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Reference, Rollout, Synthesis
-from a2r_train.verify import majority
+from a2r_train.verify import has_vote, majority
 
 EXPLORER = "explorer"  # stands for the model of the references, whose name a bundle does not hold
 
@@ -64,8 +64,10 @@ def expected_vote(answers: Sequence[str], verdicts: Sequence[str], verifier: str
     """Expected accuracy of the majority vote: answers that tie for first are equally likely; "" does not
     vote.
 
-    0 if nobody votes.
+    0 if nobody votes. Where there is no vote, any answer is as likely.
     """
+    if not has_vote(verifier):
+        return float(np.mean([verdict == CORRECT for verdict in verdicts]))
     tied = majority(answers, verifier).top
     return (
         float(np.mean([np.mean([verdicts[i] == CORRECT for i in group]) for group in tied])) if tied else 0.0
@@ -78,12 +80,14 @@ def vote_of(references: Sequence[Reference], verifier: str) -> float:
 
 
 def bundle_votes(bundles: Sequence[Bundle]) -> Scores:
-    """Expected accuracy of the references' majority, [n_bundles]."""
-    return np.array([vote_of(b.references, b.verifier) for b in bundles])
+    """Expected accuracy of the references' majority, [n_bundles]; NaN where there is no vote."""
+    return np.array(
+        [vote_of(b.references, b.verifier) if has_vote(b.verifier) else math.nan for b in bundles]
+    )
 
 
 def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[Rollout] = ()) -> list[Row]:
-    """pass@1, pass@k and maj@k; `votes` are those of `bundle_votes`.
+    """pass@1, pass@k and maj@k, the last where all answers vote; `votes` are those of `bundle_votes`.
 
     pass@1 and pass@k are estimated without bias from all rollouts of a problem (`pass_at`), and from the
     references alone where fewer than k are given.
@@ -101,11 +105,13 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
         note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
     total = mean_over_problems(bundles, sums)
     unread = unparsable(explorer_texts(bundles, rollouts)).share
-    return [
+    rows = [
         Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),), unread),
         Row(f"pass@{label}", oracle, total, "oracle: any correct" + (f"; {note}" if note else ""), (part,)),
-        Row(f"maj@{label}", by_problem(bundles, votes), total, "", (part,)),
     ]
+    if np.isnan(votes).any():
+        return rows
+    return [*rows, Row(f"maj@{label}", by_problem(bundles, votes), total, "", (part,))]
 
 
 def explorer_texts(
