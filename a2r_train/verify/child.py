@@ -39,6 +39,13 @@ class Child:
             command, stdin=pipe, stdout=pipe, stderr=stderr, bufsize=0, env=dict(env)
         )
 
+    def end(self) -> None:
+        """Let an idle process end by itself, at the end of its input."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            self._process.wait()
+        self.forget()
+
     def stop(self) -> None:
         """Kill the process, if there is one."""
         if self._process:

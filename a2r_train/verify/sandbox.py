@@ -19,7 +19,7 @@ from a2r_train.verify.child import CORES, Child, Crew
 log = logging.getLogger(__name__)
 
 SERVERS = min(16, CORES + 1)  # one more than cores, as a program may wait
-CPU_S, WALL_S = 0.4, 2.0  # of one program with all its calls, unless its problem says more
+CPU_S, WALL_S = 0.3, 2.0  # of one program with all its calls, unless its problem says more
 START_S, REPLY_S = 60.0, 20.0  # for a server to start; and beyond the limits of a program, on a busy machine
 MAX_REPLY_BYTES = 2**22
 SERVER = Path(__file__).with_name("sandbox_server.py")

@@ -12,6 +12,7 @@ expression of a name and literals), `cpu_s`, `wall_s`. Reply: `ended` (`returned
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -20,11 +21,14 @@ import os
 import platform
 import resource
 import select
+import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 MEMORY_BYTES = 512 * 2**20  # of address space, for each process of a candidate
@@ -122,19 +126,18 @@ def _try(*steps: Callable[[], None]) -> bool:
 
 
 def _unshare(flags: int) -> Callable[[], None]:
-    return lambda: _check(libc.unshare(flags))
+    return partial(_unshared, flags)
+
+
+def _unshared(flags: int) -> None:
+    _check(libc.unshare(flags))
 
 
 def raise_walls(is_root: bool) -> list[str]:
-    """Everything that this kernel allows, and the names of what it allowed."""
-    if not is_root or not _try(_unshare(NEWNS)):
-        _try(_own_user, _unshare(NEWNS))
-    found = [
-        name
-        for name, flags in (("network", NEWNET), ("processes", NEWPID), ("ipc", NEWIPC | NEWUTS))
-        if _try(_unshare(flags))
-    ]
-    return found
+    """Everything that this kernel allows, and the names of what it allowed; `mounts` is for what follows."""
+    mounts = (is_root and _try(_unshare(NEWNS))) or _try(_own_user, _unshare(NEWNS))
+    wanted = (("network", NEWNET), ("processes", NEWPID), ("ipc", NEWIPC | NEWUTS))
+    return ["mounts"] * mounts + [name for name, flags in wanted if _try(_unshare(flags))]
 
 
 # --- the server ----------------------------------------------------------------------------------------------
@@ -153,7 +156,9 @@ def main() -> None:
         _, status = os.waitpid(first, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 255)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    walls += ["files"] * _try(_new_root) + ["uid"] * is_root
+    if {"mounts", "processes"} <= {*walls}:  # without the second, processes are looked for in /proc
+        walls += ["files"] * _try(_new_root)
+    walls += ["uid"] * is_root
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     gc.collect()
     gc.freeze()
@@ -191,18 +196,29 @@ def _help(walls: list[str], uid: int) -> NoReturn:
         _try(_unshare(NEWPID))
     if "ipc" in walls:
         _try(_unshare(NEWIPC))
-    if "files" in walls:
-        tmp = f"size={TMP_BYTES},nr_inodes=1024,mode=1777"
-        _try(_unshare(NEWNS), lambda: _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp))
+    folder = _empty_folder(walls, uid)
     results, written = os.pipe()
     candidate = os.fork()
     if not candidate:
-        _become_candidate(request, written, uid)
+        _become_candidate(request, written, uid, folder)
     os.close(written)
     ended, values = _watch(candidate, results, request["cpu_s"], request["wall_s"])
     _kill_all(candidate)
+    if folder != "/tmp":
+        shutil.rmtree(folder, ignore_errors=True)
     _send(replies, {"ended": ended, "values": values.decode(errors="replace")})
     os._exit(0)
+
+
+def _empty_folder(walls: list[str], uid: int) -> str:
+    """The one place where a candidate may write: a /tmp of its own, or a folder that is removed behind it."""
+    size = f"size={TMP_BYTES},nr_inodes=1024,mode=1777"
+    tmp = partial(_mount, "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, size)
+    if "files" in walls and _try(_unshare(NEWNS), tmp):
+        return "/tmp"
+    folder = tempfile.mkdtemp()
+    os.chown(folder, uid or -1, uid or -1)
+    return folder
 
 
 def _watch(candidate: int, results: int, cpu_s: float, wall_s: float) -> tuple[str, bytes]:
@@ -236,7 +252,8 @@ def _kill_all(candidate: int) -> None:
         except ChildProcessError:
             return
         for child in _descendants(os.getpid()):
-            _try(lambda pid=child: os.kill(pid, signal.SIGKILL))  # type: ignore[misc]
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> list[int]:
@@ -284,7 +301,7 @@ def _exactly(source: int, size: int) -> bytes | None:
 # --- the candidate -------------------------------------------------------------------------------------------
 
 
-def _become_candidate(request: dict[str, Any], written: int, uid: int) -> NoReturn:
+def _become_candidate(request: dict[str, Any], written: int, uid: int, folder: str) -> NoReturn:
     """Give up everything, run the program and its calls, and write what they return."""
     try:
         os.setsid()
@@ -293,7 +310,7 @@ def _become_candidate(request: dict[str, Any], written: int, uid: int) -> NoRetu
             os.dup2(null, standard)
         os.dup2(written, 3)
         os.closerange(4, 4096)
-        os.chdir("/tmp")
+        os.chdir(folder)
         _limit(request["cpu_s"])
         _give_up(uid)
         _write(3, json.dumps(_results(request["program"], request["calls"])).encode())
