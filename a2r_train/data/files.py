@@ -1,7 +1,7 @@
 """Files and data sets as rows: JSONL, CSV, TSV, Parquet, also compressed, and data sets of the hub.
 
 A data set on the hub is `owner/name`, `owner/name:split` or `owner/name:config:split`, and a split may be a
-slice, `train[100:200]`. Every error names the file and the line.
+slice, `train[100:200]`. `gym.py` draws problems of Reasoning Gym. Every error names the file and the line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
+from a2r_train.data import gym
 from a2r_train.errors import InputError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -28,7 +29,7 @@ MAX_CELL_CHARACTERS = 2**27  # of a CSV; the csv module's own limit of 131,072 i
 
 def paths_in(value: str) -> list[str]:
     """The files and data sets that a recipe names, comma-separated; a file whose name has a comma is one."""
-    if os.path.exists(value):
+    if os.path.exists(value) or value.startswith(gym.PREFIX):
         return [value]
     return [path for part in value.split(",") if (path := part.strip())]
 
@@ -36,6 +37,9 @@ def paths_in(value: str) -> list[str]:
 def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, row) of one file or data set. Raises InputError for one that is missing or broken."""
     kind = format_of(path)
+    if gym.is_gym(path):
+        yield from gym.rows(path)
+        return
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name a file in it, such as {path.rstrip('/')}/train.jsonl")
     if not os.path.isfile(path):

@@ -43,7 +43,9 @@ def program_of(values: Mapping[str, Any], identity: str, source: str, place: str
         raise InputError(f"{place}: {error}") from None
     signature = programs.signature(solution, tests.function)
     if not signature:
-        raise InputError(f"{place}: field {SOLUTION!r} does not define {tests.function!r}, which {given[0]!r} calls")
+        raise InputError(
+            f"{place}: field {SOLUTION!r} does not define {tests.function!r}, which {given[0]!r} calls"
+        )
     shown = PROBLEM.format(text=str(text).strip(), signature=signature)
     known = values.get(IDENTITY, values.get("id"))
     return Problem(

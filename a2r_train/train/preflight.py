@@ -6,6 +6,7 @@ No weights are loaded: the model is built without memory (on the meta device) to
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -20,21 +21,25 @@ from accelerate import PartialState
 from peft import get_peft_model
 from trl.trainer.grpo_config import GRPOConfig
 
+from a2r_train.data.gym import FREE
 from a2r_train.errors import InputError
 from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
-from a2r_train.records import CORRECT, Bundle
+from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.train import vacuous
 from a2r_train.train.arguments import ModelArguments, TrainConfig, cycle_steps, interval
+from a2r_train.train.attack import FEWEST_ROWS, MOST_PAID, attacked
 from a2r_train.train.bundles import TrainingBundles
 from a2r_train.train.model import peft_of, way_of
 from a2r_train.train.rewards import VerifiableReward
-from a2r_train.verify import VERIFIERS
-from a2r_train.verify.extract import clean, letter
+from a2r_train.verify import programs
+from a2r_train.verify.extract import clean, letter, written
+from a2r_train.verify.traits import SHIPPED
 
 log = logging.getLogger(__name__)
 
 WRONG_TRIED = 500  # gold answers against which a wrong one is compared: each costs milliseconds
+MOST_HOLES = 3  # named, of the ways to be paid without solving
 NO_SIGNAL = 0.99  # share of groups without any signal from which there is nothing to learn
 FLOAT32_BYTES = 4
 # Of a checkpoint with optimizer, for each trained parameter; of zero2 and fsdp2 as measured, with tied
@@ -82,6 +87,7 @@ def preflight(
     """
     checks = [
         *_rewards(bundles),
+        *_attacked(bundles),
         _length(bundles, completion_tokens),
         _template(bundles),
         _end_of_turn(bundles),
@@ -97,19 +103,44 @@ def _rewards(bundles: TrainingBundles) -> list[Check]:
     """What the reward of training says to the gold answers, and to answers that must earn nothing."""
     by_gold = {(b.answer, b.verifier): b for b in reversed(bundles.bundles) if _right(b)}
     different = list(by_gold.values())[::-1]
-    ruled = [b for b in different if b.verifier in VERIFIERS]
+    ruled = [b for b in different if b.verifier in SHIPPED]
     few = ruled[:: math.ceil(len(ruled) / WRONG_TRIED) or 1]
     gold = "the gold answer"
     if len(ruled) < len(different):
         gold = "the gold answer (own verifiers: a correct reference's)"
     close = f"{THINK_CLOSE}\n" if bundles.prompter.opens_thinking else ""
     tried: list[tuple[str, float, Sequence[Bundle], Callable[[Bundle], str]]] = [
-        (gold, 1.0, different, lambda b: rf"{close}\boxed{{{_right(b)}}}"),
+        (gold, 1.0, different, lambda b: close + written(_right(b), b.verifier)),
         ("an empty completion", 0.0, different, lambda _: ""),
-        ("a truncated answer", 0.0, different, lambda b: rf"{close}So \boxed{{{_right(b)}"),
-        ("a wrong answer", 0.0, few, lambda b: rf"{close}\boxed{{{_wrong(b)}}}"),
+        ("a truncated answer", 0.0, different, lambda b: f"{close}So {_cut(b)}"),
+        ("a wrong answer", 0.0, few, lambda b: close + written(_wrong(b), b.verifier)),
     ]
     return [_reward(bundles.prompter, *one) for one in tried]
+
+
+def _cut(bundle: Bundle) -> str:
+    """The right answer in a text that ends before the mark behind it."""
+    return (
+        written(_right(bundle), bundle.verifier)
+        .removesuffix("}")
+        .removesuffix("```")
+        .removesuffix("</answer>")
+    )
+
+
+def _attacked(bundles: TrainingBundles) -> list[Check]:
+    """Red for answers that are paid and solve nothing; no line where there are few rows to try."""
+    found = attacked(bundles.bundles, bundles.prompter)
+    holes = [one for one in found if one.is_hole]
+    if holes:
+        more = f"; and {len(holes) - MOST_HOLES} more" if len(holes) > MOST_HOLES else ""
+        says = "; ".join(map(str, holes[:MOST_HOLES]))
+        return [Check("attack", False, f"{says}{more}; mend the verifier, or leave these problems out")]
+    if all(one.rows < FEWEST_ROWS for one in found):
+        return []
+    tried = len({one.attack for one in found})
+    says = f"{tried} answers that solve nothing are paid on at most {MOST_PAID:.0%} of rows with another gold"
+    return [Check("attack", True, says)]
 
 
 def _reward(
@@ -121,6 +152,7 @@ def _reward(
         verifier=[b.verifier for b in bundles],
         n_correct=[b.n_correct for b in bundles],
         majority_answer=[b.majority_answer for b in bundles],
+        row=[json.dumps(row_of(b)) for b in bundles],
     )
     off = [b for b, reward in zip(bundles, rewards, strict=True) if reward != expected]
     if not off:
@@ -137,7 +169,7 @@ def _right(bundle: Bundle) -> str:
     """An answer that must earn: the gold one; for an own verifier, whose gold may be anything, a correct
     reference's or "".
     """
-    if bundle.verifier in VERIFIERS:
+    if bundle.verifier in SHIPPED and bundle.answer != FREE:
         return bundle.answer
     return next((r.answer for r in bundle.references if r.verdict == CORRECT), "")
 
@@ -156,8 +188,8 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
     if total > bundles.context:
         detail = f"{says} is over the model's context of {bundles.context}; "
         return Check("length", False, f"{detail}lower max_prompt_tokens or the completion")
-    golds = {b.answer for b in bundles.bundles}
-    needed = max((bundles.prompter.count(rf"\boxed{{{answer}}}") for answer in golds), default=0)
+    golds = {(b.answer, b.verifier) for b in bundles.bundles if b.verifier != programs.NAME}
+    needed = max((bundles.prompter.count(written(*gold)) for gold in golds), default=0)
     if completion_tokens is not None and needed > completion_tokens:
         detail = f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it"
         return Check("length", False, detail)

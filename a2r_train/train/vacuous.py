@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from a2r_train.records import CORRECT, Bundle
-from a2r_train.verify import VERIFIERS
+from a2r_train.verify.traits import SHIPPED
 
 FEW_TARGETS = 32  # fewer are less than a batch of SFT
 FEW_GROUPS = 8  # fewer that differ in reward are less than a step of GRPO
@@ -17,7 +17,7 @@ def one_sided_verifiers(bundles: Sequence[Bundle]) -> list[str]:
     """Of verifiers of one's own: those that call all references of the bundles right, or none."""
     said: defaultdict[str, list[bool]] = defaultdict(list)
     for bundle in bundles:
-        if bundle.verifier not in VERIFIERS:
+        if bundle.verifier not in SHIPPED:
             said[bundle.verifier] += [r.verdict == CORRECT for r in bundle.references]
     return [
         f"{name} never says {'no' if verdicts[0] else 'yes'} on {len(verdicts)} references; "

@@ -213,7 +213,8 @@ def check_gold(problems: Iterable[Problem | Bundle]) -> None:
     programs.check_tests([row_of(problem) for problem in tested])
     verdicts = {key: _gold_verdict(key, rows[0][1].answer) for key, rows in asked.items()}
     unknown = [key for key, verdict in verdicts.items() if verdict is None]
-    verdicts.update(zip(unknown, pool.ask_all(unknown), strict=True))
+    called = [(*key[:2], own.PATHS.get(key[2], key[2])) for key in unknown]
+    verdicts.update(zip(unknown, pool.ask_all(called), strict=True))
     bad = [row for key, rows in asked.items() if verdicts[key] in (UNPARSABLE, TIMEOUT) for row in rows]
     if bad:
         raise _bad_golds(sorted(bad, key=lambda row: row[0]))

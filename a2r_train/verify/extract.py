@@ -95,6 +95,14 @@ def _placed(text: str, place: str) -> str:
     return answer if answer.strip() and len(answer) <= MAX_PROGRAM_CHARS else ""
 
 
+def written(answer: str, verifier: str) -> str:
+    """A text in which `extract` finds this answer. Raises InputError as `traits_of`."""
+    place = traits_of(verifier).answer_in
+    if place == "box":
+        return rf"\boxed{{{answer}}}"
+    return f"```python\n{answer}\n```" if place == "code" else f"<answer>{answer}</answer>"
+
+
 def last_block(text: str) -> str:
     """What stands in the last complete fenced block of a text, "" where there is none."""
     found, opened = "", None

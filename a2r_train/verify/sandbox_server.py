@@ -38,10 +38,30 @@ OPEN_FILES = 64
 VALUE_BYTES = 256 * 2**10  # of all that a candidate returns
 LOOK_S = 0.01  # how often the CPU time of a candidate is looked at
 NOBODY = 64_000  # first of the uids that candidates have where this is root
-PRELOADED = (
-    "array bisect calendar cmath collections copy datetime decimal fractions functools heapq itertools json math "
-    "operator random re statistics string struct textwrap typing"
-).split()  # what programs import: a fork has it at once
+PRELOADED = [
+    "array",
+    "bisect",
+    "calendar",
+    "cmath",
+    "collections",
+    "copy",
+    "datetime",
+    "decimal",
+    "fractions",
+    "functools",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "typing",
+]  # what programs import: a fork has it at once
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -223,7 +243,11 @@ def _empty_folder(walls: list[str], uid: int) -> str:
 
 def _watch(candidate: int, results: int, cpu_s: float, wall_s: float) -> tuple[str, bytes]:
     """What the candidate wrote until it closed its pipe, ran out of time, or wrote too much."""
-    ends, values, clock = time.monotonic() + wall_s, b"", (~candidate << 3) | 2  # its CPU time, of all threads
+    ends, values, clock = (
+        time.monotonic() + wall_s,
+        b"",
+        (~candidate << 3) | 2,
+    )  # its CPU time, of all threads
     ready = select.poll()
     ready.register(results, select.POLLIN)
     while True:

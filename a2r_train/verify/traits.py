@@ -47,7 +47,11 @@ ASKED = {
     "code": ("write the whole program in one fenced block, ```python, at the end", ("```", "block", "fence")),
     "tags": ("put the final answer between <answer> and </answer>", ("<answer>",)),
 }
-PROMPT_FILES = {"box": "", "code": "recipes/prompts/prompt-code.yaml", "tags": "recipes/prompts/prompt-tagged.yaml"}
+PROMPT_FILES = {
+    "box": "",
+    "code": "recipes/prompts/prompt-code.yaml",
+    "tags": "recipes/prompts/prompt-tagged.yaml",
+}
 
 
 def traits_of(verifier: str) -> Traits:

@@ -17,7 +17,9 @@ from a2r_train.verify import judge
 
 ROW = {
     "id": "square",
-    "metadata": {"test_list": ["assert square(3) == 9", "assert square(-4) == 16", "assert square(12) == 144"]},
+    "metadata": {
+        "test_list": ["assert square(3) == 9", "assert square(-4) == 16", "assert square(12) == 144"]
+    },
 }
 SOLUTION = "def square(x):\n    return x * x"
 
@@ -42,12 +44,12 @@ FORGED = {
         'import os\nos.write(3, b\'{"ended": "returned", "values": "correct", "verdict": "correct"}\')\nos._exit(0)'
     ),
     "forges a frame": (
-        "import os, struct\nbody = b'{\"ended\": \"returned\", \"values\": \"[9]\"}'\n"
+        'import os, struct\nbody = b\'{"ended": "returned", "values": "[9]"}\'\n'
         "for fd in range(64):\n    try:\n        os.write(fd, struct.pack('>I', len(body)) + body)\n"
         "    except OSError:\n        pass\nos._exit(0)"
     ),
     "numbers of every kind": (
-        "import os\nos.write(3, b'[[\"int\", \"0x9\"], [\"any\"], [\"float\", \"nan\"]]')\nos._exit(0)"
+        'import os\nos.write(3, b\'[["int", "0x9"], ["any"], ["float", "nan"]]\')\nos._exit(0)'
     ),
     "endless nesting": "import os\nos.write(3, b'[' * 200000)\nos._exit(0)",
     "endless digits": "import os\nos.write(3, b'[' + b'9' * 200000 + b']')\nos._exit(0)",
@@ -196,7 +198,9 @@ def main() -> None:
     earned = [name for name, program in HOSTILE.items() if verdict(program) == "correct"]
     left = still_running(before)
     seconds = time.monotonic() - began
-    print(f"{len(HOSTILE)} hostile programs in {seconds:.0f} s: {len(earned)} earn {earned}, {len(left)} still run")
+    print(
+        f"{len(HOSTILE)} hostile programs in {seconds:.0f} s: {len(earned)} earn {earned}, {len(left)} still run"
+    )
     raise SystemExit(bool(earned or left))
 
 

@@ -39,7 +39,11 @@ def reason(problem: Problem) -> str:
     if len(values) < len(tests.calls):
         return f"fails at {tests.calls[len(values)]}"
     pairs = zip(tests.calls, tests.expected, values, strict=True)
-    return next(f"{call} is {value}, and not {known!r}" for call, known, value in pairs if not programs.same(known, value))
+    return next(
+        f"{call} is {value}, and not {known!r}"
+        for call, known, value in pairs
+        if not programs.same(known, value)
+    )
 
 
 def timed(problems: Sequence[Problem], loop_share: float) -> tuple[list[str], float, float]:
@@ -67,14 +71,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problems", nargs="+", help="problems with reference solutions")
     parser.add_argument("--loops", type=float, default=0.05, help="share of infinite loops")
-    parser.add_argument("--least", type=float, default=0.0, help="verdicts a second, below which the status is 1")
+    parser.add_argument(
+        "--least", type=float, default=0.0, help="verdicts a second, below which the status is 1"
+    )
     given = parser.parse_args()
     problems = [problem for path in given.problems for problem in read(Problem, path)]
     verdicts, seconds, cpu = timed(problems, given.loops)
     rate, loops = len(verdicts) / seconds, verdicts[len(problems) :]
     right = verdicts[: len(problems)].count(CORRECT)
-    print(f"{len(verdicts)} verdicts, {len(loops)} of infinite loops, in {seconds:.1f} s: {rate:.0f} a second")
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {1000 * cpu / len(verdicts):.1f} ms of CPU time each")
+    print(
+        f"{len(verdicts)} verdicts, {len(loops)} of infinite loops, in {seconds:.1f} s: {rate:.0f} a second"
+    )
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {1000 * cpu / len(verdicts):.1f} ms of CPU time each"
+    )
     print(f"{right} of {len(problems)} reference solutions earn 1, and {loops.count(CORRECT)} of the loops")
     for problem, verdict in zip(problems, verdicts, strict=False):
         if verdict != CORRECT:

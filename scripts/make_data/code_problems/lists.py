@@ -118,7 +118,13 @@ def longest_words(words):
     return {word for word in words if len(word) == most}
 
 
-@called(([[0, 1], [1, 2], [3, 4]], 5), ([], 3), ([[0, 1], [1, 0]], 2), ([[2, 2]], 4), ([[0, 3], [3, 1], [1, 2]], 4))
+@called(
+    ([[0, 1], [1, 2], [3, 4]], 5),
+    ([], 3),
+    ([[0, 1], [1, 0]], 2),
+    ([[2, 2]], 4),
+    ([[0, 3], [3, 1], [1, 2]], 4),
+)
 def islands(links, count):
     """Write a function for count places, numbered from 0, and links between two of them: return how many groups of
     places there are that hang together."""
@@ -129,7 +135,13 @@ def islands(links, count):
     return len(set(group))
 
 
-@called(([[1, 3, 1], [1, 5, 1], [4, 2, 1]],), ([[7]],), ([[1, 2], [1, 1]],), ([[1, 9, 1]],), ([[2, 2, 2], [2, 2, 2]],))
+@called(
+    ([[1, 3, 1], [1, 5, 1], [4, 2, 1]],),
+    ([[7]],),
+    ([[1, 2], [1, 1]],),
+    ([[1, 9, 1]],),
+    ([[2, 2, 2], [2, 2, 2]],),
+)
 def cheapest_way(table):
     """Write a function that returns the smallest sum of numbers on a way through a table from its upper left to its
     lower right corner, going right or down."""
@@ -192,7 +204,13 @@ def polynomial_product(one, other):
     return found
 
 
-@called(([[1, 0], [0, 1]],), ([[2, 3], [4, 5]],), ([[7]],), ([[1, 2, 3], [4, 5, 6], [7, 8, 9]],), ([[0, 1], [1, 0]],))
+@called(
+    ([[1, 0], [0, 1]],),
+    ([[2, 3], [4, 5]],),
+    ([[7]],),
+    ([[1, 2, 3], [4, 5, 6], [7, 8, 9]],),
+    ([[0, 1], [1, 0]],),
+)
 def diagonals(table):
     """Write a function that returns a pair of sums for a square table: of the diagonal that falls from left to right,
     and of the other one."""

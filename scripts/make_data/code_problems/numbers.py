@@ -121,7 +121,16 @@ def fewest_coins(amount, coins):
 def roman(n):
     """Write a function that writes a whole number from 1 to 99 in Roman numerals."""
     found = ""
-    for value, letters in ((90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")):
+    for value, letters in (
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
+    ):
         while n >= value:
             found += letters
             n -= value

@@ -79,6 +79,7 @@ def pieces_reversed(text, mark):
 @called(("level",), ("abca",), ("abc",), ("xyzz",), ("racecars",))
 def almost_mirrored(text):
     """Write a function that tells whether a text reads the same backwards, or would if one letter were left out."""
+
     def mirrored(part):
         return part == part[::-1]
 

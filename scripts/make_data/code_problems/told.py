@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PROBLEMS: list["Told"] = []
+PROBLEMS: list[Told] = []
 
 
 @dataclass(frozen=True)

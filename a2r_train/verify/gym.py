@@ -1,0 +1,49 @@
+"""The scorer of Reasoning Gym (arXiv 2505.24760), called in the killable worker and nowhere else: some of its
+tasks evaluate the answer as code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+TASK, CONFIG, ENTRY = "task", "config", "entry"  # of the metadata of a problem
+THRESHOLD = 1.0  # the library pays parts of 1 for parts of an answer
+
+
+def solved(answer: str, gold: str, row: Mapping[str, Any]) -> bool:  # noqa: ARG001 (the entry has it)
+    """Whether the task pays the answer in full.
+
+    Entries went through JSON, which knows no tuples; a scorer that compares with some gets them back. Raises
+    KeyError for a problem that has no entry.
+    """
+    metadata = row["metadata"]
+    task = _task(metadata[TASK], tuple(sorted((metadata.get(CONFIG) or {}).items(), key=str)))
+    entry = metadata[ENTRY]
+    return any(_score(task, answer, one) >= THRESHOLD for one in (entry, _as_tuples(entry)))
+
+
+def _score(task: Any, answer: str, entry: Any) -> float:
+    """0 for an answer at which the scorer fails: it reads what nobody has read before."""
+    try:
+        return float(task.score_answer(answer, entry))
+    except Exception as error:  # noqa: BLE001 (scorers parse and evaluate answers, and raise anything)
+        log.debug("%s of %r", error, answer[:80])
+        return 0.0
+
+
+@lru_cache(maxsize=256)
+def _task(name: str, config: tuple[tuple[str, Any], ...]) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(name, **{**dict(config), "size": 1, "seed": 0})
+
+
+def _as_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_as_tuples, value))
+    return {key: _as_tuples(one) for key, one in value.items()} if isinstance(value, dict) else value
