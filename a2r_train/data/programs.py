@@ -32,11 +32,11 @@ def program_of(values: Mapping[str, Any], identity: str, source: str, place: str
     solution, given = values[SOLUTION], values[TESTS]
     for name, value in ((TEXTS[0], text), (SOLUTION, solution)):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{place}: field {name!r} is {str(value)[:40]!r}; every problem needs one")
+            raise InputError(f"{place}: field {name!r} has no text; every problem needs one")
     kept = {name: values[name] for name in (TESTS, SETUP, *programs.LIMITS) if values.get(name)}
     solution = "\n".join(str(solution).splitlines())
     try:
-        tests = programs.tests_of({"metadata": kept})
+        tests = programs.hidden_tests({"metadata": kept})
     except programs.NoTest:
         return None
     except InputError as error:

@@ -26,9 +26,10 @@ from a2r_train.evaluate.kept_bundles import made_whole
 from a2r_train.evaluate.report.write import build_results, results_text
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_rows
+from a2r_train.evaluate.rows.selected import no_vote, selected_rows
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
-from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis
+from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, row_of
 from a2r_train.verify import Judgement, judge_all
 
 INPUTS = (
@@ -74,8 +75,8 @@ class Kept:
                     f"{self.folder}: the syntheses of {task.name} are not those "
                     "of its bundles; expected all of them"
                 )
-            golds = [(b.answer, b.verifier) for b in bundles for _ in range(task.samples)]
-            self._found[task.name] = self._judged(task.name, stored, golds)
+            asked = [b for b in bundles for _ in range(task.samples)]
+            self._found[task.name] = self._judged(task.name, stored, asked)
         return self._found[task.name]
 
     def parameters(self, model: str) -> int:
@@ -90,7 +91,8 @@ class Kept:
         texts = [(r.text, b.answer, b.verifier) for b in bundles for r in b.references]
         places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
         pairs = [(r.answer, r.verdict) for b in bundles for r in b.references]
-        self._compare(places, pairs, judge_all(texts))
+        rows = [row_of(b) for b in bundles for _ in b.references]
+        self._compare(places, pairs, judge_all(texts, rows))
 
     def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:
         """And all rollouts, those of pass@k and of the larger majorities."""
@@ -101,10 +103,9 @@ class Kept:
         self._compare(places, [(old.answer, old.verdict) for old, _ in pairs], anew)
         return found
 
-    def _judged(
-        self, name: str, stored: Sequence[Synthesis], golds: Sequence[tuple[str, str]]
-    ) -> list[Synthesis]:
-        anew = judge_all([(s.text, *gold) for s, gold in zip(stored, golds, strict=True)])
+    def _judged(self, name: str, stored: Sequence[Synthesis], asked: Sequence[Bundle]) -> list[Synthesis]:
+        texts = [(s.text, b.answer, b.verifier) for s, b in zip(stored, asked, strict=True)]
+        anew = judge_all(texts, [row_of(b) for b in asked])
         places = [f"{name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
         self._compare(places, [(s.answer, s.verdict) for s in stored], anew)
         return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
@@ -203,6 +204,7 @@ def _of_rollouts(
 ) -> Rescored:
     """The rows that need no answer; at an equal budget the number that votes is the kept one."""
     rows = reference_rows(bundles, bundle_votes(bundles), rollouts)
+    rows += selected_rows(bundles) if no_vote(bundles) else []
     for row in kept["rows"]:
         if voters := re.match(r"m=(\d+)", row["note"]):
             rows.append(majority_row(row["name"], bundles, rollouts, int(voters[1])))

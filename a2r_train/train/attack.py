@@ -105,7 +105,7 @@ def _attacks(sample: Sequence[Bundle], answers: Sequence[str]) -> Iterator[Attac
 
 
 def _program(bundle: Bundle, value: str) -> str:
-    return PROGRAM.format(name=programs.tests_of(row_of(bundle)).function, value=value)
+    return PROGRAM.format(name=programs.hidden_tests(row_of(bundle)).function, value=value)
 
 
 def _numbers(bundle: Bundle, mark: str) -> str:

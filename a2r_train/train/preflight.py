@@ -188,6 +188,7 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
     if total > bundles.context:
         detail = f"{says} is over the model's context of {bundles.context}; "
         return Check("length", False, f"{detail}lower max_prompt_tokens or the completion")
+    # Of programs there is always a shorter one.
     golds = {(b.answer, b.verifier) for b in bundles.bundles if b.verifier != programs.NAME}
     needed = max((bundles.prompter.count(written(*gold)) for gold in golds), default=0)
     if completion_tokens is not None and needed > completion_tokens:

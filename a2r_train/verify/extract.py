@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -110,9 +111,8 @@ def last_block(text: str) -> str:
         if opened is None:
             opened = match
         elif match[2].startswith(opened[2]) and not match[3].strip():
-            lines = text[opened.end() + 1 : match.start()].rstrip("\n").split("\n")
-            indent = opened[1]  # a block in a list is indented as its fence is
-            found, opened = "\n".join(line.removeprefix(indent) for line in lines), None
+            # A block in a list is indented as its fence is.
+            found, opened = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n")), None
     return found
 
 

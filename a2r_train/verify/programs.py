@@ -37,7 +37,7 @@ class NoTest(InputError):
 
 
 @dataclass(frozen=True)
-class Tests:
+class HiddenTests:
     """The hidden tests of a problem: calls as source, what each has to return, and asserts of other forms,
     which test nothing. `function` is the one that they call.
     """
@@ -55,7 +55,7 @@ class Tests:
         return sandbox.Run(whole, self.calls, self.cpu_s, self.wall_s)
 
 
-def tests_of(row: Mapping[str, Any]) -> Tests:
+def hidden_tests(row: Mapping[str, Any]) -> HiddenTests:
     """The tests in the metadata of a problem.
 
     Raises InputError for a problem without any, and for one that is no Python.
@@ -75,7 +75,7 @@ def tests_of(row: Mapping[str, Any]) -> Tests:
 
 def check_tests(rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise InputError for a problem without tests, and name the tests that test nothing."""
-    dropped = {str(row["id"]): len(tests.dropped) for row in rows if (tests := tests_of(row)).dropped}
+    dropped = {str(row["id"]): len(tests.dropped) for row in rows if (tests := hidden_tests(row)).dropped}
     if dropped:
         named = ", ".join(islice(dropped, MAX_NAMED)) + (" and others" if len(dropped) > MAX_NAMED else "")
         log.warning(
@@ -87,7 +87,7 @@ def check_tests(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 @lru_cache(maxsize=10_000)
-def _tests(metadata: str) -> Tests:
+def _tests(metadata: str) -> HiddenTests:
     known = json.loads(metadata)
     given, setup = known[TESTS], known[SETUP] or ""
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
@@ -104,7 +104,7 @@ def _tests(metadata: str) -> Tests:
     limits = {key: _limit(key, known[key]) for key in LIMITS if known[key] is not None}
     calls, expected, functions = zip(*usable, strict=True)
     dropped = tuple(one for one, test in parsed if not test)
-    return Tests(calls, expected, functions[0], setup, **limits, dropped=dropped)
+    return HiddenTests(calls, expected, functions[0], setup, **limits, dropped=dropped)
 
 
 def _limit(key: str, value: Any) -> float:
@@ -154,9 +154,9 @@ def judge_programs(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -
     """Verdicts of programs, each by the tests of its problem; equal runs are made once.
 
     `timeout` where the sandbox did not answer; a program that runs past its limits is incorrect. Raises
-    InputError as `tests_of`.
+    InputError as `hidden_tests`.
     """
-    tests = [tests_of(row) for row in rows]
+    tests = [hidden_tests(row) for row in rows]
     runs = [test.run(program) for test, program in zip(tests, programs, strict=True)]
     ended = run_once(runs)
     return [_verdict(test, one) for test, one in zip(tests, ended, strict=True)]
@@ -175,9 +175,9 @@ def run_once(runs: Sequence[sandbox.Run]) -> list[sandbox.Ended]:
 
 def behaviours(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each program does on the inputs of its problem's tests, as text that is equal where the values
-    are; "" for one that returns nothing. Raises InputError as `tests_of`.
+    are; "" for one that returns nothing. Raises InputError as `hidden_tests`.
     """
-    runs = [tests_of(row).run(program) for row, program in zip(rows, programs, strict=True)]
+    runs = [hidden_tests(row).run(program) for row, program in zip(rows, programs, strict=True)]
     return [_behaviour(returned(one)) for one in run_once(runs)]
 
 
@@ -206,7 +206,7 @@ def _canonical(value: Any) -> Any:
     return ["number", hex(int(number)) if whole or isinstance(number, int) else repr(number)]
 
 
-def _verdict(tests: Tests, ended: sandbox.Ended) -> Verdict:
+def _verdict(tests: HiddenTests, ended: sandbox.Ended) -> Verdict:
     if ended.how == "lost":
         return TIMEOUT
     values = returned(ended)

@@ -26,12 +26,12 @@ LOOP = "def {name}(*given, **named):\n    while True:\n        _ = {number}"
 
 def looping(problem: Problem, number: int) -> str:
     """A program that never ends."""
-    return LOOP.format(name=programs.tests_of(row_of(problem)).function, number=number)
+    return LOOP.format(name=programs.hidden_tests(row_of(problem)).function, number=number)
 
 
 def reason(problem: Problem) -> str:
     """Why a reference solution does not earn 1."""
-    tests = programs.tests_of(row_of(problem))
+    tests = programs.hidden_tests(row_of(problem))
     (ended,) = programs.run_once([tests.run(problem.answer)])
     if ended.how != "returned":
         return f"{ended.how}: over {tests.cpu_s:g} s of CPU time or {tests.wall_s:g} s by the clock"

@@ -1,0 +1,219 @@
+"""`python_tests` without its sandbox: what a test is, where a program stands, and when values are equal."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2r_train.data.read import read
+from a2r_train.errors import InputError
+from a2r_train.records import Problem
+from a2r_train.verify import extract, has_vote, majority, traits_of
+from a2r_train.verify.extract import last_block, written
+from a2r_train.verify.programs import NoTest, same, signature, hidden_tests
+from a2r_train.verify.sandbox_server import plain
+
+plain_data = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+def sent(value: Any) -> Any:
+    """What arrives of a value that a program returned."""
+    return json.loads(json.dumps(plain(value)))
+
+
+def row(*tests: Any, **more: Any) -> dict[str, Any]:
+    return {"id": "p", "metadata": {"test_list": list(tests), **more}}
+
+
+@given(plain_data)
+@settings(max_examples=300)
+def test_what_a_program_returns_arrives(value: Any) -> None:
+    assert same(value, sent(value))
+    assert not same([value], sent(value))
+
+
+@given(plain_data, plain_data)
+@settings(max_examples=300)
+def test_values_are_equal_as_python_has_it(one: Any, other: Any) -> None:
+    assert same(one, sent(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("expected", "returned", "equal"),
+    [
+        (1, True, True), (1, 1.0, True), (0.1 + 0.2, 0.3, False), ("1", 1, False), ([1], (1,), False),
+        ({1, 2}, frozenset({2, 1}), True), ({1: "a", 2: "b"}, {2: "b", 1: "a"}, True), ({1: 2}, {1.0: 2}, True),
+        ([[1, {2: (3,)}]], [[1, {2: (3,)}]], True), (set(), {}, False), (-5, -5, True), (1 + 2j, 1 + 2j, True),
+        (b"x", bytearray(b"x"), True), ([1, 2], [1, 2, 3], False), ({1, 2}, {1}, False), (None, 0, False),
+    ],
+)  # fmt: skip
+def test_equality(expected: Any, returned: Any, equal: bool) -> None:
+    assert same(expected, sent(returned)) is equal
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "correct", ["int"], ["int", "zz"], ["int", ["int"]], ["any"], [], {}, {"int": "0x9"}, ["float", "nan"],
+        ["list", 9], [["int", "0x9"]], ["dict", 1], ["tuple"], 9, 9.0, ["complex", "1"], ["bytes", "0x9"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("expected", [9, "nine", [9], {"a": 9}, {9}, (9,), None, True])
+def test_junk_is_equal_to_nothing(junk: Any, expected: Any) -> None:
+    assert not same(expected, junk) or (expected, junk) == ("correct", "correct")
+
+
+def test_what_a_program_writes_cannot_make_it_long() -> None:
+    deep: Any = ["list"]
+    for _ in range(900):
+        deep = ["list", deep]
+    assert not same([1], deep)
+    assert not same({1, 2}, ["set", *[["int", hex(i * (2**61 - 1))] for i in range(20_000)]])
+
+
+def test_a_test_is_a_call_and_a_literal_on_either_side() -> None:
+    tests = hidden_tests(row("assert f(1, [2], k={'a': (3,)}) == -4", "assert 'x' == f(())"))
+    assert tests.calls == ("f(1, [2], k={'a': (3,)})", "f(())")
+    assert tests.expected == (-4, "x")
+    assert tests.function == "f"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "assert f(1)", "assert f(g(1)) == 2", "assert f(x) == 2", "assert int(f(1)) == int(2)", "f(1) == 2",
+        "assert not f(1) == 2", "assert f(1) == 2 == 3", "assert f(1) == g(2)", "assert a.f(1) == 2",
+        "assert f(1.0/3) == 2", "assert f(1) != 2", "assert f(*[1]) == 2", "assert f(1) == 2; import os",
+    ],
+)  # fmt: skip
+def test_asserts_of_another_form_are_left_out_and_known(other: str) -> None:
+    assert hidden_tests(row("assert f(0) == 1", other)).dropped == (other,)
+    with pytest.raises(NoTest, match="problem 'p': no test of 1 is a call with literals"):
+        hidden_tests(row(other))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({}, "needs hidden tests: a list of asserts as 'test_list'"),
+        ({"test_list": []}, "needs hidden tests"),
+        ({"test_list": "assert f(1) == 1"}, "expected a list of asserts"),
+        ({"test_list": [1]}, "expected a list of asserts"),
+        ({"test_list": ["assert f(1 == 1"]}, r"the test 'assert f\(1 == 1' does not parse"),
+        ({"test_list": ["assert f(" + "(" * 500]}, "does not parse"),
+        ({"test_list": ["assert f(1) == 1"], "cpu_s": -1}, "cpu_s is -1; expected seconds"),
+        ({"test_list": ["assert f(1) == 1"], "wall_s": "long"}, "wall_s is 'long'"),
+        ({"test_list": ["assert f(1) == 1"], "test_setup_code": 7}, "expected Python source"),
+    ],
+)
+def test_tests_that_cannot_be_used(metadata: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says) as raised:
+        hidden_tests({"id": "p", "metadata": metadata})
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("```python\nx = 1\n```", "x = 1"),
+        ("```\nx\n```\nand\n```py\ny\n```\nend", "y"),
+        ("  ```python\n  if x:\n      y\n  ```", "if x:\n    y"),
+        ("~~~\nx\n~~~", "x"),
+        ("````\n```\nx\n```\n````", "```\nx\n```"),
+        ("```python\nx = 1", ""),
+        ("```python\nx\n```\nthen\n```python\ncut", "x"),
+        ("```x = 1```", ""),
+        ("no code", ""),
+        ("<think>\n```\nx\n```\n</think>\n\nnothing", ""),
+        ("```\n```", ""),
+    ],
+)
+def test_the_answer_is_the_last_complete_block(text: str, program: str) -> None:
+    assert extract(text, "python_tests") == program
+
+
+@given(st.text(alphabet="ab`~ \n"))
+def test_any_text_has_a_block_or_none(text: str) -> None:
+    assert isinstance(last_block(text), str)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>5</answer>", "5"), ("<answer>4</answer> no, <answer> 5 </answer>", "5"), ("<answer>5", ""),
+        ("<Answer>a\nb</Answer>", "a\nb"), ("5", ""), ("<answer><answer>5</answer>", "5"), ("<answer></answer>", ""),
+    ],
+)  # fmt: skip
+def test_tagged_answers(text: str, answer: str) -> None:
+    assert extract(text, "reasoning_gym") == answer
+
+
+@pytest.mark.parametrize("verifier", ["math", "exact", "python_tests", "reasoning_gym"])
+def test_what_is_written_is_found(verifier: str) -> None:
+    assert extract(f"So\n\n{written('x + 1', verifier)}", verifier) == "x + 1"
+
+
+def test_votes() -> None:
+    assert not has_vote("python_tests")
+    assert majority(["x", "x", "y"], "python_tests").groups == []
+    assert majority(["a  b", "c", "a b", ""], "reasoning_gym").groups == [[0, 2], [1]]
+    assert {traits_of(name).vote for name in ("math", "exact", "multiple_choice")} == {"equivalence"}
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        ("def f(a, b=2, *c, d, **e):\n    pass", "f(a, b=2, *c, d, **e)"),
+        ("def f(a: int) -> int:\n    pass", "f(a)"),
+        ("def g():\n    pass\ndef f():\n    pass", "f()"),
+        ("f = 1", ""),
+        ("def f(", ""),
+    ],
+)
+def test_signature(program: str, found: str) -> None:
+    assert signature(program, "f") == found
+
+
+MBPP = {"task_id": 7, "text": "Write f.", "code": "def f(a):\r\n    return a", "test_list": ["assert f(1) == 1"]}
+
+
+def test_rows_of_mbpp(tmp_path: Any, caplog: Any) -> None:
+    other = {**MBPP, "task_id": 8, "test_list": ["assert f(g) == 1"]}
+    path = tmp_path / "mbpp.jsonl"
+    path.write_text(json.dumps(MBPP) + "\n" + json.dumps(other) + "\n")
+    (problem,) = read(Problem, str(path))
+    assert problem.problem == "Write f.\n\nThe function is `f(a)`."
+    assert (problem.id, problem.verifier, problem.answer) == ("7", "python_tests", "def f(a):\n    return a")
+    assert problem.metadata == {"test_list": ["assert f(1) == 1"]}
+    assert "1 problems, 8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": ""}, "field 'text' has no text"),
+        ({"code": None}, "field 'code' has no text"),
+        ({"code": "def g(): pass"}, "does not define 'f'"),
+        ({"test_list": ["assert f(1 == 1"]}, "does not parse"),
+        ({"test_list": "assert"}, "expected a list of asserts"),
+    ],
+)
+def test_bad_rows_of_mbpp(change: dict[str, Any], says: str, tmp_path: Any) -> None:
+    path = tmp_path / "mbpp.jsonl"
+    path.write_text(json.dumps({**MBPP, **change}) + "\n")
+    with pytest.raises(InputError, match=f"mbpp.jsonl:1: .*{says}"):
+        read(Problem, str(path))
+
+
+def test_the_shipped_problems() -> None:
+    found = [problem for name in ("train", "test") for problem in read(Problem, f"data/code/{name}.jsonl")]
+    assert len(found) >= 60
+    assert len({problem.problem for problem in found}) == len(found)
+    assert not any("assert" in problem.problem for problem in found)
+    assert all(len(set(hidden_tests({"metadata": p.metadata}).calls)) >= 5 for p in found)
