@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
-from a2r_train.verify.gym import CONFIG, ENTRY, TASK
 
 PREFIX = "reasoning_gym:"
+TASK, CONFIG, ENTRY = "task", "config", "entry"  # as verify/gym.py reads them in the metadata
 SIZE, SEED = 500, 0
 FREE = "(any that the scorer takes)"  # the gold of an entry that has none
 

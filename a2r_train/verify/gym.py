@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import reasoning_gym
+
 log = logging.getLogger(__name__)
 
-TASK, CONFIG, ENTRY = "task", "config", "entry"  # of the metadata of a problem
 THRESHOLD = 1.0  # the library pays parts of 1 for parts of an answer
 
 
@@ -22,9 +23,14 @@ def solved(answer: str, gold: str, row: Mapping[str, Any]) -> bool:  # noqa: ARG
     KeyError for a problem that has no entry.
     """
     metadata = row["metadata"]
-    task = _task(metadata[TASK], tuple(sorted((metadata.get(CONFIG) or {}).items(), key=str)))
-    entry = metadata[ENTRY]
+    task = _task(metadata["task"], tuple(sorted((metadata.get("config") or {}).items(), key=str)))
+    entry = metadata["entry"]
     return any(_score(task, answer, one) >= THRESHOLD for one in (entry, _as_tuples(entry)))
+
+
+def prepare(task: str) -> None:
+    """Load what a task reads, which may take longer than an answer."""
+    _task(task, ())
 
 
 def _score(task: Any, answer: str, entry: Any) -> float:
@@ -38,8 +44,6 @@ def _score(task: Any, answer: str, entry: Any) -> float:
 
 @lru_cache(maxsize=256)
 def _task(name: str, config: tuple[tuple[str, Any], ...]) -> Any:
-    import reasoning_gym
-
     return reasoning_gym.create_dataset(name, **{**dict(config), "size": 1, "seed": 0})
 
 

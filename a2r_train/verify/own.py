@@ -13,12 +13,23 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from a2r_train.errors import InputError
 from a2r_train.records import Verdict
 from a2r_train.verify import pool
 from a2r_train.verify.traits import traits_of
 
 NAME = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+(>=-?\d+(\.\d+)?)?")
 PATHS = {"reasoning_gym": "a2r_train.verify.gym:solved"}  # of ours that are called like one's own
+
+
+def path_of(verifier: str, row: Mapping[str, Any]) -> str:
+    """What the worker calls: one's own path, or ours with what has to be loaded before the first answer."""
+    if verifier not in PATHS:
+        return verifier
+    task = (row.get("metadata") or {}).get("task")
+    if not isinstance(task, str):
+        raise InputError(f"problem {row.get('id')!r}: {verifier} needs the task and the entry in its metadata")
+    return f"{PATHS[verifier]}#{task}"
 
 
 def judge_own(
@@ -29,7 +40,7 @@ def judge_own(
     for (text, gold, verifier), answer, row in zip(items, answers, rows, strict=True):
         seen = {"text": text, "row": dict(row)}
         context = {name: seen[name] for name in sorted(traits_of(verifier).asks)}
-        path = PATHS.get(verifier, verifier)
+        path = path_of(verifier, row)
         requests.append((answer, gold, path, json.dumps(context, sort_keys=True)))
     different = list(dict.fromkeys(requests))
     verdicts = dict(zip(different, pool.ask_all(different), strict=True))

@@ -53,9 +53,12 @@ def call_own(answer: str, gold: str, verifier: str, context: str = "") -> dict[s
     and say what it says of itself.
     """
     path, _, threshold = verifier.partition(">=")
+    path, _, prepared = path.partition("#")  # of ours: what to load before the first answer
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
+        if prepared and not answer and not context:
+            importlib.import_module(module).prepare(prepared)
         if context == FORM:
             return {"form": str(function.vote(answer))}
         if not answer and not context:
