@@ -69,8 +69,9 @@ class Reference:
 class Bundle:
     """One problem with k references in a fixed order.
 
-    majority_answer: the most frequent answer among the references, the first one where several tie, "" where
-    nobody votes; majority_verdict is its verdict, then `unparsable`. `a2r_train.data.builder.bundle_of` makes bundles.
+    majority_answer: the most frequent answer among the references, the first one where several tie, ""
+    where nobody votes; majority_verdict is its verdict, then `unparsable`.
+    `a2r_train.data.builder.bundle_of` makes bundles.
     """
 
     id: str

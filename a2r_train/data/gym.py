@@ -1,6 +1,8 @@
-"""Problems of Reasoning Gym (arXiv 2505.24760), drawn from its generators: `pip install 'a2r-train[reasoning-gym]'`.
+"""Problems of Reasoning Gym (arXiv 2505.24760), drawn from its generators: `pip install
+'a2r-train[reasoning-gym]'`.
 
-`reasoning_gym:knights_knaves,number_sequence?size=2000&seed=1` draws so many of each task. A YAML file sets more:
+`reasoning_gym:knights_knaves,number_sequence?size=2000&seed=1` draws so many of each task. A YAML file
+sets more:
 
     reasoning_gym:
       - {task: knights_knaves, size: 1000, seed: 1, config: {n_people: 3}}

@@ -1,7 +1,8 @@
 """Problems that a program solves, in the shape of MBPP (arXiv 2108.07732): a text, a reference solution and
 asserts.
 
-The prompt gets the text and the signature, and no test: who sees one could choose among programs by running it.
+The prompt gets the text and the signature, and no test: who sees one could choose among programs by
+running it.
 """
 
 from __future__ import annotations

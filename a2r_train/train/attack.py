@@ -58,10 +58,8 @@ class Paid:
 
     def __str__(self) -> str:
         where = f"{self.verifier}{f' on {self.source}' if self.source else ''}"
-        return (
-            f"{self.attack} is paid by {where} on {self.paid / self.rows:.0%} of {self.rows} rows with another "
-            f"gold, such as problem {self.example!r}"
-        )
+        share = f"{self.paid / self.rows:.0%} of {self.rows} rows with another gold"
+        return f"{self.attack} is paid by {where} on {share}, such as problem {self.example!r}"
 
 
 def attacked(bundles: Sequence[Bundle], prompter: Prompter) -> list[Paid]:

@@ -88,7 +88,8 @@ def candidates(text: str, verifier: str) -> list[str]:
 
 
 def _placed(text: str, place: str) -> str:
-    """The last fenced block or the last tagged answer; or the one box that a prompt's `answer_pattern` made."""
+    """The last fenced block or the last tagged answer; or the one box that a prompt's `answer_pattern`
+    made."""
     if text.startswith(r"\boxed{") and text.endswith("}"):
         answer = text[len(r"\boxed{") : -1]
     else:

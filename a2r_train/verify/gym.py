@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import reasoning_gym
+try:
+    import reasoning_gym
+except ImportError:
+    raise ImportError("no reasoning-gym; pip install 'a2r-train[reasoning-gym]'") from None
 
 log = logging.getLogger(__name__)
 

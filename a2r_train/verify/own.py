@@ -26,9 +26,10 @@ def path_of(verifier: str, row: Mapping[str, Any]) -> str:
     """What the worker calls: one's own path, or ours with what has to be loaded before the first answer."""
     if verifier not in PATHS:
         return verifier
-    task = (row.get("metadata") or {}).get("task")
-    if not isinstance(task, str):
-        raise InputError(f"problem {row.get('id')!r}: {verifier} needs the task and the entry in its metadata")
+    metadata = row.get("metadata") or {}
+    task = metadata.get("task")
+    if not isinstance(task, str) or not isinstance(metadata.get("entry"), dict):
+        raise InputError(f"problem {row.get('id')!r}: {verifier} needs task and entry in the metadata")
     return f"{PATHS[verifier]}#{task}"
 
 

@@ -1,8 +1,8 @@
 """`python_tests`: a program is right if its function returns what the hidden tests of its problem expect.
 
-The tests are asserts, a call with literals on one side of `==` and a literal on the other. The calls go to the
-sandbox, the expected values never do: what comes back is compared here, as plain data. So a program earns by
-returning the right values and by nothing else.
+The tests are asserts, a call with literals on one side of `==` and a literal on the other. The calls go
+to the sandbox, the expected values never do: what comes back is compared here, as plain data. So a
+program earns by returning the right values and by nothing else.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Runs programs that nobody has read: started by sandbox.py as `python -s -P -S sandbox_server.py`, stdlib alone.
+"""Runs programs that nobody has read: started by sandbox.py as `python -s -P -S sandbox_server.py`,
+stdlib alone.
 
-It takes what Linux gives: namespaces of its own (mounts, network, processes, IPC), a root of which only the
-standard library is left, another uid, and limits. Then it waits. For each request it forks a helper, which
-reads the request, gives it a pid namespace and an empty /tmp, and forks the candidate into them. So the
-memory that a candidate is forked from has never held another program, and no expected value is ever sent here.
+It takes what Linux gives: namespaces of its own (mounts, network, processes, IPC), a root of which only
+the standard library is left, another uid, and limits. Then it waits. For each request it forks a helper,
+which reads the request, gives it a pid namespace and an empty /tmp, and forks the candidate into them. So
+the memory that a candidate is forked from has never held another program, and no expected value is ever
+sent here.
 
 A request and a reply are 4 bytes of length, big-endian, and JSON. Request: `program`, `calls` (each an
 expression of a name and literals), `cpu_s`, `wall_s`. Reply: `ended` (`returned`, `too long`, `too much`,
@@ -76,7 +78,7 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-# --- the walls -----------------------------------------------------------------------------------------------
+# --- the walls ---------------------------------------------------------------------------------------------
 
 
 def _check(result: int) -> None:
@@ -161,7 +163,7 @@ def raise_walls(is_root: bool) -> list[str]:
     return ["mounts"] * mounts + [name for name, flags in wanted if _try(_unshare(flags))]
 
 
-# --- the server ----------------------------------------------------------------------------------------------
+# --- the server --------------------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -323,7 +325,7 @@ def _exactly(source: int, size: int) -> bytes | None:
     return data
 
 
-# --- the candidate -------------------------------------------------------------------------------------------
+# --- the candidate -----------------------------------------------------------------------------------------
 
 
 def _become_candidate(request: dict[str, Any], written: int, uid: int, folder: str) -> NoReturn:
@@ -377,14 +379,18 @@ def _give_up(uid: int) -> None:
     _filter_calls()
 
 
-# ptrace, mount, umount2, pivot_root, chroot, setns, unshare, process_vm_readv and _writev, bpf, perf_event_open,
-# userfaultfd, keyctl, add_key, request_key, three of io_uring, shmget, msgget, semget, personality, clone3 (whose
-# flags no filter can read), move_mount, fsopen, open_tree.
+# ptrace, mount, umount2, pivot_root, chroot, setns, unshare, process_vm_readv and _writev, bpf,
+# perf_event_open, userfaultfd, keyctl, add_key, request_key, three of io_uring, shmget, msgget, semget,
+# personality, clone3 (whose flags no filter can read), move_mount, fsopen, open_tree.
 REFUSED = {
-    "x86_64": (101, 165, 166, 155, 161, 308, 272, 310, 311, 321, 298, 323, 250, 248, 249, 425, 426, 427, 29, 68, 64,
-               135, 435, 429, 430, 428),
-    "aarch64": (117, 40, 39, 41, 51, 268, 97, 270, 271, 280, 241, 282, 219, 217, 218, 425, 426, 427, 194, 186, 190,
-                92, 435, 429, 430, 428),
+    "x86_64": (
+        101, 165, 166, 155, 161, 308, 272, 310, 311, 321, 298, 323, 250, 248, 249, 425, 426, 427, 29, 68, 64,
+        135, 435, 429, 430, 428,
+    ),
+    "aarch64": (
+        117, 40, 39, 41, 51, 268, 97, 270, 271, 280, 241, 282, 219, 217, 218, 425, 426, 427, 194, 186, 190,
+        92, 435, 429, 430, 428,
+    ),
 }  # fmt: skip
 CLONE = {"x86_64": 56, "aarch64": 220}  # refused with a user namespace
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

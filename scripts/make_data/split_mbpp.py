@@ -2,8 +2,8 @@
 
     python scripts/make_data/split_mbpp.py mbpp.jsonl runs/mbpp
 
-Writes train.jsonl (601 to 974), validation.jsonl (511 to 600) and test.jsonl (11 to 510), the rows as they are.
-MBPP (Austin et al. 2021, arXiv 2108.07732) is CC-BY-4.0.
+Writes train.jsonl (601 to 974), validation.jsonl (511 to 600) and test.jsonl (11 to 510), the rows as
+they are. MBPP (Austin et al. 2021, arXiv 2108.07732) is CC-BY-4.0.
 """
 
 from __future__ import annotations

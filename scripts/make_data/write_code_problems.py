@@ -2,8 +2,9 @@
 
     python scripts/make_data/write_code_problems.py
 
-The problems stand in scripts/make_data/code_problems/, as reference solutions with their texts and calls. Every
-third one is a test problem. Solutions run here, as they are ours; `a2r` never runs a program in its own process.
+The problems stand in scripts/make_data/code_problems/, as reference solutions with their texts and calls.
+Every third one is a test problem. Solutions run here, as they are ours; `a2r` never runs a program in its
+own process.
 """
 
 from __future__ import annotations

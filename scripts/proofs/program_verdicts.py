@@ -3,9 +3,9 @@
     python scripts/proofs/program_verdicts.py data/code/train.jsonl data/code/test.jsonl
     python scripts/proofs/program_verdicts.py google-research-datasets/mbpp:full:test mbpp.jsonl --least 60
 
-All reference solutions are judged, and among them infinite loops, one in twenty, each different; none is judged
-twice. Status 1 where there are fewer verdicts a second than `--least`. On a machine that is shared, look at the CPU
-seconds of a verdict too.
+All reference solutions are judged, and among them infinite loops, one in twenty, each different; none is
+judged twice. Status 1 where there are fewer verdicts a second than `--least`. On a machine that is
+shared, look at the CPU seconds of a verdict too.
 """
 
 from __future__ import annotations
@@ -82,9 +82,8 @@ def main() -> None:
     print(
         f"{len(verdicts)} verdicts, {len(loops)} of infinite loops, in {seconds:.1f} s: {rate:.0f} a second"
     )
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {1000 * cpu / len(verdicts):.1f} ms of CPU time each"
-    )
+    spent = f"{1000 * cpu / len(verdicts):.1f} ms of CPU time each"
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {spent}")
     print(f"{right} of {len(problems)} reference solutions earn 1, and {loops.count(CORRECT)} of the loops")
     for problem, verdict in zip(problems, verdicts, strict=False):
         if verdict != CORRECT:

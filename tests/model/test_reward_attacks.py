@@ -1,4 +1,5 @@
-"""The preflight attacks the reward: holes of verifiers are found before a training, and good ones are left in peace."""
+"""The preflight attacks the reward: holes of verifiers are found before a training, and good ones are
+left in peace."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,8 @@ def test_tests_that_a_constant_passes(prompter: Prompter) -> None:
         return Problem(str(number), "Is it even?", code, "python_tests", metadata={"test_list": tests})
 
     found = holes([problem(number) for number in range(8)], prompter)
-    assert any("a function that returns True is paid by python_tests on 100% of 8 rows" in one for one in found)
+    says = "a function that returns True is paid by python_tests on 100% of 8 rows"
+    assert any(says in one for one in found)
 
 
 VERIFIERS = """
@@ -100,7 +102,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def asked(verifier: str) -> list[Problem]:
-    return [Problem(str(i), f"What is {i} and 7, which are {i + 7}?", str(i + 7), verifier) for i in range(30)]
+    said = "What is {} and 7, which are {}?"
+    return [Problem(str(i), said.format(i, i + 7), str(i + 7), verifier) for i in range(30)]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,8 @@ def asked(verifier: str) -> list[Problem]:
     ],
 )
 def test_holes_of_own_verifiers(name: str, attack: str, own: str, prompter: Prompter) -> None:
-    assert any(one.startswith(f"{attack} is paid by {own}:{name}") for one in holes(asked(f"{own}:{name}"), prompter))
+    found = holes(asked(f"{own}:{name}"), prompter)
+    assert any(one.startswith(f"{attack} is paid by {own}:{name}") for one in found)
 
 
 def test_a_verifier_that_only_allows_for_rounding(own: str, prompter: Prompter) -> None:
@@ -124,7 +128,8 @@ def checks(tiny: str, tmp_path: Path, verifier: str) -> dict[str, list[Check]]:
     given = {
         "bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": tiny,
         "output_dir": tmp_path / "out", "max_completion_length": 16, "num_generations": 2,
-        "per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 4, "use_cpu": True, "report_to": "none",
+        "per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 4, "use_cpu": True,
+        "report_to": "none",
     }  # fmt: skip
     found: dict[str, list[Check]] = {}
     for check in grpo.checks(*parse(grpo.ARGUMENTS, options(given))):
@@ -135,10 +140,11 @@ def checks(tiny: str, tmp_path: Path, verifier: str) -> dict[str, list[Check]]:
 def test_red_names_the_answer_and_its_rate(own: str, tiny: str, tmp_path: Path) -> None:
     (check,) = checks(tiny, tmp_path, f"{own}:generous")["attack"]
     assert check.color == "red"
-    assert "is paid by attackable:generous on 100% of 12 rows with another gold, such as problem '0'" in check.detail
+    says = "is paid by attackable:generous on 100% of 12 rows with another gold, such as problem '0'"
+    assert says in check.detail
     assert check.detail.endswith("mend the verifier, or leave these problems out")
 
 
-def test_green_for_a_good_verifier(own: str, tiny: str, tmp_path: Path) -> None:
+def test_green_for_a_good_verifier(tiny: str, tmp_path: Path) -> None:
     (check,) = checks(tiny, tmp_path, "math")["attack"]
     assert check.color == "green"

@@ -1,4 +1,5 @@
-"""The sandbox of `python_tests`: hostile programs earn nothing, nothing is left running, and what it gives is said."""
+"""The sandbox of `python_tests`: hostile programs earn nothing, nothing is left running, and what it
+gives is said."""
 
 import json
 import os
@@ -6,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,7 +57,8 @@ def test_a_hostile_program_earns_nothing(name: str) -> None:
     [
         "import numpy", "import a2r_train", "import yaml", "import pip",
         "assert open('/proc/1/environ')", "assert open('/dev/mem')", "open('/root/x', 'w')",
-        "import os; os.mkdir('/a2r')", "import os; os.rmdir('/usr/lib')", "import os; os.kill(-1, 9); open('/x')",
+        "import os; os.mkdir('/a2r')", "import os; os.rmdir('/usr/lib')",
+        "import os; os.kill(-1, 9); open('/x')",
         "import subprocess; subprocess.run(['sh', '-c', 'true'], check=True)",
     ],
 )  # fmt: skip
@@ -78,7 +81,7 @@ def who():
 """
     assert values(program, "f(1)") == [["int", "0x2"]]
     assert values(program, "left()") == [["list"]]  # of the last program nothing is there
-    (_, pid, uid, shown), = values(program, "who()")
+    ((_, pid, uid, shown),) = values(program, "who()")
     assert int(pid[1], 16) == 1
     assert os.getuid() or int(uid[1], 16) >= 64_000
     assert int(shown[1], 16) < 8
@@ -120,7 +123,8 @@ def test_no_server_outlives_a_killed_parent() -> None:
 import sys, threading, time
 sys.path.insert(0, {str(Path("scripts/proofs").absolute())!r})
 from hostile_programs import verdict
-threading.Thread(target=verdict, args=("import time\\ndef square(x):\\n    time.sleep(1.9)",), daemon=True).start()
+sleeper = "import time\\ndef square(x):\\n    time.sleep(1.9)"
+threading.Thread(target=verdict, args=(sleeper,), daemon=True).start()
 time.sleep(1.0)
 print("ready", flush=True)
 time.sleep(60)
@@ -173,7 +177,7 @@ ANYBODYS_PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin")
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not ANYBODYS_PYTHON, reason="needs another user, and a Python for it")
-def test_a_user_without_rights_has_the_same_walls(tmp_path: Path) -> None:
+def test_a_user_without_rights_has_the_same_walls() -> None:
     asked = [{"program": program, "calls": CALLS} for program in (SOLUTION, *HOSTILE.values())]
     hello, right, *others = served(
         "", *asked, python=ANYBODYS_PYTHON, user=65534, group=65534, extra_groups=[], cwd="/"
@@ -186,24 +190,31 @@ def test_a_user_without_rights_has_the_same_walls(tmp_path: Path) -> None:
     assert dict(zip(HOSTILE, judged, strict=True)) == dict.fromkeys(HOSTILE, INCORRECT)
 
 
-def test_where_linux_gives_no_walls_limits_hold_and_it_is_said(tmp_path: Path) -> None:
-    names = ("a fork bomb", "an infinite loop", "a fork that finishes late", "a daemon", "2 GB of output", "memory")
-    asked = [{"program": program, "calls": CALLS} for program in (SOLUTION, *(HOSTILE[name] for name in names))]
-    before = set(Path(os.environ.get("TMPDIR", "/tmp")).iterdir())
+def test_where_linux_gives_no_walls_limits_hold_and_it_is_said() -> None:
+    names = [
+        "a fork bomb",
+        "an infinite loop",
+        "a fork that finishes late",
+        "a daemon",
+        "2 GB of output",
+        "memory",
+    ]
+    programs_asked = [SOLUTION, *(HOSTILE[name] for name in names)]
+    folder = Path(tempfile.gettempdir())
+    before = {*folder.iterdir()}
+    asked = [{"program": program, "calls": CALLS} for program in programs_asked]
     hello, right, *others = served(WITHOUT, *asked)
     assert not {"network", "processes", "files"} & {*hello["walls"]}
     assert right["ended"] == "returned"
     assert len(others) == len(names)
-    left = {p for p in set(Path(os.environ.get("TMPDIR", "/tmp")).iterdir()) - before if p.name.startswith("tmp")}
-    assert not [path for path in left if path.is_dir() and path.stat().st_uid >= 64_000]
-    alive = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _uid(p) >= 64_000]
-    assert not alive
+    assert not [path for path in {*folder.iterdir()} - before if _uid(path) >= 64_000]
+    assert not [path for path in Path("/proc").iterdir() if path.name.isdigit() and _uid(path) >= 64_000]
     assert "this system does not give: no network" in sandbox.protection(hello["walls"])
 
 
-def _uid(process: Path) -> int:
+def _uid(path: Path) -> int:
     try:
-        return process.stat().st_uid
+        return path.stat().st_uid
     except OSError:
         return -1
 
@@ -211,6 +222,6 @@ def _uid(process: Path) -> int:
 def test_how_far_it_protects_is_one_line() -> None:
     said = sandbox.protection([*sandbox.WALLS])
     assert said == (
-        "programs run with no network, a pid namespace of its own, no files but the standard library, another "
-        "uid, no shared memory of others, limits on time, memory and output"
+        "programs run with no network, a pid namespace of its own, no files but the standard library, "
+        "another uid, no shared memory of others, limits on time, memory and output"
     )

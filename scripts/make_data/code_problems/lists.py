@@ -1,23 +1,26 @@
-"""Problems about lists, tables and graphs; each function is the reference solution, its docstring the text."""
+"""Problems about lists, tables and graphs; each function is the reference solution, its docstring the
+text."""
 
 from code_problems.told import called
 
 
 @called(([3, 1, 2],), ([],), ([5, 5],), ([9, 7, 8, 1],), ([1, 2, 3],))
 def inversions(values):
-    """Write a function that counts the pairs of places in a list of which the earlier one holds the larger number."""
+    """Write a function that counts the pairs of places in a list of which the earlier one holds the
+    larger number."""
     return sum(a > b for at, a in enumerate(values) for b in values[at + 1 :])
 
 
 @called(([[1, 2], [3, 4]],), ([[5]],), ([[1, 2, 3], [4, 5, 6]],), ([[1], [2], [3]],), ([[0, 9], [8, 7]],))
 def turned_right(table):
     """Write a function that turns a table, a list of rows of equal length, by a quarter to the right."""
-    return [list(column) for column in zip(*table[::-1])]
+    return [list(column) for column in zip(*table[::-1], strict=True)]
 
 
 @called(([1, 2, 3, 4, 5], 2), ([], 3), ([7, 8], 5), ([1, 2, 3, 4], 4), ([4, 6, 1], 1))
 def window_sums(values, size):
-    """Write a function that returns the sums of all runs of so many neighbours in a list, from left to right."""
+    """Write a function that returns the sums of all runs of so many neighbours in a list, from left to
+    right."""
     return [sum(values[at : at + size]) for at in range(len(values) - size + 1)]
 
 
@@ -33,7 +36,8 @@ def best_stretch(values):
 
 @called(([[1, 4], [3, 6], [8, 9]],), ([],), ([[5, 7], [1, 2]],), ([[1, 10], [2, 3]],), ([[1, 2], [2, 3]],))
 def joined_ranges(ranges):
-    """Write a function that joins ranges [first, last] that share a number, and returns them as lists in order."""
+    """Write a function that joins ranges [first, last] that share a number, and returns them as lists in
+    order."""
     found = []
     for first, last in sorted(ranges):
         if found and first <= found[-1][1]:
@@ -45,22 +49,22 @@ def joined_ranges(ranges):
 
 @called(([1, 2, 2, 3, 3, 3],), ([],), ([4],), ([1, 1, 2, 2],), ([7, 8, 7, 9, 7],))
 def by_frequency(values):
-    """Write a function that returns the different numbers of a list, the most frequent first, of equally frequent
-    ones the smaller first."""
+    """Write a function that returns the different numbers of a list, the most frequent first, of equally
+    frequent ones the smaller first."""
     return sorted(set(values), key=lambda value: (-values.count(value), value))
 
 
 @called(([5, 3, 8, 1], 2), ([2, 2, 1], 1), ([9], 1), ([4, 7, 7, 2], 3), ([10, -1, 6], 2))
 def kth_smallest(values, k):
-    """Write a function that returns the k-th smallest number of a list, counted from 1; equal numbers count as often
-    as they stand there."""
+    """Write a function that returns the k-th smallest number of a list, counted from 1; equal numbers
+    count as often as they stand there."""
     return sorted(values)[k - 1]
 
 
 @called(([2, 7, 11, 15], 9), ([1, 2], 10), ([3, 3], 6), ([], 0), ([5, -2, 9, 4], 2))
 def pair_with_sum(values, total):
-    """Write a function that returns the places (i, j), i < j, counted from 0, of two numbers in a list with a given
-    sum: those with the smallest j, then with the smallest i. None where there are none."""
+    """Write a function that returns the places (i, j), i < j, counted from 0, of two numbers in a list
+    with a given sum: those with the smallest j, then with the smallest i. None where there are none."""
     for j in range(len(values)):
         for i in range(j):
             if values[i] + values[j] == total:
@@ -70,8 +74,8 @@ def pair_with_sum(values, total):
 
 @called(([1, [2, [3, []]]],), ([],), ([[[]]],), ([1, 2],), ([[4, 5], [6, [7, [8]]]],))
 def flattened(nested):
-    """Write a function that returns the numbers of a list that may hold lists, which may hold lists again, as one
-    flat list, in order."""
+    """Write a function that returns the numbers of a list that may hold lists, which may hold lists
+    again, as one flat list, in order."""
     found = []
     for one in nested:
         if isinstance(one, list):
@@ -83,7 +87,8 @@ def flattened(nested):
 
 @called(([1, 3, 5], [2, 3, 6]), ([], [1]), ([4], []), ([1, 1], [1]), ([0, 9], [5, 7, 8]))
 def merged(one, other):
-    """Write a function that merges two lists in ascending order into one in ascending order; equal numbers stay."""
+    """Write a function that merges two lists in ascending order into one in ascending order; equal
+    numbers stay."""
     found, i, j = [], 0, 0
     while i < len(one) and j < len(other):
         if one[i] <= other[j]:
@@ -103,8 +108,8 @@ def row_means(rows):
 
 @called(({"a": 1, "b": 2},), ({},), ({"x": 1, "y": 1, "z": 2},), ({"k": 5},), ({"p": 3, "q": 3},))
 def grouped_keys(values):
-    """Write a function that turns a dict around: each value becomes a key, with the sorted list of the keys that had
-    it."""
+    """Write a function that turns a dict around: each value becomes a key, with the sorted list of the
+    keys that had it."""
     found = {}
     for key in sorted(values):
         found.setdefault(values[key], []).append(key)
@@ -113,7 +118,8 @@ def grouped_keys(values):
 
 @called((["ab", "c", "def"],), ([],), (["x", "yy", "zz"],), ([""],), (["one", "two", "three"],))
 def longest_words(words):
-    """Write a function that returns the set of all words of a list that no other word there is longer than."""
+    """Write a function that returns the set of all words of a list that no other word there is longer
+    than."""
     most = max(map(len, words), default=0)
     return {word for word in words if len(word) == most}
 
@@ -126,8 +132,8 @@ def longest_words(words):
     ([[0, 3], [3, 1], [1, 2]], 4),
 )
 def islands(links, count):
-    """Write a function for count places, numbered from 0, and links between two of them: return how many groups of
-    places there are that hang together."""
+    """Write a function for count places, numbered from 0, and links between two of them: return how many
+    groups of places there are that hang together."""
     group = list(range(count))
     for a, b in links:
         old, new = group[a], group[b]
@@ -143,8 +149,8 @@ def islands(links, count):
     ([[2, 2, 2], [2, 2, 2]],),
 )
 def cheapest_way(table):
-    """Write a function that returns the smallest sum of numbers on a way through a table from its upper left to its
-    lower right corner, going right or down."""
+    """Write a function that returns the smallest sum of numbers on a way through a table from its upper
+    left to its lower right corner, going right or down."""
     best = {}
     for i, row in enumerate(table):
         for j, value in enumerate(row):
@@ -155,8 +161,8 @@ def cheapest_way(table):
 
 @called(([1, 2, 3, 4], 1), ([], 2), ([1], 7), ([5, 6, 7], 3), ([1, 2, 3, 4, 5], 2))
 def every_other_dropped(values, times):
-    """Write a function that drops every second number of a list, the second, the fourth and so on, and does so a
-    given number of times."""
+    """Write a function that drops every second number of a list, the second, the fourth and so on, and
+    does so a given number of times."""
     for _ in range(times):
         values = values[::2]
     return values
@@ -164,8 +170,8 @@ def every_other_dropped(values, times):
 
 @called(([10, 9, 2, 5, 3, 7],), ([],), ([1, 1, 1],), ([3, 2, 1],), ([0, 8, 4, 12, 2, 10],))
 def rising_length(values):
-    """Write a function that returns how many numbers can be picked from a list at the most, in their order, so that
-    each is larger than the one before it."""
+    """Write a function that returns how many numbers can be picked from a list at the most, in their
+    order, so that each is larger than the one before it."""
     best = []
     for at, value in enumerate(values):
         best.append(1 + max((best[i] for i in range(at) if values[i] < value), default=0))
@@ -174,9 +180,9 @@ def rising_length(values):
 
 @called(([3, 4, 1, 1], 5), ([9], 5), ([], 3), ([1, 1, 1, 1, 1], 2), ([2, 3, 2, 3], 5))
 def boxes_needed(weights, limit):
-    """Write a function that puts things into boxes in their order: a thing goes into the last box where its weight
-    still fits below or at the limit, else into a new box. Return the number of boxes; a thing that is heavier than
-    the limit gets a box of its own."""
+    """Write a function that puts things into boxes in their order: a thing goes into the last box where
+    its weight still fits below or at the limit, else into a new box. Return the number of boxes; a thing
+    that is heavier than the limit gets a box of its own."""
     boxes, load = 0, 0
     for weight in weights:
         if boxes and load + weight <= limit:
@@ -188,15 +194,15 @@ def boxes_needed(weights, limit):
 
 @called(([1, 2, 3], [3, 2, 1]), ([0], [5]), ([], []), ([1, -1], [1, 1]), ([2, 0, 4], [1, 9, 2]))
 def dot(one, other):
-    """Write a function that multiplies the numbers of two lists of equal length place by place and adds up the
-    products."""
-    return sum(a * b for a, b in zip(one, other))
+    """Write a function that multiplies the numbers of two lists of equal length place by place and adds
+    up the products."""
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 @called(([1, 1], [1, 1]), ([1], [2, 3]), ([0, 1], [0, 1]), ([2, 0, 1], [1, 1]), ([5], [7]))
 def polynomial_product(one, other):
-    """Write a function that multiplies two polynomials, given by the lists of their coefficients, the constant one
-    first, and returns the list of coefficients of the product."""
+    """Write a function that multiplies two polynomials, given by the lists of their coefficients, the
+    constant one first, and returns the list of coefficients of the product."""
     found = [0] * (len(one) + len(other) - 1)
     for i, a in enumerate(one):
         for j, b in enumerate(other):
@@ -212,17 +218,17 @@ def polynomial_product(one, other):
     ([[0, 1], [1, 0]],),
 )
 def diagonals(table):
-    """Write a function that returns a pair of sums for a square table: of the diagonal that falls from left to right,
-    and of the other one."""
+    """Write a function that returns a pair of sums for a square table: of the diagonal that falls from
+    left to right, and of the other one."""
     n = len(table)
     return sum(table[i][i] for i in range(n)), sum(table[i][n - 1 - i] for i in range(n))
 
 
 @called(("52CD+",), ("",), ("12+",), ("9CC4D",), ("5 2D+",))
 def score(moves):
-    """Write a function that reads a text sign by sign and keeps a list of points: a digit is added to the list, 'C'
-    takes the last entry away, 'D' adds twice the last entry, '+' adds the sum of the last two; what cannot be done is
-    left out, and so is every other sign. Return the sum of the list."""
+    """Write a function that reads a text sign by sign and keeps a list of points: a digit is added to the
+    list, 'C' takes the last entry away, 'D' adds twice the last entry, '+' adds the sum of the last two;
+    what cannot be done is left out, and so is every other sign. Return the sum of the list."""
     points = []
     for move in moves:
         if move.isdigit():
@@ -238,13 +244,13 @@ def score(moves):
 
 @called(([1, 2, 3, 4], 2), ([5], 3), ([], 1), ([1, 2, 3, 4, 5], 3), ([9, 8, 7], 1))
 def dealt(cards, players):
-    """Write a function that deals cards one by one to so many players in turn, and returns the list of what each
-    player has."""
+    """Write a function that deals cards one by one to so many players in turn, and returns the list of
+    what each player has."""
     return [cards[player::players] for player in range(players)]
 
 
 @called(([4, 2, 9], 5), ([], 1), ([1, 2, 3], 0), ([7, 7], 7), ([10, 20, 15], 16))
 def split_by(values, limit):
-    """Write a function that returns a pair of lists: the numbers of a list that are below a limit, and the others,
-    each in their order."""
+    """Write a function that returns a pair of lists: the numbers of a list that are below a limit, and
+    the others, each in their order."""
     return [value for value in values if value < limit], [value for value in values if value >= limit]

@@ -12,7 +12,7 @@ from a2r_train.errors import InputError
 from a2r_train.records import Problem
 from a2r_train.verify import extract, has_vote, majority, traits_of
 from a2r_train.verify.extract import last_block, written
-from a2r_train.verify.programs import NoTest, same, signature, hidden_tests
+from a2r_train.verify.programs import NoTest, hidden_tests, same, signature
 from a2r_train.verify.sandbox_server import plain
 
 plain_data = st.recursive(
@@ -48,8 +48,9 @@ def test_values_are_equal_as_python_has_it(one: Any, other: Any) -> None:
     ("expected", "returned", "equal"),
     [
         (1, True, True), (1, 1.0, True), (0.1 + 0.2, 0.3, False), ("1", 1, False), ([1], (1,), False),
-        ({1, 2}, frozenset({2, 1}), True), ({1: "a", 2: "b"}, {2: "b", 1: "a"}, True), ({1: 2}, {1.0: 2}, True),
-        ([[1, {2: (3,)}]], [[1, {2: (3,)}]], True), (set(), {}, False), (-5, -5, True), (1 + 2j, 1 + 2j, True),
+        ({1, 2}, frozenset({2, 1}), True), ({1: "a", 2: "b"}, {2: "b", 1: "a"}, True),
+        ([[1, {2: (3,)}]], [[1, {2: (3,)}]], True), (set(), {}, False), (-5, -5, True),
+        ({1: 2}, {1.0: 2}, True), (1 + 2j, 1 + 2j, True),
         (b"x", bytearray(b"x"), True), ([1, 2], [1, 2, 3], False), ({1, 2}, {1}, False), (None, 0, False),
     ],
 )  # fmt: skip
@@ -60,8 +61,9 @@ def test_equality(expected: Any, returned: Any, equal: bool) -> None:
 @pytest.mark.parametrize(
     "junk",
     [
-        "correct", ["int"], ["int", "zz"], ["int", ["int"]], ["any"], [], {}, {"int": "0x9"}, ["float", "nan"],
-        ["list", 9], [["int", "0x9"]], ["dict", 1], ["tuple"], 9, 9.0, ["complex", "1"], ["bytes", "0x9"],
+        "correct", ["int"], ["int", "zz"], ["int", ["int"]], ["any"], [], {}, {"int": "0x9"},
+        ["float", "nan"], ["list", 9], [["int", "0x9"]], ["dict", 1], ["tuple"], 9, 9.0,
+        ["complex", "1"], ["bytes", "0x9"],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("expected", [9, "nine", [9], {"a": 9}, {9}, (9,), None, True])
@@ -147,7 +149,8 @@ def test_any_text_has_a_block_or_none(text: str) -> None:
     ("text", "answer"),
     [
         ("<answer>5</answer>", "5"), ("<answer>4</answer> no, <answer> 5 </answer>", "5"), ("<answer>5", ""),
-        ("<Answer>a\nb</Answer>", "a\nb"), ("5", ""), ("<answer><answer>5</answer>", "5"), ("<answer></answer>", ""),
+        ("<Answer>a\nb</Answer>", "a\nb"), ("5", ""), ("<answer><answer>5</answer>", "5"),
+        ("<answer></answer>", ""),
     ],
 )  # fmt: skip
 def test_tagged_answers(text: str, answer: str) -> None:
@@ -180,7 +183,12 @@ def test_signature(program: str, found: str) -> None:
     assert signature(program, "f") == found
 
 
-MBPP = {"task_id": 7, "text": "Write f.", "code": "def f(a):\r\n    return a", "test_list": ["assert f(1) == 1"]}
+MBPP = {
+    "task_id": 7,
+    "text": "Write f.",
+    "code": "def f(a):\r\n    return a",
+    "test_list": ["assert f(1) == 1"],
+}
 
 
 def test_rows_of_mbpp(tmp_path: Any, caplog: Any) -> None:
@@ -212,7 +220,7 @@ def test_bad_rows_of_mbpp(change: dict[str, Any], says: str, tmp_path: Any) -> N
 
 
 def test_the_shipped_problems() -> None:
-    found = [problem for name in ("train", "test") for problem in read(Problem, f"data/code/{name}.jsonl")]
+    found = [p for name in ("train", "test") for p in read(Problem, f"data/code/{name}.jsonl")]
     assert len(found) >= 60
     assert len({problem.problem for problem in found}) == len(found)
     assert not any("assert" in problem.problem for problem in found)
