@@ -16,6 +16,7 @@ from typing import Any
 
 from a2r_train.data.bundle import BundleConfig, ids_of_test
 from a2r_train.data.files import paths_in
+from a2r_train.data.programs import is_program
 from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
@@ -23,7 +24,8 @@ from a2r_train.errors import InputError
 from a2r_train.models import context_length, count_parameters, load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
-from a2r_train.verify import check_gold
+from a2r_train.verify import check_gold, traits_of
+from a2r_train.verify.traits import ASKED
 
 TEMPLATES = Path(__file__).parent / "templates"
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
@@ -90,7 +92,7 @@ def init(
     for name in {model, explorer or model}:
         check_engine(name, EngineArguments())
     kind = kind_of(model)
-    prompt = _prompt(model, SIZES[kind].completion)
+    prompt = _asking(_prompt(model, SIZES[kind].completion), known)
     values = _values(folder, data, model, explorer or model, known, kind)
     Prompter(load_tokenizer(model), prompt)
     for name, text in _recipes(values, prompt).items():
@@ -105,7 +107,8 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     """
     names = dict(Columns.parse(columns).names)
     first = next(Columns(names).rows(paths_in(data)[0]), None)
-    for field in ("problem", "answer") if first else ():
+    named = first and not is_program(first.values)  # a row of MBPP's shape is read as it is
+    for field in ("problem", "answer") if named else ():
         if column := likely(first, field) if first else "":
             names[field] = column
     problems = read(Problem, data, Columns(names))
@@ -169,6 +172,19 @@ def _prompt(model: str, completion: int) -> PromptConfig:
     return replace(
         prompt, max_prompt_tokens=room, max_reference_tokens=min(prompt.max_reference_tokens, room // 5)
     )
+
+
+def _asking(prompt: PromptConfig, known: Data) -> PromptConfig:
+    """The prompt with what the verifier needs in the place of a box."""
+    verifiers = {known.verifier or problem.verifier for problem in known.problems}
+    places = {traits_of(verifier).answer_in for verifier in verifiers} - {"box"}
+    for place in places if len(places) == 1 else ():
+        changed = {
+            key: getattr(prompt, key).replace(ASKED["box"], ASKED[place])
+            for key in ("explorer_template", "synthesizer_template")
+        }
+        prompt = replace(prompt, **changed)
+    return prompt
 
 
 def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,8 @@ from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, UNPARSABLE, Problem, Rollout, seed_of, write, write_text
-from a2r_train.verify import check_gold
+from a2r_train.verify import check_gold, traits_of
+from a2r_train.verify.traits import ASKED, PROMPT_FILES, SIGNS
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,22 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     if config.trust_remote_code:
         trust(config.model)
     check_engine(config.model, config)
-    return problems, Prompter(load_tokenizer(config.model), _prompt(config))
+    prompter = Prompter(load_tokenizer(config.model), _prompt(config))
+    check_asked({problem.verifier for problem in problems}, prompter.config)
+    return problems, prompter
+
+
+def check_asked(verifiers: Iterable[str], prompt: PromptConfig) -> None:
+    """Raise InputError for a prompt that asks for a box where a verifier reads another place."""
+    text = prompt.explorer_template.lower() + prompt.system.lower()
+    for verifier in sorted(verifiers):
+        place = traits_of(verifier).answer_in
+        asks = any(sign in text for sign in SIGNS[place]) or prompt.answer_pattern
+        if not asks and SIGNS["box"][0] in text:
+            raise InputError(
+                f"the prompt asks for \\boxed{{}}, which {verifier} does not read; "
+                f"let it say: {ASKED[place]}; or set prompt: {PROMPT_FILES[place]}"
+            )
 
 
 def _prompt(config: ExploreConfig) -> PromptConfig:

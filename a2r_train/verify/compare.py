@@ -203,14 +203,19 @@ def check_gold(problems: Iterable[Problem | Bundle]) -> None:
     tests, of which those that test nothing are named.
     """
     asked: dict[Comparison, list[tuple[int, Problem | Bundle]]] = {}
-    tested: list[Problem | Bundle] = []
+    tested: list[dict[str, Any]] = []
+    entries: list[tuple[str, dict[str, Any]]] = []
     for row, problem in enumerate(problems, 1):
         key = _key(problem.answer, problem.answer, problem.verifier)
         asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append(
             (row, problem)
         )
-        tested += [problem] * (problem.verifier == programs.NAME)
-    programs.check_tests([row_of(problem) for problem in tested])
+        if problem.verifier == programs.NAME:
+            tested.append(row_of(problem))
+        elif problem.verifier in own.PATHS:
+            entries.append((problem.verifier, row_of(problem)))
+    programs.check_tests(tested)
+    own.check_entries(entries)
     verdicts = {key: _gold_verdict(key, rows[0][1].answer) for key, rows in asked.items()}
     unknown = [key for key, verdict in verdicts.items() if verdict is None]
     called = [(*key[:2], own.PATHS.get(key[2], key[2])) for key in unknown]

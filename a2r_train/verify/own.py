@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from a2r_train.errors import InputError
@@ -31,6 +31,12 @@ def path_of(verifier: str, row: Mapping[str, Any]) -> str:
     if not isinstance(task, str) or not isinstance(metadata.get("entry"), dict):
         raise InputError(f"problem {row.get('id')!r}: {verifier} needs task and entry in the metadata")
     return f"{PATHS[verifier]}#{task}"
+
+
+def check_entries(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raise InputError for a problem of one of `PATHS` without what its scorer reads."""
+    for verifier, row in rows:
+        path_of(verifier, row)
 
 
 def judge_own(

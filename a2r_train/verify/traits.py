@@ -41,17 +41,14 @@ SHIPPED = {
     "python_tests": Traits("none", "code", frozenset({"row"})),
     "reasoning_gym": Traits("canonical", "tags", frozenset({"row"})),
 }
-# What a prompt has to ask for, and words by which a prompt is seen to do so.
+# What a prompt has to ask for, as its templates spell it; and by which words it is seen that one does.
 ASKED = {
-    "box": (r"put the final answer in \boxed{}", ("boxed",)),
-    "code": ("write the whole program in one fenced block, ```python, at the end", ("```", "block", "fence")),
-    "tags": ("put the final answer between <answer> and </answer>", ("<answer>",)),
+    "box": r"put the final answer in \boxed{{}}",
+    "code": "write the whole program, with all imports, in one fenced block that begins with ```python",
+    "tags": "put the final answer, and nothing else, between <answer> and </answer>",
 }
-PROMPT_FILES = {
-    "box": "",
-    "code": "recipes/prompts/prompt-code.yaml",
-    "tags": "recipes/prompts/prompt-tagged.yaml",
-}
+SIGNS = {"box": ("boxed",), "code": ("```", "block", "fence"), "tags": ("<answer>",)}
+PROMPT_FILES = {"code": "recipes/prompts/prompt-code.yaml", "tags": "recipes/prompts/prompt-tagged.yaml"}
 
 
 def traits_of(verifier: str) -> Traits:

@@ -72,6 +72,12 @@ def row(key: str, **changes: Any) -> Spoil:
     return spoil
 
 
+def program_with(**changes: Any) -> Spoil:
+    """The problems are one that a program solves, in the shape of MBPP, with such fields."""
+    known = {"text": "Write f.", "code": "def f(a):\n    return a", "test_list": ["assert f(1) == 1"]}
+    return file("p.jsonl", json.dumps({**known, **changes}) + "\n", problems="p.jsonl")
+
+
 def every_row(key: str, **changes: Any) -> Spoil:
     """All rows of an input file change."""
 
@@ -213,6 +219,27 @@ OF_PROBLEMS = [
     BadInput("an own verifier that cannot be imported", "explore", row("problems",
              verifier="my_package.check"),
              "verifier 'my_package.check': ModuleNotFoundError"),
+    BadInput("metadata that is no JSON", "explore", row("problems", metadata="{low: 3"),
+             "problems.jsonl:3: field 'metadata': '{low: 3'; expected an object, or its JSON"),
+    BadInput("no hidden tests", "explore", row("problems", verifier="python_tests"),
+             "problem 'p2': python_tests needs hidden tests: a list of asserts as 'test_list'"),
+    BadInput("a hidden test that does not parse", "explore", program_with(test_list=["assert f(1 == 1"]),
+             "p.jsonl:1: the test 'assert f(1 == 1' does not parse ('(' was never closed)"),
+    BadInput("hidden tests that are no list", "explore", program_with(test_list="assert f(1) == 1"),
+             "p.jsonl:1: test_list is 'assert f(1) == 1'; expected a list of asserts"),
+    BadInput("a solution without its function", "explore", program_with(code="def g(a):\n    return a"),
+             "p.jsonl:1: field 'code' does not define 'f', which 'assert f(1) == 1' calls"),
+    BadInput("a limit that is no time", "explore", program_with(cpu_s="long"),
+             "p.jsonl:1: cpu_s is 'long'; expected seconds"),
+    BadInput("only tests that test nothing", "explore", program_with(test_list=["assert f(x) == g(x)"]),
+             "p.jsonl: no rows; expected at least one problem"),
+    BadInput("no entry of Reasoning Gym", "explore", row("problems", verifier="reasoning_gym"),
+             "problem 'p2': reasoning_gym needs task and entry in the metadata"),
+    BadInput("a size of Reasoning Gym that is none", "explore",
+             given(problems="reasoning_gym:countdown?size=many"),
+             "size is 'many'; expected a whole number of at least 1"),
+    BadInput("a key of Reasoning Gym that is none", "explore",
+             given(problems="reasoning_gym:countdown?sise=3"), "unknown key 'sise'; did you mean 'size'?"),
 ]  # fmt: skip
 
 OF_SETTINGS = [

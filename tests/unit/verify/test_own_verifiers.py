@@ -1,5 +1,6 @@
 """Verifiers of one's own: what they are given, what they may return, and how their answers vote."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE
-from a2r_train.verify import extract, judge_all, majority
+from a2r_train.verify import extract, has_vote, judge, judge_all, majority, traits_of
+from a2r_train.verify.traits import Traits
 
 OWN = """
 def close(answer, gold):
@@ -32,8 +34,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_verifiers.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     from a2r_train.verify import pool
+    from a2r_train.verify import traits as known
 
     pool._stop_all()  # workers that run already have another import path
+    monkeypatch.setattr(known, "_own", cache(known._own.__wrapped__))
 
 
 def verdict(text: str, gold: str, name: str, row: dict[str, object] | None = None) -> str:
@@ -92,3 +96,58 @@ def test_the_prompt_says_where_the_answer_stands(pattern: str, text: str, answer
 def test_a_pattern_without_one_group_is_refused(pattern: str) -> None:
     with pytest.raises(InputError, match="answer_pattern"):
         PromptConfig(answer_pattern=pattern)
+
+
+TRAITS = """
+def tested(answer, gold, row):
+    return answer == "right"
+tested.vote = "none"
+tested.answer_in = "code"
+
+def said(answer, gold):
+    return answer.lower() == gold.lower()
+said.vote = lambda answer: answer.lower().strip("!")
+said.answer_in = "tags"
+
+def counted(answer, gold):
+    return answer == gold
+counted.vote = "often"
+
+def placed(answer, gold):
+    return answer == gold
+placed.answer_in = "a footnote"
+"""
+
+
+@pytest.fixture
+def traits(tmp_path: Path) -> None:
+    (tmp_path / "own_verifiers.py").write_text(TRAITS)
+
+
+@pytest.mark.usefixtures("traits")
+def test_a_verifier_says_where_its_answer_stands_and_that_it_has_no_vote() -> None:
+    name = "own_verifiers:tested"
+    assert traits_of(name) == Traits("none", "code", frozenset({"row"}))
+    assert extract("```\nwrong\n```\n```\nright\n```", name) == "right"
+    assert not has_vote(name)
+    assert majority(["a", "a"], name).groups == []
+    assert judge("```\nright\n```", "", name) == CORRECT
+    assert judge("right", "", name) == UNPARSABLE
+
+
+@pytest.mark.usefixtures("traits")
+def test_a_verifier_gives_canonical_forms() -> None:
+    name = "own_verifiers:said"
+    assert traits_of(name) == Traits("canonical", "tags", frozenset())
+    assert majority(["Yes", "no", "yes!", "", "YES"], name).groups == [[0, 2, 4], [1]]
+    assert judge("<answer>YES</answer>", "yes", name) == CORRECT
+    assert judge(r"\boxed{yes} is it", "yes", name) == UNPARSABLE
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("counted", "its vote is 'often'"), ("placed", "its answer_in is 'a footnote'")]
+)
+@pytest.mark.usefixtures("traits")
+def test_a_verifier_that_says_what_none_can(name: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        traits_of(f"own_verifiers:{name}")
