@@ -35,7 +35,7 @@ def ask_all(requests: Sequence[Request]) -> list[Verdict]:
 
 
 def traits(verifier: str) -> Reply:
-    """What a function of one's own says of itself: `asks`, `vote`, `answer_in`.
+    """What a function of one's own says of itself: `asks`, `vote`, `answer_in`, `deadline_s`.
 
     Raises InputError where it cannot be imported, and for what no verifier can say.
     """
@@ -53,7 +53,7 @@ class _Worker(Child):
 
     def __init__(self) -> None:
         super().__init__()
-        self._imported = {"math"}
+        self._deadline_s = {"math": DEADLINE_S}  # of what is imported
         self._import_path = ""
 
     def ask(self, request: Request) -> Reply | None:
@@ -63,16 +63,16 @@ class _Worker(Child):
             self.stop()  # a module of that name may stand elsewhere now
         if not self.is_alive:
             self._start()
-        if path not in self._imported:  # apart from the answer, whose deadline it would use up
+        if path not in self._deadline_s:  # apart from the answer, whose deadline it would use up
             reply = self._exchange(("", "", path), START_S)
             if reply is None or "error" in reply:
                 return reply
-            self._imported.add(path)
-        return self._exchange(request, DEADLINE_S)
+            self._deadline_s[path] = float(reply.get("deadline_s", DEADLINE_S))
+        return self._exchange(request, self._deadline_s[path])
 
     def forget(self) -> None:
         super().forget()
-        self._imported = {"math"}
+        self._deadline_s = {"math": DEADLINE_S}
 
     def _start(self) -> None:
         self._import_path = _import_path()

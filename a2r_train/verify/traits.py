@@ -11,6 +11,7 @@ A function of one's own says it by attributes, of which each has a default:
     def solved(answer, gold, row): ...
     solved.vote = "none"         # or "equivalence", or a function that gives an answer's canonical form
     solved.answer_in = "code"    # or "box", or "tags"
+    solved.deadline_s = 60       # for one answer, as of a sandbox on another machine; 5 if it says nothing
 """
 
 from __future__ import annotations

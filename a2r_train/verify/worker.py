@@ -23,6 +23,7 @@ from a2r_train.verify.expression import Node, Unreadable, parse
 from a2r_train.verify.kinds import nodes_of
 from a2r_train.verify.reading import read
 
+MAX_DEADLINE_S = 600  # that one's own verifier may ask for
 FORM = "form"  # pool.FORM: asked for in the place of a context
 MEMORY_BYTES = 4 * 2**30  # of address space: a runaway power must not take the machine with it
 EQUALITY = Equality(Algebra())
@@ -80,7 +81,13 @@ def _traits(function: Any) -> dict[str, str]:
         raise TypeError(f"its vote is {vote!r}, and not equivalence, none, or a function for canonical forms")
     if place not in ("box", "code", "tags"):
         raise TypeError(f"its answer_in is {place!r}, and not box, code or tags")
-    return {"asks": ",".join(asks), "vote": "canonical" if callable(vote) else vote, "answer_in": place}
+    said = {"asks": ",".join(asks), "vote": "canonical" if callable(vote) else vote, "answer_in": place}
+    deadline_s = getattr(function, "deadline_s", None)
+    if deadline_s is None:
+        return said
+    if isinstance(deadline_s, bool) or not 0 < float(deadline_s) <= MAX_DEADLINE_S:
+        raise TypeError(f"its deadline_s is {deadline_s!r}, and not seconds, at most {MAX_DEADLINE_S}")
+    return {**said, "deadline_s": str(float(deadline_s))}
 
 
 def _right(returned: Any, threshold: str) -> bool:

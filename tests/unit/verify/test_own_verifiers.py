@@ -8,7 +8,8 @@ import pytest
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE
-from a2r_train.verify import extract, has_vote, judge, judge_all, majority, traits_of
+from a2r_train.verify import extract, has_vote, judge, judge_all, majority, pool, traits_of
+from a2r_train.verify import traits as known
 from a2r_train.verify.traits import Traits
 
 OWN = """
@@ -33,9 +34,6 @@ def nothing(answer, gold):
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_verifiers.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    from a2r_train.verify import pool
-    from a2r_train.verify import traits as known
-
     pool._stop_all()  # workers that run already have another import path
     monkeypatch.setattr(known, "_own", cache(known._own.__wrapped__))
 
@@ -113,6 +111,16 @@ def counted(answer, gold):
     return answer == gold
 counted.vote = "often"
 
+def patient(answer, gold):
+    import time
+    time.sleep(1.2)
+    return True
+patient.deadline_s = 30
+
+def hasty(answer, gold):
+    return True
+hasty.deadline_s = "soon"
+
 def placed(answer, gold):
     return answer == gold
 placed.answer_in = "a footnote"
@@ -145,9 +153,20 @@ def test_a_verifier_gives_canonical_forms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("counted", "its vote is 'often'"), ("placed", "its answer_in is 'a footnote'")]
+    ("name", "says"),
+    [
+        ("counted", "its vote is 'often'"),
+        ("placed", "its answer_in is 'a footnote'"),
+        ("hasty", "ValueError: could not convert string to float: 'soon'"),
+    ],
 )
 @pytest.mark.usefixtures("traits")
 def test_a_verifier_that_says_what_none_can(name: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         traits_of(f"own_verifiers:{name}")
+
+
+@pytest.mark.usefixtures("traits")
+def test_a_verifier_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "DEADLINE_S", 0.3)
+    assert judge(r"\boxed{1}", "2", "own_verifiers:patient") == CORRECT
