@@ -57,7 +57,7 @@ def _draws(path: str) -> list[dict[str, Any]]:
 
 def _checked(draw: Mapping[str, Any], path: str) -> dict[str, Any]:
     check_keys(draw, {TASK, "size", "seed", CONFIG}, path)
-    found: dict[str, Any] = {"size": SIZE, "seed": SEED, CONFIG: {}, **draw}
+    found: dict[str, Any] = {TASK: "", "size": SIZE, "seed": SEED, CONFIG: {}, **draw}
     for key, least in (("size", 1), ("seed", 0)):
         text = str(found[key])
         if not text.isdecimal() or int(text) < least or isinstance(found[key], bool):

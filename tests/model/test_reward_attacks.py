@@ -59,7 +59,9 @@ def test_a_hole_in_one_task_is_found_beside_many_rows_of_others(prompter: Prompt
     assert any("puzzle24" in one for one in holes([*many, *small], prompter))
 
 
-@pytest.mark.parametrize("problems", ["data/code/train.jsonl", "data/tiny/validation.jsonl"])
+@pytest.mark.parametrize(
+    "problems", ["data/code/train.jsonl", "data/code/test.jsonl", "data/tiny/validation.jsonl"]
+)
 def test_nothing_is_found_where_there_is_no_hole(problems: str, prompter: Prompter) -> None:
     assert holes(read(Problem, problems)[:60], prompter) == []
 
