@@ -6,6 +6,7 @@ their set where something asks for them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import defaultdict
@@ -19,8 +20,10 @@ from a2r_train.data.read import Columns, read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.records import Bundle, Problem, Rollout, write, write_text
+from a2r_train.verify import programs
 
 ENDING = ".kept.json"
+DIGEST = "sha256:"
 NO_TEXT = "(the text of this problem is not kept)"
 Drawn = tuple[str, str, list[int]]  # the id of a bundle, that of its problem, and samples of its rollouts
 
@@ -29,7 +32,8 @@ Drawn = tuple[str, str, list[int]]  # the id of a bundle, that of its problem, a
 class KeptBundles:
     """What a `.kept.json` holds; the two paths are relative to it.
 
-    problems: the set that the ids are of. golds: rows of problem_id, answer and verifier.
+    problems: the set that the ids are of. golds: rows of problem_id, answer and verifier. Of programs the set
+    is always read, as their tests are in it.
     """
 
     problems: str
@@ -74,14 +78,22 @@ def read_golds(path: str) -> dict[str, Problem]:
 
 
 def write_golds(problems: Iterable[Problem], path: Path) -> None:
-    """Ids and answers alone, and the source where there is one."""
+    """Ids and answers alone, and the source where there is one; of programs digests, as they are texts."""
     rows = (
-        {"problem_id": p.id, "answer": p.answer, "verifier": p.verifier, "source": p.source} for p in problems
+        {"problem_id": p.id, "answer": kept_answer(p), "verifier": p.verifier, "source": p.source}
+        for p in problems
     )
     write_text(
         path,
         "".join(json.dumps({k: v for k, v in row.items() if v}, ensure_ascii=False) + "\n" for row in rows),
     )
+
+
+def kept_answer(problem: Problem) -> str:
+    """What is kept of a gold answer: of a program its digest."""
+    if problem.verifier != programs.NAME or problem.answer.startswith(DIGEST):
+        return problem.answer
+    return DIGEST + hashlib.sha256(problem.answer.encode()).hexdigest()[:16]
 
 
 def draw(bundles: Sequence[Bundle], rollouts: Iterable[Rollout]) -> list[Drawn]:
@@ -114,6 +126,8 @@ def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
     kept = read_kept(path)
     beside = Path(path).parent
     golds = read_golds(os.path.normpath(beside / kept.golds))
+    if problems is None and any(golds[i].verifier == programs.NAME for _, i, _ in kept.bundles if i in golds):
+        problems = ""  # programs are judged by tests, which are not kept
     if problems is not None:
         golds = with_texts(golds, {identity for _, identity, _ in kept.bundles}, problems or kept.problems)
     rollouts = read(Rollout, os.path.normpath(beside / kept.rollouts))
@@ -143,13 +157,15 @@ def with_texts(golds: Mapping[str, Problem], asked: set[str], problems: str) -> 
     found: dict[str, Problem] = {}
     for identity in golds.keys() & asked:
         gold, problem = golds[identity], known.get(identity)
-        if problem is None or problem.answer != gold.answer:
+        if problem is None or kept_answer(problem) != gold.answer:
             there = f"has the answer {problem.answer[:40]!r}" if problem else "is not there"
             raise InputError(
                 f"{problems}: problem {identity!r} {there}, and the kept gold is {gold.answer[:40]!r}; "
                 "name the set that the kept bundles are of"
             )
-        found[identity] = replace(gold, problem=problem.problem, metadata=problem.metadata)
+        found[identity] = replace(
+            gold, problem=problem.problem, answer=problem.answer, metadata=problem.metadata
+        )
     return found
 
 

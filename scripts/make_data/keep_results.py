@@ -39,6 +39,7 @@ from a2r_train.evaluate.kept_bundles import (
     bundles_of,
     draw,
     is_kept,
+    kept_answer,
     read_golds,
     write_golds,
     write_kept,
@@ -64,7 +65,7 @@ def keep_bundles(source: Path, target: Path, rollouts: Path, golds: Path, proble
     known = read_golds(str(golds)) if golds.exists() else {}
     for bundle in bundles:
         gold = known.setdefault(bundle.problem_id, problem_in(bundle))
-        if (gold.answer, gold.verifier) != (bundle.answer, bundle.verifier):
+        if (kept_answer(gold), gold.verifier) != (kept_answer(problem_in(bundle)), bundle.verifier):
             raise InputError(f"{golds}: problem {bundle.problem_id} has another gold than bundle {bundle.id}")
     drawn = draw(bundles, read(Rollout, str(rollouts)))
     write_golds(known.values(), golds)
@@ -145,8 +146,9 @@ def check_same(key: str, named: str, kept: Path) -> None:
     if not Path(named).is_file():
         same = bool(contents(kept))
     elif is_kept(str(kept)):
-        read_there = [replace(bundle, problem=NO_TEXT, metadata={}) for bundle in read(Bundle, named)]
-        same = bundles_of(str(kept)) == read_there
+        both = (bundles_of(str(kept)), read(Bundle, named))
+        ours, there = ([replace(bundle, problem=NO_TEXT, metadata={}) for bundle in one] for one in both)
+        same = ours == there
     else:
         same = contents(kept) == contents(Path(named))
     if not same:

@@ -14,11 +14,13 @@ import pytest
 import yaml
 from conftest import a2r, options, write_rows
 from hostile_programs import running_below, still_running
+from keep_results import keep_bundles
 from serving import Answer, completion, reply, serving
 from test_recipes import status
 
 from a2r_train.config import load_yaml
 from a2r_train.data.read import read
+from a2r_train.evaluate.kept_bundles import bundles_of
 from a2r_train.records import Bundle, Problem, Rollout
 from a2r_train.verify.extract import written
 
@@ -172,6 +174,14 @@ def test_nothing_is_left_running() -> None:
     """But the workers and servers themselves, which wait for the next question."""
     waiting = {pid for pid, name in running_below(os.getpid()).items() if "a2r_train" in name}
     assert not still_running(waiting)
+
+
+def test_what_is_kept_holds_no_text_of_a_problem(code: Path, tmp_path: Path) -> None:
+    bundles, rollouts = code / "bundles-test/train.jsonl", code / "rollouts-test/rollouts.jsonl"
+    golds, problems = tmp_path / "golds.jsonl", "data/code/test.jsonl"
+    kept = keep_bundles(bundles, tmp_path / "bundles.kept.json", rollouts, golds, problems)
+    assert "def " not in golds.read_text()
+    assert bundles_of(str(kept)) == read(Bundle, str(bundles))
 
 
 GYM = "reasoning_gym:knights_knaves,number_sequence?size=8&seed=1"
