@@ -17,6 +17,8 @@ METHODS = {
     "GRPO": "reinforcement learning (GRPO) with a verifiable reward on reference bundles",
 }
 
+DEAD = "frac_reward_zero_std"  # share of the groups of a step whose rewards are all equal
+
 
 def card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> str:
     """README.md in the hub's form, once the model is in the output folder.
@@ -42,6 +44,7 @@ def card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: 
         adapter=adapter,
         method=METHODS.get(stage, stage),
         steps=_steps(trainer),
+        no_signal=never_had_signal(trainer),
         trained_on=trained_on,
         bundles=data.bundles,
         shown=_shown(data),
@@ -50,6 +53,12 @@ def card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: 
         tokens=_tokens(trainer),
     )
     return str(made)
+
+
+def never_had_signal(trainer: Trainer) -> bool:
+    """Whether in all logged steps of GRPO the rewards of each group were equal: no gradient came of them."""
+    shares = [row[DEAD] for row in trainer.state.log_history if DEAD in row]
+    return bool(shares) and min(shares) == 1.0
 
 
 def _is_on_hub(name: str) -> bool:

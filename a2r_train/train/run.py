@@ -22,7 +22,7 @@ from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, write_text
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
-from a2r_train.train.model_card import card
+from a2r_train.train.model_card import card, never_had_signal
 from a2r_train.train.progress import show_progress
 from a2r_train.train.resume import (
     is_complete,
@@ -120,6 +120,12 @@ def run_training(trainer: Trainer) -> None:
         raise
     if stopper.stopped:
         _end_as_stopped(trainer, stopper)
+    if never_had_signal(trainer) and trainer.is_world_process_zero():
+        log.warning(
+            "%s: in every logged step the rewards of each group were equal, so nothing was learnt; see %s",
+            folder,
+            "docs/troubleshooting.md",
+        )
 
 
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:

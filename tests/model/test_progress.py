@@ -1,5 +1,6 @@
 """What a training prints, its model card, and checks that pass and say nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,10 +73,11 @@ def test_times(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def written(folder: Path, name: str, stage: str = "GRPO", **data: Any) -> str:
+def written(folder: Path, name: str, stage: str = "GRPO", dead: Sequence[float] = (), **data: Any) -> str:
+    shares = [{"frac_reward_zero_std": share} for share in dead]
     state = SimpleNamespace(
         global_step=40, best_global_step=0, best_model_checkpoint=None,
-        log_history=[{"entropy": 0.123, "clip_ratio/low_mean": 0.5}],
+        log_history=[{"entropy": 0.123, "clip_ratio/low_mean": 0.5}, *shares],
     )  # fmt: skip
     args = SimpleNamespace(
         output_dir=str(folder), push_to_hub=False, load_best_model_at_end=False, max_completion_length=112
@@ -110,6 +112,13 @@ def test_the_card_says_what_a_reader_of_the_hub_needs(tmp_path: Path) -> None:
     assert END in text
     assert "entropy" not in text
     assert "clip_ratio" not in text
+    assert "\n\n\n" not in text
+
+
+@pytest.mark.parametrize(("dead", "told"), [((), False), ((1.0, 0.75), False), ((1.0, 1.0), True)])
+def test_the_card_says_where_nothing_was_learnt(tmp_path: Path, dead: list[float], told: bool) -> None:
+    text = written(tmp_path, "Qwen/Qwen3-8B", dead=dead)
+    assert ("**Nothing was learnt:**" in text) == told
     assert "\n\n\n" not in text
 
 
