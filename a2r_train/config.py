@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import yaml
 
 from a2r_train.errors import InputError
+from a2r_train.paths import has_data
 
 # Keys of TRL, and what their values need that is not installed with this package; one of several is enough.
 PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
@@ -218,14 +219,19 @@ def load_recipe(path: str) -> dict[str, Any]:
 
 def _beside(value: Any, folder: Path) -> Any:
     """The rule of this module for one value, or each part of a comma-separated one."""
-    if not isinstance(value, str) or os.path.exists(value):
+    if not isinstance(value, str) or _is_there(value):
         return value
     if "," in value:
         parts = [part.strip() for part in value.split(",")]
         placed = [_beside(part, folder) for part in parts]
         return value if placed == parts else ",".join(placed)  # prose keeps its spaces
     looks_like_a_path = "/" in value or "." in value
-    return str(folder / value) if looks_like_a_path and (folder / value).exists() else value
+    return str(folder / value) if looks_like_a_path and _is_there(str(folder / value)) else value
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file or folder, or the shards that a stage wrote in the place of one."""
+    return os.path.exists(path) or (path.endswith((".jsonl", ".parquet")) and has_data(path))
 
 
 def load_yaml(path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from a2r_train.errors import InputError
+from a2r_train.paths import shards
 from a2r_train.records import write_text
 
 PACKAGES = (
@@ -95,14 +97,8 @@ def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digests(values: Sequence[str]) -> dict[str, str]:
     """The SHA-256 of each file that the values name; what is on the hub has none."""
-    paths = sorted(
-        {
-            path
-            for value in values
-            for path in (value, *map(str.strip, value.split(",")))
-            if Path(path).is_file()
-        }
-    )
+    named = {path for value in values for path in (value, *map(str.strip, value.split(",")))}
+    paths = sorted({file for path in named if path for file in shards(path) if Path(file).is_file()})
     found = {}
     for path in paths:
         with open(path, "rb") as file:
@@ -150,9 +146,24 @@ def finish(folder: str | Path, summary: Mapping[str, Any] | None = None) -> None
             part.unlink(missing_ok=True)
     share(folder)
     write_text(Path(folder) / DONE, json.dumps(dict(summary or {}), indent=2) + "\n")
-    for path in (
-        Path(folder).resolve().glob(".lock*")
-    ):  # those of other shards too: a complete folder needs none
+    _unlock(folder)
+
+
+def abandon(folder: str | Path, work: Sequence[str] = (), files: Sequence[str] = ()) -> None:
+    """Take back what `prepare` and a refused run have put into a folder: folders of work, and files."""
+    folder = Path(folder)
+    for name in work:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (CONFIG, "versions.json", INPUTS, *files):
+        (folder / name).unlink(missing_ok=True)
+    _unlock(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _unlock(folder: str | Path) -> None:
+    """Remove the locks, those of other shards too: a folder that is complete, or gone, needs none."""
+    for path in Path(folder).resolve().glob(".lock*"):
         path.unlink(missing_ok=True)
         if path in _locks:
             _locks.pop(path).release(force=True)

@@ -262,13 +262,14 @@ class Prompter:
 
         Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
         """
-        shown = [self._shown(reference.text, reference.answer) for reference in references]
-        lengths = [self.count(text) for text in shown]
+        shown = [self.shown(reference.text, reference.answer) for reference in references]
+        lengths = list(map(len, ids := [self.ids(text) for text in shown]))
         cap = self.config.max_reference_tokens
         longer = self.count(template) - self.count(self.config.synthesizer_template) if template else 0
         most = self.config.max_prompt_tokens + max(0, longer)
         while True:
-            chat = self._synthesizer_chat(problem, [self._cut(text, cap) for text in shown], template)
+            shown_now = [self.cut(text, some, cap) for text, some in zip(shown, ids, strict=True)]
+            chat = self.synthesizer_chat(problem, shown_now, template)
             length = len(self.token_ids(chat))
             over = length - most
             if over <= 0:
@@ -368,11 +369,10 @@ class Prompter:
         return text
 
     def token_ids(self, chat: Messages) -> list[int]:
-        ids: Any = self.tokenizer(self.text(chat), add_special_tokens=False)["input_ids"]
-        return list(ids)
+        return self.ids(self.text(chat))
 
     def count(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.ids(text))
 
     def complete(self, completion: str) -> str:
         """A completion with its thought between `<think>` and `</think>`, also where the chat template had
@@ -387,7 +387,7 @@ class Prompter:
             text = broken
         return text
 
-    def _shown(self, text: str, answer: str) -> str:
+    def shown(self, text: str, answer: str) -> str:
         """The part of a rollout that the recipe shows."""
         if self.config.reference == "answer":
             text = answer
@@ -395,15 +395,17 @@ class Prompter:
             text = visible(text)
         return self.neutralise(text.strip()) or "(no answer)"
 
-    def _cut(self, text: str, cap: int) -> str:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (
-            text
-            if len(ids) <= cap
-            else self.neutralise("... " + str(self.tokenizer.decode(ids[-cap:])).lstrip())
-        )
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text by itself."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _synthesizer_chat(self, problem: str, shown: Sequence[str], template: str) -> Chat:
+    def cut(self, text: str, ids: list[int], cap: int) -> str:
+        """A reference of those tokens, or its end if there are more than the cap."""
+        end = f"... {str(self.tokenizer.decode(ids[-cap:])).lstrip()}" if len(ids) > cap else ""
+        return self.neutralise(end) or text
+
+    def synthesizer_chat(self, problem: str, shown: Sequence[str], template: str = "") -> Chat:
+        """The chat over references as they are to be shown."""
         config = self.config
         slots = [config.reference_template.format(number=i, text=text) for i, text in enumerate(shown, 1)]
         joined = config.reference_separator.join(slots)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from a2r_train.config import as_texts, configured
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
+from a2r_train.paths import has_data
 from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Rollout
 from a2r_train.verify import has_vote
 
@@ -43,7 +44,7 @@ class Result:
     """
 
     path: Path
-    rows: list[Any] = field(default_factory=list)
+    rows: Sequence[Any] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def __fspath__(self) -> str:
@@ -101,12 +102,13 @@ def explore(config: ExploreConfig | None = None, **keys: Any) -> Result:
         if _previewed(config):
             return Result(Path(config.output_dir) / "rollouts.jsonl")
         path = stage(config)
-    rollouts = read(Rollout, str(path)) if path.is_file() else []
+    rollouts = read(Rollout, str(path)) if has_data(str(path)) else []
     return Result(path, rollouts, [_explored(rollouts)] if rollouts else [])
 
 
 def bundle(config: BundleConfig | None = None, **keys: Any) -> Bundles:
     """Group, mix, decontaminate and split rollouts. The path is that of train.jsonl."""
+    from a2r_train.data import bundles as opened
     from a2r_train.data.bundle import BundleConfig
     from a2r_train.data.bundle import bundle as stage
 
@@ -116,9 +118,9 @@ def bundle(config: BundleConfig | None = None, **keys: Any) -> Bundles:
         if _previewed(config):
             return Bundles(path)
         stage(config)
-    splits = [split for name in ("train", "test") if (split := path.with_name(f"{name}.jsonl")).is_file()]
-    found = {split.stem: read(Bundle, str(split)) for split in splits}
-    return Bundles(path, found["train"], [_bundled(name, bundles) for name, bundles in found.items()])
+    splits = [path.with_name(f"{name}.jsonl") for name in ("train", "test")]
+    found = {split.stem: opened.Bundles.open(str(split)) for split in splits if has_data(str(split))}
+    return Bundles(path, found["train"].listed, [_bundled(name, some) for name, some in found.items()])
 
 
 def sft(*configs: Any, **keys: Any) -> Result:

@@ -283,10 +283,11 @@ def bundles(tmp_path: Path, rollouts: str, problems: str) -> str:
     """Seven bundles of those rollouts on disk, one a problem."""
     from dataclasses import asdict
 
-    from a2r_train.data.bundle import BundleConfig, build
+    from a2r_train.data.bundle import BundleConfig, built
 
-    made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
-    return write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
+    with built(BundleConfig(rollouts, "", problems, bundles_per_problem=1)) as made:
+        rows = [asdict(b) for b in made.splits["train"].bundles]
+    return write_rows(tmp_path / "bundles.jsonl", rows)
 
 
 @pytest.fixture

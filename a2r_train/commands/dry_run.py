@@ -13,7 +13,7 @@ from rich.markup import escape
 from a2r_train.commands import grid
 from a2r_train.commands.merge import MergeConfig, check_merge
 from a2r_train.data import explore
-from a2r_train.data.bundle import BundleConfig, build, task_to_carry
+from a2r_train.data.bundle import BundleConfig, built, task_to_carry
 from a2r_train.evaluate import run
 from a2r_train.evaluate.answers import prompt_for
 from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of
@@ -44,14 +44,7 @@ def preview(config: Config, console: Console) -> None:
             f"{len(problems)} problems, {most} rollouts, at most {most * config.max_completion_tokens} tokens"
         )
     elif isinstance(config, BundleConfig):
-        train, test, dropped = build(config)
-        console.print(
-            f"{len(train.bundles)} train and {len(test.bundles)} test bundles, "
-            f"{len(dropped)} problems contaminated"
-        )
-        if config.tokenizer:
-            prompter = Prompter(load_tokenizer(config.tokenizer), task_to_carry(config).prompt)
-            _example(console, prompter, synthesizer_chat(prompter, train.bundles[0]))
+        _show_bundles(config, console)
     elif isinstance(config, grid.GridConfig):
         for explorer, synthesizer in itertools.product(*grid.prepared(config)):
             console.print(f"{explorer} with {synthesizer}", markup=False, highlight=False)
@@ -68,6 +61,17 @@ def preview(config: Config, console: Console) -> None:
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
         console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(_rows(config))}")
         console.print(power_line(bundles), highlight=False)
+
+
+def _show_bundles(config: BundleConfig, console: Console) -> None:
+    with built(config) as made:
+        train, test = made.splits["train"], made.splits["test"]
+        console.print(
+            f"{train.count} train and {test.count} test bundles, {len(made.met)} problems contaminated"
+        )
+        if config.tokenizer:
+            prompter = Prompter(load_tokenizer(config.tokenizer), task_to_carry(config).prompt)
+            _example(console, prompter, synthesizer_chat(prompter, next(train.bundles)))
 
 
 def _rows(config: EvaluateConfig) -> list[str]:

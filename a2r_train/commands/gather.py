@@ -11,13 +11,14 @@ from a2r_train.config import load_yaml
 from a2r_train.data.explore import (
     MAY_DIFFER,
     ExploreConfig,
-    _chunk_path,
-    _chunks,
-    _finish,
-    _read_chunks,
+    checked_chunks,
+    chunk_path,
+    chunks_of,
+    finish,
     load_problems,
     write_task,
 )
+from a2r_train.data.task import FILE as TASK
 from a2r_train.errors import InputError
 
 
@@ -35,23 +36,26 @@ def gather(shards: Sequence[str], output_dir: str) -> Path:
                     f"{shard}: another run than {shards[0]} ({key}: {getattr(config, key)!r}, not {value!r})"
                 )
     config = replace(configs[0], shard="0/1", output_dir=output_dir)
-    chunks = _chunks(config, load_problems(config))
+    chunks = chunks_of(config, load_problems(config))
     paths = [_only(shards, i, len(chunks)) for i in range(len(chunks))]
     if extra := {p for shard in shards for p in Path(shard).glob("chunks/*.jsonl")} - {*paths}:
         raise InputError(
             f"{min(extra)}: a chunk more than {config.problems} has; expected the problems of the shards"
         )
-    rollouts = _read_chunks(config, chunks, paths)
     folder = Path(output_dir)
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER):
         return folder / "rollouts.jsonl"
-    write_task(config, folder)
-    return _finish(folder, rollouts)
+    try:
+        write_task(config, folder)
+        return finish(config, folder, checked_chunks(config, chunks, paths), paths)
+    except InputError:
+        output.abandon(folder, files=(TASK,))
+        raise
 
 
 def _only(shards: Sequence[str], index: int, of: int) -> Path:
     """The one place of a chunk."""
-    paths = [path for shard in shards if (path := _chunk_path(Path(shard), index)).exists()]
+    paths = [path for shard in shards if (path := chunk_path(Path(shard), index)).exists()]
     if not paths:
         raise InputError(
             f"chunk {index} of 0 to {of - 1} is in none of {', '.join(shards)}; finish or name its shard"

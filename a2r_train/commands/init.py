@@ -15,13 +15,13 @@ from string import Template
 from typing import Any
 
 from a2r_train.data.bundle import BundleConfig, ids_of_test
-from a2r_train.data.files import paths_in
 from a2r_train.data.programs import is_program
 from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
 from a2r_train.errors import InputError
 from a2r_train.models import context_length, count_parameters, load_tokenizer
+from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
 from a2r_train.verify import check_gold, traits_of

@@ -17,7 +17,6 @@ from a2r_train.commands.merge import MergeConfig, check_merge
 from a2r_train.config import load_yaml, parse
 from a2r_train.data import bundle as bundling
 from a2r_train.data import explore as exploring
-from a2r_train.data.files import paths_in
 from a2r_train.data.read import Columns, read
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
@@ -26,6 +25,7 @@ from a2r_train.evaluate import EvaluateConfig
 from a2r_train.evaluate import run as evaluating
 from a2r_train.evaluate.config import check
 from a2r_train.models import load_tokenizer, model_file
+from a2r_train.paths import has_data, paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Problem, Rollout
 from a2r_train.train import grpo, sft
@@ -139,7 +139,7 @@ def _missing(stage: Planned, written: dict[str, Planned]) -> list[str]:
     """Inputs below the folder of an earlier stage that it will not write."""
     said = []
     for key, path in stage.inputs((*PROBLEMS, *ROLLOUTS, *BUNDLES, *MODELS)):
-        for maker in dict.fromkeys(written.values()) if not os.path.exists(path) else ():
+        for maker in dict.fromkeys(written.values()) if not (os.path.exists(path) or has_data(path)) else ():
             folder, made = os.path.normpath(str(maker.value("output_dir"))), _writes(maker)
             if os.path.normpath(path).startswith(folder + os.sep):
                 said.append(f"{stage.path}: {key}: {maker.path} writes {', '.join(made)}, and not {path}")
@@ -158,8 +158,8 @@ def _check(stage: Planned, _written: dict[str, Planned]) -> list[str]:
     elif stage.verb == "explore":
         exploring.prepared(config)
     elif stage.verb == "bundle":
-        train, test, _ = bundling.build(config)
-        bundling.measure(config, [*train.bundles, *test.bundles])
+        with bundling.built(config):
+            pass
     elif stage.verb == "evaluate":
         evaluating.prepared(config)
     else:
@@ -173,7 +173,7 @@ def _check_parts(stage: Planned) -> list[str]:
     """Numbers, problems with their columns, bundles, models and prompts, those that are there."""
     config = stage.configs[0]
     if stage.verb == "bundle":
-        bundling.check_numbers(config)
+        bundling.check(config)
     elif stage.verb == "evaluate":
         check(config)
     columns = Columns.parse(stage.value("columns") or "{}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+
+from a2r_train.data.spill import key_of
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 
@@ -13,32 +17,76 @@ Method = Literal["ngram", "template", "none"]
 NGRAM_WORDS = 13  # the usual length for decontamination, since GPT-3 (arXiv 2005.14165, appendix C)
 
 
-def contaminated(
-    problems: Sequence[Problem], evaluation: Iterable[Problem], method: Method
-) -> dict[str, str]:
-    """Map the id of each problem that must go to the evaluation problem that it meets.
+class Evaluation:
+    """The problems that training must not meet, as sorted hashes of their words: a few bytes each.
 
     ngram: they share 13 words in a row, on lower-case text without punctuation, numbers kept; a problem of
     fewer words must be equal as a whole. template: equal `source` and equal numbers in equal order, for sets
     whose templates repeat; where one of two problems has no source or no number, they are compared as by
-    ngram.
+    ngram. Raises InputError for another method.
     """
-    if method == "none":
-        return {}
-    if method not in ("ngram", "template"):
-        raise InputError(f"decontamination {method!r}: expected ngram, template or none")
-    others = list(evaluation)
-    template_of = _template if method == "template" else lambda _: ""
-    templates = {template: other.id for other in others if (template := template_of(other))}
-    words = {gram: other.id for other in others for gram in _ngrams(other)}
-    words_alone = {gram: other.id for other in others if not template_of(other) for gram in _ngrams(other)}
-    found: dict[str, str] = {}
-    for problem in problems:
-        template = template_of(problem)
-        by_words = words_alone if template else words
-        met = (by_words[gram] for gram in _ngrams(problem) if gram in by_words)
-        found[problem.id] = templates.get(template) or next(met, "")
-    return {identity: other for identity, other in found.items() if other}
+
+    def __init__(self, problems: Iterable[Problem], method: Method) -> None:
+        if method not in ("ngram", "template", "none"):
+            raise InputError(f"decontamination {method!r}: expected ngram, template or none")
+        self.method: Method = method
+        self.ids: list[str] = []
+        words, alone, templates = _Hashes(), _Hashes(), _Hashes()
+        for number, problem in enumerate(problems if method != "none" else ()):
+            self.ids.append(problem.id)
+            grams, template = _ngrams(problem), self._template_of(problem)
+            words.add(grams, number)
+            templates.add([template] if template else [], number)
+            alone.add(grams if not template else [], number)
+        self.words, self.alone, self.templates = words.sorted(), alone.sorted(), templates.sorted()
+
+    def _template_of(self, problem: Problem) -> str:
+        return _template(problem) if self.method == "template" else ""
+
+    def met(self, problem: Problem) -> str:
+        """The id of the evaluation problem that a problem meets, or ""."""
+        if not self.ids:
+            return ""
+        template = self._template_of(problem)
+        if template and (at := _find(self.templates, [template])) >= 0:
+            return self.ids[at]
+        at = _find(self.alone if template else self.words, _ngrams(problem))
+        return self.ids[at] if at >= 0 else ""
+
+
+class _Hashes:
+    """Hashes of texts with the numbers of their problems, as they are collected."""
+
+    def __init__(self) -> None:
+        self.hashes, self.numbers = array("Q"), array("q")
+
+    def add(self, texts: Sequence[str], number: int) -> None:
+        self.hashes.extend(map(key_of, texts))
+        self.numbers.extend([number] * len(texts))
+
+    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """By hash; of two problems with one text the last."""
+        hashes, numbers = np.array(self.hashes, np.uint64), np.array(self.numbers, np.int64)
+        order = np.lexsort((numbers, hashes))
+        last = order[np.r_[np.diff(hashes[order]) != 0, True]] if len(order) else order
+        return hashes[last], numbers[last]
+
+
+def _find(known: tuple[np.ndarray, np.ndarray], texts: Sequence[str]) -> int:
+    """The number of the problem that has the first of the texts that one has, or -1."""
+    hashes, numbers = known
+    asked = np.array([key_of(text) for text in texts], dtype=np.uint64)
+    at = np.minimum(np.searchsorted(hashes, asked), max(0, len(hashes) - 1))
+    met = np.flatnonzero(hashes[at] == asked) if len(hashes) else at[:0]
+    return int(numbers[at[met[0]]]) if len(met) else -1
+
+
+def contaminated(
+    problems: Sequence[Problem], evaluation: Iterable[Problem], method: Method
+) -> dict[str, str]:
+    """Map the id of each problem that must go to the evaluation problem that it meets (see `Evaluation`)."""
+    known = Evaluation(evaluation, method)
+    return {problem.id: other for problem in problems if (other := known.met(problem))}
 
 
 def _ngrams(problem: Problem) -> list[str]:

@@ -9,19 +9,32 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pyarrow import Table
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least
+from a2r_train.data.processes import Rate
 from a2r_train.data.read import Columns, judged_by, read
-from a2r_train.data.task import Task, prompt_of
-from a2r_train.data.unparsable import unparsable
+from a2r_train.data.shards import (
+    ROLLOUT_ROWS,
+    batches_of,
+    check_format,
+    join,
+    rollout_cells,
+    write_parquet,
+)
+from a2r_train.data.task import CHUNKS, Task, prompt_of
+from a2r_train.data.unparsable import Unparsable, unparsable
 from a2r_train.engines import (
     ENGINE_MAY_DIFFER,
     Engine,
@@ -44,6 +57,7 @@ log = logging.getLogger(__name__)
 
 # Between a run and its continuation, and between shards.
 MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
+LARGE_BYTES, SHARD_BYTES = 10**9, 2**28  # of chunks: from which rollouts are Parquet, and of one shard of it
 LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 
 
@@ -92,6 +106,10 @@ class ExploreConfig(EngineArguments):
         default=False, metadata={"help": "let code run that the model brings along"}
     )
     seed: int = field(default=0, metadata={"help": "of the sampling"})
+    format: str = field(
+        default="",
+        metadata={"help": "of the rollouts: jsonl, or parquet in shards; empty: parquet from 1 GB on"},
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "show the resolved config and one prompt, and stop"}
     )
@@ -112,16 +130,16 @@ def explore(config: ExploreConfig) -> Path:
         log.info("%s: done already", folder)
         return folder / "rollouts.jsonl"
     write_task(config, folder)
-    chunks = _chunks(config, problems)
-    missing = [i for i in range(index, len(chunks), of) if not _chunk_path(folder, i).exists()]
+    chunks = chunks_of(config, problems)
+    missing = [i for i in range(index, len(chunks), of) if not chunk_path(folder, i).exists()]
     if missing:
         engine = load_engine(config.model, config)
         _explore_chunks(config, engine, sampling, chunks, missing, folder)
-    paths = [_chunk_path(folder, i) for i in range(len(chunks))]
+    paths = [chunk_path(folder, i) for i in range(len(chunks))]
     if left := sum(not path.exists() for path in paths):
         log.info("%s: shard %s done; %d chunks are left to other shards", folder, config.shard, left)
         return folder / "chunks"
-    return _finish(folder, _read_chunks(config, chunks, paths))
+    return finish(config, folder, checked_chunks(config, chunks, paths), paths)
 
 
 def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
@@ -130,6 +148,7 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     Raises InputError for whatever is wrong with the recipe; loads no weights.
     """
     check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
+    check_format(config.format)
     config.check_engine_arguments()
     Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     problems = load_problems(config)
@@ -219,7 +238,7 @@ def _explore_chunks(
             rollouts = rollouts_of(
                 engine, prompter, chunks[i], sampling, config.samples_per_problem, config.seed
             )
-            write(rollouts, _chunk_path(folder, i))
+            write(rollouts, chunk_path(folder, i))
             right += sum(r.verdict == CORRECT for r in rollouts)
             unread += sum(r.verdict == UNPARSABLE for r in rollouts)
             tokens += sum(r.completion_tokens for r in rollouts)
@@ -238,19 +257,26 @@ def _explore_chunks(
     write_text(folder / f"timing-{config.shard.replace('/', '-of-')}.json", json.dumps(timing) + "\n")
 
 
-def _chunks(config: ExploreConfig, problems: list[Problem]) -> list[list[Problem]]:
+def chunks_of(config: ExploreConfig, problems: list[Problem]) -> list[list[Problem]]:
+    """The problems in runs, each of which is written as one file."""
     return [
         problems[at : at + config.chunk_problems] for at in range(0, len(problems), config.chunk_problems)
     ]
 
 
-def _chunk_path(folder: Path, index: int) -> Path:
-    return folder / "chunks" / f"{index:06d}.jsonl"
+def chunk_path(folder: Path, index: int) -> Path:
+    """The file of a chunk."""
+    return folder / CHUNKS / f"{index:06d}.jsonl"
 
 
-def _read_chunks(config: ExploreConfig, chunks: list[list[Problem]], paths: list[Path]) -> list[Rollout]:
-    """All rollouts. Raises InputError for a chunk with others than its problems ask for."""
-    rollouts: list[Rollout] = []
+def checked_chunks(
+    config: ExploreConfig, chunks: list[list[Problem]], paths: list[Path]
+) -> Iterator[tuple[Path, list[Rollout]]]:
+    """The rollouts of each chunk, one chunk at a time.
+
+    Raises InputError for a chunk with others than its problems ask for.
+    """
+    rate = Rate("explore: putting chunks together", len(paths), "chunks")
     for path, chunk in zip(paths, chunks, strict=True):
         found = read(Rollout, str(path))
         asked = [
@@ -261,17 +287,58 @@ def _read_chunks(config: ExploreConfig, chunks: list[list[Problem]], paths: list
                 f"{path}: not the {len(asked)} rollouts of problems "
                 f"{chunk[0].id} to {chunk[-1].id}; remove it"
             )
-        rollouts += found
-    return rollouts
+        yield path, found
+        rate.add(1)
 
 
-def _finish(folder: Path, rollouts: list[Rollout]) -> Path:
+def finish(
+    config: ExploreConfig, folder: Path, chunks: Iterable[tuple[Path, list[Rollout]]], paths: Sequence[Path]
+) -> Path:
+    """Put the chunks together as rollouts.jsonl or as its Parquet shards, and complete the folder; one chunk
+    is in memory at a time, and of Parquet one shard.
+    """
     target = folder / "rollouts.jsonl"
-    write(rollouts, target)
-    tell_failed(folder, (r.finish_reason for r in rollouts))
-    if (unread := unparsable(rollouts)).many:
+    reasons: Counter[str] = Counter()
+    right, unread = 0, Unparsable(0, 0)
+
+    def counted() -> Iterator[tuple[Path, list[Rollout]]]:
+        nonlocal right, unread
+        for path, rollouts in chunks:
+            reasons.update(rollout.finish_reason for rollout in rollouts)
+            right += sum(rollout.verdict == CORRECT for rollout in rollouts)
+            unread += unparsable(rollouts)
+            yield path, rollouts
+
+    size = sum(path.stat().st_size for path in paths)
+    if (config.format or ("parquet" if size > LARGE_BYTES else "jsonl")) == "parquet":
+        write_rollouts(counted(), target, -(-size // SHARD_BYTES))
+    else:
+        join((path for path, _ in counted()), target)
+    tell_failed(folder, reasons)
+    if unread.many:
         log.warning("%s: %s", target, unread)
-    right = sum(r.verdict == CORRECT for r in rollouts)
-    summary = {"rollouts": len(rollouts), "pass@1": right / len(rollouts), "unparsable": unread.share}
-    output.finish(folder, summary)
+    total = unread.total
+    output.finish(folder, {"rollouts": total, "pass@1": right / total, "unparsable": unread.share})
     return target
+
+
+def write_rollouts(chunks: Iterable[tuple[Path, list[Rollout]]], target: Path, count: int) -> None:
+    """Write chunks as at most so many Parquet shards of about the same size, none of them empty."""
+    written: list[Path] = []
+    cells: list[tuple[Any, ...]] = []
+    held = 0
+
+    def flush() -> None:
+        written.append(target.with_name(f".{target.stem}-{len(written):05d}.{os.getpid()}.part"))
+        write_parquet(Table.from_batches(batches_of(cells, ROLLOUT_ROWS), ROLLOUT_ROWS), written[-1])
+        cells.clear()
+
+    for path, rollouts in chunks:
+        cells += map(rollout_cells, rollouts)
+        held += path.stat().st_size
+        if held >= SHARD_BYTES and len(written) + 1 < count:
+            flush()
+            held = 0
+    flush()
+    for number, part in enumerate(written):
+        part.replace(target.with_name(f"{target.stem}-{number:05d}-of-{len(written):05d}.parquet"))

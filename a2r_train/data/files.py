@@ -9,36 +9,93 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import io
 import json
 import lzma
 import os
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, Any
 
 from a2r_train.data import gym
 from a2r_train.errors import InputError
+from a2r_train.paths import FORMATS, paths_in, shards
 
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UNPACKED = 4  # times the size of compressed files
+PARQUET_ROWS = 1024  # read at a time
 MAX_CELL_CHARACTERS = 2**27  # of a CSV; the csv module's own limit of 131,072 is below one long solution
 
 
-def paths_in(value: str) -> list[str]:
-    """The files and data sets that a recipe names, comma-separated; a file whose name has a comma is one."""
-    if os.path.exists(value) or value.startswith(gym.PREFIX):
-        return [value]
-    return [path for part in value.split(",") if (path := part.strip())]
+@dataclass(frozen=True)
+class Slice:
+    """A part of a file that is read by itself: bytes of JSONL, row groups of Parquet, or another file whole.
+
+    `first` is the number of its first line or row. `stop` 0 means to the end.
+    """
+
+    file: str
+    start: int = 0
+    stop: int = 0
+    first: int = 1
+
+    def place(self, number: int) -> str:
+        """How an error names a line or row of the file."""
+        return f"{self._named}{number}"
+
+    @property
+    def size(self) -> int:
+        """Bytes, about; 0 for what is on the hub."""
+        if self.stop and format_of(self.file) != ".parquet":
+            return self.stop - self.start
+        return os.path.getsize(self.file) if os.path.isfile(self.file) else 0
+
+    @cached_property
+    def _named(self) -> str:
+        by_row = format_of(self.file) == ".parquet" or not os.path.isfile(self.file)
+        return f"{self.file}: row " if by_row else f"{self.file}:"
 
 
 def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, row) of one file or data set. Raises InputError for one that is missing or broken."""
-    kind = format_of(path)
+    """Yield (place, row) of one file, data set, or set of shards.
+
+    Raises InputError for one that is missing or broken.
+    """
+    for part in map(Slice, shards(path)):
+        for number, row in rows_of(part):
+            yield part.place(number), row
+
+
+def size_of(value: str) -> int:
+    """Bytes of the files that a recipe names, unpacked, about; 0 for what is on the hub."""
+    files = [file for path in paths_in(value) for file in shards(path) if os.path.isfile(file)]
+    packed = (*COMPRESSED, ".parquet")
+    return sum(os.path.getsize(file) * (UNPACKED if file.endswith(packed) else 1) for file in files)
+
+
+def slices(path: str, size: int) -> Iterator[Slice]:
+    """The shards of one set, cut into slices of about `size` bytes where their format allows."""
+    for file in shards(path):
+        if not os.path.isfile(file) or gym.is_gym(file):
+            yield Slice(file)
+        elif format_of(file) == ".parquet":
+            yield from _row_groups(file, size)
+        elif format_of(file) in DELIMITERS or _is_compressed(file):
+            yield Slice(file)
+        else:
+            yield from _byte_ranges(file, size)
+
+
+def rows_of(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line or row number, row) of a slice. Raises InputError as `rows`."""
+    path, kind = part.file, format_of(part.file)
     if gym.is_gym(path):
-        yield from gym.rows(path)
+        yield from enumerate((row for _, row in gym.rows(path)), 1)
         return
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name a file in it, such as {path.rstrip('/')}/train.jsonl")
@@ -49,11 +106,41 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             )
         yield from _hub_rows(path)
     elif kind == ".parquet":
-        yield from _parquet_rows(path)
+        yield from _parquet_rows(part)
     elif kind in DELIMITERS:
         yield from _table_rows(path, DELIMITERS[kind])
     else:
-        yield from _jsonl_rows(path)
+        yield from _jsonl_rows(part)
+
+
+def _is_compressed(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in COMPRESSED
+
+
+def _byte_ranges(path: str, size: int) -> Iterator[Slice]:
+    """Ranges that end with a line."""
+    start = stop = 0
+    first = line = 1
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(size):
+                block += file.readline()
+                stop, line = stop + len(block), line + block.count(b"\n")
+                yield Slice(path, start, stop, first)
+                start, first = stop, line
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _row_groups(path: str, size: int) -> Iterator[Slice]:
+    start, held, first, rows_before = 0, 0, 1, 1
+    metadata = _parquet_file(path).metadata
+    for group in range(metadata.num_row_groups):
+        held += metadata.row_group(group).total_byte_size
+        rows_before += metadata.row_group(group).num_rows
+        if held >= size or group + 1 == metadata.num_row_groups:
+            yield Slice(path, start, group + 1, first)
+            start, held, first = group + 1, 0, rows_before
 
 
 def format_of(path: str) -> str:
@@ -65,19 +152,40 @@ def format_of(path: str) -> str:
     return ending if ending in FORMATS else ""
 
 
-def _parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_file(path: str) -> Any:
     from pyarrow import ArrowException, parquet
 
     try:
-        table = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise InputError(f"{path}: cannot be read as Parquet ({reason})") from None
-    for number, row in enumerate(table, 1):
-        yield f"{path}: row {number}", row
+        return parquet.ParquetFile(path)
+    except (ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
 
 
-def _table_rows(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _no_parquet(path: str, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), "")
+    return InputError(f"{path}: cannot be read as Parquet ({reason})")
+
+
+def _parquet_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows, so many at a time that a long file is never in memory."""
+    from pyarrow import ArrowException
+
+    file = _parquet_file(part.file)
+    groups = list(range(part.start, part.stop or file.metadata.num_row_groups))
+    batches, number = file.iter_batches(PARQUET_ROWS, row_groups=groups), part.first
+    while True:
+        try:
+            batch = next(batches, None)
+            found = [] if batch is None else batch.to_pylist()
+        except (ArrowException, OSError, UnicodeDecodeError) as error:
+            raise _no_parquet(part.file, error) from None
+        if batch is None:
+            return
+        yield from enumerate(found, number)
+        number += len(found)
+
+
+def _table_rows(path: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a CSV or TSV with a header, each at the line where it begins; an empty cell is None."""
     names: list[str] = []
     for line, cells in _cells(path, delimiter):
@@ -87,7 +195,7 @@ def _table_rows(path: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]
         elif len(cells) != len(names):
             raise InputError(f"{place}: {len(cells)} cells; the header has {len(names)}")
         else:
-            yield place, {name: cell or None for name, cell in zip(names, cells, strict=True)}
+            yield line, {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
 def _cells(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -120,19 +228,36 @@ def _header(names: list[str], place: str) -> list[str]:
     return names
 
 
-def _jsonl_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_lines(path), 1):
-        place = f"{path}:{number}"
+def _jsonl_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_lines_of(part), part.first):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # also endless digits and endless nesting
             reason = getattr(error, "msg", str(error))
-            raise InputError(f"{place}: not valid JSON ({reason}); expected one object a line") from None
+            raise InputError(
+                f"{part.place(number)}: not valid JSON ({reason}); expected one object a line"
+            ) from None
         if not isinstance(row, dict):
-            raise InputError(f"{place}: a JSON {type(row).__name__}; expected an object")
-        yield place, row
+            raise InputError(f"{part.place(number)}: a JSON {type(row).__name__}; expected an object")
+        yield number, row
+
+
+def _lines_of(part: Slice) -> Iterator[str]:
+    """The lines of a slice; those of its bytes alone where it is one of several."""
+    if not part.stop:
+        yield from _lines(part.file)
+        return
+    with _opened(part.file, "rb") as file:
+        file.seek(part.start)
+        data = file.read(part.stop - part.start)
+    if part.start == 0 and b"\0" in data.partition(b"\n")[0]:  # as every other byte of ASCII in UTF-16
+        raise _utf16(part.file)
+    try:
+        yield from io.StringIO(data.decode("utf-8-sig" if part.start == 0 else "utf-8"), newline="")
+    except UnicodeDecodeError:
+        raise _undecodable(part.file) from None
 
 
 def _opened(path: str, mode: str = "rt", **how: str) -> IO[Any]:
@@ -182,7 +307,7 @@ def _utf16(path: str) -> InputError:
     return InputError(f"{path}: is UTF-16; save the file as UTF-8 (iconv -f utf16 -t utf8)")
 
 
-def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _hub_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     from datasets import load_dataset
 
     name, *parts = re.split(r":(?![^\[]*\])", path)  # not at the colon of a slice
@@ -192,4 +317,4 @@ def _hub_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a file, and the hub says: {str(error).splitlines()[0]}") from None
     for number, row in enumerate(dataset, 1):
-        yield f"{path}: row {number}", dict(row)
+        yield number, dict(row)

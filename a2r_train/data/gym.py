@@ -19,15 +19,15 @@ from urllib.parse import parse_qsl
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
+from a2r_train.paths import GYM
 
-PREFIX = "reasoning_gym:"
 TASK, CONFIG, ENTRY = "task", "config", "entry"  # as verify/gym.py reads them in the metadata
 SIZE, SEED = 500, 0
 FREE = "(any that the scorer takes)"  # the gold of an entry that has none
 
 
 def is_gym(path: str) -> bool:
-    return path.startswith(PREFIX) or path.endswith((".yaml", ".yml"))
+    return path.startswith(GYM) or path.endswith((".yaml", ".yml"))
 
 
 def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -40,8 +40,8 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _draws(path: str) -> list[dict[str, Any]]:
     """What is drawn: task, size, seed and config of each."""
-    if path.startswith(PREFIX):
-        names, _, query = path.removeprefix(PREFIX).partition("?")
+    if path.startswith(GYM):
+        names, _, query = path.removeprefix(GYM).partition("?")
         given: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
         draws: Any = [{TASK: name.strip(), **given} for name in names.split(",")]
     else:

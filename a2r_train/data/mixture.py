@@ -1,28 +1,39 @@
-"""Which bundles are trained on: four policies by name, and a cap on bundles without a correct reference."""
+"""Which bundles are trained on: four policies by name, and a cap on bundles without a correct reference.
+
+They look at a few numbers of each bundle, so that all bundles need not be in memory.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.records import CORRECT, Bundle
-from a2r_train.verify import has_vote
 
 MIXTURES = ("all", "hard_plus_easy", "accuracy_band", "balanced")
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a mixture asks of bundles: one entry each, in their order.
+
+    problem: its number. size: references. share_correct: of all rollouts of the problem.
+    """
+
+    problem: np.ndarray
+    size: np.ndarray
+    n_correct: np.ndarray
+    majority_right: np.ndarray
+    share_correct: np.ndarray
+
+
 def choose(
-    bundles: Sequence[Bundle],
-    mixture: str,
-    *,
-    easy_percent: float,
-    max_share_correct: float,
-    share_correct: Mapping[str, float],
-    rng: random.Random,
-) -> tuple[list[Bundle], Counter[str]]:
-    """Keep the bundles that the mixture asks for, in their order; also counts what was dropped by reason.
+    facts: Facts, mixture: str, *, easy_percent: float, max_share_correct: float, rng: random.Random
+) -> tuple[np.ndarray, Counter[str]]:
+    """The numbers of the bundles that the mixture asks for, in order, and what was dropped by reason.
 
     all: everything.
     hard_plus_easy: every bundle whose majority is wrong, and easy ones numbering easy_percent of those,
@@ -35,55 +46,43 @@ def choose(
         arXiv 2504.16891).
     """
     if mixture == "all":
-        return list(bundles), Counter()
+        return np.arange(len(facts.problem)), Counter()
     if mixture == "hard_plus_easy":
-        return _hard_plus_easy(bundles, easy_percent, rng)
+        return _hard_plus_easy(facts, easy_percent, rng)
     if mixture == "accuracy_band":
-        return _where(
-            bundles,
-            lambda b: 0 < share_correct[b.problem_id] < max_share_correct,
-            "outside the accuracy band",
-        )
+        share = facts.share_correct
+        return _where((share > 0) & (share < max_share_correct), "outside the accuracy band")
     if mixture == "balanced":
-        return _where(bundles, lambda b: 1 <= b.n_correct <= len(b.references) / 2, "not balanced")
+        return _where((facts.n_correct >= 1) & (facts.n_correct <= facts.size / 2), "not balanced")
     raise InputError(f"mixture {mixture!r}: expected one of {', '.join(MIXTURES)}")
 
 
 def cap_all_wrong(
-    bundles: Sequence[Bundle], max_share: float, rng: random.Random
-) -> tuple[list[Bundle], Counter[str]]:
+    n_correct: np.ndarray, max_share: float, rng: random.Random
+) -> tuple[np.ndarray, Counter[str]]:
     """Keep so many bundles without a correct reference that they are at most `max_share` of what is kept."""
-    wrong = [b for b in bundles if b.n_correct == 0]
-    others = len(bundles) - len(wrong)
+    wrong = np.flatnonzero(n_correct == 0).tolist()
+    others = len(n_correct) - len(wrong)
     most = len(wrong) if max_share >= 1 else int(max_share * others / (1 - max_share))
-    kept = {b.id for b in rng.sample(wrong, min(most, len(wrong)))}
-    return _where(bundles, lambda b: b.n_correct > 0 or b.id in kept, "over the cap on all-wrong bundles")
+    keep = n_correct > 0
+    keep[rng.sample(wrong, min(most, len(wrong)))] = True
+    return _where(keep, "over the cap on all-wrong bundles")
 
 
-def _where(
-    bundles: Sequence[Bundle], keep: Callable[[Bundle], bool], reason: str
-) -> tuple[list[Bundle], Counter[str]]:
-    kept = [b for b in bundles if keep(b)]
-    return kept, Counter({reason: len(bundles) - len(kept)})
+def _where(keep: np.ndarray, reason: str) -> tuple[np.ndarray, Counter[str]]:
+    return np.flatnonzero(keep), Counter({reason: int((~keep).sum())})
 
 
-def _hard_plus_easy(
-    bundles: Sequence[Bundle], percent: float, rng: random.Random
-) -> tuple[list[Bundle], Counter[str]]:
-    if silent := sorted({b.verifier for b in bundles if not has_vote(b.verifier)}):
-        raise InputError(
-            f"mixture hard_plus_easy goes by the vote, and answers of {silent[0]} have none; "
-            "expected accuracy_band, balanced or all"
-        )
-    easy = [b for b in bundles if b.majority_verdict == CORRECT]
+def _hard_plus_easy(facts: Facts, percent: float, rng: random.Random) -> tuple[np.ndarray, Counter[str]]:
+    easy = np.flatnonzero(facts.majority_right).tolist()
     rng.shuffle(easy)
-    turn: defaultdict[str, int] = defaultdict(int)
-    ranked: list[tuple[int, int, str]] = []
-    for bundle in easy:  # the first easy bundle of every problem comes before the second of any
-        ranked.append((turn[bundle.problem_id], len(ranked), bundle.id))
-        turn[bundle.problem_id] += 1
-    most = round((len(bundles) - len(easy)) * percent / 100)
-    chosen = {identity for _, _, identity in sorted(ranked)[:most]}
-    return _where(
-        bundles, lambda b: b.majority_verdict != CORRECT or b.id in chosen, "easy, over easy_percent"
-    )
+    turn: defaultdict[int, int] = defaultdict(int)
+    ranked: list[tuple[int, int, int]] = []
+    for at in easy:  # the first easy bundle of every problem comes before the second of any
+        problem = int(facts.problem[at])
+        ranked.append((turn[problem], len(ranked), at))
+        turn[problem] += 1
+    most = round((len(facts.problem) - len(easy)) * percent / 100)
+    keep = ~facts.majority_right
+    keep[[at for _, _, at in sorted(ranked)[:most]]] = True
+    return _where(keep, "easy, over easy_percent")

@@ -14,11 +14,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from a2r_train.data.files import paths_in
 from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.data.task import inherit, task_of
 from a2r_train.errors import InputError
+from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CHECK_VERDICT, CORRECT, Problem, Rollout
 from a2r_train.verify import majority

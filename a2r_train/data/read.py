@@ -15,13 +15,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
-from a2r_train.data.files import paths_in, rows
+from a2r_train.data.files import rows
 from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
+from a2r_train.paths import paths_in
 from a2r_train.records import (
     CORRECT,
     VERDICTS,
@@ -57,6 +59,7 @@ class Columns:
     names: Mapping[str, str] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)  # of all columns of the files that were read
     given: bool = True  # whether the recipe has such a key, which the hint of an error may name
+    lacking: dict[str, str] = field(default_factory=dict)  # mapped columns, with the first place without them
 
     @staticmethod
     def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
@@ -84,12 +87,21 @@ class Columns:
         """
         here: set[str] = set()
         for place, values in rows(path):
-            for name in self.names.values():
-                if name in here and name not in values:
-                    raise InputError(f"{place}: no column {name!r}, which earlier rows have")
+            yield self.row(place, values, here)
+
+    def row(self, place: str, values: Mapping[str, Any], here: set[str]) -> Row:
+        """One row of a set whose earlier rows had the columns `here`, which grows. Raises InputError as
+        `rows`.
+        """
+        for name in self.names.values():
+            if name not in values:
+                self.lacking.setdefault(name, place)
+                if name in here:
+                    raise lacks_column(place, name)
+        if not here.issuperset(values):
             here.update(values)
             self.met.update(values)
-            yield Row(place, values, self.names, self.given)
+        return Row(place, values, self.names, self.given)
 
     def check_met(self) -> None:
         """Raise InputError for a name that no row of any file had."""
@@ -98,6 +110,11 @@ class Columns:
                 near = difflib.get_close_matches(name, sorted(self.met), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"columns: none of the files has a column {name!r}{hint}")
+
+
+def lacks_column(place: str, name: str) -> InputError:
+    """The error of a row without a mapped column that earlier rows have."""
+    return InputError(f"{place}: no column {name!r}, which earlier rows have")
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,8 @@ class Row:
 
         A mapped column holds it whenever it is there: nothing else is taken for one that is null.
         """
+        if field not in self.names and not _is_null(self.values.get(field)):
+            return field
         mapped = self.names.get(field, field)
         if field in self.names and mapped in self.values:
             return mapped
@@ -127,6 +146,8 @@ class Row:
         """Raises InputError for a value of another type than the hint says."""
         column = self.column(field)
         value = self.values.get(column)
+        if type(value) is str and hint == "str" and value.isascii():  # most are, and rows are many
+            return value
         return None if _is_null(value) else _typed(value, hint, f"{self.place}: field {column!r}")
 
     def text(self, field: str) -> str | None:
@@ -177,28 +198,45 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
             if kind is Problem and _is_untested(row):
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
-            for record in _records(kind, row, len(records)):
-                identity = _identity(record)
+            for record in records_in(kind, row, len(records)):
+                identity = identity_of(record)
                 if identity in places:
-                    raise InputError(
-                        f"{row.place}: id {identity!r} was used at {places[identity]} "
-                        "already; ids must be unique"
-                    )
+                    raise used_twice(row.place, identity, places[identity])
                 places[identity] = row.place
                 records.append(record)
-    if untested:
-        log.warning(
-            "%s: left out, as no test of theirs is a call with literals on one side of == and a literal on "
-            "the other: %d problems, %s",
-            path,
-            len(untested),
-            ", ".join(untested[:MAX_NAMED]) + (" and others" if len(untested) > MAX_NAMED else ""),
-        )
+    _tell_untested(path, untested)
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
     if not shared:
         columns.check_met()
     return records
+
+
+def used_twice(place: str, identity: Any, first: str) -> InputError:
+    """The error of an id that an earlier row has."""
+    return InputError(f"{place}: id {identity!r} was used at {first} already; ids must be unique")
+
+
+def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Iterator[tuple[str, Record]]:
+    """(place, record) of one file or several, named as `read` names them; ids are not compared.
+
+    Raises InputError as `read`.
+    """
+    columns = columns or Columns(given=False)
+    paths = paths_in(path)
+    names = _names(paths) if len(paths) > 1 else [""]
+    count, untested = 0, list[str]()
+    for file, name in zip(paths, names, strict=True):
+        for index, row in enumerate(columns.rows(file)):
+            if kind is Problem and _is_untested(row):
+                untested.append(str(row.values.get("task_id", row.place)))
+                continue
+            (record,) = records_in(kind, row, index)
+            yield row.place, _named(record, name) if name else record
+            count += 1
+    _tell_untested(path, untested)
+    if not count:
+        raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
 
 
 def judged_by(verifier: str, problems: Sequence[Problem]) -> list[Problem]:
@@ -231,17 +269,34 @@ def _is_untested(row: Row) -> bool:
     return is_program(row.values) and program_of(row.values, "", "", row.place) is None
 
 
+def _tell_untested(path: str, untested: Sequence[str]) -> None:
+    if untested:
+        log.warning(
+            "%s: left out, as no test of theirs is a call with literals on one side of == and a literal on "
+            "the other: %d problems, %s",
+            path,
+            len(untested),
+            ", ".join(untested[:MAX_NAMED]) + (" and others" if len(untested) > MAX_NAMED else ""),
+        )
+
+
 def _of_several(kind: type[Record], paths: Sequence[str], columns: Columns) -> list[Record]:
-    sets: dict[str, list[Any]] = {}
+    sets = dict(zip(_names(paths), (read(kind, path, columns) for path in paths), strict=True))
+    return [_named(record, name) for name, records in sets.items() for record in records]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The name of each set. Raises InputError where two are the same."""
+    names: list[str] = []
     for path in paths:
-        name = path.rpartition("/")[2].partition(":")[0].partition(".")[0]
-        if name in sets:
+        name = path.rpartition("/")[2].partition(":")[0].partition(".")[0].removesuffix("-*")
+        if name in names:
             raise InputError(
                 f"{path}: a second set of the name {name!r}; ids begin with "
                 "the name, so each set needs its own"
             )
-        sets[name] = read(kind, path, columns)
-    return [_named(record, name) for name, records in sets.items() for record in records]
+        names.append(name)
+    return names
 
 
 def _named(record: Any, name: str) -> Any:
@@ -252,8 +307,11 @@ def _named(record: Any, name: str) -> Any:
     return replace(record, bundle_id=f"{name}/{record.bundle_id}")
 
 
-def _records(kind: type[Record], row: Row, index: int) -> list[Any]:
-    """The records of one row: one, or as many rollouts as its list of texts has."""
+def records_in(kind: type[Record], row: Row, index: int) -> list[Any]:
+    """The records of one row: one, or as many rollouts as its list of texts has.
+
+    `index` is the number of the first of them in its set, which names a record without a name of its own.
+    """
     if kind is Problem:
         return [problem_of(row, str(index))]
     texts = row.value("texts", "list[str]") if kind is Rollout and row.text("text") is None else None
@@ -268,18 +326,27 @@ def _records(kind: type[Record], row: Row, index: int) -> list[Any]:
 
 def _fields(kind: type[Any], row: Row, defaults: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for known in fields(kind):
-        value = row.value(known.name, str(known.type))
+    for name, hint, optional in _asked(kind):  # type: ignore[arg-type]
+        value = row.value(name, hint)
         if value is not None:
-            values[known.name] = value
-        elif known.name in defaults:
-            values[known.name] = defaults[known.name]
-        elif known.default is MISSING and known.default_factory is MISSING:
-            raise row.missing(known.name)
+            values[name] = value
+        elif name in defaults:
+            values[name] = defaults[name]
+        elif not optional:
+            raise row.missing(name)
     for name in ("problem", "answer") if kind is Bundle else ():
         if not values[name].strip():
             raise InputError(f"{row.place}: field {name!r} is empty; every problem needs one")
     return values
+
+
+@cache
+def _asked(kind: type[Any]) -> list[tuple[str, str, bool]]:
+    """(name, type, whether it may be missing) of the fields of a record."""
+    return [
+        (one.name, str(one.type), one.default is not MISSING or one.default_factory is not MISSING)
+        for one in fields(kind)
+    ]
 
 
 def _check_bundle(values: dict[str, Any], place: str) -> None:
@@ -387,7 +454,8 @@ def _reference(value: Any, place: str) -> Reference:
     return Reference(**known)
 
 
-def _identity(record: Problem | Rollout | Bundle | Synthesis) -> Any:
+def identity_of(record: Problem | Rollout | Bundle | Synthesis) -> Any:
+    """What no two records of a set may share."""
     if isinstance(record, Rollout):
         return record.problem_id, record.model, record.sample
     return (record.bundle_id, record.sample) if isinstance(record, Synthesis) else record.id

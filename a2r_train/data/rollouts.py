@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from a2r_train.data.files import paths_in
 from a2r_train.data.read import Columns, Row, judged_by, problem_of, read
 from a2r_train.errors import InputError
+from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CHECK_VERDICT, CORRECT, INCORRECT, UNPARSABLE, Bundle, Problem, Rollout, row_of
 from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
@@ -37,16 +37,31 @@ def load_rollouts(
     known = judged_by(verifier, known)
     check_gold(known)
     by_id = {problem.id: problem for problem in known}
+    return known, judged_anew(samples, by_id, rollouts, problems, verifier, prompt)
+
+
+def judged_anew(
+    samples: Sequence[Rollout],
+    golds: Mapping[str, Problem],
+    rollouts: str,
+    problems: str,
+    verifier: str = "",
+    prompt: PromptConfig | None = None,
+) -> list[Rollout]:
+    """Rollouts of the problems, judged; what they say of themselves is held against the golds first.
+
+    Raises InputError for rollouts of other problems.
+    """
     for sample in samples:
-        if sample.problem_id not in by_id:
+        if sample.problem_id not in golds:
             raise InputError(
                 f"{rollouts}: problem_id {sample.problem_id!r} is not in {problems}; "
                 "name the problems it was made from"
             )
     if verifier:
         samples = [replace(sample, answer="", verdict=CHECK_VERDICT) for sample in samples]
-    check_right(samples, by_id, rollouts, problems)
-    return known, judged(samples, by_id, prompt)
+    check_right(samples, golds, rollouts, problems)
+    return judged(samples, golds, prompt)
 
 
 def judged(
@@ -86,7 +101,7 @@ def check_right(
     """
     for sample in rollouts:
         problem = golds.get(sample.problem_id)
-        if problem and sample.verdict == CORRECT and _is_not_gold(sample.answer, problem):
+        if problem and sample.verdict == CORRECT and wrong_reference(sample.answer, problem):
             raise InputError(
                 f"{path}: sample {sample.sample} of problem {sample.problem_id!r} is said "
                 f"to be correct with {sample.answer[:40]!r}, and {problems} has "
@@ -98,7 +113,7 @@ def check_references(bundles: Iterable[Bundle], path: str) -> None:
     """Raise InputError for a right reference whose answer is not the gold of its bundle."""
     for bundle in bundles:
         for reference in bundle.references:
-            if reference.verdict == CORRECT and _is_not_gold(reference.answer, bundle):
+            if reference.verdict == CORRECT and wrong_reference(reference.answer, bundle):
                 raise InputError(
                     f"{path}: bundle {bundle.id!r} has a reference that is said to be correct with "
                     f"{reference.answer[:40]!r}, and the answer {bundle.answer[:40]!r}; make it anew with "
@@ -106,7 +121,7 @@ def check_references(bundles: Iterable[Bundle], path: str) -> None:
                 )
 
 
-def _is_not_gold(answer: str, problem: Problem | Bundle) -> bool:
+def wrong_reference(answer: str, problem: Problem | Bundle) -> bool:
     """Whether a right answer is another than the gold; what an own verifier takes for right is its own
     affair.
     """
@@ -121,42 +136,47 @@ def _with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], li
     samples: list[Rollout] = []
     for file in paths_in(path):
         for row in columns.rows(file):
-            problem = _problem(row, len(problems))
+            problem = problem_beside(row, str(len(problems)))
             known = problems.setdefault(problem.problem, problem)
             place, there = first.setdefault(known.id, (row.place, known.problem))
-            if known.answer != problem.answer and (
-                equivalent(problem.answer, known.answer, known.verifier) != CORRECT
-            ):
-                raise InputError(
-                    f"{row.place}: answer {problem.answer!r}, and {place} has "
-                    f"{known.answer!r} for the same problem"
-                )
+            check_same_gold(known, problem, row.place, place)
             if known.problem != there:
-                raise InputError(
-                    f"{row.place}: problem_id {known.id!r}, which {place} has for another problem"
-                )
-            samples += _samples(row, known.id, len(samples))
+                raise of_another(row.place, known.id, place)
+            samples += samples_in(row, known.id, len(samples))
     if not samples:
         raise InputError(f"{path}: no rows; expected at least one rollout")
     return list(problems.values()), samples
 
 
-def _problem(row: Row, number: int) -> Problem:
-    """The problem of a row, with its own id or the number as one."""
+def check_same_gold(known: Problem, problem: Problem, place: str, first: str) -> None:
+    """Raise InputError where a row has another gold answer than the first row of its problem."""
+    if known.answer != problem.answer and (
+        equivalent(problem.answer, known.answer, known.verifier) != CORRECT
+    ):
+        raise InputError(
+            f"{place}: answer {problem.answer!r}, and {first} has {known.answer!r} for the same problem"
+        )
+
+
+def of_another(place: str, identity: str, first: str) -> InputError:
+    """The error of a problem_id that an earlier row has for another problem."""
+    return InputError(f"{place}: problem_id {identity!r}, which {first} has for another problem")
+
+
+def problem_beside(row: Row, identity: str) -> Problem:
+    """The problem of a rollout's row, with its own id or that one."""
     if row.mappable and row.text("problem") is None:
         raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
     for field in ("problem", "answer"):
         row.required_text(field)
     if row.text("text") is None and row.value("texts", "list[str]") is None:
         raise row.missing("text")
-    identity = row.text("problem_id")
-    return replace(
-        problem_of(_without(row, "id", "source"), ""), id=str(number) if identity is None else identity
-    )
+    own = row.text("problem_id")
+    return replace(problem_of(_without(row, "id", "source"), ""), id=identity if own is None else own)
 
 
-def _samples(row: Row, problem_id: str, number: int) -> list[Rollout]:
-    """One rollout, or as many as the row has texts."""
+def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
+    """One rollout, or as many as the row has texts, numbered on."""
     text = row.text("text")
     texts = row.value("texts", "list[str]") if text is None else [text]
     tokens = row.value("completion_tokens", "int") or 0 if text is not None else 0

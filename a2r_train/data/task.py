@@ -15,13 +15,14 @@ from typing import Any
 import yaml
 
 from a2r_train.config import check_keys, load_yaml
-from a2r_train.data.files import paths_in
 from a2r_train.errors import InputError
 from a2r_train.models import model_file
+from a2r_train.paths import paths_in, shards
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import write_text
 
 FILE = "task.yaml"
+CHUNKS = "chunks"  # the folder of the shards that explore writes
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def task_of(*data: str) -> Task:
     Raises InputError where two of the files have different tasks.
     """
     first = Task()
-    for path in [path for value in data for path in paths_in(value)]:
-        found = _beside(path)
+    for folder in dict.fromkeys(_folder(file) for value in data for file in _files(value)):
+        found = _in(folder)
         if found.place and not first.place:
             first = found
         for key in ("verifier", "prompt"):
@@ -136,9 +137,19 @@ def parse_mapping(value: str | Mapping[str, Any], key: str) -> dict[str, Any]:
     return found
 
 
-def _beside(path: str) -> Task:
-    place = Path(path).parent / FILE
-    if not Path(path).is_file() or not place.is_file():
+def _files(value: str) -> list[str]:
+    return [file for path in paths_in(value) for file in shards(path) if Path(file).is_file()]
+
+
+def _folder(file: str) -> Path:
+    """Where the task of a file stands: beside it, or beside the folder of explore's chunks."""
+    parent = Path(file).parent
+    return parent.parent if parent.name == CHUNKS else parent
+
+
+def _in(folder: Path) -> Task:
+    place = folder / FILE
+    if not place.is_file():
         return Task()
     content = load_yaml(str(place))
     check_keys(content, {"prompt", "verifier", "columns"}, str(place))

@@ -36,6 +36,11 @@ class Unparsable:
     def mend(self) -> str:
         return CUT_MEND if 2 * self.cut > self.count else PROMPT_MEND
 
+    def __add__(self, other: Unparsable) -> Unparsable:
+        """Of both; the sample is the first."""
+        counts = self.count + other.count, self.total + other.total, self.cut + other.cut
+        return Unparsable(*counts, self.sample or other.sample)
+
     def __str__(self) -> str:
         shown = f"such as {self.sample!r}" if self.sample else "and they are empty"
         return f"{self.share:.1%} of {self.total} texts have no answer that can be read, {shown}; {self.mend}"

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
-from a2r_train.data.files import paths_in
 from a2r_train.data.options import options_of, with_options
 from a2r_train.data.read import Columns, Row
 from a2r_train.errors import InputError
 from a2r_train.inference.two_stage import TwoStage
+from a2r_train.paths import paths_in
 from a2r_train.records import Problem
 from a2r_train.verify import check_verifier
 

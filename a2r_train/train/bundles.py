@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
-from a2r_train.data.read import read
-from a2r_train.data.rollouts import check_references
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from a2r_train.data.bundles import Bundles
+from a2r_train.data.lengths import fingerprint
 from a2r_train.data.task import prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import context_length, load_tokenizer
+from a2r_train.output import DONE
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, seed_of
 from a2r_train.train.arguments import BundleArguments, ModelArguments, SynthesizerGRPOConfig, mapping
 from a2r_train.train.model import check_model
-from a2r_train.verify import check_gold
 
 log = logging.getLogger(__name__)
+SAMPLE = 1000  # of bundles that are not in memory, rendered before a training starts
 
 
 @dataclass(frozen=True)
@@ -32,30 +38,62 @@ class TrainingBundle:
     shows_references: bool
 
 
+class Rows(Sequence[TrainingBundle]):
+    """Bundles rendered: all at once where they are in memory, else each as it is asked for."""
+
+    def __init__(self, bundles: Bundles, prompter: Prompter, plain_share: float) -> None:
+        self.bundles, self.prompter, self.plain_share = bundles, prompter, plain_share
+        self._made = [self.render(bundle) for bundle in bundles.held]
+
+    def first(self, count: int) -> Rows:
+        """The first so many."""
+        return Rows(self.bundles.first(count), self.prompter, self.plain_share)
+
+    def render(self, bundle: Bundle) -> TrainingBundle:
+        """Raises InputError for a prompt over budget."""
+        return _rendered(self.prompter, bundle, self.plain_share)
+
+    def __len__(self) -> int:
+        return len(self.bundles)
+
+    @overload
+    def __getitem__(self, at: int) -> TrainingBundle: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[TrainingBundle]: ...
+    def __getitem__(self, at: int | slice) -> TrainingBundle | list[TrainingBundle]:
+        if self._made:
+            return self._made[at]
+        if isinstance(at, slice):
+            return [self.render(bundle) for bundle in self.bundles[at]]
+        return self.render(self.bundles[at])
+
+
 @dataclass(frozen=True)
 class TrainingBundles:
-    """All of them, how they were rendered, and the model's context in tokens."""
+    """All of them, how they are rendered, and the model's context in tokens.
 
-    rows: list[TrainingBundle]
+    `sample` has all that are in memory, else some spread over them: it stands for them where looking at all
+    would take long. longest_prompt and cut_references are those of all where `a2r bundle` has measured with
+    this tokenizer and prompt, else those of the sample.
+    """
+
+    rows: Rows
     prompter: Prompter
     context: int
+    sample: Sequence[TrainingBundle]
+    longest_prompt: int
+    cut_references: int
 
     @property
-    def bundles(self) -> list[Bundle]:
-        return [row.bundle for row in self.rows]
+    def bundles(self) -> Bundles:
+        return self.rows.bundles
 
     @property
     def plain(self) -> frozenset[str]:
         """Ids of the bundles that are shown without references."""
-        return frozenset(row.bundle.id for row in self.rows if not row.shows_references)
-
-    @property
-    def longest_prompt(self) -> int:
-        return max(row.prompt_tokens for row in self.rows)
-
-    @property
-    def cut_references(self) -> int:
-        return sum(row.cut_references for row in self.rows)
+        share = self.rows.plain_share
+        ids = self.bundles.column("id").to_pylist() if share else []
+        return frozenset(identity for identity in ids if _is_plain(identity, share))
 
 
 def load_bundles(
@@ -74,21 +112,37 @@ def load_bundles(
         raise InputError(f"plain_share is {data.plain_share}; expected a share from 0 to 1")
     check_model(model, trust_remote_code)
     name = str(model.model_name_or_path)
-    bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
-    check_gold(bundles)
-    check_references(bundles, data.bundles)
+    bundles = Bundles.open(data.bundles, data.max_bundles)
+    bundles.check()
     task = task_of(data.bundles)
     prompt = prompt_of(
         name, data.prompt, task=task, template_kwargs=template_kwargs or "", override=data.prompt_override
     )
     prompter = Prompter(load_tokenizer(name), prompt)
-    rows = [_rendered(prompter, bundle, data.plain_share) for bundle in bundles]
-    return TrainingBundles(rows, prompter, context_length(name))
+    return _opened(Rows(bundles, prompter, data.plain_share), context_length(name), name)
+
+
+def _opened(rows: Rows, context: int, model: str) -> TrainingBundles:
+    bundles, prompter = rows.bundles, rows.prompter
+    sample: Sequence[TrainingBundle] = rows
+    if bundles.mapped is not None:
+        sample = [rows.render(bundle) for bundle in bundles.some(SAMPLE)]
+        log.info("%s: %d bundles, read as they are trained on", bundles.path, len(bundles))
+    longest = max(row.prompt_tokens for row in sample)
+    cut = sum(row.cut_references for row in sample)
+    measured = measured_prompts(bundles.path, model, prompter) if bundles.mapped is not None else None
+    if measured and not rows.plain_share:
+        longest, cut = max(longest, measured["longest"]), measured["cut_references"]
+    return TrainingBundles(rows, prompter, context, sample, longest, cut)
+
+
+def _is_plain(identity: str, share: float) -> bool:
+    """The same bundles are plain in every run: their ids decide."""
+    return seed_of(0, "plain", identity) < share * 2**32
 
 
 def _rendered(prompter: Prompter, bundle: Bundle, plain_share: float) -> TrainingBundle:
-    """The same bundles are plain in every run: their ids decide."""
-    if seed_of(0, "plain", bundle.id) < plain_share * 2**32:
+    if _is_plain(bundle.id, plain_share):
         chat = prompter.explorer(bundle.problem)
         return TrainingBundle(bundle, chat, len(prompter.token_ids(chat)), 0, shows_references=False)
     rendered = prompter.synthesizer(bundle.problem, bundle.references)
@@ -113,8 +167,8 @@ def load_validation(
         args.trust_remote_code,
         mapping(args.chat_template_kwargs),
     )
-    trained = {bundle.problem for bundle in training.bundles}
-    if both := [bundle.id for bundle in validation.bundles if bundle.problem in trained]:
+    both_have = set(pc.unique(_in(training.bundles, validation.bundles)).to_pylist())
+    if both := [bundle.id for bundle in validation.bundles if bundle.problem in both_have]:
         raise InputError(
             f"{path}: the problem of bundle {both[0]!r} is trained on, as are {len(both)} in all"
         )
@@ -125,7 +179,22 @@ def load_validation(
     if whole < len(validation.rows):
         count = len(validation.rows)
         log.info("%s: the first %d of %d bundles, which fill whole batches", path, whole, count)
-    return replace(validation, rows=validation.rows[:whole])
+    return replace(validation, rows=validation.rows.first(whole))
+
+
+def _in(training: Bundles, validation: Bundles) -> pa.ChunkedArray:
+    """The problems of the training bundles that are among those of the validation bundles."""
+    problems = training.column("problem")
+    return problems.filter(pc.is_in(problems, value_set=validation.column("problem").combine_chunks()))
+
+
+def measured_prompts(path: str, model: str, prompter: Prompter) -> dict[str, int] | None:
+    """What `a2r bundle` has measured, if it was with this model's tokenizer and prompt."""
+    done = Path(path).parent / DONE
+    if not done.is_file():
+        return None
+    found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8")).get("prompts") or {}
+    return found if found.get("measured_with") == fingerprint(model, prompter.config) else None
 
 
 def _in_whole_batches(args: SynthesizerGRPOConfig, bundles: int) -> int:

@@ -50,7 +50,7 @@ def describe(
     """Recipe, one example with the trained tokens between ⟦ and ⟧, token budget, steps."""
     batch, steps = batch_and_steps(args, epoch_completions)
     shown = yaml.safe_dump(json.loads(json.dumps(recipe, default=str)), sort_keys=False, allow_unicode=True)
-    example = bundles.prompter.text(bundles.rows[0].chat)
+    example = bundles.prompter.text(bundles.sample[0].chat)
     return (
         f"{shown}\n--- one example, the trained tokens between ⟦ and ⟧\n{example}⟦{completion}⟧\n\n"
         f"--- budget\nlongest prompt {bundles.longest_prompt} tokens, {budget}, "

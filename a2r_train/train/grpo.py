@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from a2r_train import process
 from a2r_train.config import load_dotted, parse
+from a2r_train.data.bundles import bundle_in
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.records import row_of
 from a2r_train.train import dry_run, preflight
@@ -31,7 +32,7 @@ from a2r_train.train.arguments import (
     interval,
     mapping,
 )
-from a2r_train.train.bundles import TrainingBundles, load_bundles, load_validation
+from a2r_train.train.bundles import TrainingBundle, TrainingBundles, load_bundles, load_validation
 from a2r_train.train.callbacks import callbacks_of
 from a2r_train.train.model import (
     avoid_cudnn_attention,
@@ -155,23 +156,38 @@ def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[An
 
 
 def dataset_of(bundles: TrainingBundles) -> Dataset:
-    """One row a bundle: `prompt` as chat messages, and the columns that the reward reads."""
-    return Dataset.from_list(
-        [
-            {
-                "prompt": row.chat,
-                "bundle_id": row.bundle.id,
-                "problem": row.bundle.problem,
-                "row": json.dumps(row_of(row.bundle)),
-                "answer": row.bundle.answer,
-                "verifier": row.bundle.verifier,
-                "n_correct": row.bundle.n_correct,
-                "majority_answer": row.bundle.majority_answer,
-                "plain": not row.shows_references,
-            }
-            for row in bundles.rows
-        ]
-    )
+    """One row a bundle: `prompt` as chat messages, and the columns that the reward reads.
+
+    Bundles that are not in memory are rendered when a batch asks for them.
+    """
+    if (mapped := bundles.bundles.mapped) is None:
+        return Dataset.from_list([_row(row) for row in bundles.rows])
+
+    def rows_of(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Each bundle is rendered once, as the rows of a group are one bundle."""
+        made: dict[str, dict[str, Any]] = {}
+        for at, identity in enumerate(batch["id"]):
+            if identity not in made:
+                values = {name: column[at] for name, column in batch.items()}
+                made[identity] = _row(bundles.rows.render(bundle_in(values, f"bundle {identity!r}")))
+        rows = [made[identity] for identity in batch["id"]]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    return mapped.with_transform(rows_of)
+
+
+def _row(row: TrainingBundle) -> dict[str, Any]:
+    return {
+        "prompt": row.chat,
+        "bundle_id": row.bundle.id,
+        "problem": row.bundle.problem,
+        "row": json.dumps(row_of(row.bundle)),
+        "answer": row.bundle.answer,
+        "verifier": row.bundle.verifier,
+        "n_correct": row.bundle.n_correct,
+        "majority_answer": row.bundle.majority_answer,
+        "plain": not row.shows_references,
+    }
 
 
 def epoch_completions(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> int:

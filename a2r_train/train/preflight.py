@@ -85,23 +85,24 @@ def preflight(
 
     `steps` is the length of the training in optimizer steps, if only known from above.
     """
+    shown = [row.bundle for row in bundles.sample]
     checks = [
-        *_rewards(bundles),
+        *_rewards(bundles, shown),
         *_attacked(bundles),
         _length(bundles, completion_tokens),
         _template(bundles),
         _end_of_turn(bundles),
         _disk(args, model, steps),
-        *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(bundles.bundles)),
+        *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(shown)),
     ]
     if isinstance(args, GRPOConfig):
-        checks += [_signal(args, bundles.bundles), _save_steps(args)]
+        checks += [_signal(args, shown), _save_steps(args)]
     return checks
 
 
-def _rewards(bundles: TrainingBundles) -> list[Check]:
+def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
     """What the reward of training says to the gold answers, and to answers that must earn nothing."""
-    by_gold = {(b.answer, b.verifier): b for b in reversed(bundles.bundles) if _right(b)}
+    by_gold = {(b.answer, b.verifier): b for b in reversed(shown) if _right(b)}
     different = list(by_gold.values())[::-1]
     ruled = [b for b in different if b.verifier in SHIPPED]
     few = ruled[:: math.ceil(len(ruled) / WRONG_TRIED) or 1]
@@ -189,14 +190,15 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
         detail = f"{says} is over the model's context of {bundles.context}; "
         return Check("length", False, f"{detail}lower max_prompt_tokens or the completion")
     # Of programs there is always a shorter one.
-    golds = {(b.answer, b.verifier) for b in bundles.bundles if b.verifier != programs.NAME}
+    shown = [row.bundle for row in bundles.sample]
+    golds = {(b.answer, b.verifier) for b in shown if b.verifier != programs.NAME}
     needed = max((bundles.prompter.count(written(*gold)) for gold in golds), default=0)
     if completion_tokens is not None and needed > completion_tokens:
         detail = f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it"
         return Check("length", False, detail)
     says += f", of {bundles.context} in the model's context"
     if budget:
-        longer = _share_longer_than(budget, bundles.bundles)
+        longer = _share_longer_than(budget, shown)
         says += f"; {longer:.0%} of the correct references are longer than such a completion"
     if bundles.cut_references:
         says += f"; {bundles.cut_references} references were cut to fit the prompt"
@@ -213,7 +215,7 @@ def _share_longer_than(budget: int, bundles: Sequence[Bundle]) -> float:
 def _template(bundles: TrainingBundles) -> Check:
     """The prompt must be what a conversation looks like up to the assistant's first word."""
     tokenizer: Any = bundles.prompter.tokenizer
-    chat, word = bundles.rows[0].chat, "Completion"
+    chat, word = bundles.sample[0].chat, "Completion"
     prompt = bundles.prompter.text(chat)
     for opened in bundles.prompter.thinking_openers if bundles.prompter.opens_thinking else ():
         prompt = prompt.rstrip().removesuffix(opened)

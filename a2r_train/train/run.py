@@ -15,11 +15,11 @@ from huggingface_hub import HfApi
 from transformers import Trainer
 
 from a2r_train import output, process
-from a2r_train.data.read import read
+from a2r_train.data.bundles import Bundles
 from a2r_train.data.trained_on import write_trained_on
 from a2r_train.errors import InputError, RunError
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import Bundle, write_text
+from a2r_train.records import write_text
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.model_card import card, never_had_signal
@@ -174,8 +174,7 @@ def finish(
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         _move_model(folder / ".saving", folder)
-        bundles = read(Bundle, data.bundles)[: data.max_bundles or None]
-        problems = [bundle.problem for bundle in bundles]
+        problems = Bundles.open(data.bundles, data.max_bundles).column("problem").to_pylist()
         write_trained_on(folder, str(model.model_name_or_path), stage, data.bundles, problems)
         write_text(folder / "README.md", card(trainer, data, model, stage, trained_on))
         pushed = {"pushed_to": _push(trainer, folder, stage)} if trainer.args.push_to_hub else {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import pyarrow.compute as pc
 from datasets import Dataset
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -108,7 +109,7 @@ def show_dry_run(
     supplied: Sequence[Synthesis],
 ) -> None:
     """What would be trained, and what it would need."""
-    first = bundles.rows[0].bundle.id
+    first = bundles.sample[0].bundle.id
     to_sample = f"a verified answer of at most {args.max_target_tokens} tokens, and the end of the turn"
     longest = max(
         (bundles.prompter.count(target.text) for target in supplied), default=args.max_target_tokens
@@ -127,7 +128,7 @@ def show_dry_run(
 
 def epoch_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles, supplied: Sequence[Synthesis]) -> int:
     """Targets of an epoch; where they are to be sampled, at the most."""
-    problems = len({row.bundle.problem_id for row in bundles.rows})
+    problems = pc.count_distinct(bundles.bundles.column("problem_id")).as_py()
     most = min(len(bundles.rows) * args.target_samples, problems * args.max_targets_per_problem)
     return len(supplied) or most
 

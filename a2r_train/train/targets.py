@@ -145,7 +145,9 @@ def training_rows(
 
     Raises InputError, naming the number, if a row is longer than max_length or the context.
     """
-    chats = {row.bundle.id: row.chat for row in bundles.rows}
+    asked = {target.bundle_id for target in targets}
+    ids = bundles.bundles.column("id").to_pylist()
+    chats = {identity: bundles.rows[at].chat for at, identity in enumerate(ids) if identity in asked}
     rows = [training_row(bundles.prompter, chats[target.bundle_id], target.text) for target in targets]
     longest = max((len(row["input_ids"]) for row in rows), default=0)
     check_context(longest, "the longest training row", bundles.context)

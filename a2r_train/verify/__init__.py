@@ -82,11 +82,13 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 from a2r_train.verify.compare import (
     VERIFIERS,
     Judgement,
+    bad_golds,
     check_gold,
     check_verifier,
     equivalent,
     judge,
     judge_all,
+    unreadable_golds,
 )
 from a2r_train.verify.extract import extract
 from a2r_train.verify.traits import has_vote, traits_of
@@ -96,6 +98,7 @@ __all__ = [
     "VERIFIERS",
     "Judgement",
     "Majority",
+    "bad_golds",
     "check_gold",
     "check_verifier",
     "equivalent",
@@ -105,4 +108,5 @@ __all__ = [
     "judge_all",
     "majority",
     "traits_of",
+    "unreadable_golds",
 ]

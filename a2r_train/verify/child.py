@@ -114,6 +114,13 @@ class Crew(Generic[Member]):
         with ThreadPoolExecutor(min(len(self._members), len(requests))) as threads:
             return list(threads.map(ask, requests))
 
+    def keep(self, count: int) -> None:
+        """Stop all children but the first `count`; none may be taken meanwhile."""
+        for member in self._members[count:]:
+            member.stop()
+        self._members = self._members[:count]
+        self._idle = self._all_idle()
+
     def stop(self) -> None:
         for member in self._members:
             member.stop()

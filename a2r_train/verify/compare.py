@@ -202,10 +202,19 @@ def check_gold(problems: Iterable[Problem | Bundle]) -> None:
     For an own verifier only the path is tried: what its gold may look like is its own affair. Programs need
     tests, of which those that test nothing are named.
     """
-    asked: dict[Comparison, list[tuple[int, Problem | Bundle]]] = {}
+    if bad := unreadable_golds(enumerate(problems, 1)):
+        raise bad_golds(bad)
+
+
+Numbered = tuple[int, Problem | Bundle]
+
+
+def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
+    """Of numbered problems those whose gold answers their verifiers cannot parse."""
+    asked: dict[Comparison, list[Numbered]] = {}
     tested: list[dict[str, Any]] = []
     entries: list[tuple[str, dict[str, Any]]] = []
-    for row, problem in enumerate(problems, 1):
+    for row, problem in problems:
         key = _key(problem.answer, problem.answer, problem.verifier)
         asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append(
             (row, problem)
@@ -221,8 +230,7 @@ def check_gold(problems: Iterable[Problem | Bundle]) -> None:
     called = [(*key[:2], own.PATHS.get(key[2], key[2])) for key in unknown]
     verdicts.update(zip(unknown, pool.ask_all(called), strict=True))
     bad = [row for key, rows in asked.items() if verdicts[key] in (UNPARSABLE, TIMEOUT) for row in rows]
-    if bad:
-        raise _bad_golds(sorted(bad, key=lambda row: row[0]))
+    return sorted(bad, key=lambda row: row[0])
 
 
 def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
@@ -252,7 +260,8 @@ def check_verifier(verifier: str) -> None:
         pool.ask_all([("", "", verifier)])
 
 
-def _bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
+def bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
+    """The error that names numbered problems whose gold answers cannot be parsed."""
     named = "; ".join(
         f"row {row}, problem {p.id!r} ({p.verifier}): {p.answer[:60]!r}" for row, p in rows[:MAX_NAMED]
     )

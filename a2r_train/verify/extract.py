@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 
 from a2r_train.prompts import visible
@@ -141,6 +142,7 @@ def until_next_question(text: str) -> str:
     return next((text[: match.start()] for match in questions if match.start() >= first), text)
 
 
+@lru_cache(maxsize=20_000)
 def clean(answer: str) -> str:
     """The answer without outer math or bold delimiters, closing punctuation and repeated white space;
     idempotent.

@@ -42,6 +42,11 @@ def traits(verifier: str) -> Reply:
     return _reply(("", "", verifier)) or {}
 
 
+def share(processes: int) -> None:
+    """Keep this process's share of the workers, as it is one of so many that compare at once."""
+    _crew.keep(max(1, WORKERS // processes))
+
+
 def forms(requests: Sequence[Request]) -> list[str]:
     """The canonical forms of (answer, "", verifier), in order; the answer itself where a worker hung."""
     found = _crew.map(_reply, [(*request, FORM) for request in requests])

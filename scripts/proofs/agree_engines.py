@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import httpx2
 import torch
 
-from a2r_train.data.bundle import BundleConfig, build
+from a2r_train.data.bundle import BundleConfig, built
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine
 from a2r_train.inference.synthesise import synthesizer_chat
@@ -88,9 +88,10 @@ def bundle_chats(explorer: str, synthesizer: str, problems: str, count: int) -> 
             "batch_size": 256,
         }
         rollouts = explore(ExploreConfig(problems, explorer, f"{folder}/rollouts", prompt=PROMPT, **sizes))
-        made, _, _ = build(BundleConfig(str(rollouts), f"{folder}/bundles", problems, bundles_per_problem=1))
+        with built(BundleConfig(str(rollouts), "", problems, bundles_per_problem=1)) as made:
+            bundles = list(made.splits["train"].bundles)
     prompter = Prompter(load_engine(synthesizer).tokenizer, PromptConfig.load(PROMPT))
-    return [synthesizer_chat(prompter, bundle) for bundle in made.bundles]
+    return [synthesizer_chat(prompter, bundle) for bundle in bundles]
 
 
 def greedy(kind: str, model: str, chats: list[Chat], endpoint: str = "") -> list[Completion]:

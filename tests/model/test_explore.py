@@ -82,6 +82,24 @@ def test_shards_make_what_one_run_makes(config: ExploreConfig, tmp_path: Path) -
     assert explore(replace(spread, shard="1/3")).read_bytes() == whole
 
 
+def test_parquet_shards_hold_the_same_rollouts(
+    config: ExploreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = explore(config)
+    monkeypatch.setattr("a2r_train.data.explore.SHARD_BYTES", 800)
+    monkeypatch.setattr("a2r_train.data.explore.LARGE_BYTES", 0)
+    for name, form in (("large", ""), ("told", "parquet")):
+        made = explore(replace(config, output_dir=str(tmp_path / name), format=form))
+        assert not made.exists()
+        assert len(list(made.parent.glob("rollouts-0*-of-*.parquet"))) > 1
+        assert read(Rollout, str(made)) == read(Rollout, str(whole))
+        assert read(Rollout, str(made.parent / "chunks")) == read(Rollout, str(whole))
+    jsonl = explore(replace(config, output_dir=str(tmp_path / "small"), format="jsonl"))
+    assert jsonl.read_bytes() == whole.read_bytes()
+    with pytest.raises(InputError, match="format 'csv'"):
+        explore(replace(config, output_dir=str(tmp_path / "none"), format="csv"))
+
+
 def test_chunks_and_other_problems_do_not_change_a_rollout(config: ExploreConfig, tmp_path: Path) -> None:
     whole = explore(config).read_text().splitlines()
     few = replace(config, output_dir=str(tmp_path / "few"), max_problems=3, chunk_problems=3)

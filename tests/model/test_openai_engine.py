@@ -24,7 +24,7 @@ import pytest
 from conftest import files_of, options, save_tiny, write_rows
 from serving import answering, completion, reply, saying, serving
 
-from a2r_train.data.bundle import BundleConfig, build
+from a2r_train.data.bundle import BundleConfig, built
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.engines import Completion, Engine, EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.engines import openai as module
@@ -442,8 +442,9 @@ def test_evaluate_asks_each_model_where_it_is_served(
     (other_lone := tmp_path / "other" / "config.json").rename(
         tmp_path / "config.json"
     )  # a folder with a tokenizer alone
-    made, _, _ = build(BundleConfig(rollouts, "", problems, bundles_per_problem=1))
-    bundles = write_rows(tmp_path / "bundles.jsonl", [asdict(b) for b in made.bundles])
+    with built(BundleConfig(rollouts, "", problems, bundles_per_problem=1)) as made:
+        rows = [asdict(b) for b in made.splits["train"].bundles]
+    bundles = write_rows(tmp_path / "bundles.jsonl", rows)
     sizes: dict[str, Any] = {
         "max_completion_tokens": 5,
         "draws": 50,

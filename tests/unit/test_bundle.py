@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import bundle_with, files_of, write_rows
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from a2r_train.data.builder import make_bundles
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.decontaminate import contaminated
-from a2r_train.data.mixture import cap_all_wrong, choose
+from a2r_train.data.mixture import Facts, cap_all_wrong, choose
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, Reference, Rollout
@@ -28,15 +29,22 @@ def a_bundle(problem: int, number: int, n_correct: int, k: int = 4) -> Bundle:
     return bundle_with(asked, answers, f"p{problem}/{number}", texts=[f"{number} {i}" for i in range(k)])
 
 
+def facts_of(bundles: list[Bundle], share_correct: dict[str, float]) -> Facts:
+    problems = list(dict.fromkeys(b.problem_id for b in bundles))
+    return Facts(
+        np.array([problems.index(b.problem_id) for b in bundles]),
+        np.array([len(b.references) for b in bundles]),
+        np.array([b.n_correct for b in bundles]),
+        np.array([b.majority_verdict == "correct" for b in bundles]),
+        np.array([share_correct.get(b.problem_id, 0.0) for b in bundles]),
+    )
+
+
 def mixed(bundles: list[Bundle], mixture: str, **options: object) -> tuple[list[Bundle], Counter[str]]:
-    settings = {
-        "easy_percent": 50.0,
-        "max_share_correct": 0.5,
-        "share_correct": {},
-        "rng": random.Random(0),
-        **options,
-    }
-    return choose(bundles, mixture, **settings)  # type: ignore[arg-type]
+    settings = {"easy_percent": 50.0, "max_share_correct": 0.5, "rng": random.Random(0), **options}
+    facts = facts_of(bundles, settings.pop("share_correct", {}))  # type: ignore[arg-type]
+    kept, dropped = choose(facts, mixture, **settings)  # type: ignore[arg-type]
+    return [bundles[at] for at in kept], dropped
 
 
 def test_all_keeps_all() -> None:
@@ -76,7 +84,8 @@ def test_an_unknown_mixture_is_named() -> None:
 @given(st.lists(st.integers(0, 4), max_size=40), st.floats(0, 1))
 def test_the_cap_on_all_wrong_bundles_holds_and_is_reached(counts: list[int], share: float) -> None:
     bundles = [a_bundle(i, 0, n) for i, n in enumerate(counts)]
-    kept, dropped = cap_all_wrong(bundles, share, random.Random(0))
+    found, dropped = cap_all_wrong(np.array(counts, dtype=int), share, random.Random(0))
+    kept = [bundles[at] for at in found]
     wrong = sum(b.n_correct == 0 for b in kept)
     assert wrong <= share * len(kept) + 1e-9
     assert [b for b in kept if b.n_correct] == [b for b in bundles if b.n_correct]

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from a2r_train.data.files import paths_in, rows
+from a2r_train.data.files import rows
 from a2r_train.errors import InputError
+from a2r_train.paths import paths_in
 
 # What a text file may hold: no half of a surrogate pair.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -1,0 +1,156 @@
+"""Rollouts -> bundles, part by part: read into a store by problem, judged and grouped, then mixed by a few
+numbers of each bundle. What is in memory at once is one part for each process, and those numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from a2r_train.data.decontaminate import Evaluation
+from a2r_train.data.files import size_of
+from a2r_train.data.ingest import Store, ingest, parts_of
+from a2r_train.data.mixture import cap_all_wrong, choose
+from a2r_train.data.part import TOO_FEW, PartTask, bundle_part, is_test, met_in, problems_in
+from a2r_train.data.processes import Rate, cores, mapped
+from a2r_train.data.read import Columns, read
+from a2r_train.data.splits import Split, split_of
+from a2r_train.errors import InputError
+from a2r_train.paths import paths_in
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import Problem
+
+if TYPE_CHECKING:
+    from a2r_train.data.bundle import BundleConfig
+
+log = logging.getLogger(__name__)
+CONTAMINATED = "problem is in an evaluation set"
+MENDS = {
+    CONTAMINATED: "change decontamination, or take other problems",
+    TOO_FEW: "lower k, or explore with more samples",
+}
+MEND = "loosen mixture or max_all_wrong"
+PART_BYTES = 24 * 2**20  # of input; a part is some times as large in memory
+MOST_PARTS = 1024
+SMALL_BYTES = 32 * 2**20  # of input, for which other processes would take longer to start than to help
+
+
+@dataclass(frozen=True)
+class Built:
+    """The bundles of both splits, and the problems that decontamination dropped."""
+
+    splits: dict[str, Split]
+    met: list[dict[str, str]]
+
+
+def build(config: BundleConfig, prompt: PromptConfig, columns: Columns, work: Path) -> Built:
+    """Make the bundles of both splits in files of the folder `work`; what is there from a run that was killed
+    stays.
+
+    Raises InputError for wrong input, and where no bundle or no correct reference is left.
+    """
+    processes = processes_for(config)
+    store = _ingested(config.problems, config.rollouts, columns, work / "train", processes)
+    tested = None
+    if config.test_rollouts:
+        sets = config.test_problems, config.test_rollouts
+        tested = _ingested(*sets, columns, work / "test", processes)
+    evaluation = _evaluation(config, store, tested, columns, work / "evaluation.pickle")
+    tasks = [
+        PartTask(config, store, i, work / "train", config.problems, config.rollouts, prompt, evaluation)
+        for i in range(store.parts)
+    ]
+    sets = config.test_problems, config.test_rollouts
+    tasks += [
+        PartTask(config, tested, i, work / "test", *sets, prompt, None)
+        for i in range(tested.parts if tested else 0)
+        if tested
+    ]
+    left = [task for task in tasks if not task.is_done]
+    each = [task.store.rollouts / task.store.parts for task in tasks]
+    rate = Rate(
+        "bundle: judging and grouping", sum(each), "rollouts", sum(each) * (1 - len(left) / len(tasks))
+    )
+    for at, _ in mapped(bundle_part, left, processes):
+        rate.add(left[at].store.rollouts / left[at].store.parts)
+    folders = [task.out for task in tasks if task.evaluation]
+    tests = [task.out for task in tasks if not task.evaluation] or folders
+    splits = {"train": split_of("train", folders), "test": split_of("test", tests)}
+    met = met_in(folders)
+    splits["train"].dropped[CONTAMINATED] = len(met)
+    splits["train"] = _mixed(config, splits["train"])
+    return Built(splits, met)
+
+
+def processes_for(config: BundleConfig) -> int:
+    """As many as the recipe says, or the cores; one for small input."""
+    size = sum(map(size_of, (config.rollouts, config.test_rollouts)))
+    return 1 if size < SMALL_BYTES else config.processes or cores()
+
+
+def _ingested(problems: str, rollouts: str, columns: Columns, folder: Path, processes: int) -> Store:
+    parts = parts_of(size_of(rollouts), PART_BYTES, MOST_PARTS)
+    return ingest(problems, rollouts, columns, folder, parts, processes)
+
+
+def _evaluation(
+    config: BundleConfig, store: Store, tested: Store | None, columns: Columns, path: Path
+) -> Path:
+    """What training must not meet: the test problems, then those of other files, as a file for all parts."""
+    others = [p for file in paths_in(config.decontaminate_against) for p in read(Problem, file, columns)]
+    columns.check_met()
+    if not path.exists():
+        tests: Sequence[Problem] = []
+        if config.decontamination != "none" and (tested or config.test_share):
+            tests = sorted_problems(tested or store, config, everything=tested is not None)
+        known = Evaluation(chain(tests, others), config.decontamination)  # type: ignore[arg-type]
+        part = path.with_suffix(".part")
+        part.write_bytes(pickle.dumps(known))
+        os.replace(part, path)
+    return path
+
+
+def sorted_problems(store: Store, config: BundleConfig, everything: bool) -> list[Problem]:
+    """The test problems of a store in their order."""
+
+    def found() -> Iterator[tuple[int, Problem]]:
+        for part in range(store.parts):
+            for number, problem in problems_in(store, part, config.verifier):
+                if everything or is_test(problem.id, config):
+                    yield number, problem
+
+    return [problem for _, problem in sorted(found(), key=lambda one: one[0])]
+
+
+def _mixed(config: BundleConfig, train: Split) -> Split:
+    """The bundles that the mixture keeps. Raises InputError where none is left, or none has a correct
+    reference.
+    """
+    rng = random.Random(config.seed)
+    kept, dropped = choose(
+        train.facts,
+        config.mixture,
+        easy_percent=config.easy_percent,
+        max_share_correct=config.max_share_correct,
+        rng=rng,
+    )
+    train = replace(train.only(kept), dropped=train.dropped + dropped)
+    kept, dropped = cap_all_wrong(train.n_correct, config.max_all_wrong, rng)
+    train = replace(train.only(kept), dropped=train.dropped + dropped)
+    if not train.count:
+        reason = train.dropped.most_common(1)[0][0] if train.dropped else ""
+        raise InputError(
+            f"{config.rollouts}: no bundle is left ({dict(train.dropped)}); {MENDS.get(reason, MEND)}"
+        )
+    if not train.n_correct.any():
+        unread = train.unread
+        why = str(unread) if unread.many else "explore with a stronger model or easier problems"
+        raise InputError(f"{config.rollouts}: no correct reference anywhere; {why}")
+    return train

@@ -1,0 +1,173 @@
+"""Bundles of a file or of shards as a sequence: in memory where they are few, else memory-mapped and read one
+by one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from a2r_train.data.files import format_of, size_of
+from a2r_train.data.read import Row, read, records_in, stream
+from a2r_train.data.rollouts import check_references, wrong_reference
+from a2r_train.data.shards import BUNDLE, bundle_cells
+from a2r_train.errors import InputError
+from a2r_train.paths import paths_in, shards
+from a2r_train.records import CORRECT, Bundle, Problem
+from a2r_train.verify import bad_golds, check_gold, unreadable_golds
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+LARGE_BYTES = 2**28  # of files, from which bundles are not held in memory
+CHECKED_AT_ONCE = 20_000  # bundles
+
+
+class Bundles(Sequence[Bundle]):
+    """Bundles that are held, or rows of a data set with the columns of BUNDLE, which is on disk.
+
+    Of those that are mapped it is said when they are read what is wrong within one of them.
+    """
+
+    def __init__(self, path: str, held: Sequence[Bundle] = (), mapped: Dataset | None = None) -> None:
+        self.path, self.held, self.mapped = path, held, mapped
+
+    @staticmethod
+    def open(path: str, most: int = 0) -> Bundles:
+        """The bundles of a recipe's path, the first `most`; 0 for all. Raises InputError as `read`."""
+        if size_of(path) < LARGE_BYTES:
+            return Bundles(path, read(Bundle, path)[: most or None])
+        mapped = _mapped(path)
+        if not len(mapped):
+            raise InputError(f"{path}: no rows; expected at least one bundle")
+        return Bundles(path, mapped=mapped).first(most or len(mapped))
+
+    def first(self, count: int) -> Bundles:
+        """The first so many, or all if there are fewer."""
+        if self.mapped is None:
+            return Bundles(self.path, self.held[:count])
+        return Bundles(self.path, mapped=self.mapped.select(range(min(count, len(self)))))
+
+    def __len__(self) -> int:
+        return len(self.held) if self.mapped is None else len(self.mapped)
+
+    @overload
+    def __getitem__(self, at: int) -> Bundle: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Bundle]: ...
+    def __getitem__(self, at: int | slice) -> Bundle | list[Bundle]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if self.mapped is None:
+            return self.held[at]
+        return bundle_in(self.mapped[at], f"{self.path}: bundle {at + 1}")
+
+    @property
+    def listed(self) -> Sequence[Bundle]:
+        """Those that are held, as the list that they are; else this."""
+        return self if self.mapped is not None else self.held
+
+    def some(self, most: int) -> list[Bundle]:
+        """As many, spread over all of them."""
+        return self[:: max(1, -(-len(self) // most))]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all of them; of those that are mapped it is not copied."""
+        if self.mapped is not None:
+            return self.mapped.select_columns([name]).with_format("arrow")[:].column(name)
+        return pa.chunked_array([pa.array([getattr(bundle, name) for bundle in self.held])])
+
+    def check(self) -> None:
+        """Raise InputError for a gold answer that its verifier cannot parse, a right reference that is not
+        the gold, and an id that comes twice: each different case once.
+        """
+        if self.mapped is None:
+            check_gold(self.held)
+            check_references(self.held, self.path)
+            return
+        if pc.count_distinct(self.column("id")).as_py() < len(self):
+            raise InputError(f"{self.path}: two bundles have one id; ids must be unique")
+        self._check_golds()
+        self._check_references()
+
+    def _check_golds(self) -> None:
+        keys = {name: self.column(name) for name in ("answer", "verifier")}
+        rows = pa.table({**keys, "at": pa.array(np.arange(len(self)))})
+        found = rows.group_by(["answer", "verifier"]).aggregate([("at", "min")]).sort_by("at_min").to_pylist()
+        golds = ((one["at_min"] + 1, Problem("", "", one["answer"], one["verifier"])) for one in found)
+        if bad := unreadable_golds(golds):
+            raise bad_golds([(row, self[row - 1]) for row, _ in bad])
+
+    def _check_references(self) -> None:
+        """Each different (answer, gold, verifier) of a right reference once."""
+        for start in range(0, len(self), CHECKED_AT_ONCE):
+            table = self._rows(start, start + CHECKED_AT_ONCE)
+            references = table.column("references").combine_chunks()
+            parents = pc.list_parent_indices(references)
+            flat = references.flatten()
+            columns = {
+                "said": flat.field("answer"),
+                "verdict": flat.field("verdict"),
+                "answer": table.column("answer").take(parents),
+                "verifier": table.column("verifier").take(parents),
+                "at": parents,
+            }
+            rows = pa.table(columns).filter(pc.field("verdict") == CORRECT)
+            rows = rows.filter(pc.field("said") != pc.field("answer"))
+            keys = ["said", "answer", "verifier"]
+            for one in rows.group_by(keys).aggregate([("at", "min")]).to_pylist():
+                problem = Problem("", "", one["answer"], one["verifier"])
+                if wrong_reference(one["said"], problem):
+                    check_references([self[start + one["at_min"]]], self.path)
+
+    def _rows(self, start: int, stop: int) -> pa.Table:
+        assert self.mapped is not None
+        some = self.mapped.select_columns(["answer", "verifier", "references"]).with_format("arrow")
+        return some[start:stop]
+
+
+def bundle_in(row: dict[str, Any], place: str) -> Bundle:
+    """The bundle that a row of BUNDLE holds. Raises InputError as `read`."""
+    bundle: Bundle = records_in(Bundle, Row(place, row, {}, mappable=False), 0)[0]
+    return bundle
+
+
+def _mapped(path: str) -> Dataset:
+    """A data set on Arrow files of the cache, which several processes share; made where there is none."""
+    from datasets import Dataset, Features
+    from datasets.exceptions import DatasetGenerationError
+
+    files = [file for one in paths_in(path) for file in shards(one)]
+    one_set = len(paths_in(path)) == 1
+    if one_set and all(format_of(f) == ".parquet" and _is_ours(f) for f in files):
+        return Dataset.from_parquet(files)
+    state = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
+    log.info("%s: is made into an Arrow file of the cache, as it is large", path)
+    features, given = Features.from_arrow_schema(BUNDLE), {"path": path, "state": [state]}
+    try:
+        return Dataset.from_generator(_rows_of, features=features, gen_kwargs=given)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+
+
+def _is_ours(file: str) -> bool:
+    """Whether `a2r bundle` wrote it, with these columns."""
+    found = parquet.read_schema(file)
+    return bool(found.equals(BUNDLE))
+
+
+def _rows_of(path: str, state: list[Any]) -> Iterator[dict[str, Any]]:
+    """Rows of BUNDLE; `state` tells the cache when the files have changed."""
+    del state
+    for _, bundle in stream(Bundle, path):
+        yield dict(zip(BUNDLE.names, bundle_cells(bundle), strict=True))

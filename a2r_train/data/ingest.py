@@ -1,0 +1,302 @@
+"""Rollouts and their problems, read in slices by several processes, into a store that has them by problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from a2r_train.data.files import Slice, rows_of, slices
+from a2r_train.data.processes import Rate, mapped
+from a2r_train.data.read import Columns, Row, lacks_column, records_in, stream, used_twice
+from a2r_train.data.rollouts import of_another, problem_beside, samples_in
+from a2r_train.data.spill import PROBLEMS, ROLLOUTS, Pile, columns_of, key_of, mark, metadata_text
+from a2r_train.errors import InputError
+from a2r_train.paths import paths_in
+from a2r_train.records import Problem, Rollout
+
+SLICE_BYTES = 32 * 2**20
+MOST_SLICES = 4096  # of a piece
+PILE_CHARACTERS = 64 * 2**20  # of texts, in memory until they are written
+PROBLEMS_A_PILE = 20_000
+UNNUMBERED = -(2**62)  # what a rollout without a number is counted from, in its slice
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Slices of one set of rollouts, to be read by one process into the store's folder; `first` is the number
+    of the first of them in the store.
+    """
+
+    folder: Path
+    number: int
+    first: int
+    slices: list[Slice]
+    own_problems: bool  # whether the rows hold problem and answer themselves
+    names: Mapping[str, str]
+    given: bool
+    parts: int
+
+
+@dataclass
+class Counts:
+    """What was read of a piece: rollouts of each slice, the columns met, and the first places without mapped
+    ones.
+    """
+
+    rollouts: list[int] = field(default_factory=list)
+    met: list[str] = field(default_factory=list)
+    lacking: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Problems and rollouts of one set by problem, and what turns the numbers within slices into their own.
+
+    `before`: rollouts in the slices before each.
+    """
+
+    folder: Path
+    parts: int
+    slices: list[Slice]
+    before: list[int]
+
+    def files(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}-*.arrow"))
+
+    @property
+    def rollouts(self) -> int:
+        return self.before[-1]
+
+    def place(self, piece: int, line: int) -> str:
+        return self.slices[piece].place(line)
+
+
+def ingest(problems: str, rollouts: str, columns: Columns, folder: Path, parts: int, processes: int) -> Store:
+    """Read all of one set into the folder; what an earlier run has read there stays.
+
+    Raises InputError as `read`, where the places of two rows with one id may be found later.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if problems and not (folder / "problems.json").exists():
+        _spill_problems(problems, columns, folder, parts)
+    columns.met.update(json.loads((folder / "problems.json").read_text()) if problems else ())
+    groups = [(path, some) for path in paths_in(rollouts) for some in _grouped(slices(path, SLICE_BYTES))]
+    firsts = np.cumsum([0, *(len(some) for _, some in groups)]).tolist()
+    pieces = [
+        Piece(folder, number, firsts[number], some, not problems, columns.names, columns.given, parts)
+        for number, (_, some) in enumerate(groups)
+    ]
+    counts = _read_all(pieces, processes)
+    _check_columns([path for path, _ in groups], counts, columns)
+    before = np.cumsum([0, *(count for one in counts for count in one.rollouts)]).tolist()
+    if not before[-1]:
+        none = "; expected at least one rollout"
+        raise InputError(f"{rollouts}: no rows{none}")
+    store = Store(folder, parts, [part for _, some in groups for part in some], before)
+    if not problems:
+        _number_problems(store)
+    return store
+
+
+def _grouped(found: Iterable[Slice]) -> Iterator[list[Slice]]:
+    """Slices in runs of about SLICE_BYTES, as the chunks of an exploration are small files."""
+    some: list[Slice] = []
+    for one in found:
+        some.append(one)
+        if sum(part.size for part in some) >= SLICE_BYTES or len(some) >= MOST_SLICES:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _read_all(pieces: Sequence[Piece], processes: int) -> list[Counts]:
+    counts = [_counted(piece) for piece in pieces]
+    left = [number for number, one in enumerate(counts) if one is None]
+    sizes = [sum(part.size for part in piece.slices) / 1e6 for piece in pieces]
+    rate = Rate("bundle: reading rollouts", sum(sizes), "MB", sum(sizes) - sum(sizes[n] for n in left))
+    for at, found in mapped(spill_piece, [pieces[number] for number in left], processes):
+        counts[left[at]] = found
+        rate.add(sizes[left[at]])
+    return [one for one in counts if one is not None]
+
+
+def _counted(piece: Piece) -> Counts | None:
+    """What an earlier run has read of a piece."""
+    path = _marker(piece)
+    return Counts(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _marker(piece: Piece) -> Path:
+    return piece.folder / f"piece-{piece.number:06d}.json"
+
+
+def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Columns) -> None:
+    """Raise InputError where a slice lacks a mapped column that an earlier one of its set has."""
+    here: dict[str, set[str]] = {}
+    for path, one in zip(paths, counts, strict=True):
+        met = here.setdefault(path, set())
+        for name, place in one.lacking.items():
+            if name in met:
+                raise lacks_column(place, name)
+        met.update(one.met)
+        columns.met.update(one.met)
+
+
+def spill_piece(piece: Piece) -> Counts:
+    """Read one piece into the store, and say so when it is all there. Raises InputError as `read`."""
+    columns = Columns(piece.names, given=piece.given)
+    spilled = _Spilled(piece)
+    here: set[str] = set()
+    rollouts = []
+    for number, part in enumerate(piece.slices, piece.first):
+        spilled.begin(number)
+        for line, values in rows_of(part):
+            spilled.add(columns.row(part.place(line), values, here), line)
+        rollouts.append(spilled.number)
+    spilled.flush()
+    counts = Counts(rollouts, sorted(columns.met), columns.lacking)
+    mark(_marker(piece), asdict(counts))
+    return counts
+
+
+class _Spilled:
+    """What has been read of a piece, and is not written yet; `number` counts the rollouts of its slice."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.piece, self.slice, self.number, self.files = piece, piece.first, 0, 0
+        self.problems, self.rollouts = Pile(PROBLEMS), Pile(ROLLOUTS)
+        self.seen: set[tuple[str, str, str | None]] = set()
+
+    def begin(self, slice_number: int) -> None:
+        self.slice, self.number = slice_number, 0
+
+    def add(self, row: Row, line: int) -> None:
+        if self.piece.own_problems:
+            key = self._problem(row, line)
+            found = samples_in(row, "", UNNUMBERED + self.number)
+        else:
+            found, key = records_in(Rollout, row, UNNUMBERED + self.number), 0
+        for rollout in found:
+            where = (key or key_of(rollout.problem_id), self.number, self.slice, line)
+            self.rollouts.add(where + _rollout_cells(rollout), len(rollout.text))
+            self.number += 1
+        if self.rollouts.characters + self.problems.characters > PILE_CHARACTERS:
+            self.flush()
+
+    def _problem(self, row: Row, line: int) -> int:
+        """The key of the row's problem, which is kept if its like is not there yet."""
+        problem = problem_beside(row, "")
+        key, own = key_of(problem.problem), row.text("problem_id")
+        if (like := (problem.problem, problem.answer, own)) not in self.seen:
+            self.seen.add(like)
+            where = (key, self.number, self.slice, line)
+            self.problems.add(where + _problem_cells(problem, own), len(problem.problem))
+        return key
+
+    def flush(self) -> None:
+        name = f"{self.piece.number:06d}-{self.files:04d}.arrow"
+        self.rollouts.write(self.piece.folder / f"rollouts-{name}", self.piece.parts)
+        if self.piece.own_problems:
+            self.problems.write(self.piece.folder / f"problems-{name}", self.piece.parts)
+        self.files += 1
+        self.seen.clear()
+
+
+def _rollout_cells(rollout: Rollout) -> tuple[object, ...]:
+    numbered = rollout.sample if rollout.sample > UNNUMBERED // 2 else None
+    return (
+        rollout.problem_id, numbered, rollout.text, rollout.answer, rollout.verdict, rollout.prompt_tokens,
+        rollout.completion_tokens, rollout.finish_reason, rollout.model, rollout.seed,
+    )  # fmt: skip
+
+
+def _problem_cells(problem: Problem, identity: str | None) -> tuple[object, ...]:
+    return (
+        identity, problem.problem, problem.answer, problem.verifier, problem.source,
+        metadata_text(problem.metadata),
+    )  # fmt: skip
+
+
+def _spill_problems(path: str, columns: Columns, folder: Path, parts: int) -> None:
+    """Read the problem files, in their order. Raises InputError for an id that comes twice."""
+    keys: list[np.ndarray] = []
+    found = enumerate(stream(Problem, path, columns))
+    for number, first in enumerate(found):
+        pile, some = Pile(PROBLEMS), []
+        for at, (_, problem) in chain([first], islice(found, PROBLEMS_A_PILE - 1)):
+            some.append(key_of(problem.id))
+            pile.add((some[-1], at, -1, 0, *_problem_cells(problem, problem.id)), len(problem.problem))
+        pile.write(folder / f"problems-{number:06d}.arrow", parts)
+        keys.append(np.array(some, dtype=np.uint64))
+    several = _repeated(np.concatenate(keys))
+    if len(several):
+        raise _second_use(path, columns, set(several.tolist()))
+    mark(folder / "problems.json", sorted(columns.met))
+
+
+def _repeated(keys: np.ndarray) -> np.ndarray:
+    values, counts = np.unique(keys, return_counts=True)
+    return values[counts > 1]
+
+
+def _second_use(path: str, columns: Columns, keys: set[int]) -> InputError:
+    places: dict[str, str] = {}
+    for place, problem in stream(Problem, path, columns):
+        if key_of(problem.id) in keys:
+            if problem.id in places:
+                return used_twice(place, problem.id, places[problem.id])
+            places[problem.id] = place
+    raise RuntimeError(f"{path}: two ids of one hash among {sorted(places)[:4]}")
+
+
+def _number_problems(store: Store) -> None:
+    """Number problems that come with their rollouts by their first rows. Raises InputError for an id that
+    stands for two of them.
+    """
+    if (store.folder / "numbered.json").exists():
+        return
+    keys, numbers, lines = _rows_of_problems(store)
+    order = np.lexsort((numbers, keys))
+    first = order[np.r_[True, np.diff(keys[order].astype(np.uint64)) != 0]]
+    by_number = first[np.argsort(numbers[first], kind="stable")]
+    ordinals = np.empty(len(keys), dtype=np.int64)
+    ordinals[by_number] = np.arange(len(by_number))
+    ids = _ids_of_problems(store).take(pa.array(by_number)).to_pylist()
+    hashes = np.array(
+        [key_of(str(at) if own is None else own) for at, own in enumerate(ids)], dtype=np.uint64
+    )
+    for repeated in _repeated(hashes)[:1]:
+        one, other = np.flatnonzero(hashes == repeated)[:2]
+        places = [store.place(*map(int, lines[by_number[at]])) for at in (one, other)]
+        raise of_another(places[1], ids[other] or str(other), places[0])
+    np.save(store.folder / "keys.npy", keys[first])
+    np.save(store.folder / "ordinals.npy", ordinals[first])
+    mark(store.folder / "numbered.json", len(first))
+
+
+def _rows_of_problems(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all rows of problems in the store: keys, the numbers of their rollouts, and (slice, line)."""
+    found = [columns_of(file, ("key", "number", "slice", "line")) for file in store.files("problems")]
+    keys, numbers, pieces, lines = (np.concatenate(column) for column in zip(*found, strict=True))
+    return keys, numbers + np.asarray(store.before)[pieces], np.stack([pieces, lines], axis=1)
+
+
+def _ids_of_problems(store: Store) -> pa.ChunkedArray:
+    def ids() -> Iterator[pa.ChunkedArray]:
+        for file in store.files("problems"):
+            with pa.OSFile(str(file), "rb") as source:
+                yield pa.ipc.open_file(source).read_all().column("id")
+
+    return pa.chunked_array([chunk for column in ids() for chunk in column.chunks], type=pa.string())
+
+
+def parts_of(size: int, part_bytes: int, most: int) -> int:
+    """Into how many parts so many bytes are dealt."""
+    return max(1, min(most, -(-size // part_bytes)))

@@ -1,0 +1,202 @@
+"""Lengths of synthesizer prompts, of many at a time: each different text is tokenised once, in batches.
+
+A prompt's length is the sum of its parts, corrected where two parts meet: the characters on both sides of a
+seam decide which tokens are there, as tokenizers split texts before they merge. Whether that holds is tried
+on a sample against whole prompts; where it does not, and where a prompt may be over its budget, prompts are
+rendered and tokenised whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from a2r_train.models import tokenizer_hash
+from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.records import Reference
+
+log = logging.getLogger(__name__)
+EDGE = 12  # characters on each side of a seam
+MOST_EDGES = 200_000  # kept
+SAMPLE = 64  # prompts that are also measured whole
+TEXTS_TRIED, AGREE = 512, 0.98  # recorded counts are believed where so many of them are the tokenizer's
+SLACK = 4  # tokens that a recorded count may be off where it is believed
+_SLOT = re.compile(r"0slot(\d+)slot0")
+
+Asked = tuple[str, Sequence[Reference]]  # a problem's text, and the references that are shown with it
+
+
+@dataclass(frozen=True)
+class Length:
+    """The tokens of a prompt, and how many references were cut for it."""
+
+    tokens: int
+    cut_references: int
+
+
+class PromptLengths:
+    """Measures prompts of one prompter. `recorded` says whether counts of completions are those of its
+    tokenizer; None until it was tried.
+    """
+
+    def __init__(self, prompter: Prompter) -> None:
+        self.prompter = prompter
+        self.recorded: bool | None = None
+        self.in_parts: bool | None = None
+        self._end = 0  # tokens that a recorded count has beside its text: the end of the turn, or none
+        self._frames: dict[int, tuple[list[str], list[int], int]] = {}
+        self._edges: dict[tuple[str, str], int] = {}
+
+    def of(self, asked: Sequence[Asked]) -> list[Length]:
+        """The lengths of prompts, in order. Raises InputError for one that cannot be made to fit."""
+        if self.in_parts is None:
+            self._try(asked)
+        if not self.in_parts:
+            return [self._whole(one) for one in asked]
+        found, doubtful = self._by_parts(asked)
+        return [self._whole(one) if i in doubtful else found[i] for i, one in enumerate(asked)]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; different texts are tokenised once."""
+        different = list(dict.fromkeys(texts))
+        known = dict(zip(different, count_all(self.prompter.tokenizer, different), strict=True))
+        return [known[text] for text in texts]
+
+    def _whole(self, asked: Asked) -> Length:
+        rendered = self.prompter.synthesizer(*asked)
+        return Length(rendered.prompt_tokens, rendered.cut_references)
+
+    def _try(self, asked: Sequence[Asked]) -> None:
+        """Find out, on a sample, whether recorded counts are the tokenizer's, and whether lengths add up."""
+        some = asked[:: max(1, len(asked) // SAMPLE)][:SAMPLE]
+        self._try_recorded([reference for _, references in asked for reference in references])
+        believed, self.recorded = self.recorded, False
+        found, doubtful = self._by_parts(some)
+        exact = [self._whole(one) for one in some]
+        self.in_parts = all(i in doubtful or found[i] == one for i, one in enumerate(exact))
+        self.recorded = believed
+        if not self.in_parts:
+            log.info("prompts are tokenised whole: with this tokenizer their lengths are no sum of parts")
+
+    def _try_recorded(self, references: Sequence[Reference]) -> None:
+        plain = [one for one in references if one.tokens and self._is_plain(one)]
+        some = plain[:: max(1, len(plain) // TEXTS_TRIED)][:TEXTS_TRIED]
+        counts = self.counts([one.text for one in some])
+        off = [one.tokens - count for one, count in zip(some, counts, strict=True)]
+        self._end = max(set(off), key=off.count, default=0)
+        agreeing = sum(abs(more - self._end) <= SLACK for more in off)
+        usual = sum(more == self._end for more in off)
+        self.recorded = bool(off) and self._end in (0, 1) and min(agreeing, usual / AGREE) >= AGREE * len(off)
+        if self.recorded:
+            log.info("token counts of the rollouts are used: they are those of this tokenizer")
+
+    def _is_plain(self, reference: Reference) -> bool:
+        """Whether the whole text is shown, as it was counted."""
+        return self.prompter.shown(reference.text, reference.answer) == reference.text
+
+    def _by_parts(self, asked: Sequence[Asked]) -> tuple[list[Length], set[int]]:
+        """Lengths as sums, and the numbers of those that have to be measured whole."""
+        config = self.prompter.config
+        shown = [[self.prompter.shown(r.text, r.answer) for r in references] for _, references in asked]
+        problems = [self.prompter.neutralise(problem) for problem, _ in asked]
+        sizes = self._sizes(problems, asked, shown)
+        cut = self._cut(sizes, {text for texts in shown for text in texts})
+        whole, shown = shown, [[cut.get(text, text) for text in texts] for texts in shown]
+        seams: list[list[tuple[str, str]]] = []
+        sums: list[int] = []
+        for problem, texts in zip(problems, shown, strict=True):
+            pieces, order, fixed = self._frame(len(texts))
+            slots = [problem, *texts]
+            inner = [slots[i] for i in order]
+            seams.append(list(_seams(pieces, inner)))
+            sums.append(fixed + sum(sizes[text] for text in inner))
+        at_seams = self._at_seams({seam for some in seams for seam in some})
+        found, doubtful = [], set[int]()
+        for i, (texts, some) in enumerate(zip(whole, seams, strict=True)):
+            tokens = sums[i] + sum(at_seams[seam] for seam in some)
+            slack = SLACK * len(texts) if self.recorded else 0
+            if tokens + slack > config.max_prompt_tokens:
+                doubtful.add(i)
+            found.append(Length(tokens, sum(text in cut for text in texts)))
+        return found, doubtful
+
+    def _cut(self, sizes: dict[str, int], texts: set[str]) -> dict[str, str]:
+        """The texts over the cap of a reference as they are shown; `sizes` gets what is left of them."""
+        cap = self.prompter.config.max_reference_tokens
+        long = [text for text in texts if sizes[text] > cap - (SLACK if self.recorded else 0)]
+        ids = [self.prompter.ids(text) for text in long]
+        cut = {
+            text: self.prompter.cut(text, some, cap)
+            for text, some in zip(long, ids, strict=True)
+            if len(some) > cap
+        }
+        sizes |= dict(zip(long, map(len, ids), strict=True))
+        sizes |= dict(zip(cut.values(), count_all(self.prompter.tokenizer, list(cut.values())), strict=True))
+        return cut
+
+    def _sizes(
+        self, problems: Sequence[str], asked: Sequence[Asked], shown: Sequence[Sequence[str]]
+    ) -> dict[str, int]:
+        """Tokens of every text that is shown: as recorded, or else counted."""
+        known: dict[str, int] = {}
+        if self.recorded:
+            pairs = zip((r for _, references in asked for r in references), _flat(shown), strict=True)
+            known = {text: r.tokens - self._end for r, text in pairs if r.tokens and text == r.text}
+        left = list(dict.fromkeys(text for text in (*problems, *_flat(shown)) if text not in known))
+        return known | dict(zip(left, count_all(self.prompter.tokenizer, left), strict=True))
+
+    def _frame(self, k: int) -> tuple[list[str], list[int], int]:
+        """A prompt over k references without its slots: the pieces, which slot follows each (0: the problem),
+        and the tokens of the pieces.
+        """
+        if k not in self._frames:
+            slots = [f"0slot{i}slot0" for i in range(k + 1)]
+            text = self.prompter.text(self.prompter.synthesizer_chat(slots[0], slots[1:]))
+            pieces = _SLOT.split(text)
+            order = [int(number) for number in pieces[1::2]]
+            fixed = sum(count_all(self.prompter.tokenizer, pieces[::2]))
+            self._frames[k] = pieces[::2], order, fixed
+        return self._frames[k]
+
+    def _at_seams(self, seams: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Tokens that a text has more, or less, than its two sides."""
+        if len(self._edges) > MOST_EDGES:
+            self._edges.clear()
+        new = [seam for seam in seams if seam not in self._edges]
+        sides = self.counts([side for seam in new for side in seam])
+        whole = self.counts([left + right for left, right in new])
+        for i, seam in enumerate(new):
+            self._edges[seam] = whole[i] - sides[2 * i] - sides[2 * i + 1]
+        return {seam: self._edges[seam] for seam in seams}
+
+
+def _flat(lists: Iterable[Iterable[str]]) -> list[str]:
+    return [text for texts in lists for text in texts]
+
+
+def _seams(pieces: Sequence[str], slots: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """The characters on both sides of each seam."""
+    for i, text in enumerate(slots):
+        yield pieces[i][-EDGE:], text[:EDGE]
+        yield text[-EDGE:], pieces[i + 1][:EDGE]
+
+
+def fingerprint(model: str, prompt: PromptConfig) -> str:
+    """Of what lengths are measured with: a model's tokenizer and a prompt."""
+    return hashlib.sha256(f"{tokenizer_hash(model)}\n{prompt.dump()}".encode()).hexdigest()[:16]
+
+
+def count_all(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text without special ones, over all cores where the tokenizer can."""
+    if not texts:
+        return []
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    backend.no_truncation()
+    backend.no_padding()
+    return [len(one) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]

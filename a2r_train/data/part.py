@@ -1,0 +1,268 @@
+"""One part of the problems: its rollouts judged, grouped into bundles, and written with what the mixture asks
+of them.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from a2r_train.data.builder import make_bundles
+from a2r_train.data.decontaminate import Evaluation
+from a2r_train.data.ingest import Store
+from a2r_train.data.read import identity_of, judged_by, used_twice
+from a2r_train.data.rollouts import check_same_gold, judged_anew
+from a2r_train.data.shards import BUNDLE, ROLLOUT_ROWS, batches_of, bundle_cells, rollout_cells
+from a2r_train.data.spill import PROBLEM, PROBLEMS, ROLLOUTS, mark, metadata_of, read_part, write_batches
+from a2r_train.data.unparsable import unparsable
+from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
+from a2r_train.verify import bad_golds, has_vote, unreadable_golds
+
+if TYPE_CHECKING:
+    from a2r_train.data.bundle import BundleConfig
+
+TOO_FEW, EQUAL = "problem has fewer than k rollouts", "equal to another bundle"
+FACTS = ("problem", "size", "n_correct", "majority_right", "share_correct", "characters")
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """A part of a store that one process makes bundles of, in a folder of the part."""
+
+    config: BundleConfig
+    store: Store
+    part: int
+    folder: Path
+    problems: str
+    rollouts: str
+    prompt: PromptConfig | None
+    evaluation: Path | None  # None where all problems are test problems
+
+    @property
+    def out(self) -> Path:
+        return self.folder / f"part-{self.part:05d}"
+
+    @property
+    def is_done(self) -> bool:
+        return (self.out / "said.json").exists()
+
+
+@dataclass
+class Said:
+    """What a part says of one split: its rollouts in numbers, what was dropped, and the first text that has
+    no answer, with the number of its problem.
+    """
+
+    rollouts: int = 0
+    right: int = 0
+    unread: int = 0
+    cut: int = 0
+    sample: str = ""
+    sample_of: int = -1
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Made:
+    """One split of a part as it is being made."""
+
+    said: Said = field(default_factory=Said)
+    bundles: list[Bundle] = field(default_factory=list)
+    facts: list[tuple[Any, ...]] = field(default_factory=list)  # as FACTS names them
+    rollouts: list[tuple[int, Rollout]] = field(default_factory=list)  # with the number of their problem
+
+
+def bundle_part(task: PartTask) -> None:
+    """Make the part. Raises InputError for what is wrong with its rollouts."""
+    problems, rollouts = load_part(task.store, task.part, task.config.verifier)
+    golds = {problem.id: problem for _, problem in problems}
+    judged = judged_anew(rollouts, golds, task.rollouts, task.problems, task.config.verifier, task.prompt)
+    pools: defaultdict[str, list[Rollout]] = defaultdict(list)
+    for rollout in judged:
+        pools[rollout.problem_id].append(rollout)
+    evaluation = _loaded(task.evaluation) if task.evaluation else None
+    splits = {"train": Made(), "test": Made()}
+    met: list[tuple[int, str, str]] = []
+    for number, problem in problems:
+        test = evaluation is None or is_test(problem.id, task.config)
+        if evaluation and not test and (other := evaluation.met(problem)):
+            met.append((number, problem.id, other))
+            continue
+        _add(splits["test" if test else "train"], task.config, number, problem, pools[problem.id], test)
+    task.out.mkdir(parents=True, exist_ok=True)
+    for name, made in splits.items():
+        _write(task.out, name, made)
+    said = {name: asdict(made.said) for name, made in splits.items()}
+    mark(task.out / "said.json", {**said, "met": met})
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path) -> Evaluation:
+    evaluation: Evaluation = pickle.loads(path.read_bytes())
+    return evaluation
+
+
+def is_test(identity: str, config: BundleConfig) -> bool:
+    """Whether a problem is in the test split, by a hash of its id: however the rollouts change."""
+    return seed_of(config.seed, "split", identity) < config.test_share * 2**32
+
+
+def _add(
+    made: Made, config: BundleConfig, number: int, problem: Problem, pool: Sequence[Rollout], test: bool
+) -> None:
+    """Add a problem's bundles to a split.
+
+    Raises InputError for a mixture by the vote, where answers have none.
+    """
+    if config.mixture == "hard_plus_easy" and not has_vote(problem.verifier):
+        raise InputError(
+            f"mixture hard_plus_easy goes by the vote, and answers of {problem.verifier} have none; "
+            "expected accuracy_band, balanced or all"
+        )
+    _count(made.said, number, pool)
+    if test:
+        made.rollouts += [(number, rollout) for rollout in pool]
+    dropped = made.said.dropped
+    if len(pool) < (config.k_min or config.k):
+        dropped[TOO_FEW] = dropped.get(TOO_FEW, 0) + 1
+        return
+    count = config.test_bundles_per_problem if test else config.bundles_per_problem
+    bundles = make_bundles(problem, pool, k=config.k, k_min=config.k_min, count=count, seed=config.seed)
+    dropped[EQUAL] = dropped.get(EQUAL, 0) + count - len(bundles)
+    share = sum(rollout.verdict == CORRECT for rollout in pool) / max(1, len(pool))
+    made.bundles += bundles
+    for one in bundles:
+        characters = len(one.problem) + sum(len(reference.text) for reference in one.references)
+        right = one.majority_verdict == CORRECT
+        made.facts.append((number, len(one.references), one.n_correct, right, share, characters))
+
+
+def _count(said: Said, number: int, pool: Sequence[Rollout]) -> None:
+    unread = unparsable(pool)
+    said.rollouts += len(pool)
+    said.right += sum(rollout.verdict == CORRECT for rollout in pool)
+    said.unread += unread.count
+    said.cut += unread.cut
+    if unread.sample and not said.sample:
+        said.sample, said.sample_of = unread.sample, number
+
+
+def _write(out: Path, name: str, made: Made) -> None:
+    rows = [bundle_cells(bundle) for bundle in made.bundles]
+    write_batches(out / f"{name}.arrow", BUNDLE, batches_of(rows, BUNDLE))
+    columns: dict[str, Any] = {}
+    if rows:
+        columns = dict(zip(FACTS, map(np.array, zip(*made.facts, strict=True)), strict=True))
+    np.savez(out / f"{name}.npz", **columns)
+    if made.rollouts:
+        cells = [rollout_cells(rollout) for _, rollout in made.rollouts]
+        write_batches(out / f"{name}-rollouts.arrow", ROLLOUT_ROWS, batches_of(cells, ROLLOUT_ROWS))
+        numbers = np.array([number for number, _ in made.rollouts])
+        characters = np.array([len(rollout.text) for _, rollout in made.rollouts])
+        np.savez(out / f"{name}-rollouts.npz", problem=numbers, characters=characters)
+
+
+def load_part(store: Store, part: int, verifier: str) -> tuple[list[tuple[int, Problem]], list[Rollout]]:
+    """The problems of a part with their numbers, in that order, and their rollouts in the input's order.
+
+    Raises InputError for a gold answer that its verifier cannot parse, two golds of one problem, and a
+    rollout that is there twice.
+    """
+    own = (store.folder / "numbered.json").exists()
+    names: dict[int, str] = {}
+    problems = _own_problems(store, part, names) if own else _given_problems(store, part)
+    if bad := unreadable_golds((n + 1, p) for (n, _), p in _judged_by(verifier, problems)):
+        raise bad_golds(bad)
+    found = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
+    return found, _rollouts(store, part, names, own)
+
+
+def _judged_by(
+    verifier: str, problems: Sequence[tuple[int, Problem]]
+) -> Iterator[tuple[tuple[int, Problem], Problem]]:
+    return zip(problems, judged_by(verifier, [problem for _, problem in problems]), strict=True)
+
+
+def problems_in(store: Store, part: int, verifier: str) -> list[tuple[int, Problem]]:
+    """The problems of a part with their numbers, without their rollouts."""
+    own = (store.folder / "numbered.json").exists()
+    problems = _own_problems(store, part, {}) if own else _given_problems(store, part)
+    return [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _problem(cells: Sequence[Any], identity: str) -> Problem:
+    _, problem, answer, verifier, source, metadata = cells
+    return Problem(identity, problem, answer, verifier, source, metadata_of(metadata))
+
+
+def _given_problems(store: Store, part: int) -> list[tuple[int, Problem]]:
+    table = read_part(store.files("problems"), PROBLEMS, part)
+    return [(row[1], _problem(row[-len(PROBLEM) :], row[-len(PROBLEM)])) for row in _rows(table)]
+
+
+def _own_problems(store: Store, part: int, names: dict[int, str]) -> list[tuple[int, Problem]]:
+    """Problems of the rollouts' own rows, each by its first row; `names` gets the id of each key."""
+    keys, ordinals = (np.load(store.folder / f"{name}.npy", mmap_mode="r") for name in ("keys", "ordinals"))
+    table = read_part(store.files("problems"), PROBLEMS, part)
+    rows = sorted(_rows(table), key=lambda row: (row[2], row[1]))  # by slice, and by number in it
+    known: dict[int, tuple[int, Problem, str]] = {}
+    for key, _, piece, line, *cells in rows:
+        place = store.place(piece, line)
+        if key not in known:
+            number = int(ordinals[np.searchsorted(keys, np.uint64(key))])
+            names[key] = str(number) if cells[0] is None else cells[0]
+            known[key] = number, _problem(cells, names[key]), place
+        else:
+            check_same_gold(known[key][1], _problem(cells, ""), place, known[key][2])
+    return sorted(((number, problem) for number, problem, _ in known.values()), key=lambda one: one[0])
+
+
+def _rollouts(store: Store, part: int, names: dict[int, str], own: bool) -> list[Rollout]:
+    table = read_part(store.files("rollouts"), ROLLOUTS, part)
+    rollouts, places = [], dict[Any, tuple[int, int]]()
+    for key, number, piece, line, *cells in _rows(table):
+        if cells[1] is None:
+            cells[1] = store.before[piece] + number
+        if own:
+            cells[0] = names[key]
+        rollout = Rollout(*cells)
+        if not own and (identity := identity_of(rollout)) in places:
+            raise used_twice(store.place(piece, line), identity, store.place(*places[identity]))
+        if not own:
+            places[identity] = piece, line
+        rollouts.append(rollout)
+    return rollouts
+
+
+def said_of(folders: Sequence[Path], split: str) -> tuple[Said, Counter[str]]:
+    """What the parts say of a split together."""
+    whole, dropped, first = Said(), Counter[str](), -1
+    for folder in folders:
+        said = Said(**json.loads((folder / "said.json").read_text(encoding="utf-8"))[split])
+        for name in ("rollouts", "right", "unread", "cut"):
+            setattr(whole, name, getattr(whole, name) + getattr(said, name))
+        if said.sample and (first < 0 or said.sample_of < first):
+            whole.sample, first = said.sample, said.sample_of
+        dropped.update(said.dropped)
+    return whole, dropped
+
+
+def met_in(folders: Sequence[Path]) -> list[dict[str, str]]:
+    """The problems that decontamination dropped, in their order."""
+    met = [row for f in folders for row in json.loads((f / "said.json").read_text(encoding="utf-8"))["met"]]
+    return [{"problem_id": identity, "evaluation_id": other} for _, identity, other in sorted(met)]

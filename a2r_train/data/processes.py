@@ -1,0 +1,111 @@
+"""Work in several processes, one result at a time; and what it says of its rate and of the time left."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import connection
+from typing import TypeVar
+
+from a2r_train.verify import pool
+
+log = logging.getLogger(__name__)
+SAY_AFTER_S, SAY_EVERY_S = 10.0, 30.0
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """The cores that a launcher or a Slurm job has left to this process, where the system can tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def mapped(
+    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
+) -> Iterator[tuple[int, Result]]:
+    """(number of the task, result), as they are done; in this process where it is to be the only one.
+
+    The processes are spawned, as threads of tokenizers and Arrow do not outlive a fork. They end with this
+    one, however it ends. Raises what the function raises.
+    """
+    if processes < 2 or len(tasks) < 2:
+        for number, task in enumerate(tasks):
+            yield number, function(task)
+        return
+    several = min(processes, len(tasks))
+    pool_of_them = ProcessPoolExecutor(
+        several, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(several,)
+    )
+    try:
+        with _without_main():
+            numbers = {pool_of_them.submit(function, task): number for number, task in enumerate(tasks)}
+        for future in as_completed(numbers):
+            yield numbers[future], future.result()
+            del numbers[future]  # with its result
+    finally:
+        pool_of_them.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """While this is open, a process that is spawned does not run the user's script again, which may call the
+    stage outside of `if __name__ == "__main__"`; all that the processes run is in modules.
+    """
+    main = vars(sys.modules["__main__"])
+    names: tuple[str, ...] = ("__file__", "__spec__")
+    hidden = {name: main.pop(name) for name in names if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
+
+
+def _begin(processes: int) -> None:
+    """Leave signals to the parent, and end when it is gone, which a killed one cannot say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    pool.share(processes)
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    connection.wait([parent])
+    os._exit(1)
+
+
+class Rate:
+    """Says how far a part of a stage is, how fast it goes and what is left of it, once it takes its time.
+
+    `before`: what of the total was done by an earlier run, which tells nothing of the rate.
+    """
+
+    def __init__(self, name: str, total: float, unit: str, before: float = 0) -> None:
+        self.name, self.total, self.unit, self.done, self.before = name, total, unit, before, before
+        self.began = time.monotonic()
+        self.said = self.began + SAY_AFTER_S - SAY_EVERY_S
+
+    def add(self, count: float) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.said >= SAY_EVERY_S:
+            self.said = now
+            log.info("%s", self.line(now - self.began))
+
+    def line(self, seconds: float) -> str:
+        """What is said after so many seconds."""
+        rate = (self.done - self.before) / seconds
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
+        done = f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
+        return f"{self.name}: {done}, {rate:,.0f} a second{left}"
