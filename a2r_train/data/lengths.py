@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from a2r_train.records import Reference
 log = logging.getLogger(__name__)
 EDGE = 12  # characters on each side of a seam
 MOST_EDGES = 200_000  # kept
+BATCH_CHARACTERS = 2**21  # tokenised at once
 SAMPLE = 64  # prompts that are also measured whole
 TEXTS_TRIED, AGREE = 512, 0.98  # recorded counts are believed where so many of them are the tokenizer's
 SLACK = 4  # tokens that a recorded count may be off where it is believed
@@ -50,6 +51,8 @@ class PromptLengths:
         self._end = 0  # tokens that a recorded count has beside its text: the end of the turn, or none
         self._frames: dict[int, tuple[list[str], list[int], int]] = {}
         self._edges: dict[tuple[str, str], int] = {}
+        self._counted: dict[str, int] = {}  # of the last prompts, and the ends of those over the cap
+        self._ends: dict[str, list[int]] = {}
 
     def of(self, asked: Sequence[Asked]) -> list[Length]:
         """The lengths of prompts, in order. Raises InputError for one that cannot be made to fit."""
@@ -61,9 +64,10 @@ class PromptLengths:
         return [self._whole(one) if i in doubtful else found[i] for i, one in enumerate(asked)]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; different texts are tokenised once."""
-        different = list(dict.fromkeys(texts))
-        known = dict(zip(different, count_all(self.prompter.tokenizer, different), strict=True))
+        """Tokens of each text; each different one is tokenised once, and none of the last prompts again."""
+        known = self._counted
+        different = [text for text in dict.fromkeys(texts) if text not in known]
+        known = known | dict(zip(different, count_all(self.prompter.tokenizer, different), strict=True))
         return [known[text] for text in texts]
 
     def _whole(self, asked: Asked) -> Length:
@@ -128,13 +132,11 @@ class PromptLengths:
         """The texts over the cap of a reference as they are shown; `sizes` gets what is left of them."""
         cap = self.prompter.config.max_reference_tokens
         long = [text for text in texts if sizes[text] > cap - (SLACK if self.recorded else 0)]
-        ids = [self.prompter.ids(text) for text in long]
-        cut = {
-            text: self.prompter.cut(text, some, cap)
-            for text, some in zip(long, ids, strict=True)
-            if len(some) > cap
-        }
-        sizes |= dict(zip(long, map(len, ids), strict=True))
+        asked = [text for text in long if text not in self._ends]
+        exact, ends = count_with_ends(self.prompter.tokenizer, asked, cap)
+        sizes |= dict(zip(asked, exact, strict=True))
+        ends |= self._ends
+        cut = {text: self.prompter.cut(text, ends[text], cap) for text in long if sizes[text] > cap}
         sizes |= dict(zip(cut.values(), count_all(self.prompter.tokenizer, list(cut.values())), strict=True))
         return cut
 
@@ -147,7 +149,10 @@ class PromptLengths:
             pairs = zip((r for _, references in asked for r in references), _flat(shown), strict=True)
             known = {text: r.tokens - self._end for r, text in pairs if r.tokens and text == r.text}
         left = list(dict.fromkeys(text for text in (*problems, *_flat(shown)) if text not in known))
-        return known | dict(zip(left, count_all(self.prompter.tokenizer, left), strict=True))
+        cap = self.prompter.config.max_reference_tokens
+        counts, self._ends = count_with_ends(self.prompter.tokenizer, left, cap)
+        self._counted = dict(zip(left, counts, strict=True))
+        return known | self._counted
 
     def _frame(self, k: int) -> tuple[list[str], list[int], int]:
         """A prompt over k references without its slots: the pieces, which slot follows each (0: the problem),
@@ -192,11 +197,41 @@ def fingerprint(model: str, prompt: PromptConfig) -> str:
 
 def count_all(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """Tokens of each text without special ones, over all cores where the tokenizer can."""
-    if not texts:
-        return []
+    return count_with_ends(tokenizer, texts, cap=0)[0]
+
+
+def count_with_ends(tokenizer: Any, texts: Sequence[str], cap: int) -> tuple[list[int], dict[str, list[int]]]:
+    """Tokens of each text, and the last `cap` + 1 tokens of those that have more than so many; 0 for none."""
+    counts: list[int] = []
+    ends: dict[str, list[int]] = {}
+    for some in _batches(texts):
+        encodings = _encoded(tokenizer, some)
+        counts += map(len, encodings)
+        if cap:
+            long = ((text, one) for text, one in zip(some, encodings, strict=True) if len(one) > cap)
+            ends |= {text: list(getattr(one, "ids", one))[-cap - 1 :] for text, one in long}
+    return counts, ends
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> Sequence[Any]:
+    """What has the length of a text in tokens, and its tokens as `ids` or as itself."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
     backend.no_truncation()
     backend.no_padding()
-    return [len(one) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return list(backend.encode_batch_fast(texts, add_special_tokens=False))
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of texts whose tokens, of which each has a hundred bytes, are a small part of the memory."""
+    some: list[str] = []
+    characters = 0
+    for text in texts:
+        some.append(text)
+        characters += len(text)
+        if characters > BATCH_CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
