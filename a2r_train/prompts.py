@@ -1,5 +1,4 @@
-"""The only place that renders a prompt: explorer and synthesizer, reference text, neutralising, token
-budgets.
+"""The only place that renders a prompt: both stages, texts of references, neutralising, token budgets.
 
 Every stage comes through `Prompter`, so training and inference cannot differ. A trained checkpoint carries
 the `PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from a2r_train.errors import InputError
+from a2r_train.verify import has_vote
 
 MIXTURES = ("all", "hard_plus_easy", "accuracy_band", "balanced")
 
@@ -55,6 +56,15 @@ def choose(
     if mixture == "balanced":
         return _where((facts.n_correct >= 1) & (facts.n_correct <= facts.size / 2), "not balanced")
     raise InputError(f"mixture {mixture!r}: expected one of {', '.join(MIXTURES)}")
+
+
+def check_vote(mixture: str, verifier: str) -> None:
+    """Raise InputError for a mixture that goes by the vote, where answers of the verifier have none."""
+    if mixture == "hard_plus_easy" and not has_vote(verifier):
+        raise InputError(
+            f"mixture hard_plus_easy goes by the vote, and answers of {verifier} have none; "
+            "expected accuracy_band, balanced or all"
+        )
 
 
 def cap_all_wrong(

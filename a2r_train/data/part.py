@@ -19,15 +19,15 @@ import pyarrow as pa
 from a2r_train.data.builder import make_bundles
 from a2r_train.data.decontaminate import Evaluation
 from a2r_train.data.ingest import Store
+from a2r_train.data.mixture import check_vote
 from a2r_train.data.read import identity_of, judged_by, used_twice
 from a2r_train.data.rollouts import check_same_gold, judged_anew
 from a2r_train.data.shards import BUNDLE, ROLLOUT_ROWS, batches_of, bundle_cells, rollout_cells
 from a2r_train.data.spill import PROBLEM, PROBLEMS, ROLLOUTS, mark, metadata_of, read_part, write_batches
 from a2r_train.data.unparsable import unparsable
-from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
-from a2r_train.verify import bad_golds, has_vote, unreadable_golds
+from a2r_train.verify import bad_golds, unreadable_golds
 
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
@@ -121,15 +121,8 @@ def is_test(identity: str, config: BundleConfig) -> bool:
 def _add(
     made: Made, config: BundleConfig, number: int, problem: Problem, pool: Sequence[Rollout], test: bool
 ) -> None:
-    """Add a problem's bundles to a split.
-
-    Raises InputError for a mixture by the vote, where answers have none.
-    """
-    if config.mixture == "hard_plus_easy" and not has_vote(problem.verifier):
-        raise InputError(
-            f"mixture hard_plus_easy goes by the vote, and answers of {problem.verifier} have none; "
-            "expected accuracy_band, balanced or all"
-        )
+    """Add a problem's bundles to a split. Raises InputError as `check_vote`."""
+    check_vote(config.mixture, problem.verifier)
     _count(made.said, number, pool)
     if test:
         made.rollouts += [(number, rollout) for rollout in pool]

@@ -1,13 +1,12 @@
 """Rows of a table whose answers have no vote: a random reference, the most frequent behaviour, the medoid."""
 
-import random
 from typing import Any
 
 import numpy as np
 import pytest
 
 from a2r_train.data.builder import bundle_of
-from a2r_train.data.mixture import choose
+from a2r_train.data.mixture import check_vote
 from a2r_train.errors import InputError
 from a2r_train.evaluate.diagnostics import diagnose
 from a2r_train.evaluate.rows import selected
@@ -112,8 +111,9 @@ def test_diagnostics_leave_out_what_compares_with_votes() -> None:
 
 
 def test_what_goes_by_votes_is_refused() -> None:
-    arguments: dict[str, Any] = {"easy_percent": 50, "max_share_correct": 0.9, "share_correct": {}}
     with pytest.raises(InputError, match="hard_plus_easy goes by the vote, and answers of python_tests have"):
-        choose([bundle("double")], "hard_plus_easy", rng=random.Random(0), **arguments)
+        check_vote("hard_plus_easy", "python_tests")
+    check_vote("balanced", "python_tests")
+    check_vote("hard_plus_easy", "math")
     with pytest.raises(InputError, match="adaptive: it stops by votes"):
         Adaptive().stops(["double", "square"], "python_tests")
