@@ -13,14 +13,14 @@ from fractions import Fraction
 
 from a2r_train.prompts import THINK_CLOSE, Prompter
 from a2r_train.records import CORRECT, Bundle, row_of
-from a2r_train.verify import VERIFIERS, judge_all, programs
+from a2r_train.verify import VERIFIERS, judge_all, programs, traits_of
 from a2r_train.verify.compare import compare_all
 from a2r_train.verify.extract import written
 
 ROWS = 40  # of a sample, by verifier and source
 FREQUENT = 5  # of the references' answers
 MOST_PAID = 0.05  # share of the rows with another gold
-FEWEST_PAID = 2  # of them: one alone is chance
+FEWEST_KINDS = 2  # golds, or problems, for which one answer is paid
 FEWEST_ROWS = 5  # below which it says little that none is paid
 CONSTANTS = (
     *("", "0", "1", "-1", "True", "False", "None", "yes", "no", "[]", "{}", "P", "P ∨ Q", "1*2*3*4", "1+1"),
@@ -43,7 +43,11 @@ class Attack:
 
 @dataclass(frozen=True)
 class Paid:
-    """How often an attack was paid on rows whose gold is another answer."""
+    """How often an attack was paid on rows whose gold is another answer.
+
+    kinds: for how many different golds it was paid, or problems where the verifier sees these. One alone may
+    be another spelling of that gold, which the verifier is right to pay.
+    """
 
     attack: str
     verifier: str
@@ -51,10 +55,11 @@ class Paid:
     paid: int
     rows: int
     example: str
+    kinds: int
 
     @property
     def is_hole(self) -> bool:
-        return self.paid >= FEWEST_PAID and self.paid > MOST_PAID * self.rows
+        return self.kinds >= FEWEST_KINDS and self.paid > MOST_PAID * self.rows
 
     def __str__(self) -> str:
         where = f"{self.verifier}{f' on {self.source}' if self.source else ''}"
@@ -127,11 +132,14 @@ def _earned(
     )
     rows: Counter[str] = Counter(attack.name for attack, _, _ in asked)
     paid: defaultdict[str, list[str]] = defaultdict(list)
+    kinds: defaultdict[str, set[object]] = defaultdict(set)
+    sees_row = "row" in traits_of(verifier).asks
     for (attack, bundle, _), judgement in zip(asked, judged, strict=True):
         if judgement.verdict == CORRECT:
             paid[attack.name].append(bundle.problem_id)
+            kinds[attack.name].add(bundle.problem_id if sees_row else _plain(bundle.answer))
     return [
-        Paid(name, verifier, source, len(paid[name]), count, (paid[name] or [""])[0])
+        Paid(name, verifier, source, len(paid[name]), count, (paid[name] or [""])[0], len(kinds[name]))
         for name, count in rows.items()
     ]
 

@@ -2,6 +2,7 @@
 left in peace."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ def test_holes_of_own_verifiers(name: str, attack: str, own: str, prompter: Prom
 
 def test_a_verifier_that_only_allows_for_rounding(own: str, prompter: Prompter) -> None:
     assert holes(asked(f"{own}:close"), prompter) == []
+
+
+def test_an_answer_that_is_near_the_one_gold_of_all_problems(own: str, prompter: Prompter) -> None:
+    """It is another spelling of it, as far as this verifier goes."""
+    problems = [replace(problem, answer="5") for problem in asked(f"{own}:close")]
+    bundles = [
+        replace(b, references=[Reference(r"\boxed{5.001}", "5.001", CORRECT, 9)])
+        for b in bundles_of(problems)
+    ]
+    assert not [one for one in attacked(bundles, prompter) if one.is_hole]
 
 
 def checks(tiny: str, tmp_path: Path, verifier: str) -> dict[str, list[Check]]:
