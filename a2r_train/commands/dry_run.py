@@ -21,6 +21,7 @@ from a2r_train.evaluate.probe import run as probe
 from a2r_train.evaluate.probe.config import ProbeConfig
 from a2r_train.evaluate.probe.power import power_line
 from a2r_train.evaluate.rows.panel import tasks
+from a2r_train.evaluate.rows.selected import no_vote
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
@@ -60,7 +61,7 @@ def preview(config: Config, console: Console) -> None:
             prompter = Prompter(load_tokenizer(config.base), prompt_for(config, config.base))
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
         console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(_rows(config))}")
-        console.print(power_line(bundles), highlight=False)
+        console.print(no_vote(bundles) or power_line(bundles), highlight=False)
 
 
 def _show_bundles(config: BundleConfig, console: Console) -> None:

@@ -21,7 +21,7 @@ from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CHECK_VERDICT, CORRECT, Problem, Rollout
-from a2r_train.verify import majority
+from a2r_train.verify import has_vote, majority
 from a2r_train.verify.compare import check_verifier
 from a2r_train.verify.vote import majorities
 
@@ -125,7 +125,13 @@ def _are_judged(path: str, columns: Columns) -> bool:
 
 
 def pools_of(rollouts: Sequence[Rollout], verifiers: dict[str, str], verifier: str) -> Pools:
-    """The rollouts by problem; `verifiers` are those of problems that have their own."""
+    """The rollouts by problem; `verifiers` are those of problems that have their own.
+
+    Raises InputError where answers have no vote, by which the probe goes.
+    """
+    silent = next((name for name in {*verifiers.values(), verifier or "math"} if not has_vote(name)), "")
+    if silent:
+        raise InputError(f"the probe goes by votes, and answers of {silent} have none; evaluate some bundles")
     grouped: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda r: r.sample):
         grouped[rollout.problem_id].append(rollout)

@@ -60,7 +60,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         write_cards(config, results)
     tell_failed(folder, chain.from_iterable(work.reasons.values()))
     output.finish(folder)
-    log.info(probe_line(bundles, found.get("synthesizer/base", []), results))
+    if not no_vote(bundles):
+        log.info(probe_line(bundles, found.get("synthesizer/base", []), results))
     return results
 
 

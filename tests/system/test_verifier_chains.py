@@ -149,14 +149,21 @@ def test_a_trained_checkpoint_carries_its_prompt(code: Path) -> None:
         assert "fenced block" in (code / stage / "prompt.yaml").read_text()
 
 
-def test_the_table_has_no_votes_and_says_why(code: Path, tiny: str) -> None:
+def test_the_table_has_no_votes_and_says_why(
+    code: Path, tiny: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     given = {
         "bundles": code / "bundles-test/train.jsonl", "rollouts": code / "rollouts-test/rollouts.jsonl",
         "output_dir": code / "evaluation", "base": tiny, "explorer": tiny, "grpo": code / "grpo", "sft": "",
         "no_references": "", "max_completion_tokens": 8, "max_bundles": 20, "temperature": 0.0, "draws": 200,
         "universal_self_consistency": True, "genselect": True, "prompt_override": True,
     }  # fmt: skip
-    assert a2r("evaluate", "--config", "recipes/mbpp-1.5b/evaluate.yaml", *options(given)) == 0
+    arguments = ["evaluate", "--config", "recipes/mbpp-1.5b/evaluate.yaml", *options(given)]
+    assert a2r(*arguments, "--dry_run") == 0
+    assert "No vote: answers of python_tests" in capsys.readouterr().out
+    caplog.set_level("INFO")
+    assert a2r(*arguments) == 0
+    assert "over the vote" not in caplog.text
     results = json.loads((code / "evaluation/results.json").read_text())
     rows = {row["name"]: row["accuracy"] for row in results["rows"]}
     assert not [name for name in rows if name.startswith("maj@")]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2r_train.data.probe import NO_ROLLOUT, Pattern, pattern_of, patterns, pools_of, votes
+from a2r_train.errors import InputError
 from a2r_train.evaluate.probe import words
 from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.probe.config import ProbeConfig
@@ -243,3 +244,8 @@ def test_verdicts_of_a_task_are_its_verifiers(tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text("verifier: exact\n")
     found = probe(ProbeConfig(path, str(tmp_path / "out"), draws=50))
     assert found["by_agreement"][0]["pattern"] == "2-2"
+
+
+def test_answers_without_a_vote_are_refused() -> None:
+    with pytest.raises(InputError, match="the probe goes by votes, and answers of python_tests have none"):
+        pools_of(rollouts_of([["7", "8"]]), {}, "python_tests")

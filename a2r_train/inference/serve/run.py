@@ -27,7 +27,7 @@ from a2r_train.inference.two_stage import Price
 from a2r_train.models import context_length, load_tokenizer, model_file
 from a2r_train.process import handling_signals
 from a2r_train.prompts import PromptConfig
-from a2r_train.verify import check_verifier
+from a2r_train.verify import check_verifier, has_vote
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,11 @@ def prompters(config: ServeConfig) -> Prompters:
     """
     config.check()
     check_verifier(config.verifier)
+    if (config.adaptive or config.skip_unanimous) and not has_vote(config.verifier):
+        raise InputError(
+            f"adaptive and skip_unanimous go by votes, and answers of {config.verifier} have none; "
+            "leave them out"
+        )
     second = prompt_of(config.synthesizer, config.prompt)
     brought = model_file(config.explorer, "prompt.yaml")
     first = PromptConfig.load(brought) if brought and not config.prompt else second
