@@ -30,6 +30,7 @@ PACKAGES = (
     "math-verify",
     "vllm",
     "deepspeed",
+    "reasoning-gym",
 )
 CONFIG, DONE, INPUTS = "config.yaml", "done.json", "inputs.json"
 
