@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
 
 log = logging.getLogger(__name__)
-CONTAMINATED = "problem is in an evaluation set"
+CONTAMINATED = "problem is like one of an evaluation set"
 MENDS = {
     CONTAMINATED: "change decontamination, or take other problems",
     TOO_FEW: "lower k, or explore with more samples",
@@ -134,6 +134,7 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
     reference.
     """
     rng = random.Random(config.seed)
+    made, has_right = train.count, bool(train.n_correct.any())
     kept, dropped = choose(
         train.facts,
         config.mixture,
@@ -144,13 +145,15 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
     train = replace(train.only(kept), dropped=train.dropped + dropped)
     kept, dropped = cap_all_wrong(train.n_correct, config.max_all_wrong, rng)
     train = replace(train.only(kept), dropped=train.dropped + dropped)
-    if not train.count:
-        reason = train.dropped.most_common(1)[0][0] if train.dropped else ""
-        raise InputError(
-            f"{config.rollouts}: no bundle is left ({dict(train.dropped)}); {MENDS.get(reason, MEND)}"
-        )
-    if not train.n_correct.any():
+    if made and not train.n_correct.any() and (train.count or not has_right):
         unread = train.unread
         why = str(unread) if unread.many else "explore with a stronger model or easier problems"
         raise InputError(f"{config.rollouts}: no correct reference anywhere; {why}")
+    left_out = ", ".join(f"{count} {reason}" for reason, count in train.dropped.most_common() if count)
+    if not train.count:
+        reason = train.dropped.most_common(1)[0][0] if train.dropped else ""
+        raise InputError(
+            f"{config.rollouts}: no bundle is left ({left_out or 'nothing came'}); {MENDS.get(reason, MEND)}"
+        )
+    log.info("%d training bundles; left out: %s", train.count, left_out or "none")
     return train
