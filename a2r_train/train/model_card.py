@@ -20,8 +20,17 @@ METHODS = {
 DEAD = "frac_reward_zero_std"  # share of the groups of a step whose rewards are all equal
 
 
-def card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: str, trained_on: str) -> str:
+def card(
+    trainer: Trainer,
+    data: BundleArguments,
+    model: ModelArguments,
+    stage: str,
+    trained_on: str,
+    explorer: str = "",
+) -> str:
     """README.md in the hub's form, once the model is in the output folder.
+
+    `explorer` wrote the references; "" where that is not known, or there were several.
 
     `a2r evaluate` adds the table of the model against its rivals.
     """
@@ -40,6 +49,7 @@ def card(trainer: Trainer, data: BundleArguments, model: ModelArguments, stage: 
         name=folder.name,
         repository=trainer.hub_model_id if trainer.args.push_to_hub else str(folder),
         base=base,
+        explorer=explorer or base,
         start=name,
         adapter=adapter,
         method=METHODS.get(stage, stage),

@@ -19,7 +19,7 @@ from a2r_train.data.bundles import Bundles
 from a2r_train.data.trained_on import write_trained_on
 from a2r_train.errors import InputError, RunError
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import write_text
+from a2r_train.records import Bundle, write_text
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.model_card import card, never_had_signal
@@ -174,15 +174,22 @@ def finish(
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         _move_model(folder / ".saving", folder)
-        problems = Bundles.open(data.bundles, data.max_bundles).column("problem").to_pylist()
+        bundles = Bundles.open(data.bundles, data.max_bundles)
+        problems = bundles.column("problem").to_pylist()
         write_trained_on(folder, str(model.model_name_or_path), stage, data.bundles, problems)
-        write_text(folder / "README.md", card(trainer, data, model, stage, trained_on))
+        write_text(folder / "README.md", card(trainer, data, model, stage, trained_on, _explorer(bundles[0])))
         pushed = {"pushed_to": _push(trainer, folder, stage)} if trainer.args.push_to_hub else {}
         output.finish(
             folder, {"stage": stage, "steps": trainer.state.global_step, "trained_on": trained_on, **pushed}
         )
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+
+
+def _explorer(bundle: Bundle) -> str:
+    """The model that wrote the references of a bundle; "" where it is not known, or there are several."""
+    models = {reference.model for reference in bundle.references}
+    return models.pop() if len(models) == 1 else ""
 
 
 def _move_model(saving: Path, folder: Path) -> None:

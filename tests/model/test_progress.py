@@ -73,7 +73,14 @@ def test_times(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def written(folder: Path, name: str, stage: str = "GRPO", dead: Sequence[float] = (), **data: Any) -> str:
+def written(
+    folder: Path,
+    name: str,
+    stage: str = "GRPO",
+    dead: Sequence[float] = (),
+    explorer: str = "",
+    **data: Any,
+) -> str:
     shares = [{"frac_reward_zero_std": share} for share in dead]
     state = SimpleNamespace(
         global_step=40, best_global_step=0, best_model_checkpoint=None,
@@ -84,7 +91,8 @@ def written(folder: Path, name: str, stage: str = "GRPO", dead: Sequence[float] 
     )
     model = ModelArguments(model_name_or_path=name)
     made = BundleArguments(bundles="train.jsonl", **data)
-    return card(SimpleNamespace(state=state, args=args), made, model, stage, "64 bundles")  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(state=state, args=args)
+    return card(trainer, made, model, stage, "64 bundles", explorer)
 
 
 def test_the_card_says_what_a_reader_of_the_hub_needs(tmp_path: Path) -> None:
@@ -120,6 +128,11 @@ def test_the_card_says_where_nothing_was_learnt(tmp_path: Path, dead: list[float
     text = written(tmp_path, "Qwen/Qwen3-8B", dead=dead)
     assert ("**Nothing was learnt:**" in text) == told
     assert "\n\n\n" not in text
+
+
+def test_the_card_names_the_explorer_of_its_references(tmp_path: Path) -> None:
+    text = written(tmp_path, "Qwen/Qwen3-8B", explorer="Qwen/Qwen3-4B")
+    assert f"a2r serve --explorer Qwen/Qwen3-4B --synthesizer {tmp_path}" in text
 
 
 def test_the_card_of_an_adapter_and_of_the_control(tmp_path: Path) -> None:
