@@ -7,6 +7,7 @@ Options are a list (`options` or `choices`), an object from letters to texts, th
 from __future__ import annotations
 
 import json
+import logging
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,10 @@ from typing import Any
 from a2r_train.errors import InputError
 
 LETTERS = string.ascii_uppercase[:10]  # as the verifier multiple_choice reads
+FROM_ONE = "123456789"
 NAMES = ("options", "choices")
+FEWEST_INDICES = 12  # by chance 3 in 100 such sets of four options have no 0
+log = logging.getLogger(__name__)
 _OPTION_COLUMN = re.compile(
     r"^(?:(?:answer_)?(?:option|choice|alternative)[ _-]?)?([a-j]|\d)$", re.IGNORECASE
 )
@@ -24,9 +28,15 @@ _LOOKS_LIKE_OPTIONS = re.compile(
 )
 
 
-def options_of(values: Mapping[str, Any], mapped: str, place: str) -> dict[str, str]:
-    """The options of a row by their labels, {} without any; `mapped` is the column that the recipe names for
-    them.
+class Options(dict[str, str]):
+    """Texts by letter. `first` is the number of the first option: 1 where the row numbers them so, else 0."""
+
+    first = 0
+
+
+def options_of(values: Mapping[str, Any], mapped: str, place: str) -> Options:
+    """The options of a row by their letters, none without any; `mapped` is the column that the recipe names
+    for them.
 
     Raises InputError for options that cannot be read, and for a column that looks like options and is no
     such.
@@ -42,7 +52,7 @@ def options_of(values: Mapping[str, Any], mapped: str, place: str) -> dict[str, 
             "choice, and nothing reads it; name a list "
             'of them by columns: {"options": ...}, call the columns A, B, C, ..., or remove it'
         )
-    return {}
+    return Options()
 
 
 def with_options(problem: str, options: Mapping[str, str]) -> str:
@@ -50,15 +60,15 @@ def with_options(problem: str, options: Mapping[str, str]) -> str:
     return "\n".join([problem.rstrip(), "", *(f"{label}. {text}" for label, text in options.items())])
 
 
-def letter_of(answer: str, options: Mapping[str, str], is_number: bool, place: str) -> str:
-    """The label of the right option, given as label, text, or index from 0.
+def letter_of(answer: str, options: Options, is_number: bool, place: str) -> str:
+    """The letter of the right option, given as letter, text, or number: as the row numbers them, else from 0.
 
     Raises InputError for an answer that is none of these, and for one that may be two of them.
     """
     by_label = [label for label in options if label.lower() == answer.strip().strip("()").rstrip(".").lower()]
     by_text = [label for label, text in options.items() if text.strip() == answer.strip()]
     labels = list(options)
-    index = int(answer) if answer.strip().isdigit() and len(answer.strip()) < 3 else -1
+    index = int(answer) - options.first if answer.strip().isdigit() and len(answer.strip()) < 3 else -1
     by_index = [labels[index]] if 0 <= index < len(labels) and not by_label else []
     if by_label:
         return by_label[0]
@@ -78,29 +88,58 @@ def letter_of(answer: str, options: Mapping[str, str], is_number: bool, place: s
     return (by_text or by_index)[0]
 
 
-def _from_columns(values: Mapping[str, Any]) -> dict[str, str]:
-    """Options in columns of their own, such as A, B, C or option_1, option_2; {} unless two or more follow in
-    order.
+class IndexedAnswers:
+    """The answers of one set that are indices of their options, which count from 0."""
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+
+    def add(self, given: object, letter: str) -> None:
+        """An answer as its row gives it, and the letter that it was read as."""
+        text = str(given).strip()
+        if text.isdigit() and LETTERS[int(text) : int(text) + 1] == letter:
+            self.indices.append(int(text))
+
+    def check(self, path: str) -> None:
+        """Say how they were read. Raises InputError where so many of them are never 0."""
+        if len(self.indices) >= FEWEST_INDICES and 0 not in self.indices:
+            raise InputError(
+                f"{path}: {len(self.indices)} answers are indices of options, and none of them is 0; indices "
+                "count from 0, so give letters, or subtract 1"
+            )
+        if self.indices:
+            index = self.indices[0]
+            log.info("%s: answers are indices from 0; %d is option %s", path, index, LETTERS[index])
+
+
+def _from_columns(values: Mapping[str, Any]) -> Options:
+    """Options in columns of their own, such as A, B, C or option_1, option_2; none unless two or more follow
+    in order.
     """
     ends = {name: match[1].upper() for name in values if (match := _OPTION_COLUMN.match(str(name)))}
-    for labels in (LETTERS, "123456789", "012345678"):
+    for labels in (LETTERS, FROM_ONE, "012345678"):
         named = {
             labels.index(end): name for name, end in ends.items() if end in labels and _is_text(values[name])
         }
         if len(named) > 1 and sorted(named) == list(range(len(named))) and len(named) == len(ends):
-            return {LETTERS[at]: str(values[named[at]]) for at in sorted(named)}
-    return {}
+            options = Options({LETTERS[at]: str(values[named[at]]) for at in sorted(named)})
+            options.first = int(labels == FROM_ONE)
+            return options
+    return Options()
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
 
 
-def _from_column(value: Any, place: str) -> dict[str, str]:
+def _from_column(value: Any, place: str) -> Options:
     if isinstance(value, str):
         value = _parsed(value)
+    options: dict[str, Any]
+    first = 0
     if isinstance(value, Mapping) and {"text", "label"} <= value.keys():
         options = _lettered(value["label"], value["text"], place)
+        first = int([str(label) for label in value["label"]] == list(FROM_ONE[: len(value["label"])]))
     elif isinstance(value, Mapping):
         options = {str(label): text for label, text in value.items() if text is not None}
     elif isinstance(value, Sequence) and not isinstance(value, str):
@@ -116,7 +155,9 @@ def _from_column(value: Any, place: str) -> dict[str, str]:
             f"{place}: {str(value)[:60]!r}; expected 2 to {len(LETTERS)} "
             "options, as a list of texts or by letters"
         )
-    return {label.upper(): str(text) for label, text in options.items()}
+    lettered = Options({label.upper(): str(text) for label, text in options.items()})
+    lettered.first = first
+    return lettered
 
 
 def _lettered(labels: Any, texts: Any, place: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
 from a2r_train.data.files import rows
-from a2r_train.data.options import letter_of, options_of, with_options
+from a2r_train.data.options import IndexedAnswers, letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
@@ -192,7 +192,7 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
         return _of_several(kind, paths, columns)
     records: list[Record] = []
     places: dict[Any, str] = {}
-    untested: list[str] = []
+    untested, indexed = list[str](), IndexedAnswers()
     for file in paths:
         for row in columns.rows(file):
             if kind is Problem and _is_untested(row):
@@ -204,7 +204,9 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
                     raise used_twice(row.place, identity, places[identity])
                 places[identity] = row.place
                 records.append(record)
+                _note_index(indexed, row, record)
     _tell_untested(path, untested)
+    indexed.check(path)
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
     if not shared:
@@ -225,16 +227,18 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
     columns = columns or Columns(given=False)
     paths = paths_in(path)
     names = _names(paths) if len(paths) > 1 else [""]
-    count, untested = 0, list[str]()
+    count, untested, indexed = 0, list[str](), IndexedAnswers()
     for file, name in zip(paths, names, strict=True):
         for index, row in enumerate(columns.rows(file)):
             if kind is Problem and _is_untested(row):
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
             (record,) = records_in(kind, row, index)
+            _note_index(indexed, row, record)
             yield row.place, _named(record, name) if name else record
             count += 1
     _tell_untested(path, untested)
+    indexed.check(path)
     if not count:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
 
@@ -267,6 +271,12 @@ def problem_of(row: Row, identity: str) -> Problem:
 
 def _is_untested(row: Row) -> bool:
     return is_program(row.values) and program_of(row.values, "", "", row.place) is None
+
+
+def _note_index(indexed: IndexedAnswers, row: Row, record: Record) -> None:
+    """Options that the row itself numbers leave no doubt, and are not read as indices from 0."""
+    if isinstance(record, Problem) and record.verifier == "multiple_choice":
+        indexed.add(row.values.get(row.column("answer")), record.answer)
 
 
 def _tell_untested(path: str, untested: Sequence[str]) -> None:

@@ -1,11 +1,12 @@
 """Multiple choice: options of every shape become part of the problem, and the answer becomes their letter."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import write_rows
 
-from a2r_train.data.read import Columns, read
+from a2r_train.data.read import Columns, read, stream
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 
@@ -24,6 +25,9 @@ LISTED = {"question": "Which?", "options": ["red", "green", "blue"]}
         ({"options": {"A": "red", "B": "green", "C": "blue"}}, "B."),
         ({"choices": {"label": ["A", "B", "C"], "text": ["red", "green", "blue"]}}, "B"),
         ({"choices": {"label": ["1", "2", "3"], "text": ["red", "green", "blue"]}}, "B"),
+        ({"choices": {"label": ["1", "2", "3"], "text": ["red", "green", "blue"]}}, "2"),
+        ({"option1": "red", "option2": "green", "option3": "blue"}, 2),
+        ({"option0": "red", "option1": "green", "option2": "blue"}, "1"),
         ({"A": "red", "B": "green", "C": "blue"}, "B"),
         ({"option_a": "red", "option_b": "green", "option_c": "blue"}, "green"),
         ({"option1": "red", "option2": "green", "option3": "blue"}, "green"),
@@ -63,3 +67,32 @@ def test_a_verifier_of_the_row_and_a_mapped_column_hold(tmp_path: Any) -> None:
 def test_options_that_cannot_be_read_are_one_line(row: dict[str, Any], says: str, tmp_path: Any) -> None:
     with pytest.raises(InputError, match=says):
         read(Problem, write_rows(tmp_path / "a.jsonl", [row]))
+
+
+def indexed(indices: list[int]) -> list[dict[str, Any]]:
+    return [{**LISTED, "question": f"Which, {i}?", "answer": index} for i, index in enumerate(indices)]
+
+
+def test_indices_that_never_are_0_may_count_from_1(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "from_1.jsonl", indexed([1, 2] * 6))
+    with pytest.raises(InputError, match="12 answers are indices of options, and none of them is 0"):
+        read(Problem, path)
+    with pytest.raises(InputError, match="none of them is 0"):
+        list(stream(Problem, path))
+
+
+def test_indices_from_0_are_said_to_be_read_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for indices in ([2, 0, *[1] * 8], [2, 1]):
+        problems = read(Problem, write_rows(tmp_path / "rows.jsonl", indexed(indices)))
+        assert [problem.answer for problem in problems] == ["ABC"[index] for index in indices]
+        assert "answers are indices from 0; 2 is option C" in caplog.text
+        caplog.clear()
+
+
+def test_numbered_options_are_no_indices(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    row = {"option1": "red", "option2": "green", "option3": "blue"}
+    rows = [{**row, "question": f"Which, {i}?", "answer": i % 3 + 1} for i in range(9)]
+    assert [p.answer for p in read(Problem, write_rows(tmp_path / "rows.jsonl", rows))] == list("ABC" * 3)
+    assert "indices" not in caplog.text
