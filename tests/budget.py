@@ -5,6 +5,7 @@ and the run fails where the tier as a whole does. All in seconds of CPU, which a
 import resource
 import sys
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -31,7 +32,10 @@ sys.addaudithook(listen)
 def cpu_s() -> float:
     """Of this process, of its children that have ended, and of those that run."""
     used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    running = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    running = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            running.append(child.cpu_times())
     return sum(one.ru_utime + one.ru_stime for one in used) + sum(one.user + one.system for one in running)
 
 
