@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from hostile_programs import HOSTILE, ROW, SOLUTION, running_below, still_running, verdict
 
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT
-from a2r_train.verify import judge_all, programs, sandbox
+from a2r_train.verify import judge, judge_all, programs, sandbox
 
 
 def servers() -> set[int]:
@@ -107,15 +108,18 @@ def test_a_problem_may_have_more_time() -> None:
 
 def test_a_server_that_is_killed_costs_one_verdict() -> None:
     sandbox._crew.stop()
-    sleeper = "import time\ndef square(x):\n    time.sleep(1.5)\n    return x * x"
+    sleeper = "import time\ndef square(x):\n    time.sleep(20)\n    return x * x"
+    row = {"id": "p", "metadata": {**ROW["metadata"], "wall_s": 60}}
     with ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(verdict, sleeper)
-        time.sleep(0.8)
+        asked = threads.submit(judge, f"```\n{sleeper}\n```", SOLUTION, "python_tests", row)
+        while len(servers()) < 4:  # a server is two processes, and a program at work two more
+            time.sleep(0.05)
         for pid in servers():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have gone with its parent
+                os.kill(pid, signal.SIGKILL)
         assert asked.result() == TIMEOUT
     assert verdict(SOLUTION + "\n") == CORRECT
-    assert verdict(sleeper.replace("1.5", "0.1")) == CORRECT
+    assert verdict(sleeper.replace("20", "0.1")) == CORRECT
 
 
 def test_no_server_outlives_a_killed_parent() -> None:
