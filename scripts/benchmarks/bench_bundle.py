@@ -4,6 +4,7 @@
     python scripts/benchmarks/bench_bundle.py speed --folder /tmp/rows [--recorded]
     python scripts/benchmarks/bench_bundle.py kills --folder /tmp/rows --kills 10
     python scripts/benchmarks/bench_bundle.py grpo --folder /tmp/rows
+    python scripts/benchmarks/bench_bundle.py gather --folder /tmp/rows
 
 `make` writes problems and rollouts of the shape of the tiny models' data. `speed` measures the loop of
 `json.loads` and `tokenizer(batch)`, then `a2r bundle` in processes of its own with the memory of all of them.
@@ -28,17 +29,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from a2r_train.records import seed_of
+
 ROOT = Path(__file__).parents[2]
 TOKENIZER = str(ROOT / "data" / "tiny" / "synthesizer")
 PROBLEMS = ROOT / "data" / "tiny" / "train.jsonl"
 WORDS = ["so", "then", "we", "take", "coins", "and", "add", "what", "is", "left", "after", "each", "week"]
 BATCH = 1000
+CHUNK = 128  # problems, as explore cuts them
 TEXTS_AN_ANSWER = 40
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("make", "speed", "kills", "grpo"))
+    parser.add_argument("what", choices=("make", "speed", "kills", "grpo", "gather"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rollouts", type=int, default=64_000)
     parser.add_argument("--samples", type=int, default=8, help="rollouts a problem")
@@ -257,6 +261,38 @@ def grpo(given: argparse.Namespace) -> None:
         print(json.dumps(row), flush=True)
 
 
+def gather(given: argparse.Namespace) -> None:
+    """`a2r gather` of the folders of four explorations, which are written here as explore writes them."""
+    base = {
+        "problems": str(given.folder / "problems.jsonl"),
+        "model": "tiny",
+        "samples_per_problem": given.samples,
+    }
+    problems = [json.loads(line) for line in (given.folder / "problems.jsonl").open()]
+    folders = [given.folder / f"out-{i}" for i in range(4)]
+    text = texts(random.Random(0), 7, given.characters)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "chunks").mkdir(parents=True)
+        (folder / "config.yaml").write_text(json.dumps({**base, "output_dir": str(folder)}))
+    for number, at in enumerate(range(0, len(problems), CHUNK)):
+        with open(folders[number % 4] / "chunks" / f"{number:06d}.jsonl", "w") as file:
+            for problem in problems[at : at + CHUNK]:
+                for sample in range(given.samples):
+                    row = {"problem_id": problem["id"], "sample": sample, "text": text, "answer": "7"}
+                    row |= {"verdict": "incorrect", "seed": seed_of(0, problem["id"], sample)}
+                    file.write(json.dumps(row) + "\n")
+    target = given.folder / "gathered"
+    shutil.rmtree(target, ignore_errors=True)
+    words = [sys.executable, "-c", "from a2r_train.cli import main; main()", "gather", *map(str, folders)]
+    status, seconds, core_s, memory = run([*words, str(target)])
+    row = {
+        "what": "gather", "rollouts": len(problems) * given.samples, "status": status,
+        "seconds": round(seconds, 1), "core_s": round(core_s, 1), "own_mb": round(memory.own),
+    }  # fmt: skip
+    print(json.dumps(row), flush=True)
+
+
 def digest(folder: Path) -> str:
     """Of all that a run has written, but for its versions and where its recipe put it."""
     whole = hashlib.sha256()
@@ -296,4 +332,4 @@ def kills(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     arguments = parsed()
-    {"make": make, "speed": speed, "kills": kills, "grpo": grpo}[arguments.what](arguments)
+    {"make": make, "speed": speed, "kills": kills, "grpo": grpo, "gather": gather}[arguments.what](arguments)
