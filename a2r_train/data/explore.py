@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 # Between a run and its continuation, and between shards.
 MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
-LARGE_BYTES, SHARD_BYTES = 10**9, 2**28  # of chunks: from which rollouts are Parquet, and of one shard of it
+LARGE_BYTES, SHARD_BYTES = 10**9, 2**26  # of chunks: from which rollouts are Parquet, and of one shard of it
 LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 
 
