@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -103,8 +103,10 @@ def _ending_at_signals() -> Iterator[None]:
             return
         ending = number
         if not said:
-            with suppress(OSError):  # its reader may be gone, as `tee` is at Ctrl-C
+            try:
                 sys.stderr.write(f"stopped by {ENDED_BY[signal.Signals(number)]}; {KEPT}\n")
+            except OSError:  # its reader may be gone, as `tee` is at Ctrl-C; Python would end with status 120
+                sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (to the end)
         said = True
         raise SystemExit(128 + number)
 
