@@ -35,7 +35,8 @@ def mapped(
     """(number of the task, result), as they are done; in this process where it is to be the only one.
 
     The processes are spawned, as threads of tokenizers and Arrow do not outlive a fork. They end with this
-    one, however it ends. Raises what the function raises.
+    one, however it ends: at an error or a signal nothing waits for what they are at. Raises what the function
+    raises.
     """
     if processes < 2 or len(tasks) < 2:
         for number, task in enumerate(tasks):
@@ -45,12 +46,17 @@ def mapped(
     pool_of_them = ProcessPoolExecutor(
         several, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(several,)
     )
+    before = set(multiprocessing.active_children())
     try:
         with _without_main():
             numbers = {pool_of_them.submit(function, task): number for number, task in enumerate(tasks)}
         for future in as_completed(numbers):
             yield numbers[future], future.result()
             del numbers[future]  # with its result
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
+        raise
     finally:
         pool_of_them.shutdown(cancel_futures=True)
 

@@ -94,3 +94,16 @@ def test_a_killed_run_leaves_no_process_and_goes_on(
     assert run(tmp_path / "run.py", recipe, out, 2).wait() == 0
     assert written(out) == whole
     assert not (out / ".work").exists()
+
+
+def test_a_stopped_run_waits_for_nothing(recipe: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = run(tmp_path / "run.py", recipe, out, 2)
+    while process.poll() is None and not list(out.glob(".work/train/part-*/said.json")):
+        time.sleep(0.02)
+    others = children(process.pid)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not any(map(alive, others))
+    assert run(tmp_path / "run.py", recipe, out, 2).wait() == 0
+    assert written(out) == whole
