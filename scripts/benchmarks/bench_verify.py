@@ -90,9 +90,9 @@ def main() -> None:
     different = {
         (candidates(text, verifier)[-1], gold): (text, gold, verifier) for text, gold, verifier in items
     }
-    judge_all(
-        [(rf"\boxed{{\frac{{{i}}}{{7}}}}", r"\frac{1}{9}", "math") for i in range(pool.WORKERS)]
-    )  # start the workers
+    began = time.monotonic()
+    pool.ask_all([(rf"\sqrt{{x+{i}}}", "y", "math") for i in range(pool.WORKERS)])  # start the workers
+    print(f"workers started in {time.monotonic() - began:.1f} s, once in a run")
     print(f"{pool.WORKERS} workers, {os.cpu_count()} cores")
     off = measure("rollouts as they are", items)
     off += measure("each different answer once", list(different.values()))
