@@ -20,7 +20,7 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | a chain of equations | `\boxed{x = 2 + 3 = 5}` -> 5 | correct; only the last part counts |
 | a box that was cut, with `math_last_number` too | `so \boxed{5` -> 5 | unparsable |
 | a list for a single gold | `\boxed{5, 6}`, `\boxed{5 \text{ or } 6}` -> 5 | incorrect |
-| numbers | `\boxed{\frac{2}{4}}` -> \frac12 | correct: rationals, powers, factorials and binomials have exact values |
+| numbers | `\boxed{\frac{2}{4}}` -> \frac12 | correct: rationals, powers, factorials (also double) and binomials have exact values |
 | numbers that are near | `\boxed{1-2^{-60}}`, `\boxed{0.99999999}`, `\boxed{\frac{50!-1}{50!}}` -> 1 | incorrect |
 | fraction and decimal | `\boxed{0.5}` -> \frac12 | correct |
 | decimal of a fraction, 6 significant digits or more | `\boxed{0.333333}` -> \frac13 | correct; it is the gold, rounded |

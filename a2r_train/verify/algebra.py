@@ -175,6 +175,7 @@ _MAKERS: dict[str, Any] = {
     "mul": lambda node: expression(node.parts[0]) * expression(node.parts[1]),
     "div": lambda node: expression(node.parts[0]) / expression(node.parts[1]),
     "fact": lambda node: sympy.factorial(expression(node.parts[0])),
+    "double_fact": lambda node: sympy.factorial2(expression(node.parts[0])),
     "binom": lambda node: sympy.binomial(*map(expression, node.parts)),
     "abs": lambda node: sympy.Abs(expression(node.parts[0])),
     "floor": lambda node: sympy.floor(expression(node.parts[0])),

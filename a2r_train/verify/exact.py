@@ -153,13 +153,13 @@ def _root(parts: list[Fraction]) -> Fraction | None:
     return rational_root(parts[0], int(parts[1])) if parts[1].denominator == 1 and parts[1] >= 1 else None
 
 
-def _factorial(parts: list[Fraction]) -> Fraction | None:
+def _factorial(parts: list[Fraction], step: int = 1) -> Fraction | None:
     n = parts[0]
     if n.denominator != 1 or n < 0:
         return None
     if n * int(n).bit_length() > 2 * limit.bits:
         raise TooLarge
-    return Fraction(math.factorial(int(n)))
+    return Fraction(math.factorial(int(n)) if step == 1 else math.prod(range(int(n), 0, -step)))
 
 
 def _binomial(parts: list[Fraction]) -> Fraction | None:
@@ -179,6 +179,7 @@ _OPERATIONS: dict[str, Callable[[list[Fraction]], Fraction | None]] = {
     "pow": power,
     "root": _root,
     "fact": _factorial,
+    "double_fact": lambda parts: _factorial(parts, step=2),
     "binom": _binomial,
     "abs": lambda parts: abs(parts[0]),
     "floor": lambda parts: Fraction(math.floor(parts[0])),

@@ -168,7 +168,9 @@ class _Reader:
                 node = Node("pow", (node, self.exponent()))
             elif token == "!":
                 self.take()
-                node = Node("fact", (node,))
+                is_double = self.peek() == "!"  # 7!! = 7 * 5 * 3, and (7!)! is another number
+                self.at += is_double
+                node = Node("double_fact" if is_double else "fact", (node,))
             elif token == "%":
                 self.take()
                 node = Node("div", (node, number(100)))

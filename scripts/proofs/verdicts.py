@@ -3,12 +3,12 @@ changed.
 
     python scripts/proofs/verdicts.py --cases tests/unit/verify/judged_by_hand.jsonl --golds gsm8k_test.jsonl
     math_test.jsonl \\
-        --rollouts data/gsm8k-0.5b/rollouts.jsonl --problems data/gsm8k-0.5b/problems.jsonl
+        --rollouts data/gsm8k-0.5b/rollouts.jsonl.xz --problems data/gsm8k-0.5b/golds.jsonl
 
 `--cases` has rows of answer, gold and right, the verdict that a mathematician gives. `--golds` has rows with
 an answer, which may be GSM8K's worked solution: each gold is compared with itself and with the next one.
 `--rollouts` have verdicts of an earlier version. For the speed beside plain math-verify see
-scripts/bench_verify.py. Exit status 1 if a wrong case is paid.
+scripts/benchmarks/bench_verify.py. Exit status 1 if a wrong case is paid.
 """
 
 import argparse
