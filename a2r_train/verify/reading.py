@@ -78,6 +78,7 @@ _MONTHS = vocabulary("january february march april may june july august septembe
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![A-Za-z])")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
+_NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}))+")
 _NAME = re.compile(
     r"(?:d[a-z]/d[a-z]|\\frac ?\{d(?:[A-Za-z]|\\[a-z]+ ?)\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|"
     r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
@@ -378,6 +379,8 @@ def _equation(sides: list[str]) -> Reading:
             if not _holds(side, last):
                 return False_()
         return _named(first, _single(last))
+    if len(sides) == 2 and _NAMES_OF_RATIO.fullmatch(first) and ":" in last:
+        return _named(first.replace(" ", ""), _single(last))
     group = _single(first) if first[:1] == "(" and "," in first else None
     if isinstance(group, Group):  # (x, y) = (1, 2)
         names = [

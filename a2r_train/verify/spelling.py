@@ -392,6 +392,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*\*\s*|\s*\*\s*(?=[\dA-Za-z(\\])", r"\\cdot ", text)
     text = re.sub(r"(?<=\d)\s+x\s+(?=10\s*\^)|(?<=\d)x(?=10\s*\^)", r"\\cdot ", text)
     text = re.sub(r"([)\]}])\s*U\s*(?=[(\[]|\\\{)", r"\1\\cup ", text)
+    text = re.sub(r'"mod(?:ulo)?"', r"\\mod ", text)
     text = re.sub(
         r"\(\s*\\mod\s*([^()]*)\)|\\pmod\s*\{([^{}]*)\}|\\pmod\s*(\w+)|\\mod\s*(\w+|\{[^{}]*\})",
         _modulus,
