@@ -68,7 +68,7 @@ class BundleConfig:
     )
     pattern_shares: str = field(
         default="{}",
-        metadata={"help": "patterns: share of each agreement pattern, such as {3-1: 0.5}; others fill up to 1"},
+        metadata={"help": "patterns: shares of agreement patterns, such as {3-1: 0.5}; others fill up to 1"},
     )
     contested_only: bool = field(
         default=False, metadata={"help": "train on no bundle whose references all give one answer"}

@@ -1,5 +1,5 @@
-"""Which bundles are trained on: five policies by name, contested bundles alone, and a cap on bundles without a
-correct reference.
+"""Which bundles are trained on: five policies by name, contested bundles alone, and a cap on bundles without
+a correct reference.
 
 They look at a few numbers of each bundle, so that all bundles need not be in memory.
 """
@@ -58,8 +58,8 @@ def choose(
         arXiv 2601.05593).
     balanced: at least one correct and one wrong reference, and no more correct than wrong ones (GenSelect,
         arXiv 2504.16891).
-    patterns: the largest set with these shares of the agreement patterns, and in each pattern a random part of
-    its bundles, so that the vote is right as often as among all of them.
+    patterns: the largest set with these shares of the agreement patterns, a random part of the bundles of
+        each, so that its vote is right as often as among all of them.
     """
     if mixture == "all":
         return np.arange(len(facts.problem)), Counter()

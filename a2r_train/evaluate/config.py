@@ -66,6 +66,10 @@ class EvaluateConfig(EngineArguments):
     adaptive_skip_unanimous: bool = field(
         default=True, metadata={"help": "row adaptive: no synthesis where all agree"}
     )
+    skip_unanimous: bool = field(
+        default=False,
+        metadata={"help": "a row where the vote answers the bundles whose references all agree"},
+    )
     diagnostics: str = field(
         default="", metadata={"help": f"of {', '.join(DIAGNOSTICS)}, comma-separated, or all"}
     )
@@ -152,6 +156,7 @@ def check(config: EvaluateConfig) -> None:
         ("self_refine", config.self_refine),
         ("rounds", config.rounds),
         ("adaptive_validation", config.adaptive_validation),
+        ("skip_unanimous", config.skip_unanimous),
         ("diagnostics", chosen),
     ):
         if asked and not config.base:
