@@ -68,7 +68,7 @@ def agreements(votes: Sequence[tuple[Sequence[str], str]]) -> list[str]:
 
 def is_unanimous(agreement: str) -> bool:
     """Whether it is the pattern of two or more answers that are all there and all the same."""
-    return "-" not in agreement and agreement != "1"
+    return agreement.isdigit() and agreement != "1"
 
 
 def _members(answers: Sequence[str], verifier: str) -> dict[str, list[int]]:
