@@ -156,11 +156,12 @@ def check(config: EvaluateConfig) -> None:
         ("self_refine", config.self_refine),
         ("rounds", config.rounds),
         ("adaptive_validation", config.adaptive_validation),
-        ("skip_unanimous", config.skip_unanimous),
         ("diagnostics", chosen),
     ):
         if asked and not config.base:
             raise InputError(f"{row}: needs a synthesizer; name it with `base:`")
+    if config.skip_unanimous and not (config.base or config.sft or config.grpo):
+        raise InputError("skip_unanimous: needs a synthesizer; name it with `base:`, `sft:` or `grpo:`")
     if config.rounds and not config.temperature:
         raise InputError("rounds: its syntheses are sampled; expected a temperature above 0")
     if "k" in chosen and not config.rollouts:
