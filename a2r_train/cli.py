@@ -257,10 +257,8 @@ def solve(
         raise InputError("solve: expected either a question or --file")
     if not (explorer or synthesizer):
         explorer, synthesizer = "data/tiny/explorer", "data/tiny/synthesizer"
-    explorer, synthesizer = (
-        explorer or synthesizer,
-        synthesizer or explorer,
-    )  # never a toy beside the user's own
+    explorer = explorer or synthesizer  # never a toy beside the user's own
+    synthesizer = synthesizer or explorer
     questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,
