@@ -238,6 +238,9 @@ def solve(
     prompt: Annotated[
         str, typer.Option(help="a prompt file; empty for the checkpoint's own or the default")
     ] = "",
+    skip_unanimous: Annotated[
+        bool, typer.Option("--skip-unanimous", help="where all references agree, give their answer")
+    ] = False,
     seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
 ) -> None:
     """The loop on one question, references shown; or on a file of problems, one JSON line each."""
@@ -246,6 +249,7 @@ def solve(
     from a2r_train.data.read import Columns
     from a2r_train.data.task import prompt_of
     from a2r_train.engines import Sampling
+    from a2r_train.inference.adaptive import Adaptive
     from a2r_train.inference.solve import answers, read_questions
     from a2r_train.inference.two_stage import TwoStage
 
@@ -253,10 +257,8 @@ def solve(
         raise InputError("solve: expected either a question or --file")
     if not (explorer or synthesizer):
         explorer, synthesizer = "data/tiny/explorer", "data/tiny/synthesizer"
-    explorer, synthesizer = (
-        explorer or synthesizer,
-        synthesizer or explorer,
-    )  # never a toy beside the user's own
+    explorer = explorer or synthesizer  # never a toy beside the user's own
+    synthesizer = synthesizer or explorer
     questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,
@@ -268,6 +270,7 @@ def solve(
         exploring=Sampling(temperature, max_completion_tokens=max_completion_tokens),
         synthesising=Sampling(0.0, max_completion_tokens=max_completion_tokens),
         seed=seed,
+        adaptive=Adaptive(first=k, skip_unanimous=True) if skip_unanimous else None,
     )
     for row in answers(loop, questions):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

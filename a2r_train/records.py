@@ -89,7 +89,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """One synthesizer answer to one bundle."""
+    """One synthesizer answer to one bundle; `rationalised` if the gold answer was shown with it."""
 
     bundle_id: str
     sample: int
@@ -101,6 +101,7 @@ class Synthesis:
     finish_reason: str
     model: str
     seed: int
+    rationalised: bool = False
 
 
 def row_of(problem: Problem | Bundle) -> dict[str, Any]:
@@ -121,10 +122,13 @@ def write(records: Iterable[Problem | Rollout | Bundle | Synthesis], path: str |
 
 
 def as_row(record: Problem | Rollout | Bundle | Synthesis) -> dict[str, Any]:
-    """A record as files hold it, without metadata where there is none: Parquet has no empty objects."""
+    """A record as files hold it, without metadata where there is none, as Parquet has no empty objects, and
+    without the mark of what is not rationalised.
+    """
     row = asdict(record)
-    if not row.get("metadata", True):
-        del row["metadata"]
+    for name in ("metadata", "rationalised"):
+        if not row.get(name, True):
+            del row[name]
     return row
 
 

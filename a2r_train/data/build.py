@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from a2r_train.data.decontaminate import Evaluation
 from a2r_train.data.files import size_of
 from a2r_train.data.ingest import Store, ingest, parts_of
-from a2r_train.data.mixture import cap_all_wrong, choose
+from a2r_train.data.mixture import cap_all_wrong, choose, contested, shares_in
 from a2r_train.data.part import TOO_FEW, PartTask, bundle_part, is_test, met_in, problems_in
 from a2r_train.data.processes import Rate, cores, mapped
 from a2r_train.data.read import Columns, read
@@ -36,7 +36,7 @@ MENDS = {
     CONTAMINATED: "change decontamination, or take other problems",
     TOO_FEW: "lower k, or explore with more samples",
 }
-MEND = "loosen mixture or max_all_wrong"
+MEND = "loosen mixture, contested_only or max_all_wrong"
 PART_BYTES = 24 * 2**20  # of input; a part is some times as large in memory
 MOST_PARTS = 1024
 SMALL_BYTES = 32 * 2**20  # of input, for which other processes would take longer to start than to help
@@ -135,12 +135,16 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
     """
     rng = random.Random(config.seed)
     made, has_right = train.count, bool(train.n_correct.any())
+    if config.contested_only:
+        kept, dropped = contested(train.facts)
+        train = replace(train.only(kept), dropped=train.dropped + dropped)
     kept, dropped = choose(
         train.facts,
         config.mixture,
         easy_percent=config.easy_percent,
         max_share_correct=config.max_share_correct,
         rng=rng,
+        pattern_shares=shares_in(config.pattern_shares, config.sizes),
     )
     train = replace(train.only(kept), dropped=train.dropped + dropped)
     kept, dropped = cap_all_wrong(train.n_correct, config.max_all_wrong, rng)

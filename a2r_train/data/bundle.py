@@ -21,6 +21,7 @@ from a2r_train.data import build as building
 from a2r_train.data.build import Built
 from a2r_train.data.card import card
 from a2r_train.data.lengths import fingerprint
+from a2r_train.data.mixture import shares_in
 from a2r_train.data.part import is_test
 from a2r_train.data.read import Columns
 from a2r_train.data.shards import check_format
@@ -30,6 +31,7 @@ from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
+from a2r_train.verify.vote import is_unanimous
 
 log = logging.getLogger(__name__)
 MAY_DIFFER = ("processes",)  # between a run and the one that goes on with it
@@ -61,7 +63,16 @@ class BundleConfig:
     )
     bundles_per_problem: int = field(default=2, metadata={"help": "AggLM: 2 of a problem are enough"})
     test_bundles_per_problem: int = field(default=1, metadata={"help": "the same for the test set"})
-    mixture: str = field(default="all", metadata={"help": "all, hard_plus_easy, accuracy_band or balanced"})
+    mixture: str = field(
+        default="all", metadata={"help": "all, patterns, hard_plus_easy, accuracy_band or balanced"}
+    )
+    pattern_shares: str = field(
+        default="{}",
+        metadata={"help": "patterns: shares of agreement patterns, such as {3-1: 0.5}; others fill up to 1"},
+    )
+    contested_only: bool = field(
+        default=False, metadata={"help": "train on no bundle whose references all give one answer"}
+    )
     easy_percent: float = field(
         default=50.0, metadata={"help": "hard_plus_easy: easy bundles in percent of the hard ones"}
     )
@@ -101,6 +112,11 @@ class BundleConfig:
     dry_run: bool = field(
         default=False, metadata={"help": "show the resolved config and one rendered bundle, and stop"}
     )
+
+    @property
+    def sizes(self) -> range:
+        """How many references a bundle may have."""
+        return range(self.k_min or self.k, self.k + 1)
 
 
 def bundle(config: BundleConfig) -> Path:
@@ -200,8 +216,8 @@ def check(config: BundleConfig) -> None:
         raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
     if not 0 <= config.max_all_wrong <= 1:
         raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
-
     check_format(config.format)
+    _check_patterns(config)
     if config.processes < 0:
         raise InputError(f"processes is {config.processes}; expected 0 or more")
     if config.test_share and config.test_rollouts:
@@ -211,6 +227,19 @@ def check(config: BundleConfig) -> None:
             "test_problems: expected test_rollouts beside it; to keep them "
             "out of training, decontaminate_against"
         )
+
+
+def _check_patterns(config: BundleConfig) -> None:
+    """Raise InputError for shares that nothing draws, or that another key would change."""
+    shares = shares_in(config.pattern_shares, config.sizes)
+    if bool(shares) != (config.mixture == "patterns"):
+        raise InputError("mixture patterns and pattern_shares go together: give both, or neither")
+    if shares and config.max_all_wrong < 1:
+        raise InputError(
+            "max_all_wrong goes by right references, which mixture patterns must not; remove one of them"
+        )
+    if config.contested_only and any(share and is_unanimous(name) for name, share in shares.items()):
+        raise InputError("contested_only leaves out the unanimous bundles that pattern_shares asks for")
 
 
 def ids_of_test(problems: Sequence[Problem], config: BundleConfig) -> set[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
     from a2r_train.data.splits import Split
 
+MOST_PATTERNS = 12  # named, of the ways in which references agree
 HEAD = """\
 ---
 task_categories: [text-generation]
@@ -33,12 +34,17 @@ arXiv 2509.22044).
 def card(
     config: BundleConfig, train: Split, test: Split, prompt_tokens: np.ndarray, ending: str = ".jsonl"
 ) -> str:
-    """Markdown with counts kept and dropped by reason, the share by number of correct references, and prompt
-    lengths.
+    """Markdown with counts kept and dropped by reason, the shares by number of references and of correct ones
+    and by agreement, and prompt lengths.
     """
     of_test = f"  - split: test\n    path: test{ending}\n" if test.count else ""
     head = HEAD.format(train=f"train{ending}", test=of_test)
-    parts = [head, f"Rollouts: `{config.rollouts}`. Mixture: `{config.mixture}`. Seed: {config.seed}.\n"]
+    mixture = f"`{config.mixture}`"
+    if config.mixture == "patterns":
+        mixture += f", `pattern_shares: {config.pattern_shares}`"
+    if config.contested_only:
+        mixture += ", `contested_only` (`skip_unanimous` answers the unanimous ones by their vote)"
+    parts = [head, f"Rollouts: `{config.rollouts}`. Mixture: {mixture}. Seed: {config.seed}.\n"]
     for name, split in (("train", train), ("test", test)):
         if split.count:
             parts.append(_split_section(name, split))
@@ -56,11 +62,43 @@ def _split_section(name: str, split: Split) -> str:
     ]
     lines += ["| correct references | bundles | share |", "|---|---|---|"]
     lines += [f"| {n} | {counts[n]} | {counts[n] / split.count:.1%} |" for n in sorted(counts)]
+    lines += [*_size_lines(split), *_agreement_lines(split)]
     lines += ["", "| dropped because | count |", "|---|---|"]
     lines += [f"| {reason} | {count} |" for reason, count in sorted(split.dropped.items()) if count] or [
         "| nothing | 0 |"
     ]
     return "\n".join(lines) + "\n"
+
+
+def _size_lines(split: Split) -> list[str]:
+    """How many references the bundles have, where not all have as many."""
+    counts = Counter(split.facts.size.tolist())
+    if len(counts) < 2:
+        return []
+    rows = [f"| {size} | {counts[size]} | {counts[size] / split.count:.1%} |" for size in sorted(counts)]
+    return ["", "| references | bundles | share |", "|---|---|---|", *rows]
+
+
+def _agreement_lines(split: Split) -> list[str]:
+    """By agreement pattern, the most frequent first, how often the vote is right; of a tie the first answer.
+
+    None where no two answers are equal, as where the verifier has no vote.
+    """
+    patterns, number, counts = np.unique(
+        split.facts.agreement.astype(str), return_inverse=True, return_counts=True
+    )
+    if not any(set(pattern) - {"1", "-"} for pattern in patterns.tolist()):
+        return []
+    right = np.bincount(number, weights=split.facts.majority_right, minlength=len(patterns)) / counts
+    order = np.argsort(-counts, kind="stable")
+    rows = [
+        f"| {patterns[at]} | {counts[at]} | {counts[at] / split.count:.1%} | {right[at]:.1%} |"
+        for at in order[:MOST_PATTERNS].tolist()
+    ]
+    if (rest := order[MOST_PATTERNS:]).size:
+        many, share = int(counts[rest].sum()), float(right[rest] @ counts[rest]) / int(counts[rest].sum())
+        rows.append(f"| {len(rest)} others | {many} | {many / split.count:.1%} | {share:.1%} |")
+    return ["", "| equal answers | bundles | share | vote right |", "|---|---|---|---|", *rows]
 
 
 def _rollout_lines(split: Split) -> list[str]:

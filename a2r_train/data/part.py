@@ -28,12 +28,13 @@ from a2r_train.data.unparsable import unparsable
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
 from a2r_train.verify import bad_golds, unreadable_golds
+from a2r_train.verify.vote import agreements
 
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
 
 TOO_FEW, EQUAL = "problem has fewer than k rollouts", "equal to another bundle"
-FACTS = ("problem", "size", "n_correct", "majority_right", "share_correct", "characters")
+FACTS = ("problem", "size", "n_correct", "majority_right", "share_correct", "agreement", "characters")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _add(
     made: Made, config: BundleConfig, number: int, problem: Problem, pool: Sequence[Rollout], test: bool
 ) -> None:
     """Add a problem's bundles to a split. Raises InputError as `check_vote`."""
-    check_vote(config.mixture, problem.verifier)
+    check_vote(config.mixture, problem.verifier, config.contested_only)
     _count(made.said, number, pool)
     if test:
         made.rollouts += [(number, rollout) for rollout in pool]
@@ -135,10 +136,12 @@ def _add(
     dropped[EQUAL] = dropped.get(EQUAL, 0) + count - len(bundles)
     share = sum(rollout.verdict == CORRECT for rollout in pool) / max(1, len(pool))
     made.bundles += bundles
-    for one in bundles:
+    votes = [([reference.answer for reference in one.references], problem.verifier) for one in bundles]
+    for one, agreement in zip(bundles, agreements(votes), strict=True):
         characters = len(one.problem) + sum(len(reference.text) for reference in one.references)
         right = one.majority_verdict == CORRECT
-        made.facts.append((number, len(one.references), one.n_correct, right, share, characters))
+        numbers = number, len(one.references), one.n_correct, right, share
+        made.facts.append((*numbers, agreement.encode(), characters))
 
 
 def _count(said: Said, number: int, pool: Sequence[Rollout]) -> None:

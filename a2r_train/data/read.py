@@ -384,6 +384,8 @@ def _typed(value: Any, hint: str, place: str) -> Any:
         return _text(value, hint, place)
     if hint == "int":
         return _whole(value, place)
+    if hint == "bool":
+        return _truth(value, place)
     if hint.startswith("dict"):
         return _mapping(value, place)
     if hint == "Reference":
@@ -407,6 +409,12 @@ def _whole(value: Any, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{place}: {value!r}; expected a whole number")
     return value
+
+
+def _truth(value: Any, place: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"{place}: {str(value)[:80]!r}; expected true or false")
 
 
 def _from_json(text: str) -> Any:

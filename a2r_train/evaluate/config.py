@@ -66,6 +66,10 @@ class EvaluateConfig(EngineArguments):
     adaptive_skip_unanimous: bool = field(
         default=True, metadata={"help": "row adaptive: no synthesis where all agree"}
     )
+    skip_unanimous: bool = field(
+        default=False,
+        metadata={"help": "a row where the vote answers the bundles whose references all agree"},
+    )
     diagnostics: str = field(
         default="", metadata={"help": f"of {', '.join(DIAGNOSTICS)}, comma-separated, or all"}
     )
@@ -156,6 +160,8 @@ def check(config: EvaluateConfig) -> None:
     ):
         if asked and not config.base:
             raise InputError(f"{row}: needs a synthesizer; name it with `base:`")
+    if config.skip_unanimous and not (config.base or config.sft or config.grpo):
+        raise InputError("skip_unanimous: needs a synthesizer; name it with `base:`, `sft:` or `grpo:`")
     if config.rounds and not config.temperature:
         raise InputError("rounds: its syntheses are sampled; expected a temperature above 0")
     if "k" in chosen and not config.rollouts:

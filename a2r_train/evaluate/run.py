@@ -34,6 +34,7 @@ from a2r_train.evaluate.rows.perturbed import k_tasks, probe
 from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
+from a2r_train.evaluate.rows.skipping import skipping_row
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
 
@@ -123,8 +124,9 @@ def _check_inputs(
         first_populations(config, bundles, rollouts)
     if config.adaptive_validation:
         check_sizes(config, bundles)
-        if silent := no_vote(bundles):
-            raise InputError(f"adaptive_validation: it stops by votes. {silent} Leave the key out")
+    for key in ("adaptive_validation", "skip_unanimous"):
+        if getattr(config, key) and (silent := no_vote(bundles)):
+            raise InputError(f"{key}: it goes by votes. {silent} Leave the key out")
     if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
         for _, task, sized in k_tasks(config, final, bundles, rollouts):
             work.chats(task, sized)
@@ -199,6 +201,9 @@ def _chained_rows(
         rows.append(rounds_row(config, work, final, bundles, rollouts))
     if config.adaptive_validation and final:
         row, details["adaptive"] = adaptive_row(config, work, final, bundles)
+        rows.append(row)
+    if config.skip_unanimous and final:
+        row, details["skip_unanimous"] = skipping_row(config, work, final, bundles)
         rows.append(row)
     return rows, details
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from a2r_train.errors import InputError
 from a2r_train.verify import has_vote, majority
+from a2r_train.verify.vote import agreement_of, is_unanimous
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,8 @@ class Adaptive:
         return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
 
     def skips(self, answers: Sequence[str], verifier: str) -> bool:
-        """Whether the answers, two or more, are all there and all the same."""
-        if not self.skip_unanimous or len(answers) < 2 or not all(answers):
-            return False
-        return len(majority(answers, verifier).groups) == 1
+        """Whether the answers, two or more, are all there and all the same, and such are skipped."""
+        return self.skip_unanimous and is_unanimous(agreement_of(answers, verifier))
 
 
 def chance_of_change(answers: Sequence[str], verifier: str) -> float:

@@ -19,13 +19,25 @@ def syntheses_of(
     samples: int = 1,
     seed: int = 0,
     plain: Container[str] = (),
+    hint: str = "",
 ) -> list[Synthesis]:
     """`samples` judged syntheses of each bundle, in the order bundle, sample; of those in `plain` the problem
     alone is read.
+
+    `hint` ends the prompt; its {answer} is the gold one.
     """
     chats = {bundle.id: synthesizer_chat(prompter, bundle, bundle.id not in plain) for bundle in bundles}
+    if hint:
+        chats = {b.id: hinted(prompter, chats[b.id], hint, b.answer) for b in bundles}
     judged = judged_samples(engine, prompter, bundles, chats, sampling, samples, seed)
     return [sample.synthesis(bundle_id, at) for bundle_id, at, sample in judged]
+
+
+def hinted(prompter: Prompter, chat: Chat, hint: str, answer: str) -> Chat:
+    """The chat with the hint, which shows the answer, at the end of its last turn."""
+    *before, last = chat
+    content = f"{last['content']}\n\n{hint.format(answer=prompter.neutralise(answer))}"
+    return Chat([*before, {**last, "content": content}], chat.template_kwargs, chat.day)
 
 
 def synthesizer_chat(prompter: Prompter, bundle: Bundle, use_references: bool = True) -> Chat:

@@ -106,9 +106,7 @@ class TwoStage:
             for turn in range(self.rounds.rounds):
                 self._aggregate(works, self.rounds, turn)
         else:
-            self._synthesise(
-                [w for w in works if not (self.adaptive and self.adaptive.skips(w.answers, w.verifier))]
-            )
+            self._synthesise(works)
         seconds = (time.monotonic() - began) / max(1, len(works))
         return [self._answer(work, seconds) for work in works]
 
@@ -159,6 +157,9 @@ class TwoStage:
                 asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
 
     def _synthesise(self, works: Sequence[Work]) -> None:
+        """Those that are not answered by the vote of their references."""
+        if self.adaptive:
+            works = [work for work in works if not self.adaptive.skips(work.answers, work.verifier)]
         chats = [self._prompter.synthesizer(w.problem, w.references).chat for w in works]
         seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []

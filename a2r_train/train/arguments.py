@@ -16,6 +16,7 @@ from trl.trainer.sft_config import SFTConfig
 from a2r_train.config import check_least, load_dotted
 from a2r_train.errors import InputError
 from a2r_train.train.callbacks import callbacks_of
+from a2r_train.train.rationalise import HINT, check_hint
 
 TrainConfig = SFTConfig | GRPOConfig
 
@@ -181,6 +182,13 @@ class SynthesizerSFTConfig(SFTConfig):
     target_batch_size: int = field(
         default=64, metadata={"help": "of transformers: answers generated at once"}
     )
+    rationalised_share: float = field(
+        default=0.0,
+        metadata={"help": "most of the targets that may be made with the gold answer shown; 0 makes none"},
+    )
+    rationalised_hint: str = field(
+        default=HINT, metadata={"help": "what then ends the prompt; no target is trained with it"}
+    )
 
     def __post_init__(self) -> None:
         set_defaults(self)
@@ -213,6 +221,13 @@ class SynthesizerSFTConfig(SFTConfig):
         )
         if self.target_engine not in ("transformers", "vllm"):
             raise InputError(f"target_engine {self.target_engine!r}: expected transformers or vllm")
+        if not 0 <= self.rationalised_share < 1:
+            raise InputError(
+                f"rationalised_share is {self.rationalised_share:g}; expected 0 or more, and less than 1"
+            )
+        if self.rationalised_share and self.targets:
+            raise InputError("rationalised_share draws targets, and `targets` names them; remove one")
+        check_hint(self.rationalised_hint)
 
 
 def set_defaults(args: TrainConfig) -> None:

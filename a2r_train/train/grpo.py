@@ -23,6 +23,7 @@ from a2r_train.data.bundles import bundle_in
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.records import row_of
 from a2r_train.train import dry_run, preflight
+from a2r_train.train.agreement import agreement_checks
 from a2r_train.train.arguments import (
     BundleArguments,
     ModelArguments,
@@ -65,7 +66,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         check_vllm()
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
     validation = load_validation(data, args, model, bundles)
-    preflight.require(checks_of(args, model, bundles))
+    preflight.require(checks_of(args, model, bundles, validation))
     if data.dry_run:
         show_dry_run(data, args, model, bundles, validation)
         return
@@ -96,18 +97,21 @@ def checks(
 ) -> list[preflight.Check]:
     """What `a2r check` shows: the preflight alone. Raises InputError where data or model cannot be read."""
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
-    load_validation(data, args, model, bundles)
-    return checks_of(args, model, bundles)
+    return checks_of(args, model, bundles, load_validation(data, args, model, bundles))
 
 
 def checks_of(
-    args: SynthesizerGRPOConfig, model: ModelArguments, bundles: TrainingBundles
+    args: SynthesizerGRPOConfig,
+    model: ModelArguments,
+    bundles: TrainingBundles,
+    validation: TrainingBundles | None,
 ) -> list[preflight.Check]:
     """The preflight of what was loaded."""
     _, steps = batch_and_steps(args, epoch_completions(args, bundles))
     sharing = shared_prefix.checks(args, model) if args.shared_prefix else []
     length = int(args.max_completion_length or 0)
-    return [*sharing, *preflight.preflight(args, model, bundles, length, steps)]
+    agreement = agreement_checks(bundles, validation)
+    return [*sharing, *preflight.preflight(args, model, bundles, length, steps), *agreement]
 
 
 def show_dry_run(

@@ -75,7 +75,14 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         **model_arguments(args, model),
     )
     run_training(trainer)
-    finish(trainer, data, model, "SFT", f"{len(targets)} verified answers to {len(bundles.rows)} bundles")
+    finish(trainer, data, model, "SFT", trained_on(targets, len(bundles.rows)))
+
+
+def trained_on(targets: Sequence[Synthesis], bundles: int) -> str:
+    """What the card says of the targets."""
+    shown = sum(target.rationalised for target in targets)
+    says = f"{len(targets)} verified answers to {bundles} bundles"
+    return f"{says}, {shown} of them rationalised: the gold answer was shown" if shown else says
 
 
 def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> list[preflight.Check]:

@@ -8,6 +8,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -21,6 +22,7 @@ from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Promp
 from a2r_train.records import CORRECT, Bundle, Synthesis, row_of, seed_of, write
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
+from a2r_train.train.rationalise import mentions, rationalised, within_share
 from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
@@ -75,14 +77,16 @@ def sample_targets(
     """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of
     the bundles.
 
-    They are kept in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is
+    With `rationalised_share` some of them are made with the gold answer shown (`rationalise`). They are kept
+    in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is
     correct.
     """
     path = Path(str(args.output_dir)) / "targets.jsonl"
     if path.exists():
         return read(Synthesis, str(path))
     state, teacher = PartialState(), _teacher(args, model)
-    samples: list[Synthesis] = gather_object(_samples(args, teacher, bundles, state))
+    made: list[Synthesis] = gather_object(_samples(args, teacher, bundles, state))
+    samples = [s for s in made if not s.rationalised]
     targets = select(samples, bundles.bundles, args.max_targets_per_problem)
     if not targets:
         raise InputError(
@@ -90,10 +94,42 @@ def sample_targets(
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))
+    if hinted := [s for s in made if s.rationalised]:
+        targets = _with_rationalised(args, bundles.bundles, targets, hinted)
     if state.is_main_process:
         write(targets, path)
     state.wait_for_everyone()
     return targets
+
+
+def _with_rationalised(
+    args: SynthesizerSFTConfig,
+    bundles: Sequence[Bundle],
+    targets: Sequence[Synthesis],
+    hinted: Sequence[Synthesis],
+) -> list[Synthesis]:
+    """The targets, and what the cap lets in of those that were made with the gold answer shown."""
+    silent = [s for s in hinted if not mentions(s.text, args.rationalised_hint)]
+    right = select(silent, bundles, args.max_targets_per_problem)
+    added = within_share(
+        targets,
+        right,
+        bundles,
+        share=args.rationalised_share,
+        most=args.max_targets_per_problem,
+        seed=args.seed,
+    )
+    log.info(
+        "%d bundles without a correct sample were asked again with the gold answer shown: of %d answers "
+        "%d do not mention it, %d of those are correct and different, %d kept as targets",
+        len({s.bundle_id for s in hinted}),
+        len(hinted),
+        len(silent),
+        len(right),
+        len(added),
+    )
+    position = {bundle.id: at for at, bundle in enumerate(bundles)}
+    return sorted([*targets, *added], key=lambda s: (position[s.bundle_id], s.sample))
 
 
 def _samples(
@@ -104,15 +140,15 @@ def _samples(
     vLLM leaves no memory behind in a process of its own; here it would, and the model is trained next.
     """
     engine = load_engine(teacher, _engine_arguments(args), own_process=True)
-    return syntheses_of(
-        engine,
-        Prompter(engine.tokenizer, bundles.prompter.config),
-        bundles.bundles[state.process_index :: state.num_processes],
-        Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens),
-        samples=args.target_samples,
-        seed=seed_of(args.seed, "target"),  # not the seeds of an evaluation
-        plain=bundles.plain,
-    )
+    prompter = Prompter(engine.tokenizer, bundles.prompter.config)
+    own = bundles.bundles[state.process_index :: state.num_processes]
+    sampling = Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens)
+    seed = seed_of(args.seed, "target")  # not the seeds of an evaluation
+    how: dict[str, Any] = {"samples": args.target_samples, "seed": seed, "plain": bundles.plain}
+    made = syntheses_of(engine, prompter, own, sampling, **how)
+    if args.rationalised_share:
+        made += rationalised(engine, prompter, own, made, sampling, hint=args.rationalised_hint, **how)
+    return made
 
 
 def select(

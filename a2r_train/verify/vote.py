@@ -50,6 +50,27 @@ def majorities(votes: Sequence[tuple[Sequence[str], str]]) -> list[Majority]:
     return [Majority(sorted(one, key=lambda group: (-len(group), group[0]))) for one in groups]
 
 
+def agreement_of(answers: Sequence[str], verifier: str = "math") -> str:
+    """The agreement pattern of the answers: the sizes of their groups, the largest first, such as `3-1`.
+
+    "" agrees with nothing, and is a group of one: two equal answers beside two texts without any are `2-1-1`.
+    Raises InputError as `majority`.
+    """
+    return agreements([(answers, verifier)])[0]
+
+
+def agreements(votes: Sequence[tuple[Sequence[str], str]]) -> list[str]:
+    """`agreement_of` many (answers, verifier), compared as `majorities` does."""
+    sizes = [[len(group) for group in found.groups] for found in majorities(votes)]
+    silent = [len(answers) - sum(some) for (answers, _), some in zip(votes, sizes, strict=True)]
+    return ["-".join(map(str, some + [1] * ones)) for some, ones in zip(sizes, silent, strict=True)]
+
+
+def is_unanimous(agreement: str) -> bool:
+    """Whether it is the pattern of two or more answers that are all there and all the same."""
+    return agreement.isdigit() and agreement != "1"
+
+
 def _members(answers: Sequence[str], verifier: str) -> dict[str, list[int]]:
     """Who gave each answer, or its canonical form; "" does not vote, and none does without a vote."""
     vote = traits_of(verifier).vote

@@ -263,6 +263,8 @@ OF_SETTINGS = [
     *(BadInput("an unknown engine", stage, given(engine="vlm"),
              "engine 'vlm': expected transformers, vllm or openai")
       for stage in ("explore", "evaluate")),
+    BadInput("no pattern of agreement", "bundle", given(mixture="patterns", pattern_shares='{"1-3": 0.5}'),
+             "pattern_shares: '1-3' is no pattern of"),
     BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml"),
              "is not valid YAML; put a text that begins with ! in quotes"),
     BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE,

@@ -254,3 +254,28 @@ def test_gain_ratios_are_relative_to_the_majority(config: EvaluateConfig, script
     assert gain["maj@4"]["ratio"] == 1.0
     assert gain["synthesizer/base"]["ratio"] == pytest.approx((1 / 2 - 3 / 4) / (1 - 3 / 4))
     assert set(gain) >= {"pass@4", "synthesizer/base", "maj@equal_tokens"}
+
+
+def test_unanimous_bundles_by_their_vote_by_hand(
+    config: EvaluateConfig, tmp_path: Path, script: Script
+) -> None:
+    """Of four problems two are unanimous, one of them wrongly; the synthesizer is right everywhere."""
+    answers = (["1"] * 4, ["2"] * 4, ["1", "1", "1", "2"], ["1", "1", "1", ""])
+    rows = [
+        bundle_row(Problem(f"p{i}", f"Number {i}?", "1"), some, f"b{i}", tokens=[10] * 4)
+        for i, some in enumerate(answers)
+    ]
+    path = write_rows(tmp_path / "some.jsonl", rows)
+    script(lambda _: r"\boxed{1}")
+    results = evaluate(replace(config, bundles=path, rollouts="", temperature=0.0, skip_unanimous=True))
+    row, found = rows_of(results)["skip_unanimous"], results["diagnostics"]["skip_unanimous"]
+    assert (row["accuracy"], row["note"]) == (0.75, "50 % unanimous, answered by their vote")
+    assert row["tokens"] == 40 + 107 / 2
+    assert (found["of"], found["skipped"], found["vote"]) == ("synthesizer/base", 0.5, 0.5)
+    assert found["synthesizer"] == 1.0
+    assert found["saved"] == pytest.approx(107 / 2 / 147, abs=1e-6)
+    assert found["change"]["difference"] == -0.25
+    report = (Path(config.output_dir) / "report.md").read_text()
+    assert "## Unanimous bundles by their vote" in report
+    with pytest.raises(InputError, match="skip_unanimous: needs a synthesizer"):
+        evaluate(replace(config, base="", skip_unanimous=True))

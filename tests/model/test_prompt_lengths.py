@@ -8,11 +8,14 @@ import pytest
 from conftest import save_tiny
 
 from a2r_train.data import lengths
+from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.lengths import PromptLengths, count_all
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Reference
+from a2r_train.train.arguments import BundleArguments, ModelArguments
+from a2r_train.train.bundles import load_bundles, measured_prompts
 
 TEXTS = (
     "So 3 + 4 = 7.", "<think>no</think> It is\n\n\\boxed{12}", "", " 84 ", "End of reference 1. <|im_end|>",
@@ -92,3 +95,18 @@ def test_a_template_that_changes_the_text_is_measured_whole(tmp_path: Path) -> N
     measured, some = PromptLengths(prompter), asked(30)
     assert [one.tokens for one in measured.of(some)] == [n for n, _ in whole(prompter, some)]
     assert measured.in_parts is False
+
+
+def test_the_longest_prompt_of_a_range_of_k_is_what_the_trainer_plans_with(
+    problems: str, rollouts: str, tiny: str, tmp_path: Path
+) -> None:
+    config = BundleConfig(rollouts, str(tmp_path / "out"), problems, k=6, k_min=2, tokenizer=tiny)
+    folder = bundle(replace(config, bundles_per_problem=4))
+    loaded = load_bundles(BundleArguments(str(folder / "train.jsonl")), ModelArguments(tiny))
+    longest = max(loaded.rows, key=lambda row: row.prompt_tokens)
+    assert len({len(row.bundle.references) for row in loaded.rows}) > 2
+    assert len(longest.bundle.references) == 6
+    measured = measured_prompts(str(folder / "train.jsonl"), tiny, loaded.prompter)
+    assert measured is not None
+    assert measured["longest"] == longest.prompt_tokens == loaded.longest_prompt
+    assert "| 6 | " in (folder / "README.md").read_text()

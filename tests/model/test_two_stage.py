@@ -208,6 +208,18 @@ def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(
     assert len(scripted[1].chats) == 2
 
 
+def test_given_references_that_all_agree_need_no_synthesis(engines: tuple[Recorded, Recorded]) -> None:
+    written = Recorded(engines[1].engine, ["so \\boxed{9}"])
+    loop = loop_of((engines[0], written), k=2, adaptive=Adaptive(first=2, skip_unanimous=True))
+    agreed, contested = ["a \\boxed{3}", "b \\boxed{3.0}"], ["a \\boxed{3}", "none"]
+    answers = loop.synthesise_all(PROBLEMS[:2], [agreed, contested])
+    assert [(answer.answer, answer.tokens["synthesis"] > 0) for answer in answers] == [
+        ("3", False),
+        ("9", True),
+    ]
+    assert len(written.chats) == 1
+
+
 def test_adaptive_reads_the_rollouts_that_a_fixed_k_would_read(engines: tuple[Recorded, Recorded]) -> None:
     fixed = loop_of(engines, k=3, seed=2).solve_all(PROBLEMS)
     never = loop_of(engines, k=3, seed=2, adaptive=Adaptive(price=0.0, first=1)).solve_all(PROBLEMS)

@@ -219,3 +219,39 @@ def test_wrong_validation_is_one_line(
     assert error.startswith("error: ")
     assert line in error
     assert not Path(given["output_dir"]).exists()
+
+
+def agreeing(path: Path, source: str, share: float, count: int = 40) -> str:
+    """Bundles whose two references agree, so many of them on the right answer."""
+    found = []
+    for at, problem in enumerate(read(Problem, source)[:count]):
+        answer = problem.answer if at < share * count else "-1"
+        found.append(bundle_with(problem, [answer] * 2, f"b{problem.id}"))
+    write(found, path)
+    return str(path)
+
+
+def test_a_majority_that_deserves_less_trust_in_training_is_red(
+    given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {**given, "validation": agreeing(tmp_path / "v.jsonl", "data/tiny/validation.jsonl", 0.9)}
+    keys["bundles"] = agreeing(tmp_path / "t.jsonl", "data/tiny/train.jsonl", 0.3)
+    assert train(keys) == 2
+    error = capsys.readouterr().err
+    assert (
+        "agreement: right votes in training and in validation bundles, 2: 30 % of 40 and 90 % of 40" in error
+    )
+    assert "mixture all or patterns" in error
+    assert not Path(given["output_dir"]).exists()
+
+    def check(**more: Any) -> list[preflight.Check]:
+        arguments = ["--config", "recipes/tiny/grpo.yaml", *options({**keys, **more})]
+        return [one for one in grpo.checks(*parse(grpo.ARGUMENTS, arguments)) if one.name == "agreement"]
+
+    assert check(plain_share=1.0) == []  # the control reads no references
+    (same,) = check(bundles=agreeing(tmp_path / "s.jsonl", "data/tiny/train.jsonl", 0.85))
+    assert (same.color, "2: 85 % of 40 and 90 % of 40" in same.detail) == ("green", True)
+    (few,) = check(bundles=given["bundles"])
+    assert few.color == "yellow"
+    assert "no pattern has 30 problems" in few.detail
+    assert few.detail.endswith("answer those by their vote (skip_unanimous)")

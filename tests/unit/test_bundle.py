@@ -21,6 +21,7 @@ from a2r_train.data.mixture import Facts, cap_all_wrong, choose
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Problem, Reference, Rollout
+from a2r_train.verify.vote import agreement_of
 
 
 def a_bundle(problem: int, number: int, n_correct: int, k: int = 4) -> Bundle:
@@ -37,6 +38,7 @@ def facts_of(bundles: list[Bundle], share_correct: dict[str, float]) -> Facts:
         np.array([b.n_correct for b in bundles]),
         np.array([b.majority_verdict == "correct" for b in bundles]),
         np.array([share_correct.get(b.problem_id, 0.0) for b in bundles]),
+        np.array([agreement_of([r.answer for r in b.references], b.verifier).encode() for b in bundles]),
     )
 
 

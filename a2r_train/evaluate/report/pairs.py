@@ -19,7 +19,7 @@ RIVALS = (  # beside every majority
 SAMPLED = {GREEDY: "pass@1"}  # what a sampled row meets in the place of a greedy one
 KINDS = ("baseline", "untrained", "trained")
 _UNTRAINED = (BASE, "synthesizer/alone", "universal-self-consistency", "genselect", "self-refine")
-_FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive")
+_FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive", "skip_unanimous")
 
 
 def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,38 @@
+"""The preflight's line on agreement: a majority must deserve in training the trust that it deserves later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from a2r_train.data.agreement import FEWEST_PROBLEMS, Compared, Side, by_pattern, compared
+from a2r_train.train.bundles import TrainingBundles
+from a2r_train.train.preflight import Check
+from a2r_train.verify.vote import is_unanimous
+
+MOST_COMPARED = 4000  # bundles of a set, spread over it, as each costs some comparisons of answers
+
+
+def agreement_checks(training: TrainingBundles, validation: TrainingBundles | None) -> list[Check]:
+    """Red where the vote of some pattern is right far more often in one of the two sets.
+
+    No line without validation bundles, without votes, and for the control, which reads no references.
+    """
+    if validation is None or training.rows.plain_share >= 1:
+        return []
+    trained, validated = (by_pattern(one.bundles.some(MOST_COMPARED)) for one in (training, validation))
+    if not trained or not validated:
+        return []
+    return [_check([one for one in compared(trained, validated) if one.is_told], trained, validated)]
+
+
+def _check(told: Sequence[Compared], trained: Mapping[str, Side], validated: Mapping[str, Side]) -> Check:
+    few = f"no pattern has {FEWEST_PROBLEMS} problems in both training and validation bundles"
+    off = [one for one in told if one.is_off]
+    shown = "; ".join(map(str, off or told)) or few
+    says = f"right votes in training and in validation bundles, {shown}"
+    if off:
+        mend = "bundle with mixture all or patterns, which keep these shares as the rollouts have them"
+        return Check("agreement", False, f"{says}; {mend}")
+    if any(map(is_unanimous, validated)) and not any(map(is_unanimous, trained)):
+        says += "; no unanimous bundle is trained on, so answer those by their vote (skip_unanimous)"
+    return Check("agreement", True, says, vacuous=not told)
