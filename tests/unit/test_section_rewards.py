@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_sections import PROMPT, written
 
 from a2r_train.errors import InputError
-from a2r_train.records import Bundle, Problem, Synthesis
+from a2r_train.records import Problem
 from a2r_train.train.rewards import VerifiableReward, _Opening, verifiable_reward
 from a2r_train.train.section_rewards import (
     OwnSolutionReward,
