@@ -19,6 +19,7 @@ import yaml
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
 from a2r_train.records import Reference
+from a2r_train.sections import Parts, answer_in, check_sections, parts_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,39 +67,6 @@ Problem:
 {references}
 
 Now write your own complete solution, and put the final answer in \\boxed{{}}."""
-CONSISTENCY = """\
-Below are a problem and several solutions of it. Find out which answer most of them come to, even if they \
-write it differently.
-
-Problem:
-{problem}
-
-{references}
-
-Name one reference whose answer is the most common one: put its number, and nothing else, in \\boxed{{}}."""
-SELECT = """\
-Below are a problem and several solutions of it. Check each solution step by step, then compare them: which \
-one is most likely
-to be right?
-
-Problem:
-{problem}
-
-{references}
-
-Name the best reference: put its number, and nothing else, in \\boxed{{}}."""
-REFINE = """\
-Below are a problem and your own earlier solution of it. Say what is wrong or doubtful in it, step by step, \
-then solve the
-problem again with what you found.
-
-Problem:
-{problem}
-
-{references}
-
-Write the improved solution in full, and put the final answer in \\boxed{{}}."""
-CERTAIN = "I have checked this solution twice and by another method. It is certainly right.\n\n{text}"
 REFERENCE = "Reference {number}:\n{text}\nEnd of reference {number}."
 
 
@@ -114,7 +82,8 @@ class PromptConfig:
     never below min_reference_tokens. chat_template_kwargs go to the model's chat template, such as
     `enable_thinking: false`. answer_pattern says where the answer stands, such as `Answer: (.*)` or
     `<answer>(.*?)</answer>`; the last match counts. Without it a box, `####` or "the answer is" is looked
-    for.
+    for. `sections` are the headings of a synthesis: its own solution, its verdicts and its answer, which is
+    looked for in the last of them alone (`a2r_train.sections`).
     """
 
     explorer_template: str = EXPLORER
@@ -131,13 +100,15 @@ class PromptConfig:
     thinking: tuple[str, ...] = ()
     system_in: str = "system"
     date: str = "2025-01-01"
+    sections: dict[str, str] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash(self.dump())
 
     def __post_init__(self) -> None:
         self._check_more()
-        kinds = {"int": (int, "at least 1"), "dict[str, Any]": (dict, "an object")}
+        mappings = dict.fromkeys(("dict[str, Any]", "dict[str, str]"), (dict, "an object"))
+        kinds = {"int": (int, "at least 1"), **mappings}
         for key in fields(self):
             if key.name == "thinking":
                 continue
@@ -169,6 +140,8 @@ class PromptConfig:
             ) from None
         if self.reference not in ("answer", "solution", "full"):
             raise InputError(f"prompt: reference is {self.reference!r}; expected answer, solution or full")
+        if self.sections:
+            check_sections(self.sections, self.synthesizer_template, self.explorer_template)
 
     def _check_more(self) -> None:
         markers: Any = self.thinking
@@ -204,7 +177,17 @@ class PromptConfig:
         return PromptConfig(**keys)
 
     def judged_text(self, text: str) -> str:
-        """What a verifier reads of a text: the text, or the answer that the pattern finds in it, boxed."""
+        """What a verifier reads of a text: the text, its answer section, or what the pattern finds, boxed."""
+        if self.sections:
+            text = answer_in(visible(text), self.sections)
+        return self._matched(text)
+
+    def parts_of(self, text: str) -> Parts | None:
+        """The sections of a synthesis, as a verifier reads them; None where it has none."""
+        parts = parts_of(visible(text), self.sections) if self.sections else None
+        return parts and Parts(self._matched(parts.solution), parts.verdicts, self._matched(parts.answer))
+
+    def _matched(self, text: str) -> str:
         if not self.answer_pattern:
             return text
         matches = re.findall(
@@ -213,7 +196,9 @@ class PromptConfig:
         return rf"\boxed{{{matches[-1].strip()}}}" if matches else ""
 
     def dump(self) -> str:
-        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+        """The file; without sections it has no such key, so that measures and folders from before it stay."""
+        keys = {key: value for key, value in asdict(self).items() if key != "sections" or value}
+        return yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True)

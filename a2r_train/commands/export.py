@@ -74,9 +74,10 @@ def export(config: ExportConfig) -> str:
 
 
 def rows_of(bundles: TrainingBundles) -> list[dict[str, Any]]:
-    """The rows that GRPO trains on here, and what the reward needs besides."""
+    """The rows that GRPO trains on here, and what the reward of the answer needs besides."""
     prompter = bundles.prompter
     more = {"opened": prompter.complete(""), "answer_pattern": prompter.config.answer_pattern}
+    more |= {"sections": json.dumps(found)} if (found := prompter.config.sections) else {}
     return [{**row, **more} for row in dataset_of(bundles)]
 
 

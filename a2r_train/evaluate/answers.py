@@ -31,6 +31,7 @@ from a2r_train.engines import Engine, Sampling, hardware, load_engine
 from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.templates import TEMPLATES
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import (
     Size,
@@ -41,13 +42,12 @@ from a2r_train.models import (
     size_of,
     tokenizer_hash,
 )
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, Chat, PromptConfig, Prompter
+from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Bundle, Synthesis, write, write_text
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 MOST_CHARACTERS = 250_000_000  # of rendered chats in memory: a large evaluation renders some of them twice
-TEMPLATES = {"consistency": CONSISTENCY, "select": SELECT, "refine": REFINE}
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Answers(Protocol):
     def parameters(self, model: str) -> int: ...
 
     def size(self, model: str) -> Size | None: ...
+
+    def prompt(self, model: str) -> PromptConfig: ...
 
 
 class Generator:
@@ -149,12 +151,19 @@ class Generator:
         self.sizes[model] = size_of(model)
         return self.sizes[model]
 
+    def prompt(self, model: str) -> PromptConfig:
+        """What a model is asked with, and how its texts are read."""
+        return prompt_for(self.config, model)
+
     def write_manifest(self) -> None:
         """Say which files hold the syntheses of each task, and what is known of the models: enough to score
         them again.
         """
         sizes = {model: size and asdict(size) for model, size in self.sizes.items()}
-        manifest = {"tasks": self.files, "parameters": self.counts, "sizes": sizes}
+        manifest: dict[str, Any] = {"tasks": self.files, "parameters": self.counts, "sizes": sizes}
+        prompts = {model: self.prompt(model) for model in self.counts}
+        if any(prompt.sections or prompt.answer_pattern for prompt in prompts.values()):
+            manifest["prompts"] = {model: asdict(prompt) for model, prompt in prompts.items()}
         write_text(self.folder.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:

@@ -29,6 +29,7 @@ from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_ro
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, row_of
 from a2r_train.verify import Judgement, judge_all
 
@@ -76,7 +77,7 @@ class Kept:
                     "of its bundles; expected all of them"
                 )
             asked = [b for b in bundles for _ in range(task.samples)]
-            self._found[task.name] = self._judged(task.name, stored, asked)
+            self._found[task.name] = self._judged(task, stored, asked)
         return self._found[task.name]
 
     def parameters(self, model: str) -> int:
@@ -85,6 +86,11 @@ class Kept:
     def size(self, model: str) -> Size | None:
         known = self._of("sizes", model)
         return Size(**known) if known else None
+
+    def prompt(self, model: str) -> PromptConfig:
+        """The default one, unless the texts of the run were read by headings or a pattern."""
+        keys = self.manifest.get("prompts", {}).get(model)
+        return PromptConfig.of(keys, str(self.folder / MANIFEST)) if keys else PromptConfig()
 
     def check_references(self, bundles: Sequence[Bundle]) -> None:
         """Judge what the synthesizers read anew, too: majority and oracle rest on it."""
@@ -103,10 +109,11 @@ class Kept:
         self._compare(places, [(old.answer, old.verdict) for old, _ in pairs], anew)
         return found
 
-    def _judged(self, name: str, stored: Sequence[Synthesis], asked: Sequence[Bundle]) -> list[Synthesis]:
-        texts = [(s.text, b.answer, b.verifier) for s, b in zip(stored, asked, strict=True)]
+    def _judged(self, task: Task, stored: Sequence[Synthesis], asked: Sequence[Bundle]) -> list[Synthesis]:
+        read_of = self.prompt(task.model).judged_text
+        texts = [(read_of(s.text), b.answer, b.verifier) for s, b in zip(stored, asked, strict=True)]
         anew = judge_all(texts, [row_of(b) for b in asked])
-        places = [f"{name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
+        places = [f"{task.name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
         self._compare(places, [(s.answer, s.verdict) for s in stored], anew)
         return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
 

@@ -35,6 +35,7 @@ from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
 from a2r_train.evaluate.rows.skipping import skipping_row
+from a2r_train.evaluate.rows.verdicts import verdict_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
 
@@ -164,15 +165,16 @@ def summarise(
         note = config.methods_note if task.view in INDEX_VIEWS else ""
         rows.append(task_row(task, bundles, found[task.name], note))
     swept: list[Row] = []
+    judged_rows, verdicts = verdict_rows(config, work, bundles, found)
     chained, details = _chained_rows(config, work, final, bundles, rollouts)
-    rows += chained
+    rows += [*judged_rows, *chained]
     if final:
         probed, swept = probe(config, work, final, bundles, rollouts)
         details |= probed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}
-    details |= unparsable_texts(bundles, rollouts, found) | by_explorer(bundles)
+    details |= unparsable_texts(bundles, rollouts, found) | by_explorer(bundles) | verdicts
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
     setup = {

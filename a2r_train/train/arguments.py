@@ -84,7 +84,8 @@ class SynthesizerGRPOConfig(GRPOConfig):
         default_factory=list,
         metadata={
             "help": "dotted paths of reward functions beside the verified one, with TRL's signature; "
-            "reward_weights then has one weight for the verified reward and one for each of them"
+            "reward_weights then has one weight for the verified reward, two more where the prompt has "
+            "sections, and one for each of them"
         },
     )
     pass_at_k: int = field(
@@ -106,7 +107,8 @@ class SynthesizerGRPOConfig(GRPOConfig):
         for path in self.reward_funcs:
             load_dotted(path, "reward_funcs")
         weights, rewards = self.reward_weights, 1 + len(self.reward_funcs)
-        if weights is not None and len(weights) != rewards:
+        # Two more where the prompt has sections, which `settle_weights` knows.
+        if weights is not None and len(weights) not in (rewards, rewards + 2):
             raise ValueError(
                 f"reward_weights has {len(weights)} weights for {rewards} "
                 "rewards: the verified one, then reward_funcs"

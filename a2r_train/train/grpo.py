@@ -21,7 +21,7 @@ from a2r_train import process
 from a2r_train.config import load_dotted, parse
 from a2r_train.data.bundles import bundle_in
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
-from a2r_train.records import row_of
+from a2r_train.records import CORRECT, row_of
 from a2r_train.train import dry_run, preflight
 from a2r_train.train.agreement import agreement_checks
 from a2r_train.train.arguments import (
@@ -45,6 +45,7 @@ from a2r_train.train.model import (
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 from a2r_train.train.run import finish, open_folder, resolved, run_training
 from a2r_train.train.sampling import EpochGRPOTrainer
+from a2r_train.train.section_rewards import section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
@@ -65,6 +66,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if args.use_vllm:
         check_vllm()
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
+    settle_weights(args, bundles)
     validation = load_validation(data, args, model, bundles)
     preflight.require(checks_of(args, model, bundles, validation))
     if data.dry_run:
@@ -97,6 +99,7 @@ def checks(
 ) -> list[preflight.Check]:
     """What `a2r check` shows: the preflight alone. Raises InputError where data or model cannot be read."""
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
+    settle_weights(args, bundles)
     return checks_of(args, model, bundles, load_validation(data, args, model, bundles))
 
 
@@ -150,13 +153,14 @@ def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
 
 
 def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:
-    """The verdict of each completion, or its credit for the pass@k of its group; then the recipe's own
-    rewards.
+    """The verdict of each completion, or its credit for the pass@k of its group; those of the prompt's
+    sections; then the recipe's own rewards.
     """
     verified: VerifiableReward | PassAtKReward = VerifiableReward(bundles.prompter)
     if args.pass_at_k > 1:
         verified = PassAtKReward(bundles.prompter, args.pass_at_k, int(args.num_generations or 1))
-    return [verified, *(load_dotted(path, "reward_funcs") for path in args.reward_funcs)]
+    own = (load_dotted(path, "reward_funcs") for path in args.reward_funcs)
+    return [verified, *section_rewards(bundles), *own]
 
 
 def dataset_of(bundles: TrainingBundles) -> Dataset:
@@ -191,6 +195,7 @@ def _row(row: TrainingBundle) -> dict[str, Any]:
         "n_correct": row.bundle.n_correct,
         "majority_answer": row.bundle.majority_answer,
         "plain": not row.shows_references,
+        "references_right": [reference.verdict == CORRECT for reference in row.bundle.references],
     }
 
 

@@ -55,6 +55,7 @@ def card(
         method=METHODS.get(stage, stage),
         steps=_steps(trainer),
         no_signal=never_had_signal(trainer),
+        rewards=_rewards(trainer),
         trained_on=trained_on,
         bundles=data.bundles,
         shown=_shown(data),
@@ -69,6 +70,14 @@ def never_had_signal(trainer: Trainer) -> bool:
     """Whether in all logged steps of GRPO the rewards of each group were equal: no gradient came of them."""
     shares = [row[DEAD] for row in trainer.state.log_history if DEAD in row]
     return bool(shares) and min(shares) == 1.0
+
+
+def _rewards(trainer: Trainer) -> str:
+    """The rewards of GRPO with their weights; "" where the verified one is alone."""
+    names = getattr(trainer, "reward_func_names", [])
+    weights = getattr(trainer.args, "reward_weights", None) or [1.0] * len(names)
+    named = [f"`{name}` {weight:g}" for name, weight in zip(names, weights, strict=True)]
+    return ", ".join(named) if len(named) > 1 else ""
 
 
 def _is_on_hub(name: str) -> bool:

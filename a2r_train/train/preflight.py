@@ -32,6 +32,7 @@ from a2r_train.train.attack import FEWEST_ROWS, MOST_PAID, attacked
 from a2r_train.train.bundles import TrainingBundles
 from a2r_train.train.model import peft_of, way_of
 from a2r_train.train.rewards import VerifiableReward
+from a2r_train.train.section_rewards import are_rewarded, credits_of, section_rewards
 from a2r_train.verify import programs
 from a2r_train.verify.extract import clean, letter, written
 from a2r_train.verify.traits import SHIPPED
@@ -96,7 +97,7 @@ def preflight(
         *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(shown)),
     ]
     if isinstance(args, GRPOConfig):
-        checks += [_signal(args, shown), _save_steps(args)]
+        checks += [*_sections(args, bundles, shown), _signal(args, shown), _save_steps(args)]
     return checks
 
 
@@ -164,6 +165,50 @@ def _reward(
         False,
         f"{name} of bundle {off[0].id!r} (gold {off[0].answer[:40]!r}) does not earn {expected:.0f}",
     )
+
+
+def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
+    """What the rewards of sections are, and whether a synthesis that is right throughout earns them."""
+    if not are_rewarded(bundles):
+        return []
+    found, weights = credits_of(bundles), args.reward_weights or [1.0] * 3
+    own, verdicts = section_rewards(bundles)
+    right = [[r.verdict == CORRECT for r in b.references] for b in shown]
+    texts = [_in_sections(bundles.prompter, b) for b in shown]
+    columns = {"answer": [b.answer for b in shown], "verifier": [b.verifier for b in shown]}
+    columns |= {"row": [json.dumps(row_of(b)) for b in shown]}
+    earned = zip(
+        own(texts, references_right=right, **columns), verdicts(texts, references_right=right), strict=True
+    )
+    off = [
+        b
+        for b, is_right, one in zip(shown, right, earned, strict=True)
+        if one != (1.0, found.earned(is_right, is_right)) and _right(b)
+    ]
+    if off:
+        says = f"a right synthesis of bundle {off[0].id!r} does not earn the own solution and the verdicts"
+        return [Check("sections", False, says)]
+    says = (
+        f"weights {weights[0]:g} for the answer, {weights[1]:g} for the own solution, {weights[2]:g} for the "
+        f"verdicts, of which one on a right reference earns or loses {found.right:.2f}, on a wrong one "
+        f"{found.wrong:.2f}"
+    )
+    if not found.right:
+        says += "; all references are right, or all are wrong, so that verdicts are not paid"
+    return [Check("sections", True, says, vacuous=not found.right)]
+
+
+def _in_sections(prompter: Prompter, bundle: Bundle) -> list[dict[str, str]]:
+    """A completion that is right throughout."""
+    headings, answer = prompter.config.sections, written(_right(bundle), bundle.verifier)
+    verdicts = (
+        f"Reference {at}: {'right' if r.verdict == CORRECT else 'wrong'}"
+        for at, r in enumerate(bundle.references, 1)
+    )
+    below = {"solution": answer, "verdicts": "\n".join(verdicts), "answer": answer}
+    text = "\n\n".join(f"## {heading}\n{below[name]}" for name, heading in headings.items())
+    close = f"{THINK_CLOSE}\n" if prompter.opens_thinking else ""
+    return [{"role": "assistant", "content": close + text}]
 
 
 def _right(bundle: Bundle) -> str:

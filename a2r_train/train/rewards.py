@@ -15,6 +15,21 @@ from a2r_train.verify import Judgement, judge_all
 from a2r_train.verify.compare import compare_all
 
 
+def texts_of(
+    prompter: Prompter, completions: Sequence[Messages], completion_ids: Sequence[Sequence[int]] | None
+) -> list[str]:
+    """What was written, with its thought between `<think>` and `</think>`."""
+    written = [completion[-1]["content"] for completion in completions]
+    if completion_ids:  # TRL decodes without special tokens, which may be those that close a thought
+        written = [prompter.decode(ids) for ids in completion_ids]
+    return [prompter.complete(text) for text in written]
+
+
+def problems_in(row: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """The problems that a verifier may ask for, from the column `row`."""
+    return [json.loads(one) for one in row] if row else None
+
+
 class VerifiableReward:
     """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion a row.
 
@@ -44,13 +59,9 @@ class VerifiableReward:
         log_extra: Callable[[str, list[str]], None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        written = [completion[-1]["content"] for completion in completions]
-        if completion_ids:  # TRL decodes without special tokens, which may be those that close a thought
-            written = [self.prompter.decode(ids) for ids in completion_ids]
-        texts = [self.prompter.complete(text) for text in written]
-        problems = [json.loads(one) for one in row] if row else None
+        texts = texts_of(self.prompter, completions, completion_ids)
         texts = [self.prompter.config.judged_text(text) for text in texts]
-        judged = judge_all(list(zip(texts, answer, verifier, strict=True)), problems)
+        judged = judge_all(list(zip(texts, answer, verifier, strict=True)), problems_in(row))
         rewards = [float(judgement.verdict == CORRECT) for judgement in judged]
         if log_metric:
             alone = plain or [False] * len(rewards)
@@ -123,9 +134,19 @@ class _Opening:
 
 
 def verifiable_reward(
-    completions: Sequence[Messages], opened: Sequence[str], answer_pattern: Sequence[str], **columns: Any
+    completions: Sequence[Messages],
+    opened: Sequence[str],
+    answer_pattern: Sequence[str],
+    sections: Sequence[str] = (),
+    **columns: Any,
 ) -> list[float | None]:
-    """The same reward over the rows of `a2r export`, a function that `trl grpo --reward_funcs` can name."""
-    prompter: Any = _Opening(opened[0], PromptConfig(answer_pattern=answer_pattern[0]))
+    """The same reward over the rows of `a2r export`, a function that `trl grpo --reward_funcs` can name.
+
+    `sections` are the headings of the prompt as JSON, where it has any.
+    """
+    headings = json.loads(sections[0]) if sections else {}
+    asks = "\n".join(["{problem} {references}", *headings.values()])  # a prompt names its headings
+    config = PromptConfig(answer_pattern=answer_pattern[0], sections=headings, synthesizer_template=asks)
+    prompter: Any = _Opening(opened[0], config)
     columns.pop("completion_ids", None)  # the texts are read as TRL decoded them
     return VerifiableReward(prompter)(completions, **columns)

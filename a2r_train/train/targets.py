@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ def supplied_targets(
 
     Raises InputError for wrong targets, and where nothing can sample them.
     """
-    targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config) if args.targets else []
+    targets = []
+    if args.targets:
+        targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
     if args.teacher or not targets:
         check_engine(_teacher(args, model), _engine_arguments(args))
     if not targets:
@@ -44,10 +46,16 @@ def supplied_targets(
     return targets
 
 
-def read_targets(path: str, bundles: Sequence[Bundle], prompt: PromptConfig | None = None) -> list[Synthesis]:
-    """Read targets from a Synthesis file and verify them anew; only the correct ones stay.
+def read_targets(
+    path: str,
+    bundles: Sequence[Bundle],
+    prompt: PromptConfig | None = None,
+    plain: Container[str] = (),
+) -> list[Synthesis]:
+    """Read targets from a Synthesis file and verify them anew; only the correct ones stay, and of a prompt
+    with sections those that have all of them.
 
-    Raises InputError for a bundle id that the bundles lack, and if no target is correct.
+    Raises InputError for a bundle id that the bundles lack, and if no target is left.
     """
     by_id = {bundle.id: bundle for bundle in bundles}
     targets = read(Synthesis, path)
@@ -66,9 +74,34 @@ def read_targets(path: str, bundles: Sequence[Bundle], prompt: PromptConfig | No
         [row_of(by_id[s.bundle_id]) for s in targets],
     )
     correct = [s for s, judgement in zip(targets, judged, strict=True) if judgement.verdict == CORRECT]
-    if not correct:
-        raise InputError(f"{path}: none of {len(targets)} targets is correct; SFT needs verified ones")
-    return correct
+    whole = with_sections(correct, by_id, prompt, plain)
+    if not whole:
+        missing = f"; {len(correct)} are, and lack sections of the prompt" if correct else ""
+        raise InputError(
+            f"{path}: none of {len(targets)} targets is correct{missing}; SFT needs verified ones"
+        )
+    return whole
+
+
+def with_sections(
+    syntheses: Sequence[Synthesis],
+    by_id: Mapping[str, Bundle],
+    prompt: PromptConfig | None,
+    plain: Container[str] = (),
+) -> list[Synthesis]:
+    """Those with all sections that the prompt asks for, and a verdict on each reference; `plain` bundles were
+    shown without references, and need none.
+    """
+    if prompt is None or not prompt.sections:
+        return list(syntheses)
+
+    parts_of = prompt.parts_of
+
+    def is_whole(one: Synthesis) -> bool:
+        parts = parts_of(one.text)
+        return parts is not None and parts.are_whole(len(by_id[one.bundle_id].references))
+
+    return [one for one in syntheses if one.bundle_id in plain or is_whole(one)]
 
 
 def sample_targets(
@@ -86,15 +119,20 @@ def sample_targets(
         return read(Synthesis, str(path))
     state, teacher = PartialState(), _teacher(args, model)
     made: list[Synthesis] = gather_object(_samples(args, teacher, bundles, state))
+    by_id = {bundle.id: bundle for bundle in bundles.bundles} if bundles.prompter.config.sections else {}
+    whole = with_sections(made, by_id, bundles.prompter.config, bundles.plain)
+    if len(whole) < len(made):
+        log.info("%d of %d samples have all sections of the prompt", len(whole), len(made))
     samples = [s for s in made if not s.rationalised]
-    targets = select(samples, bundles.bundles, args.max_targets_per_problem)
+    targets = select([s for s in whole if not s.rationalised], bundles.bundles, args.max_targets_per_problem)
     if not targets:
         raise InputError(
-            f"{teacher}: none of {len(samples)} sampled targets is correct; name a stronger `teacher`"
+            f"{teacher}: none of {len(samples)} sampled targets is correct"
+            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))
-    if hinted := [s for s in made if s.rationalised]:
+    if hinted := [s for s in whole if s.rationalised]:
         targets = _with_rationalised(args, bundles.bundles, targets, hinted)
     if state.is_main_process:
         write(targets, path)

@@ -14,7 +14,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate.rows import reward_model
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT
+from a2r_train.evaluate.templates import CONSISTENCY, REFINE, SELECT
 from a2r_train.records import Bundle, Problem
 
 

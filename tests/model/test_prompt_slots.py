@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2r_train.errors import InputError
+from a2r_train.evaluate.templates import CONSISTENCY, REFINE, SELECT
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import CONSISTENCY, REFINE, SELECT, PromptConfig, Prompter, visible
+from a2r_train.prompts import PromptConfig, Prompter, visible
 from a2r_train.records import Reference
 
 NASTY = [

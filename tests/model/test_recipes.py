@@ -106,6 +106,8 @@ def test_every_recipe_parses(path: Path) -> None:
     recipe, verb = load_yaml(str(path)), verb_of(path)
     if verb == "prompt":
         assert PromptConfig.load(path) != PromptConfig()
+    elif verb == "task":
+        assert PromptConfig.load(recipe["prompt"]) != PromptConfig()
     elif verb == "pretrain":
         assert set(PretrainConfig.load(str(path)).models) == set(recipe["models"])
     else:
@@ -237,7 +239,9 @@ def test_memory_at_the_head_of_gsm8k_is_what_a_dry_run_estimates(path: Path, tmp
         assert found < USABLE * int(gpu)
 
 
-@pytest.mark.parametrize("path", [path for path in RECIPES if verb_of(path) != "prompt"], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if verb_of(path) not in ("prompt", "task")], ids=str
+)
 def test_the_head_of_a_recipe_is_its_command(path: Path) -> None:
     head = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert head, "no comment at the head"

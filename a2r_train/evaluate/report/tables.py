@@ -56,6 +56,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _cells_section("source", diagnostics.get("by_source", {})),
         _explorer_section(diagnostics.get("by_explorer", {})),
         _synthesizer_section(diagnostics),
+        _verdicts_section(diagnostics.get("verdicts", {})),
         _probe_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
         _adaptive_section(diagnostics.get("adaptive", {})),
@@ -270,6 +271,22 @@ def _synthesizer_section(diagnostics: Mapping[str, Any]) -> Section:
         "rate: % of answers that are the majority's."
     )
     return Section("Flips against the majority", intro, header, rows)
+
+
+def _verdicts_section(verdicts: Mapping[str, Mapping[str, Any]]) -> Section:
+    shares = ("complete", "own_solution", "right_called_right", "wrong_called_wrong", "unsaid")
+    rows = [
+        [name, *(percent(one[key]) for key in shares), f"{percent(one['auc'])} (n={one['pairs']})"]
+        for name, one in verdicts.items()
+    ]
+    header = ["row", "complete", "own solution", "right called right", "wrong called wrong", "unsaid"]
+    intro = (
+        "In %: texts with all sections and a verdict on each reference; own solutions that are right; "
+        "references by what is said of them, and those of which nothing is. AUC: of the n pairs of a right "
+        "and a wrong reference of one bundle, those in which the right one has the better verdict, ties "
+        "half; 50 is chance. Of several samples the mean verdict counts."
+    )
+    return Section("Verdicts on the references", intro, [*header, "AUC"], rows)
 
 
 def percent(value: float | None) -> str:

@@ -19,7 +19,8 @@ from a2r_train.evaluate.config import EvaluateConfig, diagnostics_of, numbers
 from a2r_train.evaluate.rows.panel import task_row
 from a2r_train.evaluate.rows.row import Row, bundle_votes, by_id, by_problem, mean, pass_at
 from a2r_train.evaluate.statistics import interval, paired
-from a2r_train.prompts import CERTAIN, visible
+from a2r_train.evaluate.templates import CERTAIN
+from a2r_train.prompts import visible
 from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis, seed_of
 from a2r_train.verify import equivalent
 

@@ -1,0 +1,140 @@
+"""What a synthesizer's verdicts on its references are worth, where its prompt has sections.
+
+How well they tell right from wrong within a bundle, and the references' vote weighted by them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from a2r_train.evaluate.answers import Answers, Task
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.rows.panel import task_row, tasks
+from a2r_train.evaluate.rows.row import Row, by_bundle, by_problem, mean
+from a2r_train.prompts import PromptConfig
+from a2r_train.records import CORRECT, Bundle, Synthesis, row_of
+from a2r_train.sections import Parts
+from a2r_train.verify import has_vote, judge_all, majority
+
+SUFFIX = "/verdict-vote"
+NOTE = "the vote of the references, weighted by its verdicts"
+UNSAID = 0.5  # the score of a reference without a verdict, between wrong (0) and right (1)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The syntheses of one row in parts, with their bundles: one entry a synthesis."""
+
+    bundles: list[Bundle]
+    parts: list[Parts]
+
+    @staticmethod
+    def of(bundles: Sequence[Bundle], made: Sequence[Synthesis], prompt: PromptConfig) -> Judged:
+        grouped = zip(bundles, by_bundle(bundles, made), strict=True)
+        pairs = [(bundle, prompt.parts_of(s.text) or Parts()) for bundle, group in grouped for s in group]
+        return Judged([bundle for bundle, _ in pairs], [parts for _, parts in pairs])
+
+    def verdicts(self) -> list[tuple[list[bool | None], list[bool]]]:
+        """For each synthesis, by reference: what it says, and what is so."""
+        return [
+            (parts.judged(len(b.references)), [r.verdict == CORRECT for r in b.references])
+            for b, parts in zip(self.bundles, self.parts, strict=True)
+        ]
+
+    def scores(self) -> dict[str, list[float]]:
+        """By bundle: the mean verdict on each reference over the samples; 1 is right, 0 wrong."""
+        found: dict[str, list[list[float]]] = {}
+        for bundle, (said, _) in zip(self.bundles, self.verdicts(), strict=True):
+            found.setdefault(bundle.id, []).append([UNSAID if one is None else float(one) for one in said])
+        return {identity: np.mean(scores, axis=0).tolist() for identity, scores in found.items()}
+
+
+def verdict_rows(
+    config: EvaluateConfig,
+    work: Answers,
+    bundles: Sequence[Bundle],
+    found: Mapping[str, list[Synthesis]],
+) -> tuple[list[Row], dict[str, Any]]:
+    """A row of the weighted vote for each greedy synthesizer, and the diagnostics `verdicts` of all that read
+    references; nothing of models whose prompt has no sections.
+    """
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
+    is_voted = all(has_vote(bundle.verifier) for bundle in bundles)
+    for task in tasks(config):
+        prompt = work.prompt(task.model)
+        if task.view != "references" or task.budget > 1 or not prompt.sections:
+            continue
+        judged = Judged.of(bundles, found[task.name], prompt)
+        scores = judged.scores()
+        details[task.name] = {**_told(judged), **within_bundles(bundles, scores)}
+        if is_voted and not task.sampled:
+            rows.append(_vote_row(task, bundles, found[task.name], scores))
+    return rows, {"verdicts": details} if details else {}
+
+
+def _vote_row(
+    task: Task,
+    bundles: Sequence[Bundle],
+    made: Sequence[Synthesis],
+    scores: Mapping[str, Sequence[float]],
+) -> Row:
+    values = [weighted_vote(b, scores[b.id]) if b.id in scores else math.nan for b in bundles]
+    row = task_row(task, bundles, made)
+    name = f"{task.name}{SUFFIX}"
+    return replace(row, name=name, scores=by_problem(bundles, values), note=NOTE, unparsable=math.nan)
+
+
+def weighted_vote(bundle: Bundle, weights: Sequence[float]) -> float:
+    """Expected accuracy of the answer with the largest sum of weights.
+
+    Of equal sums the more frequent answer is taken, so that without any verdict it is the plain vote; what
+    ties even so is equally likely. 0 where nobody votes.
+    """
+    groups = majority([r.answer for r in bundle.references], bundle.verifier).groups
+    if not groups:
+        return 0.0
+    sizes = [(round(sum(weights[i] for i in group), 9), len(group)) for group in groups]
+    tied = [group for group, size in zip(groups, sizes, strict=True) if size == max(sizes)]
+    return mean(mean(float(bundle.references[i].verdict == CORRECT) for i in group) for group in tied)
+
+
+def within_bundles(bundles: Sequence[Bundle], scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """`pairs`: the number of pairs of a right and a wrong reference of one bundle; `auc`: the share of them
+    in which the right one has the better verdict, ties half.
+    """
+    better: list[float] = []
+    for bundle in bundles:
+        if bundle.id not in scores:
+            continue
+        by_class: dict[bool, list[float]] = {True: [], False: []}
+        for reference, score in zip(bundle.references, scores[bundle.id], strict=True):
+            by_class[reference.verdict == CORRECT].append(score)
+        better += [
+            1.0 if right > wrong else 0.5 if right == wrong else 0.0
+            for right in by_class[True]
+            for wrong in by_class[False]
+        ]
+    return {"auc": mean(better), "pairs": len(better)}
+
+
+def _told(judged: Judged) -> dict[str, float]:
+    """Shares of the syntheses that are whole, and whose own solution is right; of the right references that
+    are called right, and of the wrong ones that are called wrong; and of references without a verdict.
+    """
+    whole = [p.are_whole(len(b.references)) for b, p in zip(judged.bundles, judged.parts, strict=True)]
+    asked = [(p.solution, b.answer, b.verifier) for b, p in zip(judged.bundles, judged.parts, strict=True)]
+    own = judge_all(asked, [row_of(b) for b in judged.bundles])
+    pairs = [pair for said, so in judged.verdicts() for pair in zip(said, so, strict=True)]
+    return {
+        "complete": mean(map(float, whole)),
+        "own_solution": mean(float(one.verdict == CORRECT) for one in own),
+        "right_called_right": mean(float(said is True) for said, so in pairs if so),
+        "wrong_called_wrong": mean(float(said is False) for said, so in pairs if not so),
+        "unsaid": mean(float(said is None) for said, _ in pairs),
+    }

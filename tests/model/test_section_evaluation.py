@@ -1,0 +1,56 @@
+"""An evaluation with a prompt in sections, whose texts are written by hand; and its table made anew."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import bundle_row, write_rows
+from test_section_training import PROMPT, WRITTEN
+from transformers import AutoTokenizer
+
+from a2r_train.engines.base import Completion
+from a2r_train.evaluate import EvaluateConfig, answers, evaluate
+from a2r_train.evaluate.kept import rescore
+from a2r_train.records import Problem
+
+
+def test_verdicts_are_told_and_the_table_comes_again(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is read from its section, where the own solution is another."""
+    monkeypatch.chdir(tmp_path)
+    Path("prompt.yaml").write_text(PROMPT)
+    rows = [bundle_row(Problem(f"p{i}", f"{i} more?", "5"), ["5", "7"], f"p{i}/0") for i in range(4)]
+    text = WRITTEN.replace("5}", "6}", 1)
+
+    def generate(chats: list[Any], *_: Any) -> list[Completion]:
+        return [Completion(text, 9, 9, "stop") for _ in chats]
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    engine = SimpleNamespace(name=tiny, parameters=9, tokenizer=tokenizer, generate=generate)
+    monkeypatch.setattr(answers, "load_engine", lambda *_: engine)
+    config = EvaluateConfig(
+        bundles=write_rows(tmp_path / "bundles.jsonl", rows),
+        output_dir="out",
+        base=tiny,
+        prompt="prompt.yaml",
+        temperature=0,
+    )
+    results = evaluate(config)
+    accuracy = {row["name"]: row["accuracy"] for row in results["rows"]}
+    assert accuracy["synthesizer/base"] == accuracy["synthesizer/base/verdict-vote"] == 1
+    assert results["diagnostics"]["verdicts"] == {
+        "synthesizer/base": {
+            "complete": 1.0,
+            "own_solution": 0.0,
+            "right_called_right": 1.0,
+            "wrong_called_wrong": 1.0,
+            "unsaid": 0.0,
+            "auc": 1.0,
+            "pairs": 4,
+        }
+    }
+    assert json.loads(Path("out/manifest.json").read_text())["prompts"][tiny]["sections"]["answer"] == "Final"
+    assert rescore(Path("out")).said == []
