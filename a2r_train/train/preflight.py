@@ -173,6 +173,7 @@ def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle
         return []
     found, weights = credits_of(bundles), args.reward_weights or [1.0] * 3
     own, verdicts = section_rewards(bundles)
+    shown = shown[:: math.ceil(len(shown) / WRONG_TRIED)]
     right = [[r.verdict == CORRECT for r in b.references] for b in shown]
     texts = [_in_sections(bundles.prompter, b) for b in shown]
     columns = {"answer": [b.answer for b in shown], "verifier": [b.verifier for b in shown]}
