@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
-from a2r_train.data.files import rows
+from a2r_train.data.files import literal, rows
 from a2r_train.data.options import IndexedAnswers, letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
@@ -389,7 +389,7 @@ def _typed(value: Any, hint: str, place: str) -> Any:
     if hint == "Reference":
         return _reference(value, place)
     if isinstance(value, str):
-        value = _from_json(value)
+        value = literal(value)
     if not isinstance(value, list):
         raise InputError(f"{place}: {str(value)[:80]!r}; expected a list, or its JSON")
     inner = hint.removeprefix("list[").removesuffix("]")
@@ -407,14 +407,6 @@ def _whole(value: Any, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{place}: {value!r}; expected a whole number")
     return value
-
-
-def _from_json(text: str) -> Any:
-    """What a cell of a table holds as JSON; the text itself where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _text(value: Any, hint: str, place: str) -> str:
@@ -440,7 +432,7 @@ def _text(value: Any, hint: str, place: str) -> str:
 def _mapping(value: Any, place: str) -> dict[str, Any]:
     """An object, or the JSON text of one, as tables have it."""
     if isinstance(value, str):
-        value = _from_json(value)
+        value = literal(value)
     if not isinstance(value, dict):
         raise InputError(f"{place}: {str(value)[:80]!r}; expected an object, or its JSON")
     return value

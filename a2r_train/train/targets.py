@@ -86,7 +86,8 @@ def sample_targets(
     targets = select(samples, bundles.bundles, args.max_targets_per_problem)
     if not targets:
         raise InputError(
-            f"{teacher}: none of {len(samples)} sampled targets is correct; name a stronger `teacher`"
+            f"{teacher}: none of {len(samples)} sampled targets is correct; name a stronger `teacher`, give "
+            "`targets`, or leave SFT out and let GRPO begin with the base"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))

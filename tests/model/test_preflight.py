@@ -167,10 +167,35 @@ def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, 
 )
 def test_share_of_groups_without_signal(right: int, group: int, share: str, checks: Checks) -> None:
     found = checks({"right": right}, num_generations=group)
-    assert found["learning signal"][0].detail.startswith(
-        f"about {share} of the groups of {group} without any"
-    )
+    (line,) = found["learning signal"]
+    assert line.detail.startswith("an estimate, nothing was measured")
+    assert f"{share} of the groups of {group} have equal rewards" in line.detail
     assert ("learning signal" in red(found)) == (share == "100%")
+
+
+def test_no_signal_is_estimated_where_no_references_are_shown(checks: Checks) -> None:
+    assert "learning signal" not in checks(plain_share=1.0)
+    assert "learning signal" not in checks({"right": 0}, plain_share=1.0)
+
+
+def test_lines_that_check_nothing_do_not_look_green(checks: Checks) -> None:
+    (unsaved,) = checks(save_strategy="no")["save_steps"]
+    assert (unsaved.color, unsaved.detail) == (
+        "yellow",
+        "save_strategy no: a run that is killed begins anew",
+    )
+    (by_epoch,) = checks(save_strategy="epoch", num_iterations=2)["save_steps"]
+    assert by_epoch.color == "yellow"
+    assert checks(save_strategy="epoch")["save_steps"][0].color == "green"
+
+
+def test_lengths_that_nobody_counted_are_not_said_to_be_short(
+    checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "of the correct references are longer" in checks(max_completion_length=40)["length"][0].detail
+    monkeypatch.setattr(preflight, "_tokens_of_correct", lambda _: [])
+    assert "of the correct references" not in checks(max_completion_length=40)["length"][0].detail
+    assert preflight._tokens_of_correct([]) == []
 
 
 @pytest.mark.parametrize(
