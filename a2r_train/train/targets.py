@@ -8,6 +8,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -18,12 +19,23 @@ from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.models import model_file
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
-from a2r_train.records import CORRECT, Bundle, Synthesis, row_of, seed_of, write
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Synthesis, row_of, seed_of, write
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
 from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
+
+# What a row of targets may leave out; the verdict is made anew.
+UNSAID: dict[str, Any] = {
+    "answer": "",
+    "verdict": CHECK_VERDICT,
+    "finish_reason": "stop",
+    "model": "",
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "seed": 0,
+}
 
 
 def supplied_targets(
@@ -43,12 +55,12 @@ def supplied_targets(
 
 
 def read_targets(path: str, bundles: Sequence[Bundle], prompt: PromptConfig | None = None) -> list[Synthesis]:
-    """Read targets from a Synthesis file and verify them anew; only the correct ones stay.
+    """Read targets and verify them anew; only the correct ones stay. A row needs `bundle_id` and `text`.
 
     Raises InputError for a bundle id that the bundles lack, and if no target is correct.
     """
     by_id = {bundle.id: bundle for bundle in bundles}
-    targets = read(Synthesis, path)
+    targets = read(Synthesis, path, defaults=UNSAID)
     for s in targets:
         if s.bundle_id not in by_id:
             raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")

@@ -33,7 +33,7 @@ def few_targets(targets: int) -> str:
     if targets >= FEW_TARGETS:
         return ""
     says = "1 target" if targets == 1 else f"{targets} targets"
-    return f"SFT on {says}, from which nothing general is learnt; draw more samples, or bundle more problems"
+    return f"{says}, from which SFT learns nothing general; draw more samples, or bundle more problems"
 
 
 def few_live_groups(no_signal: float, groups: int) -> bool:

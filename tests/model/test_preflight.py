@@ -29,13 +29,14 @@ def bundles(
     verifier: str = "math",
     right: int = 1,
     texts: Sequence[str] = (r"\boxed{5}", r"\boxed{7}"),
+    tokens: Sequence[int] = (9, 40),
 ) -> list[dict[str, Any]]:
     """Three bundles of two references, of which the first so many are right."""
     gold = "5" if ":" in verifier else answer  # an own verifier may have a gold that is no answer
     problem = Problem("p", "How many apples are left?", answer, verifier)
     verdicts = ["correct"] * right + ["incorrect"] * (2 - right)
     answers = [gold] * right + ["7"] * (2 - right)
-    more: dict[str, Any] = {"texts": texts, "verdicts": verdicts, "tokens": [9, 40]}
+    more: dict[str, Any] = {"texts": texts, "verdicts": verdicts, "tokens": [*tokens]}
     return [bundle_row(replace(problem, id=f"p{i}"), answers, f"b{i}", **more) for i in range(3)]
 
 
@@ -189,13 +190,10 @@ def test_lines_that_check_nothing_do_not_look_green(checks: Checks) -> None:
     assert checks(save_strategy="epoch")["save_steps"][0].color == "green"
 
 
-def test_lengths_that_nobody_counted_are_not_said_to_be_short(
-    checks: Checks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "of the correct references are longer" in checks(max_completion_length=40)["length"][0].detail
-    monkeypatch.setattr(preflight, "_tokens_of_correct", lambda _: [])
-    assert "of the correct references" not in checks(max_completion_length=40)["length"][0].detail
-    assert preflight._tokens_of_correct([]) == []
+def test_lengths_that_nobody_counted_are_not_said_to_be_short(checks: Checks) -> None:
+    for tokens, said in (([9, 40], True), ([0, 0], False)):
+        detail = checks({"tokens": tokens}, max_completion_length=40)["length"][0].detail
+        assert ("of the correct references are longer" in detail) == said
 
 
 @pytest.mark.parametrize(
