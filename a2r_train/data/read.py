@@ -189,8 +189,8 @@ def read(
 
     Ids of several files begin with the name of their file, which is the source of problems without one;
     rollouts keep the ids of their problems. `columns` that are shared with other files are checked by who
-    shares them. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or column, a broken line, a wrong type, an empty
-    required field, and a repeated id.
+    shares them. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or
+    column, a broken line, a wrong type, an empty required field, and a repeated id.
     """
     shared, columns = columns is not None, columns or Columns(given=False)
     paths = paths_in(path)

@@ -68,7 +68,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     end_turns_as_the_template_does(bundles.prompter)
     targets = supplied or sample_targets(args, model, bundles)
     if not supplied:
-        _tell_few(targets)
+        tell_few(targets)
     shard_precisely(args)
     avoid_cudnn_attention(args)
     set_loading_options(args, model)
@@ -107,7 +107,7 @@ def checks_of(
     ]
 
 
-def _tell_few(targets: Sequence[Synthesis]) -> None:
+def tell_few(targets: Sequence[Synthesis]) -> None:
     """What the preflight could only say of the most that there might be."""
     few = vacuous.few_targets(len(targets))
     if few and PartialState().is_main_process:
