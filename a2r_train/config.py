@@ -62,6 +62,15 @@ YAML_MENDS = {
 }
 
 
+NEAR, FIRST_WORD = 0.5, 0.15  # likeness from which a key is named, and what an equal first word adds
+# What other tools call a key.
+MEANT = {
+    "batch_size": "per_device_train_batch_size",
+    "lora_rank": "lora_r",
+    "lr": "learning_rate",
+    "model": "model_name_or_path",
+    "rank": "lora_r",
+}
 TASK_FILE = "task.yaml"
 TASK_KEYS = ("prompt", "verifier", "columns", "chat_template_kwargs")
 
@@ -287,9 +296,28 @@ def check_keys(keys: Iterable[str], known: set[str], place: str) -> None:
     """Raise InputError for a key that is not known, naming the nearest one that is."""
     for key in keys:
         if str(key) not in known:
-            near = difflib.get_close_matches(str(key), sorted(known), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(sorted(known))[:300]}"
+            near = nearest(str(key), known)
+            hint = f"did you mean {near!r}?" if near else f"the keys are {', '.join(sorted(known))[:300]}"
             raise InputError(f"{place}: unknown key {key!r}; {hint}")
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """The known key that is most likely meant, "" where none is near.
+
+    By its letters, as difflib compares them; a key that begins with the same word is nearer: lora_r,
+    and not local_rank, for lora_ranks.
+    """
+    known = {*known}
+    if MEANT.get(key) in known:
+        return MEANT[key]
+
+    def score(other: str) -> float:
+        alike = difflib.SequenceMatcher(None, other, key).ratio()
+        return alike + FIRST_WORD * (other.partition("_")[0] == key.partition("_")[0] and "_" in key + other)
+
+    scored = {other: score(other) for other in sorted(known)}
+    best = max(scored, key=lambda other: scored[other], default="")
+    return best if best and scored[best] >= NEAR else ""
 
 
 def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, str]:

@@ -60,7 +60,7 @@ def preview(config: Config, console: Console) -> None:
         if config.base:
             prompter = Prompter(load_tokenizer(config.base), prompt_for(config, config.base))
             _example(console, prompter, synthesizer_chat(prompter, bundles[0]))
-        console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(_rows(config))}")
+        console.print(f"rows to generate for {len(bundles)} bundles: {', '.join(rows_of(config))}")
         console.print(no_vote(bundles) or power_line(bundles), highlight=False)
 
 
@@ -75,7 +75,8 @@ def _show_bundles(config: BundleConfig, console: Console) -> None:
             _example(console, prompter, synthesizer_chat(prompter, next(train.bundles)))
 
 
-def _rows(config: EvaluateConfig) -> list[str]:
+def rows_of(config: EvaluateConfig) -> list[str]:
+    """The rows for which models are asked."""
     more = {
         "self-refine": config.self_refine,
         "rounds": config.rounds,

@@ -7,7 +7,8 @@ guess stands in a recipe, where it can be changed.
 from __future__ import annotations
 
 import json
-import re
+import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ from string import Template
 from typing import Any
 
 from a2r_train.data.bundle import BundleConfig, ids_of_test
+from a2r_train.data.options import are_letters
 from a2r_train.data.programs import is_program
 from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
+from a2r_train.data.rollouts import with_their_problems
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
 from a2r_train.errors import InputError
-from a2r_train.models import context_length, count_parameters, load_tokenizer
+from a2r_train.models import context_length, count_parameters, load_tokenizer, model_file
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
@@ -28,6 +31,8 @@ from a2r_train.verify import check_gold, traits_of
 from a2r_train.verify.traits import ASKED
 
 TEMPLATES = Path(__file__).parent / "templates"
+LETTER = r"put the letter of the right option in \boxed{{}}"
+K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
 TINY = 50_000_000  # parameters: below, all of them are trained, and a step takes no time
@@ -66,13 +71,20 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Data:
-    """The problems, the columns that hold them, the verifier that reads their answers, and the test set."""
+    """The problems, the columns that hold them, the verifier that reads their answers, and the test set.
+
+    `held` is the column of each field, also of one that is found without being mapped. `rollouts` is how many
+    the rows hold, and `each` how many of a problem; 0 without any.
+    """
 
     problems: list[Problem]
     columns: Mapping[str, str]
     verifier: str
     test_share: float
     test: int
+    held: Mapping[str, str]
+    rollouts: int = 0
+    each: int = 0
 
 
 def init(
@@ -92,11 +104,14 @@ def init(
     for name in {model, explorer or model}:
         check_engine(name, EngineArguments())
     kind = kind_of(model)
-    prompt = _asking(_prompt(model, SIZES[kind].completion), known)
-    values = _values(folder, data, model, explorer or model, known, kind)
+    prompt = _prompt(model, SIZES[kind].completion)
+    if not model_file(model, "prompt.yaml"):  # a trained one is right with its own alone
+        prompt = _asking(prompt, known)
+    values = _values(folder, data, model, explorer or ("" if known.rollouts else model), known, kind)
     Prompter(load_tokenizer(model), prompt)
     for name, text in _recipes(values, prompt).items():
-        write_text(place / f"{name}.yaml", text)
+        if name != "explore" or not known.rollouts:
+            write_text(place / f"{name}.yaml", text)
     return _told(folder, data, known)
 
 
@@ -111,14 +126,36 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     for field in ("problem", "answer") if named else ():
         if column := likely(first, field) if first else "":
             names[field] = column
-    problems = read(Problem, data, Columns(names))
+    problems, rollouts, each = _with_rollouts(data, Columns(names), first)
     if len(problems) < FEWEST:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
     verifier = verifier_of(problems)
     while not (test := len(_test(problems, share))) and share < 0.5:
         share += 0.05
-    return Data(problems, names, verifier, round(share, 4), test)
+    row = replace(first, names=names) if first else Row("", {}, names)
+    held = {field: row.column(field) for field in ("problem", "answer")}
+    return Data(problems, names, verifier, round(share, 4), test, held, rollouts, each)
+
+
+def _with_rollouts(data: str, columns: Columns, first: Row | None) -> tuple[list[Problem], int, int]:
+    """The problems, how many rollouts the rows hold, and how many of a problem; one alone may be a worked
+    solution, and is none.
+    """
+    column = _text_column(replace(first, names=columns.names)) if first else ""
+    if column and column not in columns.names.values():
+        problems, rollouts = with_their_problems(data, columns)
+        each = statistics.median_low(Counter(rollout.problem_id for rollout in rollouts).values())
+        if each > 1:
+            return problems, len(rollouts), each
+    return read(Problem, data, columns), 0, 0
+
+
+def _text_column(row: Row) -> str:
+    """The column of a solution, or of several; "" where the row has none."""
+    if row.text("text") is not None:
+        return row.column("text")
+    return row.column("texts") if row.values.get(row.column("texts")) is not None else ""
 
 
 def likely(row: Row, field: str) -> str:
@@ -140,7 +177,7 @@ def verifier_of(problems: list[Problem]) -> str:
     """Judges all answers; "" where the rows, or their options, say so themselves."""
     if any(problem.verifier != "math" for problem in problems):
         return ""
-    if all(re.fullmatch(r"\(?[A-Ja-j]\)?\.?", problem.answer.strip()) for problem in problems):
+    if are_letters([problem.answer for problem in problems]):
         return "multiple_choice"
     try:
         check_gold(problems)
@@ -177,14 +214,21 @@ def _prompt(model: str, completion: int) -> PromptConfig:
 def _asking(prompt: PromptConfig, known: Data) -> PromptConfig:
     """The prompt with what the verifier needs in the place of a box."""
     verifiers = {known.verifier or problem.verifier for problem in known.problems}
+    if verifiers == {"multiple_choice"}:
+        return _with_place(prompt, LETTER)
     places = {traits_of(verifier).answer_in for verifier in verifiers} - {"box"}
     for place in places if len(places) == 1 else ():
-        changed = {
-            key: getattr(prompt, key).replace(ASKED["box"], ASKED[place])
-            for key in ("explorer_template", "synthesizer_template")
-        }
-        prompt = replace(prompt, **changed)
+        prompt = _with_place(prompt, ASKED[place])
     return prompt
+
+
+def _with_place(prompt: PromptConfig, asked: str) -> PromptConfig:
+    """The prompt that asks for something else than a box."""
+    changed = {
+        key: getattr(prompt, key).replace(ASKED["box"], asked)
+        for key in ("explorer_template", "synthesizer_template")
+    }
+    return replace(prompt, **changed)
 
 
 def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind: str) -> dict[str, Any]:
@@ -197,7 +241,9 @@ def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind
         "runs": f"runs/{Path(folder).resolve().name}",
         "data": json.dumps(data) if set(data) & set(":#,") else data,
         "model": model,
-        "explorer": explorer,
+        "explorer": explorer or '""',
+        "k": min(K, known.each or K),
+        "sources": _sources(folder, data, known),
         "problems": len(known.problems),
         "test": known.test,
         "test_share": known.test_share,
@@ -207,6 +253,14 @@ def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind
         "weights": WHOLE if tiny else LORA,
         "rate_note": note,
     }
+
+
+def _sources(folder: str, data: str, known: Data) -> str:
+    """Where bundle reads problems and rollouts; rows may hold both."""
+    named = json.dumps(data) if set(data) & set(":#,") else data
+    if known.rollouts:
+        return f"rollouts: {named} # holds the problems, too"
+    return f"problems: {named}\nrollouts: runs/{Path(folder).resolve().name}/rollouts/rollouts.jsonl"
 
 
 def _recipes(values: Mapping[str, Any], prompt: PromptConfig) -> dict[str, str]:
@@ -239,12 +293,17 @@ def _filled(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _told(folder: str, data: str, known: Data) -> str:
-    columns = {field: known.columns.get(field, field) for field in ("problem", "answer")}
-    held = ", ".join(f"{field} in {column!r}" for field, column in columns.items())
-    judge = known.verifier or "what their rows say"
+    held = ", ".join(f"{field} in {column!r}" for field, column in known.held.items())
+    rows = sorted({problem.verifier for problem in known.problems})
+    judge = known.verifier or f"{' and '.join(rows)}, as the rows say"
+    own = (
+        f"{data}: its {known.rollouts} rollouts are taken, and nothing is explored\n"
+        if known.rollouts
+        else ""
+    )
     return (
         f"{data}: {len(known.problems)} problems ({held}), judged by {judge}; {known.test} are the test set\n"
-        f"{folder}: recipes with comments; read them, or start at once:\n"
-        f"  a2r run {folder} --dry_run    # says what would fail\n"
+        f"{own}{folder}: recipes with comments; read them, or start at once:\n"
+        f"  a2r run {folder} --dry_run    # counts, a prompt, and what would fail\n"
         f"  a2r run {folder}\n"
     )

@@ -1,6 +1,7 @@
 """`a2r run FOLDER --dry_run`: recipes, prompts and columns of the folder are read; what would fail is said.
 
-What an earlier stage will write is no error; such a stage is checked as far as its other inputs allow.
+Below each stage stands what it reads and makes, and at the end the first prompt. What an earlier stage will
+write is no error; such a stage is checked as far as its other inputs allow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from a2r_train.commands import counts
 from a2r_train.commands.merge import MergeConfig, check_merge
 from a2r_train.config import load_yaml, parse
 from a2r_train.data import bundle as bundling
@@ -50,7 +52,9 @@ MODELS = (
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """One stage: its recipe, read, what of its inputs is still to be written, and what would fail."""
+    """One stage: its recipe, read, what of its inputs is still to be written, what would fail, what it reads
+    and makes, and the first prompt that it would ask.
+    """
 
     verb: str
     path: Path
@@ -58,6 +62,8 @@ class Planned:
     done: bool = False
     coming: dict[str, Planned] = field(default_factory=dict)  # by input: the stage that will write it
     errors: list[str] = field(default_factory=list)
+    says: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
     def value(self, key: str) -> Any:
         """A key of the recipe, "" where the stage has none of that name."""
@@ -72,24 +78,34 @@ class Planned:
 
 
 def show_plan(folder: str, stages: Sequence[tuple[str, Path]]) -> None:
-    """Print a line a stage, and one for each thing that would fail. Raises InputError if there is any."""
-    failing = 0
+    """Print a line a stage, one with its counts, one for each thing that would fail, and then the first
+    prompt. Raises InputError if anything would fail.
+    """
+    failing, prompts = 0, list[tuple[Path, str]]()
     for stage in plan(stages):
         state = "done" if stage.done else "to do"
         sys.stdout.write(f"{state:5}  {stage.verb:8}  {stage.path} -> {stage.value('output_dir')}\n")
+        sys.stdout.writelines(f"       {line}\n" for line in stage.says)
         sys.stdout.writelines(f"       fails: {error}\n" for error in stage.errors)
         failing += bool(stage.errors)
+        prompts += [(stage.path, prompt) for prompt in stage.prompts]
+    for path, prompt in prompts[:1]:
+        sys.stdout.write(f"\n--- the first prompt, of {path}\n{prompt}\n---\n")
     if failing:
         raise InputError(f"{folder}: {failing} of {len(stages)} stages would fail, as said above")
 
 
 def plan(stages: Sequence[tuple[str, Path]]) -> Iterator[Planned]:
-    """Each stage as it would be met in this order. What is done is read, and not checked again."""
+    """Each stage as it would be met in this order. Of what is done the counts are read, and nothing is
+    checked.
+    """
     written: dict[str, Planned] = {}
     for verb, path in stages:
         stage = _planned(verb, path, written)
         for one in (_missing, _check) if not (stage.done or stage.errors) else ():
             stage.errors.extend(_errors_of(one, stage, written))
+        if stage.done and (said := counts.done(str(stage.value("output_dir")))):
+            stage.says.append(said)
         written |= dict.fromkeys(_writes(stage), stage)
         yield stage
 
@@ -156,29 +172,44 @@ def _check(stage: Planned, _written: dict[str, Planned]) -> list[str]:
     if stage.verb == "merge":
         check_merge(config)
     elif stage.verb == "explore":
-        exploring.prepared(config)
+        problems, prompter = exploring.prepared(config)
+        stage.says.append(counts.explored(config, problems))
+        stage.prompts.append(prompter.text(prompter.explorer(problems[0].problem)))
     elif stage.verb == "bundle":
-        with bundling.built(config):
-            pass
+        with bundling.built(config) as made:
+            stage.says.append(counts.bundled(made))
+            stage.prompts.extend(filter(None, [counts.prompt_of_bundles(config, made)]))
     elif stage.verb == "evaluate":
-        evaluating.prepared(config)
+        _, bundles, rollouts, _ = evaluating.prepared(config)
+        stage.says.append(counts.evaluated(config, bundles, rollouts))
     else:
-        trainer: Any = {"sft": sft, "grpo": grpo}[stage.verb]
-        checks = trainer.checks(*stage.configs)
-        return [f"{stage.path}: {one.name}: {one.detail}" for one in checks if not one.passed]
+        return _check_training(stage)
     return []
+
+
+def _check_training(stage: Planned) -> list[str]:
+    """The preflight."""
+    trainer: Any = {"sft": sft, "grpo": grpo}[stage.verb]
+    checks = trainer.checks(*stage.configs)
+    stage.says.append(counts.checked(stage.configs[0], checks))
+    return [f"{stage.path}: {one.name}: {one.detail}" for one in checks if not one.passed]
 
 
 def _check_parts(stage: Planned) -> list[str]:
     """Numbers, problems with their columns, bundles, models and prompts, those that are there."""
+    for name, maker in stage.coming.items() if stage.verb in ("sft", "grpo") else ():
+        stage.says.append(f"waits for {name}, which {maker.path} writes")
     config = stage.configs[0]
     if stage.verb == "bundle":
         bundling.check(config)
     elif stage.verb == "evaluate":
         check(config)
+        stage.says.append(counts.to_evaluate(config))
     columns = Columns.parse(stage.value("columns") or "{}")
-    for _, path in stage.inputs(PROBLEMS):
-        read(Problem, path, columns)
+    for key, path in stage.inputs(PROBLEMS):
+        problems = read(Problem, path, columns)
+        if stage.verb == "bundle" and key == "problems":
+            stage.says.append(counts.to_bundle(config, problems))
     for _, path in stage.inputs(ROLLOUTS):
         read(Rollout, path, columns)
     for _, path in stage.inputs(BUNDLES):

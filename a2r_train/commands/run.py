@@ -30,10 +30,7 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: b
     accelerate_config = config_file(accelerate_config, processes)
     found = stages(folder)
     if not found:
-        raise InputError(
-            f"{folder}: no stage here; expected merge.yaml, explore.yaml, "
-            "bundle.yaml, sft.yaml, grpo.yaml or evaluate.yaml"
-        )
+        raise InputError(_no_stage(folder))
     if dry_run:
         from a2r_train.commands.plan import show_plan
 
@@ -45,6 +42,18 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: b
         if code := wait(command(verb, ["--config", str(path)], accelerate_config, processes)):
             sys.exit(code)
         log.info("%s: %.0f s", path, time.monotonic() - began)
+
+
+def _no_stage(folder: str) -> str:
+    path = Path(folder)
+    if not path.exists():
+        return f"{folder}: no such folder; a2r init {folder} --data FILE --model MODEL makes one"
+    if path.is_file():
+        return f"{folder}: a file; give the folder that holds the recipes, as in a2r run {path.parent}"
+    return (
+        f"{folder}: no stage here; expected merge.yaml, explore.yaml, bundle.yaml, sft.yaml, grpo.yaml or "
+        "evaluate.yaml"
+    )
 
 
 def train(verb: str, arguments: Sequence[str], accelerate_config: str = "", processes: int = 0) -> int:

@@ -22,6 +22,7 @@ from a2r_train.data.build import Built
 from a2r_train.data.card import card
 from a2r_train.data.lengths import fingerprint
 from a2r_train.data.mixture import shares_in
+from a2r_train.data.options import letters_judged_as_text
 from a2r_train.data.part import is_test
 from a2r_train.data.read import Columns
 from a2r_train.data.shards import check_format
@@ -191,7 +192,10 @@ def build(config: BundleConfig, work: Path) -> Built:
     if not columns.names:
         columns = Columns(task.columns, met=set(task.columns.values()))
     prompt = _prompt(config, config.tokenizer)
-    return building.build(replace(config, verifier=task.verifier), prompt, columns, work)
+    made = building.build(replace(config, verifier=task.verifier), prompt, columns, work)
+    if says := letters_judged_as_text(made.splits["train"].bundles):
+        log.warning("%s: %s", config.problems or config.rollouts, says)
+    return made
 
 
 def measure(config: BundleConfig, made: Built, work: Path) -> Lengths:

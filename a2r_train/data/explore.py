@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least
+from a2r_train.data.options import letters_judged_as_text
 from a2r_train.data.processes import Rate
 from a2r_train.data.read import Columns, judged_by, read
 from a2r_train.data.shards import (
@@ -195,6 +196,8 @@ def load_problems(config: ExploreConfig) -> list[Problem]:
     columns.check_met()
     problems = judged_by(config.verifier, problems[: config.max_problems or None])
     check_gold(problems)
+    if says := letters_judged_as_text(problems):
+        log.warning("%s: %s", config.problems, says)
     return problems
 
 

@@ -6,6 +6,7 @@ slice, `train[100:200]`. `gym.py` draws problems of Reasoning Gym. Every error n
 
 from __future__ import annotations
 
+import ast
 import codecs
 import csv
 import gzip
@@ -30,6 +31,21 @@ UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UNPACKED = 4  # times the size of compressed files
 PARQUET_ROWS = 1024  # read at a time
 MAX_CELL_CHARACTERS = 2**27  # of a CSV; the csv module's own limit of 131,072 is below one long solution
+
+
+def literal(text: str) -> Any:
+    """What a cell of a table holds: JSON, or a list or object as Python writes it; else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    if not text.lstrip().startswith(("[", "{", "(")):
+        return text
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    return list(found) if isinstance(found, tuple) else found
 
 
 @dataclass(frozen=True)

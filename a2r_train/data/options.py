@@ -6,26 +6,53 @@ Options are a list (`options` or `choices`), an object from letters to texts, th
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+from a2r_train.data.files import literal
 from a2r_train.errors import InputError
+from a2r_train.records import Bundle, Problem
 
 LETTERS = string.ascii_uppercase[:10]  # as the verifier multiple_choice reads
 FROM_ONE = "123456789"
 NAMES = ("options", "choices")
 FEWEST_INDICES = 12  # by chance 3 in 100 such sets of four options have no 0
+FEWEST_LETTERS, MOST_LETTERS = 8, 1000  # answers from which letters are told, and that are looked at
 log = logging.getLogger(__name__)
+_LETTER = re.compile(r"\(?[A-Ja-j]\)?\.?")
 _OPTION_COLUMN = re.compile(
     r"^(?:(?:answer_)?(?:option|choice|alternative)[ _-]?)?([a-j]|\d)$", re.IGNORECASE
 )
 _LOOKS_LIKE_OPTIONS = re.compile(
     r"^(?:[a-e]|(?:answer_)?(?:options?|choices?|alternatives?)[ _-]?\w?)$", re.IGNORECASE
 )
+
+
+def are_letters(answers: Sequence[str]) -> bool:
+    """Whether all of them are letters of options."""
+    return bool(answers) and all(_LETTER.fullmatch(answer.strip()) for answer in answers)
+
+
+def letters_judged_as_text(problems: Iterable[Problem | Bundle]) -> str:
+    """What is wrong where all golds are letters A to E, and a verifier of mathematics or text reads them; ""
+    where nothing is.
+
+    Looks at the first of them, which are enough.
+    """
+    found = [p for p in islice(problems, MOST_LETTERS) if p.verifier in ("math", "math_last_number", "exact")]
+    golds = [problem.answer.strip("(). ").upper() for problem in found]
+    several = len(golds) >= FEWEST_LETTERS and len({*golds}) > 1
+    if not several or max(golds) > "E" or not are_letters(golds):
+        return ""
+    return (
+        f"all {len(golds)} answers are letters from A to {max(golds)}, and {found[0].verifier} judges them, "
+        "which may take `B. Lamb` for another answer than B; if they are options, set "
+        "verifier: multiple_choice, and give the options in a column or in the problem"
+    )
 
 
 class Options(dict[str, str]):
@@ -153,7 +180,7 @@ def _from_column(value: Any, place: str) -> Options:
     ):
         raise InputError(
             f"{place}: {str(value)[:60]!r}; expected 2 to {len(LETTERS)} "
-            "options, as a list of texts or by letters"
+            "options, as a list of texts or by letters; a table may part them by |"
         )
     lettered = Options({label.upper(): str(text) for label, text in options.items()})
     lettered.first = first
@@ -172,11 +199,11 @@ def _lettered(labels: Any, texts: Any, place: str) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """The cell of a table: JSON, or texts parted by | or ;."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        for separator in ("|", ";"):
-            if separator in text:
-                return [part.strip() for part in text.split(separator)]
+    """The cell of a table: a list as JSON or as Python writes it, or texts parted by | or ;."""
+    found = literal(text)
+    if not isinstance(found, str):
+        return found
+    for separator in ("|", ";"):
+        if separator in text:
+            return [part.strip() for part in text.split(separator)]
     return text

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
-from a2r_train.data.files import rows
+from a2r_train.data.files import literal, rows
 from a2r_train.data.options import IndexedAnswers, letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
@@ -178,18 +179,23 @@ class Row:
         return InputError(f"{says} (map names with `columns:`)" if self.mappable else says)
 
 
-def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[Record]:
+def read(
+    kind: type[Record],
+    path: str,
+    columns: Columns | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Record]:
     """Read records of one kind, in file order, from one file or several, comma-separated.
 
     Ids of several files begin with the name of their file, which is the source of problems without one;
     rollouts keep the ids of their problems. `columns` that are shared with other files are checked by who
-    shares them. Raises InputError for a missing file or column, a broken line, a wrong type, an empty
-    required field, and a repeated id.
+    shares them. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or
+    column, a broken line, a wrong type, an empty required field, and a repeated id.
     """
     shared, columns = columns is not None, columns or Columns(given=False)
     paths = paths_in(path)
     if kind is not Rollout and len(paths) > 1:
-        return _of_several(kind, paths, columns)
+        return _of_several(kind, paths, columns, defaults)
     records: list[Record] = []
     places: dict[Any, str] = {}
     untested, indexed = list[str](), IndexedAnswers()
@@ -198,7 +204,7 @@ def read(kind: type[Record], path: str, columns: Columns | None = None) -> list[
             if kind is Problem and _is_untested(row):
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
-            for record in records_in(kind, row, len(records)):
+            for record in records_in(kind, row, len(records), defaults):
                 identity = identity_of(record)
                 if identity in places:
                     raise used_twice(row.place, identity, places[identity])
@@ -290,8 +296,10 @@ def _tell_untested(path: str, untested: Sequence[str]) -> None:
         )
 
 
-def _of_several(kind: type[Record], paths: Sequence[str], columns: Columns) -> list[Record]:
-    sets = dict(zip(_names(paths), (read(kind, path, columns) for path in paths), strict=True))
+def _of_several(
+    kind: type[Record], paths: Sequence[str], columns: Columns, defaults: Mapping[str, Any]
+) -> list[Record]:
+    sets = dict(zip(_names(paths), (read(kind, path, columns, defaults) for path in paths), strict=True))
     return [_named(record, name) for name, records in sets.items() for record in records]
 
 
@@ -317,7 +325,9 @@ def _named(record: Any, name: str) -> Any:
     return replace(record, bundle_id=f"{name}/{record.bundle_id}")
 
 
-def records_in(kind: type[Record], row: Row, index: int) -> list[Any]:
+def records_in(
+    kind: type[Record], row: Row, index: int, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> list[Any]:
     """The records of one row: one, or as many rollouts as its list of texts has.
 
     `index` is the number of the first of them in its set, which names a record without a name of its own.
@@ -328,7 +338,8 @@ def records_in(kind: type[Record], row: Row, index: int) -> list[Any]:
     if texts is not None:  # numbered on, as one problem may have several such rows; its tokens are of all
         known = _fields(Rollout, row, {"text": "", "sample": 0}) | {"completion_tokens": 0}
         return [Rollout(**known | {"text": text, "sample": index + at}) for at, text in enumerate(texts)]
-    values = _fields(kind, row, {"sample": index} if kind is Rollout else {})
+    numbered = {"sample": index} if kind is Rollout or defaults else {}
+    values = _fields(kind, row, {**numbered, **defaults})
     if kind is Bundle:
         _check_bundle(values, row.place)
     return [kind(**values)]
@@ -391,7 +402,7 @@ def _typed(value: Any, hint: str, place: str) -> Any:
     if hint == "Reference":
         return _reference(value, place)
     if isinstance(value, str):
-        value = _from_json(value)
+        value = literal(value)
     if not isinstance(value, list):
         raise InputError(f"{place}: {str(value)[:80]!r}; expected a list, or its JSON")
     inner = hint.removeprefix("list[").removesuffix("]")
@@ -417,14 +428,6 @@ def _truth(value: Any, place: str) -> bool:
     raise InputError(f"{place}: {str(value)[:80]!r}; expected true or false")
 
 
-def _from_json(text: str) -> Any:
-    """What a cell of a table holds as JSON; the text itself where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
 def _text(value: Any, hint: str, place: str) -> str:
     if isinstance(value, bytes):
         try:
@@ -448,7 +451,7 @@ def _text(value: Any, hint: str, place: str) -> str:
 def _mapping(value: Any, place: str) -> dict[str, Any]:
     """An object, or the JSON text of one, as tables have it."""
     if isinstance(value, str):
-        value = _from_json(value)
+        value = literal(value)
     if not isinstance(value, dict):
         raise InputError(f"{place}: {str(value)[:80]!r}; expected an object, or its JSON")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,7 +34,7 @@ def load_rollouts(
     if problems:
         known, samples = read(Problem, problems, columns), read(Rollout, rollouts, columns)
     else:
-        known, samples = _with_their_problems(rollouts, columns)
+        known, samples = with_their_problems(rollouts, columns)
     known = judged_by(verifier, known)
     check_gold(known)
     by_id = {problem.id: problem for problem in known}
@@ -129,7 +130,7 @@ def wrong_reference(answer: str, problem: Problem | Bundle) -> bool:
     return known and equivalent(answer, problem.answer, problem.verifier) in (INCORRECT, UNPARSABLE)
 
 
-def _with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], list[Rollout]]:
+def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], list[Rollout]]:
     """Rollouts made elsewhere: columns problem, answer (gold) and text, and what there is of other fields."""
     problems: dict[str, Problem] = {}
     first: dict[str, tuple[str, str]] = {}  # by id: the place of its first row, and the problem there
@@ -196,6 +197,20 @@ def _without(row: Row, *fields: str) -> Row:
     }
     values: dict[str, Any] = {name: value for name, value in row.values.items() if name not in foreign}
     return replace(row, values=values)
+
+
+def other_explorer(explorer: str, bundles: Iterable[Bundle]) -> str:
+    """What is wrong where references name their models, and the recipe's explorer is none of them; else "".
+
+    Costs and the vote of equal cost are counted with the recipe's.
+    """
+    wrote = sorted({reference.model for bundle in bundles for reference in bundle.references} - {""})
+    if not (explorer and wrote) or os.path.abspath(explorer) in map(os.path.abspath, wrote):
+        return ""
+    return (
+        f"the references were written by {', '.join(wrote)}, and explorer is {explorer}, by which costs are "
+        f"counted; set explorer: {wrote[0]}, if that is still the name of the model"
+    )
 
 
 def warn_of_others(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.kept import Kept, find_evaluations, opened
+from a2r_train.evaluate.report.tables import points, span
 from a2r_train.evaluate.rows.panel import final_task, tasks
 from a2r_train.evaluate.rows.row import bundle_votes, by_problem, problem_ids
 from a2r_train.evaluate.statistics import Scores, holm, paired
@@ -91,7 +92,7 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
             )
     corrected = holm([paired(one.both, base.both) for one in rivals])
     said = {
-        one.name: f"{100 * d.difference:+.1f} ({100 * d.low_holm:+.1f} to {100 * d.high_holm:+.1f})"
+        one.name: f"{points(d.difference)} ({span({'low': d.low_holm, 'high': d.high_holm, 'n': d.n})})"
         for one, d in zip(rivals, corrected, strict=True)
     }
     most = int(max(one.n_correct.max() for one in settings))

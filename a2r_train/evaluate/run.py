@@ -13,7 +13,13 @@ from typing import Any
 
 from a2r_train import output
 from a2r_train.data.read import read
-from a2r_train.data.rollouts import check_references, check_right, judged, warn_of_others
+from a2r_train.data.rollouts import (
+    check_references,
+    check_right,
+    judged,
+    other_explorer,
+    warn_of_others,
+)
 from a2r_train.data.task import task_of
 from a2r_train.engines import check_engine, tell_failed
 from a2r_train.errors import InputError
@@ -115,6 +121,8 @@ def _check_inputs(
     check_references(bundles, config.bundles)
     check_overlap(config, bundles)
     warn_of_others(bundles, rollouts, config.rollouts)
+    if says := other_explorer(config.explorer, bundles):
+        log.warning("%s: %s", config.bundles, says)
     for model in sorted({task.model for task in tasks(config)}):
         if config.trust_remote_code:
             trust(model)

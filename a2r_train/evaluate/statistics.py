@@ -117,7 +117,9 @@ def paired(a: Scores, b: Scores, *, seed: int = 0, draws: int = DRAWS) -> Differ
 
     The p-value is the share of resampled differences, shifted to mean 0 (the null hypothesis), at least as
     far from 0 as the one observed, as (count + 1) / (draws + 1) so that it is never 0 (Davison and Hinkley
-    1997, eq. 4.11). Raises InputError if no problem is scored in both.
+    1997, eq. 4.11); and never below 2^(1 - n), the least of an exact test by n sign flips (Fisher 1935): few
+    differences of one sign leave the bootstrap nothing to resample. Raises InputError if no problem is
+    scored in both.
     """
     values = (a - b)[~np.isnan(a - b)]
     if not values.size:
@@ -127,9 +129,8 @@ def paired(a: Scores, b: Scores, *, seed: int = 0, draws: int = DRAWS) -> Differ
     resampled, mean = _resample(values, seed, draws), float(values.mean())
     # Differences of counts tie often; without the tolerance rounding would decide whether a tie is counted.
     extreme = int(np.sum(np.abs(resampled - mean) >= abs(mean) - 1e-12))
-    return Difference(
-        mean, *_quantiles(resampled, ALPHA), (extreme + 1) / (draws + 1), values.size, resampled
-    )
+    p_value = max((extreme + 1) / (draws + 1), 2.0 ** (1 - values.size))
+    return Difference(mean, *_quantiles(resampled, ALPHA), p_value, values.size, resampled)
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:

@@ -167,7 +167,8 @@ class SynthesizerSFTConfig(SFTConfig):
         default=None, metadata={"help": "longest row in tokens; a longer row is an error"}
     )
     targets: str = field(
-        default="", metadata={"help": "supplied targets (JSONL of syntheses); empty samples them"}
+        default="",
+        metadata={"help": "verified answers of others: rows with bundle_id and text; empty samples them"},
     )
     teacher: str = field(
         default="", metadata={"help": "the model that answers the bundles; empty is the base itself"}

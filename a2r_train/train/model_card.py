@@ -54,7 +54,7 @@ def card(
         adapter=adapter,
         method=METHODS.get(stage, stage),
         steps=_steps(trainer),
-        no_signal=never_had_signal(trainer),
+        no_signal=without_signal(trainer) == 1.0,
         rewards=_rewards(trainer),
         trained_on=trained_on,
         bundles=data.bundles,
@@ -66,10 +66,12 @@ def card(
     return str(made)
 
 
-def never_had_signal(trainer: Trainer) -> bool:
-    """Whether in all logged steps of GRPO the rewards of each group were equal: no gradient came of them."""
+def without_signal(trainer: Trainer) -> float:
+    """Share of the groups of all logged steps of GRPO whose rewards were equal, which gave no gradient; 0
+    where none was logged.
+    """
     shares = [row[DEAD] for row in trainer.state.log_history if DEAD in row]
-    return bool(shares) and min(shares) == 1.0
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _rewards(trainer: Trainer) -> str:

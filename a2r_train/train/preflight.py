@@ -22,6 +22,7 @@ from peft import get_peft_model
 from trl.trainer.grpo_config import GRPOConfig
 
 from a2r_train.data.gym import FREE
+from a2r_train.data.options import letters_judged_as_text
 from a2r_train.errors import InputError
 from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
@@ -29,7 +30,7 @@ from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.train import vacuous
 from a2r_train.train.arguments import ModelArguments, TrainConfig, cycle_steps, interval
 from a2r_train.train.attack import FEWEST_ROWS, MOST_PAID, attacked
-from a2r_train.train.bundles import TrainingBundles
+from a2r_train.train.bundles import TrainingBundle, TrainingBundles
 from a2r_train.train.model import peft_of, way_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.section_rewards import are_rewarded, credits_of, section_rewards
@@ -95,9 +96,10 @@ def preflight(
         _end_of_turn(bundles),
         _disk(args, model, steps),
         *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(shown)),
+        *([Check("verifier", True, letters, True)] if (letters := letters_judged_as_text(shown)) else []),
     ]
     if isinstance(args, GRPOConfig):
-        checks += [*_sections(args, bundles, shown), _signal(args, shown), _save_steps(args)]
+        checks += [*_sections(args, bundles, shown), *_signal(args, bundles.sample), _save_steps(args)]
     return checks
 
 
@@ -232,6 +234,8 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
     budget = completion_tokens or 0
     total = bundles.longest_prompt + budget
     says = f"the longest prompt {bundles.longest_prompt} + completion {budget} = {total} tokens"
+    if completion_tokens is None:
+        says = f"the longest prompt has {total} tokens"
     if total > bundles.context:
         detail = f"{says} is over the model's context of {bundles.context}; "
         return Check("length", False, f"{detail}lower max_prompt_tokens or the completion")
@@ -243,19 +247,18 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
         detail = f"a completion of {budget} tokens cannot hold a gold answer of {needed}; raise it"
         return Check("length", False, detail)
     says += f", of {bundles.context} in the model's context"
-    if budget:
-        longer = _share_longer_than(budget, shown)
+    if budget and (lengths := _tokens_of_correct(shown)):
+        longer = sum(tokens > budget for tokens in lengths) / len(lengths)
         says += f"; {longer:.0%} of the correct references are longer than such a completion"
     if bundles.cut_references:
         says += f"; {bundles.cut_references} references were cut to fit the prompt"
     return Check("length", True, says)
 
 
-def _share_longer_than(budget: int, bundles: Sequence[Bundle]) -> float:
-    """Of the correct references, in tokens."""
+def _tokens_of_correct(bundles: Sequence[Bundle]) -> list[int]:
+    """Of the correct references, those that were counted: 0 stands where nobody did."""
     references = [reference for bundle in bundles for reference in bundle.references]
-    tokens = [reference.tokens for reference in references if reference.verdict == CORRECT]
-    return sum(length > budget for length in tokens) / max(1, len(tokens))
+    return [one.tokens for one in references if one.verdict == CORRECT and one.tokens]
 
 
 def _template(bundles: TrainingBundles) -> Check:
@@ -286,14 +289,17 @@ def _end_of_turn(bundles: TrainingBundles) -> Check:
     return Check("end of turn", True, f"{token!r} ends a turn, in generation and in what is saved")
 
 
-def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
+def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     """Share of groups whose completions all earn the same, if the synthesizer were right as often as the
-    references.
+    references that it is shown; no line where it is shown none, as nothing is known of it then.
 
     A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its
     bundles. Completions that follow the same references are alike, so more groups are without signal: 53 %
     where this says 11 (docs/results/trained-explorer.md).
     """
+    bundles = [row.bundle for row in rows if row.shows_references]
+    if not bundles:
+        return []
     group = int(args.num_generations or 1)
     right: Counter[str] = Counter()
     shown: Counter[str] = Counter()
@@ -302,18 +308,25 @@ def _signal(args: GRPOConfig, bundles: Sequence[Bundle]) -> Check:
         shown[bundle.problem_id] += len(bundle.references)
     shares = [right[b.problem_id] / max(1, shown[b.problem_id]) for b in bundles]
     zero = sum(p**group + (1 - p) ** group for p in shares) / len(shares)
-    how = "binomial, at the references' accuracy; more if it follows them"
-    says = f"about {zero:.0%} of the groups of {group} without any ({how})"
-    passed = zero < NO_SIGNAL
-    few = vacuous.few_live_groups(zero, len(bundles))
-    return Check(
-        "learning signal", passed, f"{says}; bundle problems of middling difficulty" if few else says, few
+    says = (
+        f"an estimate, nothing was measured: if the model is right as often as its references, {zero:.0%} of "
+        f"the groups of {group} have equal rewards and teach nothing; more if it follows the references"
     )
+    few = vacuous.few_live_groups(zero, len(bundles))
+    mend = "; bundle problems of middling difficulty" if few else ""
+    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{mend}", few)]
 
 
 def _save_steps(args: GRPOConfig) -> Check:
+    """Red where a run could not resume; yellow where nothing of it can be checked."""
     cycle, every = cycle_steps(args), args.save_steps
-    if str(args.save_strategy) in ("SaveStrategy.STEPS", "steps") and (every < 1 or every % cycle):
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy == "no":
+        return Check("save_steps", True, "save_strategy no: a run that is killed begins anew", vacuous=True)
+    if strategy != "steps" and cycle > 1:
+        detail = f"save_strategy {strategy}: a run can resume only after each {cycle} steps; take steps"
+        return Check("save_steps", True, detail, vacuous=True)
+    if strategy == "steps" and (every < 1 or every % cycle):
         detail = (
             f"{every:g} is no multiple of {cycle}, the steps trained on one generation; "
             "only there can a run resume"

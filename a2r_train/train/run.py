@@ -20,9 +20,10 @@ from a2r_train.data.trained_on import write_trained_on
 from a2r_train.errors import InputError, RunError
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, write_text
+from a2r_train.train import vacuous
 from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
-from a2r_train.train.model_card import card, never_had_signal
+from a2r_train.train.model_card import card, without_signal
 from a2r_train.train.progress import show_progress
 from a2r_train.train.resume import (
     is_complete,
@@ -120,12 +121,8 @@ def run_training(trainer: Trainer) -> None:
         raise
     if stopper.stopped:
         _end_as_stopped(trainer, stopper)
-    if never_had_signal(trainer) and trainer.is_world_process_zero():
-        log.warning(
-            "%s: in every logged step the rewards of each group were equal, so nothing was learnt; see %s",
-            folder,
-            "docs/troubleshooting.md",
-        )
+    if trainer.is_world_process_zero() and (few := vacuous.few_had_signal(without_signal(trainer))):
+        log.warning("%s: %s; see docs/troubleshooting.md", folder, few)
 
 
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:

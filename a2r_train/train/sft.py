@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
+from accelerate import PartialState
 from datasets import Dataset
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -39,6 +40,8 @@ from a2r_train.train.model import (
 from a2r_train.train.run import finish, open_folder, resolved, run_training
 from a2r_train.train.targets import sample_targets, supplied_targets, training_rows
 
+log = logging.getLogger(__name__)
+
 ARGUMENTS = [BundleArguments, SynthesizerSFTConfig, ModelArguments]
 
 
@@ -64,6 +67,8 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         return
     end_turns_as_the_template_does(bundles.prompter)
     targets = supplied or sample_targets(args, model, bundles)
+    if not supplied:
+        tell_few(targets)
     shard_precisely(args)
     avoid_cudnn_attention(args)
     set_loading_options(args, model)
@@ -102,10 +107,18 @@ def checks_of(
     _, steps = batch_and_steps(args, targets)
     tokens = None if supplied else args.max_target_tokens
     few = vacuous.few_targets(targets)
+    few = f"at most {few}" if few and not supplied else few
     return [
         *preflight.preflight(args, model, bundles, tokens, steps),
         *([preflight.Check("targets", True, few, vacuous=True)] if few else []),
     ]
+
+
+def tell_few(targets: Sequence[Synthesis]) -> None:
+    """What the preflight could only say of the most that there might be."""
+    few = vacuous.few_targets(len(targets))
+    if few and PartialState().is_main_process:
+        log.warning("yellow, targets: %s", few)
 
 
 def show_dry_run(

@@ -19,13 +19,24 @@ from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.models import model_file
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
-from a2r_train.records import CORRECT, Bundle, Synthesis, row_of, seed_of, write
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Synthesis, row_of, seed_of, write
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
 from a2r_train.train.rationalise import mentions, rationalised, within_share
 from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
+
+# What a row of targets may leave out; the verdict is made anew.
+UNSAID: dict[str, Any] = {
+    "answer": "",
+    "verdict": CHECK_VERDICT,
+    "finish_reason": "stop",
+    "model": "",
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "seed": 0,
+}
 
 
 def supplied_targets(
@@ -52,13 +63,13 @@ def read_targets(
     prompt: PromptConfig | None = None,
     plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """Read targets from a Synthesis file and verify them anew; only the correct ones stay, and of a prompt
-    with sections those that have all of them.
+    """Read targets and verify them anew; only the correct ones stay, and of a prompt with sections those that
+    have all of them. A row needs `bundle_id` and `text`.
 
     Raises InputError for a bundle id that the bundles lack, and if no target is left.
     """
     by_id = {bundle.id: bundle for bundle in bundles}
-    targets = read(Synthesis, path)
+    targets = read(Synthesis, path, defaults=UNSAID)
     for s in targets:
         if s.bundle_id not in by_id:
             raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")
@@ -128,7 +139,8 @@ def sample_targets(
     if not targets:
         raise InputError(
             f"{teacher}: none of {len(samples)} sampled targets is correct"
-            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`"
+            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, give `targets`, or leave "
+            "SFT out and let GRPO begin with the base"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))

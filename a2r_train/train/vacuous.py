@@ -10,7 +10,8 @@ from a2r_train.verify.traits import SHIPPED
 
 FEW_TARGETS = 32  # fewer are less than a batch of SFT
 FEW_GROUPS = 8  # fewer that differ in reward are less than a step of GRPO
-MOSTLY_DEAD = 0.9  # share of groups without signal
+MOSTLY_DEAD = 0.5  # share of groups that are expected to be without signal
+NEARLY_ALL = 0.9  # share of the groups of a training that were without
 
 
 def one_sided_verifiers(bundles: Sequence[Bundle]) -> list[str]:
@@ -31,9 +32,21 @@ def few_targets(targets: int) -> str:
     """What is wrong with so few targets; "" for enough."""
     if targets >= FEW_TARGETS:
         return ""
-    return f"SFT on {targets} targets at most, of which nothing general is learnt; bundle more problems"
+    says = "1 target" if targets == 1 else f"{targets} targets"
+    return f"{says}, from which SFT learns nothing general; draw more samples, or bundle more problems"
 
 
 def few_live_groups(no_signal: float, groups: int) -> bool:
-    """Whether all but a few groups are dead; `no_signal`: the share of those whose rewards are all equal."""
+    """Whether most groups are dead, or few live; `no_signal`: the share of those whose rewards are all
+    equal.
+    """
     return no_signal > MOSTLY_DEAD or (1 - no_signal) * groups < FEW_GROUPS
+
+
+def few_had_signal(no_signal: float) -> str:
+    """What was wrong with a training in which such a share of the groups had equal rewards; "" for less."""
+    if no_signal == 1:
+        return "in every logged step the rewards of each group were equal, so nothing was learnt"
+    if no_signal > NEARLY_ALL:
+        return f"in {no_signal:.0%} of all logged groups the rewards were equal, so little was learnt"
+    return ""

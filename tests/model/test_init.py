@@ -1,6 +1,7 @@
 """`a2r init`: columns, verifier and sizes are guessed, and each guess stands in a recipe."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,55 @@ def test_a_column_that_is_named_goes_before_a_guess(tmp_path: Path) -> None:
 )
 def test_the_verifier_is_guessed_from_the_answers(rows: list[dict], verifier: str, tmp_path: Path) -> None:
     assert guessed(write_rows(tmp_path / "p.jsonl", rows)).verifier == verifier
+
+
+def choices(path: Path, generations: int = 0) -> str:
+    """Twenty questions with options, and rollouts in a column if asked."""
+    made = []
+    for i in range(20):
+        row = {"question": f"What is {i} + 1?", "options": str([i, i + 1, i + 2]), "answer": "B"}
+        texts = [rf"So \boxed{{{'B' if n % 2 else 'C'}}}" for n in range(generations)]
+        made.append(row | ({"generations": str(texts)} if texts else {}))
+    return table(path, [*made[0]], [[*row.values()] for row in made])
+
+
+def test_the_columns_and_the_verifier_are_said_by_name(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = init("mine", choices(tmp_path / "p.csv"), tiny)
+    assert "(problem in 'question', answer in 'answer'), judged by multiple_choice, as the rows say" in said
+    asked = load_yaml("mine/prompt.yaml")
+    assert all(
+        "letter of the right option" in asked[f"{who}_template"] for who in ("explorer", "synthesizer")
+    )
+
+
+def test_rollouts_that_are_there_are_taken(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = init("mine", choices(tmp_path / "p.csv", generations=6), tiny)
+    assert "its 120 rollouts are taken, and nothing is explored" in said
+    assert {path.stem for path in (tmp_path / "mine").iterdir()} == {*STAGES, "task", "prompt"} - {"explore"}
+    recipe = load_recipe("mine/bundle.yaml")
+    assert (recipe["rollouts"], recipe.get("problems")) == (str(tmp_path / "p.csv"), None)
+    assert load_recipe("mine/evaluate.yaml")["explorer"] == ""
+    assert a2r("run", "mine", "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\d+ train and \d+ test bundles; left out: ", shown)
+    assert "--- the first prompt, of mine/bundle.yaml" in shown
+
+
+@pytest.mark.parametrize(("each", "rollouts"), [(1, 0), (3, 60)])
+def test_one_solution_a_problem_is_no_rollout(each: int, rollouts: int, tmp_path: Path) -> None:
+    rows = [
+        {"problem": f"{i}?", "answer": str(i), "response": rf"\boxed{{{n}}}"}
+        for i in range(20)
+        for n in range(each)
+    ]
+    found = guessed(write_rows(tmp_path / "p.jsonl", rows))
+    assert (len(found.problems), found.rollouts, found.each) == (20, rollouts, each if rollouts else 0)
 
 
 def test_no_likely_column_is_one_line_with_what_is_there(tmp_path: Path) -> None:

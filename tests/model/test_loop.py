@@ -126,6 +126,12 @@ def test_run_ends_with_the_status_of_the_stage_that_fails(
 
 
 def test_run_of_a_folder_without_stages(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such folder; a2r init .* makes one"):
+        run(str(tmp_path / "missing"))
+    (tmp_path / "explore.yaml").touch()
+    with pytest.raises(InputError, match=rf"a file; give the folder .*, as in a2r run {tmp_path}$"):
+        run(str(tmp_path / "explore.yaml"))
+    (tmp_path / "explore.yaml").unlink()
     with pytest.raises(InputError, match="no stage here"):
         run(str(tmp_path))
 

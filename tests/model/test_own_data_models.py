@@ -16,7 +16,7 @@ from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
-from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate import EvaluateConfig, evaluate, run
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout
@@ -158,6 +158,21 @@ def test_majorities_that_are_missing_are_said_to_be(
     names = {row["name"] for row in evaluate(replace(config, rollouts=free))["rows"]}
     assert "maj@equal_tokens" not in names
     assert "no token counts, so no majority at an equal budget" in caplog.text
+
+
+def test_an_explorer_that_wrote_none_of_the_references_is_said(
+    config: EvaluateConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def by(model: str) -> str:
+        return rows_of(
+            config.bundles,
+            lambda row: {**row, "references": [{**one, "model": model} for one in row["references"]]},
+        )
+
+    for model, said in (("theirs", True), (config.base, False)):
+        caplog.clear()
+        run.prepared(replace(config, bundles=by(model), explorer=config.base))
+        assert ("the references were written by theirs, and explorer is" in caplog.text) == said
 
 
 class Echo:

@@ -1,6 +1,7 @@
 """`a2r run --dry_run`: every recipe, prompt and column of a folder is read, and what would fail is said."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,24 @@ def test_a_folder_that_would_run_has_no_error(
 ) -> None:
     assert a2r("run", folder(), "--dry_run") == 0
     shown = capsys.readouterr().out
-    assert [line.split()[2] for line in shown.splitlines()] == [
+    stages, _, prompt = shown.partition("--- the first prompt, of mine/explore.yaml\n")
+    lines = stages.splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("to do")] == [
         "explore",
         "bundle",
         "sft",
         "grpo",
         "evaluate",
     ]
+    said = [line.strip() for line in lines if line.startswith("       ")]
+    assert re.fullmatch(
+        r"(\d+) problems, golds read \1 by math; \d+ rollouts of at most 1024 tokens", said[0]
+    )
+    assert re.fullmatch(r"\d+ problems, \d+ of them the test set; at most 2 bundles of 4 .*", said[1])
+    assert said[2] == "waits for runs/bundles/train.jsonl, which mine/bundle.yaml writes"
+    assert said[-1].startswith("rows to generate: synthesizer/alone, synthesizer/base, synthesizer/grpo")
+    assert prompt.count("<|im_start|>user") == 1
+    assert prompt.endswith("\n---\n")
     assert not (tmp_path / "runs").exists()
 
 
@@ -129,11 +141,19 @@ def test_a_stage_that_is_done_is_not_checked_again(
     for name in ("rollouts", "bundles"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "done.json").touch()
+    (tmp_path / "runs" / "rollouts" / "done.json").write_text('{"rollouts": 480, "pass@1": 0.4229}')
     rows = [json.loads(line) for line in Path(bundles).read_text().splitlines()]
     for name in ("train", "test"):
         write_rows(tmp_path / "runs" / "bundles" / f"{name}.jsonl", rows)
     assert a2r("run", place, "--dry_run") == 0
-    assert [line[:5] for line in capsys.readouterr().out.splitlines()] == ["done "] * 2 + ["to do"] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:5] for line in lines if line[:1] != " "] == ["done "] * 2 + ["to do"] * 3
+    assert lines[1] == "       rollouts 480, pass@1 0.423"
+    said = [line for line in lines if "bundles; checks: " in line]
+    assert len(said) == 1  # SFT; GRPO waits for it
+    assert re.search(
+        r"\d+ bundles; checks: \d+ green, \d yellow \(targets: at most \d+ targets, from", said[0]
+    )
 
 
 def test_the_marks_of_a_stage_are_keys_of_its_own_alone() -> None:

@@ -29,13 +29,14 @@ def bundles(
     verifier: str = "math",
     right: int = 1,
     texts: Sequence[str] = (r"\boxed{5}", r"\boxed{7}"),
+    tokens: Sequence[int] = (9, 40),
 ) -> list[dict[str, Any]]:
     """Three bundles of two references, of which the first so many are right."""
     gold = "5" if ":" in verifier else answer  # an own verifier may have a gold that is no answer
     problem = Problem("p", "How many apples are left?", answer, verifier)
     verdicts = ["correct"] * right + ["incorrect"] * (2 - right)
     answers = [gold] * right + ["7"] * (2 - right)
-    more: dict[str, Any] = {"texts": texts, "verdicts": verdicts, "tokens": [9, 40]}
+    more: dict[str, Any] = {"texts": texts, "verdicts": verdicts, "tokens": [*tokens]}
     return [bundle_row(replace(problem, id=f"p{i}"), answers, f"b{i}", **more) for i in range(3)]
 
 
@@ -167,10 +168,32 @@ def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, 
 )
 def test_share_of_groups_without_signal(right: int, group: int, share: str, checks: Checks) -> None:
     found = checks({"right": right}, num_generations=group)
-    assert found["learning signal"][0].detail.startswith(
-        f"about {share} of the groups of {group} without any"
-    )
+    (line,) = found["learning signal"]
+    assert line.detail.startswith("an estimate, nothing was measured")
+    assert f"{share} of the groups of {group} have equal rewards" in line.detail
     assert ("learning signal" in red(found)) == (share == "100%")
+
+
+def test_no_signal_is_estimated_where_no_references_are_shown(checks: Checks) -> None:
+    assert "learning signal" not in checks(plain_share=1.0)
+    assert "learning signal" not in checks({"right": 0}, plain_share=1.0)
+
+
+def test_lines_that_check_nothing_do_not_look_green(checks: Checks) -> None:
+    (unsaved,) = checks(save_strategy="no")["save_steps"]
+    assert (unsaved.color, unsaved.detail) == (
+        "yellow",
+        "save_strategy no: a run that is killed begins anew",
+    )
+    (by_epoch,) = checks(save_strategy="epoch", num_iterations=2)["save_steps"]
+    assert by_epoch.color == "yellow"
+    assert checks(save_strategy="epoch")["save_steps"][0].color == "green"
+
+
+def test_lengths_that_nobody_counted_are_not_said_to_be_short(checks: Checks) -> None:
+    for tokens, said in (([9, 40], True), ([0, 0], False)):
+        detail = checks({"tokens": tokens}, max_completion_length=40)["length"][0].detail
+        assert ("of the correct references are longer" in detail) == said
 
 
 @pytest.mark.parametrize(

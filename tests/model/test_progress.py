@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from transformers import PrinterCallback, ProgressCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, TrainerControl, TrainerState
 
 from a2r_train.evaluate.report.model_card import BEGIN, END
 from a2r_train.records import Bundle, Reference
@@ -172,7 +172,7 @@ def test_a_verifier_of_ones_own_that_never_says_no_or_yes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("no_signal", "groups", "few"), [(0.5, 100, False), (0.95, 1000, True), (0.5, 12, True), (0.1, 12, False)]
+    ("no_signal", "groups", "few"), [(0.5, 100, False), (0.6, 1000, True), (0.5, 12, True), (0.1, 12, False)]
 )
 def test_few_live_groups(no_signal: float, groups: int, few: bool) -> None:
     assert vacuous.few_live_groups(no_signal, groups) == few
@@ -180,7 +180,24 @@ def test_few_live_groups(no_signal: float, groups: int, few: bool) -> None:
 
 def test_targets_and_colours() -> None:
     assert vacuous.few_targets(32) == ""
-    assert "SFT on 7 targets" in vacuous.few_targets(7)
+    assert vacuous.few_targets(7).startswith("7 targets, from which SFT learns nothing general")
+    assert vacuous.few_targets(1).startswith("1 target, from")
+
+
+def test_a_training_of_dead_groups_says_so_at_its_end() -> None:
+    assert vacuous.few_had_signal(0.9) == ""
+    assert vacuous.few_had_signal(0.95).startswith("in 95% of all logged groups the rewards were equal")
+    assert "nothing was learnt" in vacuous.few_had_signal(1.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step", "logs"), [("steps", 4, True), ("steps", 3, False), ("no", 4, False)]
+)
+def test_the_last_step_is_logged_whatever_logging_steps_says(strategy: str, step: int, logs: bool) -> None:
+    args: Any = SimpleNamespace(logging_strategy=strategy)
+    control, state = TrainerControl(), TrainerState(max_steps=4, global_step=step)
+    ProgressLines().on_step_end(args, state, control)
+    assert control.should_log == logs
     colours = [
         Check("x", passed, "", empty).color for passed, empty in ((True, False), (True, True), (False, True))
     ]

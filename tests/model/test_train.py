@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from conftest import CHAT_TEMPLATE, bundle_with, files_of
+from conftest import CHAT_TEMPLATE, bundle_with, files_of, write_rows
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
@@ -23,7 +23,7 @@ from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_bundles
 from a2r_train.train.rewards import VerifiableReward
-from a2r_train.train.targets import select, training_row, training_rows
+from a2r_train.train.targets import read_targets, select, training_row, training_rows
 
 QUICK = (
     *(
@@ -302,10 +302,29 @@ def test_targets_are_correct_capped_and_hardest_first(model):
     assert [(s.bundle_id, s.sample) for s in kept] == [("b0", 0), ("b1", 1), ("b2", 0)]
 
 
+def test_targets_of_others_need_two_columns_alone(files):
+    rows = [{"bundle_id": f"b{i % 4}", "text": rf"{i}: \boxed{{{5 if i < 5 else 6}}}"} for i in range(6)]
+    path = write_rows(files / "two.jsonl", rows)
+    found = read_targets(path, [bundle(i) for i in range(4)])
+    assert [(s.bundle_id, s.text) for s in found] == [(row["bundle_id"], row["text"]) for row in rows[:5]]
+    with pytest.raises(InputError, match=r"two\.jsonl:1: no column 'sample'"):
+        read(Synthesis, path)
+
+
+def test_few_targets_are_said_when_they_are_counted(files, caplog):
+    found = read(Synthesis, str(files / "targets.jsonl"))
+    sft.tell_few(found[:3])
+    assert "yellow, targets: 3 targets, from which SFT learns nothing general" in caplog.text
+    caplog.clear()
+    sft.tell_few(found * 8)
+    assert not caplog.text
+
+
 def test_no_correct_target_ends_the_run(files, model, capsys):
     argv = arguments(files, model, "sft", *QUICK, "--target_samples", "1", "--max_target_tokens", "12")
     assert sft.main(argv) == 2
-    assert "none of 4 sampled targets is correct" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "none of 4 sampled targets is correct; name a stronger `teacher`, give `targets`, or" in error
 
 
 def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):

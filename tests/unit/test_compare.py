@@ -79,6 +79,12 @@ def test_intervals_are_corrected_for_the_number_of_settings() -> None:
     assert width(comparing.table([base, *others], "base")) > width(comparing.table([base, others[0]], "base"))
 
 
+def test_settings_that_never_differ_have_no_interval() -> None:
+    one, same = setting("a", [0, 0, 0, 1]), setting("b", [0, 0, 0, 1])
+    (line,) = [line for line in comparing.table([one, same], "a") if line.startswith("| b")]
+    assert f"+0.0 (no difference in {len(one.problems)} problems)" in line
+
+
 def test_other_problems_and_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match="b: not the problems of a, in their order"):
         comparing.table([setting("a", [0, 0, 0, 1]), setting("b", [0, 0, 0, 1], problems="abce")], "a")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from a2r_train.config import as_texts, check_stage, load_recipe, load_yaml
+from a2r_train.config import as_texts, check_stage, load_recipe, load_yaml, nearest
 from a2r_train.data.bundle import BundleConfig
 from a2r_train.errors import InputError
 
@@ -81,3 +81,19 @@ def test_paths_beside_the_recipe_are_found_after_those_of_the_working_directory(
 def test_a_dict_is_the_text_that_its_field_holds() -> None:
     given = {"columns": {"problem": "q"}, "k": 3}
     assert as_texts(BundleConfig, given) == {"columns": '{"problem": "q"}', "k": 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lora_rank", "lora_r"),
+        ("lora_ranks", "lora_r"),
+        ("learning-rate", "learning_rate"),
+        ("lr", "learning_rate"),
+        ("temprature", "temperature"),
+        ("zzz", ""),
+    ],
+)
+def test_the_nearest_key_begins_with_the_same_word(key: str, meant: str) -> None:
+    known = {"lora_r", "lora_alpha", "local_rank", "learning_rate", "temperature"}
+    assert nearest(key, known) == meant

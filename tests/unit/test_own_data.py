@@ -1,5 +1,6 @@
 """Data of one's own: other layouts, verdicts and golds of others, files that were mixed up or changed."""
 
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,8 +13,9 @@ from conftest import a2r, write_rows
 from a2r_train.data.builder import bundle_of
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, load_problems
+from a2r_train.data.options import letters_judged_as_text
 from a2r_train.data.read import Columns, read
-from a2r_train.data.rollouts import check_references, load_rollouts
+from a2r_train.data.rollouts import check_references, load_rollouts, other_explorer
 from a2r_train.errors import InputError
 from a2r_train.inference.solve import read_questions
 from a2r_train.records import Bundle, Problem, Reference
@@ -278,3 +280,57 @@ def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
         InputError, match=r"^b\.jsonl: bundle 'a' has a reference that is said to be correct with '5\.0'"
     ):
         check_references([good, replace(good, answer="6")], "b.jsonl")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['3', '4', '5']", '["3", "4", "5"]', "('3', '4', '5')", "3|4|5", "3; 4; 5", "{'A': 3, 'B': 4, 'C': 5}"],
+)
+def test_options_in_a_cell_of_a_table(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "options", "answer"], ["2 + 2?", cell, "B"]])
+    (problem,) = read(Problem, str(path))
+    assert problem == Problem("0", "2 + 2?\n\nA. 3\nB. 4\nC. 5", "B", "multiple_choice")
+
+
+@pytest.mark.parametrize("written", [str, json.dumps])
+def test_rollouts_in_a_cell_of_a_table(written: Callable[[Any], str], tmp_path: Path) -> None:
+    texts = [rf"It's \boxed{{{i}}}." for i in (4, 5)]
+    path = tmp_path / "p.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "answer", "generations"], ["2 + 2?", "4", written(texts)]])
+    _, found = load_rollouts("", str(path))
+    assert [(one.text, one.verdict) for one in found] == [*zip(texts, ("correct", "incorrect"), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("golds", "verifier", "told"),
+    [
+        ("ABCDEABC", "math", True),
+        ("abcd" * 3, "exact", True),
+        ("ABCDEABC", "multiple_choice", False),
+        ("ABCDABX" * 2, "math", False),
+        ("AAAAAAAAA", "math", False),
+        ("ABC", "math", False),
+        ("12345678", "math", False),
+    ],
+)
+def test_letters_that_a_verifier_of_texts_judges_are_told(
+    golds: str, verifier: str, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"problem": f"Which, {i}?", "answer": gold} for i, gold in enumerate(golds)]
+    path = write_rows(tmp_path / "p.jsonl", rows)
+    problems = load_problems(ExploreConfig(path, "m", "out", verifier=verifier))
+    assert bool(letters_judged_as_text(problems)) == told
+    assert ("set verifier: multiple_choice" in caplog.text) == told
+
+
+def test_an_explorer_that_wrote_no_reference_is_told() -> None:
+    references = [Reference("1", "5", "correct", 1, model=model) for model in ("runs/one", "owner/two")]
+    made = bundle_of(Problem("a", "2+3?", "5"), references, "a")
+    assert "written by owner/two, runs/one, and explorer is other" in other_explorer("other", [made])
+    for known in ("", "owner/two", "runs/one/", "./runs/one", str(Path("runs/one").absolute())):
+        assert not other_explorer(known, [made]), known
+    unnamed = bundle_of(Problem("a", "2+3?", "5"), [replace(references[0], model="")], "a")
+    assert not other_explorer("other", [unnamed])

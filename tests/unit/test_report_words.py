@@ -1,6 +1,8 @@
 """What the report says first, in which family its comparisons are corrected, and what it warns of."""
 
+import io
 import json
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -164,6 +166,24 @@ def bundle(*references: Reference) -> Bundle:
 
 UNREAD = Reference("The answer is two", "", "unparsable", model="small")
 RIGHT = Reference(r"\boxed{2}", "2", "correct", model="big")
+
+
+@pytest.mark.parametrize(("problems", "claimed"), [(3, False), (40, True)])
+def test_where_nothing_varies_no_interval_looks_exact(problems: int, claimed: bool) -> None:
+    """The bootstrap has nothing to resample: words stand in its place, and few problems claim nothing."""
+    rows = [("synthesizer/base", 0.0), ("maj@4", 1.0), ("synthesizer/sft", 1.0)]
+    made = build_results([row(name, accuracy, problems) for name, accuracy in rows], draws=500)
+    text = markdown(made)
+    assert f"| synthesizer/sft | maj@4 | +0.0 | no difference in {problems} problems |" in text
+    assert f"| synthesizer/sft | synthesizer/base | +100.0 | the same in {problems} problems |" in text
+    assert f"synthesizer/sft cannot be told from maj@4: +0.0 points, no difference in {problems}" in text
+    assert not re.search(r"([+-]?[0-9.]+) to \1", text)
+    assert ("Training beats" in words.headline(made)) == claimed
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table(made))
+    shown = console.export_text()
+    assert f"no difference in {problems} problems" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_unparsable_texts_are_told_beside_pass_at_1_with_one_sample() -> None:

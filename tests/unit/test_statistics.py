@@ -128,6 +128,12 @@ def test_paired_without_difference_has_p_of_one_and_is_antisymmetric() -> None:
         paired(np.array([np.nan, 1.0]), np.array([1.0, np.nan]))
 
 
+def test_few_equal_differences_are_no_proof() -> None:
+    """Of three problems that all gain, an exact test of signs has 2 / 2^3."""
+    assert paired(np.ones(3), np.zeros(3)).p_value == 0.25
+    assert paired(np.ones(20), np.zeros(20)).p_value == pytest.approx(1 / 10_001)
+
+
 def test_p_values_are_uniform_under_the_null() -> None:
     random = np.random.default_rng(2)
     values = [paired(random.random(80), random.random(80), seed=i, draws=300).p_value for i in range(300)]

@@ -298,9 +298,14 @@ def points(value: float) -> str:
 
 
 def span(values: Mapping[str, Any], suffix: str = "", signed: bool = True) -> str:
+    """An interval. Where all scores or differences are equal the bootstrap has nothing to resample, and its
+    interval without width would look exact: it is said in words, with the number of problems.
+    """
     low, high = values["low" + suffix], values["high" + suffix]
     if low is None or high is None:
         return "-"
+    if low == high and (problems := values.get("n")):
+        return f"{'the same' if low or not signed else 'no difference'} in {problems} problems"
     return f"{points(low)} to {points(high)}" if signed else f"{percent(low)} to {percent(high)}"
 
 

@@ -88,7 +88,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     said = []
     for pair in results["paired"]:
         a, b, verdict = pair["a"], pair["b"], told(pair)
-        numbers = f"{points(pair['difference'])} points, Holm-corrected interval {span(pair, '_holm')}"
+        numbers = f"{points(pair['difference'])} points, {_interval(pair)}"
         if split(a)[0] == "synthesizer/sft+grpo" and split(b)[0] == "synthesizer/sft":
             verb = {"above": "added to", "below": "took from", "": "did not measurably add to"}[verdict]
             said.append(f"GRPO {verb} SFT ({a} against {b}): {numbers}.")
@@ -96,6 +96,11 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
             verb = {"above": "is above", "below": "is below", "": "cannot be told from"}[verdict]
             said.append(f"{a} {verb} {b}: {numbers}.")
     return said + other_sentences(results)
+
+
+def _interval(pair: Mapping[str, Any]) -> str:
+    said = span(pair, "_holm")
+    return said if pair["low_holm"] == pair["high_holm"] else f"Holm-corrected interval {said}"
 
 
 def other_sentences(results: Mapping[str, Any]) -> list[str]:

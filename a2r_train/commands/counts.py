@@ -1,0 +1,93 @@
+"""What `a2r run FOLDER --dry_run` says below a stage: how much it reads and makes, and its first prompt."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from a2r_train.commands.dry_run import rows_of
+from a2r_train.data.build import Built
+from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
+from a2r_train.data.bundles import Bundles
+from a2r_train.data.explore import ExploreConfig
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.inference.synthesise import synthesizer_chat
+from a2r_train.models import load_tokenizer
+from a2r_train.output import DONE
+from a2r_train.prompts import Prompter
+from a2r_train.records import Bundle, Problem, Rollout
+from a2r_train.train.arguments import BundleArguments
+from a2r_train.train.preflight import Check
+
+
+def done(folder: str) -> str:
+    """What a finished stage has counted itself; "" where it said nothing."""
+    text = (Path(folder) / DONE).read_text(encoding="utf-8")
+    said: dict[str, Any] = json.loads(text) if text.strip() else {}
+    counts = {name: value for name, value in said.items() if isinstance(value, int | float | str)}
+    return ", ".join(f"{name} {_short(value)}" for name, value in counts.items())
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def explored(config: ExploreConfig, problems: Sequence[Problem]) -> str:
+    """Problems, the verifiers that could read their golds, and what is sampled."""
+    verifiers = ", ".join(f"{count} by {name}" for name, count in golds(problems).items())
+    rollouts = len(problems) * config.samples_per_problem
+    return (
+        f"{len(problems)} problems, golds read {verifiers}; {rollouts} rollouts of at most "
+        f"{config.max_completion_tokens} tokens"
+    )
+
+
+def golds(problems: Sequence[Problem]) -> Counter[str]:
+    """How many golds each verifier reads."""
+    return Counter(problem.verifier for problem in problems)
+
+
+def bundled(made: Built) -> str:
+    """Bundles of both splits, and what was left out."""
+    train, test = made.splits["train"], made.splits["test"]
+    dropped = ", ".join(f"{count} {reason}" for reason, count in train.dropped.items() if count)
+    return f"{train.count} train and {test.count} test bundles; left out: {dropped or 'none'}"
+
+
+def to_bundle(config: BundleConfig, problems: Sequence[Problem]) -> str:
+    """What is known before there are rollouts."""
+    tests = len(ids_of_test(problems, config)) if config.test_share else 0
+    share = f", {tests} of them the test set" if tests else ""
+    each = f"{config.bundles_per_problem} bundles of {config.k} references a problem"
+    return f"{len(problems)} problems{share}; at most {each}"
+
+
+def checked(data: BundleArguments, checks: Sequence[Check]) -> str:
+    """Bundles, and the preflight by colour; what is yellow is named."""
+    bundles = len(Bundles.open(data.bundles, data.max_bundles))
+    colors = Counter(check.color for check in checks)
+    yellow = "; ".join(f"{check.name}: {check.detail}" for check in checks if check.color == "yellow")
+    found = ", ".join(f"{count} {color}" for color, count in colors.items())
+    return f"{bundles} bundles; checks: {found}" + (f" ({yellow})" if yellow else "")
+
+
+def evaluated(config: EvaluateConfig, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> str:
+    """Bundles, rollouts and the rows that are asked for."""
+    return f"{len(bundles)} test bundles, {len(rollouts)} rollouts; {to_evaluate(config)}"
+
+
+def to_evaluate(config: EvaluateConfig) -> str:
+    """The rows that models are asked for."""
+    return f"rows to generate: {', '.join(rows_of(config))}"
+
+
+def prompt_of_bundles(config: BundleConfig, made: Built) -> str:
+    """The first bundle as its synthesizer reads it; "" where the recipe names no tokenizer."""
+    first = next(made.splits["train"].bundles, None)
+    if not (config.tokenizer and first):
+        return ""
+    prompter = Prompter(load_tokenizer(config.tokenizer), task_to_carry(config).prompt)
+    return prompter.text(synthesizer_chat(prompter, first))
