@@ -139,8 +139,8 @@ def sample_targets(
     if not targets:
         raise InputError(
             f"{teacher}: none of {len(samples)} sampled targets is correct"
-            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, give `targets`, or leave "
-            "SFT out and let GRPO begin with the base"
+            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, give `targets`, or "
+            "leave SFT out and let GRPO begin with the base"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))
