@@ -23,10 +23,6 @@ log = logging.getLogger("prove_lever")
 
 OUT = Path("runs/levers")
 SEEDS = (0, 1, 2)
-TEST = {
-    "max_problems": 500,
-    "samples_per_problem": 4,
-}  # fewer than in the quickstart: there are many settings
 ROWS = {
     "base": "synthesizer/base",
     "vote": "maj@4",
@@ -52,7 +48,7 @@ def bundled(args: argparse.Namespace) -> Path:
     folder = (OUT / args.name if args.bundle else OUT) / "bundles"
     rollouts = {name: OUT / f"rollouts-{name}" for name in ("train", "test")}
     for name, path in rollouts.items():
-        stage("explore", f"explore-{name}", output_dir=path, **(TEST if name == "test" else {}))
+        stage("explore", f"explore-{name}", output_dir=path)
     given = {"rollouts": rollouts["train"], "test_rollouts": rollouts["test"]}
     files = {key: path / "rollouts.jsonl" for key, path in given.items()}
     stage("bundle", "bundle", *args.bundle, output_dir=folder, **files)
