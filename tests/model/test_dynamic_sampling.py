@@ -89,13 +89,21 @@ def test_groups_without_signal_give_way_with_all_that_belongs_to_them(
     """Of 8 groups, every second one is dead: 4 live ones fill the batch, two of the sampler's among them."""
     monkeypatch.setattr(Alternating, "every", 2)
     items: list[tuple[int, int]] = []
-    whole = GRPOTrainer._generate_and_score_completions
+    generate, whole = GRPOTrainer._generate, GRPOTrainer._generate_and_score_completions
+
+    def with_logprobs(self: Any, prompts: Any) -> Any:
+        """As vLLM does; each token's is its number."""
+        prompt_ids, completion_ids, mask, completions, _, *more = generate(self, prompts)
+        return prompt_ids, completion_ids, mask, completions, completion_ids, *more
 
     def recount(self: Any, inputs: Any) -> Any:
         output = whole(self, inputs)
-        items.append((int(output["num_items_in_batch"]), int(output["completion_mask"].sum())))
+        mask = output["completion_mask"]
+        items.append((int(output["num_items_in_batch"]), int(mask.sum())))
+        assert (output["sampling_per_token_logps"] == output["completion_ids"])[mask.bool()].all()
         return output
 
+    monkeypatch.setattr(GRPOTrainer, "_generate", with_logprobs)
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", recount)
     state = train({**given, "oversampling_factor": 2})
     assert all(counted == there for counted, there in items)
