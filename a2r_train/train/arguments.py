@@ -97,12 +97,28 @@ class SynthesizerGRPOConfig(GRPOConfig):
     shared_prefix: bool = field(
         default=False, metadata={"help": "a group's prompt is computed once, not once a completion"}
     )
+    oversampling_factor: int = field(
+        default=1,
+        metadata={"help": "dynamic sampling: so many times the groups are made, and those with signal kept"},
+    )
+    match_tokens_of: str = field(
+        default="",
+        metadata={
+            "help": "for the control: a finished training, whose steps and generated tokens are matched"
+        },
+    )
 
     def __post_init__(self) -> None:
         set_defaults(self)
         if self.load_best_model_at_end and not self.metric_for_best_model:
             self.metric_for_best_model = "reward"
         super().__post_init__()  # type: ignore[no-untyped-call]
+        check_least(self, oversampling_factor=1)
+        if self.match_tokens_of and not self._rate_is_constant():
+            raise ValueError(
+                "match_tokens_of: the number of steps is not known before; "
+                "take lr_scheduler_type constant_with_warmup, and warmup_steps as a number of steps"
+            )
         self._check_validation()
         for path in self.reward_funcs:
             load_dotted(path, "reward_funcs")
@@ -124,6 +140,11 @@ class SynthesizerGRPOConfig(GRPOConfig):
     def eval_completions(self) -> int:
         """Completions of a bundle in an evaluation."""
         return int(self.num_generations_eval or self.num_generations or 1)
+
+    def _rate_is_constant(self) -> bool:
+        """Whether the learning rate follows without the number of steps."""
+        kind = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        return kind in ("constant", "constant_with_warmup") and not 0 < self.warmup_steps < 1
 
     def _check_validation(self) -> None:
         """Raises ValueError for an evaluation that would end the training."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
+from transformers import TrainerCallback
 
 from a2r_train import process
 from a2r_train.config import load_dotted, parse
@@ -30,11 +31,13 @@ from a2r_train.train.arguments import (
     SynthesizerGRPOConfig,
     batch_and_steps,
     check_launch,
+    cycle_steps,
     interval,
     mapping,
 )
 from a2r_train.train.bundles import TrainingBundle, TrainingBundles, load_bundles, load_validation
 from a2r_train.train.callbacks import callbacks_of
+from a2r_train.train.generated import MOST_LONGER, MatchTokens, budget_of
 from a2r_train.train.model import (
     avoid_cudnn_attention,
     end_turns_as_the_template_does,
@@ -42,11 +45,13 @@ from a2r_train.train.model import (
     set_loading_options,
     shard_precisely,
 )
+from a2r_train.train.pass_rates import Bank
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 from a2r_train.train.run import finish, open_folder, resolved, run_training
-from a2r_train.train.sampling import EpochGRPOTrainer
+from a2r_train.train.sampling import EpochGRPOTrainer, enough_bundles
 from a2r_train.train.section_rewards import section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
+from a2r_train.train.watch import Watch
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
 
@@ -72,8 +77,13 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if data.dry_run:
         show_dry_run(data, args, model, bundles, validation)
         return
+    watching: list[TrainerCallback] = [Watch()]
+    budget = budget_of(args.match_tokens_of, args.max_steps) if args.match_tokens_of else None
     if open_folder(data, args, model, bundles.prompter.config):  # done already
         return
+    if budget:
+        args.max_steps = MOST_LONGER * budget.steps
+        watching.append(MatchTokens(budget, cycle_steps(args)))
     args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs  # TRL renders the prompts anew
     end_turns_as_the_template_does(bundles.prompter)
     prepare_vllm(args, bundles.prompter.stop_ids())
@@ -86,7 +96,8 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         args=args,
         train_dataset=dataset_of(bundles),
         eval_dataset=dataset_of(validation) if validation else None,
-        callbacks=callbacks_of(data.callbacks),
+        callbacks=[*callbacks_of(data.callbacks), *watching],
+        bank=Bank.of(bundles.bundles) if args.oversampling_factor > 1 else None,
         processing_class=bundles.prompter.tokenizer,
         **model_arguments(args, model),
     )
@@ -112,6 +123,7 @@ def checks_of(
     """The preflight of what was loaded."""
     _, steps = batch_and_steps(args, epoch_completions(args, bundles))
     sharing = shared_prefix.checks(args, model) if args.shared_prefix else []
+    sharing += enough_bundles(args, len(bundles.rows)) if args.oversampling_factor > 1 else []
     length = int(args.max_completion_length or 0)
     agreement = agreement_checks(bundles, validation)
     return [*sharing, *preflight.preflight(args, model, bundles, length, steps), *agreement]

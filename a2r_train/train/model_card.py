@@ -9,6 +9,7 @@ from transformers import Trainer
 
 from a2r_train.models import base_of
 from a2r_train.train.arguments import BundleArguments, ModelArguments
+from a2r_train.train.generated import STATE, budget_of
 
 PAPER = "arXiv [2509.22044](https://arxiv.org/abs/2509.22044)"
 TEMPLATE = Path(__file__).parent / "card.md.j2"
@@ -54,6 +55,7 @@ def card(
         adapter=adapter,
         method=METHODS.get(stage, stage),
         steps=_steps(trainer),
+        generated=_generated(trainer),
         no_signal=without_signal(trainer) == 1.0,
         rewards=_rewards(trainer),
         trained_on=trained_on,
@@ -93,6 +95,18 @@ def _steps(trainer: Trainer) -> str:
         return steps  # the user may have removed the best one
     metric = f"{trainer.args.metric_for_best_model} {trainer.state.best_metric:.4g}"
     return f"{steps}, of which step {best} is kept ({metric})"
+
+
+def _generated(trainer: Trainer) -> str:
+    """Tokens that GRPO generated, beside those of the run that is matched; "" for SFT."""
+    tokens = (getattr(trainer.state, "stateful_callbacks", None) or {}).get(STATE, {}).get("generated_tokens")
+    if not tokens:
+        return ""
+    other = getattr(trainer.args, "match_tokens_of", "")
+    if not other:
+        return f"{tokens:,}"
+    budget = budget_of(other, 0)
+    return f"{tokens:,}, to match the {budget.tokens:,} of the {budget.steps} steps of `{other}`"
 
 
 def _shown(data: BundleArguments) -> str:

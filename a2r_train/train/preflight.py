@@ -28,12 +28,13 @@ from a2r_train.models import empty_model
 from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
 from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.train import vacuous
-from a2r_train.train.arguments import ModelArguments, TrainConfig, cycle_steps, interval
+from a2r_train.train.arguments import ModelArguments, TrainConfig, batch_and_steps, cycle_steps, interval
 from a2r_train.train.attack import FEWEST_ROWS, MOST_PAID, attacked
 from a2r_train.train.bundles import TrainingBundle, TrainingBundles
 from a2r_train.train.model import peft_of, way_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.section_rewards import are_rewarded, credits_of, section_rewards
+from a2r_train.train.watch import MOST_PASSES
 from a2r_train.verify import programs
 from a2r_train.verify.extract import clean, letter, written
 from a2r_train.verify.traits import SHIPPED
@@ -54,7 +55,7 @@ _CLOSED_THINKING = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the preflight: green if it passed, yellow if it passed and says nothing, else red."""
+    """One line of the preflight: green if it passed, yellow if it says nothing or only warns, else red."""
 
     name: str
     passed: bool
@@ -99,7 +100,8 @@ def preflight(
         *([Check("verifier", True, letters, True)] if (letters := letters_judged_as_text(shown)) else []),
     ]
     if isinstance(args, GRPOConfig):
-        checks += [*_sections(args, bundles, shown), *_signal(args, bundles.sample), _save_steps(args)]
+        checks += [*_sections(args, bundles, shown), *_signal(args, bundles.sample)]
+        checks += [_repeats(args, len(bundles.rows), steps), _save_steps(args)]
     return checks
 
 
@@ -315,6 +317,16 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     few = vacuous.few_live_groups(zero, len(bundles))
     mend = "; bundle problems of middling difficulty" if few else ""
     return [Check("learning signal", zero < NO_SIGNAL, f"{says}{mend}", few)]
+
+
+def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:
+    """How often a bundle is trained on; yellow where it is too often to learn anything new."""
+    groups = steps * batch_and_steps(args, 0)[0] / int(args.num_generations or 1)
+    passes = groups / bundles
+    says = f"{groups:.0f} groups of {bundles} bundles: each is trained on {passes:.1f} times"
+    if passes <= MOST_PASSES:
+        return Check("repeats", True, says)
+    return Check("repeats", True, f"{says}; bundle more problems, or make fewer steps", vacuous=True)
 
 
 def _save_steps(args: GRPOConfig) -> Check:

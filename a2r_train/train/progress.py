@@ -29,6 +29,8 @@ SHOWN = {
     "mean_token_accuracy": ("token accuracy", "{:.1%}"),
 }
 
+MADE = "dynamic_sampling/reward"  # of all groups that were made
+
 
 def show_progress(trainer: Trainer) -> None:
     """Take lines in the place of transformers' bar and of its dictionary of all metrics."""
@@ -86,6 +88,8 @@ class ProgressLines(TrainerCallback):
 
 def shown(logs: Mapping[str, Any]) -> str:
     """The metrics that say how a training goes."""
+    if MADE in logs:  # those that were trained on were chosen by their rewards
+        logs = {**logs, "reward": logs[MADE]}
     names = [name for name in SHOWN if name in logs and not (name == "loss" and "reward" in logs)]
     return "  ".join(f"{SHOWN[name][0]} {SHOWN[name][1].format(float(logs[name]))}" for name in names)
 

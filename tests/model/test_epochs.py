@@ -109,6 +109,7 @@ def test_each_epoch_has_an_order_of_its_own_and_the_first_is_that_of_trl() -> No
 @pytest.mark.parametrize(("stage", "main", "more"), [
     ("grpo", grpo.main, {**GRPO, "shared_prefix": True}),
     ("grpo", grpo.main, {**GRPO, "shared_prefix": False}),
+    ("grpo", grpo.main, {**GRPO, "per_device_train_batch_size": 4, "oversampling_factor": 2}),
     ("sft", sft.main, SFT),
 ])  # fmt: skip
 def test_it_goes_on_in_a_later_epoch(

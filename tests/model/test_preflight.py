@@ -78,7 +78,7 @@ def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks)
     assert not red(found)
     assert {name: len(several) for name, several in found.items()} == {
         "reward": 4, "length": 1, "end of turn": 1, "chat template": 1, "disk": 1,
-        "learning signal": 1, "save_steps": 1,
+        "learning signal": 1, "repeats": 1, "save_steps": 1,
     }  # fmt: skip
 
 
@@ -212,6 +212,19 @@ def test_save_steps_end_a_generation(keys: dict[str, Any], passes: bool, checks:
     assert ("save_steps" not in red(checks(**keys))) == passes
 
 
+@pytest.mark.parametrize(
+    ("steps", "passes"),
+    [
+        (6, "12 groups of 3 bundles: each is trained on 4.0 times"),
+        (7, "14 groups of 3 bundles: each is trained on 4.7 times; bundle more"),
+    ],
+)
+def test_bundles_that_come_too_often(steps: int, passes: str, checks: Checks) -> None:
+    (found,) = checks(max_steps=steps, save_steps=1)["repeats"]
+    assert found.detail.startswith(passes)
+    assert found.color == ("green" if steps == 6 else "yellow")
+
+
 def test_disk_room_for_what_is_kept(checks: Checks, monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
     weights = (Path(tiny) / "model.safetensors").stat().st_size // 1000 * 1000
     free = SimpleNamespace(free=0)
@@ -266,11 +279,11 @@ def test_check_prints_one_line_each_and_its_status(
     before = files_of(tmp_path)
     assert a2r("check", "--config", str(path)) == status
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == (10 if "grpo" in name else 9)
+    assert len(lines) == (11 if "grpo" in name else 9)
     assert sum(line.startswith("red ") for line in lines) == (status == 2)
-    (yellow,) = (line for line in lines if line.startswith("yellow "))  # of so few bundles
-    assert ("learning signal" if "grpo" in name else "targets") in yellow
-    assert sum(line.startswith("green ") for line in lines) == len(lines) - 1 - (status == 2)
+    yellow = [line.split(":")[0].split(maxsplit=1)[1] for line in lines if line.startswith("yellow ")]
+    assert yellow == (["learning signal", "repeats"] if "grpo" in name else ["targets"])  # of so few bundles
+    assert sum(line.startswith("green ") for line in lines) == len(lines) - len(yellow) - (status == 2)
     assert files_of(tmp_path) == before
 
 

@@ -16,6 +16,7 @@ import replay
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from conftest import bundle_with
 from launching import ROOT, launch, need_deepspeed, weights_in
+from pyarrow.parquet import read_table
 from test_train import bundle
 
 from a2r_train.data.builder import problem_in
@@ -173,6 +174,40 @@ def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) 
     assert state["global_step"] == 3
     assert len([entry for entry in state["log_history"] if "loss" in entry]) == 3
     assert (weights_in(tmp_path / "grpo") != weights_in(speaking)).any()
+
+
+def test_two_processes_choose_the_same_groups(speaking: str, tmp_path: Path) -> None:
+    """Three groups of six are made for one, and of each group both processes have a part: what is kept is
+    moved between them, and a completion keeps its prompt, its reward and its verdict.
+    """
+    write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")
+    named = {
+        "bundles": tmp_path / "bundles.jsonl",
+        "model_name_or_path": speaking,
+        "output_dir": tmp_path / "grpo",
+    }
+    small = {
+        "num_generations": 6,
+        "per_device_train_batch_size": 3,
+        "max_completion_length": 12,
+        "max_steps": 2,
+    }
+    keys = {"use_cpu": True, "report_to": "none", "log_completions": True, "logging_steps": 1, "bf16": False}
+    launch("ddp", "scripts/grpo.py", *words({**named, **small, **keys, "oversampling_factor": 3}, "--"))
+    for step in (1, 2):
+        rows = read_table(tmp_path / f"grpo/completions/completions_0000{step}.parquet").to_pylist()
+        assert len({str(row["prompt"]) for row in rows}) == 1
+        assert len(rows) == 6
+        for row in rows:
+            right = "{3}" in str(row["completion"])
+            assert row["verifiable_reward"] == right
+            assert row["verdict"] == ("correct" if right else "incorrect")
+            assert (row["advantage"] > 0) == right
+    state = json.loads((tmp_path / "grpo/trainer_state.json").read_text())
+    steps = [entry for entry in state["log_history"] if "loss" in entry]
+    assert [entry["dynamic_sampling/groups_used"] for entry in steps] == [1, 1]
+    made = state["stateful_callbacks"]["a2r_train"]
+    assert made["generated_tokens"] == pytest.approx(1.5 * made["dropped_tokens"], rel=0.1)
 
 
 def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:

@@ -130,12 +130,17 @@ def step_of(args: TrainConfig, prompt: int, completion: int) -> Step:
         rows // members if shared else rows,
         accumulates,
         reference=args.beta > 0,
-        generates=0 if args.use_vllm else generates,
+        generates=0 if args.use_vllm else generates * _oversampling(args),
         vllm_share=args.vllm_gpu_memory_utilization if colocated else 0.0,
         vllm_sleeps=args.vllm_enable_sleep_mode,
         gathers=not args.use_vllm and args.ds3_gather_for_generation,
         merges=args.use_vllm,
     )
+
+
+def _oversampling(args: GRPOConfig) -> int:
+    """Groups that are made for one that is trained on."""
+    return int(getattr(args, "oversampling_factor", 1))
 
 
 def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memory:
@@ -164,7 +169,7 @@ def tokens_of(
     if not isinstance(args, GRPOConfig):
         return {"training": trained}
     parts = {
-        "generation": completions / args.num_iterations * group.completion,
+        "generation": completions * _oversampling(args) / args.num_iterations * group.completion,
         "policy update": trained,
         "validation": validation_completions * group.completion,
     }

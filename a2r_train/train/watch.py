@@ -1,0 +1,68 @@
+"""Warnings while a GRPO training goes wrong in a way that its reward does not show; each is given once."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+log = logging.getLogger(__name__)
+
+SHORT = 1 / 3  # of the first answers' length
+MOSTLY_DEAD = 0.6  # share of groups without signal
+MOST_PASSES = 4  # times that a bundle is trained on
+LOGS = 3  # logging steps whose mean counts, as a single step is noisy
+
+LENGTH, DEAD = "completions/length_ratio", "frac_reward_zero_std"
+
+
+class Watch(TrainerCallback):
+    """Warns from the main process, with what can be done."""
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+        self.seen: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOGS))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero or DEAD not in (logs or {}):
+            return
+        for name in (LENGTH, DEAD):
+            self.seen[name].append(float((logs or {}).get(name, 1.0)))
+        for kind, warning in self.warnings(args, state).items():
+            if kind not in self.said:
+                log.warning("step %d: %s", state.global_step, warning)
+            self.said.add(kind)
+
+    def warnings(self, args: Any, state: TrainerState) -> dict[str, str]:
+        """What is wrong by now, by its kind."""
+        found = {}
+        if (ratio := self._mean(LENGTH, 1.0)) < SHORT:
+            found["length"] = (
+                f"answers are down to {ratio:.0%} of their first length; the model may unlearn to solve: "
+                "keep the best validation step (load_best_model_at_end), or train with plain_share: 0.5"
+            )
+        if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
+            found["dead"] = (
+                f"{dead:.0%} of the groups have no signal; set oversampling_factor: "
+                f"{args.oversampling_factor + 1}, or bundle problems of middling difficulty"
+            )
+        if (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
+            found["passes"] = (
+                f"a bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
+            )
+        return found
+
+    def _mean(self, name: str, before: float) -> float:
+        """The mean of the last values; `before` there are enough."""
+        seen = self.seen[name]
+        return sum(seen) / LOGS if len(seen) == LOGS else before

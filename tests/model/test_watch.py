@@ -1,0 +1,43 @@
+"""Warnings of a training that goes wrong."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import TrainerState
+
+from a2r_train.train.watch import Watch
+
+
+def said(
+    caplog: pytest.LogCaptureFixture, *logs: dict[str, float], epoch: float = 1.0, factor: int = 1
+) -> list[str]:
+    watch, nothing = Watch(), SimpleNamespace()
+    args: Any = SimpleNamespace(oversampling_factor=factor, num_iterations=1)
+    state = TrainerState(is_world_process_zero=True, epoch=epoch)
+    for step, entry in enumerate(logs, 1):
+        state.global_step = step
+        watch.on_log(args, state, nothing, logs=entry)  # type: ignore[arg-type]
+    return [record.getMessage() for record in caplog.records]
+
+
+def entry(length: float = 1.0, dead: float = 0.2) -> dict[str, float]:
+    return {"completions/length_ratio": length, "frac_reward_zero_std": dead}
+
+
+def test_nothing_is_said_of_a_training_that_goes_well(caplog: pytest.LogCaptureFixture) -> None:
+    one_bad = entry(0.2, 0.9)
+    assert said(caplog, entry(), one_bad, entry(), entry(), {"train_runtime": 1.0}, epoch=4.0) == []
+
+
+def test_each_warning_is_given_once_with_its_mend(caplog: pytest.LogCaptureFixture) -> None:
+    warnings = said(caplog, *[entry(0.3, 0.7)] * 9, epoch=4.5)
+    assert [warning.split(":")[0] for warning in warnings] == ["step 1", "step 3", "step 3"]
+    assert "trained on 4.5 times; bundle more problems" in warnings[0]
+    assert "30% of their first length" in warnings[1]
+    assert "plain_share: 0.5" in warnings[1]
+    assert "70% of the groups have no signal; set oversampling_factor: 2" in warnings[2]
+
+
+def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    assert "oversampling_factor: 3" in said(caplog, *[entry(dead=0.7)] * 3, factor=2)[0]
