@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
+
+from a2r_train.train.one_pass import OnePassGRPOTrainer
 
 
 class EpochSampler(RepeatSampler):
@@ -31,7 +32,7 @@ class EpochSampler(RepeatSampler):
         return iter(super().__iter__())  # type: ignore[no-untyped-call]
 
 
-class EpochGRPOTrainer(GRPOTrainer):
+class EpochGRPOTrainer(OnePassGRPOTrainer):
     """TRL's with that sampler; its first epoch has the same order."""
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
