@@ -55,7 +55,11 @@ class EngineArguments:
     """
 
     engine: str = field(
-        default="transformers", metadata={"help": "what generates: transformers, vllm or openai"}
+        default="auto",
+        metadata={
+            "help": "what generates: transformers, vllm or openai; auto takes vllm on a GPU where it is "
+            "installed and serves the model"
+        },
     )
     dtype: str = field(
         default="auto",

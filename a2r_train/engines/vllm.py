@@ -28,7 +28,7 @@ from typing import Any
 
 from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused, token_ids_of
 from a2r_train.errors import InputError
-from a2r_train.models import base_of, count_parameters, load_tokenizer, model_file
+from a2r_train.models import architectures, base_of, count_parameters, load_tokenizer, model_file
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,29 @@ def import_vllm() -> bool:
             f"vllm cannot be imported ({str(error).splitlines()[0][:160]}); install it with {INSTALL}"
         ) from None
     return on_cpu
+
+
+def not_served(model: str) -> str:
+    """Why vLLM does not serve a model, of which no weights are loaded; "" where it does.
+
+    Raises InputError for a model whose config cannot be read.
+    """
+    if base_of(model).endswith(".gguf"):
+        return f"vllm reads no GGUF file here, and {model} is one"
+    if path := model_file(model, "adapter_config.json"):
+        adapter = json.loads(path.read_text(encoding="utf-8"))
+        alone = not (adapter.get("use_dora") or adapter.get("modules_to_save"))
+        if adapter.get("peft_type") != "LORA" or adapter.get("bias", "none") != "none" or not alone:
+            return f"the adapter {model} is more than LoRA weights"
+    try:
+        import_vllm()
+    except InputError as error:
+        return str(error)
+    from vllm import ModelRegistry
+
+    named = architectures(base_of(model))
+    served = set(named) & set(ModelRegistry.get_supported_archs())
+    return "" if served else f"vllm does not know {', '.join(named) or 'the architecture'} of {model}"
 
 
 class VLLMEngine:

@@ -261,7 +261,7 @@ OF_SETTINGS = [
     BadInput("an unknown type of numbers", "evaluate", given(dtype="bf16"),
              "dtype 'bf16': expected auto, float32, bfloat16 or float16"),
     *(BadInput("an unknown engine", stage, given(engine="vlm"),
-             "engine 'vlm': expected transformers, vllm or openai")
+             "engine 'vlm': expected auto, transformers, vllm or openai")
       for stage in ("explore", "evaluate")),
     BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml"),
              "is not valid YAML; put a text that begins with ! in quotes"),
