@@ -1,4 +1,4 @@
-"""Where the seconds of a GRPO step go: stock TRL beside ours, on one recipe, each way in a process of its own.
+"""Where the seconds of a GRPO step go: stock TRL beside ours, on one recipe, each in a process of its own.
 
     python scripts/benchmarks/bench_grpo_step.py --output rows.jsonl --recipe recipes/gsm8k-1.5b/grpo.yaml \\
         --micro_batches 8,16,32 -- --model_name_or_path MODEL --bundles BUNDLES     # one GPU
@@ -98,7 +98,7 @@ def watch(clock: Clock) -> None:
         return self
 
     ProfilingContext.__enter__ = enter  # type: ignore[method-assign]
-    ProfilingContext.__exit__ = lambda self, *_: bool(clock.leave())  # type: ignore[method-assign]
+    ProfilingContext.__exit__ = lambda *_: bool(clock.leave())  # type: ignore[method-assign]
 
 
 def timed(kind: Any, way: str) -> Any:
@@ -136,22 +136,22 @@ def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
 
     class Steps(TrainerCallback):
         def __init__(self) -> None:
-            self.took, self.parts, self.peaks = list[float](), list[dict[str, float]](), list[int]()
+            self.took, self.parts, self.began = list[float](), list[dict[str, float]](), 0.0
 
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             clock.on = state.global_step >= given.warm_up + given.steps
             if torch.cuda.is_available() and state.global_step == given.warm_up:
                 torch.cuda.reset_peak_memory_stats()
             clock.seconds.clear()
             self.began = clock.now()
 
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
             clock.enter("optimizer")
 
-        def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_optimizer_step(self, *_: Any, **__: Any) -> None:
             clock.leave()
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, *_: Any, **__: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             took = time.perf_counter() - self.began

@@ -56,7 +56,7 @@ def test_on_a_gpu_it_is_vllm_if_it_serves_every_model(
     ]
 
 
-def test_what_vllm_does_not_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_vllm_does_not_serve(tmp_path: Path) -> None:
     assert "GGUF" in vllm.not_served("owner/name/model.gguf")
     for name, more in (("dora", {"use_dora": True}), ("other", {"peft_type": "LOHA"})):
         (tmp_path / name).mkdir()
