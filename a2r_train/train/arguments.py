@@ -60,8 +60,7 @@ class ModelArguments(ModelConfig):
     dtype: str | None = field(
         default="auto",
         metadata={
-            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else and "
-            "for vLLM",
+            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else",
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
