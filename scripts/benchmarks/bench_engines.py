@@ -220,9 +220,9 @@ def run_start(given: argparse.Namespace) -> int:
     from a2r_train.output import versions
 
     start = STARTS[given.only]
-    served = start.arguments.get("engine") == "openai"
+    served, began = start.arguments.get("engine") == "openai", time.perf_counter()
     with serving(given.model, "auto") if served else nullcontext("") as given.endpoint:
-        work, began = Work(given), time.perf_counter()
+        work = Work(given)
         engine = started(given, start)
         row = {"model": given.model, "start": given.only, "start_s": round(time.perf_counter() - began, 1)}
         row |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
