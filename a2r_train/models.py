@@ -127,16 +127,24 @@ def load_model(model: str, dtype: str = "auto") -> Any:
 
 def context_length(model: str) -> int:
     """The most tokens that the model reads, by its config. Raises InputError where that cannot be read."""
+    return int(getattr(_config(model).get_text_config(), "max_position_embeddings", sys.maxsize))
+
+
+def architectures(model: str) -> list[str]:
+    """The classes that a model's config names. Raises InputError where it cannot be read."""
+    return list(getattr(_config(model), "architectures", None) or ())
+
+
+def _config(model: str) -> Any:
     from transformers import AutoConfig
 
     name, options = _source(base_of(model))
     try:
-        config = AutoConfig.from_pretrained(name, **options).get_text_config()
+        return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}"
         ) from None
-    return int(getattr(config, "max_position_embeddings", sys.maxsize))
 
 
 def empty_model(model: str) -> Any:

@@ -18,6 +18,7 @@ from a2r_train.config import parse
 from a2r_train.models import load_model
 from a2r_train.process import leave
 from a2r_train.train import grpo
+from a2r_train.train.weight_sync import SummedGeneration
 
 MODEL = "data/tiny/synthesizer"
 
@@ -34,16 +35,40 @@ class LengthReward:
         return [float(len(completion[-1]["content"]) % 5) for completion in completions]
 
 
+def as_trl_does(generation: Any) -> bool:
+    """Whether the engine holds what TRL's own way of syncing gives it; the trainer's weights come back."""
+    model = generation.llm.llm_engine.model_executor.driver_worker.model_runner.model
+    ours = {name: weight.clone() for name, weight in model.named_parameters()}
+    own = {name: weight.clone() for name, weight in generation.model.named_parameters()}
+    for name, weight in vllm_generation.VLLMGeneration._iter_named_params(generation):
+        model.load_weights([(name, weight)])
+    for name, weight in generation.model.named_parameters():
+        weight.data.copy_(own[name])
+    return all(torch.equal(weight, ours[name]) for name, weight in model.named_parameters())
+
+
+def cached(llm: Any) -> int:
+    """Prompt tokens that TRL's engine does not read again for the second of two equal prompts."""
+    from vllm import SamplingParams
+
+    prompt = {"prompt_token_ids": list(range(100, 400))}
+    asked = llm.generate([prompt] * 2, SamplingParams(max_tokens=1, logprobs=0), use_tqdm=False)
+    return int(asked[1].num_cached_tokens or 0)
+
+
 def main(bundles: str, folder: str, *options: str) -> int:
     grpo.VerifiableReward = LengthReward  # type: ignore[assignment, misc]
     engines: list[Any] = []
-    sync = vllm_generation.VLLMGeneration.sync_weights
+    equal: list[bool] = []
+    sync = SummedGeneration.sync_weights
 
     def counted(self: Any) -> None:
         sync(self)
         engines.append(getattr(self, "llm", None))  # None of a server
+        if engines[-1] and len(engines) == 2:  # after the first update
+            equal.append(as_trl_does(self))
 
-    vllm_generation.VLLMGeneration.sync_weights = counted
+    SummedGeneration.sync_weights = counted  # type: ignore[method-assign]
     on_cpu = not torch.cuda.is_available()
     if not on_cpu:  # several GPUs then reduce by NCCL alone
         vllm_generation.LLM = partial(vllm_generation.LLM, enforce_eager=True, disable_custom_all_reduce=True)
@@ -75,6 +100,8 @@ def main(bundles: str, folder: str, *options: str) -> int:
         "tied": bool(before.config.tie_word_embeddings),
         "dtype": str(engines[0].llm_engine.model_config.dtype) if engines[0] else "the server's",
         "syncs": len(engines),
+        "as_trl": equal,
+        "cached": cached(engines[0]) if engines[0] else 0,
     }
     sys.stdout.write(f"\n{json.dumps(found)}\n")
     return 0

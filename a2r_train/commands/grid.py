@@ -18,7 +18,7 @@ from a2r_train.data.builder import make_bundles
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import load_rollouts
-from a2r_train.engines import ENGINE_KEYS, ENGINE_MAY_DIFFER, EngineArguments, check_engine
+from a2r_train.engines import ENGINE_KEYS, ENGINE_MAY_DIFFER, EngineArguments, check_engine, settled
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.report.plots import save_png
@@ -58,6 +58,7 @@ class GridConfig(EngineArguments):
 def grid(config: GridConfig) -> Path:
     """Run what is missing and return the path of grid.json. Raises InputError for wrong input."""
     explorers, synthesizers = prepared(config)
+    config = settled(config, *explorers, *synthesizers, folder=config.output_dir)
     folder = Path(config.output_dir)
     output.prepare(folder, asdict(config), ignore=("explorers", "synthesizers", "draws", *ENGINE_MAY_DIFFER))
     cells = []

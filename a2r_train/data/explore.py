@@ -44,6 +44,7 @@ from a2r_train.engines import (
     check_engine,
     hardware,
     load_engine,
+    settled,
     tell_failed,
 )
 from a2r_train.engines.judged import judged_samples
@@ -123,6 +124,7 @@ def explore(config: ExploreConfig) -> Path:
     Raises InputError for wrong input; nothing is written then.
     """
     problems, _ = prepared(config)
+    config = settled(config, config.model, folder=config.output_dir)
     sampling = Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     index, of = parse_shard(config.shard)
     folder = Path(config.output_dir)

@@ -13,7 +13,7 @@ from a2r_train.engines.base import (
     hardware,
     tell_failed,
 )
-from a2r_train.engines.load import check_engine, load_engine
+from a2r_train.engines.load import begun_with, check_engine, load_engine, settled
 
 __all__ = [
     "ENGINE_KEYS",
@@ -22,8 +22,10 @@ __all__ = [
     "Engine",
     "EngineArguments",
     "Sampling",
+    "begun_with",
     "check_engine",
     "hardware",
     "load_engine",
+    "settled",
     "tell_failed",
 ]

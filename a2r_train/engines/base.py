@@ -55,7 +55,11 @@ class EngineArguments:
     """
 
     engine: str = field(
-        default="transformers", metadata={"help": "what generates: transformers, vllm or openai"}
+        default="auto",
+        metadata={
+            "help": "what generates: transformers, vllm or openai; auto takes vllm on a GPU where it is "
+            "installed and serves the model"
+        },
     )
     dtype: str = field(
         default="auto",
@@ -66,6 +70,9 @@ class EngineArguments:
         default=1, metadata={"help": "of vllm: GPUs that share one copy of the model"}
     )
     data_parallel_size: int = field(default=1, metadata={"help": "of vllm: copies of the model"})
+    copies_per_gpu: int = field(
+        default=1, metadata={"help": "of vllm: copies of a small model that share each GPU"}
+    )
     gpu_memory_utilization: float = field(
         default=0.9, metadata={"help": "of vllm: share of a GPU's memory that it may take"}
     )
@@ -89,7 +96,9 @@ class EngineArguments:
         check_least(
             self, batch_size=1, tensor_parallel_size=1, data_parallel_size=1, max_concurrent_requests=1
         )
-        check_least(self, request_deadline_s=1)
+        check_least(self, request_deadline_s=1, copies_per_gpu=1)
+        if self.copies_per_gpu > 1 and self.tensor_parallel_size > 1:
+            raise InputError("copies_per_gpu is for a model on one GPU; expected tensor_parallel_size: 1")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise InputError(
                 f"gpu_memory_utilization is {self.gpu_memory_utilization:g}; "

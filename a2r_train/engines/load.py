@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
 from a2r_train.engines.base import Engine, EngineArguments
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, context_length
+from a2r_train.output import CONFIG
+
+log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=EngineArguments)
 
 
 def load_engine(model: str, arguments: EngineArguments | None = None, own_process: bool = False) -> Engine:
@@ -16,6 +30,51 @@ def load_engine(model: str, arguments: EngineArguments | None = None, own_proces
     arguments = arguments or EngineArguments()
     arguments.check_engine_arguments()
     check_engine(model, arguments)
+    arguments = settled(arguments, model)
+    began = time.monotonic()
+    engine = _started(model, arguments, own_process)
+    log.info("%s: engine %s started in %.1f s", model, arguments.engine, time.monotonic() - began)
+    return engine
+
+
+def settled(config: Config, *models: str, folder: str = "") -> Config:
+    """The config with the engine that runs in the place of `auto`, which is said in one line.
+
+    A folder that was begun with an engine goes on with it. Raises InputError for a model that cannot be read.
+    """
+    if config.engine != "auto":
+        return config
+    engine, why = _chosen(models, begun_with(folder, "engine"))
+    log.info("engine auto: %s, as %s", engine, why)
+    return replace(config, engine=engine)
+
+
+def begun_with(folder: str, key: str) -> str:
+    """The value of a key in the config that a folder was begun with; "" where there is none."""
+    path = Path(folder) / CONFIG
+    if not folder or not path.is_file():
+        return ""
+    return str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get(key) or "")
+
+
+def _chosen(models: tuple[str, ...], before: str) -> tuple[str, str]:
+    """The engine, and why. Without a GPU transformers: small models start sooner, and are as fast."""
+    if before not in ("", "auto"):
+        return before, "this run was begun with it"
+    if importlib.util.find_spec("vllm") is None:
+        return "transformers", "vllm is not installed"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "transformers", "there is no GPU"
+    from a2r_train.engines.vllm import not_served
+
+    if reason := next(filter(None, map(not_served, models)), ""):
+        return "transformers", reason
+    return "vllm", "it is installed and serves the model"
+
+
+def _started(model: str, arguments: EngineArguments, own_process: bool) -> Engine:
     if arguments.engine == "openai":
         from a2r_train.engines.openai import OpenAIEngine
 
@@ -40,8 +99,8 @@ def check_engine(model: str, arguments: EngineArguments) -> None:
         base_urls(arguments.endpoint)
         api_key()
         return
-    if arguments.engine not in ("transformers", "vllm"):
-        raise InputError(f"engine {arguments.engine!r}: expected transformers, vllm or openai")
+    if arguments.engine not in ("auto", "transformers", "vllm"):
+        raise InputError(f"engine {arguments.engine!r}: expected auto, transformers, vllm or openai")
     if arguments.endpoint:
         raise InputError(f"endpoint: the engine {arguments.engine} has none; expected engine: openai")
     check_weights(model)

@@ -28,7 +28,7 @@ from typing import Any
 
 from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused, token_ids_of
 from a2r_train.errors import InputError
-from a2r_train.models import base_of, count_parameters, load_tokenizer, model_file
+from a2r_train.models import architectures, base_of, count_parameters, load_tokenizer, model_file
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
@@ -88,13 +88,37 @@ def import_vllm() -> bool:
     return on_cpu
 
 
+def not_served(model: str) -> str:
+    """Why vLLM does not serve a model, of which no weights are loaded; "" where it does.
+
+    Raises InputError for a model whose config cannot be read.
+    """
+    if base_of(model).endswith(".gguf"):
+        return f"vllm reads no GGUF file here, and {model} is one"
+    if path := model_file(model, "adapter_config.json"):
+        adapter = json.loads(path.read_text(encoding="utf-8"))
+        alone = not (adapter.get("use_dora") or adapter.get("modules_to_save"))
+        if adapter.get("peft_type") != "LORA" or adapter.get("bias", "none") != "none" or not alone:
+            return f"the adapter {model} is more than LoRA weights"
+    try:
+        import_vllm()
+    except InputError as error:
+        return str(error)
+    from vllm import ModelRegistry
+
+    named = architectures(base_of(model))
+    served = set(named) & set(ModelRegistry.get_supported_archs())
+    return "" if served else f"vllm does not know {', '.join(named) or 'the architecture'} of {model}"
+
+
 class VLLMEngine:
     """One model on vLLM, which batches by itself.
 
     `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in
-    a process of its own; under `accelerate launch` each process has its share of the GPUs. A copy in a
-    process of its own, which `own_process` gives to a single one, too, leaves all of its memory when the
-    engine is gone. `gpu_memory_utilization` is the share of a GPU's memory that weights and cache may take.
+    a process of its own, or `copies_per_gpu` times as many, of which so many share a GPU. Under `accelerate
+    launch` each process has its share of the GPUs. A copy in a process of its own, which `own_process` gives
+    to a single one, too, leaves all of its memory when the engine is gone. `gpu_memory_utilization` is the
+    share of a GPU's memory that weights and cache of all copies on it may take.
     vLLM draws for each seed by itself; not `seeded`, it draws for all rows of a batch at once, and no
     completion comes again. A prompt that leaves no room in the context has finish_reason `refused`.
     `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM
@@ -114,16 +138,21 @@ class VLLMEngine:
         self.parameters = count_parameters(model)
         self.prompt_tokens = self.cached_prompt_tokens = 0
         self._prompter = Prompter(self.tokenizer)
+        beside = arguments.copies_per_gpu
         settings = {
             "tensor_parallel_size": arguments.tensor_parallel_size,
-            "gpu_memory_utilization": arguments.gpu_memory_utilization,
+            "gpu_memory_utilization": arguments.gpu_memory_utilization / beside,
         }
-        dtype, count = arguments.dtype, arguments.data_parallel_size
+        dtype, count = arguments.dtype, arguments.data_parallel_size * beside
         if count == 1 and not own_process and not _launched():
             self._copies: list[_Copy | _Remote] = [_Copy(model, dtype, settings)]
         else:
             copies = [_Remote() for _ in range(count)]
-            starts = [copy.start(i, count, model, dtype, settings) for i, copy in enumerate(copies)]
+            starts = []
+            for i, copy in enumerate(copies):
+                starts.append(copy.start(i, count, model, dtype, settings, beside))
+                if beside > 1:  # each measures what is free: one after the other
+                    starts[-1].result()
             for start in starts:
                 start.result()
             self._copies = [*copies]
@@ -233,8 +262,8 @@ class _Remote:
         self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         weakref.finalize(self, self.pool.shutdown)  # waits: who comes next finds the memory free
 
-    def start(self, index: int, of: int, model: str, dtype: str, settings: dict[str, Any]) -> Any:
-        return self.pool.submit(_start_copy, index, of, model, dtype, settings)
+    def start(self, *how: Any) -> Any:
+        return self.pool.submit(_start_copy, *how)
 
     def submit(self, *work: Any) -> Any:
         return self.pool.submit(_ask_copy, *work)
@@ -243,8 +272,12 @@ class _Remote:
 _copy: list[_Copy] = []  # in the process of a _Remote
 
 
-def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str, Any]) -> None:
-    """Start copy `index` of `of` in this process, on its share of the machine's GPUs or cores."""
+def _start_copy(
+    index: int, of: int, model: str, dtype: str, settings: dict[str, Any], beside: int = 1
+) -> None:
+    """Start copy `index` of `of` in this process, on its share of the machine's GPUs or cores; `beside` share
+    a GPU.
+    """
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -258,11 +291,11 @@ def _start_copy(index: int, of: int, model: str, dtype: str, settings: dict[str,
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(
             map(str, range(torch.cuda.device_count()))
         )
-        size, at = int(settings["tensor_parallel_size"]), local_rank * of + index
+        size, at = int(settings["tensor_parallel_size"]), (local_rank * of + index) // beside
         mine = visible.split(",")[at * size : (at + 1) * size]
         if len(mine) < size:
             raise InputError(
-                f"{local_ranks * of * size} GPUs are asked for, {len(visible.split(','))} are there"
+                f"{local_ranks * of * size // beside} GPUs are asked for, {len(visible.split(','))} are there"
             )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     else:

@@ -21,7 +21,7 @@ from a2r_train.data.rollouts import (
     warn_of_others,
 )
 from a2r_train.data.task import task_of
-from a2r_train.engines import check_engine, tell_failed
+from a2r_train.engines import check_engine, settled, tell_failed
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Generator, Task
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the stage and return the results. Raises InputError for wrong input; nothing is written then."""
     work, bundles, rollouts, outside = prepared(config)
+    models = sorted({task.model for task in tasks(config)})
+    config = work.config = settled(config, *models, folder=config.output_dir)
     if config.reward_model:
         load_classifier(config.reward_model)
     folder = Path(config.output_dir)

@@ -61,8 +61,7 @@ class ModelArguments(ModelConfig):
     dtype: str | None = field(
         default="auto",
         metadata={
-            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else and "
-            "for vLLM",
+            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else",
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
@@ -195,7 +194,8 @@ class SynthesizerSFTConfig(SFTConfig):
         default="", metadata={"help": "the model that answers the bundles; empty is the base itself"}
     )
     target_engine: str = field(
-        default="transformers", metadata={"help": "what draws them: transformers or vllm"}
+        default="auto",
+        metadata={"help": "what draws them: transformers or vllm; auto as `engine` of explore"},
     )
     target_samples: int = field(default=4, metadata={"help": "answers drawn for each bundle"})
     target_temperature: float = field(default=1.0, metadata={"help": "of these answers"})
@@ -243,8 +243,8 @@ class SynthesizerSFTConfig(SFTConfig):
         check_least(
             self, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1
         )
-        if self.target_engine not in ("transformers", "vllm"):
-            raise InputError(f"target_engine {self.target_engine!r}: expected transformers or vllm")
+        if self.target_engine not in ("auto", "transformers", "vllm"):
+            raise InputError(f"target_engine {self.target_engine!r}: expected auto, transformers or vllm")
         if not 0 <= self.rationalised_share < 1:
             raise InputError(
                 f"rationalised_share is {self.rationalised_share:g}; expected 0 or more, and less than 1"

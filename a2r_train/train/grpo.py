@@ -52,6 +52,7 @@ from a2r_train.train.sampling import EpochGRPOTrainer, enough_bundles
 from a2r_train.train.section_rewards import section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 from a2r_train.train.watch import Watch
+from a2r_train.train.weight_sync import add_out_of_place
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
 
@@ -152,13 +153,14 @@ def show_dry_run(
 
 
 def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
-    """Tell vLLM what ends a turn; in the trainer's processes set it up, without texts, as TRL reads ids
-    alone.
+    """Tell vLLM what ends a turn and how it gets weights; in the trainer's processes set it up, without
+    texts, as TRL reads ids alone.
     """
     if not args.use_vllm:
         return
     own = mapping(args.generation_kwargs)
     args.generation_kwargs = {"stop_token_ids": list(stop_ids), **own}
+    add_out_of_place()
     if args.vllm_mode == "colocate":
         prepare_colocate()
         args.generation_kwargs = {"detokenize": False, **args.generation_kwargs}

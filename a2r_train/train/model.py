@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
+from peft.utils import PeftType
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM
 from trl.trainer.grpo_config import GRPOConfig
@@ -17,6 +18,9 @@ from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, trust
 from a2r_train.prompts import Prompter
 from a2r_train.train.arguments import ModelArguments, TrainConfig, mapping
+
+# Beside PEFT's variants of LoRA: what is not, or not alone, in a layer's A and B.
+BESIDE_LAYERS = ("lora_bias", "target_parameters", "trainable_token_indices")
 
 
 def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
@@ -45,15 +49,28 @@ def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
 def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> str | None:
     """Of the loaded weights on a GPU; `adapter`: adapters alone are trained.
 
-    For vLLM TRL adds an adapter to its base and takes it away again, before each generation: bfloat16 would
-    round the base each time, and the saved adapter would not be that of the base it was trained on. A
-    quantised base is rounded anyway.
+    For vLLM an adapter that is no plain LoRA, and any adapter under FSDP2, is merged into its base and taken
+    out again before each generation: bfloat16 would round the base each time, and the saved adapter would not
+    be that of the base it was trained on. A plain one is added out of place (weight_sync.py). A quantised
+    base is rounded anyway.
     """
     if model.dtype != "auto":
         return model.dtype
     whole = not (model.load_in_4bit or model.load_in_8bit)
-    merged = isinstance(args, GRPOConfig) and args.use_vllm and whole
+    merged = (
+        isinstance(args, GRPOConfig)
+        and (args.use_vllm and whole)
+        and (way_of(args) == "fsdp2" or not adds_plainly(peft_of(model)))
+    )
     return "bfloat16" if adapter and not merged else "float32"
+
+
+def adds_plainly(config: PeftConfig | None) -> bool:
+    """Whether the adapter of this config changes weights by base + delta alone, a delta being B A."""
+    if not isinstance(config, LoraConfig) or config.peft_type != PeftType.LORA:
+        return False
+    variants = [f.name for f in dataclasses.fields(config) if f.metadata.get("is_lora_variant")]
+    return not any(getattr(config, name) for name in (*variants, *BESIDE_LAYERS))
 
 
 def peft_of(model: ModelArguments) -> PeftConfig | None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from a2r_train.train import pass_rates
 from a2r_train.train.generated import made_by
+from a2r_train.train.one_pass import OnePassGRPOTrainer
 from a2r_train.train.pass_rates import Bank, Known
 from a2r_train.train.preflight import Check
 
@@ -50,7 +50,7 @@ class Kept:
     rewards: torch.Tensor
 
 
-class EpochGRPOTrainer(GRPOTrainer):
+class EpochGRPOTrainer(OnePassGRPOTrainer):
     """TRL's with that sampler, whose first epoch has the same order; with a bank it samples dynamically.
 
     Then a generation makes `oversampling_factor` times the groups of a batch: the sampler's, and others drawn

@@ -38,7 +38,7 @@ from a2r_train.train.model import (
     shard_precisely,
 )
 from a2r_train.train.run import finish, open_folder, resolved, run_training
-from a2r_train.train.targets import sample_targets, supplied_targets, training_rows
+from a2r_train.train.targets import sample_targets, settle_engine, supplied_targets, training_rows
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     if data.dry_run:
         show_dry_run(data, args, model, bundles, supplied)
         return
+    if not supplied:
+        settle_engine(args, model)
     if open_folder(data, args, model, bundles.prompter.config):  # done already
         return
     end_turns_as_the_template_does(bundles.prompter)

@@ -14,7 +14,14 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from a2r_train.data.read import read
-from a2r_train.engines import EngineArguments, Sampling, check_engine, load_engine
+from a2r_train.engines import (
+    EngineArguments,
+    Sampling,
+    begun_with,
+    check_engine,
+    load_engine,
+    settled,
+)
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.models import model_file
@@ -55,6 +62,13 @@ def supplied_targets(
         _check_teacher(args.teacher, bundles.prompter.config)
     training_rows(bundles, targets, args.max_length)
     return targets
+
+
+def settle_engine(args: SynthesizerSFTConfig, model: ModelArguments) -> None:
+    """Name the engine that draws the targets in the place of `auto`; a run goes on with its own."""
+    if args.target_engine == "auto":
+        begun = begun_with(str(args.output_dir), "target_engine")
+        args.target_engine = begun or settled(_engine_arguments(args), _teacher(args, model)).engine
 
 
 def read_targets(

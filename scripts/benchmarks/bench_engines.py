@@ -1,189 +1,315 @@
-"""Tokens per second of the engines on the same work, and of vLLM's own `LLM.generate` on the same prompts as
-the ceiling.
+"""Tokens a second of the engines on the same work: starts by ways to ask, one JSON row a cell.
 
-The ceiling has no seeds, which cost vLLM time; the engine is measured with a seed for each completion, and
-without.
+    python scripts/benchmarks/bench_engines.py --output rows.jsonl --models MODEL_0.5B,MODEL_1.5B \\
+        --problems openai/gsm8k:main:train --prompt "" --count 1000 --max_completion_tokens 512 \\
+        --temperature 0.8 --batch_size 2000 --warm_up 100       # one GPU
+    python scripts/benchmarks/bench_engines.py --starts ours,server,transformers --repeats 3   # a CPU
+    python scripts/benchmarks/bench_engines.py --table rows.jsonl     # the table again
 
-    python scripts/benchmarks/bench_engines.py [--model DIR] [--problems FILE] [--count 200] \\
-        [--samples 8] [--engines vllm,LLM.generate]
+A start is an engine with its settings, in a process of its own. A way is how the same completions are asked
+of it: by our engine, or of `LLM.generate`, as one request of n samples or as n requests, with seeds or
+without, with texts or token ids alone. The way `vllm bench` is what vLLM's own throughput benchmark asks: no
+seeds, one request of n, and texts. Ways of which more is known take a share of the problems.
 
-One GPU, a real model (the endpoint is vLLM's own server):
-
-    python scripts/benchmarks/bench_engines.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct \\
-        --problems openai/gsm8k:main:train --count 1000 --temperature 0.8 --max_completion_tokens 320 \\
-        --batch_size 2048 --prompt "" --warm_up 100 --repeats 1 --engines vllm,transformers
-
-Every engine samples the first `warm_up` problems once, all of them if it is 0 (vLLM then has their prompts in
-its cache), and then all problems `repeats` times, vLLM and the ceiling by turns. Wall seconds are the median.
-On a machine that does other work, too, compare CPU seconds, which are those of this process (the engine's,
-where it runs in this process, as on a CPU).
+A row is written as soon as its cell is measured. `again` is the share of completions that the first seeded
+way of the start made, too: `ours, again` asks the same in the same order, and `ours, other batch` asks in
+quarters. Wall seconds are the median of `--repeats`. On a machine that does other work, too, compare CPU
+seconds, which are those of the start's own process: on a CPU the engine runs in it, unless it has copies.
 """
 
+from __future__ import annotations
+
 import argparse
-import gc
+import json
+import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from a2r_train.data.read import read
-from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
-from a2r_train.models import load_tokenizer
-from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.records import Problem, seed_of
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "proofs"))
-from agree_engines import serving
-
-CEILING = "LLM.generate"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts/proofs"))
 
 
-@dataclass
-class Measured:
-    """What an engine took, a number a repeat."""
+@dataclass(frozen=True)
+class Way:
+    """How completions are asked for. `parts`: calls, one after the other. `share`: of the problems."""
 
-    tokens: list[int] = field(default_factory=list)
-    wall_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-
-    def add(self, work: Callable[[], int]) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
-        self.tokens.append(work())
-        self.wall_s.append(time.perf_counter() - wall)
-        self.cpu_s.append(time.process_time() - cpu)
-
-    def rates(self) -> tuple[float, float]:
-        """Tokens a second by the clock, and a CPU second: medians."""
-        per_wall = statistics.median(t / s for t, s in zip(self.tokens, self.wall_s, strict=True))
-        return per_wall, statistics.median(t / s for t, s in zip(self.tokens, self.cpu_s, strict=True))
+    name: str
+    ours: bool = False
+    one_request: bool = False
+    seeded: bool = True
+    texts: bool = False
+    parts: int = 1
+    share: float = 1.0
 
 
-@dataclass
+OURS = Way("ours, seeds", ours=True)
+FREE = Way("ours, seeded: false", ours=True, seeded=False)
+BENCH = Way("vllm bench", one_request=True, seeded=False, texts=True)
+ALL = (
+    OURS,
+    FREE,
+    BENCH,
+    Way("LLM.generate, n requests", seeded=False, texts=True),
+    Way("LLM.generate, n requests, seeds, ids", share=0.25),
+    Way("LLM.generate, n requests, ids", seeded=False, share=0.25),
+    Way("LLM.generate, one request, seeds, ids", one_request=True, share=0.25),
+    Way("LLM.generate, one request, ids", one_request=True, seeded=False, share=0.25),
+    Way("ours, again", ours=True, share=0.25),
+    Way("ours, other batch", ours=True, parts=4, share=0.25),
+)
+QUARTER = tuple(Way(w.name, w.ours, w.one_request, w.seeded, w.texts, share=0.25) for w in (OURS, BENCH))
+
+
+@dataclass(frozen=True)
+class Start:
+    """An engine: `settings` go to vLLM's `LLM` in the place of ours, `environment` to its process."""
+
+    ways: tuple[Way, ...]
+    arguments: dict[str, Any] = field(default_factory=dict)  # of EngineArguments
+    settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def graphs(sequences: int) -> dict[str, Any]:
+    """So many sequences at once, with CUDA graphs up to as many."""
+    return {"max_num_seqs": sequences, "compilation_config": {"max_cudagraph_capture_size": sequences}}
+
+
+# The first three hold what must be shown; the rest says why. One that needs a GPU is left out on a CPU.
+STARTS: dict[str, Start] = {
+    "ours": Start(ALL),
+    "vllm": Start((BENCH, OURS), settings={"max_num_seqs": None, "compilation_config": None}),
+    "transformers": Start((Way("ours, seeds", ours=True, share=0.25),), {"engine": "transformers"}),
+    "copies_2": Start((OURS, FREE), {"copies_per_gpu": 2}),
+    "copies_3": Start((OURS,), {"copies_per_gpu": 3}),
+    "copies_4": Start((OURS,), {"copies_per_gpu": 4}),
+    "graphs_256": Start(QUARTER, settings=graphs(256)),
+    "graphs_512": Start(QUARTER, settings=graphs(512)),
+    "graphs_2048": Start(QUARTER, settings=graphs(2048)),
+    "sync": Start(QUARTER, settings={"async_scheduling": False}),
+    "in_process": Start(QUARTER, environment={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}),
+    "runner_v1": Start(QUARTER, environment={"VLLM_USE_V2_MODEL_RUNNER": "0"}),
+    "server": Start((OURS, FREE), {"engine": "openai"}),
+}
+ON_CPU = ("ours", "transformers", "copies_2", "sync", "server")
+
+
 class Work:
-    """What every engine does."""
+    """The same chats, prompts and seeds for every way."""
 
-    chats: list[Chat]
-    seeds: list[int]
-    sampling: Sampling
-    warm_up: int  # so many of the chats
+    def __init__(self, given: argparse.Namespace) -> None:
+        from a2r_train.data.read import read
+        from a2r_train.engines import Sampling
+        from a2r_train.models import load_tokenizer
+        from a2r_train.prompts import PromptConfig, Prompter
+        from a2r_train.records import Problem, seed_of
 
-    def by(self, engine: Engine) -> Callable[[int], int]:
-        """The tokens that the engine makes of the first so many chats."""
+        problems = read(Problem, given.problems)[: given.count]
+        prompter = Prompter(load_tokenizer(given.model), PromptConfig.load(given.prompt))
+        self.samples, self.warm_up = given.samples, given.warm_up
+        self.chats = [prompter.explorer(p.problem) for p in problems]
+        self.prompts: list[Any] = [{"prompt_token_ids": prompter.token_ids(chat)} for chat in self.chats]
+        self.seeds = [[seed_of(0, p.id, sample) for sample in range(given.samples)] for p in problems]
+        self.sampling = Sampling(given.temperature, max_completion_tokens=given.max_completion_tokens)
 
-        def sample(count: int) -> int:
-            return sum(
-                c.completion_tokens
-                for c in engine.generate(self.chats[:count], self.sampling, self.seeds[:count])
+    def ask(self, engine: Any, way: Way, begin: int, end: int) -> tuple[list[int], list[int]]:
+        """Tokens and a checksum of each completion of so many problems, in order."""
+        if not way.ours:
+            return self._of_llm(engine, way, begin, end)
+        chats = [chat for chat in self.chats[begin:end] for _ in range(self.samples)]
+        seeds = [seed for group in self.seeds[begin:end] for seed in group]
+        engine.seeded = way.seeded
+        made = engine.generate(chats, self.sampling, seeds)
+        return [one.completion_tokens for one in made], [zlib.crc32(one.text.encode()) for one in made]
+
+    def _of_llm(self, engine: Any, way: Way, begin: int, end: int) -> tuple[list[int], list[int]]:
+        from vllm import SamplingParams
+
+        options: dict[str, Any] = {"temperature": self.sampling.temperature, "detokenize": way.texts}
+        options["max_tokens"] = self.sampling.max_completion_tokens
+        prompts, params = [], []
+        for prompt, seeds in zip(self.prompts[begin:end], self.seeds[begin:end], strict=True):
+            each = [(seeds[0], self.samples)] if way.one_request else [(seed, 1) for seed in seeds]
+            prompts += [prompt] * len(each)
+            params += [SamplingParams(seed=s if way.seeded else None, n=n, **options) for s, n in each]
+        outputs = engine._copies[0].llm.generate(prompts, params, use_tqdm=False)
+        ids = [list(one.token_ids) for output in outputs for one in output.outputs]
+        return [len(one) for one in ids], [zlib.crc32(str(one).encode()) for one in ids]
+
+
+def measure(given: argparse.Namespace, work: Work, engine: Any, way: Way) -> tuple[dict[str, Any], list[int]]:
+    """The row of a way, and the checksums of its completions."""
+    count = max(1, round(len(work.chats) * way.share))
+    bounds = [round(count * part / way.parts) for part in range(way.parts + 1)]
+    wall, cpu = [], []
+    for _ in range(given.repeats):
+        tokens, sums = [], []
+        began, used = time.perf_counter(), time.process_time()
+        with Smi() as smi:
+            for begin, end in pairwise(bounds):
+                found = work.ask(engine, way, begin, end)
+                tokens += found[0]
+                sums += found[1]
+            wall.append(time.perf_counter() - began)
+            cpu.append(time.process_time() - used)
+    seconds = statistics.median(wall)
+    row = {"completions": len(tokens), "tokens": sum(tokens), "seconds": round(seconds, 2)}
+    row |= {"tokens_per_s": round(sum(tokens) / seconds), "cpu_seconds": round(statistics.median(cpu), 2)}
+    return {**row, "gpu_used": smi.mean}, sums
+
+
+class Smi:
+    """The GPU's mean utilisation in % while it is entered; None without nvidia-smi."""
+
+    mean: float | None = None
+
+    def __enter__(self) -> Smi:
+        gpu = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]
+        query = ["nvidia-smi", "-i", gpu, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        try:
+            self.process: Any = subprocess.Popen([*query, "-lms", "250"], stdout=subprocess.PIPE, text=True)
+        except FileNotFoundError:
+            self.process = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process:
+            self.process.terminate()
+            seen = [float(one) for one in self.process.communicate()[0].split() if one.isdigit()]
+            self.mean = round(statistics.mean(seen), 1) if seen else None
+
+
+def started(given: argparse.Namespace, start: Start) -> Any:
+    """The engine of a start. `None` among its settings leaves ours out."""
+    from a2r_train.engines import EngineArguments, load_engine
+
+    arguments: dict[str, Any] = {"engine": "vllm", "batch_size": given.batch_size, **start.arguments}
+    arguments |= {"max_concurrent_requests": given.batch_size, "endpoint": given.endpoint}
+    if not start.settings:
+        return load_engine(given.model, EngineArguments(**arguments))
+    import vllm
+
+    from a2r_train.engines.vllm import import_vllm
+
+    import_vllm()
+    llm = vllm.LLM
+
+    def made(*args: Any, **settings: Any) -> Any:
+        chosen = {**settings, **start.settings}
+        return llm(*args, **{key: value for key, value in chosen.items() if value is not None})
+
+    vllm.LLM = made  # type: ignore[assignment, misc]
+    return load_engine(given.model, EngineArguments(**arguments))
+
+
+def run_start(given: argparse.Namespace) -> int:
+    """Measure the ways of `--only` in this process; a row is written after each."""
+    from contextlib import nullcontext
+
+    import torch
+    from agree_engines import serving
+
+    from a2r_train.output import versions
+
+    start = STARTS[given.only]
+    served, began = start.arguments.get("engine") == "openai", time.perf_counter()
+    with serving(given.model, "auto") if served else nullcontext("") as given.endpoint:
+        work = Work(given)
+        engine = started(given, start)
+        row = {"model": given.model, "start": given.only, "start_s": round(time.perf_counter() - began, 1)}
+        row |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
+        row |= {"versions": versions(), "settings": asdict(start)["settings"]}
+        work.ask(engine, OURS, 0, work.warm_up or len(work.chats))
+        first: list[int] = []
+        for way in chosen(start, given.ways):
+            found, sums = measure(given, work, engine, way)
+            if way.ours and way.seeded:
+                again = [a == b for a, b in zip(first, sums, strict=False)]
+                found["again"] = round(statistics.mean(again), 4) if again else None
+                first = first or sums
+            write_row(given.output, {**row, "way": way.name, **found, "share": way.share})
+    return 0
+
+
+def chosen(start: Start, names: str) -> list[Way]:
+    """The ways of a start whose names hold one of the parts asked for, `;` between them."""
+    return [way for way in start.ways if not names or any(part in way.name for part in names.split(";"))]
+
+
+def write_row(path: str, row: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+def run_all(given: argparse.Namespace) -> None:
+    """Each start of each model in a process of its own; one that fails is a row with its error."""
+    import torch
+
+    names = given.starts.split(",") if given.starts else list(STARTS if torch.cuda.is_available() else ON_CPU)
+    keys = ("output", "problems", "prompt", "count", "samples", "temperature", "max_completion_tokens")
+    for model in given.models.split(","):
+        for name in names:
+            options = {
+                key: getattr(given, key) for key in (*keys, "batch_size", "repeats", "warm_up", "ways")
+            }
+            command = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+            ended = run_one(
+                [sys.executable, __file__, *command, "--models", model, "--only", name], name, given
             )
-
-        return sample
-
-
-def measure(works: dict[str, Callable[[int], int]], work: Work, repeats: int) -> dict[str, Measured]:
-    """The works by turns, after one warm-up of each."""
-    found = {name: Measured() for name in works}
-    for sample in works.values():
-        sample(work.warm_up)
-    for _ in range(repeats):
-        for name, sample in works.items():
-            found[name].add(partial(sample, len(work.chats)))
-            one = found[name]
-            print(
-                f"{name}: {one.tokens[-1]} tokens, {one.wall_s[-1]:.1f} s, CPU {one.cpu_s[-1]:.1f} s",
-                file=sys.stderr,
-            )
-    return found
+            if ended:
+                write_row(given.output, {"model": model, "start": name, "error": ended})
+            sys.stderr.write(f"{model}, {name}: {'failed' if ended else 'done'}\n")
 
 
-def ceiling(engine: Any, prompts: list[dict[str, list[int]]], work: Work) -> Callable[[int], int]:
-    """The same prompts by `LLM.generate` itself, on the engine's own LLM; vLLM makes the text, too."""
-    from vllm import SamplingParams
-
-    llm = engine._copies[0].llm
-    params = SamplingParams(
-        temperature=work.sampling.temperature, max_tokens=work.sampling.max_completion_tokens
-    )
-
-    def sample(count: int) -> int:
-        outputs = llm.generate(prompts[:count], params, use_tqdm=False)
-        return sum(len(output.outputs[0].token_ids) for output in outputs)
-
-    return sample
-
-
-def without_seeds(engine: Any, sample: Callable[[int], int], count: int) -> int:
-    engine.seeded = False
+def run_one(command: Sequence[str], name: str, given: argparse.Namespace) -> str:
+    """ "" or how a start ended."""
+    environment = {**os.environ, **STARTS[name].environment}
     try:
-        return sample(count)
-    finally:
-        engine.seeded = True
+        done = subprocess.run(
+            command, env=environment, stderr=subprocess.PIPE, text=True, timeout=given.most_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {given.most_s} s"
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    return " ".join(said[-3:])[-600:] or f"status {done.returncode}" if done.returncode else ""
 
 
-def load_work(given: argparse.Namespace) -> tuple[Work, list[dict[str, list[int]]]]:
-    """The chats, and their prompts as vLLM takes them."""
-    problems = read(Problem, given.problems)[: given.count]
-    prompter = Prompter(load_tokenizer(given.model), PromptConfig.load(given.prompt))
-    chats = [prompter.explorer(p.problem) for p in problems for _ in range(given.samples)]
-    seeds = [seed_of(0, p.id, sample) for p in problems for sample in range(given.samples)]
-    sampling = Sampling(given.temperature, max_completion_tokens=given.max_completion_tokens)
-    warm_up = given.warm_up * given.samples or len(chats)
-    return Work(chats, seeds, sampling, warm_up), [
-        {"prompt_token_ids": prompter.token_ids(chat)} for chat in chats
-    ]
-
-
-def in_process(
-    given: argparse.Namespace, work: Work, prompts: list[dict[str, list[int]]]
-) -> dict[str, Measured]:
-    """vLLM in this process, and its ceiling if asked for; the memory is free again when this returns."""
-    engine = load_engine(given.model, EngineArguments(engine="vllm"))
-    works = {"vllm": work.by(engine), "vllm, seeded: false": partial(without_seeds, engine, work.by(engine))}
-    if CEILING in given.engines.split(","):
-        works[CEILING] = ceiling(engine, prompts, work)
-    return measure(works, work, given.repeats)
-
-
-def run(given: argparse.Namespace) -> dict[str, Measured]:
-    work, prompts = load_work(given)
-    found: dict[str, Measured] = {}
-    if "vllm" in given.engines.split(","):
-        found |= in_process(given, work, prompts)
-        gc.collect()
-    if "openai" in given.engines.split(","):
-        with serving(given.model, "auto") as url:
-            engine = load_engine(
-                given.model,
-                EngineArguments(engine="openai", endpoint=url, max_concurrent_requests=given.batch_size),
-            )
-            found |= measure({"openai": work.by(engine)}, work, given.repeats)
-    if "transformers" in given.engines.split(","):
-        engine = load_engine(given.model, EngineArguments(batch_size=given.batch_size))
-        found |= measure({"transformers": work.by(engine)}, work, given.repeats)
-    return found
-
-
-def show(found: dict[str, Measured]) -> None:
-    """A Markdown table; the shares of the ceiling are empty where vLLM was not measured."""
-    top = found[CEILING].rates() if CEILING in found else None
-    heads = ["engine", "tokens", "wall s", "tokens/s", "of LLM.generate", "tokens a CPU s", "of LLM.generate"]
-    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for name, one in found.items():
-        wall, cpu = one.rates()
-        by_wall, by_cpu = (f"{wall / top[0]:.0%}", f"{cpu / top[1]:.0%}") if top else ("", "")
-        mine = " | " if name == "openai" else f"{cpu:.0f} | {by_cpu}"
-        row = f"{one.tokens[0]} | {statistics.median(one.wall_s):.1f} | {wall:.0f} | {by_wall} | {mine}"
-        print(f"| {name} | {row} |")
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown; shares are of the fastest way without seeds that asks `LLM.generate` of the same model."""
+    ceiling: dict[str, int] = {}
+    for row in rows:
+        if row.get("way") == BENCH.name:
+            ceiling[row["model"]] = max(ceiling.get(row["model"], 0), row["tokens_per_s"])
+    heads = ["model", "start", "way", "tokens", "s", "tokens/s", f"of the best {BENCH.name}", "CPU s"]
+    heads += ["GPU used, %", "again", "start, s"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    show: Callable[[Any], str] = lambda value: "" if value is None else str(value)  # noqa: E731
+    for row in rows:
+        if "error" in row:
+            continue
+        top = ceiling.get(row["model"])
+        share = f"{row['tokens_per_s'] / top:.2f}" if top else ""
+        cells = [Path(row["model"]).name, row["start"], row["way"], row["tokens"], row["seconds"]]
+        cells += [row["tokens_per_s"], share, row["cpu_seconds"], row["gpu_used"], row.get("again")]
+        lines.append(f"| {' | '.join(map(show, [*cells, row['start_s']]))} |")
+    lines += [f"{row['model']}, {row['start']}: {row['error']}" for row in rows if "error" in row]
+    return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="data/tiny/explorer")
+    parser.add_argument("--output", default="engines.jsonl", help="rows are added to this file")
+    parser.add_argument("--models", default="data/tiny/explorer", help="comma-separated")
     parser.add_argument("--problems", default="data/tiny/validation.jsonl")
     parser.add_argument(
         "--prompt", default="recipes/tiny/prompt.yaml", help='a prompt file; "" for the default prompt'
@@ -195,12 +321,21 @@ def main() -> int:
     parser.add_argument(
         "--batch_size", type=int, default=256, help="of transformers, and requests under way at the server"
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--warm_up", type=int, default=0, help="problems to warm up with; 0 takes all")
-    parser.add_argument(
-        "--engines", default=f"vllm,{CEILING},openai,transformers", help=f"which; {CEILING} needs vllm"
-    )
-    show(run(parser.parse_args()))
+    parser.add_argument("--starts", default="", help=f"some of {', '.join(STARTS)}; empty for all")
+    parser.add_argument("--ways", default="", help="parts of the names of ways, `;` between them")
+    parser.add_argument("--most_s", type=float, default=580, help="seconds after which a start is ended")
+    parser.add_argument("--table", default="", help="show the table of a file of rows, and measure nothing")
+    parser.add_argument("--only", default="", choices=["", *STARTS], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.model, given.endpoint = given.models, ""
+    if given.only:
+        return run_start(given)
+    if not given.table:
+        run_all(given)
+    rows = [json.loads(line) for line in Path(given.table or given.output).read_text().splitlines()]
+    sys.stdout.write(table(rows) + "\n")
     return 0
 
 

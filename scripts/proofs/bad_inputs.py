@@ -261,7 +261,7 @@ OF_SETTINGS = [
     BadInput("an unknown type of numbers", "evaluate", given(dtype="bf16"),
              "dtype 'bf16': expected auto, float32, bfloat16 or float16"),
     *(BadInput("an unknown engine", stage, given(engine="vlm"),
-             "engine 'vlm': expected transformers, vllm or openai")
+             "engine 'vlm': expected auto, transformers, vllm or openai")
       for stage in ("explore", "evaluate")),
     BadInput("no pattern of agreement", "bundle", given(mixture="patterns", pattern_shares='{"1-3": 0.5}'),
              "pattern_shares: '1-3' is no pattern of"),

@@ -115,7 +115,8 @@ def test_a_size_is_that_of_the_weights_as_they_are_trained(
         return memory.size_of(model, False, args)
 
     assert size().weight_bytes == size("--use_vllm", "true", "--load_in_4bit", "true").weight_bytes * 4 == 2
-    assert size("--use_vllm", "true").weight_bytes == 4
+    assert size("--use_vllm", "true").weight_bytes == 2
+    assert size("--use_vllm", "true", "--use_dora", "true").weight_bytes == 4
     assert size("--use_vllm", "true", "--dtype", "bfloat16").weight_bytes == 2
     assert size().plain == size("--lora_dropout", "0").plain == size("--lora_dropout", "0.5").plain
     assert size("--disable_dropout", "false").plain.kept > 1.1 * size().plain.kept

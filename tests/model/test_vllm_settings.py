@@ -84,6 +84,34 @@ def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) 
         vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
 
 
+def test_copies_that_share_a_gpu_start_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen: list[Any] = []
+
+    class Started:
+        def __init__(self) -> None:
+            seen.append("asked")
+
+        def result(self) -> None:
+            seen.append("started")
+
+    def start(_: Any, index: int, of: int, *rest: Any) -> Started:
+        assert (of, rest[2]["gpu_memory_utilization"], rest[3]) == (4, 0.45, 2)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        monkeypatch.setattr(vllm, "_Copy", lambda *_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+        vllm._start_copy(index, of, *rest)
+        return Started()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(vllm, "_copy", [])
+    monkeypatch.setattr(vllm._Remote, "start", start)
+    vllm.VLLMEngine(MODEL, EngineArguments(engine="vllm", data_parallel_size=2, copies_per_gpu=2))
+    assert seen[:12] == [one for gpu in "0011" for one in (gpu, "asked", "started")]
+    with pytest.raises(InputError, match="copies_per_gpu is for a model on one GPU"):
+        EngineArguments(tensor_parallel_size=2, copies_per_gpu=2).check_engine_arguments()
+
+
 def test_on_a_gpu_every_batch_that_runs_has_its_cuda_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     import vllm as library
 

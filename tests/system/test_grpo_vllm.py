@@ -68,6 +68,8 @@ def test_after_three_updates_trainer_and_engine_agree(
     assert found["tied"]
     assert found["dtype"] == "torch.float32"
     assert found["syncs"] >= 4
+    assert found["as_trl"] == [True]
+    assert found["cached"] >= 128  # whole blocks: a group reads its prompt once
     assert len(found["differences"]) == 4
     assert max(found["differences"]) < 0.01
     assert found["moved"] > 0.1  # an engine that was left behind would differ by about as much

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from a2r_train import output
 from a2r_train.data.probe import load_pools, pools_of
 from a2r_train.data.read import Columns
 from a2r_train.data.unparsable import unparsable
+from a2r_train.engines import settled
 from a2r_train.errors import InputError
 from a2r_train.evaluate.probe import facts as of_rollouts
 from a2r_train.evaluate.probe.asked import (
@@ -75,6 +76,9 @@ def probe(config: ProbeConfig) -> Found:
     then.
     """
     given = prepared(config)
+    if given.work:
+        config = settled(config, config.model, folder=config.output_dir)
+        given.work.config = replace(given.work.config, engine=config.engine)
     folder = Path(config.output_dir)
     output.prepare(folder, asdict(config), ignore=MAY_DIFFER, inputs=INPUTS)
     made = answers(config, given.work, given.asked) if given.work else {}

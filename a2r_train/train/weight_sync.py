@@ -1,0 +1,81 @@
+"""How vLLM gets the trained weights before each generation: an adapter's delta is added out of place.
+
+TRL merges the adapter into the base, hands every weight over in a call of its own, and takes the adapter out
+again. That rounds a bfloat16 base each time, so TRL's way needs a float32 base. Here base plus delta is a new
+float32 tensor, one layer at a time, and the base is never written to. vLLM rounds the sum once, as it rounds
+the merged weight of a float32 base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora import Embedding, Linear, LoraLayer
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.trainer import grpo_trainer
+
+from a2r_train.train.model import adds_plainly
+
+Weights = Iterator[tuple[str, torch.Tensor]]
+
+
+def summed_weights(model: Any) -> Weights:
+    """Every weight of a LoRA model under its name in the base model; base + delta, in float32, of the layers
+    that have an adapter. Equals what `merge_adapter` makes of a float32 base. The model stays as it is."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, weight in model.named_parameters():
+        if model.prefix in name or "original_module" in name:  # the adapter; what `modules_to_save` replaces
+            continue
+        layer = layers.get(name.removesuffix(".base_layer.weight"))
+        name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        name = name.replace("modules_to_save.default.", "").replace("_checkpoint_wrapped_module.", "")
+        yield name, weight.data if layer is None else _sum(weight.data, layer)
+
+
+def _sum(weight: torch.Tensor, layer: Any) -> torch.Tensor:
+    held = {**layer.lora_A, **layer.lora_embedding_A}
+    total = weight.float()
+    for adapter in layer.active_adapters:
+        if adapter in held:
+            total = total + layer.get_delta_weight(adapter)
+    return total
+
+
+class SummedGeneration(VLLMGeneration):
+    """TRL's, with two methods overridden: which weights vLLM gets, and how they get there."""
+
+    @torch.no_grad()
+    def _iter_named_params(self) -> Weights:
+        """Base plus delta, where that is all there is to the adapter; else as TRL does it."""
+        model: Any = self.model
+        if self._dist.is_fsdp or not self._adds():
+            yield from super()._iter_named_params()  # type: ignore[no-untyped-call]
+            return
+        with self._dist.gather_params(list(model.parameters())):
+            yield from summed_weights(model)
+
+    def _adds(self) -> bool:
+        """Layers of another type hold a base that is quantised or has no single weight."""
+        model: Any = self.model
+        configs = getattr(model, "peft_config", None)
+        if not configs or not adds_plainly(configs[model.active_adapter]):
+            return False
+        return all(type(m) in (Linear, Embedding) for m in model.modules() if isinstance(m, LoraLayer))
+
+    def sync_weights(self) -> None:
+        """All weights in one call of vLLM's loader, which looks its model through in each call."""
+        if self.mode != "colocate" or self.enable_sleep_mode:
+            super().sync_weights()  # type: ignore[no-untyped-call]
+            return
+        self.llm.llm_engine.model_executor.driver_worker.model_runner.model.load_weights(
+            self._iter_named_params()
+        )
+        self.llm.reset_prefix_cache()
+
+
+def add_out_of_place() -> None:
+    """Let TRL's trainers sync in this way; call it before one is made."""
+    trl: Any = grpo_trainer
+    trl.VLLMGeneration = SummedGeneration

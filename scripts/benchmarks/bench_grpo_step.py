@@ -1,0 +1,409 @@
+"""Where the seconds of a GRPO step go: stock TRL beside ours, on one recipe, each in a process of its own.
+
+    python scripts/benchmarks/bench_grpo_step.py --output rows.jsonl --recipe recipes/gsm8k-1.5b/grpo.yaml \\
+        --micro_batches 8,16,32 -- --model_name_or_path MODEL --bundles BUNDLES     # one GPU
+    python scripts/benchmarks/bench_grpo_step.py --table rows.jsonl                 # the table again
+    python scripts/benchmarks/bench_grpo_step.py --output rows.jsonl -- --use_vllm true --vllm_mode colocate
+
+The last line is a trial on a CPU: the tiny synthesizer, and bundles that are made up. What follows `--` are
+keys of the recipe. Every way has the recipe's adapter, lengths and completions a step; a smaller micro-batch
+accumulates more. The first steps are not counted; the next ones give the steps an hour; in the last ones the
+GPU is waited for at each boundary, and they say where the time goes. Parts are named by TRL's own profiling
+contexts, each without what is nested in it. A row is written as soon as its way is measured; one that fails
+is a row with its error. `trainer_gib` is the peak of torch's tensors less what vLLM took as it started.
+
+| way | trainer | base | what it is |
+|---|---|---|---|
+| stock | TRL's | float32 | `trl grpo` |
+| stock_bf16 | TRL's | bfloat16 | the same with a base that merging rounds |
+| before | ours | float32 | shared prefix; TRL's sync and its pass for the old log-probabilities |
+| pass | ours | as `auto` says | `ours` with that pass |
+| sync | ours | float32 | `ours` with TRL's sync |
+| ours | ours | as `auto` says | as a2r_train trains |
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync")
+STOCK, TRLS_SYNC, TRLS_PASS = (
+    ("stock", "stock_bf16"),
+    ("stock", "stock_bf16", "before", "sync"),
+    ("before", "pass"),
+)
+# Of a context's name, without the trainer's class; others belong to what they are nested in.
+PARTS = {
+    "vLLM.generate": "generation",
+    "transformers.generate": "generation",
+    "sync_weights": "weight sync",
+    "_calculate_rewards": "rewards",
+    "_prepare_inputs": "preparing",
+    "compute_loss": "update",
+    "backward": "update",
+    "optimizer": "update",
+}
+COLUMNS = ("generation", "weight sync", "log-probabilities", "update", "rewards", "preparing", "waiting")
+GIB = 2**30
+
+
+class Clock:
+    """Seconds of each part of a step, without those of the parts that are nested in it."""
+
+    def __init__(self) -> None:
+        self.on, self.open = False, list[list[Any]]()  # part, when it began, seconds of what was in it
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def enter(self, name: str) -> None:
+        import torch
+
+        part = PARTS.get(name) or (self.open[-1][0] if self.open else "waiting")
+        if name == "_get_per_token_logps_and_entropies":
+            part = "update" if torch.is_grad_enabled() else "log-probabilities"
+        self.open.append([part, self.now(), 0.0])
+
+    def leave(self) -> None:
+        part, began, within = self.open.pop()
+        took = self.now() - began
+        self.seconds[part] += took - within
+        if self.open:
+            self.open[-1][2] += took
+
+    def now(self) -> float:
+        import torch
+
+        if self.on and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def watch(clock: Clock) -> None:
+    """Let TRL's profiling contexts tell the clock when they begin and end."""
+    from trl.extras.profiling import ProfilingContext
+
+    def enter(self: Any) -> Any:
+        clock.enter(self.name.split(".", 1)[1])
+        return self
+
+    ProfilingContext.__enter__ = enter  # type: ignore[method-assign]
+    ProfilingContext.__exit__ = lambda *_: bool(clock.leave())  # type: ignore[method-assign]
+
+
+def timed(kind: Any, way: str) -> Any:
+    """The trainer's class with contexts where TRL has none, and TRL's own methods where the way has them."""
+    from trl import GRPOTrainer
+    from trl.extras.profiling import profiling_context, profiling_decorator
+
+    names = ("_compute_loss", "_generate_and_score_completions") if way in TRLS_PASS else ()
+    its = {name: getattr(GRPOTrainer, name) for name in names}
+
+    def logps(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return kind._get_per_token_logps_and_entropies(self, *args, **kwargs)
+
+    logps.__name__ = "_get_per_token_logps_and_entropies"
+    made = type(kind.__name__, (kind,), {**its, logps.__name__: profiling_decorator(logps)})
+
+    def trainer(**options: Any) -> Any:
+        one = made(**options)
+        backward = one.accelerator.backward
+
+        def watched(*args: Any, **kwargs: Any) -> None:
+            with profiling_context(one, "backward"):
+                backward(*args, **kwargs)
+
+        one.accelerator.backward = watched
+        return one
+
+    return trainer
+
+
+def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
+    """A callback that times each step and lets the clock wait for the GPU in the last ones."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):
+        def __init__(self) -> None:
+            self.took, self.parts, self.began = list[float](), list[dict[str, float]](), 0.0
+
+        def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            clock.on = state.global_step >= given.warm_up + given.steps
+            if torch.cuda.is_available() and state.global_step == given.warm_up:
+                torch.cuda.reset_peak_memory_stats()
+            clock.seconds.clear()
+            self.began = clock.now()
+
+        def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+            clock.enter("optimizer")
+
+        def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+            clock.leave()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            took = time.perf_counter() - self.began
+            self.took.append(took)
+            waiting = took - sum(clock.seconds.values())
+            self.parts.append({**clock.seconds, "waiting": clock.seconds["waiting"] + waiting})
+
+    return Steps()
+
+
+def count_vllm() -> list[int]:
+    """The bytes that vLLM's start leaves allocated are added to the list as TRL starts one."""
+    import torch
+    from trl.generation import vllm_generation
+
+    taken: list[int] = []
+    if not hasattr(vllm_generation, "LLM"):
+        return taken
+    start = vllm_generation.LLM
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+        llm = start(*args, **kwargs)
+        taken.append(torch.cuda.memory_allocated() - before if torch.cuda.is_available() else 0)
+        return llm
+
+    vllm_generation.LLM = counted
+    return taken
+
+
+def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str) -> dict[str, Any]:
+    """One way, in this process."""
+    import torch
+    from trl import GRPOTrainer
+    from trl.generation.vllm_generation import VLLMGeneration
+    from trl.trainer import grpo_trainer
+
+    from a2r_train.config import parse
+    from a2r_train.train import grpo
+    from a2r_train.train.sampling import EpochGRPOTrainer
+    from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
+
+    data, args, model = parse(grpo.ARGUMENTS, arguments_of(given, way, micro_batch, folder))
+    bundles = grpo.load_bundles(data, model)
+    args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs
+    grpo.end_turns_as_the_template_does(bundles.prompter)
+    grpo.prepare_vllm(args, bundles.prompter.stop_ids())
+    if way in TRLS_SYNC:
+        grpo_trainer.VLLMGeneration = VLLMGeneration
+    if way in STOCK and args.use_vllm:
+        args.generation_kwargs.pop("detokenize", None)
+    if way not in STOCK or given.no_cudnn:
+        grpo.avoid_cudnn_attention(args)
+    grpo.set_loading_options(args, model)
+    clock = Clock()
+    watch(clock)
+    steps, taken = steps_of(clock, given), count_vllm()
+    ours = SharedPrefixGRPOTrainer if args.shared_prefix else EpochGRPOTrainer
+    trainer = timed(GRPOTrainer if way in STOCK else ours, way)(
+        reward_funcs=grpo.rewards_of(args, bundles),
+        args=args,
+        train_dataset=grpo.dataset_of(bundles),
+        callbacks=[steps],
+        processing_class=bundles.prompter.tokenizer,
+        **grpo.model_arguments(args, model),
+    )
+    trainer.train()
+    log = [row for row in trainer.state.log_history if "reward" in row]
+    held = trainer.accelerator.unwrap_model(trainer.model)
+    row = {
+        "trainer_gib": None,
+        "vllm_gib": None,
+        "host_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, 2),
+        "base": str(next(p for p in held.parameters() if p.ndim > 1).dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "completion_tokens": round(statistics.mean(one["completions/mean_length"] for one in log), 1),
+        "reward": round(statistics.mean(one["reward"] for one in log), 4),
+    }
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() - sum(taken)
+        row |= {"trainer_gib": round(peak / GIB, 2), "vllm_gib": round(sum(taken) / GIB, 2)}
+    return {**row, **timing_of(steps, given)}
+
+
+def timing_of(steps: Any, given: argparse.Namespace) -> dict[str, Any]:
+    """Seconds a step, and those of its parts in the steps that waited for the GPU: means."""
+    counted, watched = steps.took[given.warm_up :][: given.steps], steps.parts[given.warm_up + given.steps :]
+    seconds = statistics.mean(counted)
+    parts = {name: round(statistics.mean(one.get(name, 0.0) for one in watched), 4) for name in COLUMNS}
+    return {
+        "seconds": round(seconds, 4),
+        "seconds_of_each": [round(one, 4) for one in counted],
+        "steps_per_hour": round(3600 / seconds, 1),
+        "watched_seconds": round(statistics.mean(steps.took[given.warm_up + given.steps :]), 4),
+        "parts": parts,
+    }
+
+
+def arguments_of(given: argparse.Namespace, way: str, micro_batch: int, folder: str) -> list[str]:
+    """The recipe with what a measurement needs, as a command line."""
+    import yaml
+
+    recipe = yaml.safe_load((ROOT / given.recipe).read_text())
+    micro = recipe["per_device_train_batch_size"]
+    completions = micro * recipe.get("gradient_accumulation_steps", 1)
+    micro = min(micro_batch or micro, completions)
+    fixed: dict[str, Any] = {
+        "output_dir": folder,
+        "max_steps": given.warm_up + given.steps + given.watched_steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": completions // micro,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": "true",
+        "eval_strategy": "no",
+        "eval_on_start": "false",
+        "load_best_model_at_end": "false",
+        "validation": "",
+        "dtype": {"stock": "float32", "before": "float32", "sync": "float32", "stock_bf16": "bfloat16"}.get(
+            way, "auto"
+        ),
+    }
+    if way in STOCK:
+        fixed["shared_prefix"] = "false"
+    if given.bundles:
+        fixed |= {"bundles": given.bundles}
+    if given.recipe == "recipes/tiny/grpo.yaml":
+        fixed |= {"model_name_or_path": "data/tiny/synthesizer", "use_peft": "true", "use_cpu": "true"}
+    pairs = [text for key, value in fixed.items() for text in (f"--{key}", str(value))]
+    return ["--config", str(ROOT / given.recipe), *pairs, *given.keys]
+
+
+def made_up_bundles(problems: str, path: Path) -> str:
+    """Bundles of the problems with four references, which are right answers and wrong ones."""
+    from a2r_train.data.builder import bundle_of
+    from a2r_train.data.read import read
+    from a2r_train.records import Problem, Reference, write
+
+    def reference(problem: Problem, answer: str) -> Reference:
+        text = f"{problem.problem} The answer is \\boxed{{{answer}}}."
+        return Reference(text, answer, "correct" if answer == problem.answer else "incorrect", 40)
+
+    found = read(Problem, problems)[:64]
+    write(
+        [
+            bundle_of(p, [reference(p, answer) for answer in (p.answer, "0", p.answer, "1")], p.id)
+            for p in found
+        ],
+        path,
+    )
+    return str(path)
+
+
+def run_way(given: argparse.Namespace) -> int:
+    """Measure `--only` in this process, and write its row."""
+    import contextlib
+
+    from a2r_train.output import versions
+
+    row: dict[str, Any] = {"way": given.only, "micro_batch": given.micro_batch, "recipe": given.recipe}
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        row |= measured(given, given.only, given.micro_batch, folder)
+    write_row(given.output, {**row, "keys": given.keys, "versions": versions()})
+    return 0
+
+
+def write_row(path: str, row: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+def run_all(given: argparse.Namespace) -> None:
+    """Each way with each micro-batch in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        if given.recipe == "recipes/tiny/grpo.yaml" and not given.bundles:
+            given.bundles = made_up_bundles(
+                str(ROOT / "data/tiny/train.jsonl"), Path(folder) / "bundles.jsonl"
+            )
+        for way in given.ways.split(","):
+            for micro_batch in map(int, given.micro_batches.split(",")):
+                named = {
+                    "only": way,
+                    "micro_batch": micro_batch,
+                    "bundles": given.bundles,
+                    "recipe": given.recipe,
+                }
+                named |= {key: getattr(given, key) for key in ("output", "warm_up", "steps", "watched_steps")}
+                options = [text for key, value in named.items() for text in (f"--{key}", str(value))]
+                options += ["--no_cudnn"] if given.no_cudnn else []
+                command = [sys.executable, __file__, *options, "--", *given.keys]
+                done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+                if done.returncode:
+                    said = [line for line in done.stderr.splitlines() if line.strip()]
+                    write_row(given.output, {**named, "way": way, "error": " ".join(said[-3:])[-600:]})
+                sys.stderr.write(
+                    f"{way}, micro-batch {micro_batch}: {'failed' if done.returncode else 'done'}\n"
+                )
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown, the fastest micro-batch of each way; ratios are those to the fastest row of `stock`."""
+    good = [row for row in rows if "seconds" in row]
+    best: dict[str, dict[str, Any]] = {}
+    for row in sorted(good, key=lambda row: float(row["seconds"])):
+        best.setdefault(row["way"], row)
+    base = best.get("stock")
+    heads = ["way", "base", "micro-batch", "s a step", "steps an hour", "of stock", "trainer GiB", "of stock"]
+    lines = [f"| {' | '.join([*heads, *COLUMNS])} |", "|---" * (len(heads) + len(COLUMNS)) + "|"]
+    for way, row in best.items():
+        ratio = f"{base['seconds'] / row['seconds']:.2f}" if base else ""
+        memory = f"{row['trainer_gib'] / base['trainer_gib']:.2f}" if base and base["trainer_gib"] else ""
+        cells = [way, row["base"], row["micro_batch"], f"{row['seconds']:.2f}", row["steps_per_hour"], ratio]
+        cells += ["" if row["trainer_gib"] is None else row["trainer_gib"], memory]
+        cells += [f"{row['parts'][name]:.2f}" for name in COLUMNS]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += [
+        f"{row['way']}, micro-batch {row['micro_batch']}: {row['error']}" for row in rows if "error" in row
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given_argv = list(sys.argv[1:] if argv is None else argv)
+    at = given_argv.index("--") if "--" in given_argv else len(given_argv)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", default="grpo_step.jsonl", help="rows are added to this file")
+    parser.add_argument("--recipe", default="recipes/tiny/grpo.yaml")
+    parser.add_argument("--bundles", default="", help="instead of the recipe's; of tiny they are made up")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument(
+        "--micro_batches", default="0", help="completions at once, some sizes; 0 as in the recipe"
+    )
+    parser.add_argument("--warm_up", type=int, default=2, help="first steps, which are not counted")
+    parser.add_argument("--steps", type=int, default=6, help="steps that are counted")
+    parser.add_argument("--watched_steps", type=int, default=3, help="steps that say where the time goes")
+    parser.add_argument("--no_cudnn", action="store_true", help="no attention by cuDNN for stock TRL either")
+    parser.add_argument("--table", default="", help="show the table of a file of rows, and measure nothing")
+    parser.add_argument("--only", default="", choices=["", *WAYS], help=argparse.SUPPRESS)
+    parser.add_argument("--micro_batch", type=int, default=0, help=argparse.SUPPRESS)
+    given = parser.parse_args(given_argv[:at])
+    given.keys = given_argv[at + 1 :]
+    if given.only:
+        return run_way(given)
+    if not given.table:
+        run_all(given)
+    rows = [json.loads(line) for line in Path(given.table or given.output).read_text().splitlines()]
+    sys.stdout.write(table(rows) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
