@@ -86,7 +86,7 @@ def graphs(sequences: int) -> dict[str, Any]:
 # The first three hold what must be shown; the rest says why. One that needs a GPU is left out on a CPU.
 STARTS: dict[str, Start] = {
     "ours": Start(ALL),
-    "vllm": Start((BENCH, OURS), settings={"max_num_seqs": None, "compilation_config": None}),
+    "vllm_defaults": Start((BENCH, OURS), settings={"max_num_seqs": None, "compilation_config": None}),
     "transformers": Start((Way("ours, seeds", ours=True, share=0.25),), {"engine": "transformers"}),
     "copies_2": Start((OURS, FREE), {"copies_per_gpu": 2}),
     "copies_3": Start((OURS,), {"copies_per_gpu": 3}),
