@@ -177,6 +177,7 @@ def test_where_nothing_varies_no_interval_looks_exact(problems: int, claimed: bo
     assert f"| synthesizer/sft | maj@4 | +0.0 | no difference in {problems} problems |" in text
     assert f"| synthesizer/sft | synthesizer/base | +100.0 | the same in {problems} problems |" in text
     assert f"synthesizer/sft cannot be told from maj@4: +0.0 points, no difference in {problems}" in text
+    assert f"| maj@4 | 100.0 | all the same | {problems} |" in text
     assert not re.search(r"([+-]?[0-9.]+) to \1", text)
     assert ("Training beats" in words.headline(made)) == claimed
     console = Console(width=80, record=True, file=io.StringIO())

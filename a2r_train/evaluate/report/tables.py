@@ -305,7 +305,8 @@ def span(values: Mapping[str, Any], suffix: str = "", signed: bool = True) -> st
     if low is None or high is None:
         return "-"
     if low == high and (problems := values.get("n")):
-        return f"{'the same' if low or not signed else 'no difference'} in {problems} problems"
+        said = f"{'the same' if low else 'no difference'} in {problems} problems"
+        return said if signed else "all the same"  # beside the number of problems
     return f"{points(low)} to {points(high)}" if signed else f"{percent(low)} to {percent(high)}"
 
 
