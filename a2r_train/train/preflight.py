@@ -35,6 +35,7 @@ from a2r_train.train.model import peft_of, way_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.section_rewards import are_rewarded, credits_of, section_rewards
 from a2r_train.train.watch import MOST_PASSES
+from a2r_train.train.written import as_asked
 from a2r_train.verify import programs
 from a2r_train.verify.extract import clean, letter, written
 from a2r_train.verify.traits import SHIPPED
@@ -114,12 +115,13 @@ def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
     gold = "the gold answer"
     if len(ruled) < len(different):
         gold = "the gold answer (own verifiers: a correct reference's)"
-    close = f"{THINK_CLOSE}\n" if bundles.prompter.opens_thinking else ""
+    prompt, close = bundles.prompter.config, f"{THINK_CLOSE}\n" if bundles.prompter.opens_thinking else ""
+    asked = [b for b in different if as_asked(prompt, _right(b), b.verifier) is not None]
     tried: list[tuple[str, float, Sequence[Bundle], Callable[[Bundle], str]]] = [
-        (gold, 1.0, different, lambda b: close + written(_right(b), b.verifier)),
+        (gold, 1.0, asked, lambda b: f"{close}{as_asked(prompt, _right(b), b.verifier)}"),
         ("an empty completion", 0.0, different, lambda _: ""),
         ("a truncated answer", 0.0, different, lambda b: f"{close}So {_cut(b)}"),
-        ("a wrong answer", 0.0, few, lambda b: close + written(_wrong(b), b.verifier)),
+        ("a wrong answer", 0.0, few, lambda b: f"{close}{as_asked(prompt, _wrong(b), b.verifier) or ''}"),
     ]
     return [_reward(bundles.prompter, *one) for one in tried]
 
@@ -188,7 +190,8 @@ def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle
     off = [
         b
         for b, is_right, one in zip(shown, right, earned, strict=True)
-        if one != (1.0, found.earned(is_right, is_right)) and _right(b)
+        if one != (1.0, found.earned(is_right, is_right))
+        and as_asked(bundles.prompter.config, _right(b), b.verifier)
     ]
     if off:
         says = f"a right synthesis of bundle {off[0].id!r} does not earn the own solution and the verdicts"
@@ -205,12 +208,12 @@ def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle
 
 def _in_sections(prompter: Prompter, bundle: Bundle) -> list[dict[str, str]]:
     """A completion that is right throughout."""
-    headings, answer = prompter.config.sections, written(_right(bundle), bundle.verifier)
+    headings, answer = prompter.config.sections, as_asked(prompter.config, _right(bundle), bundle.verifier)
     verdicts = (
         f"Reference {at}: {'right' if r.verdict == CORRECT else 'wrong'}"
         for at, r in enumerate(bundle.references, 1)
     )
-    below = {"solution": answer, "verdicts": "\n".join(verdicts), "answer": answer}
+    below = {"solution": answer or "", "verdicts": "\n".join(verdicts), "answer": answer or ""}
     text = "\n\n".join(f"## {heading}\n{below[name]}" for name, heading in headings.items())
     close = f"{THINK_CLOSE}\n" if prompter.opens_thinking else ""
     return [{"role": "assistant", "content": close + text}]

@@ -93,6 +93,25 @@ def test_a_gold_answer_that_no_completion_can_give(checks: Checks) -> None:
     assert says == "the gold answer of bundle 'b0' (gold 'a}b') does not earn 1"
 
 
+@pytest.mark.parametrize("pattern", ["Answer: (.*)", "<answer>(.*?)</answer>"])
+def test_answers_stand_where_the_prompt_reads_them(pattern: str, checks: Checks, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.yaml"
+    prompt.write_text(f"answer_pattern: {pattern!r}\n")
+    found = checks({"texts": ("Answer: 5 <answer>5</answer>", "no")}, prompt=prompt)
+    assert red(found) == {}
+    assert any(one.detail == "the gold answer earns 1, of 1 different ones" for one in found["reward"])
+
+
+def test_a_pattern_for_which_nothing_can_be_written_is_not_green(checks: Checks, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.yaml"
+    prompt.write_text("answer_pattern: '[Aa]nswer: (.*)'\n")
+    found = checks(prompt=prompt)
+    assert red(found) == {}
+    assert [one.detail for one in found["reward"] if one.vacuous] == [
+        "the gold answer earns 1, of 0 different ones"
+    ]
+
+
 def test_a_reward_that_pays_for_anything(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         preflight.VerifiableReward, "__call__", lambda _, completions, **__: [1.0] * len(completions)
