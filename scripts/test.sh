@@ -27,5 +27,6 @@ if [ "$tier" = fast ]; then
     pytest -q tests/unit "$@"
 else
     # Two processes, and the tests of one file in one of them, where they share what the first has made.
-    pytest -q -n 2 --dist loadfile "$@"
+    # In the order of their names: the short ones of tests/unit come last, and both end together.
+    pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
 fi

@@ -304,9 +304,8 @@ def test_a_chunk_removed_by_hand_is_made_again(exploring: ExploreConfig) -> None
 def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreConfig) -> None:
     folder = Path(exploring.output_dir)
     (folder / "chunks").mkdir(parents=True)
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({k: v for k, v in vars(exploring).items() if k != "dry_run"})
-    )
+    begun = {k: v for k, v in vars(exploring).items() if k != "dry_run"} | {"engine": "transformers"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(begun))
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
     ) as shard:  # writes on, and one is gone
