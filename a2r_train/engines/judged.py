@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from a2r_train.engines.base import Engine, Sampling
+from a2r_train.engines.base import Completion, Engine, Sampling
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, Verdict, row_of, seed_of
 from a2r_train.verify import judge_all
@@ -45,7 +46,7 @@ def judged_samples(
     """
     work = [(item, sample) for item in items for sample in range(samples)]
     seeds = [seed_of(seed, item.id, sample) for item, sample in work]
-    completions = engine.generate([chats[item.id] for item, _ in work], sampling, seeds)
+    completions = _completions(engine, [chats[item.id] for item, _ in work], sampling, seeds)
     texts = [prompter.complete(completion.text) for completion in completions]
     judgements = judge_all(
         [
@@ -73,3 +74,19 @@ def judged_samples(
             work, texts, judgements, completions, seeds, strict=True
         )
     ]
+
+
+def _completions(
+    engine: Engine, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]
+) -> list[Completion]:
+    """One for each chat. A greedy one is the same for all equal chats, such as those of the bundles of a
+    problem that are shown without references, and is made once.
+    """
+    if sampling.temperature > 0:
+        return engine.generate(chats, sampling, seeds)
+    keys = [json.dumps([chat, chat.template_kwargs]) for chat in chats]
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    places = sorted(first.values())
+    made = engine.generate([chats[i] for i in places], sampling, [seeds[i] for i in places])
+    by_key = {keys[i]: completion for i, completion in zip(places, made, strict=True)}
+    return [by_key[key] for key in keys]

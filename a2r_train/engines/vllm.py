@@ -228,7 +228,7 @@ class _Copy:
             self.adapter = LoRARequest("adapter", 1, lora_folder(model)) if base != model else None
             if self.adapter:
                 self.llm.llm_engine.add_lora(self.adapter)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: its own process did not start
             raise InputError(
                 f"{model}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})"
             ) from None
@@ -261,6 +261,7 @@ class _Remote:
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         weakref.finalize(self, self.pool.shutdown)  # waits: who comes next finds the memory free
+        self.pool.submit(import_vllm)  # takes long, and all copies do it at once; `start` says what is wrong
 
     def start(self, *how: Any) -> Any:
         return self.pool.submit(_start_copy, *how)

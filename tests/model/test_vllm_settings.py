@@ -129,6 +129,18 @@ def test_on_a_gpu_every_batch_that_runs_has_its_cuda_graph(monkeypatch: pytest.M
     assert "enforce_eager" not in given
 
 
+def test_an_engine_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import vllm as library
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
+
+    monkeypatch.setattr(vllm, "import_vllm", lambda: False)
+    monkeypatch.setattr(library, "LLM", fail)
+    with pytest.raises(InputError, match=r"cannot load it \(Engine core initialization failed\.\)"):
+        vllm._Copy(MODEL, "auto", {})
+
+
 def test_the_samples_of_a_chat_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prompter = Prompter(load_tokenizer(MODEL))
     first, again, other = (prompter.explorer(problem) for problem in ("1 more?", "1 more?", "2 more?"))
