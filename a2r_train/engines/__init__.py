@@ -13,7 +13,7 @@ from a2r_train.engines.base import (
     hardware,
     tell_failed,
 )
-from a2r_train.engines.load import begun_with, check_engine, load_engine, settled
+from a2r_train.engines.load import begun_with, check_engine, load_engine, settled, switched
 
 __all__ = [
     "ENGINE_KEYS",
@@ -27,5 +27,6 @@ __all__ = [
     "hardware",
     "load_engine",
     "settled",
+    "switched",
     "tell_failed",
 ]

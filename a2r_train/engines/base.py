@@ -171,7 +171,7 @@ def tell_refused(model: str, refused: int, asked: int) -> None:
 def token_ids_of(prompter: Prompter, chats: Sequence[Chat]) -> list[list[int]]:
     """The prompt of each chat. The samples of a problem have one chat, which is rendered once."""
     rendered: dict[str, list[int]] = {}
-    keys = [json.dumps([chat, vars(chat) if isinstance(chat, Chat) else {}]) for chat in chats]
+    keys = [chat_key(chat) for chat in chats]
     for key, chat in zip(keys, chats, strict=True):
         if key not in rendered:
             rendered[key] = prompter.token_ids(chat)
@@ -192,3 +192,8 @@ class Engine(Protocol):
         """One completion a chat, in order; the seed of a chat fixes its completion, whatever else is in the
         batch, unless the engine was told to do without seeds."""
         ...
+
+
+def chat_key(chat: Chat) -> str:
+    """The same for chats that are rendered the same."""
+    return json.dumps([chat, vars(chat) if isinstance(chat, Chat) else {}])

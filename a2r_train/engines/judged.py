@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from a2r_train.engines.base import Completion, Engine, Sampling
+from a2r_train.engines.base import Completion, Engine, Sampling, chat_key
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, Verdict, row_of, seed_of
 from a2r_train.verify import judge_all
@@ -84,7 +83,7 @@ def _completions(
     """
     if sampling.temperature > 0:
         return engine.generate(chats, sampling, seeds)
-    keys = [json.dumps([chat, chat.template_kwargs]) for chat in chats]
+    keys = [chat_key(chat) for chat in chats]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     places = sorted(first.values())
     made = engine.generate([chats[i] for i in places], sampling, [seeds[i] for i in places])

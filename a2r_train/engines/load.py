@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,10 +22,16 @@ log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=EngineArguments)
 
 
-def load_engine(model: str, arguments: EngineArguments | None = None, own_process: bool = False) -> Engine:
+def load_engine(
+    model: str,
+    arguments: EngineArguments | None = None,
+    own_process: bool = False,
+    others: Sequence[str] = (),
+) -> Engine:
     """Start the engine of a recipe.
 
     With `own_process` vllm runs in a process of its own, whose memory is free again when the engine is gone.
+    `others`: what is asked after this model; see `switched`.
     Raises InputError for an unknown engine or dtype and for a model that cannot be loaded or is not served.
     """
     arguments = arguments or EngineArguments()
@@ -32,9 +39,18 @@ def load_engine(model: str, arguments: EngineArguments | None = None, own_proces
     check_engine(model, arguments)
     arguments = settled(arguments, model)
     began = time.monotonic()
-    engine = _started(model, arguments, own_process)
+    engine = _started(model, arguments, own_process, others)
     log.info("%s: engine %s started in %.1f s", model, arguments.engine, time.monotonic() - began)
     return engine
+
+
+def switched(engine: Engine | None, model: str) -> Engine | None:
+    """The engine that runs, which answers as another model from now on: vllm, where it was started for both,
+    as a base and its adapters can be. None where that takes a start.
+    """
+    from a2r_train.engines.vllm import VLLMEngine
+
+    return engine if isinstance(engine, VLLMEngine) and engine.switch(model) else None
 
 
 def settled(config: Config, *models: str, folder: str = "") -> Config:
@@ -74,7 +90,7 @@ def _chosen(models: tuple[str, ...], before: str) -> tuple[str, str]:
     return "vllm", "it is installed and serves the model"
 
 
-def _started(model: str, arguments: EngineArguments, own_process: bool) -> Engine:
+def _started(model: str, arguments: EngineArguments, own_process: bool, others: Sequence[str]) -> Engine:
     if arguments.engine == "openai":
         from a2r_train.engines.openai import OpenAIEngine
 
@@ -82,7 +98,7 @@ def _started(model: str, arguments: EngineArguments, own_process: bool) -> Engin
     if arguments.engine == "vllm":
         from a2r_train.engines.vllm import VLLMEngine
 
-        return VLLMEngine(model, arguments, own_process)
+        return VLLMEngine(model, arguments, own_process, others)
     from a2r_train.engines.transformers import TransformersEngine
 
     return TransformersEngine(model, arguments)

@@ -17,7 +17,7 @@ import os
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -130,32 +130,43 @@ class VLLMEngine:
         model: str,
         arguments: EngineArguments | None = None,
         own_process: bool = False,
+        others: Sequence[str] = (),
     ) -> None:
         check_vllm()
         arguments = arguments or EngineArguments()
-        self.name, self.seeded = model, arguments.seeded
-        self.tokenizer = load_tokenizer(model)
-        self.parameters = count_parameters(model)
+        self.seeded, self.base = arguments.seeded, base_of(model)
+        self.served = {model, *(other for other in others if base_of(other) == self.base)}
         self.prompt_tokens = self.cached_prompt_tokens = 0
-        self._prompter = Prompter(self.tokenizer)
+        self._answer_as(model)
         beside = arguments.copies_per_gpu
         settings = {
             "tensor_parallel_size": arguments.tensor_parallel_size,
             "gpu_memory_utilization": arguments.gpu_memory_utilization / beside,
+            **lora_settings(self.served - {self.base}),
         }
         dtype, count = arguments.dtype, arguments.data_parallel_size * beside
         if count == 1 and not own_process and not _launched():
-            self._copies: list[_Copy | _Remote] = [_Copy(model, dtype, settings)]
+            self._copies: list[_Copy | _Remote] = [_Copy(self.base, dtype, settings)]
         else:
             copies = [_Remote() for _ in range(count)]
             starts = []
             for i, copy in enumerate(copies):
-                starts.append(copy.start(i, count, model, dtype, settings, beside))
+                starts.append(copy.start(i, count, self.base, dtype, settings, beside))
                 if beside > 1:  # each measures what is free: one after the other
                     starts[-1].result()
             for start in starts:
                 start.result()
             self._copies = [*copies]
+
+    def switch(self, model: str) -> bool:
+        """Answer as another of the models that it was started for; False for one that it cannot answer as."""
+        if model in self.served:
+            self._answer_as(model)
+        return model in self.served
+
+    def _answer_as(self, model: str) -> None:
+        self.name, self.tokenizer, self.parameters = model, load_tokenizer(model), count_parameters(model)
+        self._prompter = Prompter(self.tokenizer)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         if sampling.temperature > MOST_TEMPERATURE:
@@ -169,11 +180,12 @@ class VLLMEngine:
             shares[places.setdefault(tuple(prompt), len(places)) % len(self._copies)].append(i)
         stops = self._prompter.stop_ids()
         given = list(seeds) if self.seeded else [None] * len(prompts)
+        adapter = "" if self.name == self.base else lora_folder(self.name)
         pending = [
             (
                 share,
                 self._copies[c].submit(
-                    [prompts[i] for i in share], [given[i] for i in share], asdict(sampling), stops
+                    [prompts[i] for i in share], [given[i] for i in share], asdict(sampling), stops, adapter
                 ),
             )
             for c, share in shares.items()
@@ -203,15 +215,14 @@ class _Done:
 
 
 class _Copy:
-    """One `LLM`, with the adapter of a model that is one."""
+    """One `LLM`; adapters are read as they are asked for."""
 
-    def __init__(self, model: str, dtype: str, settings: dict[str, Any]) -> None:
+    def __init__(self, base: str, dtype: str, settings: dict[str, Any]) -> None:
         gc.collect()  # an LLM that nobody uses any more is held by cycles alone, with its memory
         on_cpu = import_vllm()
         from vllm import LLM
-        from vllm.lora.request import LoRARequest
 
-        base = base_of(model)
+        self.adapters: dict[str, Any] = {}  # by folder
         if dtype == "auto":
             dtype = "float32" if on_cpu else "bfloat16"
         try:
@@ -222,19 +233,20 @@ class _Copy:
                 use_tqdm_on_load=False,
                 max_model_len=-1,  # the model's context, or as much of it as the cache holds
                 **(_cpu_settings() if on_cpu else _gpu_settings()),
-                **(lora_settings(model) if base != model else {}),
                 **settings,
             )
-            self.adapter = LoRARequest("adapter", 1, lora_folder(model)) if base != model else None
-            if self.adapter:
-                self.llm.llm_engine.add_lora(self.adapter)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: its own process did not start
             raise InputError(
-                f"{model}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})"
+                f"{base}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})"
             ) from None
 
     def submit(
-        self, prompts: list[list[int]], seeds: list[int | None], sampling: dict[str, Any], stops: list[int]
+        self,
+        prompts: list[list[int]],
+        seeds: list[int | None],
+        sampling: dict[str, Any],
+        stops: list[int],
+        adapter: str,
     ) -> _Done:
         from vllm import SamplingParams
 
@@ -245,7 +257,7 @@ class _Copy:
         outputs = self.llm.generate(
             [{"prompt_token_ids": prompts[i]} for i in asked],
             [SamplingParams(**options, seed=seeds[i]) for i in asked],
-            lora_request=self.adapter,
+            lora_request=self._request(adapter) if adapter else None,
             use_tqdm=False,
         )
         found: Found = [([], "refused", 0)] * len(prompts)
@@ -253,6 +265,21 @@ class _Copy:
             made = output.outputs[0]
             found[i] = (list(made.token_ids), str(made.finish_reason), int(output.num_cached_tokens or 0))
         return _Done(found)
+
+    def _request(self, adapter: str) -> Any:
+        """The adapter, which vLLM reads the first time. Raises InputError where it cannot."""
+        from vllm.lora.request import LoRARequest
+
+        if adapter not in self.adapters:
+            request = LoRARequest(adapter, len(self.adapters) + 1, adapter)
+            try:
+                self.llm.llm_engine.add_lora(request)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"{adapter}: vLLM cannot load it ({str(error).strip().splitlines()[0][:160]})"
+                ) from None
+            self.adapters[adapter] = request
+        return self.adapters[adapter]
 
 
 class _Remote:
@@ -370,9 +397,15 @@ def lora_folder(adapter: str) -> str:
     return str(Path(adapter).resolve()) if Path(adapter).is_dir() else adapter
 
 
-def lora_settings(adapter: str) -> dict[str, Any]:
-    path = model_file(adapter, "adapter_config.json")
-    assert path, adapter  # the model has a base, which stands there
-    config = json.loads(path.read_text(encoding="utf-8"))
-    rank = max([int(config["r"]), *config.get("rank_pattern", {}).values()])
-    return {"enable_lora": True, "max_lora_rank": next((r for r in LORA_RANKS if r >= rank), rank)}
+def lora_settings(adapters: Iterable[str]) -> dict[str, Any]:
+    """Room for one adapter at a time, of the highest rank among these."""
+    ranks: list[int] = []
+    for adapter in adapters:
+        path = model_file(adapter, "adapter_config.json")
+        assert path, adapter  # the model has a base, which stands there
+        config = json.loads(path.read_text(encoding="utf-8"))
+        ranks += [int(config["r"]), *config.get("rank_pattern", {}).values()]
+    if not ranks:
+        return {}
+    most = max(ranks)
+    return {"enable_lora": True, "max_lora_rank": next((r for r in LORA_RANKS if r >= most), most)}

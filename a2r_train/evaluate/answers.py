@@ -27,7 +27,7 @@ from rich.progress import track
 from a2r_train import __version__
 from a2r_train.data.read import read
 from a2r_train.data.task import prompt_of, task_of
-from a2r_train.engines import Engine, Sampling, hardware, load_engine
+from a2r_train.engines import Engine, Sampling, hardware, load_engine, switched
 from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
@@ -93,6 +93,9 @@ class Generator:
     def __init__(self, config: EvaluateConfig, folder: Path) -> None:
         self.config, self.folder = config, folder / "syntheses"
         self.loaded: Engine | None = None
+        self.models: Sequence[
+            str
+        ] = ()  # all that will be asked: one start of vllm serves a base and its adapters
         self.tokenizers: dict[
             str, Any
         ] = {}  # by hash: a base and what was trained from it share one, and what it rendered
@@ -225,8 +228,8 @@ class Generator:
 
     def _engine(self, model: str) -> Engine:
         if self.loaded is None or self.loaded.name != model:
-            self.loaded = None  # frees the memory before the next one comes
-            self.loaded = load_engine(model, self.config)
+            self.loaded = switched(self.loaded, model)  # None frees the memory before the next one comes
+            self.loaded = self.loaded or load_engine(model, self.config, others=self.models)
             kept = {"model": model, "parameters": self.loaded.parameters}
             write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded

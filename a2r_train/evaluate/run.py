@@ -53,6 +53,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     work, bundles, rollouts, outside = prepared(config)
     models = sorted({task.model for task in tasks(config)})
     config = work.config = settled(config, *models, folder=config.output_dir)
+    work.models = models
     if config.reward_model:
         load_classifier(config.reward_model)
     folder = Path(config.output_dir)

@@ -16,12 +16,12 @@ def test_the_shipped_results_come_out_the_same(
     monkeypatch.chdir(ROOT)
     assert a2r("rescore", "data/results") == 0
     said = dict(re.findall(r"^data/results/(\S+): (.*)$", capsys.readouterr().out, re.MULTILINE))
-    assert len(said) == 38
+    assert len(said) == 39
     whole = {folder for folder, line in said.items() if line == "same bytes"}
     assert whole == {*HEADLINES, *(folder for folder in said if "/votes-" in folder)}
     rollouts = "pass@1, pass@4, maj@4, maj@equal_tokens"
     by_rollouts = {folder for folder, line in said.items() if line.startswith(rollouts)}
     assert len(by_rollouts) == 10
     tables = [folder for folder, line in said.items() if line == "the table alone is kept, not checked"]
-    assert all(folder.startswith(("mawps", "gsm8k-levers/validation/")) for folder in tables)
+    assert all(folder.startswith(("mawps", "mbpp", "gsm8k-levers/validation/")) for folder in tables)
     assert len(whole) + len(by_rollouts) + len(tables) == len(said)

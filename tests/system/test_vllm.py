@@ -107,25 +107,48 @@ def test_cut_and_refused_prompts_are_recorded(engine: Any, chats: list[Chat]) ->
         engine.generate(chats[:1], Sampling(2.5), [0])
 
 
-def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path) -> None:
+def lora(folder: Path, rank: int) -> str:
+    """An adapter of MODEL with random weights."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(rank)
     targets = ["q_proj", "v_proj", "down_proj"]
     config = LoraConfig(
-        r=12, target_modules=targets, init_lora_weights=False, lora_alpha=6, task_type="CAUSAL_LM"
+        r=rank, target_modules=targets, init_lora_weights=False, lora_alpha=rank // 2, task_type="CAUSAL_LM"
     )
     adapter: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32"), config)
-    adapter.save_pretrained(tmp_path)
-    load_engine(MODEL).tokenizer.save_pretrained(tmp_path)
-    merged = greedy("transformers", str(tmp_path), chats[:8])
-    served: Any = load_engine(str(tmp_path), EngineArguments(engine="vllm"))
+    adapter.save_pretrained(folder)
+    load_engine(MODEL).tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_an_adapter_is_served_beside_its_base(chats: list[Chat], tmp_path: Path) -> None:
+    adapter = lora(tmp_path, 12)
+    merged = greedy("transformers", adapter, chats[:8])
+    served: Any = load_engine(adapter, EngineArguments(engine="vllm"))
     found = served.generate(chats[:8], GREEDY, [0] * 8)
     assert sum(a.text == b.text for a, b in zip(merged, found, strict=True)) >= 7
     assert [c.text for c in merged] != [c.text for c in greedy("transformers", MODEL, chats[:8])]
     assert served.parameters == count_parameters(MODEL)
+
+
+def test_one_start_answers_as_a_base_and_as_its_adapters(chats: list[Chat], tmp_path: Path) -> None:
+    first, second = lora(tmp_path / "first", 4), lora(tmp_path / "second", 12)
+    arguments = EngineArguments(engine="vllm")
+    engine: Any = load_engine(MODEL, arguments, others=[MODEL, first, second, OTHER])
+    found = {}
+    for model in (MODEL, first, second, first):
+        assert switched(engine, model) is engine
+        assert engine.name == model
+        found[model] = [one.text for one in engine.generate(chats[:8], GREEDY, [0] * 8)]
+    assert found[MODEL] != found[first] != found[second] != found[MODEL]
+    for model in (MODEL, first, second):
+        alone = [one.text for one in greedy("transformers", model, chats[:8])]
+        assert sum(a == b for a, b in zip(alone, found[model], strict=True)) >= 7
+    assert switched(engine, OTHER) is None
+    assert switched(None, MODEL) is None
 
 
 def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def command(plan: Plan, port: int, on_cpu: bool, memory: float) -> list[str]:
     words += ["--served-model-name", plan.base, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--disable-uvicorn-access-log"]
     if plan.adapters:
-        rank = max(lora_settings(adapter)["max_lora_rank"] for adapter in plan.adapters)
+        rank = lora_settings(plan.adapters)["max_lora_rank"]
         words += ["--enable-lora", "--max-lora-rank", str(rank)]
         words += ["--max-loras", str(len(plan.adapters)), "--lora-modules"]
         words += [f"{adapter}={lora_folder(adapter)}" for adapter in plan.adapters]
