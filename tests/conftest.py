@@ -17,8 +17,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # for models this small a second thread only waits
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with `&` ignores Ctrl-C
 
-pytest_plugins = ["budget"]
 ROOT = Path(__file__).parents[1]
+QUICK = str(ROOT / "tests" / "quick_start")  # see there
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [QUICK, os.environ.get("PYTHONPATH")]))
+pytest_plugins = ["budget", "garbage"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ "
     "message['content'] }}<|im_end|>\n{% endfor %}"

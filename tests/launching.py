@@ -1,16 +1,24 @@
 """Several processes on the CPU, as `accelerate launch` starts them with the shipped configs."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 ROOT = Path(__file__).parent.parent
+ON_CPU = {"OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"}
 
 
 def need_deepspeed() -> None:
@@ -23,8 +31,17 @@ def need_deepspeed() -> None:
 
 
 def without_vllm(**more: str) -> dict[str, str]:
-    """The environment of a process that needs no vllm, which then starts in two thirds of the time."""
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'tests' / 'without_vllm'}{os.pathsep}{ROOT}", **more}
+    """The environment of a process that needs no vllm, which then starts in half of the time."""
+    return with_vllm(A2R_TEST_WITHOUT_VLLM="1", **more)
+
+
+def with_vllm(**more: str) -> dict[str, str]:
+    """The environment of one that does.
+
+    It may keep the package compiled, whatever it is told outside: each process would compile all of it.
+    """
+    own = {"PYTHONPATH": f"{ROOT / 'tests' / 'quick_start'}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": ""}
+    return {**os.environ, **own, **more}
 
 
 def launch(config: str, *command: str, timeout_s: float = 300, **more: str) -> str:
@@ -43,23 +60,67 @@ def launched(
 
     Under fsdp2 it is told `use_cpu: false` by the caller, and has none but CPUs all the same.
     """
-    command = ("tests/fsdp_on_cpu.py", *command) if config == "fsdp2" else command
-    launcher = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        f"accelerate_configs/{config}.yaml",
-    ]
+    environment = without_vllm(**ON_CPU, **more)
     return subprocess.run(
-        [*launcher, "--num_processes", "2", "--main_process_port", "0", *command],
+        launcher(config, *command),
         cwd=ROOT,
-        env=without_vllm(OMP_NUM_THREADS="1", DS_BUILD_OPS="0", **more),
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=timeout_s,
     )
+
+
+def launcher(config: str, *command: str) -> list[str]:
+    """What starts a script in two processes."""
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
+    wrapped = ["tests/fsdp_on_cpu.py"] if config == "fsdp2" else []
+    config_file = f"accelerate_configs/{config}.yaml"
+    return [*start, "--config_file", config_file, "--main_process_port", "0", *wrapped, *command]
+
+
+@contextmanager
+def in_turn(config: str, folder: Path, timeout_s: float = 300) -> Iterator[Callable[..., None]]:
+    """Launch two processes, and let them run one script after the other, each in a fork; see
+    tests/in_turn.py.
+    """
+    turns = count()
+
+    def ask(text: str) -> int:
+        turn = next(turns)
+        (folder / f"{turn}.part").write_text(text)
+        (folder / f"{turn}.part").rename(folder / f"{turn}.json")
+        return turn
+
+    def run(*command: str) -> None:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as the launcher has one
+        turn, until = ask(json.dumps([store.port, *command])), time.monotonic() + timeout_s
+        found: list[str] = []
+        while len(found) < 2 and set(found) <= {"0"}:
+            time.sleep(0.02)
+            found = [path.read_text() for path in folder.glob(f"{turn}-*.status")]
+            said = [path.read_text()[-3000:] for path in sorted(folder.glob(f"{turn}-*.err"))]
+            assert process.poll() is None, said
+            assert time.monotonic() < until, said
+        assert found == ["0", "0"], said
+
+    process = subprocess.Popen(
+        launcher(config, "tests/in_turn.py", str(folder)),
+        cwd=ROOT,
+        env=without_vllm(**ON_CPU),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield run
+        ask("")
+        assert process.wait(60) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def weights_in(folder: str | Path) -> torch.Tensor:

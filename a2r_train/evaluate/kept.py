@@ -22,7 +22,7 @@ from a2r_train.data.rollouts import judged
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import MANIFEST, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.kept_bundles import made_whole
+from a2r_train.evaluate.kept_bundles import made_whole, rollouts_at
 from a2r_train.evaluate.report.write import build_results, results_text
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_rows
@@ -188,11 +188,10 @@ def rescore(folder: Path) -> Rescored:
     if not (folder / MANIFEST).is_file():
         return Rescored([], [row["name"] for row in load_json(folder / "results.json")["rows"]], [])
     with opened(folder) as (kept, config):
-        bundles, rollouts, outside = read_inputs(config)
+        bundles, rollouts, outside = read_inputs(config, rollouts_at)
         work = Kept(config, folder)
         if not outside:
-            work.check_references(bundles)
-            rollouts = work.judged_rollouts(rollouts, bundles)
+            rollouts = _judged_inputs(work, bundles, rollouts)
         if not work.has_answers:
             return _of_rollouts(config, work, kept, bundles, rollouts)
         if config.adaptive_validation:
@@ -204,6 +203,21 @@ def rescore(folder: Path) -> Rescored:
     if results_text(results).encode() != (folder / "results.json").read_bytes():
         said += _listed(differences(kept, results)) or ["results.json: the same values in other bytes"]
     return Rescored([row["name"] for row in results["rows"]], [], said)
+
+
+# Bundles and rollouts as they are kept, the rollouts judged anew, and what differed: of the last evaluation
+# alone, as they are large.
+_last: list[tuple[list[Bundle], list[Rollout], list[Rollout], list[str]]] = []
+
+
+def _judged_inputs(work: Kept, bundles: list[Bundle], stored: list[Rollout]) -> list[Rollout]:
+    """The rollouts judged anew, and the references: once for evaluations in turn that have the same ones."""
+    if _last and _last[0][:2] == (bundles, stored):
+        work.differing += _last[0][3]
+    else:
+        work.check_references(bundles)
+        _last[:] = [(bundles, stored, work.judged_rollouts(stored, bundles), list(work.differing))]
+    return _last[0][2]
 
 
 def _of_rollouts(

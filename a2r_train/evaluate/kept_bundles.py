@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
         problems = ""  # programs are judged by tests, which are not kept
     if problems is not None:
         golds = with_texts(golds, {identity for _, identity, _ in kept.bundles}, problems or kept.problems)
-    rollouts = read(Rollout, os.path.normpath(beside / kept.rollouts))
+    rollouts = rollouts_at(os.path.normpath(beside / kept.rollouts))
     by_sample = {(rollout.problem_id, rollout.sample): rollout for rollout in rollouts}
     bundles = []
     for identity, problem_id, samples in kept.bundles:
@@ -142,6 +143,19 @@ def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
         references = [reference_of(by_sample[problem_id, sample]) for sample in samples]
         bundles.append(bundle_of(golds[problem_id], references, identity))
     return bundles
+
+
+def rollouts_at(path: str) -> Sequence[Rollout]:
+    """As `read`, but those of the last file stay: it serves several kept evaluations, and each of them
+    twice.
+    """
+    there = os.stat(path) if os.path.isfile(path) else None
+    return _rollouts_at(path, os.getcwd(), there and (there.st_mtime_ns, there.st_size))
+
+
+@lru_cache(maxsize=1)
+def _rollouts_at(path: str, *_changes: object) -> Sequence[Rollout]:
+    return read(Rollout, path)
 
 
 def with_texts(golds: Mapping[str, Problem], asked: set[str], problems: str) -> dict[str, Problem]:

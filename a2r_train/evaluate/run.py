@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,15 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
     return work, bundles, rollouts, outside
 
 
-def read_inputs(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
+def read_inputs(
+    config: EvaluateConfig, read_rollouts: Callable[[str], Sequence[Rollout]] | None = None
+) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
     """Bundles, rollouts with the verdicts of their file, and the labels of rollouts that were made
-    elsewhere.
+    elsewhere; `read_rollouts` is for who has read them already.
     """
     outside: dict[str, Any] = {}
-    rollouts = read(Rollout, config.rollouts) if config.rollouts else []
+    reader = read_rollouts or partial(read, Rollout)
+    rollouts = list(reader(config.rollouts)) if config.rollouts else []
     if is_outside(config.bundles):
         bundles, rollouts, outside = load(config)
     else:

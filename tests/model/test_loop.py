@@ -72,8 +72,13 @@ def write_recipes(folder: Path, out: Path, problems: str, model: str) -> None:
 
 
 def test_run_makes_every_stage_and_then_skips_it(
-    six_problems: str, speaking: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    six_problems: str,
+    speaking: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("A2R_TEST_WITHOUT_VLLM", "1")
     recipes, out = tmp_path / "recipes", tmp_path / "out"
     write_recipes(recipes, out, six_problems, speaking)
     run(str(recipes))

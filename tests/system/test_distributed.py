@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import replay
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from conftest import bundle_with
-from launching import ROOT, launch, need_deepspeed, weights_in
+from launching import ROOT, in_turn, launch, need_deepspeed, weights_in
 from pyarrow.parquet import read_table
 from test_train import bundle
 
@@ -24,6 +25,7 @@ from a2r_train.data.read import read
 from a2r_train.records import Bundle, Synthesis, write
 from a2r_train.train import sft
 
+Two = tuple[str, Callable[..., None]]
 ON_CPU = ("ddp", "zero2", "zero3", "fsdp2")
 # The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16
 # rows. The momentum is what a resumed run must find again; FSDP2 cannot load the state of an optimizer that
@@ -115,16 +117,23 @@ def alone(tiny: str, tmp_path_factory: pytest.TempPathFactory, sft_files: Path) 
     return {stage: out / stage for stage in ("sft", "grpo")}
 
 
-@pytest.mark.parametrize("stage", ["sft", "grpo"])
-@pytest.mark.parametrize("config", ON_CPU)
-def test_two_processes_have_the_gradient_of_one(
-    config: str, stage: str, tiny: str, alone: dict[str, Path], sft_files: Path, tmp_path: Path
-) -> None:
-    if "zero" in config:
+@pytest.fixture(scope="module", params=ON_CPU)
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    """A config, and what runs a script in the two processes that were launched with it."""
+    if "zero" in request.param:
         need_deepspeed()
+    with in_turn(request.param, tmp_path_factory.mktemp("turns")) as run:
+        yield request.param, run
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_processes_have_the_gradient_of_one(
+    two: Two, stage: str, tiny: str, alone: dict[str, Path], sft_files: Path, tmp_path: Path
+) -> None:
+    config, run = two
     out, start = tmp_path / stage, weights_in(tiny)
     together = command(stage, tiny, out, sft_files, 8, config)
-    launch(config, *together)
+    run(*together)
     single, double = (start - weights_in(folder / "checkpoint-1") for folder in (alone[stage], out))
     assert single.norm() > 1e-3 * start.norm()
     assert (double - single).norm() / single.norm() < 1e-4
@@ -135,7 +144,7 @@ def test_two_processes_have_the_gradient_of_one(
     shutil.rmtree(out / "checkpoint-2")
     (out / "done.json").unlink(missing_ok=True)
     first = (out / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns
-    launch(config, *together)
+    run(*together)
     assert (out / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns == first  # went on from it
     again = weights_in(out / "checkpoint-2")
     assert (again - whole).norm() <= 1e-5 * (whole - weights_in(out / "checkpoint-1")).norm()
@@ -146,10 +155,8 @@ def gold_of_three(i: int) -> Bundle:
     return bundle_with(replace(problem_in(bundle(i)), answer="3"), ["3", "7"], f"b{i}")
 
 
-@pytest.mark.parametrize("config", ON_CPU)
-def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) -> None:
-    if "zero" in config:
-        need_deepspeed()
+def test_live_grpo_in_two_processes(two: Two, speaking: str, tmp_path: Path) -> None:
+    config, run = two
     write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")  # it says 3 or 6
     named = {
         "bundles": tmp_path / "bundles.jsonl",
@@ -169,7 +176,7 @@ def test_live_grpo_in_two_processes(config: str, speaking: str, tmp_path: Path) 
         "logging_steps": 1,
         "learning_rate": 1e-3,
     }
-    launch(config, "scripts/grpo.py", *words({**named, **small, **quiet}, "--"))
+    run("scripts/grpo.py", *words({**named, **small, **quiet}, "--"))
     state = json.loads((tmp_path / "grpo" / "trainer_state.json").read_text())
     assert state["global_step"] == 3
     assert len([entry for entry in state["log_history"] if "loss" in entry]) == 3

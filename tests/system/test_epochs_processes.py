@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from conftest import options
-from launching import launch
+from launching import in_turn
 from test_epochs import EPOCHS, GRPO, differences, write_files
 
 
@@ -18,4 +18,6 @@ def test_two_processes_do_so_too(tmp_path: Path) -> None:
         "output_dir": files / "out",
     }
     arguments = ["--config", "recipes/tiny/grpo.yaml", *options(given)]
-    assert differences(lambda: launch("ddp", "scripts/grpo.py", *arguments), files / "out") == []
+    (tmp_path / "turns").mkdir()
+    with in_turn("ddp", tmp_path / "turns") as run:
+        assert differences(lambda: run("scripts/grpo.py", *arguments), files / "out") == []

@@ -4,7 +4,6 @@ All with the models of data/tiny, as a user would, in a folder beside a checkout
 """
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import a2r, write_rows
+from launching import without_vllm
 
 from a2r_train.commands import init
 from a2r_train.data.read import read
@@ -44,11 +44,11 @@ def stories(path: Path) -> str:
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command of this environment, on one thread and without the network."""
-    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **environment}
+    """A command, on one thread and without the network."""
+    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     return subprocess.run(
         [sys.executable, "-m", *words],
-        env={**os.environ, **settings},
+        env=without_vllm(**settings),
         capture_output=True,
         text=True,
         check=False,

@@ -10,6 +10,7 @@ from typing import Any
 import prove_gpus
 import pytest
 
+NO_VLLM = ("A2R_TEST_WITHOUT_VLLM", "1")  # see tests/quick_start
 Rows = list[dict[str, Any]]
 
 
@@ -20,6 +21,7 @@ def prove(monkeypatch: pytest.MonkeyPatch, output: Path, *options: str) -> Rows:
 
 
 def test_one_part_in_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(*NO_VLLM)
     (row,) = prove(monkeypatch, tmp_path / "rows.jsonl", "--parts", "same", "--config", "ddp")
     assert row["pass"], row
     assert (row["part"], row["name"], row["status"], row["processes"]) == ("same", "ddp", 0, 2)
@@ -50,8 +52,10 @@ def test_what_fails_is_a_row_and_the_next_part_begins(
 
 
 def test_scaling_on_two_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    parts = ["--parts", "scaling_explore,scaling_update"]
-    rows = prove(monkeypatch, tmp_path / "rows.jsonl", *parts, "--model", "data/tiny/explorer")
+    given = ["--model", "data/tiny/explorer", "--parts"]
+    prove(monkeypatch, tmp_path / "rows.jsonl", *given, "scaling_explore")
+    monkeypatch.setenv(*NO_VLLM)  # which generates alone
+    rows = prove(monkeypatch, tmp_path / "rows.jsonl", *given, "scaling_update")
     assert [row["status"] for row in rows] == [0, 0, 0], rows
     assert all(row["tokens_s"] > 0 for row in rows)
     assert [row["processes"] for row in rows[1:]] == [1, 2]

@@ -18,7 +18,7 @@ import openai
 import psutil
 import pytest
 from faulty_upstream import FaultyUpstream, in_thread, saying
-from launching import without_vllm
+from launching import with_vllm, without_vllm
 from pairs import EXPLORER, ROOT, SYNTHESIZER, forever, references, synthesis
 
 START_S = 400.0
@@ -78,7 +78,7 @@ def upstreams(**chunks: Any) -> Iterator[tuple[FaultyUpstream, FaultyUpstream, l
 
 
 def test_it_starts_vllm_answers_with_the_tiny_pair_and_takes_its_children_along() -> None:
-    with process(environment={**os.environ, "PYTHONPATH": str(ROOT)}) as one:
+    with process(environment=with_vllm()) as one:
         url = one.url()
         children = psutil.Process(one.process.pid).children(recursive=True)
         assert sum("vllm" in " ".join(child.cmdline()) for child in children) >= 2
@@ -141,7 +141,7 @@ def save_adapter(folder: Path) -> str:
 def test_an_adapter_and_its_base_share_one_server_which_ends_with_a_killed_parent(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter")
     given = ["--explorer", SYNTHESIZER, "--synthesizer", adapter]
-    with process(*given, environment={**os.environ, "PYTHONPATH": str(ROOT)}) as one:
+    with process(*given, environment=with_vllm()) as one:
         url = one.url()
         children = psutil.Process(one.process.pid).children(recursive=True)
         servers = [child for child in children if "--enable-lora" in child.cmdline()]

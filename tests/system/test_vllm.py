@@ -163,7 +163,7 @@ def test_two_processes_explore_with_an_engine_each(tmp_path: Path) -> None:
         "engine": "vllm",
     }
     given = {"problems": PROBLEMS, "model": MODEL, "output_dir": str(tmp_path / "two"), **sizes}
-    launch("cpu2", "scripts/explore.py", *options(given), timeout_s=600, PYTHONPATH=str(ROOT))
+    launch("cpu2", "scripts/explore.py", *options(given), timeout_s=600, A2R_TEST_WITHOUT_VLLM="")
     assert {p.name for p in (tmp_path / "two").glob("timing-*")} == {
         "timing-0-of-2.json",
         "timing-1-of-2.json",
