@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts 
 ROOT = Path(__file__).parents[1]
 QUICK = str(ROOT / "tests" / "quick_start")  # see there
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [QUICK, os.environ.get("PYTHONPATH")]))
-pytest_plugins = ["budget", "garbage"]
+pytest_plugins = ["budget"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ "
     "message['content'] }}<|im_end|>\n{% endfor %}"

@@ -18,7 +18,7 @@ from launching import launch
 
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine, vllm
+from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine, switched, vllm
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
@@ -27,6 +27,7 @@ from a2r_train.records import Problem, Rollout, seed_of
 ROOT = Path(__file__).parents[2]
 
 MODEL = str(ROOT / "data/tiny/synthesizer")
+OTHER = str(ROOT / "data/tiny/explorer")
 PROBLEMS = str(ROOT / "data/tiny/validation.jsonl")
 SAMPLED = Sampling(1.0, max_completion_tokens=40)
 
