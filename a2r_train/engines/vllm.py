@@ -135,14 +135,14 @@ class VLLMEngine:
         check_vllm()
         arguments = arguments or EngineArguments()
         self.seeded, self.base = arguments.seeded, base_of(model)
-        self.served = {model, *(other for other in others if base_of(other) == self.base)}
+        self.served = {model, *(other for other in others if _same(base_of(other), self.base))}
         self.prompt_tokens = self.cached_prompt_tokens = 0
         self._answer_as(model)
         beside = arguments.copies_per_gpu
         settings = {
             "tensor_parallel_size": arguments.tensor_parallel_size,
             "gpu_memory_utilization": arguments.gpu_memory_utilization / beside,
-            **lora_settings(self.served - {self.base}),
+            **lora_settings(filter(_is_adapter, self.served)),
         }
         dtype, count = arguments.dtype, arguments.data_parallel_size * beside
         if count == 1 and not own_process and not _launched():
@@ -180,7 +180,7 @@ class VLLMEngine:
             shares[places.setdefault(tuple(prompt), len(places)) % len(self._copies)].append(i)
         stops = self._prompter.stop_ids()
         given = list(seeds) if self.seeded else [None] * len(prompts)
-        adapter = "" if self.name == self.base else lora_folder(self.name)
+        adapter = lora_folder(self.name) if _is_adapter(self.name) else ""
         pending = [
             (
                 share,
@@ -390,6 +390,15 @@ def _gpu_settings() -> dict[str, Any]:
         "max_num_seqs": MOST_SEQUENCES,
         "compilation_config": {"max_cudagraph_capture_size": MOST_SEQUENCES},
     }
+
+
+def _is_adapter(model: str) -> bool:
+    return base_of(model) != model
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names are one model: adapters may name their base by another path than the recipe does."""
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def lora_folder(adapter: str) -> str:

@@ -1,5 +1,6 @@
 """What reaches vLLM of a recipe and of a launcher, without starting it."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_the_parallel_sizes_of_a_recipe_reach_the_engine(monkeypatch: pytest.Mon
         engine="vllm", tensor_parallel_size=2, data_parallel_size=4, gpu_memory_utilization=0.5
     )
     load_engine(MODEL, arguments)
-    assert given == {"model": MODEL, "options": (arguments, False)}
+    assert given == {"model": MODEL, "options": (arguments, False, ())}
 
 
 def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +140,22 @@ def test_an_engine_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(library, "LLM", fail)
     with pytest.raises(InputError, match=r"cannot load it \(Engine core initialization failed\.\)"):
         vllm._Copy(MODEL, "auto", {})
+
+
+def test_a_base_is_the_same_model_by_any_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(vllm, "_Copy", lambda *how: started.append(how))
+    monkeypatch.chdir(Path(MODEL).parent)
+    near = Path(MODEL).name  # as a recipe names it; the adapter has the whole path
+    config = {"base_model_name_or_path": str(Path(MODEL).resolve()), "r": 24}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    load_tokenizer(MODEL).save_pretrained(tmp_path)
+    for first, second in ((near, str(tmp_path)), (str(tmp_path), near)):
+        engine = vllm.VLLMEngine(first, EngineArguments(engine="vllm"), others=[first, second])
+        assert [engine.switch(model) for model in (second, first, "other")] == [True, True, False]
+    assert {how[2]["max_lora_rank"] for how in started} == {32}
+    vllm.VLLMEngine(near, EngineArguments(engine="vllm"))
+    assert "enable_lora" not in started[-1][2]
 
 
 def test_the_samples_of_a_chat_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
