@@ -269,7 +269,7 @@ def script(monkeypatch: pytest.MonkeyPatch, other_tiny: str) -> Script:
     def begin(answer: Callable[[str], str]) -> Scripted:
         engine = Scripted(load_engine(other_tiny), answer)
 
-        def load(name: str, arguments: Any) -> Scripted:
+        def load(name: str, arguments: Any, **_: Any) -> Scripted:
             assert arguments.engine
             engine.name = name
             return engine

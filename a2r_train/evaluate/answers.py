@@ -43,7 +43,8 @@ from a2r_train.models import (
     tokenizer_hash,
 )
 from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.records import Bundle, Synthesis, write, write_text
+from a2r_train.records import Bundle, Synthesis, row_of, write, write_text
+from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -126,7 +127,7 @@ class Generator:
         timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
         for at in _bar(task.name, range(0, len(bundles), self.config.chunk_bundles)):
             part = bundles[at : at + self.config.chunk_bundles]
-            path = self._made(task, part, chats, at)
+            path = self._kept(task, part, chats) or self._made(task, part, chats, at)
             made = read(Synthesis, str(path))
             self.reasons[path] = [synthesis.finish_reason for synthesis in made]
             found += made
@@ -169,10 +170,28 @@ class Generator:
             manifest["prompts"] = {model: asdict(prompt) for model, prompt in prompts.items()}
         write_text(self.folder.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
+    def _kept(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> Path | None:
+        """The answers of an earlier run, if it made these. Verifiers and patterns may have changed since, so
+        they are judged anew.
+        """
+        path = next(self.folder.glob(f"*/*-{self._key(task, part, chats)}.jsonl"), None)
+        if path is None:
+            return None
+        stored = read(Synthesis, str(path))
+        asked = [bundle for bundle in part for _ in range(task.samples)]
+        anew = judged_anew(self.prompt(task.model), stored, asked)
+        if changed := sum(a != b for a, b in zip(stored, anew, strict=True)):
+            log.warning(
+                "%s: %d of %d answers are judged otherwise than by the run before",
+                task.name,
+                changed,
+                len(anew),
+            )
+            write(anew, path)
+        return path
+
     def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
         key = self._key(task, part, chats)
-        if kept := next(self.folder.glob(f"*/*-{key}.jsonl"), None):
-            return kept
         path = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
         engine = self._engine(task.model)
         prompter = Prompter(engine.tokenizer, prompt_for(self.config, task.model))
@@ -233,6 +252,17 @@ class Generator:
             kept = {"model": model, "parameters": self.loaded.parameters}
             write_text(self.folder / f"parameters-{self.identity(model)[:16]}.json", json.dumps(kept) + "\n")
         return self.loaded
+
+
+def judged_anew(
+    prompt: PromptConfig, stored: Sequence[Synthesis], asked: Sequence[Bundle]
+) -> list[Synthesis]:
+    """The texts with answers and verdicts by the verifiers and the prompt of today; `asked`: the bundle of
+    each.
+    """
+    texts = [(prompt.judged_text(s.text), b.answer, b.verifier) for s, b in zip(stored, asked, strict=True)]
+    anew = judge_all(texts, [row_of(bundle) for bundle in asked])
+    return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
 
 
 def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:

@@ -20,7 +20,7 @@ from a2r_train.config import check_keys
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import judged
 from a2r_train.errors import InputError
-from a2r_train.evaluate.answers import MANIFEST, Task
+from a2r_train.evaluate.answers import MANIFEST, Task, judged_anew
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.kept_bundles import made_whole, rollouts_at
 from a2r_train.evaluate.report.write import build_results, results_text
@@ -110,12 +110,11 @@ class Kept:
         return found
 
     def _judged(self, task: Task, stored: Sequence[Synthesis], asked: Sequence[Bundle]) -> list[Synthesis]:
-        read_of = self.prompt(task.model).judged_text
-        texts = [(read_of(s.text), b.answer, b.verifier) for s, b in zip(stored, asked, strict=True)]
-        anew = judge_all(texts, [row_of(b) for b in asked])
+        anew = judged_anew(self.prompt(task.model), stored, asked)
         places = [f"{task.name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
-        self._compare(places, [(s.answer, s.verdict) for s in stored], anew)
-        return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
+        judgements = [Judgement(s.answer, s.verdict) for s in anew]
+        self._compare(places, [(s.answer, s.verdict) for s in stored], judgements)
+        return anew
 
     def _compare(
         self, places: Sequence[str], stored: Sequence[tuple[str, str]], anew: Sequence[Judgement]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import files_of, save_tiny, write_rows
+from conftest import Script, files_of, save_tiny, write_rows
 
 from a2r_train.data.builder import with_references
 from a2r_train.data.read import read
@@ -43,7 +43,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that evaluate loads, in order."""
     names: list[str] = []
 
-    def load(model: str, arguments: EngineArguments) -> engines.Engine:
+    def load(model: str, arguments: EngineArguments, **_: Any) -> engines.Engine:
         names.append(model)
         return load_engine(model, arguments)
 
@@ -152,6 +152,25 @@ def test_the_same_weights_under_another_name_are_not_asked_again(
     results = evaluate(replace(config, sft=str(copytree(config.base, tmp_path / "sft"))))
     rows = {row["name"]: row["accuracy"] for row in results["rows"]}
     assert (rows["synthesizer/sft"], loaded) == (rows["synthesizer/base"], [])
+
+
+def test_answers_of_an_earlier_run_are_judged_as_the_prompt_reads_them_now(
+    config: EvaluateConfig, script: Script, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gold = {b.problem: b.answer for b in read(Bundle, config.bundles)}
+    engine = script(lambda asked: "First: -1\nLast: " + next(a for p, a in gold.items() if p in asked))
+    prompt = tmp_path / "prompt.yaml"
+    right, asked = [], []
+    for pattern in ("First: (.*)", "Last: (.*)"):
+        prompt.write_text(f"answer_pattern: '{pattern}'\n")
+        results = evaluate(replace(config, prompt=str(prompt), prompt_override=True))
+        right.append({row["name"]: row["accuracy"] for row in results["rows"]}["synthesizer/base"])
+        asked.append(len(engine.asked))
+    assert right == [0.0, 1.0]
+    assert asked[0] == asked[1] > 0
+    assert "answers are judged otherwise than by the run before" in caplog.text
+    stored = (Path(config.output_dir) / "syntheses" / "synthesizer-base").glob("0*.jsonl")
+    assert {one.verdict for path in stored for one in read(Synthesis, str(path))} == {"correct"}
 
 
 def test_two_checkpoints_in_turn_keep_both_their_answers(

@@ -30,7 +30,7 @@ def test_verdicts_are_told_and_the_table_comes_again(
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     engine = SimpleNamespace(name=tiny, parameters=9, tokenizer=tokenizer, generate=generate)
-    monkeypatch.setattr(answers, "load_engine", lambda *_: engine)
+    monkeypatch.setattr(answers, "load_engine", lambda *_, **__: engine)
     config = EvaluateConfig(
         bundles=write_rows(tmp_path / "bundles.jsonl", rows),
         output_dir="out",
