@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from a2r_train.errors import InputError
+from a2r_train.paths import SHIPPED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +108,7 @@ def grpo(context: typer.Context, accelerate_config: AccelerateConfig = "", proce
 
 @app.command(context_settings=EXTRA, rich_help_panel=TRAIN)
 def check(context: typer.Context) -> None:
-    """Preflight of a training recipe: one line a check, green or red; exit status 2 on red.
+    """Preflight of a training recipe: one line a check, green, yellow or red; exit status 2 on red.
 
     Takes what the trainer takes.
     """
@@ -256,7 +257,7 @@ def solve(
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
     if not (explorer or synthesizer):
-        explorer, synthesizer = "data/tiny/explorer", "data/tiny/synthesizer"
+        explorer, synthesizer = f"{SHIPPED}/data/tiny/explorer", f"{SHIPPED}/data/tiny/synthesizer"
     explorer = explorer or synthesizer  # never a toy beside the user's own
     synthesizer = synthesizer or explorer
     questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []

@@ -10,7 +10,9 @@ from __future__ import annotations
 import glob
 import os
 import re
+from pathlib import Path
 
+SHIPPED = Path(__file__).parents[1]  # the repository, with data/ and accelerate_configs/
 GYM = "reasoning_gym:"  # tasks of Reasoning Gym, whose names a comma parts, too
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _SHARD = re.compile(r"(?:[\w.-]*-)?\d{5,}(?:-of-\d{5})?\.(?:jsonl|parquet)(?:\.gz|\.xz)?")

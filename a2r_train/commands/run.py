@@ -12,6 +12,7 @@ from types import FrameType
 
 from a2r_train import process
 from a2r_train.errors import InputError
+from a2r_train.paths import SHIPPED
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def config_file(accelerate_config: str, processes: int) -> str:
         raise InputError(
             "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"
         )
-    shipped = Path("accelerate_configs", f"{accelerate_config}.yaml")
+    shipped = SHIPPED / "accelerate_configs" / f"{accelerate_config}.yaml"
     if accelerate_config and not Path(accelerate_config).is_file():
         if not shipped.is_file():
             raise InputError(f"{accelerate_config}: no such file; expected a config of accelerate")
