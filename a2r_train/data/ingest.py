@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from a2r_train.data.choices import Choices
 from a2r_train.data.files import Slice, rows_of, slices
 from a2r_train.data.processes import Rate, mapped
-from a2r_train.data.read import Columns, Row, lacks_column, records_in, stream, used_twice
+from a2r_train.data.read import Columns, Row, lacks_column, note_choice, records_in, stream, used_twice
 from a2r_train.data.rollouts import of_another, problem_beside, samples_in
 from a2r_train.data.spill import PROBLEMS, ROLLOUTS, Pile, columns_of, key_of, mark, metadata_text
 from a2r_train.errors import InputError
@@ -46,12 +48,13 @@ class Piece:
 @dataclass
 class Counts:
     """What was read of a piece: rollouts of each slice, the columns met, and the first places without mapped
-    ones.
+    ones, and of its own problems how their options are answered.
     """
 
     rollouts: list[int] = field(default_factory=list)
     met: list[str] = field(default_factory=list)
     lacking: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,10 @@ def ingest(problems: str, rollouts: str, columns: Columns, folder: Path, parts: 
     ]
     counts = _read_all(pieces, processes)
     _check_columns([path for path, _ in groups], counts, columns)
+    choices = Choices()
+    for one in counts:
+        choices.include(Choices(**one.choices))
+    choices.check(rollouts)
     before = np.cumsum([0, *(count for one in counts for count in one.rollouts)]).tolist()
     if not before[-1]:
         none = "; expected at least one rollout"
@@ -161,7 +168,7 @@ def spill_piece(piece: Piece) -> Counts:
             spilled.add(columns.row(part.place(line), values, here), line)
         rollouts.append(spilled.number)
     spilled.flush()
-    counts = Counts(rollouts, sorted(columns.met), columns.lacking)
+    counts = Counts(rollouts, sorted(columns.met), columns.lacking, asdict(spilled.choices))
     mark(_marker(piece), asdict(counts))
     return counts
 
@@ -173,6 +180,7 @@ class _Spilled:
         self.piece, self.slice, self.number, self.files = piece, piece.first, 0, 0
         self.problems, self.rollouts = Pile(PROBLEMS), Pile(ROLLOUTS)
         self.seen: set[tuple[str, str, str | None]] = set()
+        self.choices = Choices()
 
     def begin(self, slice_number: int) -> None:
         self.slice, self.number = slice_number, 0
@@ -193,6 +201,7 @@ class _Spilled:
     def _problem(self, row: Row, line: int) -> int:
         """The key of the row's problem, which is kept if its like is not there yet."""
         problem = problem_beside(row, "")
+        note_choice(self.choices, row, problem)
         key, own = key_of(problem.problem), row.text("problem_id")
         if (like := (problem.problem, problem.answer, own)) not in self.seen:
             self.seen.add(like)

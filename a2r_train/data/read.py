@@ -20,8 +20,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
+from a2r_train.data.choices import Choices
 from a2r_train.data.files import literal, rows
-from a2r_train.data.options import IndexedAnswers, letter_of, options_of, with_options
+from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
@@ -198,7 +199,7 @@ def read(
         return _of_several(kind, paths, columns, defaults)
     records: list[Record] = []
     places: dict[Any, str] = {}
-    untested, indexed = list[str](), IndexedAnswers()
+    untested, choices = list[str](), Choices()
     for file in paths:
         for row in columns.rows(file):
             if kind is Problem and _is_untested(row):
@@ -210,9 +211,9 @@ def read(
                     raise used_twice(row.place, identity, places[identity])
                 places[identity] = row.place
                 records.append(record)
-                _note_index(indexed, row, record)
+                note_choice(choices, row, record)
     _tell_untested(path, untested)
-    indexed.check(path)
+    choices.check(path)
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
     if not shared:
@@ -233,18 +234,18 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
     columns = columns or Columns(given=False)
     paths = paths_in(path)
     names = _names(paths) if len(paths) > 1 else [""]
-    count, untested, indexed = 0, list[str](), IndexedAnswers()
+    count, untested, choices = 0, list[str](), Choices()
     for file, name in zip(paths, names, strict=True):
         for index, row in enumerate(columns.rows(file)):
             if kind is Problem and _is_untested(row):
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
             (record,) = records_in(kind, row, index)
-            _note_index(indexed, row, record)
+            note_choice(choices, row, record)
             yield row.place, _named(record, name) if name else record
             count += 1
     _tell_untested(path, untested)
-    indexed.check(path)
+    choices.check(path)
     if not count:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
 
@@ -266,10 +267,8 @@ def problem_of(row: Row, identity: str) -> Problem:
         if not gold:
             raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
     given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
-    known = {name: value for name, value in row.values.items() if not _is_null(value)}
-    if options := options_of(known, row.names.get("options", ""), row.place):
-        is_number = not isinstance(row.values[row.column("answer")], str)
-        gold, text = letter_of(gold, options, is_number, row.place), with_options(text, options)
+    if options := options_of(row.values, row.names.get("options", ""), row.place):
+        gold, text = letter_of(gold, options, row.place), with_options(text, options)
         given = {"verifier": "multiple_choice", **given}
     metadata = row.value("metadata", "dict") or {}
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
@@ -279,10 +278,12 @@ def _is_untested(row: Row) -> bool:
     return is_program(row.values) and program_of(row.values, "", "", row.place) is None
 
 
-def _note_index(indexed: IndexedAnswers, row: Row, record: Record) -> None:
-    """Options that the row itself numbers leave no doubt, and are not read as indices from 0."""
-    if isinstance(record, Problem) and record.verifier == "multiple_choice":
-        indexed.add(row.values.get(row.column("answer")), record.answer)
+def note_choice(choices: Choices, row: Row, record: Record) -> None:
+    """What the row of a problem with options tells of its set."""
+    has_options = isinstance(record, Problem) and "\nA. " in record.problem
+    mapped = row.names.get("options", "")
+    if has_options and (options := options_of(row.values, mapped, row.place)):
+        choices.add(row.place, row.required_text("answer"), options)
 
 
 def _tell_untested(path: str, untested: Sequence[str]) -> None:
