@@ -27,7 +27,7 @@ from a2r_train.models import context_length, count_parameters, load_tokenizer, m
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
-from a2r_train.verify import check_gold, traits_of
+from a2r_train.verify import check_contradictions, check_gold, traits_of
 from a2r_train.verify.traits import ASKED
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -131,6 +131,7 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
     verifier = verifier_of(problems)
+    check_contradictions(enumerate(judged_by(verifier, problems), 1))
     while not (test := len(_test(problems, share))) and share < 0.5:
         share += 0.05
     row = replace(first, names=names) if first else Row("", {}, names)

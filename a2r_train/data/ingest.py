@@ -15,12 +15,22 @@ import pyarrow as pa
 from a2r_train.data.choices import Choices
 from a2r_train.data.files import Slice, rows_of, slices
 from a2r_train.data.processes import Rate, mapped
-from a2r_train.data.read import Columns, Row, lacks_column, note_choice, records_in, stream, used_twice
+from a2r_train.data.read import (
+    Columns,
+    Row,
+    judged_by,
+    lacks_column,
+    note_choice,
+    records_in,
+    stream,
+    used_twice,
+)
 from a2r_train.data.rollouts import of_another, problem_beside, samples_in
 from a2r_train.data.spill import PROBLEMS, ROLLOUTS, Pile, columns_of, key_of, mark, metadata_text
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.records import Problem, Rollout
+from a2r_train.verify import check_contradictions
 
 SLICE_BYTES = 32 * 2**20
 MOST_SLICES = 4096  # of a piece
@@ -80,14 +90,24 @@ class Store:
         return self.slices[piece].place(line)
 
 
-def ingest(problems: str, rollouts: str, columns: Columns, folder: Path, parts: int, processes: int) -> Store:
-    """Read all of one set into the folder; what an earlier run has read there stays.
+def ingest(
+    problems: str,
+    rollouts: str,
+    columns: Columns,
+    folder: Path,
+    parts: int,
+    processes: int,
+    verifier: str = "",
+) -> Store:
+    """Read all of one set into the folder; what an earlier run has read there stays. `verifier` judges all
+    problems, "" for each its own.
 
-    Raises InputError as `read`, where the places of two rows with one id may be found later.
+    Raises InputError as `read` and `check_contradictions`; the places of two rows with one id may be found
+    later.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if problems and not (folder / "problems.json").exists():
-        _spill_problems(problems, columns, folder, parts)
+        _spill_problems(problems, columns, folder, parts, verifier)
     columns.met.update(json.loads((folder / "problems.json").read_text()) if problems else ())
     groups = [(path, some) for path in paths_in(rollouts) for some in _grouped(slices(path, SLICE_BYTES))]
     firsts = np.cumsum([0, *(len(some) for _, some in groups)]).tolist()
@@ -233,20 +253,26 @@ def _problem_cells(problem: Problem, identity: str | None) -> tuple[object, ...]
     )  # fmt: skip
 
 
-def _spill_problems(path: str, columns: Columns, folder: Path, parts: int) -> None:
-    """Read the problem files, in their order. Raises InputError for an id that comes twice."""
+def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verifier: str) -> None:
+    """Read the problem files, in their order. Raises InputError for an id that comes twice, and for a problem
+    that does with another gold.
+    """
     keys: list[np.ndarray] = []
+    texts: list[int] = []
     found = enumerate(stream(Problem, path, columns))
     for number, first in enumerate(found):
         pile, some = Pile(PROBLEMS), []
         for at, (_, problem) in chain([first], islice(found, PROBLEMS_A_PILE - 1)):
             some.append(key_of(problem.id))
+            texts.append(_text_key(problem))
             pile.add((some[-1], at, -1, 0, *_problem_cells(problem, problem.id)), len(problem.problem))
         pile.write(folder / f"problems-{number:06d}.arrow", parts)
         keys.append(np.array(some, dtype=np.uint64))
     several = _repeated(np.concatenate(keys))
     if len(several):
         raise _second_use(path, columns, set(several.tolist()))
+    if len(same := _repeated(np.array(texts, dtype=np.uint64))):
+        _check_same(path, columns, set(same.tolist()), verifier)
     mark(folder / "problems.json", sorted(columns.met))
 
 
@@ -263,6 +289,18 @@ def _second_use(path: str, columns: Columns, keys: set[int]) -> InputError:
                 return used_twice(place, problem.id, places[problem.id])
             places[problem.id] = place
     raise RuntimeError(f"{path}: two ids of one hash among {sorted(places)[:4]}")
+
+
+def _text_key(problem: Problem) -> int:
+    return key_of(" ".join(problem.problem.split()))
+
+
+def _check_same(path: str, columns: Columns, keys: set[int], verifier: str) -> None:
+    """Read those problems again that are there several times. Raises InputError as `check_contradictions`."""
+    found = enumerate((problem for _, problem in stream(Problem, path, columns)), 1)
+    same = [(row, problem) for row, problem in found if _text_key(problem) in keys]
+    judged = judged_by(verifier, [problem for _, problem in same])
+    check_contradictions((row, problem) for (row, _), problem in zip(same, judged, strict=True))
 
 
 def _number_problems(store: Store) -> None:

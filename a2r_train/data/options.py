@@ -119,7 +119,8 @@ def letter_of(answer: str, options: Options, place: str) -> str:
         return found
     shown = ", ".join(f"{label} {text[:20]!r}" for label, text in options.items())
     raise InputError(
-        f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter or an index"
+        f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter, or an index "
+        f"from {options.first}"
     )
 
 

@@ -197,16 +197,43 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
 
 
 def check_gold(problems: Iterable[Problem | Bundle]) -> None:
-    """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse.
+    """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse, and as
+    `check_contradictions`.
 
     For an own verifier only the path is tried: what its gold may look like is its own affair. Programs need
     tests, of which those that test nothing are named.
     """
-    if bad := unreadable_golds(enumerate(problems, 1)):
+    numbered = list(enumerate(problems, 1))
+    if bad := unreadable_golds(numbered):
         raise bad_golds(bad)
+    check_contradictions(numbered)
 
 
 Numbered = tuple[int, Problem | Bundle]
+
+
+def check_contradictions(problems: Iterable[Numbered]) -> None:
+    """Raise InputError for problems of one text whose golds are different answers, as one of them is wrong.
+
+    Only verifiers that compare an answer with its gold tell so: to others a gold may be anything.
+    """
+    first: dict[tuple[str, str], Numbered] = {}
+    pairs: list[tuple[Numbered, Numbered]] = []
+    for row, problem in problems:
+        if problem.verifier in VERIFIERS:
+            key = " ".join(problem.problem.split()), problem.verifier
+            known = first.setdefault(key, (row, problem))
+            if known[1].answer != problem.answer:
+                pairs.append((known, (row, problem)))
+    verdicts = compare_all([(there.answer, here.answer, here.verifier) for (_, here), (_, there) in pairs])
+    bad = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict == INCORRECT]
+    if bad:
+        (row, here), (other, there) = bad[0]
+        more = f" ({len(bad) - 1} more rows are so)" if len(bad) > 1 else ""
+        raise InputError(
+            f"row {row}, problem {here.id!r}, and row {other}, problem {there.id!r}, have the same text, and "
+            f"the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or leave it out"
+        )
 
 
 def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
