@@ -7,6 +7,7 @@ guess stands in a recipe, where it can be changed.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from string import Template
 from typing import Any
 
 from a2r_train.data.bundle import BundleConfig, ids_of_test
-from a2r_train.data.options import are_letters
+from a2r_train.data.options import are_letters, letter_unasked
 from a2r_train.data.programs import is_program
 from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.rollouts import with_their_problems
@@ -28,10 +29,10 @@ from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
 from a2r_train.verify import check_contradictions, check_gold, traits_of
-from a2r_train.verify.traits import ASKED
+from a2r_train.verify.traits import ASKED, LETTER
 
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
-LETTER = r"put the letter of the right option in \boxed{{}}"
 K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
@@ -107,6 +108,9 @@ def init(
     prompt = _prompt(model, SIZES[kind].completion)
     if not model_file(model, "prompt.yaml"):  # a trained one is right with its own alone
         prompt = _asking(prompt, known)
+    templates = "explorer_template", "synthesizer_template"
+    if says := letter_unasked(judged_by(known.verifier, known.problems), prompt, *templates):
+        log.warning("the prompt of %s: %s", model, says)
     values = _values(folder, data, model, explorer or ("" if known.rollouts else model), known, kind)
     Prompter(load_tokenizer(model), prompt)
     for name, text in _recipes(values, prompt).items():

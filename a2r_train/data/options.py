@@ -7,7 +7,6 @@ Options are a list (`options` or `choices`), an object from letters to texts, th
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,9 +14,11 @@ from typing import Any
 
 from a2r_train.data.files import literal
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem
+from a2r_train.verify.options import LETTERS, options_in
+from a2r_train.verify.traits import LETTER
 
-LETTERS = string.ascii_uppercase[:10]  # as the verifier multiple_choice reads
 FROM_ONE = "123456789"
 NAMES = ("options", "choices")
 FEWEST_LETTERS, MOST_LETTERS = 8, 1000  # answers from which letters are told, and that are looked at
@@ -46,11 +47,34 @@ def letters_judged_as_text(problems: Iterable[Problem | Bundle]) -> str:
     several = len(golds) >= FEWEST_LETTERS and len({*golds}) > 1
     if not several or max(golds) > "E" or not are_letters(golds):
         return ""
+    mend = (
+        "if they are options, set verifier: multiple_choice, and give the options in a column or the problem"
+    )
+    if all(options_in(problem.problem) for problem in found):
+        mend = "they are options of their problems, so set verifier: multiple_choice, or leave the key out"
     return (
         f"all {len(golds)} answers are letters from A to {max(golds)}, and {found[0].verifier} judges them, "
-        "which may take `B. Lamb` for another answer than B; if they are options, set "
-        "verifier: multiple_choice, and give the options in a column or in the problem"
+        f"which may take `B. Lamb` for another answer than B; {mend}"
     )
+
+
+def letter_unasked(problems: Iterable[Problem | Bundle], prompt: PromptConfig, *templates: str) -> str:
+    """What is wrong where multiple choice is judged and one of these templates asks for no letter; "" where
+    nothing is.
+
+    Looks at the first problems. The text of an option is read too, so that this is no error.
+    """
+    verifiers = {problem.verifier for problem in islice(problems, MOST_LETTERS)}
+    if "multiple_choice" not in verifiers or prompt.answer_pattern:
+        return ""
+    for key in templates:
+        text = (getattr(prompt, key) + prompt.system).lower()
+        if not any(word in text for word in ("letter", "option", "choice")):
+            return (
+                f"its {key} asks for no letter, and multiple_choice reads nothing but the letter or the text "
+                f"of an option; let it say: {LETTER}"
+            )
+    return ""
 
 
 class Options(dict[str, str]):

@@ -1,7 +1,7 @@
 r"""Extract an answer, compare it with gold, vote by equivalence. Only the verdict `correct` ever earns reward.
 
 Verifiers: `math`, `math_last_number` (falls back to the last number of the text), `exact` (text, ignoring case and
-spacing), `multiple_choice` (a letter A to J), or the dotted path of a function of one's own (`own.py`). These get the
+spacing), `multiple_choice` (a letter A to J, or the text of an option of its problem), or the dotted path of a function of one's own (`own.py`). These get the
 answer that `math` extracts; the working directory is on their import path. An exception stops the run with an
 InputError.
 

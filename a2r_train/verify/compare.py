@@ -60,12 +60,16 @@ def judge_all(
 
     A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an
     unknown verifier, and for an own one that cannot be imported or raises. `rows` are the problems
-    (`records.row_of`), for verifiers that ask for them.
+    (`records.row_of`), for verifiers that ask for them, and for options of `multiple_choice`.
     """
     apart = {verifier for verifier in {item[2] for item in items} if _is_apart(verifier)}
+    rows = rows or [{}] * len(items)
     if apart:
-        return _judge_apart(items, rows or [{}] * len(items), apart)
-    found = [candidates(text, verifier) for text, _, verifier in items]
+        return _judge_apart(items, rows, apart)
+    found = [
+        candidates(text, verifier, row.get("problem", ""))
+        for (text, _, verifier), row in zip(items, rows, strict=True)
+    ]
     verdicts = compare_all(
         [(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)]
     )
@@ -92,7 +96,9 @@ def _judge_apart(
     so is one without an answer where it may stand in one place alone.
     """
     others = [i for i, item in enumerate(items) if item[2] not in apart]
-    judgements = dict(zip(others, judge_all([items[i] for i in others]), strict=True))
+    judgements = dict(
+        zip(others, judge_all([items[i] for i in others], [rows[i] for i in others]), strict=True)
+    )
     answers = {i: candidates(text, v)[-1] for i, (text, _, v) in enumerate(items) if v in apart}
     asked = [i for i, answer in answers.items() if answer or _is_read_whole(*items[i][::2])]
     runs = [i for i in asked if items[i][2] == programs.NAME]

@@ -7,9 +7,11 @@ import pytest
 from conftest import write_rows
 
 from a2r_train.data.ingest import ingest
+from a2r_train.data.options import letter_unasked
 from a2r_train.data.read import Columns, read, stream
 from a2r_train.data.rollouts import with_their_problems
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
 
 SHOWN = "Which?\n\nA. red\nB. green\nC. blue"
@@ -173,3 +175,20 @@ def test_indices_and_fewer_options_are_said_once(
     door(kind, rows, tmp_path)
     assert caplog.text.count("answers are indices from 0; 1 is option B") == 1
     assert caplog.text.count("1 of 4 rows have fewer than 3 options") == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (PromptConfig(), "its explorer_template asks for no letter"),
+        (PromptConfig(explorer_template="{problem} Which option?"), "its synthesizer_template asks for no"),
+        (PromptConfig(system="Give the letter."), ""),
+        (PromptConfig(answer_pattern="Answer: (.*)"), ""),
+    ],
+)
+def test_a_prompt_that_asks_for_no_letter_is_told(prompt: PromptConfig, said: str) -> None:
+    problems = [Problem("a", SHOWN, "B", "multiple_choice")]
+    found = letter_unasked(problems, prompt, "explorer_template", "synthesizer_template")
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+    assert not letter_unasked([Problem("a", "1?", "1")], PromptConfig(), "explorer_template")
