@@ -16,10 +16,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from a2r_train.commands.counts import few_tests
 from a2r_train.data.bundle import BundleConfig, ids_of_test
 from a2r_train.data.options import are_letters, letter_unasked
 from a2r_train.data.programs import is_program
-from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
+from a2r_train.data.read import ALIASES, FLAG, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.rollouts import with_their_problems
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
@@ -125,12 +126,12 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     Raises InputError where no column is likely, and for too few problems.
     """
     names = dict(Columns.parse(columns).names)
-    first = next(Columns(names).rows(paths_in(data)[0]), None)
+    first = next(Columns(names, key=FLAG).rows(paths_in(data)[0]), None)
     named = first and not is_program(first.values)  # a row of MBPP's shape is read as it is
     for field in ("problem", "answer") if named else ():
         if column := likely(first, field) if first else "":
             names[field] = column
-    problems, rollouts, each = _with_rollouts(data, Columns(names), first)
+    problems, rollouts, each = _with_rollouts(data, Columns(names, key=FLAG), first)
     if len(problems) < FEWEST:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
@@ -252,6 +253,7 @@ def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind
         "problems": len(known.problems),
         "test": known.test,
         "test_share": known.test_share,
+        "tested": f"{known.test / len(known.problems):.0%}",
         "columns": json.dumps(dict(known.columns)),
         "verifier": known.verifier or '""',
         "prompts": sizes.completions * sizes.micro_batches // 8,
@@ -306,9 +308,10 @@ def _told(folder: str, data: str, known: Data) -> str:
         if known.rollouts
         else ""
     )
+    few = f"{data}: {says}\n" if (says := few_tests(known.test)) else ""
     return (
         f"{data}: {len(known.problems)} problems ({held}), judged by {judge}; {known.test} are the test set\n"
-        f"{own}{folder}: recipes with comments; read them, or start at once:\n"
+        f"{few}{own}{folder}: recipes with comments; read them, or start at once:\n"
         f"  a2r run {folder} --dry_run    # counts, a prompt, and what would fail\n"
         f"  a2r run {folder}\n"
     )

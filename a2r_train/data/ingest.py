@@ -51,7 +51,7 @@ class Piece:
     slices: list[Slice]
     own_problems: bool  # whether the rows hold problem and answer themselves
     names: Mapping[str, str]
-    given: bool
+    key: str
     parts: int
 
 
@@ -112,7 +112,7 @@ def ingest(
     groups = [(path, some) for path in paths_in(rollouts) for some in _grouped(slices(path, SLICE_BYTES))]
     firsts = np.cumsum([0, *(len(some) for _, some in groups)]).tolist()
     pieces = [
-        Piece(folder, number, firsts[number], some, not problems, columns.names, columns.given, parts)
+        Piece(folder, number, firsts[number], some, not problems, columns.names, columns.key, parts)
         for number, (_, some) in enumerate(groups)
     ]
     counts = _read_all(pieces, processes)
@@ -178,7 +178,7 @@ def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Colu
 
 def spill_piece(piece: Piece) -> Counts:
     """Read one piece into the store, and say so when it is all there. Raises InputError as `read`."""
-    columns = Columns(piece.names, given=piece.given)
+    columns = Columns(piece.names, key=piece.key)
     spilled = _Spilled(piece)
     here: set[str] = set()
     rollouts = []

@@ -98,9 +98,8 @@ def options_of(values: Mapping[str, Any], mapped: str, place: str) -> Options:
         return options
     if unused := next((name for name in known if _LOOKS_LIKE_OPTIONS.match(str(name))), ""):
         raise InputError(
-            f"{place}: column {unused!r} looks like the options of a multiple "
-            "choice, and nothing reads it; name a list "
-            'of them by columns: {"options": ...}, call the columns A, B, C, ..., or remove it'
+            f"{place}: column {unused!r} looks like the options of a multiple choice, and nothing reads it; "
+            "map the field options to a column that lists them, call the columns A, B, C, ..., or remove it"
         )
     return Options()
 

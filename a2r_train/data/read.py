@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
 from a2r_train.data.choices import Choices
-from a2r_train.data.files import literal, rows
+from a2r_train.data.files import header_of, literal, rows
 from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
@@ -50,6 +50,7 @@ LOOKALIKES = {
     "answer": ("gold", "target", "label", "final_answer", "solution", "expected_answer", "answerKey"),
     "text": ("output", "answer_text", "solution", "model_output"),
 }
+KEY, FLAG = "columns:", "--columns"  # of a recipe, and of a command without one
 MAX_NAMED = 50  # problems, in one message
 READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
 
@@ -60,7 +61,7 @@ class Columns:
 
     names: Mapping[str, str] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)  # of all columns of the files that were read
-    given: bool = True  # whether the recipe has such a key, which the hint of an error may name
+    key: str = KEY  # what names them, for the hint of an error; "" where nothing does
     lacking: dict[str, str] = field(default_factory=dict)  # mapped columns, with the first place without them
 
     @staticmethod
@@ -103,7 +104,7 @@ class Columns:
         if not here.issuperset(values):
             here.update(values)
             self.met.update(values)
-        return Row(place, values, self.names, self.given)
+        return Row(place, values, self.names, self.key)
 
     def check_met(self) -> None:
         """Raise InputError for a name that no row of any file had."""
@@ -111,7 +112,7 @@ class Columns:
             if name not in self.met:
                 near = difflib.get_close_matches(name, sorted(self.met), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"columns: none of the files has a column {name!r}{hint}")
+                raise InputError(f"{self.key or KEY} none of the files has a column {name!r}{hint}")
 
 
 def lacks_column(place: str, name: str) -> InputError:
@@ -128,7 +129,7 @@ class Row:
     place: str
     values: Mapping[str, Any]
     names: Mapping[str, str]
-    mappable: bool = True
+    key: str = KEY
 
     def column(self, field: str) -> str:
         """The column that holds a field in this row; where none does, the one that should.
@@ -173,11 +174,13 @@ class Row:
         near = [name for name in LOOKALIKES.get(field, ()) if name in self.values]
         lower = {name.lower(): name for name in there}
         near = near or [lower[name] for name in difflib.get_close_matches(column.lower(), lower, 1, 0.7)]
-        says = f"{self.place}: no column {column!r}; the columns are {', '.join(there)}"
+        says = f"{header_of(self.place)}: no column {column!r}; the columns are {', '.join(there)}"
         if near:
-            mend = f'say columns: {{"{field}": "{near[0]}"}}' if self.mappable else f"name it {field!r}"
+            named = f'{{"{field}": "{near[0]}"}}'
+            named = f"'{named}'" if self.key == FLAG else named
+            mend = f"say {self.key} {named}" if self.key else f"name it {field!r}"
             return InputError(f"{says} (is it {near[0]!r}? then {mend})")
-        return InputError(f"{says} (map names with `columns:`)" if self.mappable else says)
+        return InputError(f"{says} (map names with `{self.key}`)" if self.key else says)
 
 
 def read(
@@ -193,7 +196,7 @@ def read(
     shares them. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or
     column, a broken line, a wrong type, an empty required field, and a repeated id.
     """
-    shared, columns = columns is not None, columns or Columns(given=False)
+    shared, columns = columns is not None, columns or Columns(key="")
     paths = paths_in(path)
     if kind is not Rollout and len(paths) > 1:
         return _of_several(kind, paths, columns, defaults)
@@ -231,7 +234,7 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
 
     Raises InputError as `read`.
     """
-    columns = columns or Columns(given=False)
+    columns = columns or Columns(key="")
     paths = paths_in(path)
     names = _names(paths) if len(paths) > 1 else [""]
     count, untested, choices = 0, list[str](), Choices()

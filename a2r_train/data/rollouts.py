@@ -31,7 +31,7 @@ def load_rollouts(
     A `verifier` goes before the rows' own; `prompt` says where the answer stands in a text. Raises InputError
     as `read`, and for rollouts of other problems.
     """
-    columns = columns or Columns(given=False)
+    columns = columns or Columns(key="")
     if problems:
         known, samples = read(Problem, problems, columns), read(Rollout, rollouts, columns)
     else:
@@ -170,7 +170,7 @@ def of_another(place: str, identity: str, first: str) -> InputError:
 
 def problem_beside(row: Row, identity: str) -> Problem:
     """The problem of a rollout's row, with its own id or that one."""
-    if row.mappable and row.text("problem") is None:
+    if row.key and row.text("problem") is None:
         raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
     for field in ("problem", "answer"):
         row.required_text(field)
