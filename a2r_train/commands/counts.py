@@ -14,6 +14,7 @@ from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
 from a2r_train.data.bundles import Bundles
 from a2r_train.data.explore import ExploreConfig
 from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.probe.power import Spread
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import load_tokenizer
 from a2r_train.output import DONE
@@ -21,6 +22,9 @@ from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Problem, Rollout
 from a2r_train.train.arguments import BundleArguments
 from a2r_train.train.preflight import Check
+
+FEW_TESTS = 20
+DIFFERING = Spread(0.25, 0.0)  # of two rows, one right and one wrong in a quarter of the problems
 
 
 def done(folder: str) -> str:
@@ -50,19 +54,32 @@ def golds(problems: Sequence[Problem]) -> Counter[str]:
     return Counter(problem.verifier for problem in problems)
 
 
-def bundled(made: Built) -> str:
-    """Bundles of both splits, and what was left out."""
+def bundled(made: Built) -> list[str]:
+    """Bundles of both splits, and what was left out; then what a small test set tells."""
     train, test = made.splits["train"], made.splits["test"]
     dropped = ", ".join(f"{count} {reason}" for reason, count in train.dropped.items() if count)
-    return f"{train.count} train and {test.count} test bundles; left out: {dropped or 'none'}"
+    said = f"{train.count} train and {test.count} test bundles; left out: {dropped or 'none'}"
+    return list(filter(None, [said, few_tests(test.problems)]))
 
 
-def to_bundle(config: BundleConfig, problems: Sequence[Problem]) -> str:
+def to_bundle(config: BundleConfig, problems: Sequence[Problem]) -> list[str]:
     """What is known before there are rollouts."""
     tests = len(ids_of_test(problems, config)) if config.test_share else 0
-    share = f", {tests} of them the test set" if tests else ""
+    share = f", {tests} of them ({tests / len(problems):.0%}) the test set" if tests else ""
     each = f"{config.bundles_per_problem} bundles of {config.k} references a problem"
-    return f"{len(problems)} problems{share}; at most {each}"
+    return list(filter(None, [f"{len(problems)} problems{share}; at most {each}", few_tests(tests)]))
+
+
+def few_tests(count: int) -> str:
+    """What a test set of fewer than FEW_TESTS problems tells, and how many would do; "" for a larger one, and
+    for none.
+    """
+    if not 0 < count < FEW_TESTS:
+        return ""
+    return (
+        f"the test set has {count} problem{'s' * (count > 1)}, with which hardly any difference can be told; "
+        f"10 points take {DIFFERING.problems(0.1, 1)}, if two rows differ in a quarter of them"
+    )
 
 
 def checked(data: BundleArguments, checks: Sequence[Check]) -> str:

@@ -7,6 +7,7 @@ guess stands in a recipe, where it can be changed.
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from a2r_train.commands.counts import few_tests
 from a2r_train.data.bundle import BundleConfig, ids_of_test
-from a2r_train.data.options import are_letters
+from a2r_train.data.options import are_letters, letter_unasked
 from a2r_train.data.programs import is_program
-from a2r_train.data.read import ALIASES, LOOKALIKES, Columns, Row, judged_by, read
+from a2r_train.data.read import ALIASES, FLAG, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.rollouts import with_their_problems
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
@@ -27,11 +29,11 @@ from a2r_train.models import context_length, count_parameters, load_tokenizer, m
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
-from a2r_train.verify import check_gold, traits_of
-from a2r_train.verify.traits import ASKED
+from a2r_train.verify import check_contradictions, check_gold, traits_of
+from a2r_train.verify.traits import ASKED, LETTER
 
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
-LETTER = r"put the letter of the right option in \boxed{{}}"
 K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
@@ -107,6 +109,9 @@ def init(
     prompt = _prompt(model, SIZES[kind].completion)
     if not model_file(model, "prompt.yaml"):  # a trained one is right with its own alone
         prompt = _asking(prompt, known)
+    templates = "explorer_template", "synthesizer_template"
+    if says := letter_unasked(judged_by(known.verifier, known.problems), prompt, *templates):
+        log.warning("the prompt of %s: %s", model, says)
     values = _values(folder, data, model, explorer or ("" if known.rollouts else model), known, kind)
     Prompter(load_tokenizer(model), prompt)
     for name, text in _recipes(values, prompt).items():
@@ -121,16 +126,17 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     Raises InputError where no column is likely, and for too few problems.
     """
     names = dict(Columns.parse(columns).names)
-    first = next(Columns(names).rows(paths_in(data)[0]), None)
+    first = next(Columns(names, key=FLAG).rows(paths_in(data)[0]), None)
     named = first and not is_program(first.values)  # a row of MBPP's shape is read as it is
     for field in ("problem", "answer") if named else ():
         if column := likely(first, field) if first else "":
             names[field] = column
-    problems, rollouts, each = _with_rollouts(data, Columns(names), first)
+    problems, rollouts, each = _with_rollouts(data, Columns(names, key=FLAG), first)
     if len(problems) < FEWEST:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
     verifier = verifier_of(problems)
+    check_contradictions(enumerate(judged_by(verifier, problems), 1))
     while not (test := len(_test(problems, share))) and share < 0.5:
         share += 0.05
     row = replace(first, names=names) if first else Row("", {}, names)
@@ -247,6 +253,7 @@ def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind
         "problems": len(known.problems),
         "test": known.test,
         "test_share": known.test_share,
+        "tested": f"{known.test / len(known.problems):.0%}",
         "columns": json.dumps(dict(known.columns)),
         "verifier": known.verifier or '""',
         "prompts": sizes.completions * sizes.micro_batches // 8,
@@ -301,9 +308,10 @@ def _told(folder: str, data: str, known: Data) -> str:
         if known.rollouts
         else ""
     )
+    few = f"{data}: {says}\n" if (says := few_tests(known.test)) else ""
     return (
         f"{data}: {len(known.problems)} problems ({held}), judged by {judge}; {known.test} are the test set\n"
-        f"{own}{folder}: recipes with comments; read them, or start at once:\n"
+        f"{few}{own}{folder}: recipes with comments; read them, or start at once:\n"
         f"  a2r run {folder} --dry_run    # counts, a prompt, and what would fail\n"
         f"  a2r run {folder}\n"
     )

@@ -177,7 +177,7 @@ def _check(stage: Planned, _written: dict[str, Planned]) -> list[str]:
         stage.prompts.append(prompter.text(prompter.explorer(problems[0].problem)))
     elif stage.verb == "bundle":
         with bundling.built(config) as made:
-            stage.says.append(counts.bundled(made))
+            stage.says.extend(counts.bundled(made))
             stage.prompts.extend(filter(None, [counts.prompt_of_bundles(config, made)]))
     elif stage.verb == "evaluate":
         _, bundles, rollouts, _ = evaluating.prepared(config)
@@ -209,7 +209,7 @@ def _check_parts(stage: Planned) -> list[str]:
     for key, path in stage.inputs(PROBLEMS):
         problems = read(Problem, path, columns)
         if stage.verb == "bundle" and key == "problems":
-            stage.says.append(counts.to_bundle(config, problems))
+            stage.says.extend(counts.to_bundle(config, problems))
     for _, path in stage.inputs(ROLLOUTS):
         read(Rollout, path, columns)
     for _, path in stage.inputs(BUNDLES):

@@ -57,11 +57,11 @@ def build(config: BundleConfig, prompt: PromptConfig, columns: Columns, work: Pa
     Raises InputError for wrong input, and where no bundle or no correct reference is left.
     """
     processes = processes_for(config)
-    store = _ingested(config.problems, config.rollouts, columns, work / "train", processes)
+    store = _ingested(config.problems, config.rollouts, columns, work / "train", processes, config.verifier)
     tested = None
     if config.test_rollouts:
         sets = config.test_problems, config.test_rollouts
-        tested = _ingested(*sets, columns, work / "test", processes)
+        tested = _ingested(*sets, columns, work / "test", processes, config.verifier)
     evaluation = _evaluation(config, store, tested, columns, work / "evaluation.pickle")
     tasks = [
         PartTask(config, store, i, work / "train", config.problems, config.rollouts, prompt, evaluation)
@@ -95,9 +95,11 @@ def processes_for(config: BundleConfig) -> int:
     return 1 if size < SMALL_BYTES else config.processes or cores()
 
 
-def _ingested(problems: str, rollouts: str, columns: Columns, folder: Path, processes: int) -> Store:
+def _ingested(
+    problems: str, rollouts: str, columns: Columns, folder: Path, processes: int, verifier: str
+) -> Store:
     parts = parts_of(size_of(rollouts), PART_BYTES, MOST_PARTS)
-    return ingest(problems, rollouts, columns, folder, parts, processes)
+    return ingest(problems, rollouts, columns, folder, parts, processes, verifier)
 
 
 def _evaluation(

@@ -22,7 +22,7 @@ from a2r_train.data.build import Built
 from a2r_train.data.card import card
 from a2r_train.data.lengths import fingerprint
 from a2r_train.data.mixture import shares_in
-from a2r_train.data.options import letters_judged_as_text
+from a2r_train.data.options import letter_unasked, letters_judged_as_text
 from a2r_train.data.part import is_test
 from a2r_train.data.read import Columns
 from a2r_train.data.shards import check_format
@@ -195,6 +195,9 @@ def build(config: BundleConfig, work: Path) -> Built:
     made = building.build(replace(config, verifier=task.verifier), prompt, columns, work)
     if says := letters_judged_as_text(made.splits["train"].bundles):
         log.warning("%s: %s", config.problems or config.rollouts, says)
+    is_known = config.tokenizer or config.prompt  # else the one that a trainer takes is another
+    if is_known and (says := letter_unasked(made.splits["train"].bundles, prompt, "synthesizer_template")):
+        log.warning("the prompt of %s: %s", config.prompt or config.tokenizer, says)
     return made
 
 

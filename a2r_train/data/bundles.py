@@ -136,7 +136,7 @@ class Bundles(Sequence[Bundle]):
 
 def bundle_in(row: dict[str, Any], place: str) -> Bundle:
     """The bundle that a row of BUNDLE holds. Raises InputError as `read`."""
-    bundle: Bundle = records_in(Bundle, Row(place, row, {}, mappable=False), 0)[0]
+    bundle: Bundle = records_in(Bundle, Row(place, row, {}, key=""), 0)[0]
     return bundle
 
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least
-from a2r_train.data.options import letters_judged_as_text
+from a2r_train.data.options import letter_unasked, letters_judged_as_text
 from a2r_train.data.processes import Rate
 from a2r_train.data.read import Columns, judged_by, read
 from a2r_train.data.shards import (
@@ -161,6 +161,8 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     check_engine(config.model, config)
     prompter = Prompter(load_tokenizer(config.model), _prompt(config))
     check_asked({problem.verifier for problem in problems}, prompter.config)
+    if says := letter_unasked(problems, prompter.config, "explorer_template"):
+        log.warning("the prompt of %s: %s", config.prompt or config.model, says)
     return problems, prompter
 
 

@@ -27,6 +27,7 @@ from a2r_train.paths import FORMATS, paths_in, shards
 
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UNPACKED = 4  # times the size of compressed files
 PARQUET_ROWS = 1024  # read at a time
@@ -214,6 +215,12 @@ def _table_rows(path: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]
             yield line, {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
+def header_of(place: str) -> str:
+    """Where the names of a row's columns stand: in the header of a table, else in the row itself."""
+    path = re.sub(r":( row )?\d+$", "", place)
+    return f"{path}: header" if format_of(path) in (*DELIMITERS, ".parquet") else place
+
+
 def _cells(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each row that is not blank. A row of several lines is where it begins, and so is its
     error: an open quote is found at the end of the file.
@@ -231,7 +238,14 @@ def _cells(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(names: list[str], place: str) -> list[str]:
-    """Raises InputError for a column without a name of its own."""
+    """Raises InputError for a column without a name of its own, and where all names stand in one cell."""
+    for mark, called in OTHER_SEPARATORS.items() if len(names) == 1 else ():
+        if mark in names[0]:
+            raise InputError(
+                f"{place}: one column, {names[0][:80]!r}, so the file looks separated by {called}; save it "
+                "with commas as .csv, or with tabs as .tsv "
+                f"(pandas: read_csv(old, sep={mark!r}).to_csv(new, index=False))"
+            )
     for number, name in enumerate(names, 1):
         if not name.strip():
             raise InputError(

@@ -7,18 +7,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from a2r_train.data.choices import Choices
 from a2r_train.data.files import Slice, rows_of, slices
 from a2r_train.data.processes import Rate, mapped
-from a2r_train.data.read import Columns, Row, lacks_column, records_in, stream, used_twice
+from a2r_train.data.read import (
+    Columns,
+    Row,
+    judged_by,
+    lacks_column,
+    note_choice,
+    records_in,
+    stream,
+    used_twice,
+)
 from a2r_train.data.rollouts import of_another, problem_beside, samples_in
 from a2r_train.data.spill import PROBLEMS, ROLLOUTS, Pile, columns_of, key_of, mark, metadata_text
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.records import Problem, Rollout
+from a2r_train.verify import check_contradictions
 
 SLICE_BYTES = 32 * 2**20
 MOST_SLICES = 4096  # of a piece
@@ -39,19 +51,20 @@ class Piece:
     slices: list[Slice]
     own_problems: bool  # whether the rows hold problem and answer themselves
     names: Mapping[str, str]
-    given: bool
+    key: str
     parts: int
 
 
 @dataclass
 class Counts:
     """What was read of a piece: rollouts of each slice, the columns met, and the first places without mapped
-    ones.
+    ones, and of its own problems how their options are answered.
     """
 
     rollouts: list[int] = field(default_factory=list)
     met: list[str] = field(default_factory=list)
     lacking: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,23 +90,37 @@ class Store:
         return self.slices[piece].place(line)
 
 
-def ingest(problems: str, rollouts: str, columns: Columns, folder: Path, parts: int, processes: int) -> Store:
-    """Read all of one set into the folder; what an earlier run has read there stays.
+def ingest(
+    problems: str,
+    rollouts: str,
+    columns: Columns,
+    folder: Path,
+    parts: int,
+    processes: int,
+    verifier: str = "",
+) -> Store:
+    """Read all of one set into the folder; what an earlier run has read there stays. `verifier` judges all
+    problems, "" for each its own.
 
-    Raises InputError as `read`, where the places of two rows with one id may be found later.
+    Raises InputError as `read` and `check_contradictions`; the places of two rows with one id may be found
+    later.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if problems and not (folder / "problems.json").exists():
-        _spill_problems(problems, columns, folder, parts)
+        _spill_problems(problems, columns, folder, parts, verifier)
     columns.met.update(json.loads((folder / "problems.json").read_text()) if problems else ())
     groups = [(path, some) for path in paths_in(rollouts) for some in _grouped(slices(path, SLICE_BYTES))]
     firsts = np.cumsum([0, *(len(some) for _, some in groups)]).tolist()
     pieces = [
-        Piece(folder, number, firsts[number], some, not problems, columns.names, columns.given, parts)
+        Piece(folder, number, firsts[number], some, not problems, columns.names, columns.key, parts)
         for number, (_, some) in enumerate(groups)
     ]
     counts = _read_all(pieces, processes)
     _check_columns([path for path, _ in groups], counts, columns)
+    choices = Choices()
+    for one in counts:
+        choices.include(Choices(**one.choices))
+    choices.check(rollouts)
     before = np.cumsum([0, *(count for one in counts for count in one.rollouts)]).tolist()
     if not before[-1]:
         none = "; expected at least one rollout"
@@ -151,7 +178,7 @@ def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Colu
 
 def spill_piece(piece: Piece) -> Counts:
     """Read one piece into the store, and say so when it is all there. Raises InputError as `read`."""
-    columns = Columns(piece.names, given=piece.given)
+    columns = Columns(piece.names, key=piece.key)
     spilled = _Spilled(piece)
     here: set[str] = set()
     rollouts = []
@@ -161,7 +188,7 @@ def spill_piece(piece: Piece) -> Counts:
             spilled.add(columns.row(part.place(line), values, here), line)
         rollouts.append(spilled.number)
     spilled.flush()
-    counts = Counts(rollouts, sorted(columns.met), columns.lacking)
+    counts = Counts(rollouts, sorted(columns.met), columns.lacking, asdict(spilled.choices))
     mark(_marker(piece), asdict(counts))
     return counts
 
@@ -173,6 +200,7 @@ class _Spilled:
         self.piece, self.slice, self.number, self.files = piece, piece.first, 0, 0
         self.problems, self.rollouts = Pile(PROBLEMS), Pile(ROLLOUTS)
         self.seen: set[tuple[str, str, str | None]] = set()
+        self.choices = Choices()
 
     def begin(self, slice_number: int) -> None:
         self.slice, self.number = slice_number, 0
@@ -193,6 +221,7 @@ class _Spilled:
     def _problem(self, row: Row, line: int) -> int:
         """The key of the row's problem, which is kept if its like is not there yet."""
         problem = problem_beside(row, "")
+        note_choice(self.choices, row, problem)
         key, own = key_of(problem.problem), row.text("problem_id")
         if (like := (problem.problem, problem.answer, own)) not in self.seen:
             self.seen.add(like)
@@ -224,20 +253,26 @@ def _problem_cells(problem: Problem, identity: str | None) -> tuple[object, ...]
     )  # fmt: skip
 
 
-def _spill_problems(path: str, columns: Columns, folder: Path, parts: int) -> None:
-    """Read the problem files, in their order. Raises InputError for an id that comes twice."""
+def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verifier: str) -> None:
+    """Read the problem files, in their order. Raises InputError for an id that comes twice, and for a problem
+    that does with another gold.
+    """
     keys: list[np.ndarray] = []
+    texts: list[int] = []
     found = enumerate(stream(Problem, path, columns))
     for number, first in enumerate(found):
         pile, some = Pile(PROBLEMS), []
         for at, (_, problem) in chain([first], islice(found, PROBLEMS_A_PILE - 1)):
             some.append(key_of(problem.id))
+            texts.append(_text_key(problem))
             pile.add((some[-1], at, -1, 0, *_problem_cells(problem, problem.id)), len(problem.problem))
         pile.write(folder / f"problems-{number:06d}.arrow", parts)
         keys.append(np.array(some, dtype=np.uint64))
     several = _repeated(np.concatenate(keys))
     if len(several):
         raise _second_use(path, columns, set(several.tolist()))
+    if len(same := _repeated(np.array(texts, dtype=np.uint64))):
+        _check_same(path, columns, set(same.tolist()), verifier)
     mark(folder / "problems.json", sorted(columns.met))
 
 
@@ -254,6 +289,18 @@ def _second_use(path: str, columns: Columns, keys: set[int]) -> InputError:
                 return used_twice(place, problem.id, places[problem.id])
             places[problem.id] = place
     raise RuntimeError(f"{path}: two ids of one hash among {sorted(places)[:4]}")
+
+
+def _text_key(problem: Problem) -> int:
+    return key_of(" ".join(problem.problem.split()))
+
+
+def _check_same(path: str, columns: Columns, keys: set[int], verifier: str) -> None:
+    """Read those problems again that are there several times. Raises InputError as `check_contradictions`."""
+    found = enumerate((problem for _, problem in stream(Problem, path, columns)), 1)
+    same = [(row, problem) for row, problem in found if _text_key(problem) in keys]
+    judged = judged_by(verifier, [problem for _, problem in same])
+    check_contradictions((row, problem) for (row, _), problem in zip(same, judged, strict=True))
 
 
 def _number_problems(store: Store) -> None:

@@ -6,23 +6,22 @@ Options are a list (`options` or `choices`), an object from letters to texts, th
 
 from __future__ import annotations
 
-import logging
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from a2r_train.data.files import literal
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem
+from a2r_train.verify.options import LETTERS, options_in
+from a2r_train.verify.traits import LETTER
 
-LETTERS = string.ascii_uppercase[:10]  # as the verifier multiple_choice reads
 FROM_ONE = "123456789"
 NAMES = ("options", "choices")
-FEWEST_INDICES = 12  # by chance 3 in 100 such sets of four options have no 0
 FEWEST_LETTERS, MOST_LETTERS = 8, 1000  # answers from which letters are told, and that are looked at
-log = logging.getLogger(__name__)
 _LETTER = re.compile(r"\(?[A-Ja-j]\)?\.?")
 _OPTION_COLUMN = re.compile(
     r"^(?:(?:answer_)?(?:option|choice|alternative)[ _-]?)?([a-j]|\d)$", re.IGNORECASE
@@ -48,11 +47,34 @@ def letters_judged_as_text(problems: Iterable[Problem | Bundle]) -> str:
     several = len(golds) >= FEWEST_LETTERS and len({*golds}) > 1
     if not several or max(golds) > "E" or not are_letters(golds):
         return ""
+    mend = (
+        "if they are options, set verifier: multiple_choice, and give the options in a column or the problem"
+    )
+    if all(options_in(problem.problem) for problem in found):
+        mend = "they are options of their problems, so set verifier: multiple_choice, or leave the key out"
     return (
         f"all {len(golds)} answers are letters from A to {max(golds)}, and {found[0].verifier} judges them, "
-        "which may take `B. Lamb` for another answer than B; if they are options, set "
-        "verifier: multiple_choice, and give the options in a column or in the problem"
+        f"which may take `B. Lamb` for another answer than B; {mend}"
     )
+
+
+def letter_unasked(problems: Iterable[Problem | Bundle], prompt: PromptConfig, *templates: str) -> str:
+    """What is wrong where multiple choice is judged and one of these templates asks for no letter; "" where
+    nothing is.
+
+    Looks at the first problems. The text of an option is read too, so that this is no error.
+    """
+    verifiers = {problem.verifier for problem in islice(problems, MOST_LETTERS)}
+    if "multiple_choice" not in verifiers or prompt.answer_pattern:
+        return ""
+    for key in templates:
+        text = (getattr(prompt, key) + prompt.system).lower()
+        if not any(word in text for word in ("letter", "option", "choice")):
+            return (
+                f"its {key} asks for no letter, and multiple_choice reads nothing but the letter or the text "
+                f"of an option; let it say: {LETTER}"
+            )
+    return ""
 
 
 class Options(dict[str, str]):
@@ -68,16 +90,16 @@ def options_of(values: Mapping[str, Any], mapped: str, place: str) -> Options:
     Raises InputError for options that cannot be read, and for a column that looks like options and is no
     such.
     """
-    column = next((name for name in (mapped, *NAMES) if name and values.get(name) not in (None, "")), "")
+    known = {name: value for name, value in values.items() if not _is_empty(value)}
+    column = next((name for name in (mapped, *NAMES) if name in known), "")
     if column:
-        return _from_column(values[column], f"{place}: field {column!r}")
-    if options := _from_columns(values):
+        return _from_column(known[column], f"{place}: field {column!r}")
+    if options := _from_columns(values, place):
         return options
-    if unused := next((name for name in values if _LOOKS_LIKE_OPTIONS.match(str(name))), ""):
+    if unused := next((name for name in known if _LOOKS_LIKE_OPTIONS.match(str(name))), ""):
         raise InputError(
-            f"{place}: column {unused!r} looks like the options of a multiple "
-            "choice, and nothing reads it; name a list "
-            'of them by columns: {"options": ...}, call the columns A, B, C, ..., or remove it'
+            f"{place}: column {unused!r} looks like the options of a multiple choice, and nothing reads it; "
+            "map the field options to a column that lists them, call the columns A, B, C, ..., or remove it"
         )
     return Options()
 
@@ -87,76 +109,91 @@ def with_options(problem: str, options: Mapping[str, str]) -> str:
     return "\n".join([problem.rstrip(), "", *(f"{label}. {text}" for label, text in options.items())])
 
 
-def letter_of(answer: str, options: Options, is_number: bool, place: str) -> str:
-    """The letter of the right option, given as letter, text, or number: as the row numbers them, else from 0.
+@dataclass(frozen=True)
+class Ways:
+    """The letter of the option that an answer names by letter, by text, and as an index; "" for none."""
 
-    Raises InputError for an answer that is none of these, and for one that may be two of them.
+    label: str = ""
+    text: str = ""
+    index: str = ""
+
+
+def ways_of(answer: str, options: Options) -> Ways:
+    """All ways in which a given answer names an option; an index counts as the row numbers its options, else
+    from 0.
     """
-    by_label = [label for label in options if label.lower() == answer.strip().strip("()").rstrip(".").lower()]
-    by_text = [label for label, text in options.items() if text.strip() == answer.strip()]
-    labels = list(options)
-    index = int(answer) - options.first if answer.strip().isdigit() and len(answer.strip()) < 3 else -1
-    by_index = [labels[index]] if 0 <= index < len(labels) and not by_label else []
-    if by_label:
-        return by_label[0]
-    if by_text and by_index and by_text != by_index:
-        if not is_number:
-            return by_text[0]
-        raise InputError(
-            f"{place}: answer {answer} is the text of option {by_text[0]} "
-            f"and the index of option {by_index[0]}; "
-            "give its letter"
-        )
-    if not (by_text or by_index):
-        shown = ", ".join(f"{label} {text[:20]!r}" for label, text in options.items())
-        raise InputError(
-            f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter or an index"
-        )
-    return (by_text or by_index)[0]
+    answer = answer.strip()
+    label = answer.strip("()").rstrip(".").upper()
+    if label in options:
+        return Ways(label=label)
+    by_text = next((letter for letter, text in options.items() if text.strip() == answer), "")
+    index = int(answer) - options.first if answer.isdecimal() and len(answer) < 3 else -1
+    return Ways(text=by_text, index=list(options)[index] if 0 <= index < len(options) else "")
 
 
-class IndexedAnswers:
-    """The answers of one set that are indices of their options, which count from 0."""
+def letter_of(answer: str, options: Options, place: str) -> str:
+    """The letter of the right option, given as letter, text, or index, in this order; `Choices` looks at a
+    whole set whether the order matters.
 
-    def __init__(self) -> None:
-        self.indices: list[int] = []
-
-    def add(self, given: object, letter: str) -> None:
-        """An answer as its row gives it, and the letter that it was read as."""
-        text = str(given).strip()
-        if text.isdigit() and LETTERS[int(text) : int(text) + 1] == letter:
-            self.indices.append(int(text))
-
-    def check(self, path: str) -> None:
-        """Say how they were read. Raises InputError where so many of them are never 0."""
-        if len(self.indices) >= FEWEST_INDICES and 0 not in self.indices:
-            raise InputError(
-                f"{path}: {len(self.indices)} answers are indices of options, and none of them is 0; indices "
-                "count from 0, so give letters, or subtract 1"
-            )
-        if self.indices:
-            index = self.indices[0]
-            log.info("%s: answers are indices from 0; %d is option %s", path, index, LETTERS[index])
+    Raises InputError for an answer that is none of these.
+    """
+    ways = ways_of(answer, options)
+    if found := ways.label or ways.text or ways.index:
+        return found
+    shown = ", ".join(f"{label} {text[:20]!r}" for label, text in options.items())
+    raise InputError(
+        f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter, or an index "
+        f"from {options.first}"
+    )
 
 
-def _from_columns(values: Mapping[str, Any]) -> Options:
+def _from_columns(values: Mapping[str, Any], place: str) -> Options:
     """Options in columns of their own, such as A, B, C or option_1, option_2; none unless two or more follow
-    in order.
+    in order. The last ones may be empty.
     """
     ends = {name: match[1].upper() for name in values if (match := _OPTION_COLUMN.match(str(name)))}
     for labels in (LETTERS, FROM_ONE, "012345678"):
-        named = {
-            labels.index(end): name for name, end in ends.items() if end in labels and _is_text(values[name])
-        }
-        if len(named) > 1 and sorted(named) == list(range(len(named))) and len(named) == len(ends):
-            options = Options({LETTERS[at]: str(values[named[at]]) for at in sorted(named)})
-            options.first = int(labels == FROM_ONE)
-            return options
+        named = {labels.index(end): values[name] for name, end in ends.items() if end in labels}
+        texts = {LETTERS[at]: named[at] for at in sorted(named)}
+        known = [value for value in texts.values() if not _is_empty(value)]
+        in_order = len(known) > 1 and sorted(named) == list(range(len(ends)))
+        if in_order and all(map(_is_text, known)):
+            return _checked(texts, place, int(labels == FROM_ONE))
     return Options()
 
 
+def _checked(texts: Mapping[str, Any], place: str, first: int) -> Options:
+    """The options by their letters, without the last ones that are empty.
+
+    Raises InputError for an empty one before another, and for two that are equal.
+    """
+    letters = list(texts)
+    while letters and _is_empty(texts[letters[-1]]):
+        letters.pop()
+    options = Options({letter: str(texts[letter]) for letter in letters})
+    options.first = first
+    by_text: dict[str, str] = {}
+    for letter in letters:
+        if _is_empty(texts[letter]):
+            raise InputError(
+                f"{place}: option {letter} is empty, and option {letters[-1]} is not; fill it, or move the "
+                "later ones up"
+            )
+        if (other := by_text.setdefault(options[letter].strip(), letter)) != letter:
+            raise InputError(
+                f"{place}: options {other} and {letter} are both {options[letter].strip()[:40]!r}; options "
+                "must differ, so mend one, or leave the row out"
+            )
+    return options
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether an option is left out: nothing, blank text, or NaN, which is what pandas writes for it."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _from_column(value: Any, place: str) -> Options:
@@ -168,23 +205,18 @@ def _from_column(value: Any, place: str) -> Options:
         options = _lettered(value["label"], value["text"], place)
         first = int([str(label) for label in value["label"]] == list(FROM_ONE[: len(value["label"])]))
     elif isinstance(value, Mapping):
-        options = {str(label): text for label, text in value.items() if text is not None}
+        options = {str(label): text for label, text in value.items()}
     elif isinstance(value, Sequence) and not isinstance(value, str):
         options = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else {}
     else:
         options = {}
-    if (
-        len(options) < 2
-        or not all(map(_is_text, options.values()))
-        or not set(options) <= {*LETTERS, *LETTERS.lower()}
-    ):
+    known = [text for text in options.values() if not _is_empty(text)]
+    if len(known) < 2 or not all(map(_is_text, known)) or not set(options) <= {*LETTERS, *LETTERS.lower()}:
         raise InputError(
             f"{place}: {str(value)[:60]!r}; expected 2 to {len(LETTERS)} "
             "options, as a list of texts or by letters; a table may part them by |"
         )
-    lettered = Options({label.upper(): str(text) for label, text in options.items()})
-    lettered.first = first
-    return lettered
+    return _checked({label.upper(): text for label, text in options.items()}, place, first)
 
 
 def _lettered(labels: Any, texts: Any, place: str) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Said:
     right: int = 0
     unread: int = 0
     cut: int = 0
+    marked: int = 0
     sample: str = ""
     sample_of: int = -1
     dropped: dict[str, int] = field(default_factory=dict)
@@ -150,6 +151,7 @@ def _count(said: Said, number: int, pool: Sequence[Rollout]) -> None:
     said.right += sum(rollout.verdict == CORRECT for rollout in pool)
     said.unread += unread.count
     said.cut += unread.cut
+    said.marked += unread.marked
     if unread.sample and not said.sample:
         said.sample, said.sample_of = unread.sample, number
 
@@ -250,7 +252,7 @@ def said_of(folders: Sequence[Path], split: str) -> tuple[Said, Counter[str]]:
     whole, dropped, first = Said(), Counter[str](), -1
     for folder in folders:
         said = Said(**json.loads((folder / "said.json").read_text(encoding="utf-8"))[split])
-        for name in ("rollouts", "right", "unread", "cut"):
+        for name in ("rollouts", "right", "unread", "cut", "marked"):
             setattr(whole, name, getattr(whole, name) + getattr(said, name))
         if said.sample and (first < 0 or said.sample_of < first):
             whole.sample, first = said.sample, said.sample_of

@@ -20,8 +20,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
-from a2r_train.data.files import literal, rows
-from a2r_train.data.options import IndexedAnswers, letter_of, options_of, with_options
+from a2r_train.data.choices import Choices
+from a2r_train.data.files import header_of, literal, rows
+from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
@@ -49,6 +50,7 @@ LOOKALIKES = {
     "answer": ("gold", "target", "label", "final_answer", "solution", "expected_answer", "answerKey"),
     "text": ("output", "answer_text", "solution", "model_output"),
 }
+KEY, FLAG = "columns:", "--columns"  # of a recipe, and of a command without one
 MAX_NAMED = 50  # problems, in one message
 READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
 
@@ -59,7 +61,7 @@ class Columns:
 
     names: Mapping[str, str] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)  # of all columns of the files that were read
-    given: bool = True  # whether the recipe has such a key, which the hint of an error may name
+    key: str = KEY  # what names them, for the hint of an error; "" where nothing does
     lacking: dict[str, str] = field(default_factory=dict)  # mapped columns, with the first place without them
 
     @staticmethod
@@ -102,7 +104,7 @@ class Columns:
         if not here.issuperset(values):
             here.update(values)
             self.met.update(values)
-        return Row(place, values, self.names, self.given)
+        return Row(place, values, self.names, self.key)
 
     def check_met(self) -> None:
         """Raise InputError for a name that no row of any file had."""
@@ -110,7 +112,7 @@ class Columns:
             if name not in self.met:
                 near = difflib.get_close_matches(name, sorted(self.met), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"columns: none of the files has a column {name!r}{hint}")
+                raise InputError(f"{self.key or KEY} none of the files has a column {name!r}{hint}")
 
 
 def lacks_column(place: str, name: str) -> InputError:
@@ -127,7 +129,7 @@ class Row:
     place: str
     values: Mapping[str, Any]
     names: Mapping[str, str]
-    mappable: bool = True
+    key: str = KEY
 
     def column(self, field: str) -> str:
         """The column that holds a field in this row; where none does, the one that should.
@@ -172,11 +174,13 @@ class Row:
         near = [name for name in LOOKALIKES.get(field, ()) if name in self.values]
         lower = {name.lower(): name for name in there}
         near = near or [lower[name] for name in difflib.get_close_matches(column.lower(), lower, 1, 0.7)]
-        says = f"{self.place}: no column {column!r}; the columns are {', '.join(there)}"
+        says = f"{header_of(self.place)}: no column {column!r}; the columns are {', '.join(there)}"
         if near:
-            mend = f'say columns: {{"{field}": "{near[0]}"}}' if self.mappable else f"name it {field!r}"
+            named = f'{{"{field}": "{near[0]}"}}'
+            named = f"'{named}'" if self.key == FLAG else named
+            mend = f"say {self.key} {named}" if self.key else f"name it {field!r}"
             return InputError(f"{says} (is it {near[0]!r}? then {mend})")
-        return InputError(f"{says} (map names with `columns:`)" if self.mappable else says)
+        return InputError(f"{says} (map names with `{self.key}`)" if self.key else says)
 
 
 def read(
@@ -192,13 +196,13 @@ def read(
     shares them. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or
     column, a broken line, a wrong type, an empty required field, and a repeated id.
     """
-    shared, columns = columns is not None, columns or Columns(given=False)
+    shared, columns = columns is not None, columns or Columns(key="")
     paths = paths_in(path)
     if kind is not Rollout and len(paths) > 1:
         return _of_several(kind, paths, columns, defaults)
     records: list[Record] = []
     places: dict[Any, str] = {}
-    untested, indexed = list[str](), IndexedAnswers()
+    untested, choices = list[str](), Choices()
     for file in paths:
         for row in columns.rows(file):
             if kind is Problem and _is_untested(row):
@@ -210,9 +214,9 @@ def read(
                     raise used_twice(row.place, identity, places[identity])
                 places[identity] = row.place
                 records.append(record)
-                _note_index(indexed, row, record)
+                note_choice(choices, row, record)
     _tell_untested(path, untested)
-    indexed.check(path)
+    choices.check(path)
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
     if not shared:
@@ -230,21 +234,21 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
 
     Raises InputError as `read`.
     """
-    columns = columns or Columns(given=False)
+    columns = columns or Columns(key="")
     paths = paths_in(path)
     names = _names(paths) if len(paths) > 1 else [""]
-    count, untested, indexed = 0, list[str](), IndexedAnswers()
+    count, untested, choices = 0, list[str](), Choices()
     for file, name in zip(paths, names, strict=True):
         for index, row in enumerate(columns.rows(file)):
             if kind is Problem and _is_untested(row):
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
             (record,) = records_in(kind, row, index)
-            _note_index(indexed, row, record)
+            note_choice(choices, row, record)
             yield row.place, _named(record, name) if name else record
             count += 1
     _tell_untested(path, untested)
-    indexed.check(path)
+    choices.check(path)
     if not count:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
 
@@ -266,10 +270,8 @@ def problem_of(row: Row, identity: str) -> Problem:
         if not gold:
             raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
     given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
-    known = {name: value for name, value in row.values.items() if not _is_null(value)}
-    if options := options_of(known, row.names.get("options", ""), row.place):
-        is_number = not isinstance(row.values[row.column("answer")], str)
-        gold, text = letter_of(gold, options, is_number, row.place), with_options(text, options)
+    if options := options_of(row.values, row.names.get("options", ""), row.place):
+        gold, text = letter_of(gold, options, row.place), with_options(text, options)
         given = {"verifier": "multiple_choice", **given}
     metadata = row.value("metadata", "dict") or {}
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
@@ -279,10 +281,12 @@ def _is_untested(row: Row) -> bool:
     return is_program(row.values) and program_of(row.values, "", "", row.place) is None
 
 
-def _note_index(indexed: IndexedAnswers, row: Row, record: Record) -> None:
-    """Options that the row itself numbers leave no doubt, and are not read as indices from 0."""
-    if isinstance(record, Problem) and record.verifier == "multiple_choice":
-        indexed.add(row.values.get(row.column("answer")), record.answer)
+def note_choice(choices: Choices, row: Row, record: Record) -> None:
+    """What the row of a problem with options tells of its set."""
+    has_options = isinstance(record, Problem) and "\nA. " in record.problem
+    mapped = row.names.get("options", "")
+    if has_options and (options := options_of(row.values, mapped, row.place)):
+        choices.add(row.place, row.required_text("answer"), options)
 
 
 def _tell_untested(path: str, untested: Sequence[str]) -> None:

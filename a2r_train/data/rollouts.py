@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from a2r_train.data.read import Columns, Row, judged_by, problem_of, read
+from a2r_train.data.choices import Choices
+from a2r_train.data.read import Columns, Row, judged_by, note_choice, problem_of, read
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
@@ -30,7 +31,7 @@ def load_rollouts(
     A `verifier` goes before the rows' own; `prompt` says where the answer stands in a text. Raises InputError
     as `read`, and for rollouts of other problems.
     """
-    columns = columns or Columns(given=False)
+    columns = columns or Columns(key="")
     if problems:
         known, samples = read(Problem, problems, columns), read(Rollout, rollouts, columns)
     else:
@@ -135,9 +136,11 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
     problems: dict[str, Problem] = {}
     first: dict[str, tuple[str, str]] = {}  # by id: the place of its first row, and the problem there
     samples: list[Rollout] = []
+    choices = Choices()
     for file in paths_in(path):
         for row in columns.rows(file):
             problem = problem_beside(row, str(len(problems)))
+            note_choice(choices, row, problem)
             known = problems.setdefault(problem.problem, problem)
             place, there = first.setdefault(known.id, (row.place, known.problem))
             check_same_gold(known, problem, row.place, place)
@@ -146,6 +149,7 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
             samples += samples_in(row, known.id, len(samples))
     if not samples:
         raise InputError(f"{path}: no rows; expected at least one rollout")
+    choices.check(path)
     return list(problems.values()), samples
 
 
@@ -166,7 +170,7 @@ def of_another(place: str, identity: str, first: str) -> InputError:
 
 def problem_beside(row: Row, identity: str) -> Problem:
     """The problem of a rollout's row, with its own id or that one."""
-    if row.mappable and row.text("problem") is None:
+    if row.key and row.text("problem") is None:
         raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
     for field in ("problem", "answer"):
         row.required_text(field)

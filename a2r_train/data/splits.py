@@ -88,7 +88,7 @@ def split_of(name: str, folders: Sequence[Path]) -> Split:
     _, rollouts, _ = _ordered(f"{name}-rollouts", folders, ("problem", "characters"))
     facts = Facts(*(columns[key][order] for key in FACTS[:-1]))
     facts = replace(facts, majority_right=facts.majority_right.astype(bool))
-    unread = Unparsable(said.unread, said.rollouts, said.cut, said.sample)
+    unread = Unparsable(said.unread, said.rollouts, said.cut, said.sample, said.marked)
     return Split(bundles, rollouts, facts, said.right, unread, dropped)
 
 

@@ -6,23 +6,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from a2r_train.records import UNPARSABLE, Reference, Rollout, Synthesis
+from a2r_train.verify import extract
 
 MANY = 0.05  # share of the texts above which one of them is shown
 MAX_SHOWN_CHARACTERS = 300
 PROMPT_MEND = (
     "say in the prompt file how the answer is to be written, or set `answer_pattern` in it to how it is"
 )
+MARKED_MEND = (
+    "the answers are there, but none is what the verifier reads; ask for that in the prompt (multiple_choice "
+    "reads the letter or the text of an option: ask for the letter)"
+)
 CUT_MEND = "raise max_completion_tokens, as most of them were cut"
 
 
 @dataclass(frozen=True)
 class Unparsable:
-    """How many of the texts no answer could be read from; `cut`: those that ran out of tokens."""
+    """How many of the texts no answer could be read from; `cut`: those that ran out of tokens; `marked`:
+    those with an answer that is none to their verifier, such as a number where a letter is read.
+    """
 
     count: int
     total: int
     cut: int = 0
     sample: str = ""
+    marked: int = 0
 
     @property
     def share(self) -> float:
@@ -34,12 +42,14 @@ class Unparsable:
 
     @property
     def mend(self) -> str:
-        return CUT_MEND if 2 * self.cut > self.count else PROMPT_MEND
+        if 2 * self.cut > self.count:
+            return CUT_MEND
+        return MARKED_MEND if 2 * self.marked > self.count else PROMPT_MEND
 
     def __add__(self, other: Unparsable) -> Unparsable:
         """Of both; the sample is the first."""
         counts = self.count + other.count, self.total + other.total, self.cut + other.cut
-        return Unparsable(*counts, self.sample or other.sample)
+        return Unparsable(*counts, self.sample or other.sample, self.marked + other.marked)
 
     def __str__(self) -> str:
         shown = f"such as {self.sample!r}" if self.sample else "and they are empty"
@@ -52,4 +62,5 @@ def unparsable(texts: Iterable[Rollout | Reference | Synthesis]) -> Unparsable:
     without = [text for text in judged if text.verdict == UNPARSABLE]
     cut = sum(getattr(text, "finish_reason", "") == "length" for text in without)
     sample = next((text.text.strip()[-MAX_SHOWN_CHARACTERS:] for text in without if text.text.strip()), "")
-    return Unparsable(len(without), len(judged), cut, sample)
+    marked = sum(bool(extract(text.text, "exact")) for text in without)
+    return Unparsable(len(without), len(judged), cut, sample, marked)

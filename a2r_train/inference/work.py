@@ -46,7 +46,7 @@ class Work:
         return groups[0][0] if groups else 0
 
     def reference(self, text: str, completion_tokens: int = 0) -> Reference:
-        answer = extract(self.prompt.judged_text(text), self.verifier)
+        answer = extract(self.prompt.judged_text(text), self.verifier, self.problem)
         return Reference(text, answer, tokens=completion_tokens)
 
     def add_explored(self, text: str, completion: Completion) -> None:

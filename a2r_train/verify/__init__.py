@@ -1,9 +1,10 @@
 r"""Extract an answer, compare it with gold, vote by equivalence. Only the verdict `correct` ever earns reward.
 
 Verifiers: `math`, `math_last_number` (falls back to the last number of the text), `exact` (text, ignoring case and
-spacing), `multiple_choice` (a letter A to J), `python_tests` (a program, by hidden tests), `reasoning_gym` (the library's own score),
-or the dotted path of a function of one's own (`own.py`). These get the answer that `math` extracts, unless their `answer_in` says
-where it stands; the working directory is on their import path. An exception stops the run with an InputError.
+spacing), `multiple_choice` (a letter A to J, or the text of an option of its problem), `python_tests` (a program, by
+hidden tests), `reasoning_gym` (the library's own score), or the dotted path of a function of one's own (`own.py`). These
+get the answer that `math` extracts, unless their `answer_in` says where it stands; the working directory is on their
+import path. An exception stops the run with an InputError.
 
 The verdict does not depend on which of the two is the gold answer, but for own verifiers.
 
@@ -83,6 +84,7 @@ from a2r_train.verify.compare import (
     VERIFIERS,
     Judgement,
     bad_golds,
+    check_contradictions,
     check_gold,
     check_verifier,
     equivalent,
@@ -99,6 +101,7 @@ __all__ = [
     "Judgement",
     "Majority",
     "bad_golds",
+    "check_contradictions",
     "check_gold",
     "check_verifier",
     "equivalent",

@@ -60,12 +60,16 @@ def judge_all(
 
     A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an
     unknown verifier, and for an own one that cannot be imported or raises. `rows` are the problems
-    (`records.row_of`), for verifiers that ask for them.
+    (`records.row_of`), for verifiers that ask for them, and for options of `multiple_choice`.
     """
     apart = {verifier for verifier in {item[2] for item in items} if _is_apart(verifier)}
+    rows = rows or [{}] * len(items)
     if apart:
-        return _judge_apart(items, rows or [{}] * len(items), apart)
-    found = [candidates(text, verifier) for text, _, verifier in items]
+        return _judge_apart(items, rows, apart)
+    found = [
+        candidates(text, verifier, row.get("problem", ""))
+        for (text, _, verifier), row in zip(items, rows, strict=True)
+    ]
     verdicts = compare_all(
         [(boxes[-1], gold, verifier) for boxes, (_, gold, verifier) in zip(found, items, strict=True)]
     )
@@ -92,7 +96,9 @@ def _judge_apart(
     so is one without an answer where it may stand in one place alone.
     """
     others = [i for i, item in enumerate(items) if item[2] not in apart]
-    judgements = dict(zip(others, judge_all([items[i] for i in others]), strict=True))
+    judgements = dict(
+        zip(others, judge_all([items[i] for i in others], [rows[i] for i in others]), strict=True)
+    )
     answers = {i: candidates(text, v)[-1] for i, (text, _, v) in enumerate(items) if v in apart}
     asked = [i for i, answer in answers.items() if answer or _is_read_whole(*items[i][::2])]
     runs = [i for i in asked if items[i][2] == programs.NAME]
@@ -197,16 +203,43 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
 
 
 def check_gold(problems: Iterable[Problem | Bundle]) -> None:
-    """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse.
+    """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse, and as
+    `check_contradictions`.
 
     For an own verifier only the path is tried: what its gold may look like is its own affair. Programs need
     tests, of which those that test nothing are named.
     """
-    if bad := unreadable_golds(enumerate(problems, 1)):
+    numbered = list(enumerate(problems, 1))
+    if bad := unreadable_golds(numbered):
         raise bad_golds(bad)
+    check_contradictions(numbered)
 
 
 Numbered = tuple[int, Problem | Bundle]
+
+
+def check_contradictions(problems: Iterable[Numbered]) -> None:
+    """Raise InputError for problems of one text whose golds are different answers, as one of them is wrong.
+
+    Only verifiers that compare an answer with its gold tell so: to others a gold may be anything.
+    """
+    first: dict[tuple[str, str], Numbered] = {}
+    pairs: list[tuple[Numbered, Numbered]] = []
+    for row, problem in problems:
+        if problem.verifier in VERIFIERS:
+            key = " ".join(problem.problem.split()), problem.verifier
+            known = first.setdefault(key, (row, problem))
+            if known[1].answer != problem.answer:
+                pairs.append((known, (row, problem)))
+    verdicts = compare_all([(there.answer, here.answer, here.verifier) for (_, here), (_, there) in pairs])
+    bad = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict == INCORRECT]
+    if bad:
+        (row, here), (other, there) = bad[0]
+        more = f" ({len(bad) - 1} more rows are so)" if len(bad) > 1 else ""
+        raise InputError(
+            f"row {row}, problem {here.id!r}, and row {other}, problem {there.id!r}, have the same text, and "
+            f"the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or leave it out"
+        )
 
 
 def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import islice
 
 from a2r_train.prompts import visible
+from a2r_train.verify.options import option_named
 from a2r_train.verify.spelling import REPEATS
 from a2r_train.verify.traits import traits_of
 from a2r_train.verify.units import NUMBER_WORDS
@@ -59,23 +60,25 @@ _LETTERS_ALONE, _WORD = re.compile(r"(?:\W|\b(?:[A-J]|or|and)\b)*"), re.compile(
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 
 
-def extract(text: str, verifier: str = "math") -> str:
+def extract(text: str, verifier: str = "math", problem: str = "") -> str:
     r"""The answer in the text after the last `</think>`, or "" if there is none.
 
     The last complete, non-empty `\boxed{...}`, else the first line after `####` that is no heading, else the
     last complete sentence after "the answer is" or "Answer:"; `math_last_number` falls back to the last
     number, unless a box was opened. A text ends where it goes on, after a complete answer, with another
-    question. For `multiple_choice` the answer is the letter, in upper case. Verifiers whose answers stand in
+    question. For `multiple_choice` the answer is the letter, in upper case, also where it is the text of one
+    of the options that stand in `problem`. Verifiers whose answers stand in
     a fenced block or between tags have the last one, and nothing else.
     """
-    return candidates(text, verifier)[-1]
+    return candidates(text, verifier, problem)[-1]
 
 
-def candidates(text: str, verifier: str) -> list[str]:
+def candidates(text: str, verifier: str, problem: str = "") -> list[str]:
     """All distinct boxed answers in order of their last appearance, or the one answer given otherwise; never
     empty.
 
-    No answer, one that is too long, and one without a letter where `multiple_choice` wants one, stand as "".
+    No answer, one that is too long, and one that is no letter or option where `multiple_choice` wants one,
+    stand as "".
     """
     place = traits_of(verifier).answer_in
     if place != "box":
@@ -84,7 +87,7 @@ def candidates(text: str, verifier: str) -> list[str]:
     found = [clean(answer) for answer in _boxes(text) if answer.strip()] or [clean(_unboxed(text, verifier))]
     found = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in found]
     if verifier == "multiple_choice":
-        found = [letter(answer) for answer in found]
+        found = [option_named(answer, problem, clean) or letter(answer) for answer in found]
     return list(dict.fromkeys(reversed(found)))[::-1]
 
 

@@ -48,6 +48,7 @@ ASKED = {
     "code": "write the whole program, with all imports, in one fenced block that begins with ```python",
     "tags": "put the final answer, and nothing else, between <answer> and </answer>",
 }
+LETTER = r"put the letter of the right option in \boxed{{}}"  # for multiple_choice, in the place of a box
 SIGNS = {"box": ("boxed",), "code": ("```", "block", "fence"), "tags": ("<answer>",)}
 PROMPT_FILES = {"code": "recipes/prompts/prompt-code.yaml", "tags": "recipes/prompts/prompt-tagged.yaml"}
 

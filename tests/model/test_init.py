@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import a2r, write_rows
 from a2r_train.commands.init import guessed, init
 from a2r_train.config import load_recipe, load_yaml
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 
 STAGES = {"explore", "bundle", "sft", "grpo", "grpo-no-references", "evaluate"}
 
@@ -83,6 +85,20 @@ def test_the_columns_and_the_verifier_are_said_by_name(
     )
 
 
+def test_a_prompt_of_the_model_that_asks_for_no_letter_is_told(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny, "trained")
+    asked = PromptConfig(explorer_template="{problem}", max_prompt_tokens=256, max_reference_tokens=32)
+    Path("trained/prompt.yaml").write_text(asked.dump())
+    init("mine", choices(tmp_path / "p.csv"), "trained")
+    assert "its explorer_template asks for no letter" in caplog.text
+    caplog.clear()
+    assert a2r("run", "mine", "--dry_run") == 0
+    assert "its explorer_template asks for no letter" in caplog.text
+
+
 def test_rollouts_that_are_there_are_taken(
     tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +132,22 @@ def test_no_likely_column_is_one_line_with_what_is_there(tmp_path: Path) -> None
         guessed(path)
 
 
+@pytest.mark.parametrize(
+    ("row", "columns", "says"),
+    [
+        ({"frage": "1?", "answer": "1"}, "{}", r"columns are answer, frage \(map names with `--columns`\)$"),
+        (
+            {"frage": "1?", "answer": "1"},
+            '{"problem": "frag"}',
+            """then say --columns '{"problem": "frage"}'""",
+        ),
+    ],
+)
+def test_a_command_names_columns_by_its_flag(row: dict, columns: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says):
+        guessed(write_rows(tmp_path / "p.jsonl", [row] * 9), columns)
+
+
 def test_too_few_problems(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "p.jsonl", [{"problem": f"{i}?", "answer": "1"} for i in range(5)])
     with pytest.raises(InputError, match="5 problems; expected at least 8"):
@@ -131,6 +163,9 @@ def test_a_folder_is_written_with_comments_and_reads_as_it_is(
     assert a2r("init", "mine", "--data", "mine.jsonl", "--model", tiny) == 0
     said = capsys.readouterr().out
     assert "mine.jsonl: 40 problems (problem in 'prompt', answer in 'answer'), judged by math" in said
+    tests = int(re.search(r"; (\d+) are the test set", said)[1])
+    assert ("with which hardly any difference can be told" in said) == (tests < 20)
+    assert f"{tests} of the 40 ({tests / 40:.0%}), never trained on" in Path("mine/bundle.yaml").read_text()
     assert {path.stem for path in (tmp_path / "mine").iterdir()} == {*STAGES, "task", "prompt"}
     assert load_yaml("mine/task.yaml") == {
         "prompt": "mine/prompt.yaml",

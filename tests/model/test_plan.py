@@ -74,8 +74,11 @@ def test_a_folder_that_would_run_has_no_error(
     assert re.fullmatch(
         r"(\d+) problems, golds read \1 by math; \d+ rollouts of at most 1024 tokens", said[0]
     )
-    assert re.fullmatch(r"\d+ problems, \d+ of them the test set; at most 2 bundles of 4 .*", said[1])
-    assert said[2] == "waits for runs/bundles/train.jsonl, which mine/bundle.yaml writes"
+    assert re.fullmatch(
+        r"\d+ problems, \d+ of them \(\d+%\) the test set; at most 2 bundles of 4 .*", said[1]
+    )
+    assert said[2].startswith("the test set has 2 problems, with which hardly any difference can be told")
+    assert said[3] == "waits for runs/bundles/train.jsonl, which mine/bundle.yaml writes"
     assert said[-1].startswith("rows to generate: synthesizer/alone, synthesizer/base, synthesizer/grpo")
     assert prompt.count("<|im_start|>user") == 1
     assert prompt.endswith("\n---\n")

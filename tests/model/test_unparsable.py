@@ -49,6 +49,22 @@ def test_a_format_that_cannot_be_read_is_not_called_a_weak_model(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_numbers_in_the_place_of_letters_are_said_to_be_there(tmp_path: Path) -> None:
+    row = {
+        "problem": "How many?",
+        "A": "1",
+        "B": "2",
+        "answer": "B",
+        "texts": [rf"\boxed{{{n}}}" for n in (3, 4)],
+    }
+    rollouts = write_rows(tmp_path / "r.jsonl", [row | {"problem": f"{i}?"} for i in range(9)])
+    with pytest.raises(InputError) as refused:
+        bundle_stage(BundleConfig(rollouts, str(tmp_path / "out"), k=2))
+    assert "the answers are there, but none is what the verifier reads" in str(refused.value)
+    assert "ask for the letter" in str(refused.value)
+    assert "answer_pattern" not in str(refused.value)
+
+
 def test_a_weak_model_is_called_one_where_its_texts_parse(tmp_path: Path) -> None:
     rollouts = made_elsewhere(tmp_path, *[rf"\boxed{{{100 + i}}}" for i in range(4)])
     with pytest.raises(InputError, match="explore with a stronger model or easier problems"):

@@ -326,6 +326,13 @@ def test_letters_that_a_verifier_of_texts_judges_are_told(
     assert ("set verifier: multiple_choice" in caplog.text) == told
 
 
+def test_letters_of_options_that_are_there_need_no_column() -> None:
+    problems = [Problem(str(i), "Which?\n\nA. x\nB. y", "AB"[i % 2]) for i in range(8)]
+    says = letters_judged_as_text(problems)
+    assert "they are options of their problems, so set verifier: multiple_choice" in says
+    assert "column" not in says
+
+
 def test_an_explorer_that_wrote_no_reference_is_told() -> None:
     references = [Reference("1", "5", "correct", 1, model=model) for model in ("runs/one", "owner/two")]
     made = bundle_of(Problem("a", "2+3?", "5"), references, "a")

@@ -164,7 +164,7 @@ def bundle(*references: Reference) -> Bundle:
     return Bundle("b", "p", "1 + 1?", "2", "exact", list(references), right, "2", "correct")
 
 
-UNREAD = Reference("The answer is two", "", "unparsable", model="small")
+UNREAD = Reference("It is two", "", "unparsable", model="small")
 RIGHT = Reference(r"\boxed{2}", "2", "correct", model="big")
 
 
@@ -192,21 +192,30 @@ def test_unparsable_texts_are_told_beside_pass_at_1_with_one_sample() -> None:
     first = reference_rows(bundles, np.ones(1))[0]
     assert (first.name, first.unparsable) == ("pass@1", 0.25)
     told = unparsable_texts(bundles, [], {})
-    assert told["unparsable"]["pass@1"]["sample"] == "The answer is two"
+    assert told["unparsable"]["pass@1"]["sample"] == "It is two"
     made = build_results([first], diagnostics=told, draws=50)
     (line,) = words.unparsable_lines(made)
     assert line.startswith("Texts that no answer could be read from: pass@1 25.0 %.")
-    assert 'ends in "The answer is two".' in line
+    assert 'ends in "It is two".' in line
     assert "prompt file" in line
     assert "answer_pattern" in line
     assert line in markdown(made)
-    assert "The answer is two" in printed(made, 200)
+    assert "It is two" in printed(made, 200)
     accuracy = sections(made)[0]
     assert dict(zip(accuracy.header, accuracy.rows[0], strict=True))["unparsable"] == "25.0"
 
 
 def test_few_unparsable_texts_are_a_number_alone() -> None:
     assert unparsable_texts([bundle(UNREAD, *[RIGHT] * 20)], [], {}) == {}
+
+
+def test_answers_that_are_none_of_the_options_have_another_mend() -> None:
+    marked = [Rollout("p", i, r"So \boxed{7}", "", "unparsable") for i in range(3)]
+    told = unparsable_texts([bundle(RIGHT)], [*marked, Rollout("p", 4, "so", "", "unparsable")], {})
+    mend = told["unparsable"]["pass@1"]["mend"]
+    assert "the answers are there" in mend
+    assert "ask for the letter" in mend
+    assert "answer_pattern" not in mend
 
 
 def test_cut_texts_have_another_mend() -> None:

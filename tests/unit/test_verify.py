@@ -365,7 +365,7 @@ def test_check_gold():
         ("a b", "exact"),
         ("x", OWN),
     ]
-    check_gold([Problem(f"p{i}", "?", gold, verifier) for i, (gold, verifier) in enumerate(golds)])
+    check_gold([Problem(f"p{i}", f"{i}?", gold, verifier) for i, (gold, verifier) in enumerate(golds)])
     for gold, verifier in [
         (r"\frac{", "math"),
         ("1" * 3000, "math"),

@@ -82,6 +82,9 @@ def test_lines_end_as_on_any_system_and_blank_ones_are_none(end: str, tmp_path: 
         ("a,b,a\n1,2,3\n", "a.csv:1: columns 1 and 3 are both 'a'; name them apart"),
         (",a,b\n0,1,2\n", "a.csv:1: column 1 has no name; name it, or leave it out (pandas: index=False)"),
         ("a, \n0,1\n", "a.csv:1: column 2 has no name; "),
+        ("a;b\n1;2\n", "a.csv:1: one column, 'a;b', so the file looks separated by semicolons; save it"),
+        ('a;b\n"x;y";2\n', "a.csv:1: one column, 'a;b', so the file looks separated by semicolons; save it"),
+        ("a\tb\n1\t2\n", "a.csv:1: one column, 'a\\tb', so the file looks separated by tabs; save it"),
     ],
 )
 def test_a_broken_table_is_named_with_the_line_of_its_row(text: str, says: str, tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 from conftest import write_rows
 
+from a2r_train.data.ingest import ingest
+from a2r_train.data.options import letter_unasked
 from a2r_train.data.read import Columns, read, stream
+from a2r_train.data.rollouts import with_their_problems
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
 
 SHOWN = "Which?\n\nA. red\nB. green\nC. blue"
@@ -31,6 +35,10 @@ LISTED = {"question": "Which?", "options": ["red", "green", "blue"]}
         ({"A": "red", "B": "green", "C": "blue"}, "B"),
         ({"option_a": "red", "option_b": "green", "option_c": "blue"}, "green"),
         ({"option1": "red", "option2": "green", "option3": "blue"}, "green"),
+        ({"A": "red", "B": "green", "C": "blue", "D": None, "E": ""}, "B"),
+        ({"A": "red", "B": "green", "C": "blue", "D": float("nan")}, "B"),
+        ({"options": {"A": "red", "B": "green", "C": "blue", "D": None}}, "B"),
+        ({"options": ["red", "green", "blue", ""]}, "B"),
         ({"options": '["red", "green", "blue"]'}, "B"),
         ({"options": "red | green | blue"}, "B"),
     ],
@@ -62,6 +70,14 @@ def test_a_verifier_of_the_row_and_a_mapped_column_hold(tmp_path: Any) -> None:
         ({"question": "Which?", "options": ["red", None], "answer": "A"}, "expected 2 to 10 options"),
         ({"question": "Which?", "answer_choices": ["red", "green"], "answer": "A"}, "looks like the options"),
         ({"question": "Which?", "option_a": "red", "answer": "A"}, "looks like the options"),
+        (LISTED | {"options": ["red", "green", "red "], "answer": "B"}, "options A and C are both 'red'"),
+        (
+            {"question": "Which?", "A": "red", "B": "red", "answer": "B"},
+            "jsonl:1: options A and B are both",
+        ),
+        (LISTED | {"options": ["red", "", "blue"], "answer": "A"}, "option B is empty, and option C is not"),
+        (LISTED | {"options": {"A": "red", "B": None, "C": "x"}, "answer": "A"}, "option B is empty, and"),
+        ({"question": "?", "A": "red", "B": "blue", "C": None, "D": "x", "answer": "A"}, "option C is empty"),
     ],
 )
 def test_options_that_cannot_be_read_are_one_line(row: dict[str, Any], says: str, tmp_path: Any) -> None:
@@ -96,3 +112,83 @@ def test_numbered_options_are_no_indices(tmp_path: Path, caplog: pytest.LogCaptu
     rows = [{**row, "question": f"Which, {i}?", "answer": i % 3 + 1} for i in range(9)]
     assert [p.answer for p in read(Problem, write_rows(tmp_path / "rows.jsonl", rows))] == list("ABC" * 3)
     assert "indices" not in caplog.text
+
+
+AMBIGUOUS = {"question": "1 + 1?", "options": ["2", "3", "1", "4"]}
+NUMBERS = [AMBIGUOUS | {"question": f"{i} + 1?", "answer": answer} for i, answer in enumerate("1234")]
+
+
+def door(kind: str, rows: list[dict[str, Any]], tmp_path: Path) -> list[str]:
+    """The letters that a set's answers are read as, by each way in which problems come."""
+    path = tmp_path / "a.jsonl"
+    if kind in ("read", "stream"):
+        write_rows(path, rows)
+        found = read(Problem, str(path)) if kind == "read" else [one for _, one in stream(Problem, str(path))]
+        return [problem.answer for problem in found]
+    write_rows(path, [{**row, "generations": [r"\boxed{A}"] * 2} for row in rows])
+    if kind == "rollouts":
+        return [problem.answer for problem in with_their_problems(str(path), Columns())[0]]
+    ingest("", str(path), Columns(), tmp_path / "store", 1, 1)
+    return []
+
+
+@pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (
+            NUMBERS,
+            r"jsonl:1: answer 1 is the text of option C and the index of option B, and no other row",
+        ),
+        ([row | {"answer": int(row["answer"])} for row in NUMBERS], "and no other row tells which is meant"),
+        (NUMBERS[3:], r"answer 4 is the text of option D and may be an index that counts from 1, and no"),
+        ([*NUMBERS, LISTED | {"answer": 0}], "and no other row tells"),
+        (
+            [LISTED | {"answer": "green"}, LISTED | {"question": "What?", "answer": "2"}],
+            ":2: answer 2 is only the index of option C, and at .*:1 answer 'green' is the text of option B",
+        ),
+    ],
+)
+def test_answers_that_are_texts_or_indices_are_refused(
+    kind: str, rows: list[dict[str, Any]], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        door(kind, rows, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
+def test_one_text_that_is_no_index_tells_that_all_are_texts(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    rows = [*NUMBERS, {"question": "9 + 9?", "options": ["17", "18"], "answer": "18"}]
+    assert door(kind, rows, tmp_path) in (["C", "A", "B", "D", "B"], [])
+    assert "answers are texts of options; '1' is option C" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
+def test_indices_and_fewer_options_are_said_once(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    rows = [*indexed([1, 2, 0]), {"question": "Two?", "options": ["a", "b", ""], "answer": 0}]
+    door(kind, rows, tmp_path)
+    assert caplog.text.count("answers are indices from 0; 1 is option B") == 1
+    assert caplog.text.count("1 of 4 rows have fewer than 3 options") == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (PromptConfig(), "its explorer_template asks for no letter"),
+        (PromptConfig(explorer_template="{problem} Which option?"), "its synthesizer_template asks for no"),
+        (PromptConfig(system="Give the letter."), ""),
+        (PromptConfig(answer_pattern="Answer: (.*)"), ""),
+    ],
+)
+def test_a_prompt_that_asks_for_no_letter_is_told(prompt: PromptConfig, said: str) -> None:
+    problems = [Problem("a", SHOWN, "B", "multiple_choice")]
+    found = letter_unasked(problems, prompt, "explorer_template", "synthesizer_template")
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+    assert not letter_unasked([Problem("a", "1?", "1")], PromptConfig(), "explorer_template")

@@ -268,6 +268,17 @@ def test_a_missing_column_is_named_with_the_one_that_may_be_meant(
         read(Problem, write_rows(tmp_path / "a.jsonl", [row]), Columns.parse(columns))
 
 
+def test_a_missing_column_of_a_table_is_missing_in_its_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("gold,problem\n5,2+3?\n")
+    with pytest.raises(
+        InputError, match=r"a\.csv: header: no column 'answer'; the columns are gold, problem"
+    ):
+        read(Problem, str(tmp_path / "a.csv"), Columns())
+    parquet.write_table(pyarrow.table({"gold": ["5"], "problem": ["2+3?"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: header: no column 'answer'"):
+        read(Problem, str(tmp_path / "a.parquet"), Columns())
+
+
 def test_rollouts_without_their_problems_want_the_problem_file(tmp_path: Path) -> None:
     """As those of `a2r explore`; but only where the recipe has such a key."""
     path = write_rows(tmp_path / "a.jsonl", [{"problem_id": "p", "text": "t"}])
