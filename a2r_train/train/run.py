@@ -52,6 +52,16 @@ IGNORE = (
 )  # fmt: skip
 
 
+# What may lie in a folder of which no step is saved, with what a kill leaves of its first checkpoint.
+BEFORE_A_STEP = ("prompt.yaml", "targets.jsonl", "checkpoint-*", "completions", "runs")
+# What the sampled targets of a run depend on; nothing else is kept before its first checkpoint.
+TARGET_KEYS = (
+    "bundles", "prompt", "plain_share", "max_bundles", "model_name_or_path", "teacher", "targets", "seed",
+    "target_engine", "target_samples", "target_temperature", "max_targets_per_problem", "max_target_tokens",
+    "rationalised_share", "rationalised_hint",
+)  # fmt: skip
+
+
 def resolved(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     """The whole recipe, with every default."""
     training: dict[str, Any] = args.to_dict()  # type: ignore[no-untyped-call]
@@ -76,13 +86,37 @@ def open_folder(
     state, recipe = PartialState(), resolved(data, args, model)
     lock = ".lock" if state.is_main_process else ""
     with state.main_process_first():
-        done = output.prepare(folder, recipe, IGNORE, lock, may_change=bool(checkpoint), inputs=INPUTS)
+        done = output.prepare(
+            folder, recipe, IGNORE, lock, bool(checkpoint), inputs=INPUTS, fixed=_fixed(folder, recipe)
+        )
     if done:
-        _check_pushed(args, folder)
-        log.info("%s: done already", folder)
+        _tell_done(args, folder)
     elif state.is_main_process:
         write_text(folder / "prompt.yaml", prompt.dump())
     return done
+
+
+def is_done(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> bool:
+    """Whether this run is finished, which is then said; nothing is checked or written for it."""
+    folder = Path(str(args.output_dir))
+    done = output.is_done(folder, resolved(data, args, model), IGNORE, INPUTS)
+    if done:
+        _tell_done(args, folder)
+    return done
+
+
+def _tell_done(args: TrainConfig, folder: Path) -> None:
+    _check_pushed(args, folder)
+    if PartialState().is_main_process:
+        log.info("%s: done already", folder)
+
+
+def _fixed(folder: Path, recipe: dict[str, Any]) -> tuple[str, ...] | None:
+    """The keys that a folder fixes: all once a step of it is saved, before that those of its targets."""
+    if last_checkpoint(str(folder)) or not output.holds_only(folder, *BEFORE_A_STEP):
+        return None
+    sampled = (folder / "targets.jsonl").exists() and not recipe.get("targets")
+    return TARGET_KEYS if sampled else ()
 
 
 def _check_pushed(args: TrainConfig, folder: Path) -> None:

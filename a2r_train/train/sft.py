@@ -37,7 +37,7 @@ from a2r_train.train.model import (
     set_loading_options,
     shard_precisely,
 )
-from a2r_train.train.run import finish, open_folder, resolved, run_training
+from a2r_train.train.run import finish, is_done, open_folder, resolved, run_training
 from a2r_train.train.targets import sample_targets, settle_engine, supplied_targets, training_rows
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """
     check_launch(args)
     bundles = load_bundles(data, model, args.trust_remote_code)
+    if not data.dry_run and is_done(data, args, model):
+        return
     supplied = supplied_targets(args, model, bundles)
     preflight.require(checks_of(args, model, bundles, supplied))
     if data.dry_run:

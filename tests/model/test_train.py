@@ -351,3 +351,31 @@ def test_prompt_of_the_checkpoint_is_kept(files, model):
     (files / "other.yaml").write_text("system: other\n")
     with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
         load_bundles(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)
+
+
+def test_a_run_without_a_step_fixes_only_what_its_targets_depend_on(files, model, capsys):
+    """A refused sampling fixes nothing; sampled targets fix how they were sampled; a checkpoint all."""
+    sampled = ("--target_samples", "1", "--max_target_tokens", "12")
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled)) == 2
+    assert "none of 4 sampled targets is correct" in capsys.readouterr().err
+    folder = files / "sft"
+    assert (folder / "config.yaml").exists()
+    rows = [Synthesis("b0", 0, r"It is \boxed{5}", "5", "correct", 1, 1, "stop", "m", 0)]
+    write(rows, folder / "targets.jsonl")
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled, "--target_temperature", "0.5")) == 2
+    assert "target_temperature: 1.0 there, 0.5 here" in capsys.readouterr().err
+    changed = ("--learning_rate", "1e-3", "--target_engine", "auto")  # auto is what it settled to
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled, *changed)) == 0
+    assert "learning_rate: 0.001" in (folder / "config.yaml").read_text()
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled)) == 2
+    assert "learning_rate: 0.001 there" in capsys.readouterr().err
+
+
+def test_targets_may_be_named_after_none_that_was_sampled_is_right(files, model, capsys, caplog):
+    caplog.set_level("INFO")
+    few = ("--target_samples", "1", "--max_target_tokens", "12")
+    assert sft.main(arguments(files, model, "sft", *QUICK, *few)) == 2
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    caplog.clear()
+    assert sft.main(sft_arguments(files, model, "sft", "--target_engine", "transformers")) == 0
+    assert caplog.messages == [f"{files / 'sft'}: done already"]  # without the preflight
