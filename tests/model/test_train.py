@@ -18,12 +18,12 @@ from a2r_train.engines import Completion, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
-from a2r_train.records import Bundle, Problem, Synthesis, write
+from a2r_train.records import Bundle, Problem, Reference, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_bundles
 from a2r_train.train.rewards import VerifiableReward
-from a2r_train.train.targets import read_targets, select, training_row, training_rows
+from a2r_train.train.targets import read_targets, reference_targets, select, training_row, training_rows
 
 QUICK = (
     *(
@@ -246,6 +246,8 @@ def test_reward_and_its_metrics(model):
     assert [v for name, v in logged if name == "reward/n_correct=2"] == [1.0, 0.0]
     assert [v for name, v in logged if name == "new_correct_rate"] == [1.0, 0.0]
     assert [v for name, v in logged if name == "copy_rate"] == [0.0, 1.0, 1.0]
+    assert [v for name, v in logged if name == "right_rate"] == rewards
+    assert [v for name, v in logged if name == "unparsable_rate"] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_control_reads_the_explorers_prompt(files, model):
@@ -312,19 +314,61 @@ def test_targets_of_others_need_two_columns_alone(files):
 
 
 def test_few_targets_are_said_when_they_are_counted(files, caplog):
-    found = read(Synthesis, str(files / "targets.jsonl"))
-    sft.tell_few(found[:3])
-    assert "yellow, targets: 3 targets, from which SFT learns nothing general" in caplog.text
+    sft.tell_few(3, "take more")
+    assert "yellow, targets: 3 targets, from which SFT learns nothing general; take more" in caplog.text
     caplog.clear()
-    sft.tell_few(found * 8)
+    sft.tell_few(40, "take more")
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "supplied", "mend"),
+    [
+        ((), False, ", or raise max_targets_per_problem"),  # the cap of a problem binds
+        (("--max_targets_per_problem", "9"), False, ", or raise target_samples"),
+        (("--targets", "references"), True, ""),
+        (("--targets", "mine.jsonl"), True, "name more of them, or bundle more problems"),
+    ],
+)
+def test_the_mend_of_few_targets_is_what_limits_them(files, model, keys, supplied, mend):
+    data, args, loaded = parse(sft.ARGUMENTS, arguments(files, model, "x", *QUICK, *keys))
+    bundles = load_bundles(data, loaded)
+    most = 4 if supplied else sft.epoch_targets(args, bundles, ())
+    said = sft.more_targets(args, bundles, most, supplied)
+    assert said == (mend if mend.startswith("name") else f"bundle more problems{mend}")
+
+
+def test_right_references_as_targets(files, model, capsys):
+    """The shortest right one of each bundle, judged anew, no longer than a target may be, capped as others."""
+    long, false = replace(bundle(1), id="long"), bundle(2)
+    word = Reference(r"It must be \boxed{5}", "5", "correct")
+    many = Reference(rf"{'so ' * 60}\boxed{{5}}", "5", "correct")
+    said = Reference(r"\boxed{7}", "5", "correct")  # a verdict of somebody else
+    rows = [
+        replace(bundle(0), references=[*bundle(0).references, word], n_correct=2),
+        replace(long, references=[many]),
+        replace(false, references=[said]),
+        *(replace(bundle(3), id=f"same{i}") for i in range(3)),
+    ]
+    write(rows, files / "bundles.jsonl")
+    keys = ("--targets", "references", "--max_target_tokens", "40")
+    data, args, loaded = parse(sft.ARGUMENTS, arguments(files, model, "x", *QUICK, *keys))
+    found = reference_targets(args, load_bundles(data, loaded))
+    assert [(one.bundle_id, one.text, one.verdict) for one in found] == [
+        (name, r"So \boxed{5}", "correct") for name in ("b0", "same0", "same1")
+    ]
+    assert sft.main(arguments(files, model, "sft", *QUICK, *keys)) == 0
+    write(rows[1:3], files / "bundles.jsonl")
+    assert sft.main(arguments(files, model, "none", *QUICK, *keys)) == 2
+    assert "targets: references: none of 1 targets is correct" in capsys.readouterr().err
 
 
 def test_no_correct_target_ends_the_run(files, model, capsys):
     argv = arguments(files, model, "sft", *QUICK, "--target_samples", "1", "--max_target_tokens", "12")
     assert sft.main(argv) == 2
     error = capsys.readouterr().err
-    assert "none of 4 sampled targets is correct; name a stronger `teacher`, give `targets`, or" in error
+    assert "none of 4 sampled targets is correct; name a stronger `teacher`, give `targets` (" in error
+    assert "(`targets: references` takes a right reference of 4 bundles), or leave SFT out" in error
 
 
 def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
