@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from accelerate import PartialState
 from huggingface_hub import HfApi
+from peft import PeftModel
 from transformers import Trainer
 
 from a2r_train import output, process
@@ -140,6 +141,7 @@ def run_training(trainer: Trainer) -> None:
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
     trainer.add_callback(stopper)
     show_progress(trainer)
+    tell_adapter(trainer)
     folder = str(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=where_to_begin(trainer))
@@ -157,6 +159,27 @@ def run_training(trainer: Trainer) -> None:
         _end_as_stopped(trainer, stopper)
     if trainer.is_world_process_zero() and (few := vacuous.few_had_signal(without_signal(trainer))):
         log.warning("%s: %s; see docs/troubleshooting.md", folder, few)
+
+
+def tell_adapter(trainer: Trainer) -> None:
+    """What of the model is trained, where it is an adapter: its modules are what PEFT chose."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not isinstance(model, PeftModel) or not trainer.is_world_process_zero():
+        return
+    config: Any = model.active_peft_config
+    trained, whole = model.get_nb_trainable_parameters()
+    modules = getattr(config, "target_modules", None) or ()
+    named = modules  # a pattern, or names with or without their layer
+    if not isinstance(modules, str):
+        named = ", ".join(sorted({name.rpartition(".")[2] for name in modules}))
+    log.info(
+        "an adapter is trained: rank %s, of %s; %s of %s parameters (%.2g %%)",
+        getattr(config, "r", "-"),
+        named or "what it names",
+        f"{trained:,}",
+        f"{whole:,}",
+        100 * trained / whole,
+    )
 
 
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:

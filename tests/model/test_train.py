@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from conftest import CHAT_TEMPLATE, bundle_with, files_of, write_rows
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
@@ -132,9 +133,16 @@ def test_lora_adapter_goes_on_in_grpo(files, model):
     assert config["r"] == 2
 
 
-def test_lora_from_a_whole_model_in_grpo(files, model):
+def test_lora_from_a_whole_model_in_grpo(files, model, caplog):
+    caplog.set_level("INFO")
     assert grpo.main(arguments(files, model, "grpo", "--use_peft", "true", "--lora_r", "2", *GRPO)) == 0
     assert (files / "grpo" / "adapter_model.safetensors").exists()
+    assert "an adapter is trained: rank 2, of q_proj, v_proj; " in caplog.text  # PEFT's choice
+    keys = ("--use_peft", "true", "--lora_r", "2", "--lora_target_modules", "all-linear")
+    assert sft.main(sft_arguments(files, model, "sft", *keys)) == 0
+    said = next(line for line in caplog.messages if "of down_proj, gate_proj, k_proj" in line)
+    weights = load_file(files / "sft" / "adapter_model.safetensors").values()
+    assert f"; {sum(one.numel() for one in weights):,} of " in said
 
 
 def test_resumes_and_then_says_done(files, model, caplog):
