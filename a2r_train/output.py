@@ -100,8 +100,8 @@ def stamp(folder: str | Path) -> int:
 
 
 def holds_only(folder: str | Path, *names: str) -> bool:
-    """Whether all that is there, but for hidden files, is what `prepare` writes and files of these names, which
-    may be patterns.
+    """Whether all that is there, but for hidden files, is what `prepare` writes and files of these names,
+    which may be patterns.
     """
     known = (CONFIG, "versions.json", INPUTS, ".*", *names)
     paths = Path(folder).iterdir() if Path(folder).is_dir() else ()

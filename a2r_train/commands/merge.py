@@ -25,6 +25,7 @@ from a2r_train.records import write_text
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class MergeConfig:
     """`a2r merge`: a LoRA adapter, or a GGUF file -> a model folder, which trainers and vLLM can load."""

@@ -77,7 +77,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         log.info("%s: done already; report.md has its table", folder)
         return results
     output.finish(folder)
-    if said := probe_line(bundles, found.get("synthesizer/base", []), results):
+    base = found.get("synthesizer/base", [])
+    if not no_vote(bundles) and (said := probe_line(bundles, base, results)):
         log.info(said)
     return results
 

@@ -189,8 +189,8 @@ class SynthesizerSFTConfig(SFTConfig):
     targets: str = field(
         default="",
         metadata={
-            "help": "verified answers of others: rows with bundle_id and text; `references` takes the shortest "
-            "right reference of each bundle; empty samples them"
+            "help": "verified answers of others: rows with bundle_id and text; `references` takes the "
+            "shortest right reference of each bundle; empty samples them"
         },
     )
     teacher: str = field(

@@ -331,8 +331,8 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     zero = sum(p**group + (1 - p) ** group for p in shares) / len(shares)
     says = (
         "an estimate from the references, nothing was measured: for a synthesizer that is right as often as "
-        f"its explorer, {zero:.0%} of the groups of {group} have equal rewards and teach nothing; mostly more "
-        "for one that is not, or that follows its references: the line of each step says how many"
+        f"its explorer, {zero:.0%} of the groups of {group} have equal rewards and teach nothing; mostly "
+        "more for one that is not, or that follows its references: the line of each step says how many"
     )
     few = vacuous.few_live_groups(zero, len(bundles))
     mend = "; bundle problems of middling difficulty" if few else ""

@@ -79,7 +79,9 @@ class Watch(TrainerCallback):
                 f"{says}, and {unread:.0%} have no answer that can be read: correct the prompt, set "
                 "`answer_pattern` in it, or begin with SFT"
             )
-        return f"{says}: begin with SFT (`targets: references` needs no right sample), or take easier problems"
+        return (
+            f"{says}: begin with SFT (`targets: references` needs no right sample), or take easier problems"
+        )
 
     def _mean(self, name: str, before: float) -> float:
         """The mean of the last values; `before` there are enough."""

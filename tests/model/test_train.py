@@ -321,7 +321,7 @@ def test_targets_of_others_need_two_columns_alone(files):
         read(Synthesis, path)
 
 
-def test_few_targets_are_said_when_they_are_counted(files, caplog):
+def test_few_targets_are_said_when_they_are_counted(caplog):
     sft.tell_few(3, "take more")
     assert "yellow, targets: 3 targets, from which SFT learns nothing general; take more" in caplog.text
     caplog.clear()
@@ -347,7 +347,7 @@ def test_the_mend_of_few_targets_is_what_limits_them(files, model, keys, supplie
 
 
 def test_right_references_as_targets(files, model, capsys):
-    """The shortest right one of each bundle, judged anew, no longer than a target may be, capped as others."""
+    """The shortest right one of each bundle, judged anew, no longer than a target may be, and capped."""
     long, false = replace(bundle(1), id="long"), bundle(2)
     word = Reference(r"It must be \boxed{5}", "5", "correct")
     many = Reference(rf"{'so ' * 60}\boxed{{5}}", "5", "correct")
@@ -423,7 +423,7 @@ def test_a_run_without_a_step_fixes_only_what_its_targets_depend_on(files, model
     assert "learning_rate: 0.001 there" in capsys.readouterr().err
 
 
-def test_targets_may_be_named_after_none_that_was_sampled_is_right(files, model, capsys, caplog):
+def test_targets_may_be_named_after_none_that_was_sampled_is_right(files, model, caplog):
     caplog.set_level("INFO")
     few = ("--target_samples", "1", "--max_target_tokens", "12")
     assert sft.main(arguments(files, model, "sft", *QUICK, *few)) == 2
