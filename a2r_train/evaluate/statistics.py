@@ -22,7 +22,6 @@ DRAWS = 10_000
 _CELLS_PER_CHUNK = 1_000_000  # weights of resamples held at a time: bounds the memory at about 16 MB
 _CELLS_IN_CACHE = 50_000  # resampled scores held at a time: in the memory they would take twice as long
 TWO_SIDED, POWER = 1.959964, 0.841621  # standard errors of a two-sided 5 %, and of a power of 80 %
-_CELLS_PER_CHUNK = 1_000_000  # resampled scores held at a time: bounds the memory at about 16 MB
 
 
 @dataclass(frozen=True, eq=False)
