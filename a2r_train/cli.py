@@ -298,7 +298,10 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
     from a2r_train import process
+    from a2r_train.quiet import hide_bars, hide_warnings
 
+    hide_bars()
+    hide_warnings()
     sys.exit(process.run(app))
 
 
@@ -308,14 +311,18 @@ def _stage(kind, stage, arguments: list[str], shown=None) -> None:  # type: igno
 
     from a2r_train.config import parse
     from a2r_train.evaluate.report.terminal import table
+    from a2r_train.output import stamp
 
     (config,) = parse([kind], arguments)
+    before = stamp(config.output_dir)
     if config.dry_run:
         from a2r_train.commands.dry_run import preview
 
         preview(config, Console())
         return
     result = stage(config)
+    if before and stamp(config.output_dir) == before:  # it has said that it was done already
+        return
     if isinstance(result, dict):
         Console().print((shown or table)(result))
         sys.stdout.write(f"{config.output_dir}/report.html\n")

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ PACKAGES = (
     "reasoning-gym",
 )
 CONFIG, DONE, INPUTS = "config.yaml", "done.json", "inputs.json"
+SETTLED = ("engine", "target_engine")  # a run that says auto goes on with what it was begun with
 
 _locks: dict[Path, FileLock] = {}  # the system lets go of them when the process ends, however it ends
 
@@ -44,37 +46,32 @@ def prepare(
     lock: str = ".lock",
     may_change: bool = False,
     inputs: Sequence[str] = (),
+    fixed: Sequence[str] | None = None,
 ) -> bool:
     """Open an output folder for a config; True if a finished run of that config is there already.
 
-    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. A folder that holds
+    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. With `fixed` those keys
+    alone may not: what the folder holds depends on no others, and on none if it is empty. A folder that holds
     config.yaml alone may become any run's. `lock` names the file that keeps a second process out until
     `finish` or the end of this one; "" for none. With `may_change` a run of another config goes on with this
     one. `inputs` are keys of files, comma-separated, whose content belongs to the run. Raises InputError for
     a folder of another run, one that another process is writing, and one that cannot be written.
     """
-    folder, resolved = Path(folder), _resolved(config)
-    path = folder / CONFIG
-    started = folder.is_dir() and any(p != path and not p.name.startswith(".") for p in folder.iterdir())
-    change = _change(folder, path, resolved, ignore) if started else ""
-    if change and not may_change:
-        raise InputError(
-            f"{folder}: belongs to another run ({change}); name another output folder, or remove this one"
-        )
-    digests, before = _digests([str(config[key]) for key in inputs if config.get(key)]), _digests_of(folder)
-    changed = sorted(file for file in digests.keys() & before.keys() if digests[file] != before[file])
-    if changed and not may_change:
-        raise InputError(
-            f"{folder}: {changed[0]} has changed since this run; name "
-            "another output folder, or remove this one"
-        )
-    done = started and not change and not changed and (folder / DONE).exists()
+    folder = Path(folder)
+    started = _is_started(folder)
+    changes = _changes(folder, _resolved(config), ignore) if started else {}
+    digests, before = _digests(config, inputs), _digests_of(folder)
+    if not may_change:
+        kept = inputs if fixed is None else [key for key in inputs if key in fixed]
+        _refuse(folder, changes, _changed(_digests(config, kept), before), fixed)
+    changed = _changed(digests, before)
+    done = started and not changes and not changed and (folder / DONE).exists()
     try:
         if lock and not done:
             _lock(folder, lock)
-        if change or changed:
+        if changes or changed:
             (folder / DONE).unlink(missing_ok=True)
-        if not started or change:
+        if not started or changes:
             write_config(folder, config)
         if not started:
             write_text(folder / "versions.json", json.dumps(versions(), indent=2) + "\n")
@@ -83,6 +80,50 @@ def prepare(
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name an output folder that can be written") from None
     return done
+
+
+def is_done(
+    folder: str | Path, config: Mapping[str, Any], ignore: tuple[str, ...], inputs: Sequence[str]
+) -> bool:
+    """Whether a finished run of this config is there; what is wrong with the folder `prepare` says."""
+    folder = Path(folder)
+    if not (folder / DONE).exists() or not (folder / CONFIG).exists():
+        return False
+    changed = _changed(_digests(config, inputs), _digests_of(folder))
+    return not changed and not _changes(folder, _resolved(config), ignore)
+
+
+def stamp(folder: str | Path) -> int:
+    """When the folder was marked as complete; 0 where it is not."""
+    path = Path(folder) / DONE
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def holds_only(folder: str | Path, *names: str) -> bool:
+    """Whether all that is there, but for hidden files, is what `prepare` writes and files of these names,
+    which may be patterns.
+    """
+    known = (CONFIG, "versions.json", INPUTS, ".*", *names)
+    paths = Path(folder).iterdir() if Path(folder).is_dir() else ()
+    return all(any(fnmatch(path.name, name) for name in known) for path in paths)
+
+
+def _is_started(folder: Path) -> bool:
+    return folder.is_dir() and any(p.name != CONFIG and not p.name.startswith(".") for p in folder.iterdir())
+
+
+def _refuse(folder: Path, changes: Mapping[str, str], changed: Sequence[str], fixed: Any) -> None:
+    """Raise InputError for the folder of a run of other keys, or of another content of its files."""
+    other = next((text for key, text in changes.items() if fixed is None or key in fixed), "")
+    if other:
+        raise InputError(
+            f"{folder}: belongs to another run ({other}); name another output folder, or remove this one"
+        )
+    if changed:
+        raise InputError(
+            f"{folder}: {changed[0]} has changed since this run; name "
+            "another output folder, or remove this one"
+        )
 
 
 def write_config(folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -96,8 +137,9 @@ def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(kept, default=str)))
 
 
-def _digests(values: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of each file that the values name; what is on the hub has none."""
+def _digests(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of each file that these keys name; what is on the hub has none."""
+    values = [str(config[key]) for key in keys if config.get(key)]
     named = {path for value in values for path in (value, *map(str.strip, value.split(",")))}
     paths = sorted({file for path in named if path for file in shards(path) if Path(file).is_file()})
     found = {}
@@ -107,25 +149,34 @@ def _digests(values: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _changed(digests: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    """The files whose content is not what it was."""
+    return sorted(file for file in digests.keys() & before.keys() if digests[file] != before[file])
+
+
 def _digests_of(folder: Path) -> dict[str, str]:
     """What the files were when the run of this folder began."""
     return dict(json.loads((folder / INPUTS).read_text())) if (folder / INPUTS).exists() else {}
 
 
-def _change(folder: Path, path: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> str:
-    """The first key that differs from the folder's config, with both values, or "".
+def _changes(folder: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> dict[str, str]:
+    """The keys that differ from the folder's config, with both values in words.
 
-    One that has come since may be empty.
+    One that has come since may be empty, and `auto` is what the run was begun with.
     """
+    path = folder / CONFIG
     if not path.exists():
         raise InputError(
             f"{folder}: holds files of something else (no config.yaml); name another output folder"
         )
     found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    changes = {}
     for key in sorted({*found, *resolved} - {*ignore, "output_dir"}):
-        if found.get(key) != resolved.get(key) and (key in found or resolved[key]):
-            return f"{key}: {found.get(key)!r} there, {resolved.get(key)!r} here"
-    return ""
+        there, here = found.get(key), resolved.get(key)
+        is_auto = key in SETTLED and "auto" in (there, here)
+        if there != here and (key in found or here) and not is_auto:
+            changes[key] = f"{key}: {there!r} there, {here!r} here"
+    return changes
 
 
 def _lock(folder: Path, name: str) -> None:

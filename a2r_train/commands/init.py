@@ -45,7 +45,12 @@ lora_target_modules: all-linear
 lora_r: 16
 lora_alpha: 32
 lora_dropout: 0.0 # GRPO would train another policy than it samples from"""
-WHOLE = "# All weights are trained. For LoRA: `use_peft: true`, and a learning rate about ten times as high."
+WHOLE = """\
+# All weights are trained. For LoRA take these in, with a learning rate about ten times as high:
+# use_peft: true
+# lora_target_modules: all-linear # without it q_proj and v_proj alone, which learn far less
+# lora_r: 16
+# lora_alpha: 32"""
 ON_ADAPTER = "# The adapter of SFT is trained on."
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from a2r_train import output
 from a2r_train.data.trained_on import NAME as TRAINED_ON
@@ -23,8 +23,7 @@ from a2r_train.models import (
 )
 from a2r_train.records import write_text
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,6 +50,7 @@ def merge(config: MergeConfig) -> Path:
     check_merge(config)
     tokenizer, folder = load_tokenizer(config.model), Path(config.output_dir)
     if output.prepare(folder, asdict(config) | {"weights": weights_stamp(config.model)}):
+        log.info("%s: done already", folder)
         return folder
     load_model(config.model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from a2r_train import process
+from a2r_train import output, process
+from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
 from a2r_train.paths import SHIPPED
 
@@ -38,11 +39,22 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: b
         show_plan(folder, found)
         return
     for verb, path in found:
-        began = time.monotonic()
-        log.info("%s: %s", verb, path)
+        began, before = time.monotonic(), _done_at(path)
+        if not before:  # what is done already says so itself
+            log.info("%s: %s", verb, path)
         if code := wait(command(verb, ["--config", str(path)], accelerate_config, processes)):
             sys.exit(code)
-        log.info("%s: %.0f s", path, time.monotonic() - began)
+        if not before or _done_at(path) != before:
+            log.info("%s: %.0f s", path, time.monotonic() - began)
+
+
+def _done_at(recipe: Path) -> int:
+    """When the stage of a recipe was done; 0 where it is not, or where only the stage can read the recipe."""
+    try:
+        folder = str(load_yaml(str(recipe)).get("output_dir") or "")
+    except InputError:
+        return 0
+    return output.stamp(folder) if folder else 0
 
 
 def _no_stage(folder: str) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
 
 log = logging.getLogger(__name__)
-CONTAMINATED = "problem is like one of an evaluation set"
+CONTAMINATED = "problem(s) like one of an evaluation set"
 MENDS = {
     CONTAMINATED: "change decontamination, or take other problems",
     TOO_FEW: "lower k, or explore with more samples",

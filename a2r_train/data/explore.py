@@ -34,7 +34,7 @@ from a2r_train.data.shards import (
     rollout_cells,
     write_parquet,
 )
-from a2r_train.data.task import CHUNKS, Task, prompt_of
+from a2r_train.data.task import CHUNKS, FILE, Task, prompt_of
 from a2r_train.data.unparsable import Unparsable, unparsable
 from a2r_train.engines import (
     ENGINE_MAY_DIFFER,
@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 
 # Between a run and its continuation, and between shards.
 MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
+OTHER_SHARDS = (".lock-*-of-[2-9]*", ".lock-*-of-1?*")  # a shard that was begun, and its chunks may come
 LARGE_BYTES, SHARD_BYTES = 10**9, 2**26  # of chunks: from which rollouts are Parquet, and of one shard of it
 LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
 
@@ -129,7 +130,10 @@ def explore(config: ExploreConfig) -> Path:
     index, of = parse_shard(config.shard)
     folder = Path(config.output_dir)
     lock = f".lock-{index}-of-{of}"  # shards share the folder
-    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, lock=lock, inputs=("problems", "prompt")):
+    begun = of > 1 or any(True for lock in OTHER_SHARDS for _ in folder.glob(lock))
+    fixed = () if output.holds_only(folder, FILE) and not begun else None
+    inputs = ("problems", "prompt")
+    if output.prepare(folder, asdict(config), MAY_DIFFER, lock, inputs=inputs, fixed=fixed):
         log.info("%s: done already", folder)
         return folder / "rollouts.jsonl"
     write_task(config, folder)

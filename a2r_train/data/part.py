@@ -33,7 +33,7 @@ from a2r_train.verify.vote import agreements
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
 
-TOO_FEW, EQUAL = "problem has fewer than k rollouts", "equal to another bundle"
+TOO_FEW, EQUAL = "problem(s) with fewer than k rollouts", "equal to another bundle"
 FACTS = ("problem", "size", "n_correct", "majority_right", "share_correct", "agreement", "characters")
 
 

@@ -15,7 +15,7 @@ import yaml
 from a2r_train.engines.base import Engine, EngineArguments
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, context_length
-from a2r_train.output import CONFIG
+from a2r_train.output import CONFIG, stamp
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def settled(config: Config, *models: str, folder: str = "") -> Config:
     if config.engine != "auto":
         return config
     engine, why = _chosen(models, begun_with(folder, "engine"))
-    log.info("engine auto: %s, as %s", engine, why)
+    if not (folder and stamp(folder)):  # of a finished run it is no news
+        log.info("engine auto: %s, as %s", engine, why)
     return replace(config, engine=engine)
 
 

@@ -97,6 +97,7 @@ class Generator:
         self.models: Sequence[
             str
         ] = ()  # all that will be asked: one start of vllm serves a base and its adapters
+        self.made = 0  # chunks that were not there
         self.tokenizers: dict[
             str, Any
         ] = {}  # by hash: a base and what was trained from it share one, and what it rendered
@@ -124,6 +125,7 @@ class Generator:
         chats = self.chats(task, bundles)
         found: list[Synthesis] = []
         files: list[str] = []
+        before = self.made
         timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
         for at in _bar(task.name, range(0, len(bundles), self.config.chunk_bundles)):
             part = bundles[at : at + self.config.chunk_bundles]
@@ -134,7 +136,8 @@ class Generator:
             files.append(path.relative_to(self.folder.parent).as_posix())
             one = json.loads(_timing_path(path).read_text())
             timing = {**one, **{key: timing[key] + one[key] for key in ("seconds", "answers")}}
-        log.info("%s: %d bundles", task.name, len(bundles))
+        if self.made > before:  # what was kept is no news
+            log.info("%s: %d bundles", task.name, len(bundles))
         if self.files.setdefault(task.name, files) != files:
             raise ValueError(
                 f"task {task.name!r} asked two things; the manifest tells tasks apart by their names"
@@ -193,6 +196,7 @@ class Generator:
     def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
         key = self._key(task, part, chats)
         path = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
+        self.made += 1
         engine = self._engine(task.model)
         prompter = Prompter(engine.tokenizer, prompt_for(self.config, task.model))
         began = time.monotonic()

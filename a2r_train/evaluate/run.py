@@ -33,7 +33,7 @@ from a2r_train.evaluate.overlap import check_overlap
 from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
-from a2r_train.evaluate.report.write import build_results, write_report, write_results
+from a2r_train.evaluate.report.write import build_results, is_written, write_report, write_results
 from a2r_train.evaluate.rows.adaptive import adaptive_row, check_sizes
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
@@ -58,7 +58,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.reward_model:
         load_classifier(config.reward_model)
     folder = Path(config.output_dir)
-    output.prepare(folder, asdict(config), ignore=MAY_DIFFER)
+    fixed = () if output.holds_only(folder) else None
+    done = output.prepare(folder, asdict(config), ignore=MAY_DIFFER, fixed=fixed)
     found = answers_of(config, work, bundles)
     results, timing = summarise(config, work, bundles, rollouts, found, outside)
     if overlap := check_overlap(config, bundles):
@@ -66,14 +67,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
     work.write_manifest()
     output.write_config(folder, asdict(config))  # rows may have come since the folder's first run
+    same = done and is_written(folder, results)
     write_results(folder, results)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
     tell_failed(folder, chain.from_iterable(work.reasons.values()))
+    if same:
+        log.info("%s: done already; report.md has its table", folder)
+        return results
     output.finish(folder)
-    if not no_vote(bundles):
-        log.info(probe_line(bundles, found.get("synthesizer/base", []), results))
+    base = found.get("synthesizer/base", [])
+    if not no_vote(bundles) and (said := probe_line(bundles, base, results)):
+        log.info(said)
     return results
 
 

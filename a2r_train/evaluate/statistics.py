@@ -6,8 +6,10 @@ what they have in common together (a cluster bootstrap).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ ALPHA = 0.05
 DRAWS = 10_000
 _CELLS_PER_CHUNK = 1_000_000  # weights of resamples held at a time: bounds the memory at about 16 MB
 _CELLS_IN_CACHE = 50_000  # resampled scores held at a time: in the memory they would take twice as long
+TWO_SIDED, POWER = 1.959964, 0.841621  # standard errors of a two-sided 5 %, and of a power of 80 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +157,19 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
         low, high = _quantiles(one.resampled, ALPHA / divisor)
         corrected[at] = replace(one, p_holm=p_holm, low_holm=low, high_holm=high)
     return corrected
+
+
+def fewest_problems(family: int) -> int:
+    """So many can tell a difference at all: of fewer `paired` has no p that stays small when corrected."""
+    return 1 + math.ceil(math.log2(max(1, family) / ALPHA))
+
+
+def smallest_told(low: float, high: float, family: int) -> float:
+    """The smallest true difference that is told in 80 % of evaluations as this one, by its 95 % interval,
+    where so many comparisons are corrected together.
+    """
+    corrected = NormalDist().inv_cdf(1 - ALPHA / (2 * family)) + POWER
+    return corrected * (high - low) / (2 * TWO_SIDED)
 
 
 def _strength(one: Difference) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 both share.
 """
 
-from a2r_train.train.quiet import hide_warnings
+from a2r_train.quiet import hide_bars, hide_warnings
 
+hide_bars()
 hide_warnings()

@@ -188,7 +188,10 @@ class SynthesizerSFTConfig(SFTConfig):
     )
     targets: str = field(
         default="",
-        metadata={"help": "verified answers of others: rows with bundle_id and text; empty samples them"},
+        metadata={
+            "help": "verified answers of others: rows with bundle_id and text; `references` takes the "
+            "shortest right reference of each bundle; empty samples them"
+        },
     )
     teacher: str = field(
         default="", metadata={"help": "the model that answers the bundles; empty is the base itself"}

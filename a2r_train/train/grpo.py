@@ -47,7 +47,7 @@ from a2r_train.train.model import (
 )
 from a2r_train.train.pass_rates import Bank
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
-from a2r_train.train.run import finish, open_folder, resolved, run_training
+from a2r_train.train.run import finish, is_done, open_folder, resolved, run_training
 from a2r_train.train.sampling import EpochGRPOTrainer, enough_bundles
 from a2r_train.train.section_rewards import section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
@@ -73,6 +73,8 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         check_vllm()
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
     settle_weights(args, bundles)
+    if not data.dry_run and is_done(data, args, model):
+        return
     validation = load_validation(data, args, model, bundles)
     preflight.require(checks_of(args, model, bundles, validation))
     if data.dry_run:

@@ -123,7 +123,8 @@ def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
         ("a truncated answer", 0.0, different, lambda b: f"{close}So {_cut(b)}"),
         ("a wrong answer", 0.0, few, lambda b: f"{close}{as_asked(prompt, _wrong(b), b.verifier) or ''}"),
     ]
-    return [_reward(bundles.prompter, *one) for one in tried]
+    untried = _untried(different, ruled)
+    return [_reward(bundles.prompter, untried, *one) for one in tried]
 
 
 def _cut(bundle: Bundle) -> str:
@@ -151,8 +152,22 @@ def _attacked(bundles: TrainingBundles) -> list[Check]:
     return [Check("attack", True, says)]
 
 
+def _untried(different: Sequence[Bundle], ruled: Sequence[Bundle]) -> str:
+    """Why there is nothing to try the reward with, and what the user can do instead."""
+    if not different:
+        return "no reference is right by your own verifier; call it on an answer that you know to be right"
+    if not ruled:
+        return "what is wrong only your own verifier knows; call it on answers that you know to be wrong"
+    return "no text could be written for the prompt's answer_pattern; see that the first steps earn a reward"
+
+
 def _reward(
-    prompter: Prompter, name: str, expected: float, bundles: Sequence[Bundle], write: Callable[[Bundle], str]
+    prompter: Prompter,
+    untried: str,
+    name: str,
+    expected: float,
+    bundles: Sequence[Bundle],
+    write: Callable[[Bundle], str],
 ) -> Check:
     rewards = VerifiableReward(prompter)(
         [[{"role": "assistant", "content": write(b)}] for b in bundles],
@@ -165,7 +180,7 @@ def _reward(
     off = [b for b, reward in zip(bundles, rewards, strict=True) if reward != expected]
     if not off:
         detail = f"{name} earns {expected:.0f}, of {len(bundles)} different ones"
-        return Check("reward", True, detail, vacuous=not bundles)
+        return Check("reward", True, detail if bundles else f"{name} was not tried: {untried}", not bundles)
     return Check(
         "reward",
         False,
@@ -299,8 +314,9 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     references that it is shown; no line where it is shown none, as nothing is known of it then.
 
     A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its
-    bundles. Completions that follow the same references are alike, so more groups are without signal: 53 %
-    where this says 11 (docs/results/trained-explorer.md).
+    bundles. It is never green, as two things make it too low. A synthesizer that cannot read its prompt yet
+    is right hardly ever, whatever its references are. And completions that follow the same references are
+    alike: 53 % of the groups were without signal where this says 11 (docs/results/trained-explorer.md).
     """
     bundles = [row.bundle for row in rows if row.shows_references]
     if not bundles:
@@ -314,12 +330,13 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     shares = [right[b.problem_id] / max(1, shown[b.problem_id]) for b in bundles]
     zero = sum(p**group + (1 - p) ** group for p in shares) / len(shares)
     says = (
-        f"an estimate, nothing was measured: if the model is right as often as its references, {zero:.0%} of "
-        f"the groups of {group} have equal rewards and teach nothing; more if it follows the references"
+        "an estimate from the references, nothing was measured: for a synthesizer that is right as often as "
+        f"its explorer, {zero:.0%} of the groups of {group} have equal rewards and teach nothing; mostly "
+        "more for one that is not, or that follows its references: the line of each step says how many"
     )
     few = vacuous.few_live_groups(zero, len(bundles))
     mend = "; bundle problems of middling difficulty" if few else ""
-    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{mend}", few)]
+    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{mend}", vacuous=True)]
 
 
 def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:

@@ -10,7 +10,7 @@ from math import comb
 from typing import Any
 
 from a2r_train.prompts import Messages, PromptConfig, Prompter
-from a2r_train.records import CORRECT
+from a2r_train.records import CORRECT, UNPARSABLE
 from a2r_train.verify import Judgement, judge_all
 from a2r_train.verify.compare import compare_all
 
@@ -34,10 +34,10 @@ class VerifiableReward:
     """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion a row.
 
     The data set's columns `answer` and `verifier` decide, and `row`, the problem as JSON, for a verifier that
-    asks for it. It logs, as means over completions:
-    `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is equivalent to
-    the references' majority) and `new_correct_rate` (reward where no reference was correct); `reward/plain`
-    where no references were shown.
+    asks for it. It logs, as means over completions: `right_rate` and `unparsable_rate` (no answer can be
+    read), `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is
+    equivalent to the references' majority) and `new_correct_rate` (reward where no reference was correct);
+    `reward/plain` where no references were shown.
     """
 
     __name__ = "verifiable_reward"
@@ -64,6 +64,9 @@ class VerifiableReward:
         judged = judge_all(list(zip(texts, answer, verifier, strict=True)), problems_in(row))
         rewards = [float(judgement.verdict == CORRECT) for judgement in judged]
         if log_metric:
+            for judgement in judged:
+                log_metric("right_rate", float(judgement.verdict == CORRECT))
+                log_metric("unparsable_rate", float(judgement.verdict == UNPARSABLE))
             alone = plain or [False] * len(rewards)
             for reward, n, without in zip(rewards, n_correct, alone, strict=True):
                 log_metric("reward/plain" if without else f"reward/n_correct={n}", reward)

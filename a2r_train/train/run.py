@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from accelerate import PartialState
 from huggingface_hub import HfApi
+from peft import PeftModel
 from transformers import Trainer
 
 from a2r_train import output, process
@@ -52,6 +53,16 @@ IGNORE = (
 )  # fmt: skip
 
 
+# What may lie in a folder of which no step is saved, with what a kill leaves of its first checkpoint.
+BEFORE_A_STEP = ("prompt.yaml", "targets.jsonl", "checkpoint-*", "completions", "runs")
+# What the sampled targets of a run depend on; nothing else is kept before its first checkpoint.
+TARGET_KEYS = (
+    "bundles", "prompt", "plain_share", "max_bundles", "model_name_or_path", "teacher", "targets", "seed",
+    "target_engine", "target_samples", "target_temperature", "max_targets_per_problem", "max_target_tokens",
+    "rationalised_share", "rationalised_hint",
+)  # fmt: skip
+
+
 def resolved(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     """The whole recipe, with every default."""
     training: dict[str, Any] = args.to_dict()  # type: ignore[no-untyped-call]
@@ -76,13 +87,37 @@ def open_folder(
     state, recipe = PartialState(), resolved(data, args, model)
     lock = ".lock" if state.is_main_process else ""
     with state.main_process_first():
-        done = output.prepare(folder, recipe, IGNORE, lock, may_change=bool(checkpoint), inputs=INPUTS)
+        done = output.prepare(
+            folder, recipe, IGNORE, lock, bool(checkpoint), inputs=INPUTS, fixed=_fixed(folder, recipe)
+        )
     if done:
-        _check_pushed(args, folder)
-        log.info("%s: done already", folder)
+        _tell_done(args, folder)
     elif state.is_main_process:
         write_text(folder / "prompt.yaml", prompt.dump())
     return done
+
+
+def is_done(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> bool:
+    """Whether this run is finished, which is then said; nothing is checked or written for it."""
+    folder = Path(str(args.output_dir))
+    done = output.is_done(folder, resolved(data, args, model), IGNORE, INPUTS)
+    if done:
+        _tell_done(args, folder)
+    return done
+
+
+def _tell_done(args: TrainConfig, folder: Path) -> None:
+    _check_pushed(args, folder)
+    if PartialState().is_main_process:
+        log.info("%s: done already", folder)
+
+
+def _fixed(folder: Path, recipe: dict[str, Any]) -> tuple[str, ...] | None:
+    """The keys that a folder fixes: all once a step of it is saved, before that those of its targets."""
+    if last_checkpoint(str(folder)) or not output.holds_only(folder, *BEFORE_A_STEP):
+        return None
+    sampled = (folder / "targets.jsonl").exists() and not recipe.get("targets")
+    return TARGET_KEYS if sampled else ()
 
 
 def _check_pushed(args: TrainConfig, folder: Path) -> None:
@@ -106,6 +141,7 @@ def run_training(trainer: Trainer) -> None:
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
     trainer.add_callback(stopper)
     show_progress(trainer)
+    tell_adapter(trainer)
     folder = str(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=where_to_begin(trainer))
@@ -123,6 +159,27 @@ def run_training(trainer: Trainer) -> None:
         _end_as_stopped(trainer, stopper)
     if trainer.is_world_process_zero() and (few := vacuous.few_had_signal(without_signal(trainer))):
         log.warning("%s: %s; see docs/troubleshooting.md", folder, few)
+
+
+def tell_adapter(trainer: Trainer) -> None:
+    """What of the model is trained, where it is an adapter: its modules are what PEFT chose."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not isinstance(model, PeftModel) or not trainer.is_world_process_zero():
+        return
+    config: Any = model.active_peft_config
+    trained, whole = model.get_nb_trainable_parameters()
+    modules = getattr(config, "target_modules", None) or ()
+    named = modules  # a pattern, or names with or without their layer
+    if not isinstance(modules, str):
+        named = ", ".join(sorted({name.rpartition(".")[2] for name in modules}))
+    log.info(
+        "an adapter is trained: rank %s, of %s; %s of %s parameters (%.2g %%)",
+        getattr(config, "r", "-"),
+        named or "what it names",
+        f"{trained:,}",
+        f"{whole:,}",
+        100 * trained / whole,
+    )
 
 
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:

@@ -37,8 +37,8 @@ from a2r_train.train.model import (
     set_loading_options,
     shard_precisely,
 )
-from a2r_train.train.run import finish, open_folder, resolved, run_training
-from a2r_train.train.targets import sample_targets, settle_engine, supplied_targets, training_rows
+from a2r_train.train.run import finish, is_done, open_folder, resolved, run_training
+from a2r_train.train.targets import REFERENCES, sample_targets, settle_engine, supplied_targets, training_rows
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """
     check_launch(args)
     bundles = load_bundles(data, model, args.trust_remote_code)
+    if not data.dry_run and is_done(data, args, model):
+        return
     supplied = supplied_targets(args, model, bundles)
     preflight.require(checks_of(args, model, bundles, supplied))
     if data.dry_run:
@@ -70,7 +72,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     end_turns_as_the_template_does(bundles.prompter)
     targets = supplied or sample_targets(args, model, bundles)
     if not supplied:
-        tell_few(targets)
+        tell_few(len(targets), more_targets(args, bundles, len(targets), supplied=False))
     shard_precisely(args)
     avoid_cudnn_attention(args)
     set_loading_options(args, model)
@@ -108,7 +110,7 @@ def checks_of(
     targets = epoch_targets(args, bundles, supplied)
     _, steps = batch_and_steps(args, targets)
     tokens = None if supplied else args.max_target_tokens
-    few = vacuous.few_targets(targets)
+    few = vacuous.few_targets(targets, more_targets(args, bundles, targets, bool(supplied)))
     few = f"at most {few}" if few and not supplied else few
     return [
         *preflight.preflight(args, model, bundles, tokens, steps),
@@ -116,9 +118,24 @@ def checks_of(
     ]
 
 
-def tell_few(targets: Sequence[Synthesis]) -> None:
+def more_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles, targets: int, supplied: bool) -> str:
+    """What makes more of so many targets: what limits them is the cap of a problem, or what was drawn."""
+    if supplied and args.targets != REFERENCES:
+        return "name more of them, or bundle more problems"
+    if targets >= capped(args, bundles):
+        return "bundle more problems, or raise max_targets_per_problem"
+    return "bundle more problems" + ("" if supplied else ", or raise target_samples")
+
+
+def capped(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> int:
+    """The most targets that the cap of a problem lets in."""
+    problems = pc.count_distinct(bundles.bundles.column("problem_id")).as_py()
+    return int(problems) * args.max_targets_per_problem
+
+
+def tell_few(targets: int, mend: str) -> None:
     """What the preflight could only say of the most that there might be."""
-    few = vacuous.few_targets(len(targets))
+    few = vacuous.few_targets(targets, mend)
     if few and PartialState().is_main_process:
         log.warning("yellow, targets: %s", few)
 
@@ -150,8 +167,7 @@ def show_dry_run(
 
 def epoch_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles, supplied: Sequence[Synthesis]) -> int:
     """Targets of an epoch; where they are to be sampled, at the most."""
-    problems = pc.count_distinct(bundles.bundles.column("problem_id")).as_py()
-    most = min(len(bundles.rows) * args.target_samples, problems * args.max_targets_per_problem)
+    most = min(len(bundles.rows) * args.target_samples, capped(args, bundles))
     return len(supplied) or most
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
 
+REFERENCES = "references"  # the value of `targets` that takes them from the bundles
 # What a row of targets may leave out; the verdict is made anew.
 UNSAID: dict[str, Any] = {
     "answer": "",
@@ -54,7 +56,9 @@ def supplied_targets(
     Raises InputError for wrong targets, and where nothing can sample them.
     """
     targets = []
-    if args.targets:
+    if args.targets == REFERENCES:
+        targets = reference_targets(args, bundles)
+    elif args.targets:
         targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
     if args.teacher or not targets:
         check_engine(_teacher(args, model), _engine_arguments(args))
@@ -82,11 +86,42 @@ def read_targets(
 
     Raises InputError for a bundle id that the bundles lack, and if no target is left.
     """
-    by_id = {bundle.id: bundle for bundle in bundles}
     targets = read(Synthesis, path, defaults=UNSAID)
+    known = {bundle.id for bundle in bundles}
     for s in targets:
-        if s.bundle_id not in by_id:
+        if s.bundle_id not in known:
             raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")
+    return verified(targets, path, bundles, prompt, plain)
+
+
+def reference_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> list[Synthesis]:
+    """The shortest right reference of each bundle as it stands, verified and capped as sampled targets are.
+
+    Raises InputError where none is left.
+    """
+    found = []
+    for bundle in bundles.bundles:
+        right = [r for r in bundle.references if r.verdict == CORRECT]
+        counted = [(bundles.prompter.count(r.text), r) for r in right]
+        kept = [one for one in counted if one[0] <= args.max_target_tokens]
+        if kept:
+            tokens, best = min(kept, key=lambda one: one[0])
+            values = {**UNSAID, "answer": best.answer, "model": best.model, "completion_tokens": tokens}
+            found.append(Synthesis(bundle.id, 0, best.text, **values))
+    whole = verified(found, "targets: references", bundles.bundles, bundles.prompter.config, bundles.plain)
+    right_ones = [replace(target, verdict=CORRECT) for target in whole]
+    return select(right_ones, bundles.bundles, args.max_targets_per_problem)
+
+
+def verified(
+    targets: Sequence[Synthesis],
+    source: str,
+    bundles: Sequence[Bundle],
+    prompt: PromptConfig | None = None,
+    plain: Container[str] = (),
+) -> list[Synthesis]:
+    """Those that are correct, and have all sections of the prompt. Raises InputError if none is left."""
+    by_id = {bundle.id: bundle for bundle in bundles}
     judged = judge_all(
         [
             (
@@ -103,7 +138,7 @@ def read_targets(
     if not whole:
         missing = f"; {len(correct)} are, and lack sections of the prompt" if correct else ""
         raise InputError(
-            f"{path}: none of {len(targets)} targets is correct{missing}; SFT needs verified ones"
+            f"{source}: none of {len(targets)} targets is correct{missing}; SFT needs verified ones"
         )
     return whole
 
@@ -153,8 +188,8 @@ def sample_targets(
     if not targets:
         raise InputError(
             f"{teacher}: none of {len(samples)} sampled targets is correct"
-            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, give `targets`, or "
-            "leave SFT out and let GRPO begin with the base"
+            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, give `targets`"
+            f"{_or_references(bundles)}, or leave SFT out and let GRPO begin with the base"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))
@@ -164,6 +199,14 @@ def sample_targets(
         write(targets, path)
     state.wait_for_everyone()
     return targets
+
+
+def _or_references(bundles: TrainingBundles) -> str:
+    """The cheapest targets, where they would do: sections are nothing that an explorer writes."""
+    if bundles.prompter.config.sections:
+        return ""
+    right = sum(n > 0 for n in bundles.bundles.column("n_correct").to_pylist())
+    return f" (`targets: references` takes a right reference of {right} bundles)" if right else ""
 
 
 def _with_rationalised(

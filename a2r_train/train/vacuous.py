@@ -28,12 +28,12 @@ def one_sided_verifiers(bundles: Sequence[Bundle]) -> list[str]:
     ]
 
 
-def few_targets(targets: int) -> str:
-    """What is wrong with so few targets; "" for enough."""
+def few_targets(targets: int, mend: str) -> str:
+    """What is wrong with so few targets, and what mends it; "" for enough."""
     if targets >= FEW_TARGETS:
         return ""
     says = "1 target" if targets == 1 else f"{targets} targets"
-    return f"{says}, from which SFT learns nothing general; draw more samples, or bundle more problems"
+    return f"{says}, from which SFT learns nothing general; {mend}"
 
 
 def few_live_groups(no_signal: float, groups: int) -> bool:

@@ -13,10 +13,14 @@ log = logging.getLogger(__name__)
 
 SHORT = 1 / 3  # of the first answers' length
 MOSTLY_DEAD = 0.6  # share of groups without signal
+HALF = 0.5  # of the completions
 MOST_PASSES = 4  # times that a bundle is trained on
 LOGS = 3  # logging steps whose mean counts, as a single step is noisy
 
-LENGTH, DEAD = "completions/length_ratio", "frac_reward_zero_std"
+NEARLY = 0.05  # from 0 or 1: so few answers are right, or wrong, that no choice of problems helps
+
+LENGTH, DEAD, CUT = "completions/length_ratio", "frac_reward_zero_std", "completions/clipped_ratio"
+RIGHT, UNREAD = "right_rate", "unparsable_rate"  # of all completions, as the verified reward counts them
 
 
 class Watch(TrainerCallback):
@@ -36,8 +40,8 @@ class Watch(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or DEAD not in (logs or {}):
             return
-        for name in (LENGTH, DEAD):
-            self.seen[name].append(float((logs or {}).get(name, 1.0)))
+        for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
+            self.seen[name].append(float((logs or {}).get(name, missing)))
         for kind, warning in self.warnings(args, state).items():
             if kind not in self.said:
                 log.warning("step %d: %s", state.global_step, warning)
@@ -52,15 +56,32 @@ class Watch(TrainerCallback):
                 "keep the best validation step (load_best_model_at_end), or train with plain_share: 0.5"
             )
         if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
-            found["dead"] = (
-                f"{dead:.0%} of the groups have no signal; set oversampling_factor: "
-                f"{args.oversampling_factor + 1}, or bundle problems of middling difficulty"
-            )
+            found["dead"] = f"{dead:.0%} of the groups have no signal; {self._mend(args)}"
         if (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
             found["passes"] = (
                 f"a bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
             )
         return found
+
+    def _mend(self, args: Any) -> str:
+        """What brings back a signal: it depends on whether answers are right, and can be read."""
+        right, cut, unread = self._mean(RIGHT, 0.5), self._mean(CUT, 0.0), self._mean(UNREAD, 0.0)
+        if right > 1 - NEARLY:
+            return f"{right:.1%} of the answers are right: bundle harder problems"
+        if right >= NEARLY:
+            factor = args.oversampling_factor + 1
+            return f"set oversampling_factor: {factor}, or bundle problems of middling difficulty"
+        says = f"{right:.1%} of the answers are right"
+        if cut > HALF:
+            return f"{says}, and {cut:.0%} are cut: raise max_completion_length"
+        if unread > HALF:
+            return (
+                f"{says}, and {unread:.0%} have no answer that can be read: correct the prompt, set "
+                "`answer_pattern` in it, or begin with SFT"
+            )
+        return (
+            f"{says}: begin with SFT (`targets: references` needs no right sample), or take easier problems"
+        )
 
     def _mean(self, name: str, before: float) -> float:
         """The mean of the last values; `before` there are enough."""

@@ -83,6 +83,7 @@ def test_a_run_keeps_the_engine_that_ran_and_goes_on_with_it(
     assert yaml.safe_load((out / "config.yaml").read_text())["engine"] == "transformers"
     assert sum("engine transformers started in" in line for line in caplog.messages) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (out / "done.json").unlink()
     assert explore(config) == out / "rollouts.jsonl"
     assert "engine auto: transformers, as this run was begun with it" in caplog.messages
 

@@ -108,7 +108,8 @@ def test_a_pattern_for_which_nothing_can_be_written_is_not_green(checks: Checks,
     found = checks(prompt=prompt)
     assert red(found) == {}
     assert [one.detail for one in found["reward"] if one.vacuous] == [
-        "the gold answer earns 1, of 0 different ones"
+        "the gold answer was not tried: no text could be written for the prompt's answer_pattern; see that "
+        "the first steps earn a reward"
     ]
 
 
@@ -130,8 +131,11 @@ def test_an_own_verifier_is_tried_with_a_correct_reference(
     """Its gold is a pattern, which is no answer itself."""
     found = checks({"answer": gold, "verifier": "fnmatch:fnmatch", "right": right})["reward"]
     assert [check.passed for check in found] == [passes, True, True, True]
-    if passes:
+    if passes and tried:
         assert found[0].detail.endswith(f"earns 1, of {tried} different ones")
+        assert "a wrong answer was not tried: what is wrong only your own verifier knows" in found[3].detail
+    elif passes:
+        assert all("was not tried: no reference is right by your own verifier" in one.detail for one in found)
 
 
 def test_a_prompt_and_completion_over_the_context(checks: Checks) -> None:
@@ -188,7 +192,8 @@ def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, 
 def test_share_of_groups_without_signal(right: int, group: int, share: str, checks: Checks) -> None:
     found = checks({"right": right}, num_generations=group)
     (line,) = found["learning signal"]
-    assert line.detail.startswith("an estimate, nothing was measured")
+    assert line.detail.startswith("an estimate from the references, nothing was measured")
+    assert line.color == ("red" if share == "100%" else "yellow")  # an estimate is never green
     assert f"{share} of the groups of {group} have equal rewards" in line.detail
     assert ("learning signal" in red(found)) == (share == "100%")
 

@@ -93,6 +93,7 @@ def test_evaluate_says_what_it_can_tell_before_and_what_was_predicted_after(
     script: Script,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     preview(replace(config, dry_run=True), Console(width=300))
     assert (
@@ -101,6 +102,10 @@ def test_evaluate_says_what_it_can_tell_before_and_what_was_predicted_after(
     script(first_shown)
     with caplog.at_level(logging.INFO):
         evaluate(config)
+    assert "a2r probe" not in caplog.text  # of 7 problems
+    monkeypatch.setattr("a2r_train.evaluate.probe.beside.FEWEST", 7)
+    with caplog.at_level(logging.INFO):
+        evaluate(replace(config, output_dir=f"{config.output_dir}-more"))
     assert "a2r probe: a room of" in caplog.text
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from conftest import CHAT_TEMPLATE, bundle_with, files_of, write_rows
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
@@ -18,12 +19,12 @@ from a2r_train.engines import Completion, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
-from a2r_train.records import Bundle, Problem, Synthesis, write
+from a2r_train.records import Bundle, Problem, Reference, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_bundles
 from a2r_train.train.rewards import VerifiableReward
-from a2r_train.train.targets import read_targets, select, training_row, training_rows
+from a2r_train.train.targets import read_targets, reference_targets, select, training_row, training_rows
 
 QUICK = (
     *(
@@ -132,9 +133,16 @@ def test_lora_adapter_goes_on_in_grpo(files, model):
     assert config["r"] == 2
 
 
-def test_lora_from_a_whole_model_in_grpo(files, model):
+def test_lora_from_a_whole_model_in_grpo(files, model, caplog):
+    caplog.set_level("INFO")
     assert grpo.main(arguments(files, model, "grpo", "--use_peft", "true", "--lora_r", "2", *GRPO)) == 0
     assert (files / "grpo" / "adapter_model.safetensors").exists()
+    assert "an adapter is trained: rank 2, of q_proj, v_proj; " in caplog.text  # PEFT's choice
+    keys = ("--use_peft", "true", "--lora_r", "2", "--lora_target_modules", "all-linear")
+    assert sft.main(sft_arguments(files, model, "sft", *keys)) == 0
+    said = next(line for line in caplog.messages if "of down_proj, gate_proj, k_proj" in line)
+    weights = load_file(files / "sft" / "adapter_model.safetensors").values()
+    assert f"; {sum(one.numel() for one in weights):,} of " in said
 
 
 def test_resumes_and_then_says_done(files, model, caplog):
@@ -246,6 +254,8 @@ def test_reward_and_its_metrics(model):
     assert [v for name, v in logged if name == "reward/n_correct=2"] == [1.0, 0.0]
     assert [v for name, v in logged if name == "new_correct_rate"] == [1.0, 0.0]
     assert [v for name, v in logged if name == "copy_rate"] == [0.0, 1.0, 1.0]
+    assert [v for name, v in logged if name == "right_rate"] == rewards
+    assert [v for name, v in logged if name == "unparsable_rate"] == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_control_reads_the_explorers_prompt(files, model):
@@ -311,20 +321,62 @@ def test_targets_of_others_need_two_columns_alone(files):
         read(Synthesis, path)
 
 
-def test_few_targets_are_said_when_they_are_counted(files, caplog):
-    found = read(Synthesis, str(files / "targets.jsonl"))
-    sft.tell_few(found[:3])
-    assert "yellow, targets: 3 targets, from which SFT learns nothing general" in caplog.text
+def test_few_targets_are_said_when_they_are_counted(caplog):
+    sft.tell_few(3, "take more")
+    assert "yellow, targets: 3 targets, from which SFT learns nothing general; take more" in caplog.text
     caplog.clear()
-    sft.tell_few(found * 8)
+    sft.tell_few(40, "take more")
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "supplied", "mend"),
+    [
+        ((), False, ", or raise max_targets_per_problem"),  # the cap of a problem binds
+        (("--max_targets_per_problem", "9"), False, ", or raise target_samples"),
+        (("--targets", "references"), True, ""),
+        (("--targets", "mine.jsonl"), True, "name more of them, or bundle more problems"),
+    ],
+)
+def test_the_mend_of_few_targets_is_what_limits_them(files, model, keys, supplied, mend):
+    data, args, loaded = parse(sft.ARGUMENTS, arguments(files, model, "x", *QUICK, *keys))
+    bundles = load_bundles(data, loaded)
+    most = 4 if supplied else sft.epoch_targets(args, bundles, ())
+    said = sft.more_targets(args, bundles, most, supplied)
+    assert said == (mend if mend.startswith("name") else f"bundle more problems{mend}")
+
+
+def test_right_references_as_targets(files, model, capsys):
+    """The shortest right one of each bundle, judged anew, no longer than a target may be, and capped."""
+    long, false = replace(bundle(1), id="long"), bundle(2)
+    word = Reference(r"It must be \boxed{5}", "5", "correct")
+    many = Reference(rf"{'so ' * 60}\boxed{{5}}", "5", "correct")
+    said = Reference(r"\boxed{7}", "5", "correct")  # a verdict of somebody else
+    rows = [
+        replace(bundle(0), references=[*bundle(0).references, word], n_correct=2),
+        replace(long, references=[many]),
+        replace(false, references=[said]),
+        *(replace(bundle(3), id=f"same{i}") for i in range(3)),
+    ]
+    write(rows, files / "bundles.jsonl")
+    keys = ("--targets", "references", "--max_target_tokens", "40")
+    data, args, loaded = parse(sft.ARGUMENTS, arguments(files, model, "x", *QUICK, *keys))
+    found = reference_targets(args, load_bundles(data, loaded))
+    assert [(one.bundle_id, one.text, one.verdict) for one in found] == [
+        (name, r"So \boxed{5}", "correct") for name in ("b0", "same0", "same1")
+    ]
+    assert sft.main(arguments(files, model, "sft", *QUICK, *keys)) == 0
+    write(rows[1:3], files / "bundles.jsonl")
+    assert sft.main(arguments(files, model, "none", *QUICK, *keys)) == 2
+    assert "targets: references: none of 1 targets is correct" in capsys.readouterr().err
 
 
 def test_no_correct_target_ends_the_run(files, model, capsys):
     argv = arguments(files, model, "sft", *QUICK, "--target_samples", "1", "--max_target_tokens", "12")
     assert sft.main(argv) == 2
     error = capsys.readouterr().err
-    assert "none of 4 sampled targets is correct; name a stronger `teacher`, give `targets`, or" in error
+    assert "none of 4 sampled targets is correct; name a stronger `teacher`, give `targets` (" in error
+    assert "(`targets: references` takes a right reference of 4 bundles), or leave SFT out" in error
 
 
 def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
@@ -351,3 +403,31 @@ def test_prompt_of_the_checkpoint_is_kept(files, model):
     (files / "other.yaml").write_text("system: other\n")
     with pytest.raises(InputError, match=r"other\.yaml: explorer_template differs from the prompt that"):
         load_bundles(BundleArguments(str(files / "bundles.jsonl"), prompt=str(files / "other.yaml")), chosen)
+
+
+def test_a_run_without_a_step_fixes_only_what_its_targets_depend_on(files, model, capsys):
+    """A refused sampling fixes nothing; sampled targets fix how they were sampled; a checkpoint all."""
+    sampled = ("--target_samples", "1", "--max_target_tokens", "12")
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled)) == 2
+    assert "none of 4 sampled targets is correct" in capsys.readouterr().err
+    folder = files / "sft"
+    assert (folder / "config.yaml").exists()
+    rows = [Synthesis("b0", 0, r"It is \boxed{5}", "5", "correct", 1, 1, "stop", "m", 0)]
+    write(rows, folder / "targets.jsonl")
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled, "--target_temperature", "0.5")) == 2
+    assert "target_temperature: 1.0 there, 0.5 here" in capsys.readouterr().err
+    changed = ("--learning_rate", "1e-3", "--target_engine", "auto")  # auto is what it settled to
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled, *changed)) == 0
+    assert "learning_rate: 0.001" in (folder / "config.yaml").read_text()
+    assert sft.main(arguments(files, model, "sft", *QUICK, *sampled)) == 2
+    assert "learning_rate: 0.001 there" in capsys.readouterr().err
+
+
+def test_targets_may_be_named_after_none_that_was_sampled_is_right(files, model, caplog):
+    caplog.set_level("INFO")
+    few = ("--target_samples", "1", "--max_target_tokens", "12")
+    assert sft.main(arguments(files, model, "sft", *QUICK, *few)) == 2
+    assert sft.main(sft_arguments(files, model, "sft")) == 0
+    caplog.clear()
+    assert sft.main(sft_arguments(files, model, "sft", "--target_engine", "transformers")) == 0
+    assert caplog.messages == [f"{files / 'sft'}: done already"]  # without the preflight

@@ -41,3 +41,23 @@ def test_each_warning_is_given_once_with_its_mend(caplog: pytest.LogCaptureFixtu
 
 def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert "oversampling_factor: 3" in said(caplog, *[entry(dead=0.7)] * 3, factor=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("right", "cut", "unread", "mend"),
+    [
+        (0.0, 0.9, 1.0, "0.0% of the answers are right, and 90% are cut: raise max_completion_length"),
+        (0.01, 0.1, 0.8, "and 80% have no answer that can be read: correct the prompt, set"),
+        (0.01, 0.1, 0.1, "1.0% of the answers are right: begin with SFT"),
+        (1.0, 0.0, 0.0, "100.0% of the answers are right: bundle harder problems"),
+        (0.4, 0.0, 0.0, "set oversampling_factor: 2"),
+    ],
+)
+def test_dead_groups_have_the_mend_of_their_kind(
+    right: float, cut: float, unread: float, mend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rates = {"right_rate": right, "completions/clipped_ratio": cut, "unparsable_rate": unread}
+    (warning,) = said(caplog, *[entry(dead=0.9) | rates] * 3)
+    assert "90% of the groups have no signal" in warning
+    assert mend in warning
+    assert ("oversampling_factor" in warning) == (right == 0.4)

@@ -240,7 +240,7 @@ def test_contaminated_problems_are_dropped_and_listed(problems: str, rollouts: s
     )
     assert "p5" not in {b.problem_id for b in read(Bundle, str(folder / "train.jsonl"))}
     assert json.loads((folder / "dropped.jsonl").read_text()) == {"problem_id": "p5", "evaluation_id": "e9"}
-    assert "| problem is like one of an evaluation set | 1 |" in (folder / "README.md").read_text()
+    assert "| problem(s) like one of an evaluation set | 1 |" in (folder / "README.md").read_text()
 
 
 def test_the_test_set_itself_is_decontaminated_against(problems: str, rollouts: str, tmp_path: Path) -> None:

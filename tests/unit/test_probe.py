@@ -172,13 +172,15 @@ def test_the_errors_that_the_probe_states_are_those_of_its_kept_rows() -> None:
 def test_lines_of_an_evaluation_name_room_and_power() -> None:
     bundles = [
         bundle_with(Problem(f"p{i}", "?", "7"), ["7", "8", "9", "10"] if i % 2 else ["7"] * 4)
-        for i in range(40)
+        for i in range(60)
     ]
-    assert "40 problems x 1 bundle tell" in power_line(bundles)
+    assert "60 problems x 1 bundle tell" in power_line(bundles)
     assert "power 80 %" in power_line(bundles)
     results = {"rows": [{"name": "synthesizer/grpo", "accuracy": 0.7}]}
     assert "a room of 37.5 points" in (said := probe_line(bundles, [], results))
     assert "measured 70.0 %" in said
+    assert "60 problems add " in said
+    assert probe_line(bundles[:49], [], results) == ""  # of so few chance is above all that could be said
 
 
 def test_rollouts_alone_are_probed(tmp_path: Path, rollouts: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -265,3 +265,37 @@ def test_plots_repeat_and_have_ticks_and_three_colours() -> None:
 def test_results_stay_plain_json() -> None:
     made = build_results([row("pass@1", 0.5, unparsable=0.125)], draws=50)
     assert json.loads(json.dumps(made))["rows"][0]["unparsable"] == 0.125
+
+
+def small(differences: list[float]) -> dict[str, Any]:
+    """The trained one against the untrained one, which is wrong everywhere, and a vote like that."""
+    scores = {"synthesizer/base": np.zeros(len(differences)), "maj@4": np.zeros(len(differences))}
+    rows = [Row(name, values, 100.0) for name, values in scores.items()]
+    return build_results([*rows, Row("synthesizer/sft", np.array(differences), 100.0)], draws=2000)
+
+
+def test_what_is_said_agrees_with_the_interval_beside_it() -> None:
+    made = small([1.0] * 5)  # p is at least 2 / 16
+    assert made["paired"][0]["low_holm"] > 0
+    shown = " ".join(printed(made).split())
+    assert shown.count("no, p 0.125") == 2
+    assert "not told apart" not in shown
+    assert "the p decides" in shown
+    wide = small([1.0, *[0.5] * 4])
+    assert ", but p 0.125." in words.sentences(wide)[0]
+    assert "the p decides" not in printed(small([1.0, -1.0] * 30))
+
+
+def test_a_verdict_of_few_problems_says_how_many_would_do() -> None:
+    (few,) = words.power_lines(small([1.0, *[0.0] * 4]))
+    assert few.startswith("5 problems are too few: 2 comparisons, corrected together, take 7 or")
+    (some,) = words.power_lines(small([1.0, 1.0, -1.0, *[0.0] * 27]))
+    found = re.fullmatch(
+        r"30 problems tell .* from about (\d+) points on .*; 3.3 points take about ([0-9,]+) .*", some
+    )
+    assert found
+    smallest, problems = int(found[1]), int(found[2].replace(",", ""))
+    assert problems == pytest.approx(30 * (smallest / 3.33) ** 2, rel=0.1)
+    assert "; " not in words.power_lines(small([-1.0, *[0.0] * 29]))[0]
+    assert words.power_lines(small([1.0] * 40)) == []  # told
+    assert few in words.sentences(small([1.0, *[0.0] * 4]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,16 +12,21 @@ from a2r_train.evaluate.probe.selector import Selector, fit
 from a2r_train.evaluate.report.pairs import TRAINED
 from a2r_train.evaluate.report.tables import percent, points
 from a2r_train.evaluate.rows.row import accuracies, by_bundle
+from a2r_train.evaluate.statistics import TWO_SIDED
 from a2r_train.records import Bundle, Synthesis
+
+FEWEST = 50  # problems: of fewer chance is above 14 points, whatever is predicted
 
 
 def probe_line(
     bundles: Sequence[Bundle], base: Sequence[Synthesis], results: Mapping[str, Any] | None = None
 ) -> str:
     """The room over the vote, the prediction from these bundles and the untrained answers to them, and what
-    was measured where `results` have a trained row.
+    was measured where `results` have a trained row; "" of so few problems that chance alone decides.
     """
     patterns, shares = shares_of(bundles)
+    if len(shares) < FEWEST:
+        return ""
     weights = shares.mean(axis=0)
     selector = Selector()
     if base:
@@ -28,11 +34,14 @@ def probe_line(
         selector = fit([shown_pattern(b) for b in bundles], right, [1.0] * len(bundles))
     vote = float(weights @ [p.vote for p in patterns])
     room = float(weights @ [float(p.n_correct > 0) for p in patterns]) - vote
-    trained = float(weights @ selector.trained().chances(patterns))
-    error = 100 * (ERROR if base else ERROR_ALONE)
+    chances = selector.trained().chances(patterns)
+    trained, error = float(weights @ chances), 100 * (ERROR if base else ERROR_ALONE)
+    # of one answer a problem, as if the prediction were right
+    chance = 100 * TWO_SIDED * math.sqrt(float(weights @ (chances * (1 - chances))) / len(shares))
     said = (
         f"a2r probe: a room of {100 * room:.1f} points over the vote; {percent(trained)} % predicted for a "
-        f"trained synthesizer, {points(trained - vote)} over the vote (error {error:.1f} points)"
+        f"trained synthesizer, {points(trained - vote)} over the vote (it erred by {error:.1f} points in the "
+        f"runs of docs/probe.md, of other models; {len(shares):,} problems add {chance:.1f} by chance)"
     )
     rows = {row["name"]: row["accuracy"] for row in (results or {}).get("rows", ())}
     name = next((n for n in TRAINED if n in rows), "")

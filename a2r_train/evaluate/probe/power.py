@@ -16,9 +16,10 @@ import numpy as np
 
 from a2r_train.data.probe import Floats, Pattern, pattern_of
 from a2r_train.evaluate.probe.selector import Selector
+from a2r_train.evaluate.statistics import POWER, TWO_SIDED
 from a2r_train.records import Bundle
 
-STANDARD_ERRORS = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
+STANDARD_ERRORS = TWO_SIDED + POWER
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,17 @@ def is_told(pair: Mapping[str, Any]) -> bool:
     return bool(pair["p_holm"] <= ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
 
 
+def is_undone_by_p(pair: Mapping[str, Any]) -> bool:
+    """Whether the corrected interval excludes 0 and the corrected p does not reject, as of few problems."""
+    return bool(pair["p_holm"] > ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
+
+
+P_DECIDES = (
+    "Where the interval excludes 0 and the corrected p is over 0.05, the p decides, and nothing is told: "
+    "the two may differ at the edge, and of few problems the interval is too narrow."
+)
+
+
 def told(pair: Mapping[str, Any]) -> str:
     """`above`, `below`, or `` where the two cannot be told apart."""
     return ("above" if pair["low_holm"] > 0 else "below") if is_told(pair) else ""

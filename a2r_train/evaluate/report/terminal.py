@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from a2r_train.evaluate.overlap import overlap_lines
-from a2r_train.evaluate.report.pairs import told
+from a2r_train.evaluate.report.pairs import P_DECIDES, is_undone_by_p, told
 from a2r_train.evaluate.report.tables import Section, number, percent, points, span
-from a2r_train.evaluate.report.words import headline, other_sentences, unparsable_lines
+from a2r_train.evaluate.report.words import headline, other_sentences, power_lines, unparsable_lines
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -22,11 +22,13 @@ def table(results: Mapping[str, Any]) -> Group:
 
     notes = [f"{row['name']}: {row['note']}" for row in results["rows"] if row["note"]]
     parts: list[RenderableType] = [Text(headline(results), style="bold")]
+    parts += [Text(line) for line in power_lines(results)]
     parts += [Text(line, style="bold red") for line in overlap_lines(results)]
     parts += [Text(line, style="yellow") for line in unparsable_lines(results)]
     parts += ["", _accuracy(results), *map(_note, notes)]
     if results["paired"]:
         parts += ["", _paired(results), _note(results.get("family", {}).get("statement", ""))]
+        parts += [_note(P_DECIDES)] if any(map(is_undone_by_p, results["paired"])) else []
     return Group(*parts, *map(_note, other_sentences(results)))
 
 
@@ -56,6 +58,8 @@ def _paired(results: Mapping[str, Any]) -> Table:
             first = pair["a"]
             _add(drawn, f"{first} against")
         verdict = told(pair) or "not told apart"
+        if is_undone_by_p(pair):  # else the word would deny the interval beside it
+            verdict = f"no, p {pair['p_holm']:.3f}"
         _add(drawn, f"  {pair['b']}", points(pair["difference"]), span(pair, "_holm"), verdict)
     return drawn
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2r_train.evaluate.cost import monolith_sentences
-from a2r_train.evaluate.report.pairs import BASE, TRAINED, split, told
+from a2r_train.evaluate.report.pairs import BASE, TRAINED, is_undone_by_p, split, told
 from a2r_train.evaluate.report.tables import percent, points, span
+from a2r_train.evaluate.statistics import fewest_problems, smallest_told
 
 MOST_NAMED = 4  # rivals in the sentence on top; the plot shows all
 MOST_SHOWN = 100  # characters of an unparsable text
@@ -29,6 +31,33 @@ def headline(results: Mapping[str, Any]) -> str:
     size = f"{abs(100 * base['difference']):.1f} points {'above' if base['difference'] >= 0 else 'below'}"
     untrained = f"the untrained one ({percent(rows[base['b']]['accuracy'])} %)"
     return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}."
+
+
+def power_lines(results: Mapping[str, Any]) -> list[str]:
+    """Where no gain can be told: the smallest that so many problems tell, and how many this one takes."""
+    pairs = trained_pairs(results)
+    base = pairs.get(BASE) or pairs.get(f"{BASE}@T")
+    if not base or told(base):
+        return []
+    problems, gain, family = base["n"], base["difference"], len(results["paired"])
+    least, smallest = fewest_problems(family), smallest_told(base["low"], base["high"], family)
+    if problems < least:
+        said = (
+            f"{problems} problems are too few: {family} comparisons, corrected together, take {least} or "
+            "more to tell any difference"
+        )
+    elif smallest:
+        said = (
+            f"{problems:,} problems tell a difference to the untrained one from about {100 * smallest:.0f} "
+            f"points on (power 80 %, {family} comparisons corrected together)"
+        )
+    else:
+        return []
+    if gain > 0 and smallest:
+        needed = max(least, math.ceil(problems * (smallest / gain) ** 2))
+        digits = 2 - len(str(needed))  # all but two are beyond what the spread is known to
+        said += f"; {100 * gain:.1f} points take about {round(needed, min(0, digits)):,} problems"
+    return [f"{said}."]
 
 
 def _paid(others: Mapping[str, Mapping[str, Any]]) -> str:
@@ -95,12 +124,15 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
         else:
             verb = {"above": "is above", "below": "is below", "": "cannot be told from"}[verdict]
             said.append(f"{a} {verb} {b}: {numbers}.")
-    return said + other_sentences(results)
+    return said + power_lines(results) + other_sentences(results)
 
 
 def _interval(pair: Mapping[str, Any]) -> str:
     said = span(pair, "_holm")
-    return said if pair["low_holm"] == pair["high_holm"] else f"Holm-corrected interval {said}"
+    if pair["low_holm"] == pair["high_holm"]:
+        return said
+    why = f", but p {pair['p_holm']:.3f}" if is_undone_by_p(pair) else ""
+    return f"Holm-corrected interval {said}{why}"
 
 
 def other_sentences(results: Mapping[str, Any]) -> list[str]:

@@ -60,6 +60,12 @@ def write_results(folder: str | Path, results: Results) -> None:
     write_text(Path(folder) / "results.json", results_text(results))
 
 
+def is_written(folder: str | Path, results: Results) -> bool:
+    """Whether the folder holds these results already."""
+    path = Path(folder) / "results.json"
+    return path.is_file() and path.read_text(encoding="utf-8") == results_text(results)
+
+
 def results_text(results: Results) -> str:
     """What results.json holds."""
     return json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
