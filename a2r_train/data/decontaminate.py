@@ -15,15 +15,21 @@ from a2r_train.records import Problem
 
 Method = Literal["ngram", "template", "none"]
 NGRAM_WORDS = 13  # the usual length for decontamination, since GPT-3 (arXiv 2005.14165, appendix C)
+# Chinese and Japanese have no spaces between words: each character is one.
+UNSPACED = (
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+WORD = rf"\d+(?:\.\d+)?|[{UNSPACED}]|[^\W\d_{UNSPACED}]+"
 
 
 class Evaluation:
     """The problems that training must not meet, as sorted hashes of their words: a few bytes each.
 
-    ngram: they share 13 words in a row, on lower-case text without punctuation, numbers kept; a problem of
-    fewer words must be equal as a whole. template: equal `source` and equal numbers in equal order, for sets
-    whose templates repeat; where one of two problems has no source or no number, they are compared as by
-    ngram. Raises InputError for another method.
+    ngram: they share 13 words in a row, on lower-case text without punctuation, numbers kept, each character
+    of Chinese and Japanese a word; a problem of fewer words must be equal as a whole. template: equal
+    `source` and equal numbers in equal order, for sets whose templates repeat; where one of two problems has
+    no source or no number, they are compared as by ngram. Raises InputError for another method.
     """
 
     def __init__(self, problems: Iterable[Problem], method: Method) -> None:
@@ -81,19 +87,11 @@ def _find(known: tuple[np.ndarray, np.ndarray], texts: Sequence[str]) -> int:
     return int(numbers[at[met[0]]]) if len(met) else -1
 
 
-def contaminated(
-    problems: Sequence[Problem], evaluation: Iterable[Problem], method: Method
-) -> dict[str, str]:
-    """Map the id of each problem that must go to the evaluation problem that it meets (see `Evaluation`)."""
-    known = Evaluation(evaluation, method)
-    return {problem.id: other for problem in problems if (other := known.met(problem))}
-
-
 def _ngrams(problem: Problem) -> list[str]:
     text = problem.problem.lower()
-    words = re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", text)
+    words = re.findall(WORD, text)
     if len(words) < NGRAM_WORDS:  # whole problems, which may differ in a sign alone
-        return [" ".join(re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+|[-+*/^=<>]", text))]
+        return [" ".join(re.findall(rf"{WORD}|[-+*/^=<>]", text))]
     return [" ".join(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from a2r_train.data.builder import make_bundles
 from a2r_train.data.bundle import BundleConfig, bundle
-from a2r_train.data.decontaminate import contaminated
+from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.mixture import Facts, cap_all_wrong, choose
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
@@ -187,6 +187,12 @@ def test_a_second_run_changes_nothing(problems: str, rollouts: str, tmp_path: Pa
     assert {"train.jsonl", "README.md", "dropped.jsonl", *own} == set(before)
 
 
+def contaminated(train: list[Problem], evaluation: list[Problem], method: Method) -> dict[str, str]:
+    """What of the training problems must go, and the problems that they meet."""
+    known = Evaluation(evaluation, method)
+    return {problem.id: other for problem in train if (other := known.met(problem))}
+
+
 LONG = "Tom has 12 red pens and 7 blue pens and gives 3 of them to his sister Ann on Monday"
 
 
@@ -201,6 +207,25 @@ def test_ngram_decontamination_meets_reworded_text_but_not_other_numbers() -> No
     ]
     assert contaminated(train, evaluation, "ngram") == {"same": "e0", "short": "e1"}
     assert contaminated(train, evaluation, "none") == {}
+
+
+CHINESE = "小明有12支红笔和7支蓝笔，星期一他把其中3支送给了妹妹，"
+JAPANESE = "太郎くんは赤いペンを12本、ボールペンを7本持っていて、そのうち3本を妹にあげました。"
+
+
+@pytest.mark.parametrize(
+    ("shared", "begun", "ended"),
+    [(CHINESE, "请看这道题：", "问他还剩几支笔？"), (JAPANESE, "問題です。", "残りは何本ですか。")],
+    ids=["Chinese", "Japanese"],
+)
+def test_ngram_decontamination_reads_scripts_without_spaces(shared: str, begun: str, ended: str) -> None:
+    evaluation = [Problem("e", shared + ended, "16")]
+    train = [
+        Problem("same", f"{begun}{shared}", "16"),
+        Problem("number", shared.replace("12", "13").replace("7", "8").replace("3", "4"), "17"),
+        Problem("other", f"{begun}{ended}", "1"),
+    ]
+    assert contaminated(train, evaluation, "ngram") == {"same": "e"}
 
 
 def test_template_decontamination_meets_equal_source_and_numbers() -> None:
