@@ -58,7 +58,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
     source = _tokenizer_source(model)
     _check_exists(source)
-    name, options = _source(source)
+    name, options = source_of(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
     except (OSError, ValueError) as error:
@@ -104,7 +104,7 @@ def load_model(model: str, dtype: str = "auto") -> Any:
     if dtype == "auto":
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     base = base_of(model)
-    name, options = _source(base)
+    name, options = source_of(base)
     if "gguf_file" in options:
         from transformers import GgufConfig
 
@@ -115,9 +115,7 @@ def load_model(model: str, dtype: str = "auto") -> Any:
                 name, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}"
-        ) from None
+        raise cannot_load(model, error) from None
     if base != model:
         from peft import PeftModel
 
@@ -138,13 +136,11 @@ def architectures(model: str) -> list[str]:
 def _config(model: str) -> Any:
     from transformers import AutoConfig
 
-    name, options = _source(base_of(model))
+    name, options = source_of(base_of(model))
     try:
         return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}"
-        ) from None
+        raise cannot_load(model, error) from None
 
 
 def empty_model(model: str) -> Any:
@@ -152,7 +148,7 @@ def empty_model(model: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    name, options = _source(base_of(model))
+    name, options = source_of(base_of(model))
     build: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"), whole_models():
         return build(
@@ -304,11 +300,17 @@ def whole_models() -> Iterator[None]:
         state._hf_deepspeed_config_weak_ref = kept
 
 
-def _source(model: str) -> tuple[str, dict[str, Any]]:
+def source_of(model: str) -> tuple[str, dict[str, Any]]:
+    """The name that transformers loads a model by, and the arguments beside it."""
     options = {"trust_remote_code": model in _trusted}
     if model.endswith(".gguf"):
         return str(Path(model).parent), {"gguf_file": Path(model).name, **options}
     return model, options
+
+
+def cannot_load(model: str, error: Exception) -> InputError:
+    """The error of a model that transformers refused, in one line."""
+    return InputError(f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}")
 
 
 def _nowhere(model: str) -> str:

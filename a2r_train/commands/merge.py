@@ -11,14 +11,13 @@ from a2r_train import output
 from a2r_train.data.trained_on import NAME as TRAINED_ON
 from a2r_train.errors import InputError
 from a2r_train.models import (
-    _first_line,
-    _nowhere,
-    _source,
     base_of,
+    cannot_load,
     check_weights,
     load_model,
     load_tokenizer,
     model_file,
+    source_of,
     weights_stamp,
 )
 from a2r_train.records import write_text
@@ -82,10 +81,8 @@ def _gguf_file(model: str) -> str:
     """The path of a GGUF file, after a download if it is on the hub."""
     from transformers.utils.hub import cached_file
 
-    name, options = _source(model)
+    name, options = source_of(model)
     try:
         return str(cached_file(name, options["gguf_file"]))
     except OSError as error:
-        raise InputError(
-            f"{model}: cannot be loaded ({_first_line(error)}){_nowhere(base_of(model))}"
-        ) from None
+        raise cannot_load(model, error) from None

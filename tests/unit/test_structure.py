@@ -82,6 +82,14 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield from (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_file_imports_what_another_keeps_to_itself(path: Path) -> None:
+    for name in imported_modules(path):
+        last = name.rpartition(".")[2]
+        own = name.startswith("a2r_train.") and last.startswith("_") and not last.startswith("__")
+        assert not own, f"{path} imports {name}"
+
+
 @pytest.mark.parametrize("path", [*FILES, *BESIDE], ids=str)
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
