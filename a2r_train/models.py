@@ -337,14 +337,64 @@ def model_file(model: str, name: str) -> Path | None:
 
 @cache
 def _hub_file(model: str, name: str) -> Path | None:
+    """Raises InputError where the hub cannot be reached, and nothing here says whether the file is there.
+
+    A file that was merely not cached would read as none, and a trained model be asked with another prompt
+    than its own.
+    """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(hf_hub_download(model, name))
-    except (
-        EntryNotFoundError,
-        RepositoryNotFoundError,
-        HFValidationError,
-    ):  # without a network the first, from the cache
+    except LocalEntryNotFoundError:  # is an EntryNotFoundError too
+        if _known_absent(model, name):
+            return None
+        raise InputError(
+            f"{model}: the hub cannot be reached, and whether {model} has a {name} is not known here; "
+            f"try again, or once with a network: hf download {model}"
+        ) from None
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return None
+
+
+def _known_absent(model: str, name: str) -> bool:
+    """Whether the cache says, without the hub, that the model has no such file.
+
+    It does where the hub was asked for the file before (`.no_exist`), where it keeps the list of the files of
+    this commit (`trees`, since huggingface_hub 2), and where all of them were downloaded: `.gitattributes` is
+    in each repository, and nothing but a download of the whole brings it. A model with a config.json is no
+    adapter, and one without prompt.yaml was not trained here. Where HF_HUB_OFFLINE is set, a model of which
+    nothing is cached has no files: it cannot be loaded either, which says so.
+    """
+    from huggingface_hub import constants, is_offline_mode, try_to_load_from_cache
+
+    place = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
+    if not (place / "snapshots").is_dir() and is_offline_mode():
+        return True
+    found = try_to_load_from_cache(model, name)
+    if found is not None:  # no path: hf_hub_download would have returned it
+        return True
+    head = place / "refs" / "main"
+    commit = head.read_text(encoding="utf-8") if head.is_file() else ""
+    if (listed := _listed(place / "trees" / f"{commit}.json")) is not None:
+        return name not in listed
+    interrupted = any((place / "blobs").glob("*.incomplete"))
+    if commit and (place / "snapshots" / commit / ".gitattributes").exists() and not interrupted:
+        return True
+    if name == "adapter_config.json":
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    return name == "trained_on.json" and _known_absent(model, "prompt.yaml")
+
+
+def _listed(file: Path) -> set[str] | None:
+    """The files of a commit as huggingface_hub lists them; None where it keeps no such list."""
+    try:
+        return set(json.loads(file.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None

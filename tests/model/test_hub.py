@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import bundle_row, options, write_rows
+from conftest import a2r, bundle_row, options, write_rows
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from a2r_train import models
 from a2r_train.data.task import prompt_of
+from a2r_train.errors import InputError
 from a2r_train.models import base_of, load_model, load_tokenizer, model_file, model_hash
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
@@ -24,12 +25,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROMPT = "reference: answer\n"
 
 
-def download(cache: Path, repository: str, folder: str | Path) -> None:
-    """Lay a folder into a cache as a download of the repository."""
+def download(cache: Path, repository: str, folder: str | Path, *, whole: bool = True) -> Path:
+    """Lay a folder into a cache as a download of the repository, or of those files of it alone."""
     place = cache / f"models--{repository.replace('/', '--')}"
     copytree(folder, place / "snapshots" / COMMIT)
+    if whole:
+        (place / "snapshots" / COMMIT / ".gitattributes").touch()
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(COMMIT)
+    return place
 
 
 @pytest.fixture
@@ -93,6 +97,64 @@ def test_a_fault_of_the_hub_is_no_missing_prompt(cache: Path, monkeypatch: pytes
         fail(OSError("502 Bad Gateway"))
     models._hub_file.cache_clear()
     assert not cache.exists()
+
+
+def known_absent(place: Path, how: str) -> None:
+    """Say in a cache that the model has no prompt.yaml."""
+    if how == "asked before":
+        (place / ".no_exist" / COMMIT).mkdir(parents=True)
+        (place / ".no_exist" / COMMIT / "prompt.yaml").touch()
+    elif how == "listed":
+        (place / "trees").mkdir()
+        listed = {"format_version": 1, "files": {"config.json": {"size": 1, "blob_id": "0"}}}
+        (place / "trees" / f"{COMMIT}.json").write_text(json.dumps(listed))
+    else:
+        (place / "snapshots" / COMMIT / ".gitattributes").touch()
+
+
+@pytest.mark.parametrize("how", ["asked before", "listed", "downloaded whole"])
+def test_without_the_hub_a_prompt_is_missing_only_where_that_is_known(
+    how: str, tiny: str, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = download(cache, "me/model", tiny, whole=False)
+    with pytest.raises(InputError, match=r"^me/model: the hub cannot be reached, and whether me/model has a "):
+        prompt_of("me/model")
+    assert a2r("explore", *options({"model": "me/model", "problems": "x", "output_dir": "y"})) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+    known_absent(place, how)
+    assert prompt_of("me/model") == PromptConfig()
+    assert model_file("me/model", "trained_on.json") is None
+    assert base_of("me/model") == "me/model"
+
+
+def test_a_listed_prompt_or_an_interrupted_download_is_not_known_to_be_absent(tiny: str, cache: Path) -> None:
+    place = download(cache, "me/model", tiny)
+    (place / "blobs").mkdir()
+    (place / "blobs" / "0123.incomplete").touch()
+    with pytest.raises(InputError, match="a prompt.yaml is not known here"):
+        prompt_of("me/model")
+    (place / "trees").mkdir()
+    (place / "trees" / f"{COMMIT}.json").write_text(json.dumps({"files": {"prompt.yaml": {}}}))
+    with pytest.raises(InputError, match="a prompt.yaml is not known here"):
+        prompt_of("me/model")
+
+
+def test_an_outage_is_forgotten_once_it_is_over(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = cache.parent / "prompt.yaml"
+    file.write_text(PROMPT)
+    answers: list[Any] = [LocalEntryNotFoundError("no network"), str(file)]
+
+    def answer(*_: str) -> str:
+        given = answers.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return str(given)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", answer)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+    with pytest.raises(InputError, match="the hub cannot be reached"):
+        prompt_of("me/trained")
+    assert prompt_of("me/trained") == PromptConfig(reference="answer")
 
 
 def test_an_adapter_of_the_hub_is_known_by_its_commit_and_its_base(
