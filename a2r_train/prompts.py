@@ -18,6 +18,16 @@ import yaml
 
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
+from a2r_train.markers import (
+    OF_THINKING,
+    THINK_CLOSE,
+    THINK_OPEN,
+    broken,
+    marker_pattern,
+    own_thinking,
+    template_of,
+    thinking_markers,
+)
 from a2r_train.records import Reference
 from a2r_train.sections import Parts, answer_in, check_sections, parts_of
 
@@ -41,17 +51,6 @@ class Chat(Messages):
         self.template_kwargs, self.day = dict(template_kwargs or {}), day
 
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-# Other markers of a thought, as some chat templates have them; in a completion they become the two above.
-KNOWN_THINKING = (
-    ("[THINK]", "[/THINK]"),
-    ("<thought>", "</thought>"),
-    ("<thinking>", "</thinking>"),
-    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
-)
-_OF_THINKING = re.compile(
-    r"think|thought|reason|channel|message", re.IGNORECASE
-)  # special tokens that are no mere layout
 ReferenceText = Literal["answer", "solution", "full"]
 
 EXPLORER = "{problem}\n\nReason step by step, and put the final answer in \\boxed{{}}."
@@ -227,13 +226,14 @@ class Prompter:
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; use an instruct model"
             )
         self.tokenizer, self.config = tokenizer, config or PromptConfig()
-        self.chat_template = dated(_template(tokenizer), self.config.date)
-        self._thinking = thinking_markers(tokenizer, self.config)
-        self._markers = _marker_pattern(tokenizer, self.config)
+        self.chat_template = dated(template_of(tokenizer), self.config.date)
+        self._thinking = thinking_markers(tokenizer, self.config.thinking)
+        self._markers = marker_pattern(tokenizer, self._thinking, self.config.reference_template)
         self._check_system()
         generation_prompt = self.text(self._chat("x"))
         self.thinking_openers = (THINK_OPEN, *(opened for opened, _ in self._thinking))
         self.opens_thinking = generation_prompt.rstrip().endswith(self.thinking_openers)
+        self._own_thinking = own_thinking(tokenizer, self.config.thinking, generation_prompt)
 
     def explorer(self, problem: str) -> Chat:
         return self._chat(self.config.explorer_template.format(problem=self.neutralise(problem)))
@@ -276,7 +276,7 @@ class Prompter:
         day = getattr(chat, "day", "") or self.config.date
         rendered: Any = self.tokenizer.apply_chat_template(
             chat,
-            chat_template=dated(_template(self.tokenizer), day),
+            chat_template=dated(template_of(self.tokenizer), day),
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
             **{"date_string": f"{date.fromisoformat(day):%d %b %Y}", **getattr(chat, "template_kwargs", {})},
@@ -332,25 +332,52 @@ class Prompter:
         """A completion without special tokens, but those of a thought, as `<think>` and `</think>`."""
         tokenizer: Any = self.tokenizer
         shown = [i for i in ids if i not in self._hidden_ids]
-        return self.canonical(str(tokenizer.decode(shown, skip_special_tokens=False)))
+        text = self.canonical(str(tokenizer.decode(shown, skip_special_tokens=False)))
+        for token in self._parts_of_markers:  # one that closed no thought
+            text = text.replace(token, "")
+        return text
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        tokenizer: Any = self.tokenizer
+        special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+        return special | {
+            i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+
+    @property
+    def loses_thinking(self) -> bool:
+        """Whether a completion decoded without special tokens may lack `<think>` and `</think>`."""
+        return bool(self._thinking) or not {THINK_OPEN, THINK_CLOSE}.isdisjoint(self._special.values())
+
+    @cached_property
+    def _layout(self) -> dict[int, str]:
+        """The special tokens that are not those of a thought, or only a part of its markers."""
+        whole = {marker for pair in self._thinking for marker in pair}
+        return {i: t for i, t in self._special.items() if not OF_THINKING.search(t) and t not in whole}
+
+    @cached_property
+    def _parts_of_markers(self) -> set[str]:
+        return {
+            t for t in self._layout.values() if any(t in marker for pair in self._thinking for marker in pair)
+        }
 
     @cached_property
     def _hidden_ids(self) -> set[int]:
-        tokenizer: Any = self.tokenizer
-        special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-        special |= {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        return {
-            i
-            for i, token in special.items()
-            if not _OF_THINKING.search(token)
-            and not any(token in marker for pair in self._thinking for marker in pair)
-        }
+        return {i for i, token in self._layout.items() if token not in self._parts_of_markers}
 
     def canonical(self, text: str) -> str:
         """A completion with `<think>` and `</think>` in the place of the model's own markers of a thought."""
         for opened, closed in self._thinking:
             text = text.replace(opened, THINK_OPEN).replace(closed, THINK_CLOSE)
         return text
+
+    def own(self, text: str) -> str:
+        """A completion as the model writes it: `canonical` undone, so that its ids are those of an engine."""
+        opened, closed = self._own_thinking
+        if not self.opens_thinking and THINK_OPEN not in text:  # an answer without a thought before it
+            closed = min((end for begin, end in self._thinking if begin == opened), key=len, default=closed)
+        return text.replace(THINK_OPEN, opened).replace(THINK_CLOSE, closed)
 
     def token_ids(self, chat: Messages) -> list[int]:
         return self.ids(self.text(chat))
@@ -367,8 +394,8 @@ class Prompter:
 
     def neutralise(self, text: str) -> str:
         """Break every special token and slot delimiter with a space, so that a text cannot leave its slot."""
-        while (broken := self._markers.sub(lambda m: m.group()[0] + " " + m.group()[1:], text)) != text:
-            text = broken
+        while (parted := self._markers.sub(broken, text)) != text:
+            text = parted
         return text
 
     def shown(self, text: str, answer: str) -> str:
@@ -410,12 +437,6 @@ class Prompter:
         )
 
 
-def _template(tokenizer: Any) -> str:
-    """The chat template, or the default one of several."""
-    found = tokenizer.chat_template
-    return str(found.get("default", "") if isinstance(found, dict) else found)
-
-
 def dated(chat_template: str, day: str) -> str:
     """The chat template with that day in the place of today's, so that a prompt is the same tomorrow."""
 
@@ -423,62 +444,3 @@ def dated(chat_template: str, day: str) -> str:
         return repr(date.fromisoformat(day).strftime(call[2]))
 
     return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", fixed, chat_template)
-
-
-def thinking_markers(tokenizer: Any, config: PromptConfig) -> list[tuple[str, str]]:
-    """The markers of a thought that are not `<think>`: those of the prompt file, else what the chat template
-    or the tokens name."""
-    if config.thinking:
-        opened, closed = config.thinking
-        return [(opened, closed)]
-    template = _template(tokenizer)
-    tokens = {str(token) for token in (*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens)}
-
-    def has(marker: str) -> bool:
-        parts = re.findall(r"<\|[^|]*\|>", marker) or [marker]
-        return marker in template or all(part in tokens for part in parts)
-
-    return [(opened, closed) for opened, closed in KNOWN_THINKING if has(opened) and has(closed)]
-
-
-def _marker_pattern(tokenizer: PreTrainedTokenizerBase, config: PromptConfig) -> re.Pattern[str]:
-    """What must not appear in data: special and added tokens, the template's own delimiters, the words that
-    close a slot.
-    """
-    added = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
-    added = {token for token in added if len(token.strip()) > 1}
-    markers = {re.escape(token) for token in added | _delimiters(tokenizer, added)}
-    markers |= {re.escape(marker) for marker in (THINK_OPEN, THINK_CLOSE)}
-    markers |= {re.escape(marker) for pair in thinking_markers(tokenizer, config) for marker in pair}
-    head, _, tail = config.reference_template.partition("{text}")
-    for part in (head, tail):
-        if len(part.strip()) > 1:
-            markers.add(re.escape(part.strip()).replace(re.escape("{number}"), r"\d+"))
-    return re.compile("|".join(sorted(markers, key=len, reverse=True)))
-
-
-def _delimiters(tokenizer: Any, added: set[str]) -> set[str]:
-    """The words with which a chat template parts turns where it has no special token for it, such as
-    `[/INST]` or `USER:`.
-    """
-    from jinja2 import TemplateError
-
-    said = [f"said{i}said" for i in range(4)]
-    turns = [
-        {"role": role, "content": text}
-        for role, text in zip(("system", "user", "assistant", "user"), said, strict=True)
-    ]
-    for chat in (turns, turns[1:]):  # some templates refuse a system's turn
-        try:
-            text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        except TemplateError:
-            continue
-        before, *between = re.split(
-            "|".join(map(re.escape, [*said, *sorted(added, key=len, reverse=True)])), str(text)
-        )
-        words = {
-            *before.split()[-1:],
-            *" ".join(between).split(),
-        }  # before the first turn may stand a default system prompt
-        return {word for word in words if re.search(r"[^\W_]", word) and not word.isalnum()}
-    return set()

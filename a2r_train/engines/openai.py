@@ -23,8 +23,9 @@ import httpx2
 
 from a2r_train.engines.base import FAILED, Completion, EngineArguments, Sampling
 from a2r_train.errors import InputError
+from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.models import count_parameters, load_tokenizer
-from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, Prompter
+from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
 

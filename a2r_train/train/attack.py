@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from a2r_train.prompts import THINK_CLOSE, Prompter
+from a2r_train.markers import THINK_CLOSE
+from a2r_train.prompts import Prompter
 from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.verify import VERIFIERS, judge_all, programs, traits_of
 from a2r_train.verify.compare import compare_all

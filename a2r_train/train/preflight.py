@@ -24,8 +24,9 @@ from trl.trainer.grpo_config import GRPOConfig
 from a2r_train.data.gym import FREE
 from a2r_train.data.options import letters_judged_as_text
 from a2r_train.errors import InputError
+from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.models import empty_model
-from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Prompter
+from a2r_train.prompts import Prompter
 from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.train import vacuous
 from a2r_train.train.arguments import ModelArguments, TrainConfig, batch_and_steps, cycle_steps, interval

@@ -25,8 +25,9 @@ from a2r_train.engines import (
 )
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
+from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.models import model_file
-from a2r_train.prompts import THINK_CLOSE, THINK_OPEN, Chat, PromptConfig, Prompter
+from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Synthesis, row_of, seed_of, write
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
@@ -306,12 +307,13 @@ def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[in
     trained ones.
 
     A chat template may rewrite an assistant's turn (thinking is dropped, or opened for it), so the completion
-    is not rendered by it: it is the text and the token that ends a turn.
+    is not rendered by it: it is the text, with the model's own markers of a thought, and the token that ends
+    a turn.
     """
     prompt = prompter.token_ids(chat)
     if prompter.opens_thinking:  # the prompt ends in `<think>`; a target without thinking closes it at once
         text = text.removeprefix(THINK_OPEN) if THINK_CLOSE in text else f"\n{THINK_CLOSE}\n\n{text}"
-    completion = [*prompter.tokenizer(text, add_special_tokens=False)["input_ids"], prompter.end_of_turn()]
+    completion = [*prompter.ids(prompter.own(text)), prompter.end_of_turn()]
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 

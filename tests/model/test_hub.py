@@ -117,7 +117,9 @@ def test_without_the_hub_a_prompt_is_missing_only_where_that_is_known(
     how: str, tiny: str, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place = download(cache, "me/model", tiny, whole=False)
-    with pytest.raises(InputError, match=r"^me/model: the hub cannot be reached, and whether me/model has a "):
+    with pytest.raises(
+        InputError, match=r"^me/model: the hub cannot be reached, and whether me/model has a "
+    ):
         prompt_of("me/model")
     assert a2r("explore", *options({"model": "me/model", "problems": "x", "output_dir": "y"})) == 2
     assert capfd.readouterr().err.count("\n") == 1
@@ -131,11 +133,11 @@ def test_a_listed_prompt_or_an_interrupted_download_is_not_known_to_be_absent(ti
     place = download(cache, "me/model", tiny)
     (place / "blobs").mkdir()
     (place / "blobs" / "0123.incomplete").touch()
-    with pytest.raises(InputError, match="a prompt.yaml is not known here"):
+    with pytest.raises(InputError, match=r"a prompt\.yaml is not known here"):
         prompt_of("me/model")
     (place / "trees").mkdir()
     (place / "trees" / f"{COMMIT}.json").write_text(json.dumps({"files": {"prompt.yaml": {}}}))
-    with pytest.raises(InputError, match="a prompt.yaml is not known here"):
+    with pytest.raises(InputError, match=r"a prompt\.yaml is not known here"):
         prompt_of("me/model")
 
 

@@ -17,7 +17,19 @@ BESIDE = [
 ]
 # A room imports from rooms of its own line and of the lines above it, and from none in a circle.
 LINES = [
-    {"errors", "config", "records", "models", "prompts", "sections", "output", "paths", "process", "quiet"},
+    {
+        "errors",
+        "config",
+        "records",
+        "models",
+        "markers",
+        "prompts",
+        "sections",
+        "output",
+        "paths",
+        "process",
+        "quiet",
+    },
     {"verify", "engines"},
     {"inference", "data"},
     {"train", "evaluate"},
