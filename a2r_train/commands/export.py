@@ -60,7 +60,7 @@ def export(config: ExportConfig) -> str:
         config.bundles, config.prompt, plain_share=config.plain_share, max_bundles=config.max_bundles
     )
     bundles = load_bundles(data, ModelArguments(model_name_or_path=config.model))
-    rows = rows_of(bundles)
+    rows = rows_of(bundles, config.model)
     command = trl_command(config, bundles)
     if config.dry_run:
         return f"{json.dumps(rows[0], ensure_ascii=False, indent=1)}\n{command}"
@@ -73,11 +73,13 @@ def export(config: ExportConfig) -> str:
     return command
 
 
-def rows_of(bundles: TrainingBundles) -> list[dict[str, Any]]:
+def rows_of(bundles: TrainingBundles, model: str) -> list[dict[str, Any]]:
     """The rows that GRPO trains on here, and what the reward of the answer needs besides."""
     prompter = bundles.prompter
     more = {"opened": prompter.complete(""), "answer_pattern": prompter.config.answer_pattern}
     more |= {"sections": json.dumps(found)} if (found := prompter.config.sections) else {}
+    if prompter.loses_thinking:
+        more["thinking"] = json.dumps({"model": model, "markers": prompter.config.thinking})
     return [{**row, **more} for row in dataset_of(bundles)]
 
 

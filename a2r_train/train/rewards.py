@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from math import comb
 from typing import Any
 
+from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Messages, PromptConfig, Prompter
 from a2r_train.records import CORRECT, UNPARSABLE
 from a2r_train.verify import Judgement, judge_all
@@ -125,15 +127,26 @@ def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequ
     return [verdict == CORRECT for verdict in compare_all(rows)]
 
 
+@cache
+def _reader(model: str, markers: tuple[str, ...]) -> Prompter:
+    """What reads the ids of a model's completions: a process loads its tokenizer once."""
+    return Prompter(load_tokenizer(model), PromptConfig(thinking=markers))
+
+
 @dataclass(frozen=True)
 class _Opening:
-    """A prompter for rewards alone: what opens a completion, and where answers stand."""
+    """A prompter for rewards alone: what opens a completion, where answers stand, and what reads its ids."""
 
     opened: str
     config: PromptConfig
+    reader: Prompter | None = None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        assert self.reader  # else no ids are asked for
+        return self.reader.decode(ids)
 
     def complete(self, completion: str) -> str:
-        return self.opened + completion
+        return self.opened + (self.reader.canonical(completion) if self.reader else completion)
 
 
 def verifiable_reward(
@@ -141,15 +154,21 @@ def verifiable_reward(
     opened: Sequence[str],
     answer_pattern: Sequence[str],
     sections: Sequence[str] = (),
+    thinking: Sequence[str] = (),
     **columns: Any,
 ) -> list[float | None]:
     """The same reward over the rows of `a2r export`, a function that `trl grpo --reward_funcs` can name.
 
-    `sections` are the headings of the prompt as JSON, where it has any.
+    `sections` are the headings of the prompt as JSON, where it has any; `thinking` the model and the markers
+    of a thought that its prompt names, where the texts that TRL decodes lack them or have other ones.
     """
     headings = json.loads(sections[0]) if sections else {}
     asks = "\n".join(["{problem} {references}", *headings.values()])  # a prompt names its headings
     config = PromptConfig(answer_pattern=answer_pattern[0], sections=headings, synthesizer_template=asks)
-    prompter: Any = _Opening(opened[0], config)
-    columns.pop("completion_ids", None)  # the texts are read as TRL decoded them
+    if thinking:
+        named = json.loads(thinking[0])
+        prompter: Any = _Opening(opened[0], config, _reader(named["model"], tuple(named["markers"])))
+    else:
+        prompter = _Opening(opened[0], config)
+        columns.pop("completion_ids", None)  # the texts are read as TRL decoded them
     return VerifiableReward(prompter)(completions, **columns)
