@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from a2r_train.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 _SHAPE = (
     "*config.json",
     "tokenizer.json",
@@ -337,12 +339,13 @@ def model_file(model: str, name: str) -> Path | None:
 
 @cache
 def _hub_file(model: str, name: str) -> Path | None:
-    """Raises InputError where the hub cannot be reached, and nothing here says whether the file is there.
+    """Raises InputError where the hub cannot be reached, and nothing here says whether the file is there;
+    with HF_HUB_OFFLINE that is a warning.
 
     A file that was merely not cached would read as none, and a trained model be asked with another prompt
     than its own.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, is_offline_mode
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HFValidationError,
@@ -354,6 +357,9 @@ def _hub_file(model: str, name: str) -> Path | None:
         return Path(hf_hub_download(model, name))
     except LocalEntryNotFoundError:  # is an EntryNotFoundError too
         if _known_absent(model, name):
+            return None
+        if is_offline_mode():  # the user's own choice: transformers may have cached the model without it
+            log.warning("%s: taken to have no %s, as HF_HUB_OFFLINE is set and it is not cached", model, name)
             return None
         raise InputError(
             f"{model}: the hub cannot be reached, and whether {model} has a {name} is not known here; "

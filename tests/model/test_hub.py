@@ -112,6 +112,21 @@ def known_absent(place: Path, how: str) -> None:
         (place / "snapshots" / COMMIT / ".gitattributes").touch()
 
 
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is not reached, though nobody asked for that."""
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+
+
+def test_who_is_offline_on_purpose_is_told_what_is_taken_for_granted(
+    tiny: str, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    download(cache, "me/model", tiny, whole=False)
+    assert prompt_of("me/model") == PromptConfig()
+    assert "me/model: taken to have no prompt.yaml, as HF_HUB_OFFLINE is set" in caplog.text
+
+
+@pytest.mark.usefixtures("outage")
 @pytest.mark.parametrize("how", ["asked before", "listed", "downloaded whole"])
 def test_without_the_hub_a_prompt_is_missing_only_where_that_is_known(
     how: str, tiny: str, cache: Path, capfd: pytest.CaptureFixture[str]
@@ -129,6 +144,7 @@ def test_without_the_hub_a_prompt_is_missing_only_where_that_is_known(
     assert base_of("me/model") == "me/model"
 
 
+@pytest.mark.usefixtures("outage")
 def test_a_listed_prompt_or_an_interrupted_download_is_not_known_to_be_absent(tiny: str, cache: Path) -> None:
     place = download(cache, "me/model", tiny)
     (place / "blobs").mkdir()
