@@ -377,9 +377,9 @@ def _as_list(value: Any, kind: Any, place: str) -> list[Any]:
 
     Raises InputError for a value that is none of its kind, and for several words in one text.
     """
-    if isinstance(value, str) and len(parts := re.split(r"[,\s]+", value.strip())) > 1:
-        if all(re.fullmatch(r"[\w.:-]+", part) for part in parts):  # else a pattern
-            raise InputError(f"{place} {value!r}; expected a list, such as [{', '.join(parts)}]")
+    parts = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else []
+    if len(parts) > 1 and all(re.fullmatch(r"[\w.:-]+", part) for part in parts):  # else it is a pattern
+        raise InputError(f"{place} {value!r}; expected a list, such as [{', '.join(parts)}]")
     values = value if isinstance(value, list) else [value] if value != "" else []
     if kind is float:
         values = [_number(one, place) for one in values]

@@ -27,6 +27,7 @@ from a2r_train.train.arguments import (
     SynthesizerSFTConfig,
     batch_and_steps,
     check_launch,
+    trained_rows,
 )
 from a2r_train.train.bundles import TrainingBundles, load_bundles
 from a2r_train.train.callbacks import callbacks_of
@@ -106,11 +107,12 @@ def checks_of(
 ) -> list[preflight.Check]:
     """The preflight of what was loaded."""
     targets = epoch_targets(args, bundles, supplied)
-    _, steps = batch_and_steps(args, targets)
+    _, steps = batch_and_steps(args, trained_rows(args, targets))
     tokens = None if supplied else args.max_target_tokens
     few = vacuous.few_targets(targets)
     few = f"at most {few}" if few and not supplied else few
     return [
+        *preflight.batches(args, targets, "targets"),
         *preflight.preflight(args, model, bundles, tokens, steps),
         *([preflight.Check("targets", True, few, vacuous=True)] if few else []),
     ]
@@ -144,7 +146,7 @@ def show_dry_run(
         completion=next((target.text for target in supplied if target.bundle_id == first), to_sample),
         budget=f"completion at most {args.max_target_tokens} tokens",
         completion_tokens=longest,
-        epoch_completions=epoch_targets(args, bundles, supplied),
+        epoch_completions=trained_rows(args, epoch_targets(args, bundles, supplied)),
     )
 
 

@@ -70,13 +70,13 @@ def test_one_value_is_a_list_of_one(key: str, given: Any, taken: Any, here: Path
         ("reward_funcs", {"a": 1}, "{'a': 1}; expected str"),
     ],
 )
-def test_what_is_no_list_is_refused_by_its_kind(key: str, given: Any, says: str, here: Path) -> None:
+def test_what_is_no_list_is_refused_by_its_kind(key: str, given: Any, says: str) -> None:
     with pytest.raises(InputError) as refused:
         configured(grpo.ARGUMENTS, {**SMALL, key: given}, "grpo.yaml")
     assert str(refused.value) == f"grpo.yaml: key {key!r} is {says}"
 
 
-def test_a_second_reading_in_one_process_takes_what_the_first_took(here: Path) -> None:
+def test_a_second_reading_in_one_process_takes_what_the_first_took() -> None:
     given = {**SMALL, "chat_template_kwargs": {"enable_thinking": False}}
     for _ in range(2):
         _, args, _ = configured(grpo.ARGUMENTS, given, "grpo.yaml")
