@@ -139,6 +139,8 @@ def _parser(types: Sequence[Any], place: str) -> Any:
 def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
     """Dicts as the JSON text that their fields hold, such as `columns`."""
     as_json = {field.name for field in fields(kind) if str(field.default).startswith("{")}
+    if kinds_of(kind).get("chat_template_kwargs") == (str,):  # an empty one is another stage's
+        as_json.add("chat_template_kwargs")
     return {
         key: json.dumps(value) if key in as_json and isinstance(value, dict) else value
         for key, value in recipe.items()

@@ -192,6 +192,10 @@ class SynthesizerSFTConfig(SFTConfig):
     max_length: int | None = field(
         default=None, metadata={"help": "longest row in tokens; a longer row is an error"}
     )
+    chat_template_kwargs: str = field(
+        default="",
+        metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
+    )
     targets: str = field(
         default="",
         metadata={"help": "verified answers of others: rows with bundle_id and text; empty samples them"},

@@ -58,7 +58,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     Raises InputError for wrong input, and where a check of the preflight is red.
     """
     check_launch(args)
-    bundles = load_bundles(data, model, args.trust_remote_code)
+    bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
     supplied = supplied_targets(args, model, bundles)
     preflight.require(checks_of(args, model, bundles, supplied))
     if data.dry_run:
@@ -95,7 +95,7 @@ def trained_on(targets: Sequence[Synthesis], bundles: int) -> str:
 
 def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> list[preflight.Check]:
     """What `a2r check` shows: the preflight alone. Raises InputError where data or model cannot be read."""
-    bundles = load_bundles(data, model, args.trust_remote_code)
+    bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
     return checks_of(args, model, bundles, supplied_targets(args, model, bundles))
 
 
