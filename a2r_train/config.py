@@ -10,15 +10,18 @@ is the one beside the recipe (`prompt: prompt.yaml`). What a stage writes goes b
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -70,6 +73,13 @@ MEANT = {
     "lr": "learning_rate",
     "model": "model_name_or_path",
     "rank": "lora_r",
+}
+# What YAML may give for a plain type.
+PLAIN: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    str: (str, int, float),
 }
 TASK_FILE = "task.yaml"
 TASK_KEYS = ("prompt", "verifier", "columns", "chat_template_kwargs")
@@ -129,6 +139,8 @@ def _parser(types: Sequence[Any], place: str) -> Any:
 def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
     """Dicts as the JSON text that their fields hold, such as `columns`."""
     as_json = {field.name for field in fields(kind) if str(field.default).startswith("{")}
+    if kinds_of(kind).get("chat_template_kwargs") == (str,):  # an empty one is another stage's
+        as_json.add("chat_template_kwargs")
     return {
         key: json.dumps(value) if key in as_json and isinstance(value, dict) else value
         for key, value in recipe.items()
@@ -320,25 +332,65 @@ def nearest(key: str, known: Iterable[str]) -> str:
     return best if best and scored[best] >= NEAR else ""
 
 
-def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, str]:
-    """A YAML value passes argparse unseen unless it is a string, so the plain types are checked here.
+@functools.cache
+def kinds_of(config: type) -> dict[str, tuple[Any, ...]]:
+    """What each field of a config may be, beside None.
 
-    Returns the numbers that stand where a text is expected as text, as on the command line.
+    Read from the annotations, which stay as they are: HfArgumentParser overwrites `field.type`.
     """
-    texts: dict[str, str] = {}
-    plain: dict[str, tuple[type, ...]] = {
-        "int": (int,),
-        "float": (int, float),
-        "bool": (bool,),
-        "str": (str, int, float),
-    }
-    for field in fields(kind):
-        hint = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
-        value = recipe.get(field.name)
-        if hint not in plain or value is None or isinstance(value, str):
+    hints = get_type_hints(config)
+    several = {name: get_args(hint) if _is_union(hint) else (hint,) for name, hint in hints.items()}
+    return {name: tuple(one for one in kinds if one is not type(None)) for name, kinds in several.items()}
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType)
+
+
+def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, Any]:
+    """A YAML value passes argparse unseen unless it is a string, so the plain types and lists are checked
+    here.
+
+    Returns what is taken as on the command line: a number where a text is expected as text, and one value
+    where a list is expected as a list of one.
+    """
+    taken: dict[str, Any] = {}
+    for name, kinds in kinds_of(kind).items():
+        value = recipe.get(name)
+        if value is None or len(kinds) != 1:
             continue
-        if not isinstance(value, plain[hint]) or (isinstance(value, bool) and hint != "bool"):
-            raise InputError(f"{path}: key {field.name!r} is {value!r}; expected {hint}")
-        if hint == "str":
-            texts[field.name] = str(value)
-    return texts
+        place = f"{path}: key {name!r} is"
+        if get_origin(kinds[0]) is list:
+            taken[name] = _as_list(value, get_args(kinds[0])[0], place)
+        elif kinds[0] in PLAIN and not isinstance(value, str):
+            taken[name] = _plain(value, kinds[0], place)
+    return taken
+
+
+def _plain(value: Any, kind: type, place: str) -> Any:
+    """A value that fits a plain type. Raises InputError for another."""
+    if not isinstance(value, PLAIN[kind]) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{place} {value!r}; expected {kind.__name__}")
+    return str(value) if kind is str else value
+
+
+def _as_list(value: Any, kind: Any, place: str) -> list[Any]:
+    """A list, or one value as a list of one.
+
+    Raises InputError for a value that is none of its kind, and for several words in one text.
+    """
+    parts = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else []
+    if len(parts) > 1 and all(re.fullmatch(r"[\w.:-]+", part) for part in parts):  # else it is a pattern
+        raise InputError(f"{place} {value!r}; expected a list, such as [{', '.join(parts)}]")
+    values = value if isinstance(value, list) else [value] if value != "" else []
+    if kind is float:
+        values = [_number(one, place) for one in values]
+    return [_plain(one, kind, place) for one in values] if kind in PLAIN else values
+
+
+def _number(value: Any, place: str) -> Any:
+    """A text as the number that it says, as on the command line. Raises InputError where it says none."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise InputError(f"{place} {value!r}; expected float") from None

@@ -47,6 +47,10 @@ class ExportConfig:
         default="",
         metadata={"help": "a prompt file; empty for that of the model, the bundles, or the default"},
     )
+    chat_template_kwargs: str = field(
+        default="",
+        metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
+    )
     plain_share: float = field(
         default=0.0, metadata={"help": "share of the bundles that are shown as the problem alone"}
     )
@@ -59,7 +63,8 @@ def export(config: ExportConfig) -> str:
     data = BundleArguments(
         config.bundles, config.prompt, plain_share=config.plain_share, max_bundles=config.max_bundles
     )
-    bundles = load_bundles(data, ModelArguments(model_name_or_path=config.model))
+    model = ModelArguments(model_name_or_path=config.model)
+    bundles = load_bundles(data, model, template_kwargs=config.chat_template_kwargs)
     rows = rows_of(bundles, config.model)
     command = trl_command(config, bundles)
     if config.dry_run:

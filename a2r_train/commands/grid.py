@@ -48,6 +48,9 @@ class GridConfig(EngineArguments):
     prompt: str = field(
         default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
     )
+    chat_template_kwargs: str = field(
+        default="", metadata={"help": "arguments of the chat template, of both stages"}
+    )
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
     dry_run: bool = field(
@@ -115,7 +118,8 @@ def _slug(model: str, models: Sequence[str]) -> str:
 
 def _shared(config: GridConfig, *keys: str) -> dict[str, Any]:
     names = (*keys, "max_completion_tokens", "prompt", "seed")
-    return {name: getattr(config, name) for name in (*names, *ENGINE_KEYS)}
+    given = ("chat_template_kwargs",) if config.chat_template_kwargs else ()
+    return {name: getattr(config, name) for name in (*names, *given, *ENGINE_KEYS)}
 
 
 def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str]:

@@ -222,7 +222,12 @@ def _check_parts(stage: Planned) -> list[str]:
         if key in ASKED:
             Prompter(
                 load_tokenizer(model),
-                prompt_of(model, stage.value("prompt"), override=bool(stage.value("prompt_override"))),
+                prompt_of(
+                    model,
+                    stage.value("prompt"),
+                    template_kwargs=stage.value("chat_template_kwargs"),
+                    override=bool(stage.value("prompt_override")),
+                ),
             )
     return []
 

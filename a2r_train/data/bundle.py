@@ -27,7 +27,7 @@ from a2r_train.data.part import is_test
 from a2r_train.data.read import Columns
 from a2r_train.data.shards import check_format
 from a2r_train.data.splits import Lengths, measure_splits, write_splits
-from a2r_train.data.task import Task, inherit, prompt_of, task_of
+from a2r_train.data.task import Task, inherit, parse_mapping, prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import PromptConfig, Prompter
@@ -94,6 +94,12 @@ class BundleConfig:
     prompt_override: bool = field(
         default=False,
         metadata={"help": "let `prompt` differ from the one that the synthesizer was trained with"},
+    )
+    chat_template_kwargs: str = field(
+        default="",
+        metadata={
+            "help": "arguments of the chat template, which go with the data; empty for those of the rollouts"
+        },
     )
     columns: str = field(
         default="{}", metadata={"help": "names of columns as JSON, in the files that have them"}
@@ -167,13 +173,20 @@ def task_to_carry(config: BundleConfig) -> Task:
     another.
     """
     task = task_of(config.rollouts, config.test_rollouts)
-    prompt = _prompt(config, config.tokenizer) if config.prompt or task.prompt else None
+    said = config.prompt or parse_mapping(config.chat_template_kwargs, "chat_template_kwargs")
+    prompt = _prompt(config, config.tokenizer) if said or task.prompt else None
     return Task(prompt, inherit(config.verifier, "verifier", task), task.columns)
 
 
 def _prompt(config: BundleConfig, model: str) -> PromptConfig:
     task = task_of(config.rollouts, config.test_rollouts)
-    return prompt_of(model, config.prompt, task=task, override=config.prompt_override)
+    return prompt_of(
+        model,
+        config.prompt,
+        task=task,
+        template_kwargs=config.chat_template_kwargs,
+        override=config.prompt_override,
+    )
 
 
 @contextmanager

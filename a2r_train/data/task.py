@@ -106,10 +106,8 @@ def prompt_of(
         raise InputError(
             f"{said}: {key} differs from {task.place}, by which the data was made; remove the key `prompt`"
         )
-    if arguments and task.prompt and (key := difference(prompt, task.prompt)):
-        raise InputError(
-            f"{said} differ from {task.place} in {key}, by which the data was made; remove them here"
-        )
+    if arguments and task.prompt and arguments != task.prompt.chat_template_kwargs:
+        raise InputError(f"{said} differ from {task.place}, by which the data was made; remove them here")
     if trained and not override and (key := difference(prompt, trained)):
         raise InputError(
             f"{said}: {key} differs from the prompt that {model} was trained with; use {saved}, or say "
@@ -152,8 +150,10 @@ def _in(folder: Path) -> Task:
     if not place.is_file():
         return Task()
     content = load_yaml(str(place))
-    check_keys(content, {"prompt", "verifier", "columns"}, str(place))
     given: Any = content.get("prompt")
+    if isinstance(given, str) or "chat_template_kwargs" in content:
+        return Task()  # of a recipe folder that holds data, too: its stages read it as their keys
+    check_keys(content, {"prompt", "verifier", "columns"}, str(place))
     return Task(
         PromptConfig.of(given, str(place)) if given else None,
         str(content.get("verifier") or ""),

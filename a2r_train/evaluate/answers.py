@@ -275,9 +275,10 @@ def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
 
     Raises InputError where the trained ones differ, and as `prompt_of`.
     """
-    task = task_of(config.bundles)
+    task, kwargs = task_of(config.bundles), config.chat_template_kwargs
+    override = config.prompt_override
     if config.prompt or model_file(model, "prompt.yaml"):
-        return prompt_of(model, config.prompt, task=task, override=config.prompt_override)
+        return prompt_of(model, config.prompt, task=task, template_kwargs=kwargs, override=override)
     named = {key: getattr(config, key) for key in ("sft", "grpo", "no_references")}
     brought = {
         key: prompt_of(name) for key, name in named.items() if name and model_file(name, "prompt.yaml")
@@ -289,7 +290,7 @@ def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:
             "different prompts (their prompt.yaml), and "
             f"{model} has none of its own; evaluate them one by one"
         )
-    return brought.get(first) or task.prompt or PromptConfig()
+    return prompt_of(named.get(first, ""), task=task, template_kwargs=kwargs, override=override)
 
 
 def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:

@@ -115,6 +115,10 @@ class EvaluateConfig(EngineArguments):
         default=False,
         metadata={"help": "let `prompt` differ from the one that a checkpoint was trained with"},
     )
+    chat_template_kwargs: str = field(
+        default="",
+        metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "let code run that the models bring along"}
     )
@@ -134,6 +138,7 @@ _FIXED = (
         "max_completion_tokens",
         "max_bundles",
         "prompt",
+        "chat_template_kwargs",
         "engine",
     ),
     *("dtype", "chunk_bundles", "seed", "k", "label"),

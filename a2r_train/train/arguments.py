@@ -76,6 +76,9 @@ class SynthesizerGRPOConfig(GRPOConfig):
     bundles, not the lowest loss.
     """
 
+    hub_strategy: HubStrategy | str = field(
+        default="end", metadata={"help": "end: what goes to the hub is the finished folder"}
+    )
     disable_dropout: bool = field(
         default=True, metadata={"help": "train without dropout, as completions are drawn"}
     )
@@ -183,8 +186,15 @@ class SynthesizerGRPOConfig(GRPOConfig):
 class SynthesizerSFTConfig(SFTConfig):
     """TRL's, with the targets. `max_length` is unset, so that nothing is cut; packing needs it."""
 
+    hub_strategy: HubStrategy | str = field(
+        default="end", metadata={"help": "end: what goes to the hub is the finished folder"}
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "longest row in tokens; a longer row is an error"}
+    )
+    chat_template_kwargs: str = field(
+        default="",
+        metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
     )
     targets: str = field(
         default="",
@@ -261,18 +271,11 @@ def set_defaults(args: TrainConfig) -> None:
     """Set what TRL and transformers would set otherwise.
 
     bfloat16 autocast and pinned memory are for a GPU alone, unless the recipe says so. A token of the hub
-    goes where huggingface_hub looks for it, as the arguments are written into every checkpoint. What goes to
-    the hub is the finished folder, where transformers would copy a half-trained model at each save. TRL sets
-    activation checkpointing by its old name, of which transformers warns. Raises InputError for a batch of
-    nothing.
+    goes where huggingface_hub looks for it, as the arguments are written into every checkpoint. TRL sets
+    activation checkpointing by its old name, of which transformers warns. Raises InputError for what is not
+    served, and for a batch of nothing.
     """
-    for key in ("chat_template_path", "eos_token", "pad_token"):
-        if getattr(args, key, None):
-            raise InputError(
-                f"{key}: explore and evaluate read the model's own tokenizer, "
-                "so a training may not change it; "
-                "write it into the model's folder, and remove the key"
-            )
+    _check_served(args)
     check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
     if isinstance(args, GRPOConfig) and args.temperature <= 0:
         raise InputError(
@@ -285,9 +288,27 @@ def set_defaults(args: TrainConfig) -> None:
     args.dataloader_pin_memory = args.dataloader_pin_memory and gpu
     if args.hub_token:
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
-    args.hub_strategy = HubStrategy.END
     if args.activation_checkpointing is None:
         args.activation_checkpointing = args.gradient_checkpointing
+
+
+def _check_served(args: TrainConfig) -> None:
+    """Raise InputError for a tokenizer other than the model's, and for a push before the end, in which
+    transformers would copy a half-trained model at each save.
+    """
+    for key in ("chat_template_path", "eos_token", "pad_token"):
+        if getattr(args, key, None):
+            raise InputError(
+                f"{key}: explore and evaluate read the model's own tokenizer, "
+                "so a training may not change it; "
+                "write it into the model's folder, and remove the key"
+            )
+    strategy = str(getattr(args.hub_strategy, "value", args.hub_strategy))
+    if strategy != HubStrategy.END.value:
+        raise InputError(
+            f"hub_strategy: {strategy} is not served, as what goes to the hub is the finished folder, at the "
+            "end; remove the key"
+        )
 
 
 def check_launch(args: TrainConfig) -> None:
@@ -313,8 +334,34 @@ def cycle_steps(args: TrainConfig) -> int:
     return math.lcm(passes, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
 
 
+def rows_of_a_batch(args: TrainConfig) -> int:
+    """Rows of the data set that are taken together: a rest that is fewer is left out of the epoch.
+
+    GRPO's sampler draws whole generations. 1 where a short batch is trained on, too.
+    """
+    if isinstance(args, GRPOConfig):
+        return int(args.generation_batch_size or 1) // int(args.num_generations or 1)
+    return args.per_device_train_batch_size * args.world_size if args.dataloader_drop_last else 1
+
+
+def trained_rows(args: TrainConfig, rows: int) -> int:
+    """Of so many rows those that an epoch trains on."""
+    return rows - rows % rows_of_a_batch(args)
+
+
+def no_batch(args: TrainConfig, rows: int, what: str) -> str:
+    """What is wrong, and the mend, where so many rows do not fill one batch."""
+    keys, taken = "dataloader_drop_last is set, and a batch takes", "remove dataloader_drop_last"
+    if isinstance(args, GRPOConfig):
+        keys, taken = "a generation takes", "lower per_device_train_batch_size or steps_per_generation"
+    return (
+        f"{keys} {rows_of_a_batch(args)} {what}, and there are {rows}, so nothing would be trained; {taken}, "
+        "or bundle more problems"
+    )
+
+
 def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
-    """Completions an optimizer step, and steps of the whole training, where one epoch has so many
+    """Completions an optimizer step, and steps of the whole training, where one epoch trains on so many
     completions.
     """
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -100,7 +100,7 @@ def load_bundles(
     data: BundleArguments,
     model: ModelArguments,
     trust_remote_code: bool = False,
-    template_kwargs: Mapping[str, Any] | None = None,
+    template_kwargs: str | Mapping[str, Any] = "",
 ) -> TrainingBundles:
     """Read, check and render the bundles; loads the tokenizer and no weights, and runs no code of the model
     unless told. `template_kwargs` are the recipe's own arguments of the chat template.
@@ -116,7 +116,7 @@ def load_bundles(
     bundles.check()
     task = task_of(data.bundles)
     prompt = prompt_of(
-        name, data.prompt, task=task, template_kwargs=template_kwargs or "", override=data.prompt_override
+        name, data.prompt, task=task, template_kwargs=template_kwargs, override=data.prompt_override
     )
     prompter = Prompter(load_tokenizer(name), prompt)
     return _opened(Rows(bundles, prompter, data.plain_share), context_length(name), name)

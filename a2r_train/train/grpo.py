@@ -34,6 +34,7 @@ from a2r_train.train.arguments import (
     cycle_steps,
     interval,
     mapping,
+    trained_rows,
 )
 from a2r_train.train.bundles import TrainingBundle, TrainingBundles, load_bundles, load_validation
 from a2r_train.train.callbacks import callbacks_of
@@ -125,11 +126,12 @@ def checks_of(
 ) -> list[preflight.Check]:
     """The preflight of what was loaded."""
     _, steps = batch_and_steps(args, epoch_completions(args, bundles))
-    sharing = shared_prefix.checks(args, model) if args.shared_prefix else []
-    sharing += enough_bundles(args, len(bundles.rows)) if args.oversampling_factor > 1 else []
+    more = preflight.batches(args, len(bundles.rows), "bundles")
+    more += shared_prefix.checks(args, model) if args.shared_prefix else []
+    more += enough_bundles(args, len(bundles.rows)) if args.oversampling_factor > 1 else []
     length = int(args.max_completion_length or 0)
     agreement = agreement_checks(bundles, validation)
-    return [*sharing, *preflight.preflight(args, model, bundles, length, steps), *agreement]
+    return [*more, *preflight.preflight(args, model, bundles, length, steps), *agreement]
 
 
 def show_dry_run(
@@ -217,7 +219,7 @@ def _row(row: TrainingBundle) -> dict[str, Any]:
 
 def epoch_completions(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> int:
     """Completions of an epoch, each counted as often as it is trained on."""
-    return len(bundles.rows) * int(args.num_generations or 0) * args.num_iterations
+    return trained_rows(args, len(bundles.rows)) * int(args.num_generations or 0) * args.num_iterations
 
 
 def validation_completions(

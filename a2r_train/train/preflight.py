@@ -29,7 +29,16 @@ from a2r_train.models import empty_model
 from a2r_train.prompts import Prompter
 from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.train import vacuous
-from a2r_train.train.arguments import ModelArguments, TrainConfig, batch_and_steps, cycle_steps, interval
+from a2r_train.train.arguments import (
+    ModelArguments,
+    TrainConfig,
+    batch_and_steps,
+    cycle_steps,
+    interval,
+    no_batch,
+    rows_of_a_batch,
+    trained_rows,
+)
 from a2r_train.train.attack import FEWEST_ROWS, MOST_PAID, attacked
 from a2r_train.train.bundles import TrainingBundle, TrainingBundles
 from a2r_train.train.model import peft_of, way_of
@@ -46,6 +55,7 @@ log = logging.getLogger(__name__)
 WRONG_TRIED = 500  # gold answers against which a wrong one is compared: each costs milliseconds
 MOST_HOLES = 3  # named, of the ways to be paid without solving
 NO_SIGNAL = 0.99  # share of groups without any signal from which there is nothing to learn
+MOST_LEFT_OUT = 0.1  # share of the rows
 FLOAT32_BYTES = 4
 # Of a checkpoint with optimizer, for each trained parameter; of zero2 and fsdp2 as measured, with tied
 # embeddings twice.
@@ -105,6 +115,17 @@ def preflight(
         checks += [*_sections(args, bundles, shown), *_signal(args, bundles.sample)]
         checks += [_repeats(args, len(bundles.rows), steps), _save_steps(args)]
     return checks
+
+
+def batches(args: TrainConfig, rows: int, what: str) -> list[Check]:
+    """Red where the rows do not fill one batch, yellow where many are left out of each epoch; no line where
+    none is.
+    """
+    unit, left = rows_of_a_batch(args), rows - trained_rows(args, rows)
+    if rows < unit:
+        return [Check("batches", False, no_batch(args, rows, what))]
+    says = f"{left} of {rows} {what} are left out of each epoch, as {unit} are taken together"
+    return [Check("batches", True, says, vacuous=left > MOST_LEFT_OUT * rows)] if left else []
 
 
 def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:

@@ -22,7 +22,14 @@ from a2r_train.errors import InputError, RunError
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, write_text
 from a2r_train.train import vacuous
-from a2r_train.train.arguments import BundleArguments, ModelArguments, TrainConfig, cycle_steps
+from a2r_train.train.arguments import (
+    BundleArguments,
+    ModelArguments,
+    TrainConfig,
+    cycle_steps,
+    no_batch,
+    rows_of_a_batch,
+)
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.model_card import card, without_signal
 from a2r_train.train.progress import show_progress
@@ -134,8 +141,9 @@ def run_training(trainer: Trainer) -> None:
 
     At SIGTERM and Ctrl-C the step is finished and saved, and SystemExit(143 or 130) raised. Raises RunError
     at a step after which weights, loss or gradient are not finite, and InputError where they are not before
-    the first step.
+    the first step, and for rows that fill no batch.
     """
+    check_rows(trainer)
     stopper = StopOnSignal(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
     # in this order: the second one ends a training that is finished
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
@@ -182,6 +190,14 @@ def tell_adapter(trainer: Trainer) -> None:
     )
 
 
+def check_rows(trainer: Trainer) -> None:
+    """Raise InputError for rows that fill no batch, as they are once targets were drawn and packed."""
+    args: Any = trainer.args
+    rows: Any = trainer.train_dataset
+    if len(rows) < rows_of_a_batch(args):
+        raise InputError(f"{args.output_dir}: {no_batch(args, len(rows), 'rows')}")
+
+
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:
     """One process says it in one line, with what the user can do.
 
@@ -217,9 +233,11 @@ def finish(
 ) -> None:
     """Save model, tokenizer, curves and card, push them if asked, and mark the folder as complete.
 
-    The model appears there when it is whole.
+    The model appears there when it is whole. Raises RunError for a training that made no step.
     """
     folder = Path(str(trainer.args.output_dir))
+    if not trainer.state.global_step:
+        raise RunError(f"{folder}: no step was made, so nothing was trained and no model is saved")
     _save_ends_of_turn(trainer)
     trainer.save_model(
         str(folder / ".saving"), _internal_call=True

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import RepeatSampler
 
+from a2r_train.records import CORRECT
 from a2r_train.train import pass_rates
 from a2r_train.train.generated import made_by
 from a2r_train.train.one_pass import OnePassGRPOTrainer
@@ -122,7 +123,8 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         generated = self._generate(prompts)
         rewards = self._calculate_rewards(rows, prompts, generated[3], generated[1])
         made = gather_object(self._by_row(generated))
-        kept = self._choose(groups, rewards, [len(row[1]) for row in made], bank)
+        right = [row[4]["verdict"] == CORRECT for row in made]
+        kept = self._choose(groups, rewards, right, [len(row[1]) for row in made], bank)
         places = [at * self.group + member for at in kept for member in range(self.group)]
         mine = [made[at] for at in self._share(places)]
         return self._rows([groups[at] for at in kept]), Kept(self._as_generated(mine), rewards[places])
@@ -168,16 +170,22 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return prompt_ids, completion_ids, None, completions, sampled, {}, None, []
 
     def _choose(
-        self, groups: Sequence[int], rewards: torch.Tensor, tokens: Sequence[int], bank: Bank
+        self,
+        groups: Sequence[int],
+        rewards: torch.Tensor,
+        right: Sequence[bool],
+        tokens: Sequence[int],
+        bank: Bank,
     ) -> list[int]:
         """The groups that are kept, by their place; learns and logs.
 
-        `rewards` (rows, functions) and `tokens` (rows) are of all processes.
+        `rewards` (rows, functions), `right` (rows) and `tokens` (rows) are of all processes. A pass rate is
+        of what is right: with `pass_at_k` a reward is a credit, which a wrong completion may earn, too.
         """
         by_function = rewards.float().cpu().numpy().reshape(len(groups), self.group, -1)
         total = np.nansum(by_function * self.reward_weights.cpu().numpy(), axis=2)
         total[np.isnan(by_function).all(axis=2)] = np.nan
-        verified = np.clip(np.nan_to_num(by_function[..., 0]), 0, 1)
+        verified = np.reshape(right, (len(groups), -1)).astype(float)
         ids = [bank.ids[at] for at in groups]
         pass_rates.learn(self.made["pass_rates"], dict(zip(ids, verified.tolist(), strict=True)))
         alive = pass_rates.has_signal(total)

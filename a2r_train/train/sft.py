@@ -27,6 +27,7 @@ from a2r_train.train.arguments import (
     SynthesizerSFTConfig,
     batch_and_steps,
     check_launch,
+    trained_rows,
 )
 from a2r_train.train.bundles import TrainingBundles, load_bundles
 from a2r_train.train.callbacks import callbacks_of
@@ -57,7 +58,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     Raises InputError for wrong input, and where a check of the preflight is red.
     """
     check_launch(args)
-    bundles = load_bundles(data, model, args.trust_remote_code)
+    bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
     if not data.dry_run and is_done(data, args, model):
         return
     supplied = supplied_targets(args, model, bundles)
@@ -96,7 +97,7 @@ def trained_on(targets: Sequence[Synthesis], bundles: int) -> str:
 
 def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> list[preflight.Check]:
     """What `a2r check` shows: the preflight alone. Raises InputError where data or model cannot be read."""
-    bundles = load_bundles(data, model, args.trust_remote_code)
+    bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
     return checks_of(args, model, bundles, supplied_targets(args, model, bundles))
 
 
@@ -108,11 +109,12 @@ def checks_of(
 ) -> list[preflight.Check]:
     """The preflight of what was loaded."""
     targets = epoch_targets(args, bundles, supplied)
-    _, steps = batch_and_steps(args, targets)
+    _, steps = batch_and_steps(args, trained_rows(args, targets))
     tokens = None if supplied else args.max_target_tokens
     few = vacuous.few_targets(targets, more_targets(args, bundles, targets, bool(supplied)))
     few = f"at most {few}" if few and not supplied else few
     return [
+        *preflight.batches(args, targets, "targets"),
         *preflight.preflight(args, model, bundles, tokens, steps),
         *([preflight.Check("targets", True, few, vacuous=True)] if few else []),
     ]
@@ -161,7 +163,7 @@ def show_dry_run(
         completion=next((target.text for target in supplied if target.bundle_id == first), to_sample),
         budget=f"completion at most {args.max_target_tokens} tokens",
         completion_tokens=longest,
-        epoch_completions=epoch_targets(args, bundles, supplied),
+        epoch_completions=trained_rows(args, epoch_targets(args, bundles, supplied)),
     )
 
 

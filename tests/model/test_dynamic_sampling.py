@@ -10,8 +10,8 @@ from conftest import bundle_with, options
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.data.read import read
-from a2r_train.records import Problem, write
-from a2r_train.train import grpo
+from a2r_train.records import CORRECT, INCORRECT, Problem, write
+from a2r_train.train import grpo, rewards
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.sampling import EpochGRPOTrainer
 
@@ -44,7 +44,9 @@ class Alternating(VerifiableReward):
 
     def __call__(self, completions: Any, log_extra: Any, **_: Any) -> list[float]:  # type: ignore[override]
         log_extra("text", [completion[0]["content"] for completion in completions])
-        return [float(n % 4 < 2 and n // 4 % self.every == 0) for n in range(len(completions))]
+        right = [n % 4 < 2 and n // 4 % self.every == 0 for n in range(len(completions))]
+        log_extra("verdict", [CORRECT if one else INCORRECT for one in right])
+        return [float(one) for one in right]
 
 
 @pytest.fixture
@@ -130,6 +132,17 @@ def test_dead_groups_fill_a_batch_with_too_few_others(
     state = train({**given, "oversampling_factor": 2})
     assert all(sum(one["kept"].rewards[:, 0].tolist()) == 2 for one in watched)
     assert [row["frac_reward_zero_std"] for row in state["log_history"] if "loss" in row] == [0.75, 0.75]
+
+
+def test_pass_rates_are_learnt_from_verdicts_and_not_from_credits(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four are right; for pass@2 each wrong one earns 2/3."""
+    monkeypatch.setattr(rewards, "VerifiableReward", Alternating)
+    state = train({**given, "oversampling_factor": 2, "pass_at_k": 2, "max_steps": 1})
+    known = state["stateful_callbacks"]["a2r_train"]["pass_rates"]
+    assert len(known) == 8
+    assert all(seen == [2.0, 4.0] for seen in known.values())
 
 
 def test_too_few_bundles_are_said_before(given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

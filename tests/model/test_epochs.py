@@ -13,7 +13,7 @@ from conftest import bundle_with, options
 from trl.trainer.utils import RepeatSampler
 
 from a2r_train.data.read import read
-from a2r_train.records import Problem, Synthesis, write
+from a2r_train.records import CORRECT, INCORRECT, Problem, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.sampling import EpochSampler
@@ -67,8 +67,10 @@ def logged(out: Path) -> list[dict[str, float]]:
 class Parity(VerifiableReward):
     """Differs within groups, whatever so tiny a model writes."""
 
-    def __call__(self, completions: Any, **_: Any) -> list[float]:  # type: ignore[override]
-        return [float(len(completion[0]["content"]) % 2) for completion in completions]
+    def __call__(self, completions: Any, log_extra: Any, **_: Any) -> list[float]:  # type: ignore[override]
+        odd = [len(completion[0]["content"]) % 2 for completion in completions]
+        log_extra("verdict", [CORRECT if one else INCORRECT for one in odd])
+        return [float(one) for one in odd]
 
 
 def differences(train: Callable[[], object], out: Path) -> list[str]:

@@ -78,8 +78,36 @@ def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks)
     assert not red(found)
     assert {name: len(several) for name, several in found.items()} == {
         "reward": 4, "length": 1, "end of turn": 1, "chat template": 1, "disk": 1,
-        "learning signal": 1, "repeats": 1, "save_steps": 1,
+        "learning signal": 1, "repeats": 1, "save_steps": 1, "batches": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "says"),
+    [
+        (2, 3, ""),
+        (4, 1, "yellow 1 of 3 bundles are left out of each epoch, as 2 are taken together"),
+        (8, 0, "red a generation takes 4 bundles, and there are 3, so nothing would be trained; lower per_"),
+    ],
+)
+def test_bundles_are_counted_as_the_sampler_takes_them(
+    batch: int, steps: int, says: str, checks: Checks, tmp_path: Path
+) -> None:
+    found = checks(per_device_train_batch_size=batch, max_steps=-1, num_train_epochs=1)
+    one = "".join(f"{check.color} {check.detail}" for check in found.get("batches", []))
+    assert one.startswith(says)
+    assert bool(one) == bool(says)
+    groups = steps * batch // 2
+    assert found["repeats"][0].detail.startswith(f"{groups} groups of 3 bundles")
+    assert not (tmp_path / "out").exists()
+
+
+def test_few_left_out_of_many_are_no_warning() -> None:
+    args: Any = SimpleNamespace(dataloader_drop_last=True, per_device_train_batch_size=4, world_size=2)
+    assert [check.color for check in preflight.batches(args, 81, "targets")] == ["green"]
+    assert [check.color for check in preflight.batches(args, 12, "targets")] == ["yellow"]
+    assert [check.color for check in preflight.batches(args, 7, "targets")] == ["red"]
+    assert preflight.batches(args, 16, "targets") == []
 
 
 def test_green_for_a_model_whose_template_opens_its_thinking(checks: Checks, thinking_tiny: str) -> None:
@@ -303,10 +331,12 @@ def test_check_prints_one_line_each_and_its_status(
     before = files_of(tmp_path)
     assert a2r("check", "--config", str(path)) == status
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == (11 if "grpo" in name else 9)
+    assert len(lines) == (12 if "grpo" in name else 9)
     assert sum(line.startswith("red ") for line in lines) == (status == 2)
     yellow = [line.split(":")[0].split(maxsplit=1)[1] for line in lines if line.startswith("yellow ")]
-    assert yellow == (["learning signal", "repeats"] if "grpo" in name else ["targets"])  # of so few bundles
+    assert yellow == (
+        ["batches", "learning signal", "repeats"] if "grpo" in name else ["targets"]
+    )  # of so few bundles
     assert sum(line.startswith("green ") for line in lines) == len(lines) - len(yellow) - (status == 2)
     assert files_of(tmp_path) == before
 

@@ -153,3 +153,90 @@ def test_the_thinking_switch_reaches_the_template(model: str) -> None:
     assert off.text(off.explorer("x")) == on.text(on.explorer("x")) + "<think></think>"
     plain = Chat([{"role": "user", "content": "x"}])
     assert off.text(plain) == on.text(plain)  # the chat carries the switch, not the tokenizer
+
+
+@pytest.fixture
+def chain(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe folder without explore, whose rows hold their generations; task.yaml has the switch alone."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "chain"
+    folder.mkdir()
+    texts = [r"\boxed{5}", r"\boxed{6}", r"\boxed{5}", r"\boxed{7}"]
+    rows = [{"problem": f"{i} more?", "answer": "5", "generations": texts} for i in range(4)]
+    write_rows(folder / "rows.jsonl", rows)
+    training = {
+        "bundles": "b/train.jsonl", "use_cpu": True, "report_to": "none", "save_strategy": "no",
+        "per_device_train_batch_size": 2, "max_steps": 1,
+    }  # fmt: skip
+    recipes: dict[str, dict[str, Any]] = {
+        "task": {"chat_template_kwargs": {"think": False}},
+        "bundle": {"rollouts": "chain/rows.jsonl", "output_dir": "b", "k": 2, "tokenizer": model},
+        "sft": {
+            **training, "model_name_or_path": model, "output_dir": "sft", "targets": "targets.jsonl",
+        },
+        "grpo": {
+            **training, "model_name_or_path": "sft", "output_dir": "grpo", "num_generations": 2,
+            "max_completion_length": 16,
+        },
+        "evaluate": {
+            "bundles": "b/train.jsonl", "output_dir": "e", "base": model, "sft": "sft", "allow_overlap": True,
+        },
+        "export": {"bundles": "b/train.jsonl", "output_dir": "x", "model": model},
+    }  # fmt: skip
+    for name, recipe in recipes.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def with_targets() -> None:
+    found = read(Bundle, "b/train.jsonl")
+    write_rows(Path("targets.jsonl"), [{"bundle_id": b.id, "text": r"\boxed{5}"} for b in found])
+
+
+def test_the_first_stage_of_a_chain_carries_the_switch(
+    chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from a2r_train.train import grpo, sft
+
+    assert a2r("bundle", "--config", str(chain / "bundle.yaml")) == 0
+    carried = yaml.safe_load(Path("b/task.yaml").read_text())
+    assert carried["prompt"]["chat_template_kwargs"] == {"think": False}
+    with_targets()
+    for stage in (sft, grpo):
+        name = stage.__name__.rpartition(".")[2]
+        assert stage.main(["--config", str(chain / f"{name}.yaml")]) == 0, capsys.readouterr().err
+        assert PromptConfig.load(Path(name, "prompt.yaml")).chat_template_kwargs == {"think": False}
+    capsys.readouterr()
+    assert a2r("evaluate", "--config", str(chain / "evaluate.yaml"), "--dry_run") == 0
+    assert "<think></think>" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", ["sft", "evaluate", "export"])
+def test_a_later_stage_takes_it_where_it_is_the_first(
+    first: str, chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on bundles that come from elsewhere, without a task beside them."""
+    from a2r_train.train import sft
+
+    assert a2r("bundle", "--config", str(chain / "bundle.yaml")) == 0
+    Path("b/task.yaml").unlink()
+    with_targets()
+    capsys.readouterr()
+    more = ["--sft", ""] if first == "evaluate" else []
+    argv = ["--config", str(chain / f"{first}.yaml"), "--dry_run", *more]
+    assert (sft.main(argv) if first == "sft" else a2r(first, *argv)) == 0
+    shown = capsys.readouterr().out
+    assert "think" in shown
+    assert "<think></think>" in shown or first == "export"
+
+
+def test_another_switch_than_that_of_the_data_is_refused(
+    chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert a2r("bundle", "--config", str(chain / "bundle.yaml")) == 0
+    (chain / "task.yaml").write_text("chat_template_kwargs: {think: true}\n")
+    capsys.readouterr()
+    assert a2r("evaluate", "--config", str(chain / "evaluate.yaml"), "--sft", "", "--dry_run") == 2
+    error = capsys.readouterr().err
+    assert "chat_template_kwargs are {'think': True} here, and {'think': False} in b/task.yaml" in error
+    assert error.count("\n") == 1

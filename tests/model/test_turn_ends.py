@@ -71,6 +71,16 @@ def test_keys_that_would_change_one_stage_alone_are_refused(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
+def test_a_push_before_the_end_is_refused_and_not_taken_for_another(
+    strategy: str, keys: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sft.main(options({**keys, "hub_strategy": strategy})) == 2
+    error = capsys.readouterr().err
+    assert f"hub_strategy: {strategy} is not served" in error
+    assert error.count("\n") == 1
+
+
 def test_a_cut_thought_between_special_tokens_earns_nothing(tiny: str) -> None:
     """TRL decodes completions without special tokens: the thought would be the answer."""
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny)

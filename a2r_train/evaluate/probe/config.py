@@ -58,6 +58,10 @@ class ProbeConfig(EngineArguments):
         default="",
         metadata={"help": "a prompt file; empty for the model's own, that of the data, or the default"},
     )
+    chat_template_kwargs: str = field(
+        default="",
+        metadata={"help": "arguments of the chat template; empty for those of the data's task"},
+    )
     columns: str = field(
         default="{}", metadata={"help": "names of columns as JSON, in the files that have them"}
     )
