@@ -32,7 +32,7 @@ def need_deepspeed() -> None:
 
 def without_vllm(**more: str) -> dict[str, str]:
     """The environment of a process that needs no vllm, which then starts in half of the time."""
-    return with_vllm(A2R_TEST_WITHOUT_VLLM="1", **more)
+    return with_vllm(**{"A2R_TEST_WITHOUT_VLLM": "1", **more})
 
 
 def with_vllm(**more: str) -> dict[str, str]:

@@ -215,7 +215,7 @@ def test_one_process_that_sees_several_gpus() -> None:
 @pytest.mark.parametrize(
     ("named", "pair"),
     [
-        ((), ("data/tiny/explorer", "data/tiny/synthesizer")),
+        ((), (f"{ROOT}/data/tiny/explorer", f"{ROOT}/data/tiny/synthesizer")),
         (("--synthesizer", "mine"), ("mine", "mine")),
         (("--explorer", "mine"), ("mine", "mine")),
         (("--synthesizer", "mine", "--explorer", "other"), ("other", "mine")),

@@ -26,12 +26,16 @@ def test_one_process_needs_no_launcher(verb: str, started: list[list[str]]) -> N
     assert started == [[sys.executable, "-m", f"a2r_train.train.{verb}", *REST]]
 
 
-@pytest.mark.parametrize("config", ["accelerate_configs/cpu2.yaml", "cpu2"])
+@pytest.mark.parametrize("config", ["accelerate_configs/ddp.yaml", "cpu2"])
 @pytest.mark.parametrize("option", ["--accelerate_config", "--accelerate-config"])
-def test_several_go_through_accelerate(config: str, option: str, started: list[list[str]]) -> None:
+def test_several_go_through_accelerate(
+    config: str, option: str, started: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = config if "/" in config else f"{ROOT}/accelerate_configs/{config}.yaml"
+    monkeypatch.chdir(ROOT if "/" in config else tmp_path)  # a shipped one is found from any folder
     assert a2r("grpo", *REST[:2], option, config, "--processes", "3", *REST[2:]) == 7
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    found = ["--config_file", "accelerate_configs/cpu2.yaml", "--num_processes", "3"]
+    found = ["--config_file", path, "--num_processes", "3"]
     assert started == [[*launch, *found, "-m", "a2r_train.train.grpo", *REST]]
 
 
