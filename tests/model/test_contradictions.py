@@ -67,7 +67,9 @@ def test_one_text_with_two_golds_is_one_line_with_both_rows(
 def test_equal_golds_and_other_options_contradict_nothing(
     door: Callable[[str, Path], None], more: dict[str, Any], tmp_path: Path
 ) -> None:
-    door(write_rows(tmp_path / "p.jsonl", [*SUMS, more]), tmp_path)
+    path = write_rows(tmp_path / "p.jsonl", [*SUMS, more])
+    door(path, tmp_path)
+    assert len(load_problems(ExploreConfig(path, "m", "out"))) == len(SUMS) + 1
 
 
 @pytest.mark.parametrize(("answer", "refused"), [("B", True), ("A", False)])

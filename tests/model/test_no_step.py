@@ -27,6 +27,13 @@ def keys(tiny: str, tmp_path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As where the preflight sees nothing."""
+    monkeypatch.setattr(preflight, "batches", lambda *_: [])
+    return monkeypatch
+
+
 def with_targets(keys: dict[str, Any], folder: Path) -> dict[str, Any]:
     rows = [{"bundle_id": b.id, "text": r"\boxed{5}"} for b in read(Bundle, str(keys["bundles"]))]
     return {**keys, **SFT, "targets": write_rows(folder / "targets.jsonl", rows)}
@@ -52,13 +59,10 @@ def test_it_is_refused_before_it_starts(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_rows_are_counted_again_where_targets_were_drawn_and_packed(
-    keys: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(preflight, "batches", lambda *_: [])
     assert sft.main(options({**with_targets(keys, tmp_path), "num_train_epochs": 1})) == 2
     assert "takes 8 rows, and there are 4" in capsys.readouterr().err
     assert not (tmp_path / "out" / "done.json").exists()
@@ -69,11 +73,10 @@ def test_what_made_no_step_is_not_finished(
     stage: Any,
     keys: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    unchecked: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(preflight, "batches", lambda *_: [])
-    monkeypatch.setattr(run, "check_rows", lambda _: None)
+    unchecked.setattr(run, "check_rows", lambda _: None)
     given = {**keys, **GRPO} if stage is grpo else with_targets(keys, tmp_path)
     assert stage.main(options({**given, "max_steps": 3})) == 1
     assert "no step was made" in capsys.readouterr().err
