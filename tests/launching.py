@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -121,6 +121,22 @@ def in_turn(config: str, folder: Path, timeout_s: float = 300) -> Iterator[Calla
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def running(process: int) -> bool:
+    """Whether it is there and has not ended; the parent may not have read its status yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def left_running(processes: Iterable[int], wait_s: float) -> list[int]:
+    """Those that still run after that time, which a process needs to see that its parent is gone."""
+    until = time.monotonic() + wait_s
+    while (left := [process for process in processes if running(process)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    return left
 
 
 def weights_in(folder: str | Path) -> torch.Tensor:

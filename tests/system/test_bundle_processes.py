@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import files_of, write_rows
-from launching import without_vllm
+from launching import left_running, without_vllm
 
 COUNT, SAMPLES = 400, 6
 SCRIPT = """
@@ -65,13 +65,6 @@ def children(process: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_a_killed_run_leaves_no_process_and_goes_on(
     recipe: list[str], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -84,10 +77,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(
         others = children(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        end = time.monotonic() + 30
-        while any(map(alive, others)) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not any(map(alive, others))
+        assert not left_running(others, 30)
         now = {str(path) for path in out.glob(".work/train/part-*/said.json")}
         assert kept <= now
         kept = now
@@ -104,6 +94,6 @@ def test_a_stopped_run_waits_for_nothing(recipe: list[str], whole: dict[str, byt
     others = children(process.pid)
     process.terminate()
     assert process.wait(30) == 143
-    assert not any(map(alive, others))
+    assert not left_running(others, 10)  # the tracker of the workers' resources ends after the parent
     assert run(tmp_path / "run.py", recipe, out, 2).wait() == 0
     assert written(out) == whole

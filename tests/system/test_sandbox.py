@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hostile_programs import HOSTILE, ROW, SOLUTION, running_below, still_running, verdict
+from launching import left_running
 
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT
 from a2r_train.verify import judge, judge_all, programs, sandbox
@@ -139,10 +140,7 @@ time.sleep(60)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    end = time.monotonic() + 15
-    while (left := [pid for pid in below if Path(f"/proc/{pid}").exists()]) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not left
+    assert not left_running(below, 15)
 
 
 SERVE = """

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from launching import launch
+from launching import launch, left_running, running
 from test_verify import OWN, boxed
 
 from a2r_train.records import CORRECT, INCORRECT, TIMEOUT
@@ -108,13 +108,6 @@ def test_a_forked_child_judges_with_workers_of_its_own():
     assert judge(boxed(r"\frac{12}{4}"), "3") == CORRECT
 
 
-def is_alive(pid: int) -> bool:
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout
-    return state.strip() not in ("", "Z", "Zs")
-
-
 def test_no_worker_outlives_a_killed_parent():
     script = f"""
 import sys, threading, time
@@ -130,10 +123,7 @@ time.sleep(60)
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     workers = [int(pid) for pid in parent.stdout.readline().split()]
     assert workers
-    assert all(is_alive(pid) for pid in workers)
+    assert all(map(running, workers))
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    end = time.monotonic() + 10
-    while (left := [pid for pid in workers if is_alive(pid)]) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not left
+    assert not left_running(workers, 10)
