@@ -29,7 +29,7 @@ from a2r_train.markers import (
     thinking_markers,
 )
 from a2r_train.records import Reference
-from a2r_train.sections import Parts, answer_in, check_sections, parts_of
+from a2r_train.sections import Parts, answer_in, check_sections, parts_of, verdict_starts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -185,6 +185,13 @@ class PromptConfig:
         """The sections of a synthesis, as a verifier reads them; None where it has none."""
         parts = parts_of(visible(text), self.sections) if self.sections else None
         return parts and Parts(self._matched(parts.solution), parts.verdicts, self._matched(parts.answer))
+
+    def verdict_starts(self, text: str, references: int) -> list[int | None]:
+        """Where in a synthesis the verdict on each reference begins; see `sections.verdict_starts`."""
+        shown = visible(text)
+        before = len(text.rstrip()) - len(shown)
+        starts = verdict_starts(shown, self.sections, references)
+        return [None if start is None else before + start for start in starts]
 
     def _matched(self, text: str) -> str:
         if not self.answer_pattern:
@@ -382,6 +389,11 @@ class Prompter:
     def token_ids(self, chat: Messages) -> list[int]:
         return self.ids(self.text(chat))
 
+    def begun(self, chat: Messages, beginning: str) -> list[int]:
+        """The tokens of a chat and of the beginning of its completion, as a model read and wrote them."""
+        written = beginning.removeprefix(THINK_OPEN) if self.opens_thinking else beginning
+        return [*self.token_ids(chat), *self.ids(self.own(written))]
+
     def count(self, text: str) -> int:
         return len(self.ids(text))
 
@@ -412,8 +424,11 @@ class Prompter:
 
     def cut(self, text: str, ids: list[int], cap: int) -> str:
         """A reference of those tokens, or its end if there are more than the cap."""
-        end = f"... {str(self.tokenizer.decode(ids[-cap:])).lstrip()}" if len(ids) > cap else ""
-        return self.neutralise(end) or text
+        return (self.after_cut(ids[-cap:]) if len(ids) > cap else "") or text
+
+    def after_cut(self, ids: list[int]) -> str:
+        """The text of a reference that begins with these tokens, as it is shown where the rest was cut."""
+        return self.neutralise(f"... {str(self.tokenizer.decode(ids)).lstrip()}")
 
     def synthesizer_chat(self, problem: str, shown: Sequence[str], template: str = "") -> Chat:
         """The chat over references as they are to be shown."""

@@ -89,7 +89,11 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """One synthesizer answer to one bundle; `rationalised` if the gold answer was shown with it."""
+    """One synthesizer answer to one bundle; `rationalised` if the gold answer was shown with it.
+
+    verdict_probabilities: of each reference, how probable the model held `right` where it wrote its verdict,
+    0.5 for a reference without one; [] where the prompt asks for no verdicts or the engine does not tell.
+    """
 
     bundle_id: str
     sample: int
@@ -102,6 +106,7 @@ class Synthesis:
     model: str
     seed: int
     rationalised: bool = False
+    verdict_probabilities: list[float] = field(default_factory=list)
 
 
 def row_of(problem: Problem | Bundle) -> dict[str, Any]:
@@ -123,10 +128,10 @@ def write(records: Iterable[Problem | Rollout | Bundle | Synthesis], path: str |
 
 def as_row(record: Problem | Rollout | Bundle | Synthesis) -> dict[str, Any]:
     """A record as files hold it, without metadata where there is none, as Parquet has no empty objects, and
-    without the mark of what is not rationalised.
+    without what says nothing of a synthesis.
     """
     row = asdict(record)
-    for name in ("metadata", "rationalised"):
+    for name in ("metadata", "rationalised", "verdict_probabilities"):
         if not row.get(name, True):
             del row[name]
     return row

@@ -83,16 +83,35 @@ def parts_of(text: str, headings: Mapping[str, str]) -> Parts | None:
     Of several solutions and lists of verdicts the first counts. The answer is the last one, and none where no
     answer follows the verdicts: what stands before them ends the solution.
     """
+    spans = _spans(text, headings)
+    parts = {name: text[start:end].strip() for name, (start, end) in spans.items()}
+    return Parts(**parts) if parts.keys() & {"solution", "verdicts"} else None
+
+
+def verdict_starts(text: str, headings: Mapping[str, str], references: int) -> list[int | None]:
+    """Where the first verdict on each reference stands in a text without its thinking: at `wrong` or `not` of
+    `Reference 2: wrong` or `Reference 2: not right`. None for a reference without a verdict that counts.
+    """
+    start, end = _spans(text, headings).get("verdicts", (0, 0))
+    places: dict[int, int] = {}
+    for match in _VERDICT.finditer(text, start, end):
+        places.setdefault(int(match[1]), match.start(2) if match[2] else match.start(3))
+    said = Parts(verdicts=text[start:end]).judged(references)
+    return [None if one is None else places[number] for number, one in enumerate(said, 1)]
+
+
+def _spans(text: str, headings: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """From where to where the text below each heading counts."""
     found = list(_headings(tuple(headings[name] for name in NAMES)).finditer(text))
     ends = [*(match.start() for match in found), len(text)][1:]
-    parts: dict[str, str] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for match, end in zip(found, ends, strict=True):
-        name, below = str(match.lastgroup), text[match.end() : end].strip()
-        if name == "verdicts" and name not in parts:
-            parts.pop("answer", None)
-        if name == "answer" or name not in parts:
-            parts[name] = below
-    return Parts(**parts) if parts.keys() & {"solution", "verdicts"} else None
+        name = str(match.lastgroup)
+        if name == "verdicts" and name not in spans:
+            spans.pop("answer", None)
+        if name == "answer" or name not in spans:
+            spans[name] = (match.end(), end)
+    return spans
 
 
 def answer_in(text: str, headings: Mapping[str, str]) -> str:

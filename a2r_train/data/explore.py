@@ -69,7 +69,7 @@ class ExploreConfig(EngineArguments):
     """`a2r explore`: problems -> rollouts."""
 
     problems: str = field(
-        metadata={"help": "problems: .jsonl or .parquet files or data sets of the hub, comma-separated"}
+        metadata={"help": "problems: JSONL, CSV, TSV or Parquet files, or hub data sets, comma-separated"}
     )
     model: str = field(
         metadata={"help": "the explorer: a checkpoint folder, a model of the hub, or a .gguf file"}

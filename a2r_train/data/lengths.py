@@ -21,6 +21,7 @@ from a2r_train.records import Reference
 
 log = logging.getLogger(__name__)
 EDGE = 12  # characters on each side of a seam
+HEAD = 32  # tokens at the beginning of a cut reference, behind which the cut changes nothing
 MOST_EDGES = 200_000  # kept
 BATCH_CHARACTERS = 2**21  # tokenised at once
 SAMPLE = 64  # prompts that are also measured whole
@@ -129,16 +130,23 @@ class PromptLengths:
         return found, doubtful
 
     def _cut(self, sizes: dict[str, int], texts: set[str]) -> dict[str, str]:
-        """The texts over the cap of a reference as they are shown; `sizes` gets what is left of them."""
+        """For each text over the cap of a reference the two ends of what is shown of it; `sizes` gets the
+        tokens of the whole of it. They are the cap's, corrected where the cut text begins.
+        """
         cap = self.prompter.config.max_reference_tokens
         long = [text for text in texts if sizes[text] > cap - (SLACK if self.recorded else 0)]
         asked = [text for text in long if text not in self._ends]
         exact, ends = count_with_ends(self.prompter.tokenizer, asked, cap)
         sizes |= dict(zip(asked, exact, strict=True))
         ends |= self._ends
-        cut = {text: self.prompter.cut(text, ends[text], cap) for text in long if sizes[text] > cap}
-        sizes |= dict(zip(cut.values(), count_all(self.prompter.tokenizer, list(cut.values())), strict=True))
-        return cut
+        cut = [text for text in long if sizes[text] > cap]
+        heads = [ends[text][-cap:][:HEAD] for text in cut]
+        shown = [self.prompter.after_cut(ids) for ids in heads]
+        plain = self.counts([str(self.prompter.tokenizer.decode(ids)) for ids in heads])
+        short = {text: head + text[-EDGE:] for text, head in zip(cut, shown, strict=True)}
+        more = (now - before for now, before in zip(self.counts(shown), plain, strict=True))
+        sizes |= {short[text]: cap + by for text, by in zip(cut, more, strict=True)}
+        return short
 
     def _sizes(
         self, problems: Sequence[str], asked: Sequence[Asked], shown: Sequence[Sequence[str]]

@@ -401,6 +401,8 @@ def _typed(value: Any, hint: str, place: str) -> Any:
         return _whole(value, place)
     if hint == "bool":
         return _truth(value, place)
+    if hint == "float":
+        return _number(value, place)
     if hint.startswith("dict"):
         return _mapping(value, place)
     if hint == "Reference":
@@ -424,6 +426,12 @@ def _whole(value: Any, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{place}: {value!r}; expected a whole number")
     return value
+
+
+def _number(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{place}: {str(value)[:80]!r}; expected a number")
+    return float(value)
 
 
 def _truth(value: Any, place: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FAILED = "failed"
+MOST_TOKENS_TOLD = 20  # of `next_tokens`, the most that vLLM gives as it comes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -178,6 +179,15 @@ def token_ids_of(prompter: Prompter, chats: Sequence[Chat]) -> list[list[int]]:
     return [rendered[key] for key in keys]
 
 
+def by_token(tokenizer: PreTrainedTokenizerBase, probabilities: Mapping[int, float]) -> dict[str, float]:
+    """Probabilities by the text of a token; several tokens may have one, as parts of characters have."""
+    found: dict[str, float] = {}
+    for token, probability in probabilities.items():
+        text = str(tokenizer.decode([token]))
+        found[text] = found.get(text, 0.0) + probability
+    return found
+
+
 class Engine(Protocol):
     """A model that answers chats. `name` is the model as the recipe names it.
 
@@ -191,6 +201,12 @@ class Engine(Protocol):
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion a chat, in order; the seed of a chat fixes its completion, whatever else is in the
         batch, unless the engine was told to do without seeds."""
+        ...
+
+    def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
+        """The most probable next tokens of each prompt, which is given as token ids, with their
+        probabilities: at most MOST_TOKENS_TOLD. Nothing for a prompt that fills the context, and where the
+        engine does not know them."""
         ...
 
 

@@ -95,6 +95,10 @@ class OpenAIEngine:
                 )
         return found
 
+    def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
+        """Nothing: the protocol of chats has no prompt that goes on in the middle of an answer."""
+        return [{} for _ in prompts]
+
     async def _all(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         slots = {url: asyncio.Semaphore(self.max_concurrent_requests) for url in self.urls}
         limits = httpx2.Limits(max_connections=None)

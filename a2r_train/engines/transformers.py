@@ -22,7 +22,16 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused, token_ids_of
+from a2r_train.engines.base import (
+    MOST_TOKENS_TOLD,
+    Completion,
+    EngineArguments,
+    Sampling,
+    by_token,
+    tell_refused,
+    token_ids_of,
+)
+from a2r_train.engines.rows import Rows, joined
 from a2r_train.models import context_length, load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
@@ -31,6 +40,7 @@ READ_TOKENS = (
     131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns makes 2.6 GB of them
 )
 GO_ON_TOKENS = 32  # so many tokens on, the completions that ended leave the batch
+REFILL_SHARE = 0.25  # of a batch that has to be free before others come, as all of the cache is copied then
 JOINED = {DynamicLayer, DynamicSlidingWindowLayer}  # layers of a cache that are no more than keys and values
 
 
@@ -43,23 +53,23 @@ class SeededDraw(LogitsProcessor):
     drawn token's become -inf.
     """
 
-    def __init__(self, seeds: Sequence[int], prompt_width: int) -> None:
+    def __init__(self, seeds: Sequence[int], begins: Sequence[int]) -> None:
+        """begins: the column at which the completion of each row begins."""
         self.seeds = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], dtype=np.uint64)
-        self.prompt_width = prompt_width
+        self.begins = np.array(begins)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step = input_ids.shape[1] - self.prompt_width
-        numbers = torch.from_numpy(uniform(self.seeds, step)).to(scores.device)
+        numbers = torch.from_numpy(uniform(self.seeds, input_ids.shape[1] - self.begins)).to(scores.device)
         cumulative = scores.double().softmax(-1).cumsum(-1)
         drawn = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)
         drawn = drawn.clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
-def uniform(seeds: np.ndarray, step: int) -> np.ndarray:
-    """Numbers in [0, 1), one a seed, of a given step."""
+def uniform(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1), one a seed, of a given step of each."""
     with np.errstate(over="ignore"):
-        x = _mix(_mix(seeds) + np.uint64(step))
+        x = _mix(_mix(seeds) + steps.astype(np.uint64))
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -92,7 +102,8 @@ class TransformersEngine:
         self.parameters = int(self.model.num_parameters())
         self._prompter = Prompter(self.tokenizer)
         self.model.generation_config = self._settings(self.model.generation_config)
-        self._joins = {type(layer) for layer in DynamicCache(config=self.model.config).layers} <= JOINED
+        layers = {type(layer) for layer in DynamicCache(config=self.model.config).layers}
+        self._joins, self._refills = layers <= JOINED, layers <= {DynamicLayer}
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         prompts = token_ids_of(self._prompter, chats)
@@ -102,35 +113,69 @@ class TransformersEngine:
         )
         tell_refused(self.name, len(prompts) - len(order), len(prompts))
         done = {i: Completion("", len(prompt), 0, "refused") for i, prompt in enumerate(prompts)}
-        for at in range(0, len(order), self.batch_size):
-            pick = order[at : at + self.batch_size]
-            batch = self._batch([prompts[i] for i in pick], sampling, [seeds[i] for i in pick])
-            done.update(zip(pick, batch, strict=True))
+        if order:
+            done |= self._completions(prompts, order, sampling, seeds)
         return [done[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
-    def _batch(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[Completion]:
-        inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(
-            self.device
+    def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
+        found: list[dict[str, float]] = [{}] * len(prompts)
+        order = sorted(
+            (i for i in range(len(prompts)) if len(prompts[i]) < self.context), key=lambda i: len(prompts[i])
         )
-        width = inputs["input_ids"].shape[1]
-        left = min(sampling.max_completion_tokens, self.context - min(map(len, prompts)))
-        given, going, done = (
-            {**inputs, **self._read(prompts, inputs)},
-            list(range(len(prompts))),
-            dict[int, list[int]](),
-        )
+        while order:
+            at_once = max(1, min(self.batch_size, READ_TOKENS // len(prompts[order[-1]])))
+            order, pick = order[:-at_once], order[-at_once:]
+            inputs = self._padded([prompts[i] for i in pick])
+            logits = self.model(**inputs, position_ids=_positions(inputs["attention_mask"]), logits_to_keep=1)
+            most = logits.logits[:, -1].float().softmax(-1).topk(MOST_TOKENS_TOLD)
+            for i, ids, values in zip(pick, most.indices.tolist(), most.values.tolist(), strict=True):
+                found[i] = by_token(self.tokenizer, dict(zip(ids, values, strict=True)))
+        return found
+
+    def _padded(self, prompts: list[list[int]]) -> Any:
+        inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        return inputs.to(self.device)
+
+    @torch.inference_mode()
+    def _completions(
+        self, prompts: list[list[int]], order: list[int], sampling: Sampling, seeds: Sequence[int]
+    ) -> dict[int, Completion]:
+        """Those of the prompts that `order` names. A completion that ended leaves the batch, and once
+        REFILL_SHARE of the places are free the next prompts take them, where the cache allows that.
+        """
+        rooms = [min(sampling.max_completion_tokens, self.context - len(prompt)) for prompt in prompts]
         stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
-        while going:
-            steps, before = min(left, GO_ON_TOKENS) if self._joins else left, given["input_ids"].shape[1]
-            made = self._go_on(given, steps, _processors(sampling, [seeds[i] for i in going], width))
-            left -= made.sequences.shape[1] - before
-            ended = torch.isin(made.sequences[:, before:], stops).any(1) | (left == 0)
-            done.update(zip(_picked(going, ended), made.sequences[ended, width:].tolist(), strict=True))
-            going = _picked(going, ~ended)
-            if going:
-                given = _rows(made, given["attention_mask"], (~ended).nonzero().flatten())
-        return [self._completion(len(p), done[i][: self.context - len(p)]) for i, p in enumerate(prompts)]
+        done: dict[int, Completion] = {}
+        rows, waiting = self._started(prompts, order[: self.batch_size]), order[self.batch_size :]
+        while rows.numbers:
+            room, before = torch.tensor([rooms[i] for i in rows.numbers]).to(self.device), rows.ids.shape[1]
+            left = room - rows.lengths()
+            steps = min(int(left.min()), GO_ON_TOKENS) if self._joins else int(left.max())
+            rows = self._go_on(rows, steps, sampling, seeds)
+            ended = torch.isin(rows.ids[:, before:], stops).any(1) | (rows.lengths() >= room)
+            for i, ids in rows.completions(ended):
+                done[i] = self._completion(len(prompts[i]), ids[: rooms[i]])
+            rows = rows.only(~ended)
+            rows, waiting = self._refilled(rows, waiting, prompts)
+        return done
+
+    def _started(self, prompts: list[list[int]], numbers: list[int], read: bool = False) -> Rows:
+        """Rows of the prompts of these numbers; `read` if the cache has to hold them."""
+        inputs = self._padded([prompts[i] for i in numbers])
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        begins = torch.full((len(numbers),), ids.shape[1], device=self.device)
+        return Rows(numbers, begins, ids, mask, self._read([prompts[i] for i in numbers], inputs, read))
+
+    def _refilled(self, rows: Rows, waiting: list[int], prompts: list[list[int]]) -> tuple[Rows, list[int]]:
+        """The rows with the next prompts in free places, and what waits then."""
+        free = self.batch_size - len(rows.numbers)
+        new, later = waiting[:free], waiting[free:]
+        if not rows.numbers and new:
+            return self._started(prompts, new), later
+        if not new or not self._refills or free < REFILL_SHARE * self.batch_size or len(prompts[new[-1]]) < 2:
+            return rows, waiting
+        return rows.with_more(self._started(prompts, new, read=True)), later
 
     def _settings(self, own: GenerationConfig) -> GenerationConfig:
         """Of what the model brings along, the ends of its turn alone: its penalties and lengths hold in no
@@ -141,21 +186,25 @@ class TransformersEngine:
         stops = sorted({i for i in ends if i is not None} | set(self._prompter.stop_ids()))
         return GenerationConfig(do_sample=False, use_cache=True, eos_token_id=stops or None, pad_token_id=pad)  # type: ignore[no-untyped-call]
 
-    def _go_on(self, given: dict[str, Any], steps: int, processors: LogitsProcessorList) -> Any:
-        return self.model.generate(
-            **given, max_new_tokens=steps, logits_processor=processors, return_dict_in_generate=True
+    def _go_on(self, rows: Rows, steps: int, sampling: Sampling, seeds: Sequence[int]) -> Rows:
+        made = self.model.generate(
+            **rows.inputs(),
+            max_new_tokens=steps,
+            logits_processor=_processors(sampling, [seeds[i] for i in rows.numbers], rows.begins.tolist()),
+            return_dict_in_generate=True,
         )
+        return rows.grown(made)
 
-    def _read(self, prompts: list[list[int]], inputs: Any) -> dict[str, Any]:
+    def _read(self, prompts: list[list[int]], inputs: Any, always: bool) -> Any:
         """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at
-        a time that memory allows a larger batch than one forward of all could have. Nothing if `generate` can
-        as well read them itself."""
+        a time that memory allows a larger batch than one forward of all could have. None if `generate` can
+        as well read them itself, unless `always`."""
         firsts = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
         rows, tokens = sorted(firsts.values()), inputs["input_ids"].shape[1] - 1
         at_once = max(1, READ_TOKENS // max(1, tokens)) if self._joins else len(rows)
-        if tokens == 0 or len(prompts) == len(rows) <= at_once:
-            return {}
-        read = _joined(
+        if tokens == 0 or (len(prompts) == len(rows) <= at_once and not always):
+            return None
+        read = joined(
             [self._read_part(inputs, rows[at : at + at_once]) for at in range(0, len(rows), at_once)]
         )
         if len(rows) < len(prompts):
@@ -163,14 +212,14 @@ class TransformersEngine:
             read.batch_select_indices(
                 torch.tensor([place[firsts[tuple(p)]] for p in prompts], device=self.device)
             )
-        return {"past_key_values": read}
+        return read
 
     def _read_part(self, inputs: Any, rows: list[int]) -> Any:
         mask = inputs["attention_mask"][rows, :-1]
         return self.model(
             input_ids=inputs["input_ids"][rows, :-1],
             attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            position_ids=_positions(mask),
             use_cache=True,
             logits_to_keep=1,
         ).past_key_values
@@ -188,34 +237,11 @@ class TransformersEngine:
         return {i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}
 
 
-def _picked(items: list[int], mask: torch.Tensor) -> list[int]:
-    return [item for item, picked in zip(items, mask.tolist(), strict=True) if picked]
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def _rows(made: Any, mask: torch.Tensor, stay: torch.Tensor) -> dict[str, Any]:
-    """What `generate` goes on from for some rows of what it made."""
-    made.past_key_values.batch_select_indices(stay)
-    ids = made.sequences[stay]
-    mask = torch.nn.functional.pad(mask[stay], (0, ids.shape[1] - mask.shape[1]), value=1)
-    return {"input_ids": ids, "attention_mask": mask, "past_key_values": made.past_key_values}
-
-
-def _joined(parts: list[Any]) -> Any:
-    """One cache of several with rows of the same width; a layer at a time, and the parts are freed on the
-    way.
-    """
-    whole, *others = parts
-    for i, layer in enumerate(whole.layers if others else []):
-        layers = [layer, *(part.layers[i] for part in others)]
-        layer.keys, layer.values = (
-            torch.cat([getattr(one, name) for one in layers]) for name in ("keys", "values")
-        )
-        for one in layers[1:]:
-            one.keys = one.values = None
-    return whole
-
-
-def _processors(sampling: Sampling, seeds: list[int], width: int) -> LogitsProcessorList:
+def _processors(sampling: Sampling, seeds: list[int], begins: list[int]) -> LogitsProcessorList:
     if sampling.temperature == 0:
         return LogitsProcessorList()
     chosen: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
@@ -223,4 +249,4 @@ def _processors(sampling: Sampling, seeds: list[int], width: int) -> LogitsProce
         chosen.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         chosen.append(TopPLogitsWarper(sampling.top_p))
-    return LogitsProcessorList([*chosen, SeededDraw(seeds, width)])
+    return LogitsProcessorList([*chosen, SeededDraw(seeds, begins)])

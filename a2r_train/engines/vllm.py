@@ -21,12 +21,21 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from math import ceil, exp
 from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from a2r_train.engines.base import Completion, EngineArguments, Sampling, tell_refused, token_ids_of
+from a2r_train.engines.base import (
+    MOST_TOKENS_TOLD,
+    Completion,
+    EngineArguments,
+    Sampling,
+    by_token,
+    tell_refused,
+    token_ids_of,
+)
 from a2r_train.errors import InputError
 from a2r_train.models import architectures, base_of, count_parameters, load_tokenizer, model_file
 from a2r_train.prompts import Chat, Prompter
@@ -52,6 +61,7 @@ LAUNCHER = (
     "TORCHELASTIC_USE_AGENT_STORE",
 )
 
+Value = TypeVar("Value")
 Found = list[
     tuple[list[int], str, int]
 ]  # of each prompt: token ids, finish reason, prompt tokens read from the cache
@@ -167,6 +177,7 @@ class VLLMEngine:
     def _answer_as(self, model: str) -> None:
         self.name, self.tokenizer, self.parameters = model, load_tokenizer(model), count_parameters(model)
         self._prompter = Prompter(self.tokenizer)
+        self._adapter = lora_folder(model) if _is_adapter(model) else ""
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         if sampling.temperature > MOST_TEMPERATURE:
@@ -180,12 +191,15 @@ class VLLMEngine:
             shares[places.setdefault(tuple(prompt), len(places)) % len(self._copies)].append(i)
         stops = self._prompter.stop_ids()
         given = list(seeds) if self.seeded else [None] * len(prompts)
-        adapter = lora_folder(self.name) if _is_adapter(self.name) else ""
         pending = [
             (
                 share,
                 self._copies[c].submit(
-                    [prompts[i] for i in share], [given[i] for i in share], asdict(sampling), stops, adapter
+                    [prompts[i] for i in share],
+                    [given[i] for i in share],
+                    asdict(sampling),
+                    stops,
+                    self._adapter,
                 ),
             )
             for c, share in shares.items()
@@ -199,18 +213,27 @@ class VLLMEngine:
         )
         return [self._completion(prompt, *found[i][:2]) for i, prompt in enumerate(prompts)]
 
+    def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
+        size = ceil(len(prompts) / len(self._copies)) or 1  # neighbours share a prefix, so they stay together
+        shares = [prompts[at : at + size] for at in range(0, len(prompts), size)]
+        pending = [
+            copy.next_tokens(list(share), self._adapter)
+            for copy, share in zip(self._copies, shares, strict=False)  # fewer prompts than copies
+        ]
+        return [by_token(self.tokenizer, one) for result in pending for one in result.result()]
+
     def _completion(self, prompt: list[int], ids: list[int], reason: str) -> Completion:
         kept = ids[:-1] if reason == "stop" else ids
         return Completion(self._prompter.decode(kept), len(prompt), len(ids), reason)
 
 
-class _Done:
+class _Done(Generic[Value]):
     """A result that is there already."""
 
-    def __init__(self, value: Found) -> None:
+    def __init__(self, value: Value) -> None:
         self.value = value
 
-    def result(self) -> Found:
+    def result(self) -> Value:
         return self.value
 
 
@@ -247,7 +270,7 @@ class _Copy:
         sampling: dict[str, Any],
         stops: list[int],
         adapter: str,
-    ) -> _Done:
+    ) -> _Done[Found]:
         from vllm import SamplingParams
 
         room = self.llm.llm_engine.model_config.max_model_len
@@ -264,6 +287,22 @@ class _Copy:
         for i, output in zip(asked, outputs, strict=True):
             made = output.outputs[0]
             found[i] = (list(made.token_ids), str(made.finish_reason), int(output.num_cached_tokens or 0))
+        return _Done(found)
+
+    def next_tokens(self, prompts: list[list[int]], adapter: str) -> _Done[list[dict[int, float]]]:
+        from vllm import SamplingParams
+
+        room = self.llm.llm_engine.model_config.max_model_len
+        asked = [i for i, prompt in enumerate(prompts) if len(prompt) < room]
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": prompts[i]} for i in asked],
+            SamplingParams(temperature=0, max_tokens=1, logprobs=MOST_TOKENS_TOLD, detokenize=False),
+            lora_request=self._request(adapter) if adapter else None,
+            use_tqdm=False,
+        )
+        found: list[dict[int, float]] = [{}] * len(prompts)
+        for i, output in zip(asked, outputs, strict=True):
+            found[i] = {token: exp(one.logprob) for token, one in output.outputs[0].logprobs[0].items()}
         return _Done(found)
 
     def _request(self, adapter: str) -> Any:
@@ -294,7 +333,10 @@ class _Remote:
         return self.pool.submit(_start_copy, *how)
 
     def submit(self, *work: Any) -> Any:
-        return self.pool.submit(_ask_copy, *work)
+        return self.pool.submit(_ask_copy, "submit", *work)
+
+    def next_tokens(self, *work: Any) -> Any:
+        return self.pool.submit(_ask_copy, "next_tokens", *work)
 
 
 _copy: list[_Copy] = []  # in the process of a _Remote
@@ -348,8 +390,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _ask_copy(*work: Any) -> Found:
-    return _copy[0].submit(*work).result()
+def _ask_copy(what: str, *work: Any) -> Any:
+    return getattr(_copy[0], what)(*work).result()
 
 
 def _launched() -> bool:

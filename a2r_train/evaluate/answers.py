@@ -32,6 +32,7 @@ from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.templates import TEMPLATES
+from a2r_train.evaluate.verdict_words import with_probabilities
 from a2r_train.inference.synthesise import synthesizer_chat
 from a2r_train.models import (
     Size,
@@ -200,13 +201,16 @@ class Generator:
         engine = self._engine(task.model)
         prompter = Prompter(engine.tokenizer, prompt_for(self.config, task.model))
         began = time.monotonic()
-        made = judged_samples(
+        samples = judged_samples(
             engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed
         )
+        made = [sample.synthesis(bundle_id, at) for bundle_id, at, sample in samples]
+        if prompter.config.sections and task.view == "references":
+            made = with_probabilities(engine, prompter, part, chats, made)
         timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
         place = {"device": hardware(engine), "batch_size": self.config.batch_size}
         write_text(_timing_path(path), json.dumps(timing | place) + "\n")
-        write((sample.synthesis(bundle_id, at) for bundle_id, at, sample in made), path)
+        write(made, path)
         return path
 
     def _chat(self, prompter: Prompter, view: str, bundle: Bundle) -> Chat:

@@ -1,5 +1,5 @@
-"""What it saves that completions which ended leave the batch of the transformers engine; both ways in one
-run.
+"""What it saves that completions which ended leave the batch of the transformers engine, and that others take
+their places; all ways in one run.
 
     python scripts/benchmarks/bench_leaving.py                                  # two CPU cores: three minutes
     python scripts/benchmarks/bench_leaving.py --rows 660 --model MODEL_0.5B    # a GPU
@@ -40,34 +40,41 @@ def random_model(folder: str) -> str:
     return folder
 
 
-def measure(model: str, rows: int, prompt_tokens: int, tokens: int, mean: int) -> dict[str, object]:
-    """Seconds of both ways, and whether their completions are the same."""
+def measure(
+    model: str, rows: int, batches: int, prompt_tokens: int, tokens: int, mean: int
+) -> dict[str, object]:
+    """Seconds of each way, and whether their completions are the same."""
     engine = engines.TransformersEngine(model, EngineArguments(batch_size=rows))
     usual = engine.model.generation_config.eos_token_id
     size = len(engine.tokenizer)
     ends = random.Random(0).sample(range(size // 2), max(1, round(size / mean)))
     engine.model.generation_config.eos_token_id = [*ends, *(usual if isinstance(usual, list) else [usual])]
-    words = random.Random(1).choices(["3", "7", "apples"], k=rows * prompt_tokens)
+    count = rows * batches
+    words = random.Random(1).choices(["3", "7", "apples"], k=count * prompt_tokens)
     chats = [
         [{"role": "user", "content": " ".join(words[i * prompt_tokens :][: prompt_tokens // 2])}]
-        for i in range(rows)
+        for i in range(count)
     ]
     made: dict[str, list[Completion]] = {}
-    found: dict[str, object] = {"device": str(engine.device), "rows": rows}
-    for name, go_on in (("stay", tokens), ("leave", engines.GO_ON_TOKENS)):
-        engines.GO_ON_TOKENS = go_on
-        engine.generate(chats, Sampling(max_completion_tokens=1), range(rows))
+    found: dict[str, object] = {"device": str(engine.device), "rows": rows, "completions": count}
+    ways = {
+        "stay": (tokens, 2.0),
+        "leave": (engines.GO_ON_TOKENS, 2.0),
+        "refill": (engines.GO_ON_TOKENS, engines.REFILL_SHARE),
+    }
+    for name, (engines.GO_ON_TOKENS, engines.REFILL_SHARE) in ways.items():
+        engine.generate(chats[:rows], Sampling(max_completion_tokens=1), range(rows))
         began = time.perf_counter()
-        made[name] = engine.generate(chats, Sampling(max_completion_tokens=tokens), range(rows))
+        made[name] = engine.generate(chats, Sampling(max_completion_tokens=tokens), range(count))
         found[f"{name}_s"] = round(time.perf_counter() - began, 2)
     lengths = [completion.completion_tokens for completion in made["leave"]]
     found |= {
         "prompt_tokens": made["leave"][0].prompt_tokens,
-        "mean": round(sum(lengths) / rows),
+        "mean": round(sum(lengths) / count),
         "longest": max(lengths),
+        "same": sum(len(set(ways)) == 1 for ways in zip(*made.values(), strict=True)),
     }
-    same = sum(ours == theirs for ours, theirs in zip(made["leave"], made["stay"], strict=True))
-    return {**found, "times": round(found["stay_s"] / found["leave_s"], 2), "same": same}  # type: ignore[operator]
+    return found
 
 
 def main() -> None:
@@ -76,6 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="", help="a folder; empty: a random one")
     parser.add_argument("--rows", type=int, default=96, help="completions at once")
+    parser.add_argument("--batches", type=int, default=4, help="times as many completions in all")
     parser.add_argument("--prompt_tokens", type=int, default=1400)
     parser.add_argument("--tokens", type=int, default=512, help="the longest completion")
     parser.add_argument(
@@ -84,7 +92,11 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = given.model or random_model(folder)
-        print(json.dumps(measure(model, given.rows, given.prompt_tokens, given.tokens, given.mean)))
+        print(
+            json.dumps(
+                measure(model, given.rows, given.batches, given.prompt_tokens, given.tokens, given.mean)
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@ settings.
 
     python scripts/proofs/prove_lever.py off
     python scripts/proofs/prove_lever.py dynamic --grpo oversampling_factor=2 --control oversampling_factor=2
+    python scripts/proofs/prove_lever.py k-4-16 --explore samples_per_problem=32 --bundle k=16 k_min=4 \
+        --evaluate diagnostics=k k_sweep=4,8,16 --no_control
 
 A setting is a name and the keys that it changes, for each stage. A setting's control generates as many tokens
-with `--match`. The rollouts are shared by all settings, and the bundles and the SFT by those that leave them
-as they are. Some ten minutes a setting on 2 free cores; it resumes. The table is runs/levers/table.md.
+with `--match`. What a setting leaves as it is, rollouts, bundles and SFT, it shares with the others; all are
+evaluated on the same bundles. Some ten minutes a setting on 2 free cores; it resumes. The table is
+runs/levers/table.md.
 """
 
 from __future__ import annotations
@@ -43,39 +46,52 @@ def stage(verb: str, recipe: str, *changes: str, **more: object) -> None:
     subprocess.run(command, check=True)
 
 
-def bundled(args: argparse.Namespace) -> Path:
-    """The folder of the bundles: that of all settings, or the setting's own if it changes them."""
-    folder = (OUT / args.name if args.bundle else OUT) / "bundles"
-    rollouts = {name: OUT / f"rollouts-{name}" for name in ("train", "test")}
-    for name, path in rollouts.items():
-        stage("explore", f"explore-{name}", output_dir=path)
-    given = {"rollouts": rollouts["train"], "test_rollouts": rollouts["test"]}
-    files = {key: path / "rollouts.jsonl" for key, path in given.items()}
-    stage("bundle", "bundle", *args.bundle, output_dir=folder, **files)
+def bundles(folder: Path, train: Path, changes: list[str]) -> Path:
+    """The folder, with bundles of these rollouts and of the test rollouts that all settings share."""
+    given = {"rollouts": train / "rollouts.jsonl", "test_rollouts": OUT / "rollouts-test/rollouts.jsonl"}
+    stage("bundle", "bundle", *changes, output_dir=folder, **given)
     return folder
+
+
+def prepared(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The bundles that the setting trains on, its own if it changes them, and those that all settings meet in
+    the evaluation.
+    """
+    stage("explore", "explore-test", output_dir=OUT / "rollouts-test")
+    stage("explore", "explore-train", output_dir=OUT / "rollouts-train")
+    shared = bundles(OUT / "bundles", OUT / "rollouts-train", [])
+    train = OUT / "rollouts-train"
+    if args.explore:
+        train = OUT / f"rollouts-{'-'.join(args.explore).replace('=', '-')}"
+        stage("explore", "explore-train", *args.explore, output_dir=train)
+    if args.explore or args.bundle:
+        return bundles(OUT / args.name / "bundles", train, args.bundle), shared
+    return shared, shared
 
 
 def run(args: argparse.Namespace, seed: int) -> None:
     """SFT, GRPO, control and evaluation of one seed, in OUT/NAME/seed-SEED."""
-    bundles, own = bundled(args), OUT / args.name / f"seed-{seed}"
-    sft = (own if args.bundle or args.sft else OUT) / f"sft-{seed}"
-    given = {"bundles": bundles / "train.jsonl", "seed": seed}
+    (trained, shared), own = prepared(args), OUT / args.name / f"seed-{seed}"
+    sft = (own if args.explore or args.bundle or args.sft else OUT) / f"sft-{seed}"
+    given = {"bundles": trained / "train.jsonl", "seed": seed}
     stage("sft", "sft", *args.sft, output_dir=sft, **given)
     steps = {"logging_steps": 1, **given}
     stage("grpo", "grpo", *args.grpo, model_name_or_path=sft, output_dir=own / "grpo", **steps)
     match = [f"match_tokens_of={own / 'grpo'}"] if args.match else []
-    stage("grpo", "grpo-no-references", *args.control, *match, output_dir=own / "control", **steps)
+    if not args.no_control:
+        stage("grpo", "grpo-no-references", *args.control, *match, output_dir=own / "control", **steps)
     stage(
         "evaluate",
         "evaluate",
-        bundles=bundles / "test.jsonl",
+        *args.evaluate,
+        bundles=shared / "test.jsonl",
         rollouts=OUT / "rollouts-test/rollouts.jsonl",
         output_dir=own / "evaluation",
         temperature=0,
         explorer="",
         sft=sft,
         grpo=own / "grpo",
-        no_references=own / "control",
+        no_references="" if args.no_control else own / "control",
     )
 
 
@@ -111,17 +127,19 @@ def table() -> str:
     all_steps = {folder: steps_of(folder / "grpo") for folder in folders}
     totals = {folder: sums(steps, float("inf")) for folder, steps in all_steps.items()}
     head = ["setting", "seed", *ROWS, "steps", "control's", "tokens", "control's", "dead of made", "of used"]
-    head += ["at equal tokens: steps", "live groups", "dead of used"]
+    head += ["at equal tokens: steps", "live groups", "dead of used", "trained, by k"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for folder in folders:
-        results = json.loads((folder / "evaluation/results.json").read_text())["rows"]
-        right = {row["name"]: f"{100 * row['accuracy']:.1f}" for row in results}
+        results = json.loads((folder / "evaluation/results.json").read_text())
+        right = {row["name"]: f"{100 * row['accuracy']:.1f}" for row in results["rows"]}
+        sweep = results["diagnostics"].get("k_sweep", [])
         same = [total["tokens"] for other, total in totals.items() if other.name == folder.name]
-        whole, control = totals[folder], sums(steps_of(folder / "control"), float("inf"))
+        whole, control = totals[folder], folder / "control"
+        controls = sums(steps_of(control) if control.exists() else [], float("inf"))
         equal = sums(all_steps[folder], min(same))
         cells = [folder.parent.name, folder.name[-1], *(right.get(name, "") for name in ROWS.values())]
-        cells += [f"{whole['steps']:.0f}", f"{control['steps']:.0f}"]
-        cells += [f"{one['tokens'] / 1000:.0f}k" for one in (whole, control)]
+        cells += [f"{whole['steps']:.0f}", f"{controls['steps']:.0f}"]
+        cells += [f"{one['tokens'] / 1000:.0f}k" for one in (whole, controls)]
         cells += [
             f"{1 - whole['signal'] / whole['made']:.0%}",
             f"{1 - whole['live'] / whole['steps'] / 8:.0%}",
@@ -130,6 +148,7 @@ def table() -> str:
             f"{equal['steps']:.0f}",
             f"{equal['live']:.0f}",
             f"{1 - equal['live'] / equal['steps'] / 8:.0%}",
+            ", ".join(f"{one['k']}: {100 * one['accuracy']:.1f}" for one in sweep),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -140,10 +159,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", help="of the setting; its folder below runs/levers")
-    for verb in ("bundle", "sft", "grpo", "control"):
+    for verb in ("explore", "bundle", "sft", "grpo", "control", "evaluate"):
         parser.add_argument(f"--{verb}", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--match", action="store_true", help="the control generates as many tokens")
+    parser.add_argument("--no_control", action="store_true", help="no training without references")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for seed in args.seeds:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from a2r_train.engines import EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.engines import transformers as transformers_engine
+from a2r_train.engines.base import by_token
 from a2r_train.engines.transformers import SeededDraw, TransformersEngine, uniform
 from a2r_train.errors import InputError
 from a2r_train.models import check_weights, load_tokenizer, model_hash
@@ -48,6 +49,21 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: TransformersEngin
         )
         == together
     )
+
+
+def test_next_tokens_are_those_of_each_prompt_alone(engine: TransformersEngine) -> None:
+    prompts = [load_tokenizer(engine.name)(text)["input_ids"] for text in ("1 and", "How many are", "x" * 60)]
+    found = engine.next_tokens([*prompts, [1] * engine.context])
+    assert found.pop() == {}
+    for prompt, told in zip(prompts, found, strict=True):
+        with torch.inference_mode():
+            most = engine.model(input_ids=torch.tensor([prompt])).logits[0, -1].softmax(-1).topk(20)
+        expected = by_token(
+            engine.tokenizer, dict(zip(most.indices.tolist(), most.values.tolist(), strict=True))
+        )
+        assert told == pytest.approx(expected, abs=1e-5)
+        assert 0 < sum(told.values()) < 1
+    assert engine.next_tokens([]) == []
 
 
 def test_a_prompt_that_fills_the_context_is_refused_and_no_completion_goes_beyond(
@@ -175,11 +191,36 @@ def test_completions_that_ended_leave_the_batch(
     ]  # rows[0] is the prompts
 
 
+@pytest.mark.parametrize("window", [None, 8])
+def test_others_take_the_places_of_those_that_ended(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    """Where every layer keeps all keys; what is completed does not depend on it."""
+    model = sliding(tiny, tmp_path, window) if window else tiny
+    engines = [
+        TransformersEngine(model, EngineArguments(batch_size=size, dtype="float32")) for size in (1, 4)
+    ]
+    for engine in engines:
+        monkeypatch.setattr(engine, "_stop_ids", lambda: set(range(0, 400, 7)))
+    monkeypatch.setattr(transformers_engine, "GO_ON_TOKENS", 4)
+    chats, sampling = [CHATS[i % 5] for i in range(24)], Sampling(max_completion_tokens=30)
+    alone = engines[0].generate(chats, sampling, range(24))
+    sizes: list[int] = []
+    engines[1].model.register_forward_pre_hook(
+        lambda _model, _args, options: sizes.append(options["input_ids"].shape[0]), with_kwargs=True
+    )
+    assert engines[1].generate(chats, sampling, range(24)) == alone
+    assert max(sizes) == 4
+    drawn = sum(completion.completion_tokens for completion in alone)
+    assert (len(sizes) < drawn / 2) == (window is None)
+    assert len({completion.completion_tokens for completion in alone}) > 4
+
+
 def test_the_benchmark_of_leaving_makes_the_same_completions(tmp_path: Path) -> None:
     found = bench_leaving.measure(
-        bench_leaving.random_model(str(tmp_path)), rows=12, prompt_tokens=60, tokens=100, mean=40
+        bench_leaving.random_model(str(tmp_path)), 12, batches=2, prompt_tokens=60, tokens=100, mean=40
     )
-    assert (found["rows"], found["same"]) == (12, 12)
+    assert (found["rows"], found["completions"], found["same"]) == (12, 24, 24)
     assert 32 < found["longest"] <= 100  # type: ignore[operator]
 
 
@@ -234,7 +275,7 @@ def test_top_k_of_one_is_greedy_at_any_temperature(engine: TransformersEngine) -
 def drawn(scores: torch.Tensor, n: int, step: int) -> np.ndarray:
     """How often each token is drawn with n seeds as explore makes them."""
     seeds = [seed_of(0, "p", i) for i in range(n)]
-    draw = SeededDraw(seeds, prompt_width=3)
+    draw = SeededDraw(seeds, [3] * len(seeds))
     kept = draw(torch.zeros(n, 3 + step, dtype=torch.long), scores.expand(n, -1).clone())
     assert ((kept == 0).sum(-1) == 1).all()
     assert (torch.isinf(kept).sum(-1) == len(scores) - 1).all()
@@ -254,7 +295,7 @@ def test_the_draws_follow_the_softmax(step: int) -> None:
 
 
 def test_numbers_of_steps_and_neighbouring_seeds_are_independent() -> None:
-    numbers = np.stack([uniform(np.arange(4000, dtype=np.uint64), step) for step in range(4)])
+    numbers = np.stack([uniform(np.arange(4000, dtype=np.uint64), np.full(4000, step)) for step in range(4)])
     assert numbers.min() >= 0
     assert numbers.max() < 1
     correlation = np.corrcoef([*numbers, np.roll(numbers[0], 1)])
@@ -267,7 +308,7 @@ def test_numbers_of_steps_and_neighbouring_seeds_are_independent() -> None:
 @settings(max_examples=100, deadline=None)
 def test_an_impossible_token_is_never_drawn(scores: list[float], seed: int, step: int) -> None:
     row = torch.tensor([[-torch.inf, *scores, -torch.inf]])
-    kept = SeededDraw([seed], 0)(torch.zeros(1, step, dtype=torch.long), row)
+    kept = SeededDraw([seed], [0])(torch.zeros(1, step, dtype=torch.long), row)
     assert 1 <= int(kept.argmax()) <= len(scores)
 
 

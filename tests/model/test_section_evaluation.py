@@ -29,7 +29,15 @@ def test_verdicts_are_told_and_the_table_comes_again(
         return [Completion(text, 9, 9, "stop") for _ in chats]
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    engine = SimpleNamespace(name=tiny, parameters=9, tokenizer=tokenizer, generate=generate)
+    asked: list[str] = []
+
+    def next_tokens(prompts: list[list[int]]) -> list[dict[str, float]]:
+        asked.extend(tokenizer.decode(prompt) for prompt in prompts)
+        return [{" right": 0.3, " wrong": 0.1 * at, "!": 0.1} for at in range(len(prompts))]
+
+    engine = SimpleNamespace(
+        name=tiny, parameters=9, tokenizer=tokenizer, generate=generate, next_tokens=next_tokens
+    )
     monkeypatch.setattr(answers, "load_engine", lambda *_, **__: engine)
     config = EvaluateConfig(
         bundles=write_rows(tmp_path / "bundles.jsonl", rows),
@@ -50,7 +58,12 @@ def test_verdicts_are_told_and_the_table_comes_again(
             "unsaid": 0.0,
             "auc": 1.0,
             "pairs": 4,
+            "sure_auc": 1.0,
         }
     }
+    first, second = (text.rpartition("\n")[2] for text in asked[:2])
+    assert (first, second) == ("Reference 1:", "Reference 2:")
+    made = [json.loads(line) for line in next(Path("out/syntheses").glob("*-base/0*.jsonl")).open()]
+    assert made[0]["verdict_probabilities"] == [1.0, 0.75]
     assert json.loads(Path("out/manifest.json").read_text())["prompts"][tiny]["sections"]["answer"] == "Final"
     assert rescore(Path("out")).said == []

@@ -89,7 +89,6 @@ state.destroy_process_group()
 """
 
 
-@pytest.mark.slow
 def test_every_process_of_accelerate_has_its_own_workers(tmp_path):
     (tmp_path / "rank.py").write_text(RANK)
     said = launch("cpu2", str(tmp_path / "rank.py"))

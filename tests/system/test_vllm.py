@@ -63,6 +63,17 @@ def test_greedy_syntheses_are_those_of_transformers(
     assert engine.parameters == count_parameters(MODEL)
 
 
+def test_next_tokens_are_as_probable_as_in_transformers(engine: Any, chats: list[Chat]) -> None:
+    prompts = [engine._prompter.begun(chat, "The answer")[: 40 + at] for at, chat in enumerate(chats[:6])]
+    told = engine.next_tokens([*prompts, [1] * 4000])
+    assert told.pop() == {}
+    expected = load_engine(MODEL, EngineArguments(engine="transformers")).next_tokens(prompts)
+    for one, other in zip(told, expected, strict=True):
+        assert {text: one[text] for text in other if other[text] > 0.01} == pytest.approx(
+            {text: value for text, value in other.items() if value > 0.01}, abs=0.01
+        )
+
+
 def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[Chat]) -> None:
     work, seeds = [chat for chat in chats[:6] for _ in range(4)], [seed_of(0, i) for i in range(24)]
     together = engine.generate(work, SAMPLED, seeds)

@@ -1,5 +1,6 @@
 """The verdicts of a synthesizer in the evaluation: AUC within a bundle, the weighted vote, and the table."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.report.write import build_results, markdown
 from a2r_train.evaluate.rows.row import vote_of
 from a2r_train.evaluate.rows.verdicts import verdict_rows, weighted_vote, within_bundles
+from a2r_train.evaluate.verdict_words import right_share
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem, Synthesis
 
@@ -109,8 +111,50 @@ def test_rows_and_table_of_a_prompt_with_sections(asked: Any) -> None:
     table = next(
         s for s in sections(build_results([row], diagnostics=details)) if s.title.startswith("Verdicts")
     )
-    assert table.rows[0] == ["synthesizer/base", "50.0", "50.0", "50.0", "75.0", "16.7", "75.0 (n=4)"]
+    assert table.rows[0] == ["synthesizer/base", "50.0", "50.0", "50.0", "75.0", "16.7", "75.0 (n=4)", "-"]
     assert "Verdicts on the references" in markdown(build_results([row], diagnostics=details))
+
+
+def test_how_sure_it_was_decides_where_the_words_are_equal(asked: Any) -> None:
+    config, bundles, found = asked
+    told = zip(found["synthesizer/base"], [[0.1, 0.2, 0.9], [0.6, 0.8, 0.4]], strict=True)
+    found["synthesizer/base"] = [replace(one, verdict_probabilities=values) for one, values in told]
+    (row,), details = verdict_rows(config, work(PROMPT), bundles, found)
+    assert row.scores.tolist() == [1.0, 1.0]  # of 6 5 7 the words had called 6 right
+    assert row.note.endswith("as sure as it was of them")
+    found = details["verdicts"]
+    assert (found["synthesizer/base"]["auc"], found["synthesizer/base"]["sure_auc"]) == (0.75, 1.0)
+    assert "sure_auc" not in found["synthesizer/base@T"]  # not all of its texts have them
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens", "share"),
+    [
+        ("right.", {" right": 0.6, " wrong": 0.2, " unclear": 0.2}, 0.75),
+        ("Wrong", {"W": 0.5, "R": 0.5}, 0.5),
+        ("incorrect", {" in": 0.3, " correct": 0.1}, 0.25),
+        ("not right", {" not": 0.6, " right": 0.2}, 0.25),
+        ("not wrong", {" not": 0.6, " wrong": 0.2}, 0.75),
+        ("correct", {" maybe": 1.0}, 1.0),
+        ("not correct", {}, 0.0),
+    ],
+)
+def test_the_share_of_right(said: str, tokens: dict[str, float], share: float) -> None:
+    assert right_share(tokens, said) == pytest.approx(share)
+
+
+VERDICT = st.sampled_from(["right", "wrong", "not right", "unclear", "right. Reference {n}: wrong"])
+
+
+@given(
+    st.lists(VERDICT, min_size=1, max_size=5), st.sampled_from(["", "<think>Reference 1: right</think>\n"])
+)
+def test_each_verdict_is_found_in_its_text(said: list[str], thought: str) -> None:
+    lines = [f"Reference {n}: {word.format(n=n)}, as it adds." for n, word in enumerate(said, 1)]
+    text = thought + written("5", "\n".join(lines), "5") + "\n"
+    starts = PROMPT.verdict_starts(text, len(said))
+    found = ["" if start is None else text[start:].partition(",")[0] for start in starts]
+    assert found == [word if word in ("right", "wrong", "not right") else "" for word in said]
 
 
 def test_without_sections_there_is_nothing(asked: Any) -> None:

@@ -276,7 +276,12 @@ def _synthesizer_section(diagnostics: Mapping[str, Any]) -> Section:
 def _verdicts_section(verdicts: Mapping[str, Mapping[str, Any]]) -> Section:
     shares = ("complete", "own_solution", "right_called_right", "wrong_called_wrong", "unsaid")
     rows = [
-        [name, *(percent(one[key]) for key in shares), f"{percent(one['auc'])} (n={one['pairs']})"]
+        [
+            name,
+            *(percent(one[key]) for key in shares),
+            f"{percent(one['auc'])} (n={one['pairs']})",
+            percent(one.get("sure_auc")),
+        ]
         for name, one in verdicts.items()
     ]
     header = ["row", "complete", "own solution", "right called right", "wrong called wrong", "unsaid"]
@@ -284,9 +289,10 @@ def _verdicts_section(verdicts: Mapping[str, Mapping[str, Any]]) -> Section:
         "In %: texts with all sections and a verdict on each reference; own solutions that are right; "
         "references by what is said of them, and those of which nothing is. AUC: of the n pairs of a right "
         "and a wrong reference of one bundle, those in which the right one has the better verdict, ties "
-        "half; 50 is chance. Of several samples the mean verdict counts."
+        "half; 50 is chance. Of several samples the mean verdict counts. Sure AUC: the same by how probable "
+        "the model held `right` where it wrote the verdict, if the engine tells it."
     )
-    return Section("Verdicts on the references", intro, [*header, "AUC"], rows)
+    return Section("Verdicts on the references", intro, [*header, "AUC", "sure AUC"], rows)
 
 
 def percent(value: float | None) -> str:

@@ -1,12 +1,13 @@
 """What a synthesizer's verdicts on its references are worth, where its prompt has sections.
 
-How well they tell right from wrong within a bundle, and the references' vote weighted by them.
+How well they tell right from wrong within a bundle, and the references' vote weighted by them: by the words,
+and by how probable the model held `right` where the engine told it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.panel import task_row, tasks
 from a2r_train.evaluate.rows.row import Row, by_bundle, by_problem, mean
+from a2r_train.evaluate.verdict_words import UNSAID
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Synthesis, row_of
 from a2r_train.sections import Parts
@@ -23,7 +25,7 @@ from a2r_train.verify import has_vote, judge_all, majority
 
 SUFFIX = "/verdict-vote"
 NOTE = "the vote of the references, weighted by its verdicts"
-UNSAID = 0.5  # the score of a reference without a verdict, between wrong (0) and right (1)
+SURE = NOTE + ", as sure as it was of them"
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class Judged:
     """The syntheses of one row in parts, with their bundles: one entry a synthesis."""
 
     bundles: list[Bundle]
+    made: list[Synthesis]
     parts: list[Parts]
 
     @staticmethod
     def of(bundles: Sequence[Bundle], made: Sequence[Synthesis], prompt: PromptConfig) -> Judged:
         grouped = zip(bundles, by_bundle(bundles, made), strict=True)
-        pairs = [(bundle, prompt.parts_of(s.text) or Parts()) for bundle, group in grouped for s in group]
-        return Judged([bundle for bundle, _ in pairs], [parts for _, parts in pairs])
+        pairs = [(bundle, one) for bundle, group in grouped for one in group]
+        parts = [prompt.parts_of(one.text) or Parts() for _, one in pairs]
+        return Judged([bundle for bundle, _ in pairs], [one for _, one in pairs], parts)
 
     def verdicts(self) -> list[tuple[list[bool | None], list[bool]]]:
         """For each synthesis, by reference: what it says, and what is so."""
@@ -46,11 +50,21 @@ class Judged:
             for b, parts in zip(self.bundles, self.parts, strict=True)
         ]
 
-    def scores(self) -> dict[str, list[float]]:
+    def words(self) -> dict[str, list[float]]:
         """By bundle: the mean verdict on each reference over the samples; 1 is right, 0 wrong."""
+        return self._means(
+            [UNSAID if one is None else float(one) for one in said] for said, _ in self.verdicts()
+        )
+
+    def probabilities(self) -> dict[str, list[float]]:
+        """By bundle: how probable `right` was on the mean; {} where the engine told none of it."""
+        told = [one.verdict_probabilities for one in self.made]
+        return self._means(told) if told and all(told) else {}
+
+    def _means(self, values: Iterable[list[float]]) -> dict[str, list[float]]:
         found: dict[str, list[list[float]]] = {}
-        for bundle, (said, _) in zip(self.bundles, self.verdicts(), strict=True):
-            found.setdefault(bundle.id, []).append([UNSAID if one is None else float(one) for one in said])
+        for bundle, scores in zip(self.bundles, values, strict=True):
+            found.setdefault(bundle.id, []).append(scores)
         return {identity: np.mean(scores, axis=0).tolist() for identity, scores in found.items()}
 
 
@@ -71,10 +85,13 @@ def verdict_rows(
         if task.view != "references" or task.budget > 1 or not prompt.sections:
             continue
         judged = Judged.of(bundles, found[task.name], prompt)
-        scores = judged.scores()
-        details[task.name] = {**_told(judged), **within_bundles(bundles, scores)}
+        words, probabilities = judged.words(), judged.probabilities()
+        details[task.name] = {**_told(judged), **within_bundles(bundles, words)}
+        if probabilities:
+            details[task.name]["sure_auc"] = within_bundles(bundles, probabilities)["auc"]
         if is_voted and not task.sampled:
-            rows.append(_vote_row(task, bundles, found[task.name], scores))
+            voted = _vote_row(task, bundles, found[task.name], probabilities or words)
+            rows.append(replace(voted, note=SURE) if probabilities else voted)
     return rows, {"verdicts": details} if details else {}
 
 
