@@ -50,6 +50,7 @@ LOOKALIKES = {
     "answer": ("gold", "target", "label", "final_answer", "solution", "expected_answer", "answerKey"),
     "text": ("output", "answer_text", "solution", "model_output"),
 }
+_IN_THOUSANDS = re.compile(r"[^\d,()\[\]{}]*\d{1,3}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]{}]*")  # one number
 KEY, FLAG = "columns:", "--columns"  # of a recipe, and of a command without one
 MAX_NAMED = 50  # problems, in one message
 READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
@@ -264,9 +265,9 @@ def problem_of(row: Row, identity: str) -> Problem:
         return program
     text, gold = row.required_text("problem"), row.required_text("answer")
     if row.column("problem") == "question" and row.column("answer") == "answer" and "####" in gold:
-        gold = (
-            gold.rpartition("####")[2].strip().replace(",", "")
-        )  # GSM8K keeps the worked solution before it
+        gold = gold.rpartition("####")[2].strip()  # GSM8K keeps the worked solution before it
+        if _IN_THOUSANDS.fullmatch(gold):
+            gold = gold.replace(",", "")
         if not gold:
             raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
     given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
@@ -454,6 +455,8 @@ def _text(value: Any, hint: str, place: str) -> str:
         raise InputError(
             f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges"
         )
+    if isinstance(value, float) and value.is_integer():  # as pandas has 3 where a value is missing
+        value = int(value)
     if isinstance(value, float | Decimal) and math.isfinite(value):
         value = format(Decimal(str(value)), "f")  # 1e-07, which no verifier reads, is 0.0000001
     # half of a surrogate pair, which no tokenizer takes, becomes `?`

@@ -199,9 +199,11 @@ class TransformersEngine:
         """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at
         a time that memory allows a larger batch than one forward of all could have. None if `generate` can
         as well read them itself, unless `always`."""
+        if not self._joins:  # nor can its cache be cut to rows, or repeated
+            return None
         firsts = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
         rows, tokens = sorted(firsts.values()), inputs["input_ids"].shape[1] - 1
-        at_once = max(1, READ_TOKENS // max(1, tokens)) if self._joins else len(rows)
+        at_once = max(1, READ_TOKENS // max(1, tokens))
         if tokens == 0 or (len(prompts) == len(rows) <= at_once and not always):
             return None
         read = joined(

@@ -28,6 +28,7 @@ from a2r_train import __version__
 from a2r_train.data.read import read
 from a2r_train.data.task import prompt_of, task_of
 from a2r_train.engines import Engine, Sampling, hardware, load_engine, switched
+from a2r_train.engines.base import chat_key
 from a2r_train.engines.judged import judged_samples
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
@@ -69,6 +70,11 @@ class Task:
     budget: int = 1
     prompt: Mapping[str, Any] = field(default_factory=dict)
     room: Fraction = Fraction(1)
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether it is a synthesizer's own row over references, whose verdicts on them are told."""
+        return self.name.startswith("synthesizer/") and self.view == "references" and self.budget == 1
 
 
 class Answers(Protocol):
@@ -172,6 +178,8 @@ class Generator:
         prompts = {model: self.prompt(model) for model in self.counts}
         if any(prompt.sections or prompt.answer_pattern for prompt in prompts.values()):
             manifest["prompts"] = {model: asdict(prompt) for model, prompt in prompts.items()}
+        if (of_references := prompt_of_references(self.config)).answer_pattern:
+            manifest["prompt_of_references"] = asdict(of_references)
         write_text(self.folder.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def _kept(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> Path | None:
@@ -205,9 +213,9 @@ class Generator:
             engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed
         )
         made = [sample.synthesis(bundle_id, at) for bundle_id, at, sample in samples]
-        if prompter.config.sections and task.view == "references":
-            made = with_probabilities(engine, prompter, part, chats, made)
         timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
+        if prompter.config.sections and task.has_verdicts:
+            made = with_probabilities(engine, prompter, part, chats, made)
         place = {"device": hardware(engine), "batch_size": self.config.batch_size}
         write_text(_timing_path(path), json.dumps(timing | place) + "\n")
         write(made, path)
@@ -234,7 +242,7 @@ class Generator:
         )
 
     def _key(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> str:
-        asked = [(b.id, b.answer, b.verifier, chats[b.id], chats[b.id].template_kwargs) for b in part]
+        asked = [(b.id, b.answer, b.verifier, chat_key(chats[b.id])) for b in part]
         how = (asdict(self._sampling(task)), task.samples, self.config.seed, self.config.dtype, __version__)
         return hashlib.sha256(json.dumps([self.identity(task.model), how, asked]).encode()).hexdigest()[:16]
 
@@ -271,6 +279,11 @@ def judged_anew(
     texts = [(prompt.judged_text(s.text), b.answer, b.verifier) for s, b in zip(stored, asked, strict=True)]
     anew = judge_all(texts, [row_of(bundle) for bundle in asked])
     return [replace(s, answer=j.answer, verdict=j.verdict) for s, j in zip(stored, anew, strict=True)]
+
+
+def prompt_of_references(config: EvaluateConfig) -> PromptConfig:
+    """By which the answers in references and rollouts are read: that of the data, else the recipe's."""
+    return task_of(config.bundles).prompt or prompt_of("", config.prompt)
 
 
 def prompt_for(config: EvaluateConfig, model: str) -> PromptConfig:

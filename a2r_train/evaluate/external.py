@@ -15,6 +15,7 @@ from a2r_train.data.builder import make_bundles
 from a2r_train.data.files import rows
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.errors import InputError
+from a2r_train.evaluate.answers import prompt_of_references
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.row import mean
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout
@@ -33,7 +34,7 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
 
     Raises InputError for what `a2r bundle` refuses, and where no problem has k rollouts.
     """
-    problems, rollouts = load_rollouts("", config.bundles)
+    problems, rollouts = load_rollouts("", config.bundles, prompt=prompt_of_references(config))
     by_problem: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
         by_problem[rollout.problem_id].append(rollout)

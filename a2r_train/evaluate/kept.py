@@ -89,12 +89,20 @@ class Kept:
 
     def prompt(self, model: str) -> PromptConfig:
         """The default one, unless the texts of the run were read by headings or a pattern."""
-        keys = self.manifest.get("prompts", {}).get(model)
+        return self._prompt(self.manifest.get("prompts", {}).get(model))
+
+    def _prompt(self, keys: Json | None) -> PromptConfig:
         return PromptConfig.of(keys, str(self.folder / MANIFEST)) if keys else PromptConfig()
+
+    @property
+    def prompt_of_references(self) -> PromptConfig:
+        """By which the answers in references and rollouts were read."""
+        return self._prompt(self.manifest.get("prompt_of_references"))
 
     def check_references(self, bundles: Sequence[Bundle]) -> None:
         """Judge what the synthesizers read anew, too: majority and oracle rest on it."""
-        texts = [(r.text, b.answer, b.verifier) for b in bundles for r in b.references]
+        read = self.prompt_of_references.judged_text
+        texts = [(read(r.text), b.answer, b.verifier) for b in bundles for r in b.references]
         places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
         pairs = [(r.answer, r.verdict) for b in bundles for r in b.references]
         rows = [row_of(b) for b in bundles for _ in b.references]
@@ -102,7 +110,7 @@ class Kept:
 
     def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:
         """And all rollouts, those of pass@k and of the larger majorities."""
-        found = judged(stored, {b.problem_id: b for b in bundles})
+        found = judged(stored, {b.problem_id: b for b in bundles}, self.prompt_of_references)
         pairs = [(old, new) for old, new in zip(stored, found, strict=True) if old.verdict != CHECK_VERDICT]
         places = [f"rollout of problem {old.problem_id}, sample {old.sample}" for old, _ in pairs]
         anew = [Judgement(new.answer, new.verdict) for _, new in pairs]

@@ -21,10 +21,9 @@ from a2r_train.data.rollouts import (
     other_explorer,
     warn_of_others,
 )
-from a2r_train.data.task import task_of
 from a2r_train.engines import check_engine, settled, tell_failed
 from a2r_train.errors import InputError
-from a2r_train.evaluate.answers import Answers, Generator, Task
+from a2r_train.evaluate.answers import Answers, Generator, Task, prompt_of_references
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
 from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import by_explorer, diagnose, unparsable_texts
@@ -92,7 +91,7 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
     bundles, stored, outside = read_inputs(config)
     golds = {bundle.problem_id: bundle for bundle in bundles}
     check_right(stored, golds, config.rollouts, config.bundles)
-    rollouts = judged(stored, golds, task_of(config.bundles).prompt)
+    rollouts = judged(stored, golds, prompt_of_references(config))
     load_prices(config.prices)
     work = Generator(config, Path(config.output_dir))
     _check_inputs(config, work, bundles, rollouts)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from transformers import Trainer
 
+from a2r_train.errors import InputError
+
 log = logging.getLogger(__name__)
 
 
@@ -25,6 +27,19 @@ def is_complete(state: Path) -> bool:
         return "global_step" in json.loads(state.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+
+
+def check_processes(checkpoint: Path, processes: int, local_processes: int) -> None:
+    """Raise InputError for a checkpoint of more or fewer processes: a step would be another, silently.
+
+    Each process keeps the state of its random numbers there, or those of this machine do.
+    """
+    saved = len(list(checkpoint.glob("rng_state*.pth")))
+    if saved and saved not in (processes, local_processes):
+        raise InputError(
+            f"{checkpoint}: saved by {saved} processes, and {processes} would go on, with steps of another "
+            "size; start as many, or name the checkpoint by resume_from_checkpoint if you mean it"
+        )
 
 
 def where_to_begin(trainer: Trainer) -> str | None:

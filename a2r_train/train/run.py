@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -34,6 +35,7 @@ from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite
 from a2r_train.train.model_card import card, without_signal
 from a2r_train.train.progress import show_progress
 from a2r_train.train.resume import (
+    check_processes,
     is_complete,
     last_checkpoint,
     load_best,
@@ -65,7 +67,8 @@ BEFORE_A_STEP = ("prompt.yaml", "targets.jsonl", "checkpoint-*", "completions", 
 # What the sampled targets of a run depend on; nothing else is kept before its first checkpoint.
 TARGET_KEYS = (
     "bundles", "prompt", "plain_share", "max_bundles", "model_name_or_path", "teacher", "targets", "seed",
-    "target_engine", "target_samples", "target_temperature", "max_targets_per_problem", "max_target_tokens",
+    "chat_template_kwargs", "target_engine", "target_samples", "target_temperature",
+    "max_targets_per_problem", "max_target_tokens",
     "rationalised_share", "rationalised_hint",
 )  # fmt: skip
 
@@ -83,8 +86,9 @@ def open_folder(
 ) -> bool:
     """Open the output folder for this run; True if it is finished.
 
-    Raises InputError for the folder of another run, unless `resume_from_checkpoint` names where to go on with
-    this config, and for a finished one that is to be pushed and was not.
+    Raises InputError for the folder of another run or of more or fewer processes, unless
+    `resume_from_checkpoint` names where to go on with this config, and for a finished one that is to be
+    pushed and was not.
     """
     checkpoint, folder = args.resume_from_checkpoint, Path(str(args.output_dir))
     if checkpoint and not is_complete(Path(checkpoint) / "trainer_state.json"):
@@ -97,6 +101,9 @@ def open_folder(
         done = output.prepare(
             folder, recipe, IGNORE, lock, bool(checkpoint), inputs=INPUTS, fixed=_fixed(folder, recipe)
         )
+    newest = last_checkpoint(str(folder))
+    if newest and not done and not checkpoint:
+        check_processes(Path(newest), state.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if done:
         _tell_done(args, folder)
     elif state.is_main_process:

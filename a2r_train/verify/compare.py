@@ -195,6 +195,8 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
             known[key] = verdict
     unknown = [key for key in dict.fromkeys(keys) if key not in known]
     answers = dict(zip(unknown, pool.ask_all(unknown), strict=True))
+    late = [key for key, verdict in answers.items() if verdict == TIMEOUT]
+    answers |= zip(late, pool.ask_all(late), strict=True)  # once more: the machine may have been busy
     if len(_cache) + len(answers) > CACHE_SIZE:
         _cache.clear()
     _cache.update(islice(answers.items(), CACHE_SIZE))

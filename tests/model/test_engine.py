@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import FalconH1Config, FalconH1ForCausalLM
 
 from a2r_train.engines import EngineArguments, Sampling, check_engine, load_engine
 from a2r_train.engines import transformers as transformers_engine
@@ -139,6 +140,23 @@ def sliding(model: str, folder: Path, window: int) -> str:
     changes = {"use_sliding_window": True, "sliding_window": window, "layer_types": ["sliding_attention"]}
     (copy / "config.json").write_text(json.dumps(config | changes))
     return str(copy)
+
+
+def test_a_model_whose_state_is_no_keys_and_values_answers_too(tiny: str, tmp_path: Path) -> None:
+    """As a hybrid of attention and a state space; a batch of it goes whole."""
+    torch.manual_seed(0)
+    config = FalconH1Config(
+        vocab_size=len(load_tokenizer(tiny)), hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8,
+        mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=8, max_position_embeddings=512,
+    )  # fmt: skip
+    FalconH1ForCausalLM(config).save_pretrained(tmp_path)
+    load_tokenizer(tiny).save_pretrained(tmp_path)
+    engine = TransformersEngine(str(tmp_path), EngineArguments(batch_size=2, dtype="float32"))
+    chats = [CHATS[i] for i in (1, 1, 1, 1, 1)]
+    made = engine.generate(chats, SAMPLING, [1, 2, 1, 3, 1])
+    assert made[0] == made[2] == made[4]
+    assert [one.completion_tokens for one in made] == [12] * 5
 
 
 @pytest.mark.parametrize("window", [None, 8])

@@ -32,6 +32,15 @@ ROWS = [
 ]
 
 
+def test_answers_in_tags_are_found_by_the_recipes_pattern(tmp_path: Path) -> None:
+    rows = [row | {"text": f"So.\n<answer>{row['answer']}</answer>"} for row in ROWS[:3]]
+    path = write_rows(tmp_path / "foreign.jsonl", rows)
+    (tmp_path / "prompt.yaml").write_text('answer_pattern: "<answer>(.*?)</answer>"\n')
+    given = EvaluateConfig(path, str(tmp_path / "out"), k=3, draws=50, prompt=str(tmp_path / "prompt.yaml"))
+    plain = replace(given, output_dir=str(tmp_path / "plain"), prompt="")
+    assert [evaluate(one)["rows"][0]["accuracy"] for one in (given, plain)] == [1, 0]
+
+
 def test_rows_agreement_and_disagreements(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "foreign.jsonl", ROWS)
     config = EvaluateConfig(path, str(tmp_path / "out"), k=3, draws=50)

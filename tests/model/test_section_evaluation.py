@@ -67,3 +67,24 @@ def test_verdicts_are_told_and_the_table_comes_again(
     assert made[0]["verdict_probabilities"] == [1.0, 0.75]
     assert json.loads(Path("out/manifest.json").read_text())["prompts"][tiny]["sections"]["answer"] == "Final"
     assert rescore(Path("out")).said == []
+
+
+def test_references_that_were_read_by_a_pattern_are_read_by_it_again(tmp_path: Path) -> None:
+    def said(answer: str) -> str:
+        return f"So.\n<answer>{answer}</answer>"
+
+    row = bundle_row(Problem("p0", "4 more?", "5"), ["5", "7"], "p0/0")
+    row["references"] = [one | {"text": said(one["answer"])} for one in row["references"]]
+    rollouts = [
+        {"problem_id": "p0", "sample": at, "text": said(one["answer"]), "completion_tokens": 9}
+        for at, one in enumerate(row["references"])
+    ]
+    (tmp_path / "prompt.yaml").write_text('answer_pattern: "<answer>(.*?)</answer>"\n')
+    config = EvaluateConfig(
+        bundles=write_rows(tmp_path / "bundles.jsonl", [row]),
+        rollouts=write_rows(tmp_path / "rollouts.jsonl", rollouts),
+        output_dir=str(tmp_path / "out"),
+        prompt=str(tmp_path / "prompt.yaml"),
+    )
+    assert {row["name"]: row["accuracy"] for row in evaluate(config)["rows"]}["pass@1"] == 0.5
+    assert rescore(tmp_path / "out").said == []

@@ -145,7 +145,7 @@ def test_lora_from_a_whole_model_in_grpo(files, model, caplog):
     assert f"; {sum(one.numel() for one in weights):,} of " in said
 
 
-def test_resumes_and_then_says_done(files, model, caplog):
+def test_resumes_and_then_says_done(files, model, caplog, capsys):
     caplog.set_level("INFO")
     assert sft.main(sft_arguments(files, model, "sft")) == 0
     folder = files / "sft"
@@ -154,6 +154,15 @@ def test_resumes_and_then_says_done(files, model, caplog):
     (folder / "model.safetensors").unlink()
     shutil.rmtree(folder / "checkpoint-2")
     (folder / "checkpoint-2").mkdir()  # what a kill while saving leaves
+    states = [folder / "checkpoint-1" / f"rng_state{rank}.pth" for rank in ("", "_0", "_1")]
+    for state in states[1:]:
+        shutil.copy(states[0], state)
+    states[0].rename(folder / "state")
+    assert sft.main(sft_arguments(files, model, "sft")) == 2  # as if two processes had saved it
+    assert "saved by 2 processes, and 1 would go on, with steps of another size" in capsys.readouterr().err
+    (folder / "state").rename(states[0])
+    for state in states[1:]:
+        state.unlink()
     assert sft.main(sft_arguments(files, model, "sft")) == 0
     assert f"resuming from {folder / 'checkpoint-1'}" in caplog.text
     assert (folder / "model.safetensors").read_bytes() == whole

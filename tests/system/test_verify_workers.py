@@ -36,6 +36,23 @@ def test_a_worker_that_hangs_or_dies_costs_one_answer(fatal, monkeypatch):
     ]
 
 
+def test_an_answer_that_was_late_once_is_asked_again(monkeypatch):
+    """The machine may have been busy; who is late twice stays so."""
+    asked = []
+
+    def ask_all(keys):
+        asked.append(list(keys))
+        return [TIMEOUT if key[0] == "hang" or len(asked) == 1 else CORRECT for key in keys]
+
+    monkeypatch.setattr(compare, "_cache", {})
+    monkeypatch.setattr(compare.pool, "ask_all", ask_all)
+    answers = [r"\frac{10}{2}", "hang"]
+    for _ in range(2):  # the second time both are known
+        found = judge_all([(boxed(answer), "5", OWN) for answer in answers])
+        assert [one.verdict for one in found] == [CORRECT, TIMEOUT]
+    assert [len(keys) for keys in asked if keys] == [2, 2]
+
+
 def test_any_thread():
     def verdicts(seed: int) -> list[str]:
         return [judge(boxed(rf"\frac{{{seed * i}}}{{3}}"), rf"\frac{{{seed * 4}}}{{3}}") for i in (3, 4)]

@@ -60,6 +60,18 @@ def test_gsm8k_rows_are_problems_as_they_are(tmp_path: Path) -> None:
     assert [(p.id, p.problem, p.answer) for p in found] == [("0", "Eggs?", "1018"), ("1", "More?", "-3")]
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        *(("$1,234,567.50", "$1234567.50"), ("-12,000 eggs", "-12000 eggs"), ("1,2", "1,2")),
+        *(("(3, 4)", "(3, 4)"), ("(100,200)", "(100,200)"), ("1,2345", "1,2345"), ("1,234, 5", "1,234, 5")),
+    ],
+)
+def test_of_a_worked_answer_the_commas_of_thousands_alone_go(tmp_path: Path, gold: str, answer: str) -> None:
+    rows = [{"question": "Eggs?", "answer": f"So, 1,000.\n#### {gold}"}]
+    assert read(Problem, write_rows(tmp_path / "a.jsonl", rows))[0].answer == answer
+
+
 def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"task": "1?", "gold": 2}\n\n{"task": "2?", "gold": 3.5}\n')
@@ -71,9 +83,11 @@ def test_columns_map_names_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     ("number", "text"),
     [
         ("1e-7", "0.0000001"),
+        ("84.0", "84"),
+        ("-0.50", "-0.5"),
         ("1e16", "10000000000000000"),
         ("-2.5e-9", "-0.0000000025"),
-        ("5.0", "5.0"),
+        ("5.0", "5"),
         ("0.1", "0.1"),
     ],
 )

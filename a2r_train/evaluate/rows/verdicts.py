@@ -82,7 +82,7 @@ def verdict_rows(
     is_voted = all(has_vote(bundle.verifier) for bundle in bundles)
     for task in tasks(config):
         prompt = work.prompt(task.model)
-        if task.view != "references" or task.budget > 1 or not prompt.sections:
+        if not task.has_verdicts or not prompt.sections:
             continue
         judged = Judged.of(bundles, found[task.name], prompt)
         words, probabilities = judged.words(), judged.probabilities()
