@@ -70,6 +70,8 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | equal for positive unknowns only | `\boxed{x\sqrt{y}}` -> \sqrt{x^2y} | incorrect |
 | equal where both are defined | `\boxed{\sqrt{x}\sqrt{y}}` -> \sqrt{xy} | correct |
 | constant of integration, other letter | `\boxed{x^2 + K}` -> x^2 + C | correct |
+| any whole number of periods, other letter | `\boxed{\frac{\pi}{6} + 2\pi n}` -> 2k\pi + \frac{\pi}{6} | correct |
+| the letter of a length, not of periods | `\boxed{r\pi}` -> d\pi | incorrect |
 | product of vectors, other order | `\boxed{\vec{b} \times \vec{a}}` -> \vec{a} \times \vec{b} | incorrect |
 | matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
 | words | `\boxed{\text{paris}}` -> Paris | correct |

@@ -33,6 +33,7 @@ from a2r_train.verify.kinds import (
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail
 
+_WHOLE = {"k", "m", "n"}  # that stand for any whole number
 _VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # that one integrates over
 
 
@@ -108,6 +109,9 @@ class Equality:
         ends = _constant(a), _constant(b)
         if ratio == 1 and "C" in ends and None not in ends and ends[0] != ends[1]:
             b = _renamed(b, ends[1] or "", ends[0] or "")
+        periods = _period(a), _period(b)
+        if ratio == 1 and None not in periods and periods[0] != periods[1]:
+            b = _renamed(b, periods[1] or "", periods[0] or "")
         if (letters := _figure(a) or _figure(b)) and letters in (_letters(a), _letters(b)):
             return ratio == 1
         x, y = value(a), value(b)
@@ -286,6 +290,19 @@ def _constant(node: Node) -> str | None:
     others = Node("add", node.parts[:-1])
     of_variable = any(_mentions(others, name) for name in _VARIABLES)
     return last.text if of_variable and not _mentions(others, last.text) else None
+
+
+def _period(node: Node) -> str | None:
+    """The letter that counts the periods, as n in `2 pi n`; None where it is not the one letter beside pi."""
+    letters = _symbols(node)
+    found = letters - {r"\pi"}
+    return found.pop() if r"\pi" in letters and len(found) == 1 and found <= _WHOLE else None
+
+
+def _symbols(node: Node) -> set[str]:
+    """All symbols of a tree, and what could not be read as it stands."""
+    own = {node.text} if node.kind in ("sym", "opaque") else set[str]()
+    return own.union(*map(_symbols, node.parts))
 
 
 def _mentions(node: Node, name: str) -> bool:
