@@ -1,6 +1,7 @@
 """The shape of the code: imports point one way, functions and files stay small, the command starts light."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import a2r_train
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(a2r_train.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 BESIDE = [
@@ -109,3 +111,13 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno + 1 <= 60, f"{path}: {node.name}"
+
+
+def test_the_files_that_contributing_names_are_there() -> None:
+    """By folder, as its table has them; the names of single files stand for those of the package itself."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    places = {folder.strip("`"): re.findall(r"`([a-z_]+\.py)`", named) for folder, named in rows}
+    places["a2r_train/"] = places.pop("single files")
+    named = [(folder, name) for folder, names in places.items() for name in names]
+    assert len(named) > 80
+    assert [place for place in named if not list((ROOT / place[0]).rglob(place[1]))] == []
