@@ -21,7 +21,8 @@ from a2r_train.records import Reference
 
 log = logging.getLogger(__name__)
 EDGE = 12  # characters on each side of a seam
-HEAD = 32  # tokens at the beginning of a cut reference, behind which the cut changes nothing
+HEAD = 96  # tokens at the beginning of a cut reference, within which the cut has its effect
+ALIKE = 16  # tokens that are the same by then, so that it has no more
 MOST_EDGES = 200_000  # kept
 BATCH_CHARACTERS = 2**21  # tokenised at once
 SAMPLE = 64  # prompts that are also measured whole
@@ -142,11 +143,29 @@ class PromptLengths:
         cut = [text for text in long if sizes[text] > cap]
         heads = [ends[text][-cap:][:HEAD] for text in cut]
         shown = [self.prompter.after_cut(ids) for ids in heads]
-        plain = self.counts([str(self.prompter.tokenizer.decode(ids)) for ids in heads])
+        more = dict(zip(cut, self._more_tokens(heads, shown), strict=True))
         short = {text: head + text[-EDGE:] for text, head in zip(cut, shown, strict=True)}
-        more = (now - before for now, before in zip(self.counts(shown), plain, strict=True))
-        sizes |= {short[text]: cap + by for text, by in zip(cut, more, strict=True)}
-        return short
+        sizes |= {short[text]: cap + by for text, by in more.items() if by is not None}
+        whole = {text: self.prompter.cut(text, ends[text], cap) for text, by in more.items() if by is None}
+        sizes |= dict(
+            zip(whole.values(), count_all(self.prompter.tokenizer, list(whole.values())), strict=True)
+        )
+        return short | whole
+
+    def _more_tokens(self, heads: Sequence[list[int]], shown: Sequence[str]) -> list[int | None]:
+        """How many tokens more, or less, there are where a cut reference begins: `heads` are its tokens
+        there, `shown` their text as it is shown. None where the two do not come to go on alike.
+        """
+        tokenizer, whole = self.prompter.tokenizer, self.prompter.config.max_reference_tokens <= HEAD
+        if whole:
+            return [n - len(ids) for n, ids in zip(count_all(tokenizer, shown), heads, strict=True)]
+        plain = ids_of(tokenizer, [str(tokenizer.decode(ids)) for ids in heads])
+        return [
+            len(now) - len(before)
+            if before[:-ALIKE] == ids[: len(before) - ALIKE] and now[-ALIKE:] == before[-ALIKE:]
+            else None
+            for ids, before, now in zip(heads, plain, ids_of(tokenizer, shown), strict=True)
+        ]
 
     def _sizes(
         self, problems: Sequence[str], asked: Sequence[Asked], shown: Sequence[Sequence[str]]
@@ -219,6 +238,11 @@ def count_with_ends(tokenizer: Any, texts: Sequence[str], cap: int) -> tuple[lis
             long = ((text, one) for text, one in zip(some, encodings, strict=True) if len(one) > cap)
             ends |= {text: list(getattr(one, "ids", one))[-cap - 1 :] for text, one in long}
     return counts, ends
+
+
+def ids_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each text without special ones."""
+    return [list(getattr(one, "ids", one)) for some in _batches(texts) for one in _encoded(tokenizer, some)]
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> Sequence[Any]:

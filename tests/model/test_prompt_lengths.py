@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench_bundle import texts
 from conftest import save_tiny
 
 from a2r_train.data import lengths
@@ -58,6 +59,24 @@ def test_lengths_are_those_of_whole_prompts(config: PromptConfig, tiny: str) -> 
     varied = [one for k in (1, 2, 5) for one in asked(20, k)]
     fitting = [one for one in varied if config.max_prompt_tokens > 1000 or len(one[1]) < 3]
     assert [(o.tokens, o.cut_references) for o in measured.of(fitting)] == whole(prompter, fitting)
+
+
+def test_of_a_long_reference_the_beginning_alone_is_tokenised_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """data/tiny merges words across spaces, so a cut has an effect on some tokens behind it."""
+    prompter = Prompter(load_tokenizer("data/tiny/synthesizer"), PromptConfig(max_reference_tokens=300))
+    rng = random.Random(0)
+    some: list[lengths.Asked] = [
+        ("How many?", [Reference(texts(rng, i, 1500), "5") for _ in range(4)]) for i in range(100)
+    ]
+    measured, counted = PromptLengths(prompter), list[str]()
+    count = lengths._encoded
+    monkeypatch.setattr(lengths, "_encoded", lambda t, of: counted.extend(of) or count(t, of))
+    found = measured.of(some)
+    assert measured.in_parts
+    assert [(one.tokens, one.cut_references) for one in found] == whole(prompter, some)
+    assert sum("... " in text[:4] and len(text) > 600 for text in counted) < 40  # of 400, and some are tried
 
 
 def test_a_prompt_that_does_not_fit_is_named(tiny: str) -> None:
