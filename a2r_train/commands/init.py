@@ -140,8 +140,8 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     if len(problems) < FEWEST:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
-    verifier = verifier_of(problems)
-    check_contradictions(enumerate(judged_by(verifier, problems), 1))
+    verifier = verifier_of(problems, data)
+    check_contradictions(enumerate(judged_by(verifier, problems), 1), data)
     while not (test := len(_test(problems, share))) and share < 0.5:
         share += 0.05
     row = replace(first, names=names) if first else Row("", {}, names)
@@ -184,16 +184,16 @@ def likely(row: Row, field: str) -> str:
     return found[0]
 
 
-def verifier_of(problems: list[Problem]) -> str:
+def verifier_of(problems: list[Problem], data: str) -> str:
     """Judges all answers; "" where the rows, or their options, say so themselves."""
     if any(problem.verifier != "math" for problem in problems):
         return ""
     if are_letters([problem.answer for problem in problems]):
         return "multiple_choice"
     try:
-        check_gold(problems)
+        check_gold(problems, data)
     except InputError:
-        check_gold(judged_by("exact", problems))
+        check_gold(judged_by("exact", problems), data)
         return "exact"
     return "math"
 

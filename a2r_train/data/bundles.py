@@ -90,7 +90,7 @@ class Bundles(Sequence[Bundle]):
         the gold, and an id that comes twice: each different case once.
         """
         if self.mapped is None:
-            check_gold(self.held)
+            check_gold(self.held, self.path)
             check_references(self.held, self.path)
             return
         if pc.count_distinct(self.column("id")).as_py() < len(self):
@@ -104,7 +104,7 @@ class Bundles(Sequence[Bundle]):
         found = rows.group_by(["answer", "verifier"]).aggregate([("at", "min")]).sort_by("at_min").to_pylist()
         golds = ((one["at_min"] + 1, Problem("", "", one["answer"], one["verifier"])) for one in found)
         if bad := unreadable_golds(golds):
-            raise bad_golds([(row, self[row - 1]) for row, _ in bad])
+            raise bad_golds([(row, self[row - 1]) for row, _ in bad], self.path)
 
     def _check_references(self) -> None:
         """Each different (answer, gold, verifier) of a right reference once."""

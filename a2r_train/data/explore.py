@@ -203,7 +203,7 @@ def load_problems(config: ExploreConfig) -> list[Problem]:
     problems = read(Problem, config.problems, columns)
     columns.check_met()
     problems = judged_by(config.verifier, problems[: config.max_problems or None])
-    check_gold(problems)
+    check_gold(problems, config.problems)
     if says := letters_judged_as_text(problems):
         log.warning("%s: %s", config.problems, says)
     return problems

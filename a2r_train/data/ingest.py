@@ -300,7 +300,7 @@ def _check_same(path: str, columns: Columns, keys: set[int], verifier: str) -> N
     found = enumerate((problem for _, problem in stream(Problem, path, columns)), 1)
     same = [(row, problem) for row, problem in found if _text_key(problem) in keys]
     judged = judged_by(verifier, [problem for _, problem in same])
-    check_contradictions((row, problem) for (row, _), problem in zip(same, judged, strict=True))
+    check_contradictions(((row, problem) for (row, _), problem in zip(same, judged, strict=True)), path)
 
 
 def _number_problems(store: Store) -> None:

@@ -87,7 +87,7 @@ class Made:
 
 def bundle_part(task: PartTask) -> None:
     """Make the part. Raises InputError for what is wrong with its rollouts."""
-    problems, rollouts = load_part(task.store, task.part, task.config.verifier)
+    problems, rollouts = load_part(task)
     golds = {problem.id: problem for _, problem in problems}
     judged = judged_anew(rollouts, golds, task.rollouts, task.problems, task.config.verifier, task.prompt)
     pools: defaultdict[str, list[Rollout]] = defaultdict(list)
@@ -171,17 +171,18 @@ def _write(out: Path, name: str, made: Made) -> None:
         np.savez(out / f"{name}-rollouts.npz", problem=numbers, characters=characters)
 
 
-def load_part(store: Store, part: int, verifier: str) -> tuple[list[tuple[int, Problem]], list[Rollout]]:
+def load_part(task: PartTask) -> tuple[list[tuple[int, Problem]], list[Rollout]]:
     """The problems of a part with their numbers, in that order, and their rollouts in the input's order.
 
     Raises InputError for a gold answer that its verifier cannot parse, two golds of one problem, and a
     rollout that is there twice.
     """
+    store, part, verifier = task.store, task.part, task.config.verifier
     own = (store.folder / "numbered.json").exists()
     names: dict[int, str] = {}
     problems = _own_problems(store, part, names) if own else _given_problems(store, part)
     if bad := unreadable_golds((n + 1, p) for (n, _), p in _judged_by(verifier, problems)):
-        raise bad_golds(bad)
+        raise bad_golds(bad, task.problems or task.rollouts)
     found = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
     return found, _rollouts(store, part, names, own)
 

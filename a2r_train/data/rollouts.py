@@ -37,7 +37,7 @@ def load_rollouts(
     else:
         known, samples = with_their_problems(rollouts, columns)
     known = judged_by(verifier, known)
-    check_gold(known)
+    check_gold(known, problems or rollouts)
     by_id = {problem.id: problem for problem in known}
     return known, judged_anew(samples, by_id, rollouts, problems, verifier, prompt)
 

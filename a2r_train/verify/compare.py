@@ -27,7 +27,7 @@ from a2r_train.verify.traits import COMPARING, SHIPPED, traits_of
 VERIFIERS = COMPARING  # what their gold answers look like is known here
 MAX_DIFFERENT_BOXES = 8  # more than these cannot all be one answer, and would only cost time
 CACHE_SIZE = 100_000
-MAX_NAMED = 50  # bad gold answers, in one message
+MAX_NAMED = 5  # bad gold answers, in one message
 
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -204,23 +204,23 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
     return [known[key] for key in keys]
 
 
-def check_gold(problems: Iterable[Problem | Bundle]) -> None:
-    """Raise InputError, naming all problems, for gold answers that their verifiers cannot parse, and as
-    `check_contradictions`.
+def check_gold(problems: Iterable[Problem | Bundle], place: str) -> None:
+    """Raise InputError, naming `place`, where they stand, and the first problems, for gold answers that their
+    verifiers cannot parse, and as `check_contradictions`.
 
     For an own verifier only the path is tried: what its gold may look like is its own affair. Programs need
     tests, of which those that test nothing are named.
     """
     numbered = list(enumerate(problems, 1))
     if bad := unreadable_golds(numbered):
-        raise bad_golds(bad)
-    check_contradictions(numbered)
+        raise bad_golds(bad, place)
+    check_contradictions(numbered, place)
 
 
 Numbered = tuple[int, Problem | Bundle]
 
 
-def check_contradictions(problems: Iterable[Numbered]) -> None:
+def check_contradictions(problems: Iterable[Numbered], place: str) -> None:
     """Raise InputError for problems of one text whose golds are different answers, as one of them is wrong.
 
     Only verifiers that compare an answer with its gold tell so: to others a gold may be anything.
@@ -239,8 +239,9 @@ def check_contradictions(problems: Iterable[Numbered]) -> None:
         (row, here), (other, there) = bad[0]
         more = f" ({len(bad) - 1} more rows are so)" if len(bad) > 1 else ""
         raise InputError(
-            f"row {row}, problem {here.id!r}, and row {other}, problem {there.id!r}, have the same text, and "
-            f"the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or leave it out"
+            f"{place}: row {row}, problem {here.id!r}, and row {other}, problem {there.id!r}, have the same "
+            f"text, and the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or "
+            "leave it out"
         )
 
 
@@ -295,14 +296,16 @@ def check_verifier(verifier: str) -> None:
         pool.ask_all([("", "", verifier)])
 
 
-def bad_golds(rows: Sequence[tuple[int, Problem | Bundle]]) -> InputError:
-    """The error that names numbered problems whose gold answers cannot be parsed."""
+def bad_golds(rows: Sequence[Numbered], place: str) -> InputError:
+    """The error that names a file and the first of its numbered problems whose gold answers cannot be
+    parsed.
+    """
     named = "; ".join(
         f"row {row}, problem {p.id!r} ({p.verifier}): {p.answer[:60]!r}" for row, p in rows[:MAX_NAMED]
     )
     more = f"; and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
     return InputError(
-        f"the verifier cannot parse the gold answer of {len(rows)} "
+        f"{place}: the verifier cannot parse the gold answer of {len(rows)} "
         f"problem{'s'[: len(rows) > 1]}: {named}{more}; "
         "mend the answer or name another verifier"
     )

@@ -213,7 +213,7 @@ OF_PROBLEMS = [
              file("p.jsonl", '{"problem": "?", "answer": %s}\n' % ("9" * 5000), problems="p.jsonl"),
              "p.jsonl:1: not valid JSON (Exceeds the limit"),
     BadInput("a gold answer that cannot be parsed", "explore", row("problems", answer="\\frac{"),
-             "the verifier cannot parse the gold answer of 1 problem: row 3, problem 'p2' (math)"),
+             ".jsonl: the verifier cannot parse the gold answer of 1 problem: row 3, problem 'p2' (math)"),
     BadInput("an unknown verifier", "explore", row("problems", verifier="maths"),
              "verifier 'maths': expected math, math_last_number, exact, multiple_choice"),
     BadInput("an own verifier that cannot be imported", "explore", row("problems",

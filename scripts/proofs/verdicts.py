@@ -48,7 +48,7 @@ def golds(path: str) -> None:
     texts = [gold.rpartition("####")[2].strip() if isinstance(gold, str) else plain(gold) for gold in found]
     compare.MAX_NAMED = len(texts)
     try:
-        check_gold([Problem(str(i), "?", gold) for i, gold in enumerate(texts)])
+        check_gold([Problem(str(i), "?", gold) for i, gold in enumerate(texts)], "problems")
         print(f"{path}: {len(texts)} golds, none refused")
     except InputError as error:
         print(f"{path}: {len(texts)} golds; {error}")

@@ -111,7 +111,7 @@ def test_every_gold_answer_parses_and_every_kind_and_difficulty_is_there(
     sets: dict[str, list[Problem]],
 ) -> None:
     for problems in sets.values():
-        check_gold(problems)
+        check_gold(problems, "problems")
         assert {p.verifier for p in problems} == {"math"}
         _, kinds, difficulties, _ = zip(*(p.source.split("/") for p in problems), strict=True)
         assert (set(kinds), set(difficulties)) == (set(KINDS), set("123"))

@@ -26,7 +26,7 @@ def test_repeats_are_dropped_and_answers_keep_their_value(tmp_path: Path) -> Non
         ("0", "43.0", "addsub"),
         ("2", str(2 / 3), "addsub"),
     ]
-    check_gold(problems)
+    check_gold(problems, "problems")
     assert [judge(text, problems[0].answer) for text in (r"\boxed{43}", r"\boxed{44}")] == [
         "correct",
         "incorrect",

@@ -365,7 +365,9 @@ def test_check_gold():
         ("a b", "exact"),
         ("x", OWN),
     ]
-    check_gold([Problem(f"p{i}", f"{i}?", gold, verifier) for i, (gold, verifier) in enumerate(golds)])
+    check_gold(
+        [Problem(f"p{i}", f"{i}?", gold, verifier) for i, (gold, verifier) in enumerate(golds)], "problems"
+    )
     for gold, verifier in [
         (r"\frac{", "math"),
         ("1" * 3000, "math"),
@@ -374,9 +376,9 @@ def test_check_gold():
         (" ", "exact"),
     ]:
         with pytest.raises(InputError, match="problem 'p7'"):
-            check_gold([Problem("p6", "?", "5"), Problem("p7", "?", gold, verifier)])
+            check_gold([Problem("p6", "?", "5"), Problem("p7", "?", gold, verifier)], "problems")
     with pytest.raises(InputError, match="no_such_package"):
-        check_gold([Problem("p8", "?", "5", "no_such_package.check")])
+        check_gold([Problem("p8", "?", "5", "no_such_package.check")], "problems")
 
 
 def test_majority():

@@ -55,7 +55,7 @@ HOSTILE = WELL_FORMED | st.lists(st.sampled_from(PIECES) | st.text(max_size=4), 
 @settings(deadline=None, derandomize=True, max_examples=50)
 def test_a_hostile_gold_is_parsed_or_the_users_mistake(gold: str, verifier: str) -> None:
     try:
-        check_gold([Problem("p", "?", gold, verifier)])
+        check_gold([Problem("p", "?", gold, verifier)], "problems")
     except InputError as error:
         assert "problem 'p'" in str(error)  # noqa: PT017 (either is right)
 

@@ -105,7 +105,7 @@ def test_the_answer_of_several_boxes_is_all_of_them() -> None:
 )
 def test_golds_that_are_no_mathematics(gold: str) -> None:
     with pytest.raises(InputError, match="row 2, problem 'q'"):
-        check_gold([Problem("p", "?", "5"), Problem("q", "?", gold)])
+        check_gold([Problem("p", "?", "5"), Problem("q", "?", gold)], "problems")
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_golds_that_are_no_mathematics(gold: str) -> None:
     ],
 )
 def test_golds_that_are_accepted(gold: str) -> None:
-    check_gold([Problem("p", "?", gold)])
+    check_gold([Problem("p", "?", gold)], "problems")
     assert judge(rf"\boxed{{{gold}}}", gold) == CORRECT
 
 
 def test_all_bad_golds_are_named_at_once() -> None:
     golds = ["5", "NaN", r"\frac12", r"\frac{", "Paris", "b'5'"]
     with pytest.raises(InputError) as raised:
-        check_gold([Problem(f"p{i}", "?", gold) for i, gold in enumerate(golds, 1)])
+        check_gold([Problem(f"p{i}", "?", gold) for i, gold in enumerate(golds, 1)], "problems")
     message = str(raised.value)
     assert "cannot parse the gold answer of 3 problems" in message
     assert [f"row {i}, problem 'p{i}'" in message for i in range(1, 7)] == [
