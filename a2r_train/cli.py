@@ -218,6 +218,22 @@ def compare(context: typer.Context) -> None:
     sys.exit(lay_beside(context.args))
 
 
+@app.command(rich_help_panel=INSPECT)
+def pool(
+    folders: Annotated[list[str], typer.Argument(help="output folders of `a2r evaluate`")],
+    row: Annotated[
+        str, typer.Option(help="what is compared; empty for skip_unanimous or the trained synthesizer")
+    ] = "",
+    against: Annotated[
+        str, typer.Option(help="its rivals, comma-separated; empty for the vote and the control")
+    ] = "",
+) -> None:
+    """Evaluations of several trainings or test sets as one: differences over all their problems."""
+    from a2r_train.evaluate.pooled import pool as differences
+
+    sys.stdout.write("\n".join(differences(folders, row, against.split(",") if against else ())) + "\n")
+
+
 @app.command(context_settings=EITHER, rich_help_panel=USE)
 def solve(
     question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",

@@ -29,6 +29,7 @@ from a2r_train.evaluate.cost import costs, load_prices, timings
 from a2r_train.evaluate.diagnostics import by_explorer, diagnose, unparsable_texts
 from a2r_train.evaluate.external import is_outside, load
 from a2r_train.evaluate.overlap import check_overlap
+from a2r_train.evaluate.pooled import write_scores
 from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
@@ -60,7 +61,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     fixed = () if output.holds_only(folder) else None
     done = output.prepare(folder, asdict(config), ignore=MAY_DIFFER, fixed=fixed)
     found = answers_of(config, work, bundles)
-    results, timing = summarise(config, work, bundles, rollouts, found, outside)
+    results, timing, rows = summarise(config, work, bundles, rollouts, found, outside)
     if overlap := check_overlap(config, bundles):
         results["overlap"] = [asdict(one) for one in overlap]
     write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
@@ -68,6 +69,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     output.write_config(folder, asdict(config))  # rows may have come since the folder's first run
     same = done and is_written(folder, results)
     write_results(folder, results)
+    write_scores(folder, bundles, rows)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
@@ -160,9 +162,9 @@ def summarise(
     rollouts: Sequence[Rollout],
     found: Mapping[str, list[Synthesis]],
     outside: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The table and the diagnostics, from what was generated, and what has to be asked because of it; and the
-    timings.
+) -> tuple[dict[str, Any], dict[str, Any], list[Row]]:
+    """The table and the diagnostics, from what was generated, and what has to be asked because of it; the
+    timings; and the rows of the table.
     """
     votes, final = bundle_votes(bundles), final_task(tasks(config))
     parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
@@ -204,7 +206,7 @@ def summarise(
         "parameters": parameters,
     }
     results = build_results(rows, setup=setup, diagnostics=diagnostics, seed=config.seed, draws=config.draws)
-    return results, timings([*rows, *swept], work)
+    return results, timings([*rows, *swept], work), rows
 
 
 def _chained_rows(

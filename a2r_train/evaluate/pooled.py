@@ -1,0 +1,136 @@
+"""Several evaluations as one: of trainings that differ in their seed, and of test sets.
+
+The scores of a problem are averaged over the evaluations of its test set, and the problems of all sets are
+then taken together. So a difference is clustered by problem, and a second training makes no more problems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.report.pairs import CONTROL, TRAINED
+from a2r_train.evaluate.report.tables import points
+from a2r_train.evaluate.rows.row import Row, problem_ids
+from a2r_train.evaluate.statistics import ALPHA, Difference, Scores, holm, paired, smallest_told
+from a2r_train.records import Bundle, write_text
+
+FILE = "scores.json"
+SYSTEM = ("skip_unanimous", *TRAINED)  # the first that all have is what is compared
+WITHOUT_VOTES = ("reference/random", "best-of-k/medoid")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores [n_problems] in 0..1 of each row of an evaluation; NaN where a problem has none. `set` names the
+    problems, so that evaluations of one test set are found.
+    """
+
+    name: str
+    set: str
+    rows: dict[str, Scores]
+
+
+def write_scores(folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[Row]) -> None:
+    """Write the score of each problem in each row beside an evaluation's results."""
+    texts = {bundle.problem_id: bundle.problem for bundle in bundles}
+    problems = problem_ids(bundles)
+    named = json.dumps([[problem, texts[problem]] for problem in problems])
+    scores = {
+        row.name: [None if np.isnan(score) else round(float(score), 6) for score in row.scores]
+        for row in rows
+    }
+    content = {"set": hashlib.sha256(named.encode()).hexdigest()[:16], "problems": problems, "rows": scores}
+    write_text(Path(folder) / FILE, json.dumps(content) + "\n")
+
+
+def read_scores(folder: str) -> Evaluation:
+    """Raises InputError for a folder without them."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise InputError(f"{folder}: no {FILE}; name the output folder of `a2r evaluate`, or evaluate again")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
+    return Evaluation(folder, content["set"], rows)
+
+
+def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
+    """The lines of a Markdown table: what is compared, and its difference to each rival over all evaluations.
+
+    The rivals are one family, corrected together (Holm 1979). Raises InputError for a row that an evaluation
+    lacks.
+    """
+    found = [read_scores(folder) for folder in folders]
+    system = row or _first(found)
+    rivals = list(against) or _rivals(found)
+    for name in (system, *rivals):
+        if lacking := next((one.name for one in found if name not in one.rows), ""):
+            raise InputError(f"{lacking}: no row {name!r}; expected it in all evaluations")
+    scores = {name: _over_all(found, name) for name in (system, *rivals)}
+    differences = holm([paired(scores[system], scores[rival]) for rival in rivals])
+    own = [[_mean_difference(one, system, rival) for one in found] for rival in rivals]
+    head = [f"{system}, against", "pooled", "interval", "p", "smallest told", *(one.name for one in found)]
+    lines = [
+        [
+            rival,
+            points(one.difference),
+            _interval(one),
+            f"{one.p_holm:.4f}",
+            _smallest(one, len(rivals)),
+            *each,
+        ]
+        for rival, one, each in zip(rivals, differences, own, strict=True)
+    ]
+    mean, size = float(np.nanmean(scores[system])), len(scores[system])
+    said = (
+        f"{system} is right in {100 * mean:.1f} % of {size} problems, the mean of {len(found)} evaluations."
+    )
+    return [said, "", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))]
+
+
+def _first(found: Sequence[Evaluation]) -> str:
+    """The system that all evaluations have. Raises InputError where there is none."""
+    name = next((name for name in SYSTEM if all(name in one.rows for one in found)), "")
+    if not name:
+        raise InputError(
+            f"no trained synthesizer stands in all of {len(found)} evaluations; name one by --row"
+        )
+    return name
+
+
+def _rivals(found: Sequence[Evaluation]) -> list[str]:
+    """The vote of the references, or what replaces it where there is none, and the control."""
+    names = [name for name in found[0].rows if all(name in one.rows for one in found)]
+    votes = [name for name in names if name.removeprefix("maj@").isdecimal()]
+    votes = votes or [name for name in WITHOUT_VOTES if name in names]
+    rivals = [*votes, *(name for name in (CONTROL,) if name in names)]
+    if not rivals:
+        raise InputError("no vote and no control stand in all evaluations; name the rivals by --against")
+    return rivals
+
+
+def _over_all(found: Sequence[Evaluation], name: str) -> Scores:
+    """The scores of a row [n_problems]: means over the evaluations of a test set, the sets end to end."""
+    sets: dict[str, list[Scores]] = {}
+    for one in found:
+        sets.setdefault(one.set, []).append(one.rows[name])
+    return np.concatenate([np.mean(scores, axis=0) for scores in sets.values()])
+
+
+def _mean_difference(one: Evaluation, system: str, rival: str) -> str:
+    return points(float(np.nanmean(one.rows[system] - one.rows[rival])))
+
+
+def _interval(one: Difference) -> str:
+    told = "" if one.p_holm <= ALPHA and not one.low_holm <= 0 <= one.high_holm else ", not told apart"
+    return f"{points(one.low_holm)} to {points(one.high_holm)}{told}"
+
+
+def _smallest(one: Difference, family: int) -> str:
+    return f"{100 * smallest_told(one.low, one.high, family):.1f}"

@@ -1,0 +1,69 @@
+"""Evaluations of two seeds and two test sets as one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import a2r, bundle_with
+
+from a2r_train.errors import InputError
+from a2r_train.evaluate.pooled import pool, read_scores, write_scores
+from a2r_train.evaluate.rows.row import Row
+from a2r_train.records import Problem
+
+RANDOM = np.random.default_rng(0)
+VOTE, CONTROL, TRAINED = "maj@4", "synthesizer/no_references", "synthesizer/grpo"
+
+
+def evaluated(folder: Path, texts: Sequence[str], gain: float, **rows: np.ndarray) -> str:
+    """An evaluation whose trained synthesizer is that much above its vote, and as good as its control."""
+    vote = RANDOM.integers(0, 2, len(texts)).astype(float)
+    gains = (RANDOM.random(len(texts)) < gain).astype(float)
+    scores = {VOTE: vote, TRAINED: np.maximum(vote, gains), CONTROL: np.maximum(vote, gains[::-1]), **rows}
+    bundles = [bundle_with(Problem(str(i), text, "5"), ["5"]) for i, text in enumerate(texts)]
+    write_scores(folder, bundles, [Row(name, score, 1.0) for name, score in scores.items()])
+    return str(folder)
+
+
+FIRST, SECOND = [f"{i} more?" for i in range(200)], [f"{i} fewer?" for i in range(100)]
+
+
+def test_seeds_are_averaged_and_test_sets_are_joined(tmp_path: Path) -> None:
+    folders = [
+        evaluated(tmp_path / name, texts, 0.3)
+        for name, texts in (("a0", FIRST), ("a1", FIRST), ("b0", SECOND), ("b1", SECOND))
+    ]
+    said, _, head, _, vote, control = pool(folders)
+    assert said.endswith("of 300 problems, the mean of 4 evaluations.")
+    assert head == f"| {TRAINED}, against | pooled | interval | p | smallest told | {' | '.join(folders)} |"
+    rows = [read_scores(folder).rows for folder in folders]
+    own = [100 * float(np.mean(one[TRAINED] - one[VOTE])) for one in rows]
+    mean = (200 * np.mean(own[:2]) + 100 * np.mean(own[2:])) / 300
+    cells = [cell.strip() for cell in vote.strip("|").split("|")]
+    assert cells[0] == VOTE
+    assert float(cells[1]) == pytest.approx(mean, abs=0.06)
+    assert [float(cell) for cell in cells[5:]] == pytest.approx(own, abs=0.06)
+    assert "not told apart" not in vote
+    assert "not told apart" in control
+
+
+def test_a_second_evaluation_of_the_same_answers_tells_no_more(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "a", FIRST, 0.1)
+    once, twice = pool([folder])[4], pool([folder, folder])[4]
+    assert once.split("|")[2:6] == twice.split("|")[2:6]
+
+
+def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"skip_unanimous": np.ones(200)}
+    folders = [evaluated(tmp_path / "a", FIRST, 0.3, **given), evaluated(tmp_path / "b", FIRST, 0.3)]
+    assert pool(folders[:1])[2].startswith("| skip_unanimous, against")
+    assert pool(folders)[2].startswith(f"| {TRAINED}, against")  # that both have
+    assert a2r("pool", *folders, "--row", CONTROL, "--against", VOTE) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"| {VOTE} | +")
+    with pytest.raises(InputError, match=r"b: no row 'skip_unanimous'; expected it in all evaluations"):
+        pool(folders, row="skip_unanimous")
+    with pytest.raises(InputError, match=r"c: no scores\.json; name the output folder of `a2r evaluate`"):
+        pool([str(tmp_path / "c")])
+    with pytest.raises(InputError, match="no row 'maj@8'"):
+        pool(folders, against=["maj@8"])
