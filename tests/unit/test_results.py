@@ -342,7 +342,7 @@ def test_the_table_of_the_readme_has_the_figures_of_its_runs() -> None:
     """Greedy: alone, untrained, the two votes, the control, trained."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("**", "")
     lines = [line for line in text.splitlines() if line.startswith("| ") and "GSM8K" in line]
-    lines += [line for line in text.splitlines() if line.startswith("| the same over its trained control")]
+    lines += [line for line in text.splitlines() if line.startswith("| the same, with its trained control")]
     runs = [
         (GSM8K[-1], "synthesizer/sft+grpo"),
         (LARGER[-1], "synthesizer/grpo"),
