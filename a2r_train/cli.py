@@ -225,7 +225,7 @@ def pool(
         str, typer.Option(help="what is compared; empty for skip_unanimous or the trained synthesizer")
     ] = "",
     against: Annotated[
-        str, typer.Option(help="its rivals, comma-separated; empty for the vote and the control")
+        str, typer.Option(help="its rivals, comma-separated; empty for base, votes and control")
     ] = "",
 ) -> None:
     """Evaluations of several trainings or test sets as one: differences over all their problems."""

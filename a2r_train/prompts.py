@@ -69,6 +69,13 @@ Now write your own complete solution, and put the final answer in \\boxed{{}}.""
 REFERENCE = "Reference {number}:\n{text}\nEnd of reference {number}."
 
 
+# What rollouts depend on; with other values of the rest they can be bundled again.
+OF_ROLLOUTS = (
+    *("explorer_template", "system", "system_in", "chat_template_kwargs", "answer_pattern", "thinking"),
+    "date",
+)
+
+
 @dataclass(frozen=True)
 class PromptConfig:
     """How prompts are rendered; lengths in tokens of the model that reads the prompt.

@@ -123,6 +123,11 @@ def in_turn(config: str, folder: Path, timeout_s: float = 300) -> Iterator[Calla
         process.wait()
 
 
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
 def running(process: int) -> bool:
     """Whether it is there and has not ended; the parent may not have read its status yet."""
     try:

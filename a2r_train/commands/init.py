@@ -29,7 +29,7 @@ from a2r_train.models import context_length, count_parameters, load_tokenizer, m
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
-from a2r_train.verify import check_contradictions, check_gold, traits_of
+from a2r_train.verify import bad_golds, check_contradictions, check_gold, traits_of, unreadable_golds
 from a2r_train.verify.traits import ASKED, LETTER
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
+MOST_MISTAKES = 0.2  # of the golds: more that `math` cannot read are answers of another kind
 TINY = 50_000_000  # parameters: below, all of them are trained, and a step takes no time
 LORA = """\
 # LoRA: an adapter of a few million parameters. For full fine-tuning: without these keys, a tenth of the rate.
@@ -185,17 +186,21 @@ def likely(row: Row, field: str) -> str:
 
 
 def verifier_of(problems: list[Problem], data: str) -> str:
-    """Judges all answers; "" where the rows, or their options, say so themselves."""
+    """Judges all answers; "" where the rows, or their options, say so themselves.
+
+    Raises InputError for some golds that `math` cannot read among many that it can: these are mistakes.
+    """
     if any(problem.verifier != "math" for problem in problems):
         return ""
     if are_letters([problem.answer for problem in problems]):
         return "multiple_choice"
-    try:
-        check_gold(problems, data)
-    except InputError:
-        check_gold(judged_by("exact", problems), data)
-        return "exact"
-    return "math"
+    bad = unreadable_golds(enumerate(problems, 1))
+    if not bad:
+        return "math"
+    if len(bad) < MOST_MISTAKES * len(problems):
+        raise bad_golds(bad, data)
+    check_gold(judged_by("exact", problems), data)
+    return "exact"
 
 
 def kind_of(model: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 # Each stage is a process of its own, so that one stage's memory is free when the next begins.
 ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
@@ -103,13 +106,19 @@ def wait(command_line: Sequence[str]) -> int:
             stage.terminate()
 
     with process.handling_signals(pass_on):
-        stage = subprocess.Popen(command_line)
+        stage = subprocess.Popen(command_line, preexec_fn=_end_with_parent)
         if caught:  # between its start and its name
             stage.terminate()
         code = stage.wait()
     if code < 0:  # by a signal before it listened to any, or for want of memory
         return 128 - code
     return code or (128 + caught[0] if caught else 0)
+
+
+def _end_with_parent() -> None:
+    """In the child: ask Linux for a SIGTERM when the parent is killed, which cannot pass anything on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stages(folder: str) -> list[tuple[str, Path]]:

@@ -30,7 +30,7 @@ from a2r_train.data.splits import Lengths, measure_splits, write_splits
 from a2r_train.data.task import Task, inherit, parse_mapping, prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
-from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.prompts import OF_ROLLOUTS, PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
 from a2r_train.verify.vote import is_unanimous
 
@@ -172,18 +172,27 @@ def task_to_carry(config: BundleConfig) -> Task:
     """The task of the rollouts, which the bundles go on with. Raises InputError where the recipe says
     another.
     """
-    task = task_of(config.rollouts, config.test_rollouts)
+    task = _task(config)
     said = config.prompt or parse_mapping(config.chat_template_kwargs, "chat_template_kwargs")
     prompt = _prompt(config, config.tokenizer) if said or task.prompt else None
     return Task(prompt, inherit(config.verifier, "verifier", task), task.columns)
 
 
-def _prompt(config: BundleConfig, model: str) -> PromptConfig:
+def _task(config: BundleConfig) -> Task:
+    """The task of the rollouts. A synthesizer may read them by another prompt that asks an explorer alike."""
     task = task_of(config.rollouts, config.test_rollouts)
+    if config.prompt and task.prompt:
+        given = PromptConfig.load(config.prompt)
+        if all(getattr(given, key) == getattr(task.prompt, key) for key in OF_ROLLOUTS):
+            return replace(task, prompt=given)
+    return task
+
+
+def _prompt(config: BundleConfig, model: str) -> PromptConfig:
     return prompt_of(
         model,
         config.prompt,
-        task=task,
+        task=_task(config),
         template_kwargs=config.chat_template_kwargs,
         override=config.prompt_override,
     )

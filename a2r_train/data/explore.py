@@ -34,7 +34,7 @@ from a2r_train.data.shards import (
     rollout_cells,
     write_parquet,
 )
-from a2r_train.data.task import CHUNKS, FILE, Task, prompt_of
+from a2r_train.data.task import CHUNKS, FILE, Task, check_asked, prompt_of
 from a2r_train.data.unparsable import Unparsable, unparsable
 from a2r_train.engines import (
     ENGINE_MAY_DIFFER,
@@ -52,8 +52,7 @@ from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, UNPARSABLE, Problem, Rollout, seed_of, write, write_text
-from a2r_train.verify import check_gold, traits_of
-from a2r_train.verify.traits import ASKED, PROMPT_FILES, SIGNS
+from a2r_train.verify import check_gold
 
 log = logging.getLogger(__name__)
 
@@ -164,23 +163,10 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
         trust(config.model)
     check_engine(config.model, config)
     prompter = Prompter(load_tokenizer(config.model), _prompt(config))
-    check_asked({problem.verifier for problem in problems}, prompter.config)
+    check_asked({problem.verifier for problem in problems}, prompter.config, "explorer_template")
     if says := letter_unasked(problems, prompter.config, "explorer_template"):
         log.warning("the prompt of %s: %s", config.prompt or config.model, says)
     return problems, prompter
-
-
-def check_asked(verifiers: Iterable[str], prompt: PromptConfig) -> None:
-    """Raise InputError for a prompt that asks for a box where a verifier reads another place."""
-    text = prompt.explorer_template.lower() + prompt.system.lower()
-    for verifier in sorted(verifiers):
-        place = traits_of(verifier).answer_in
-        asks = any(sign in text for sign in SIGNS[place]) or prompt.answer_pattern
-        if not asks and SIGNS["box"][0] in text:
-            raise InputError(
-                f"the prompt asks for \\boxed{{}}, which {verifier} does not read; "
-                f"let it say: {ASKED[place]}; or set prompt: {PROMPT_FILES[place]}"
-            )
 
 
 def _prompt(config: ExploreConfig) -> PromptConfig:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from a2r_train.data.builder import bundle_of, problem_in
 from a2r_train.data.choices import Choices
 from a2r_train.data.read import Columns, Row, judged_by, note_choice, problem_of, read
 from a2r_train.errors import InputError
@@ -15,6 +16,7 @@ from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CHECK_VERDICT, CORRECT, INCORRECT, UNPARSABLE, Bundle, Problem, Rollout, row_of
 from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
+from a2r_train.verify.traits import SHIPPED
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,33 @@ def check_right(
                 f"to be correct with {sample.answer[:40]!r}, and {problems} has "
                 f"{problem.answer[:40]!r}; name the problems it was made from, and their verifier"
             )
+
+
+def judged_bundles(bundles: Sequence[Bundle], path: str, prompt: PromptConfig) -> list[Bundle]:
+    """The bundles with the verdicts of today on their references, where a verifier of one's own judges them:
+    it may have been edited since they were bundled, which is then said. A text without an answer keeps the
+    verdict that came with it.
+    """
+    own = [b for b in bundles if b.verifier not in SHIPPED]
+    texts = [(prompt.judged_text(r.text), b.answer, b.verifier) for b in own for r in b.references]
+    anew = iter(judge_all(texts, [row_of(b) for b in own for _ in b.references]))
+    found, changed = dict[str, Bundle](), 0
+    for bundle in own:
+        judged_now = zip(bundle.references, anew, strict=False)
+        references = [
+            replace(r, answer=now.answer, verdict=now.verdict) if now.answer else r for r, now in judged_now
+        ]
+        changed += sum(a != b for a, b in zip(references, bundle.references, strict=True))
+        found[bundle.id] = bundle_of(problem_in(bundle), references, bundle.id)
+    if changed:
+        log.warning(
+            "%s: %d of %d references are judged otherwise than when they were bundled; this table has the "
+            "verdicts of today, and what was trained on these bundles does not: bundle and train again",
+            path,
+            changed,
+            len(texts),
+        )
+    return [found.get(bundle.id, bundle) for bundle in bundles]
 
 
 def check_references(bundles: Iterable[Bundle], path: str) -> None:

@@ -7,8 +7,10 @@ and columns from there. `a2r_train.config` reads the `task.yaml` that a recipe f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ from a2r_train.config import check_keys, load_yaml
 from a2r_train.errors import InputError
 from a2r_train.models import model_file
 from a2r_train.paths import paths_in, shards
-from a2r_train.prompts import PromptConfig
+from a2r_train.prompts import OF_ROLLOUTS, PromptConfig
 from a2r_train.records import write_text
+from a2r_train.verify import traits_of
+from a2r_train.verify.traits import ASKED, PROMPT_FILES, SIGNS
 
+log = logging.getLogger(__name__)
 FILE = "task.yaml"
 CHUNKS = "chunks"  # the folder of the shards that explore writes
 
@@ -93,7 +98,7 @@ def prompt_of(
     task = task or Task()
     saved = model_file(model, "prompt.yaml") if model else None
     trained = PromptConfig.load(saved) if saved else None
-    prompt = PromptConfig.load(path) if path else trained or task.prompt or PromptConfig()
+    prompt = PromptConfig.load(path) if path else _brought(model, trained, task, override)
     if arguments := parse_mapping(template_kwargs, "chat_template_kwargs"):
         if prompt.chat_template_kwargs and prompt.chat_template_kwargs != arguments:
             raise InputError(
@@ -103,8 +108,10 @@ def prompt_of(
         prompt = replace(prompt, chat_template_kwargs=arguments)
     said = path or "chat_template_kwargs"
     if path and task.prompt and (key := difference(prompt, task.prompt)):
+        again = "" if key in OF_ROLLOUTS else ", or bundle the rollouts again with this prompt"
         raise InputError(
-            f"{said}: {key} differs from {task.place}, by which the data was made; remove the key `prompt`"
+            f"{said}: {key} differs from {task.place}, by which the data was made; remove the key "
+            f"`prompt`{again}"
         )
     if arguments and task.prompt and arguments != task.prompt.chat_template_kwargs:
         raise InputError(f"{said} differ from {task.place}, by which the data was made; remove them here")
@@ -114,6 +121,46 @@ def prompt_of(
             "prompt_override: true where you mean to train it on another"
         )
     return prompt
+
+
+def _brought(model: str, trained: PromptConfig | None, task: Task, override: bool) -> PromptConfig:
+    """The prompt where the recipe names none: a checkpoint's own, which is told where the data has another,
+    unless the data's is to override it.
+    """
+    if not trained or not task.prompt:
+        return trained or task.prompt or PromptConfig()
+    key = difference(trained, task.prompt)
+    if key and not override:
+        _tell_own(model, key, task.place)
+    return task.prompt if override else trained
+
+
+@cache
+def _tell_own(model: str, key: str, place: str) -> None:
+    """Once for each of the many times that a stage asks for a prompt."""
+    log.warning(
+        "%s is asked with the prompt that it was trained with, not with that of %s: %s differs; "
+        "prompt_override: true takes the data's",
+        model,
+        place,
+        key,
+    )
+
+
+def check_asked(verifiers: Iterable[str], prompt: PromptConfig, template: str) -> None:
+    """Raise InputError for a template that asks for a box where a verifier reads another place.
+
+    template: `explorer_template` or `synthesizer_template`.
+    """
+    text = getattr(prompt, template).lower() + prompt.system.lower()
+    for verifier in sorted(verifiers):
+        place = traits_of(verifier).answer_in
+        asks = any(sign in text for sign in SIGNS[place]) or prompt.answer_pattern
+        if not asks and SIGNS["box"][0] in text:
+            raise InputError(
+                f"the prompt's {template} asks for \\boxed{{}}, which {verifier} does not read; "
+                f"let it say: {ASKED[place]}; or set prompt: {PROMPT_FILES[place]}"
+            )
 
 
 def difference(one: PromptConfig, other: PromptConfig) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.report.pairs import CONTROL, TRAINED
+from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED
 from a2r_train.evaluate.report.tables import points
 from a2r_train.evaluate.rows.row import Row, problem_ids
 from a2r_train.evaluate.statistics import ALPHA, Difference, Scores, holm, paired, smallest_told
@@ -34,6 +34,7 @@ class Evaluation:
 
     name: str
     set: str
+    verifiers: list[str]
     rows: dict[str, Scores]
 
 
@@ -46,7 +47,9 @@ def write_scores(folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[R
         row.name: [None if np.isnan(score) else round(float(score), 6) for score in row.scores]
         for row in rows
     }
-    content = {"set": hashlib.sha256(named.encode()).hexdigest()[:16], "problems": problems, "rows": scores}
+    key = hashlib.sha256(named.encode()).hexdigest()[:16]
+    verifiers = sorted({bundle.verifier for bundle in bundles})
+    content = {"set": key, "verifiers": verifiers, "problems": problems, "rows": scores}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
 
 
@@ -57,7 +60,7 @@ def read_scores(folder: str) -> Evaluation:
         raise InputError(f"{folder}: no {FILE}; name the output folder of `a2r evaluate`, or evaluate again")
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    return Evaluation(folder, content["set"], rows)
+    return Evaluation(folder, content["set"], content["verifiers"], rows)
 
 
 def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
@@ -66,7 +69,14 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
     The rivals are one family, corrected together (Holm 1979). Raises InputError for a row that an evaluation
     lacks.
     """
+    if again := next((one for one in folders if list(folders).count(one) > 1), ""):
+        raise InputError(f"{again} is named twice; a second training has a folder of its own")
     found = [read_scores(folder) for folder in folders]
+    if other := next((one for one in found if one.verifiers != found[0].verifiers), None):
+        raise InputError(
+            f"{other.name} was judged by {', '.join(other.verifiers)}, and {found[0].name} by "
+            f"{', '.join(found[0].verifiers)}; evaluate both by one verifier"
+        )
     system = row or _first(found)
     rivals = list(against) or _rivals(found)
     for name in (system, *rivals):
@@ -88,9 +98,8 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
         for rival, one, each in zip(rivals, differences, own, strict=True)
     ]
     mean, size = float(np.nanmean(scores[system])), len(scores[system])
-    said = (
-        f"{system} is right in {100 * mean:.1f} % of {size} problems, the mean of {len(found)} evaluations."
-    )
+    evaluations = f"{len(found)} evaluation{'s' * (len(found) > 1)}"
+    said = f"{system} is right in {100 * mean:.1f} % of {size} problems, the mean of {evaluations}."
     return [said, "", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))]
 
 
@@ -105,11 +114,10 @@ def _first(found: Sequence[Evaluation]) -> str:
 
 
 def _rivals(found: Sequence[Evaluation]) -> list[str]:
-    """The vote of the references, or what replaces it where there is none, and the control."""
+    """The untrained synthesizer, the votes or what replaces them where there are none, and the control."""
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
-    votes = [name for name in names if name.removeprefix("maj@").isdecimal()]
-    votes = votes or [name for name in WITHOUT_VOTES if name in names]
-    rivals = [*votes, *(name for name in (CONTROL,) if name in names)]
+    votes = [n for n in names if n.removeprefix("maj@").isdecimal() or n == "maj@equal_tokens"]
+    rivals = [n for n in (BASE, *(votes or WITHOUT_VOTES), CONTROL) if n in names]
     if not rivals:
         raise InputError("no vote and no control stand in all evaluations; name the rivals by --against")
     return rivals

@@ -18,9 +18,11 @@ from a2r_train.data.rollouts import (
     check_references,
     check_right,
     judged,
+    judged_bundles,
     other_explorer,
     warn_of_others,
 )
+from a2r_train.data.task import check_asked
 from a2r_train.engines import check_engine, settled, tell_failed
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Generator, Task, prompt_of_references
@@ -91,9 +93,11 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
     """
     check(config)
     bundles, stored, outside = read_inputs(config)
+    prompt = prompt_of_references(config)
+    bundles = judged_bundles(bundles, config.bundles, prompt)
     golds = {bundle.problem_id: bundle for bundle in bundles}
     check_right(stored, golds, config.rollouts, config.bundles)
-    rollouts = judged(stored, golds, prompt_of_references(config))
+    rollouts = judged(stored, golds, prompt)
     load_prices(config.prices)
     work = Generator(config, Path(config.output_dir))
     _check_inputs(config, work, bundles, rollouts)
@@ -141,6 +145,8 @@ def _check_inputs(
         if config.trust_remote_code:
             trust(model)
         check_engine(model, config)
+        if any(task.model == model and task.view == "references" for task in tasks(config)):
+            check_asked({bundle.verifier for bundle in bundles}, work.prompt(model), "synthesizer_template")
     for task in {(task.model, task.view): task for task in tasks(config)}.values():
         work.chats(task, bundles)
     if config.rounds:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from a2r_train.data.bundles import Bundles
 from a2r_train.data.lengths import fingerprint
-from a2r_train.data.task import prompt_of, task_of
+from a2r_train.data.task import check_asked, prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import context_length, load_tokenizer
 from a2r_train.output import DONE
@@ -118,6 +118,8 @@ def load_bundles(
     prompt = prompt_of(
         name, data.prompt, task=task, template_kwargs=template_kwargs, override=data.prompt_override
     )
+    template = "explorer_template" if data.plain_share == 1 else "synthesizer_template"
+    check_asked(bundles.column("verifier").unique().to_pylist(), prompt, template)
     prompter = Prompter(load_tokenizer(name), prompt)
     return _opened(Rows(bundles, prompter, data.plain_share), context_length(name), name)
 

@@ -148,6 +148,18 @@ def test_a_command_names_columns_by_its_flag(row: dict, columns: str, says: str,
         guessed(write_rows(tmp_path / "p.jsonl", [row] * 9), columns)
 
 
+def test_a_gold_that_cannot_be_read_among_many_is_a_mistake(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i} more?", "answer": str(i)} for i in range(20)]
+    rows[7]["answer"] = r"\frac{"
+    path = write_rows(tmp_path / "p.jsonl", rows)
+    with pytest.raises(
+        InputError, match=r"p\.jsonl: the verifier cannot parse the gold answer of 1 problem: row 8"
+    ):
+        guessed(path)
+    rows = [row | {"answer": r"\frac{" + row["answer"]} for row in rows]  # answers of another kind
+    assert guessed(write_rows(tmp_path / "p.jsonl", rows)).verifier == "exact"
+
+
 def test_too_few_problems(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "p.jsonl", [{"problem": f"{i}?", "answer": "1"} for i in range(5)])
     with pytest.raises(InputError, match="5 problems; expected at least 8"):

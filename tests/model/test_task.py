@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CHAT_TEMPLATE, a2r, options, save_tiny, write_rows
+from conftest import CHAT_TEMPLATE, a2r, bundle_with, options, save_tiny, write_rows
 
 from a2r_train.data.read import read
+from a2r_train.data.rollouts import judged_bundles
+from a2r_train.data.task import Task, check_asked, prompt_of
+from a2r_train.errors import InputError
 from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.records import Bundle, Rollout
+from a2r_train.records import Bundle, Problem, Rollout
 
 SWITCH = CHAT_TEMPLATE.replace(
     "<|im_start|>assistant\n",
@@ -105,6 +108,60 @@ def test_bundles_and_a_training_inherit_it(
     kept = PromptConfig.load(Path("out/prompt.yaml"))
     assert kept.chat_template_kwargs == {"think": False}
     assert kept.explorer_template == "Q: {problem}"
+
+
+def test_rollouts_are_bundled_again_for_another_synthesizer_prompt(
+    explored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = 'explorer_template: "Q: {problem}"\nchat_template_kwargs: {think: false}\n'
+    Path("judge.yaml").write_text(same + 'synthesizer_template: "{problem} by {references}"\n')
+    Path("asks.yaml").write_text(same.replace("Q:", "Other:"))
+    right(explored)
+    keys = {"rollouts": str(explored), "problems": "mine/problems.jsonl", "k": 2, "output_dir": "again"}
+    assert a2r("bundle", *options({**keys, "prompt": "judge.yaml"})) == 0
+    carried = yaml.safe_load(Path("again/task.yaml").read_text())["prompt"]
+    assert carried["synthesizer_template"] == "{problem} by {references}"
+    assert a2r("bundle", *options({**keys, "prompt": "asks.yaml", "output_dir": "other"})) == 2
+    assert "explorer_template differs from" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoints_own_prompt_is_told_where_the_data_has_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "trained"
+    model.mkdir()
+    (model / "prompt.yaml").write_text(PromptConfig(system="own").dump())
+    task = Task(PromptConfig(system="data"), place="data/task.yaml")
+    assert [prompt_of(str(model), task=task).system for _ in range(2)] == ["own", "own"]
+    says = (
+        "is asked with the prompt that it was trained with, not with that of data/task.yaml: system differs"
+    )
+    assert [says in message for message in caplog.messages] == [True]
+    assert prompt_of(str(model), task=task, override=True).system == "data"
+
+
+def test_a_box_is_not_asked_for_where_a_verifier_reads_another_place() -> None:
+    for template in ("explorer_template", "synthesizer_template"):
+        check_asked({"math"}, PromptConfig(), template)
+        with pytest.raises(
+            InputError, match=rf"{template} asks for \\boxed{{}}, which python_tests does not"
+        ):
+            check_asked({"python_tests"}, PromptConfig(), template)
+
+
+@pytest.mark.usefixtures("explored")
+def test_references_are_judged_by_a_verifier_as_it_is_now(caplog: pytest.LogCaptureFixture) -> None:
+    """Of one's own, which may have been edited since; a text without an answer keeps its verdict."""
+    problem = Problem("p", "?", "5", "close.first")
+    texts = [r"\boxed{57}", r"\boxed{7}", "so 57"]
+    made = bundle_with(
+        problem, ["57", "7", "57"], texts=texts, verdicts=["incorrect", "incorrect", "correct"]
+    )
+    exact = bundle_with(Problem("q", "?", "5"), ["7"], texts=["5"], verdicts=["correct"])
+    found, other = judged_bundles([made, exact], "b.jsonl", PromptConfig())
+    assert [r.verdict for r in found.references] == ["correct", "incorrect", "correct"]
+    assert (found.n_correct, found.majority_verdict, other) == (2, "correct", exact)
+    assert "b.jsonl: 1 of 3 references are judged otherwise than when they were bundled" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import files_of, write_rows
-from launching import left_running, without_vllm
+from launching import children, left_running, without_vllm
 
 COUNT, SAMPLES = 400, 6
 SCRIPT = """
@@ -58,11 +58,6 @@ def whole(recipe: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_several_processes_make_the_same(recipe: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
     assert run(tmp_path / "run.py", recipe, tmp_path / "out", 2).wait() == 0
     assert written(tmp_path / "out") == whole
-
-
-def children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def test_a_killed_run_leaves_no_process_and_goes_on(

@@ -1,11 +1,15 @@
 """Every stage killed once in the middle by SIGKILL, and started again: it ends as an undisturbed run does."""
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import faults
 import pytest
+from launching import children, left_running
 
 # What a killed run finds again and leaves as it is; bundle has nothing before its end.
 SAVED = {
@@ -59,3 +63,16 @@ def test_killed_after_its_last_step_a_training_takes_no_further_one(
     assert faults.difference(stage, tmp_path / "whole/out", tmp_path / "cut/out") == ""
     ours, theirs = ((tmp_path / name / "out/model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert ours == theirs
+
+
+def test_a_stage_ends_with_a_killed_command() -> None:
+    """SIGKILL leaves `a2r run` no time to pass anything on; Linux ends its stage by SIGTERM."""
+    code = "from a2r_train.commands.run import wait; wait(['sleep', '60'])"
+    command = subprocess.Popen([sys.executable, "-c", code])
+    until = time.monotonic() + 60
+    while not (stage := children(command.pid)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(stage) == 1
+    command.kill()
+    command.wait()
+    assert not left_running(stage, 10)

@@ -1,5 +1,6 @@
 """Evaluations of two seeds and two test sets as one."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,14 @@ RANDOM = np.random.default_rng(0)
 VOTE, CONTROL, TRAINED = "maj@4", "synthesizer/no_references", "synthesizer/grpo"
 
 
-def evaluated(folder: Path, texts: Sequence[str], gain: float, **rows: np.ndarray) -> str:
+def evaluated(
+    folder: Path, texts: Sequence[str], gain: float, verifier: str = "math", **rows: np.ndarray
+) -> str:
     """An evaluation whose trained synthesizer is that much above its vote, and as good as its control."""
     vote = RANDOM.integers(0, 2, len(texts)).astype(float)
     gains = (RANDOM.random(len(texts)) < gain).astype(float)
     scores = {VOTE: vote, TRAINED: np.maximum(vote, gains), CONTROL: np.maximum(vote, gains[::-1]), **rows}
-    bundles = [bundle_with(Problem(str(i), text, "5"), ["5"]) for i, text in enumerate(texts)]
+    bundles = [bundle_with(Problem(str(i), text, "5", verifier), ["5"]) for i, text in enumerate(texts)]
     write_scores(folder, bundles, [Row(name, score, 1.0) for name, score in scores.items()])
     return str(folder)
 
@@ -50,7 +53,8 @@ def test_seeds_are_averaged_and_test_sets_are_joined(tmp_path: Path) -> None:
 
 def test_a_second_evaluation_of_the_same_answers_tells_no_more(tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "a", FIRST, 0.1)
-    once, twice = pool([folder])[4], pool([folder, folder])[4]
+    again = str(shutil.copytree(folder, tmp_path / "again"))
+    once, twice = pool([folder])[4], pool([folder, again])[4]
     assert once.split("|")[2:6] == twice.split("|")[2:6]
 
 
@@ -65,5 +69,10 @@ def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFix
         pool(folders, row="skip_unanimous")
     with pytest.raises(InputError, match=r"c: no scores\.json; name the output folder of `a2r evaluate`"):
         pool([str(tmp_path / "c")])
+    with pytest.raises(InputError, match=r"a is named twice; a second training has a folder of its own"):
+        pool([folders[0], folders[0]])
+    other = evaluated(tmp_path / "d", FIRST, 0.3, verifier="exact")
+    with pytest.raises(InputError, match=r"d was judged by exact, and .*a by math"):
+        pool([folders[0], other])
     with pytest.raises(InputError, match="no row 'maj@8'"):
         pool(folders, against=["maj@8"])

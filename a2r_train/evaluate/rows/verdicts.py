@@ -6,6 +6,7 @@ and by how probable the model held `right` where the engine told it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from a2r_train.records import CORRECT, Bundle, Synthesis, row_of
 from a2r_train.sections import Parts
 from a2r_train.verify import has_vote, judge_all, majority
 
+log = logging.getLogger(__name__)
 SUFFIX = "/verdict-vote"
 NOTE = "the vote of the references, weighted by its verdicts"
 SURE = NOTE + ", as sure as it was of them"
@@ -87,6 +89,9 @@ def verdict_rows(
         judged = Judged.of(bundles, found[task.name], prompt)
         words, probabilities = judged.words(), judged.probabilities()
         details[task.name] = {**_told(judged), **within_bundles(bundles, words)}
+        if details[task.name]["unsaid"] == 1:
+            log.warning("%s: no text has a verdict on a reference, so none is weighed by them", task.name)
+            continue
         if probabilities:
             details[task.name]["sure_auc"] = within_bundles(bundles, probabilities)["auc"]
         if is_voted and not task.sampled:
