@@ -238,7 +238,7 @@ def _check_prompt(stage: Planned) -> list[str]:
     own = PromptConfig.load(given)
     for key in ("model_name_or_path", "sft", "grpo", "no_references"):
         maker = stage.coming.get(str(stage.value(key)))
-        if maker and given and own != prompt_to_come(maker):
+        if maker and not maker.errors and given and own != prompt_to_come(maker):
             return [f"{stage.path}: prompt {given} differs from that of {maker.path}, whose model it asks"]
     return []
 
