@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -106,7 +107,7 @@ def wait(command_line: Sequence[str]) -> int:
             stage.terminate()
 
     with process.handling_signals(pass_on):
-        stage = subprocess.Popen(command_line, preexec_fn=_end_with_parent)
+        stage = subprocess.Popen(command_line, preexec_fn=_ending_with_parent())
         if caught:  # between its start and its name
             stage.terminate()
         code = stage.wait()
@@ -115,10 +116,20 @@ def wait(command_line: Sequence[str]) -> int:
     return code or (128 + caught[0] if caught else 0)
 
 
-def _end_with_parent() -> None:
-    """In the child: ask Linux for a SIGTERM when the parent is killed, which cannot pass anything on."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _ending_with_parent() -> Callable[[], None] | None:
+    """For the child to begin with: ask Linux for a SIGTERM when this process is killed, which cannot pass
+    anything on then.
+    """
+    if sys.platform != "linux":
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # killed before it was asked for
+            os._exit(128 + signal.SIGTERM)
+
+    return ask
 
 
 def stages(folder: str) -> list[tuple[str, Path]]:

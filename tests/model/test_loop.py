@@ -110,6 +110,7 @@ def test_run_makes_every_stage_and_then_skips_it(
         "results.json",
         "report.md",
         "report.html",
+        "scores.json",
         "timing.json",
         "manifest.json",
         "done.json",

@@ -23,7 +23,7 @@ def test_repeats_are_dropped_and_answers_keep_their_value(tmp_path: Path) -> Non
     mawps.main(write_rows(tmp_path / "mawps.jsonl", rows), str(tmp_path / "problems.jsonl"))
     problems = read(Problem, str(tmp_path / "problems.jsonl"))
     assert [(p.id, p.answer, p.source) for p in problems] == [
-        ("0", "43.0", "addsub"),
+        ("0", "43", "addsub"),
         ("2", str(2 / 3), "addsub"),
     ]
     check_gold(problems, "problems")
