@@ -156,8 +156,8 @@ class PromptLengths:
         """How many tokens more, or less, there are where a cut reference begins: `heads` are its tokens
         there, `shown` their text as it is shown. None where the two do not come to go on alike.
         """
-        tokenizer, whole = self.prompter.tokenizer, self.prompter.config.max_reference_tokens <= HEAD
-        if whole:
+        tokenizer = self.prompter.tokenizer
+        if self.prompter.config.max_reference_tokens <= HEAD:  # the heads are all that is shown
             return [n - len(ids) for n, ids in zip(count_all(tokenizer, shown), heads, strict=True)]
         plain = ids_of(tokenizer, [str(tokenizer.decode(ids)) for ids in heads])
         return [
