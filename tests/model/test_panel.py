@@ -14,8 +14,9 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
 from a2r_train.evaluate.rows import reward_model
+from a2r_train.evaluate.rows.panel import named_reference, unnamed
 from a2r_train.evaluate.templates import CONSISTENCY, REFINE, SELECT
-from a2r_train.records import Bundle, Problem
+from a2r_train.records import Bundle, Problem, Synthesis
 
 
 @pytest.fixture(scope="session")
@@ -97,8 +98,19 @@ def test_a_chosen_number_is_that_reference(
     expected = [0.0] + [float(b.references[1].verdict == "correct") for b in made[1:]]
     assert 0 < found["accuracy"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert found["note"] == "1 of 7 named no reference"
+    assert found["unparsable"] == pytest.approx(1 / 7)
     assert found["tokens"] == pytest.approx(4 * np.mean([r.tokens for b in made for r in b.references]) + 107)
     assert sum(asked.startswith(head(template)) for asked in engine.asked) == 7
+
+
+def test_a_named_reference_without_an_answer_is_named(config: EvaluateConfig) -> None:
+    bundle = read(Bundle, config.bundles)[0]
+    broken = replace(bundle.references[1], answer="", verdict="unparsable")
+    bundle = replace(bundle, references=[bundle.references[0], broken, *bundle.references[2:]])
+    texts = ("The answer is 2", "\\boxed{0}", "\\boxed{5}", "none")
+    made = [Synthesis(bundle.id, 0, text, "", "unparsable", 1, 1, "stop", "m", 0) for text in texts]
+    assert [named_reference(bundle, one.text) for one in made] == [2, 0, 0, 0]
+    assert unnamed([bundle], made) == 3
 
 
 def test_self_refine_reads_its_own_draft(config: EvaluateConfig, script: Script) -> None:

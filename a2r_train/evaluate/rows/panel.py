@@ -87,11 +87,23 @@ def chosen(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis]) -> 
 
 
 def _of_reference(bundle: Bundle, synthesis: Synthesis) -> Synthesis:
-    given = extract(synthesis.text, "math_last_number")
-    at = int(given) - 1 if given.isdigit() and len(given) < 4 else -1
-    if not 0 <= at < len(bundle.references):
+    if not (at := named_reference(bundle, synthesis.text)):
         return replace(synthesis, answer="", verdict=UNPARSABLE)
-    return replace(synthesis, answer=bundle.references[at].answer, verdict=bundle.references[at].verdict)
+    reference = bundle.references[at - 1]
+    return replace(synthesis, answer=reference.answer, verdict=reference.verdict)
+
+
+def named_reference(bundle: Bundle, text: str) -> int:
+    """The number of the reference that a text names, from 1; 0 where it names none."""
+    given = extract(text, "math_last_number")
+    number = int(given) if given.isdigit() and len(given) < 4 else 0
+    return number if number <= len(bundle.references) else 0
+
+
+def unnamed(bundles: Sequence[Bundle], made: Sequence[Synthesis]) -> int:
+    """How many texts that had to name a reference name none. A named reference may itself be unparsable."""
+    by_id = {bundle.id: bundle for bundle in bundles}
+    return sum(not named_reference(by_id[s.bundle_id], s.text) for s in made)
 
 
 def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], note: str = "") -> Row:
@@ -100,16 +112,16 @@ def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], n
     Its `tokens` are then those of its completion, as the explorer's; the prompt is in `parts`, for the cost.
     """
     row = synthesis_row(task.name, bundles, chosen(task, bundles, made))
-    row = replace(row, unparsable=unparsable(made).share)
     own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"), task=task.name)
     if task.view == "alone":
-        return replace(row, tokens=own.completion_tokens, parts=(own,), note=note)
-    unnamed = (
-        sum(s.verdict == UNPARSABLE for s in chosen(task, bundles, made)) if task.view in INDEX_VIEWS else 0
-    )
-    if unnamed:
-        note = f"{note}{'; ' if note else ''}{unnamed} of {len(made)} named no reference"
-    return replace(row, parts=(reference_part(bundles), own), note=note)
+        unread = unparsable(made).share
+        return replace(row, tokens=own.completion_tokens, parts=(own,), note=note, unparsable=unread)
+    parts = (reference_part(bundles), own)
+    if task.view not in INDEX_VIEWS:
+        return replace(row, parts=parts, note=note, unparsable=unparsable(made).share)
+    if none := unnamed(bundles, made):
+        note = f"{note}{'; ' if note else ''}{none} of {len(made)} named no reference"
+    return replace(row, parts=parts, note=note, unparsable=none / len(made) if made else math.nan)
 
 
 def _mean(made: Sequence[Synthesis], name: str) -> float:
