@@ -19,6 +19,7 @@ is a row with its error. `trainer_gib` is the peak of torch's tensors less what 
 | before | ours | float32 | shared prefix; TRL's sync and its pass for the old log-probabilities |
 | pass | ours | as `auto` says | `ours` with that pass |
 | sync | ours | float32 | `ours` with TRL's sync |
+| peft | ours | as `auto` says | `ours` with PEFT's own layers |
 | ours | ours | as `auto` says | as a2r_train trains |
 """
 
@@ -38,11 +39,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync")
-STOCK, TRLS_SYNC, TRLS_PASS = (
+WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync", "peft")
+STOCK, TRLS_SYNC, TRLS_PASS, PEFTS_LAYERS = (
     ("stock", "stock_bf16"),
     ("stock", "stock_bf16", "before", "sync"),
     ("before", "pass"),
+    ("stock", "stock_bf16", "before", "peft"),
 )
 # Of a context's name, without the trainer's class; others belong to what they are nested in.
 PARTS = {
@@ -191,6 +193,7 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
 
     from a2r_train.config import parse
     from a2r_train.train import grpo
+    from a2r_train.train.fused_lora import fuse_lora
     from a2r_train.train.sampling import EpochGRPOTrainer
     from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
@@ -218,6 +221,8 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
         processing_class=bundles.prompter.tokenizer,
         **grpo.model_arguments(args, model),
     )
+    if way not in PEFTS_LAYERS:
+        fuse_lora(trainer)
     trainer.train()
     log = [row for row in trainer.state.log_history if "reward" in row]
     held = trainer.accelerator.unwrap_model(trainer.model)

@@ -1,0 +1,104 @@
+"""LoRA layers whose adapter is added in place, with PEFT's mathematics.
+
+PEFT copies a layer's input to the adapter's float32, and autocast copies it back. To scale the adapter's
+result and to add it are two more passes over the whole output, each rounded. Here one product adds the scaled
+result to the output, and the input is kept once for all layers that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch.nn import functional
+from transformers import Trainer
+
+from a2r_train.train.model import way_of
+
+
+class LoraProduct(torch.autograd.Function):
+    """`apply(x, weight, bias, a, b, scaling)`: x Wᵀ + bias + scaling (x Aᵀ) Bᵀ.
+
+    x (..., in), weight (out, in), bias (out,) or None, A (rank, in), B (out, rank), all of one dtype. Weight
+    and bias get no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        out = functional.linear(x, weight, bias)
+        low = functional.linear(x, a)
+        out.view(-1, out.size(-1)).addmm_(low.view(-1, low.size(-1)), b.t(), alpha=scaling)
+        ctx.save_for_backward(x, weight, a, b, low)
+        ctx.scaling = scaling
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, a, b, low = ctx.saved_tensors
+        grad = grads[0].reshape(-1, weight.size(0))
+        low_grad = _scaled(grad, b, ctx.scaling)  # (tokens, rank)
+        x_grad = None
+        if ctx.needs_input_grad[0]:
+            x_grad = (grad @ weight).addmm_(low_grad, a).view_as(x)
+        a_grad = low_grad.t() @ x.reshape(-1, x.size(-1))
+        b_grad = _scaled(grad.t(), low.reshape(-1, low.size(-1)), ctx.scaling)
+        return x_grad, None, None, a_grad, b_grad, None
+
+
+def _scaled(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
+    """scaling (left @ right) in one kernel; with beta 0 what the result held before is not read."""
+    return left.new_empty(left.size(0), right.size(1)).addmm_(left, right, beta=0, alpha=scaling)
+
+
+def fuse_lora(trainer: Trainer) -> int:
+    """Let the model's plain LoRA layers be computed so; returns how many there are.
+
+    Left to PEFT: weights that are shares (ZeRO-3, FSDP2), which its submodules gather, and layers that are
+    not `_is_plain`.
+    """
+    if way_of(trainer.args) not in ("ddp", "zero2"):  # type: ignore[arg-type]
+        return 0
+    model: Any = trainer.model
+    layers = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
+    for layer in layers:
+        layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
+    return len(layers)
+
+
+def _is_plain(layer: Any) -> bool:
+    """One adapter without variant, dropout or bias, on a frozen linear layer that is not quantised."""
+    base = layer.base_layer
+    if type(base) is not torch.nn.Linear or base.weight.requires_grad or len(layer.lora_A) != 1:
+        return False
+    if base.bias is not None and base.bias.requires_grad:
+        return False
+    (name,) = layer.lora_A
+    dropout = getattr(layer.lora_dropout[name], "p", 0.0)
+    return not (layer.lora_variant or dropout or layer.lora_B[name].bias is not None)
+
+
+def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """PEFT's own where the adapter is off or merged, or the dtypes differ outside of autocast."""
+    name, base = next(iter(layer.lora_A)), layer.base_layer
+    weights = base.weight, layer.lora_A[name].weight, layer.lora_B[name].weight
+    mixed = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if mixed else x.dtype
+    is_on = layer.active_adapters == [name] and not (layer.disable_adapters or layer.merged)
+    if args or kwargs or not is_on or not (mixed or all(one.dtype == dtype for one in weights)):
+        return Linear.forward(layer, x, *args, **kwargs)
+    weight, a, b = (one.to(dtype) for one in weights)
+    bias = None if base.bias is None else base.bias.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        apply: Callable[..., torch.Tensor] = LoraProduct.apply
+        return apply(x.to(dtype), weight, bias, a, b, layer.scaling[name])
