@@ -226,12 +226,11 @@ def test_a_batch_may_be_cut_into_micro_batches(trainers: Any) -> None:
 def test_rows_are_short_and_lay_out_as_documented() -> None:
     ids, mask, columns = batch_of([(4, [3, 0, 2]), (2, [1])], left=1, right=2)
     packed = pack(ids, mask, columns)
-    assert (packed.source % 10).tolist() == [1, 2, 3, 4, 5, 6, 4, 5, 3, 4]
-    assert packed.target.tolist() == [-1, -1, -1, 5, 6, 7, 25, 26, -1, 35]
-    first, second = packed.groups
-    assert (first.prompt, first.completions, first.shape) == (slice(0, 3), slice(3, 8), (3, 3))
-    assert first.places.tolist() == [0, 1, 2, 6, 7]
-    assert (second.prompt, second.completions, second.shape) == (slice(8, 9), slice(9, 10), (1, 1))
+    assert (packed.source % 10).tolist() == [1, 2, 3, 3, 4, 5, 6, 4, 5, 4]
+    assert packed.target.tolist() == [-1, -1, -1, -1, 5, 6, 7, 25, 26, 35]
+    assert packed.groups.pairs == ((slice(0, 3), slice(4, 9)), (slice(3, 4), slice(9, 10)))
+    assert (packed.groups.completions, packed.groups.shape) == (slice(4, 10), (4, 3))
+    assert packed.groups.places.tolist() == [0, 1, 2, 6, 7, 9]
     assert packed.token_ratio == 4 * 10 / 10
     whole = pack(*batch_of([(512, [64] * 8)]))
     assert whole.token_ratio == 8 * (512 + 64) / (512 - 1 + 8 * 64)
@@ -276,12 +275,12 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given(
 ) -> None:
     """Without values: names, order and shapes of the arguments as this torch declares them."""
     packed = pack(*batch_of(groups))
-    placed = [replace(group, places=group.places.to("meta")) for group in packed.groups]
+    placed = replace(packed.groups, places=packed.groups.places.to("meta"))
     tokens = len(packed.source)
     made = {"device": "meta", "dtype": torch.bfloat16, "requires_grad": True}
     query, key, value = (torch.empty(1, tokens, heads, 64, **made).transpose(1, 2) for heads in (4, 2, 2))
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: backend.value)
-    out = SharedPrefixAttention.apply(query, key, value, tuple(placed), 0.125)
+    out = SharedPrefixAttention.apply(query, key, value, placed, 0.125)
     grads = torch.autograd.grad(out, (query, key, value), torch.empty_like(out))
     assert [tuple(grad.shape) for grad in grads] == [(1, heads, tokens, 64) for heads in (4, 2, 2)]
 

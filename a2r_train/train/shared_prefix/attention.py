@@ -1,11 +1,11 @@
 """Attention over groups that share a prompt, by the kernels that SDPA itself would take; no mask, nothing to
 compile.
 
-Three pieces make up a group: the prompt attends to itself, causally; all completions together to the prompt,
-without a mask; each completion to itself, causally. A completion's two results are merged by their
-log-sum-exp, which is exact, and the kernels' backward, given the merged result and log-sum-exp, returns each
-piece's share of the gradient (both as in Ring Attention, arXiv 2310.01889). The kernels are cuDNN's or
-FlashAttention on a GPU, in bf16 or fp16, and torch's own on a CPU.
+Three pieces make up a row: each group's prompt attends to itself, causally; its completions together to the
+prompt, without a mask; each completion of the row to itself, causally, all in one call. A completion's two
+results are merged by their log-sum-exp, which is exact, and the kernels' backward, given the merged result
+and log-sum-exp, returns each piece's share of the gradient (both as in Ring Attention, arXiv 2310.01889). The
+kernels are cuDNN's or FlashAttention on a GPU, in bf16 or fp16, and torch's own on a CPU.
 """
 
 from __future__ import annotations
@@ -25,23 +25,28 @@ ATTENTION = "shared_prefix"  # the name under which transformers knows `attentio
 
 aten = torch.ops.aten
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+State = tuple[Any, ...] | None  # what the backward of a piece reads
 
 
 @dataclass(frozen=True)
-class Group:
-    """Where a group lies in a packed row: its shared tokens, then the T tokens of its G completions, one
-    after the other.
+class Groups:
+    """Where a packed row's groups lie: the shared tokens of every group, then all T tokens of their
+    completions, one after the other.
 
-    `places` (T,) says where these go when each completion is padded to `shape`, (G, longest), flattened.
+    `pairs` are the slices of each group's prompt and of its completions, which may be empty. `places` (T,)
+    says where the completions' tokens go when each is padded to `shape`, (completions, longest), flattened.
     """
 
-    prompt: slice
-    completions: slice
+    pairs: tuple[tuple[slice, slice], ...]
     shape: tuple[int, int]
     places: torch.Tensor
 
+    @property
+    def completions(self) -> slice:
+        return slice(self.pairs[0][1].start, self.pairs[-1][1].stop)
+
     def padded(self, rows: torch.Tensor) -> torch.Tensor:
-        """(1, heads, T, size) to (G, heads, longest, size); zero where there is nothing."""
+        """(1, heads, T, size) to (completions, heads, longest, size); zero where there is nothing."""
         _, heads, _, size = rows.shape
         wide = rows.new_zeros(self.shape[0] * self.shape[1], heads, size)
         wide.index_copy_(0, self.places, rows[0].transpose(0, 1))
@@ -111,74 +116,86 @@ class SharedPrefixAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: tuple[Group, ...], scale: float
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: Groups, scale: float
     ) -> torch.Tensor:
         out = torch.empty_like(q)
         lse = q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
-        states = [_forward(group, (q, k, v), out, lse, scale) for group in groups]
+        prompts = [_prompt(prompt, (q, k, v), out, lse, scale) for prompt, _ in groups.pairs]
+        completions = _completions(groups, (q, k, v), out, lse, scale)
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.groups, ctx.scale, ctx.states = groups, scale, states
+        ctx.groups, ctx.scale, ctx.states = groups, scale, (prompts, *completions)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         *saved, lse = ctx.saved_tensors
         gradients = [torch.empty_like(t) for t in saved[:3]]
-        for group, state in zip(ctx.groups, ctx.states, strict=True):
-            _backward(group, (grads[0], *saved), lse, gradients, ctx.scale, state)
+        _backward(ctx.groups, (grads[0], *saved, lse[..., None]), gradients, ctx.scale, ctx.states)
         return *gradients, None, None
 
 
-def _forward(group: Group, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> list[Any]:
-    """Fills in the group's part of `out` and `lse`; returns what the backward of its three pieces reads."""
-    shared, private = ([t[:, :, tokens] for t in qkv] for tokens in (group.prompt, group.completions))
-    prompt = completions = across = None
-    if shared[0].numel():
-        out[:, :, group.prompt], lse[:, :, group.prompt], prompt = piece(*shared, causal=True, scale=scale)
-    if private[0].numel():
-        wide, wide_lse, completions = piece(*(group.padded(t) for t in private), causal=True, scale=scale)
-        merged, merged_lse = group.unpadded(wide), group.unpadded(wide_lse[..., None])[..., 0]
-        if shared[0].numel():
-            other, other_lse, across = piece(private[0], *shared[1:], causal=False, scale=scale)
-            share = (other_lse - merged_lse).sigmoid()[..., None]
-            merged = merged.to(lse.dtype).lerp(other.to(lse.dtype), share)
-            merged_lse = torch.logaddexp(merged_lse, other_lse)
-        out[:, :, group.completions], lse[:, :, group.completions] = merged, merged_lse
-    return [prompt, completions, across]
+def _prompt(tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> State:
+    """Fills in a prompt's part of `out` and `lse`; returns what its backward reads, None for no token."""
+    shared = [t[:, :, tokens] for t in qkv]
+    if not shared[0].numel():
+        return None
+    state: State
+    out[:, :, tokens], lse[:, :, tokens], state = piece(*shared, causal=True, scale=scale)
+    return state
+
+
+def _completions(
+    groups: Groups, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float
+) -> tuple[State, list[State]]:
+    """Fills in the part of the completions; returns what reads the backward of their own attention, and of
+    each group's to its prompt.
+    """
+    own = [t[:, :, groups.completions] for t in qkv]
+    if not own[0].numel():
+        return None, [None] * len(groups.pairs)
+    wide, wide_lse, state = piece(*map(groups.padded, own), causal=True, scale=scale)
+    merged, merged_lse = groups.unpadded(wide).to(lse.dtype), groups.unpadded(wide_lse[..., None])[..., 0]
+    across, first = list[State](), groups.completions.start
+    for prompt, tokens in groups.pairs:
+        q, (k, v) = qkv[0][:, :, tokens], (t[:, :, prompt] for t in qkv[1:])
+        across.append(None)
+        if q.numel() and k.numel():
+            other, other_lse, across[-1] = piece(q, k, v, causal=False, scale=scale)
+            at = slice(tokens.start - first, tokens.stop - first)
+            share = (other_lse - merged_lse[:, :, at]).sigmoid()[..., None]
+            merged[:, :, at] = merged[:, :, at].lerp(other.to(lse.dtype), share)
+            merged_lse[:, :, at] = torch.logaddexp(merged_lse[:, :, at], other_lse)
+    out[:, :, groups.completions], lse[:, :, groups.completions] = merged, merged_lse
+    return state, across
 
 
 def _backward(
-    group: Group,
+    groups: Groups,
     saved: tuple[torch.Tensor, ...],
-    lse: torch.Tensor,
     gradients: list[torch.Tensor],
     scale: float,
-    state: list[Any],
+    states: tuple[list[State], State, list[State]],
 ) -> None:
-    """Fills in the group's part of `gradients`; `saved` is the result's gradient, query, key, value and
-    result.
-    """
-    shared, private = (
-        [t[:, :, tokens] for t in (*saved, lse[..., None])] for tokens in (group.prompt, group.completions)
-    )
-    prompt, completions, across = state
-    if prompt:
-        for total, part in zip(
-            gradients, piece_backward(*shared, causal=True, scale=scale, state=prompt), strict=True
-        ):
-            total[:, :, group.prompt] = part
+    """Fills in `gradients`; `saved` is the result's gradient, query, key, value, result and log-sum-exp."""
+    prompts, completions, across = states
+    for (tokens, _), state in zip(groups.pairs, prompts, strict=True):
+        if state:
+            shared = [t[:, :, tokens] for t in saved]
+            parts = piece_backward(*shared, causal=True, scale=scale, state=state)
+            for total, part in zip(gradients, parts, strict=True):
+                total[:, :, tokens] = part
     if completions:
-        wide = piece_backward(*map(group.padded, private), causal=True, scale=scale, state=completions)
-        for total, part in zip(gradients, wide, strict=True):
-            total[:, :, group.completions] = group.unpadded(part)
-    if across:
-        parts = piece_backward(
-            *private[:2], *shared[2:4], *private[4:], causal=False, scale=scale, state=across
-        )
-        for total, part, tokens in zip(
-            gradients, parts, (group.completions, group.prompt, group.prompt), strict=True
-        ):
-            total[:, :, tokens] += part
+        own = (groups.padded(t[:, :, groups.completions]) for t in saved)
+        parts = piece_backward(*own, causal=True, scale=scale, state=completions)
+        for total, part in zip(gradients, parts, strict=True):
+            total[:, :, groups.completions] = groups.unpadded(part)
+    for (prompt, tokens), state in zip(groups.pairs, across, strict=True):
+        if state:
+            places = (tokens, tokens, prompt, prompt, tokens, tokens)
+            of = (t[:, :, place] for t, place in zip(saved, places, strict=True))
+            parts = piece_backward(*of, causal=False, scale=scale, state=state)
+            for total, part, place in zip(gradients, parts, places[1:4], strict=True):
+                total[:, :, place] += part
 
 
 def attention(
@@ -187,7 +204,7 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    shared_prefix: tuple[Group, ...] | None = None,
+    shared_prefix: Groups | None = None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

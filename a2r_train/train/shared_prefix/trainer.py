@@ -9,15 +9,15 @@ row
 of P - 1 + G C tokens, in which a completion attends to the prompt and to itself (the idea of Prefix Grouper,
 arXiv 2506.05433). Each completion begins with a copy of the last prompt token, so that every position has one
 next token, and ends before its own last token, which predicts nothing. Position ids are the columns of TRL's
-batch. Several groups stand one after the other in the same row. Attention is computed in pieces that need no
-mask: see attention.py.
+batch. Several groups share a row: their prompts, then the completions of all. Attention is computed in pieces
+that need no mask: see attention.py.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from a2r_train.models import empty_model, model_file
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.preflight import Check
 from a2r_train.train.sampling import EpochGRPOTrainer
-from a2r_train.train.shared_prefix.attention import ATTENTION, Group
+from a2r_train.train.shared_prefix.attention import ATTENTION, Groups
 
 SERVED = (
     "gemma",
@@ -59,7 +59,7 @@ class Packed:
 
     source: torch.Tensor
     target: torch.Tensor
-    groups: tuple[Group, ...]
+    groups: Groups
     shape: tuple[int, int]
 
     @property
@@ -111,33 +111,31 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     prompt = input_ids[:, :prompt_columns].masked_fill(~whole[:, :prompt_columns], -1)
     starts = [0, *((prompt[1:] != prompt[:-1]).any(1).nonzero().flatten() + 1).tolist(), rows]
     prompt_tokens, completion_tokens = prompts.tolist(), completions.tolist()
-    sources, targets, groups, tokens = [], [], [], 0
+    prefixes, targets = [], []
     for first, end in pairwise(starts):
         lengths = completion_tokens[first:end]
         last = first * columns + prompt_columns - 1
-        prefix = torch.arange(
-            last - prompt_tokens[first] + 1, last + (not any(lengths))
-        )  # never an empty row
-        target = torch.cat(
-            [
-                (row * columns + prompt_columns) + torch.arange(completion_tokens[row])
-                for row in range(first, end)
-            ]
-        )
-        sources += [prefix, target - 1]
-        targets += [torch.full_like(prefix, -1), target]
-        groups.append(_group(tokens, len(prefix), lengths, input_ids.device))
-        tokens = groups[-1].completions.stop
-    source, target = torch.stack((torch.cat(sources), torch.cat(targets))).to(input_ids.device)
-    return Packed(source, target, tuple(groups), (rows, columns))
+        begin = last - prompt_tokens[first] + 1
+        prefixes.append(torch.arange(begin, last + (not any(lengths))))  # never an empty row
+        rows_of = [row * columns + prompt_columns for row in range(first, end)]
+        each = [start + torch.arange(length) for start, length in zip(rows_of, lengths, strict=True)]
+        targets.append(torch.cat(each))
+    prefix, target = torch.cat(prefixes), torch.cat(targets)
+    source = torch.cat((prefix, target - 1))
+    target = torch.cat((torch.full_like(prefix, -1), target))
+    source, target = torch.stack((source, target)).to(input_ids.device)
+    sizes = [len(one) for one in prefixes], [len(one) for one in targets]
+    return Packed(source, target, _groups(*sizes, completion_tokens, input_ids.device), (rows, columns))
 
 
-def _group(start: int, prefix: int, lengths: list[int], device: torch.device) -> Group:
-    longest, middle = max(lengths), start + prefix
+def _groups(prefixes: list[int], sizes: list[int], lengths: list[int], device: torch.device) -> Groups:
+    """Where groups lie, of so many shared tokens and tokens of completions; `lengths` of each completion."""
+    stops = list(accumulate([*prefixes, *sizes], initial=0))
+    slices = [slice(start, stop) for start, stop in pairwise(stops)]
+    longest = max(lengths)
     places = torch.cat([i * longest + torch.arange(length) for i, length in enumerate(lengths)])
-    return Group(
-        slice(start, middle), slice(middle, middle + sum(lengths)), (len(lengths), longest), places.to(device)
-    )
+    pairs = tuple(zip(slices[: len(prefixes)], slices[len(prefixes) :], strict=True))
+    return Groups(pairs, (len(lengths), longest), places.to(device))
 
 
 class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
