@@ -54,6 +54,7 @@ from a2r_train.train.section_rewards import section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 from a2r_train.train.watch import Watch
 from a2r_train.train.weight_sync import add_out_of_place
+from a2r_train.verify import start_workers
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
 
@@ -172,8 +173,9 @@ def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
 
 def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:
     """The verdict of each completion, or its credit for the pass@k of its group; those of the prompt's
-    sections; then the recipe's own rewards.
+    sections; then the recipe's own rewards. What judges is started meanwhile.
     """
+    start_workers(bundles.bundles.column("verifier").unique().to_pylist())
     verified: VerifiableReward | PassAtKReward = VerifiableReward(bundles.prompter)
     if args.pass_at_k > 1:
         verified = PassAtKReward(bundles.prompter, args.pass_at_k, int(args.num_generations or 1))

@@ -92,6 +92,7 @@ from a2r_train.verify.compare import (
     equivalent,
     judge,
     judge_all,
+    start_workers,
     unreadable_golds,
 )
 from a2r_train.verify.extract import extract
@@ -112,6 +113,7 @@ __all__ = [
     "judge",
     "judge_all",
     "majority",
+    "start_workers",
     "traits_of",
     "unreadable_golds",
 ]

@@ -7,10 +7,12 @@ and under any launcher.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import queue
 import select
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +115,26 @@ class Crew(Generic[Member]):
             return [ask(request) for request in requests]
         with ThreadPoolExecutor(min(len(self._members), len(requests))) as threads:
             return list(threads.map(ask, requests))
+
+    def beside(self, do: Callable[[Member], object]) -> list[threading.Thread]:
+        """`do` with each child that is idle, all at once, while the caller goes on. An error is left to the
+        next one who asks the child.
+        """
+        started = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                member = self._idle.get_nowait()
+                started.append(threading.Thread(target=self._do, args=(do, member, self._idle), daemon=True))
+        for thread in started:
+            thread.start()
+        return started
+
+    def _do(self, do: Callable[[Member], object], member: Member, idle: queue.LifoQueue[Member]) -> None:
+        try:
+            with contextlib.suppress(Exception):
+                do(member)
+        finally:
+            idle.put(member)
 
     def keep(self, count: int) -> None:
         """Stop all children but the first `count`; none may be taken meanwhile."""

@@ -48,6 +48,14 @@ class Judgement:
     verdict: Verdict
 
 
+def start_workers(verifiers: Iterable[str]) -> None:
+    """Start the processes that these verifiers may ask, beside what the caller does next: the first answers
+    that need one then do not wait for it.
+    """
+    if set(verifiers) - {"exact", "multiple_choice", programs.NAME}:
+        pool.start()
+
+
 def judge(text: str, gold: str, verifier: str = "math", row: Mapping[str, Any] | None = None) -> Verdict:
     """The verdict of one text; safe from any thread. Raises InputError as `judge_all`."""
     return judge_all([(text, gold, verifier)], [row or {}])[0].verdict

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -32,6 +33,11 @@ def ask_all(requests: Sequence[Request]) -> list[Verdict]:
     Raises InputError for an own verifier that cannot be imported or raises, RuntimeError if no worker starts.
     """
     return _crew.map(_ask, requests)
+
+
+def start() -> list[threading.Thread]:
+    """Start the workers beside what the caller does next, as each needs a second or more to import sympy."""
+    return _crew.beside(_Worker.begin)
 
 
 def traits(verifier: str) -> Reply:
@@ -66,14 +72,18 @@ class _Worker(Child):
         path = request[2]
         if path != "math" and self._import_path != _import_path():
             self.stop()  # a module of that name may stand elsewhere now
-        if not self.is_alive:
-            self._start()
+        self.begin()
         if path not in self._deadline_s:  # apart from the answer, whose deadline it would use up
             reply = self._exchange(("", "", path), START_S)
             if reply is None or "error" in reply:
                 return reply
             self._deadline_s[path] = float(reply.get("deadline_s", DEADLINE_S))
         return self._exchange(request, self._deadline_s[path])
+
+    def begin(self) -> None:
+        """Start it, if it does not run."""
+        if not self.is_alive:
+            self._start()
 
     def forget(self) -> None:
         super().forget()

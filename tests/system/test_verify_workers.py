@@ -80,6 +80,27 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         assert 0 < len(compare._cache) <= 10
 
 
+def test_workers_that_are_started_before_answer_at_once(monkeypatch):
+    pool._stop_all()
+    for thread in pool.start():
+        thread.join()
+    started = [worker._process.pid for worker in pool._workers]
+    assert len(set(started)) == pool.WORKERS
+    items = [(boxed(rf"\sqrt{{{i}x}}"), "y", "math") for i in range(2, 20)]
+    assert {judged.verdict for judged in judge_all(items)} == {INCORRECT}
+    assert [worker._process.pid for worker in pool._workers] == started
+    for thread in pool.start():
+        thread.join()
+    assert [worker._process.pid for worker in pool._workers] == started
+
+    pool._stop_all()
+    monkeypatch.setattr(pool.sys, "executable", "/nonexistent")
+    for thread in pool.start():  # who asks is told
+        thread.join()
+    with pytest.raises(OSError, match="nonexistent"):
+        judge(boxed(r"\sqrt{31x}"), "y")
+
+
 def test_in_a_job_with_one_core_there_is_one_worker():
     """As `srun --cpus-per-task 1` leaves it, whatever cores the machine has."""
     code = (
