@@ -12,10 +12,11 @@ import math
 from typing import Any
 
 import torch
-from trl.trainer.grpo_trainer import GRPOTrainer
+
+from a2r_train.train.lean import LeanGRPOTrainer
 
 
-class OnePassGRPOTrainer(GRPOTrainer):
+class OnePassGRPOTrainer(LeanGRPOTrainer):
     """TRL's, with two methods overridden: one leaves the pass out, the other fills the ratio in."""
 
     @property

@@ -2,7 +2,9 @@
 the trained ones without the pass for the old log-probabilities.
 """
 
+import gc
 import inspect
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +18,12 @@ from transformers import AutoModelForCausalLM
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 
+from a2r_train.train.lean import LeanGRPOTrainer, frozen
 from a2r_train.train.model import adds_plainly
 from a2r_train.train.one_pass import OnePassGRPOTrainer
 from a2r_train.train.weight_sync import SummedGeneration
 
+LEAN = ("train", "_get_dataloader", "_tokenize_prompts", "training_step")
 MODES = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 
 
@@ -93,7 +97,7 @@ def trained(stock: bool, tiny: str, folder: Path, shared: bool = False, **change
         mask_truncated_completions=False, beta=0.0, **changes,
     )  # fmt: skip
     if stock:
-        names = ("_compute_loss", "_generate_and_score_completions")
+        names = ("_compute_loss", "_generate_and_score_completions", *LEAN)
         its = {name: getattr(grpo_trainer.GRPOTrainer, name) for name in names}
         trainer.__class__ = type("Stock", (type(trainer),), its)
     trainer.use_vllm, trainer._last_loaded_step = True, -1
@@ -141,8 +145,73 @@ def test_the_overridden_methods_take_what_trl_gives() -> None:
     for ours, its, names in (
         (SummedGeneration, VLLMGeneration, ("sync_weights", "_iter_named_params")),
         (OnePassGRPOTrainer, grpo_trainer.GRPOTrainer, ("_generate_and_score_completions", "_compute_loss")),
+        (LeanGRPOTrainer, grpo_trainer.GRPOTrainer, ("_tokenize_prompts", "training_step")),
     ):
         for name in names:
             assert [*inspect.signature(getattr(ours, name)).parameters] == [
                 *inspect.signature(getattr(its, name)).parameters
             ]
+
+
+def test_a_group_s_prompt_is_tokenized_once_as_trl_tokenizes_it(tiny: str, tmp_path: Path) -> None:
+    trainer: Any = replay.trainer_of(tiny, str(tmp_path), False)
+    chats = [[{"role": "user", "content": prompt}] for prompt in replay.PROMPTS[:2]]
+    prompts = [chat for chat in (chats[0], chats[1], chats[0]) for _ in range(replay.GROUP)]
+    seen: list[int] = []
+    render = trainer.processing_class.apply_chat_template
+    trainer.processing_class.apply_chat_template = lambda *args, **kwargs: (
+        seen.append(len(kwargs["conversation"])) or render(*args, **kwargs)
+    )
+    its = grpo_trainer.GRPOTrainer._tokenize_prompts(trainer, prompts)
+    assert trainer._tokenize_prompts(prompts) == its
+    assert seen == [len(prompts), 3]
+
+
+def test_a_generation_s_rows_are_read_once_and_are_those_of_trl(tiny: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 4}
+    stock: Any = replay.trainer_of(tiny, str(tmp_path), False, **options)
+    stock._get_dataloader = partial(grpo_trainer.GRPOTrainer._get_dataloader, stock)
+    ours: Any = replay.trainer_of(tiny, str(tmp_path), False, **options)
+    read: list[int] = []
+    get = ours.train_dataset.__getitems__
+    ours.train_dataset.__getitems__ = lambda places: read.append(len(places)) or get(places)
+    batches = [*ours.get_train_dataloader()]
+    assert [list(batch) for batch in batches] == [*stock.get_train_dataloader()]
+    assert (len(batches), read) == (8, [4, 4])  # two generations of four different rows
+    assert len({id(row) for row in batches[0]}) == 16
+
+
+def test_a_module_that_left_training_mode_is_put_back(tiny: str, tmp_path: Path) -> None:
+    trainer: Any = replay.trainer_of(
+        tiny, str(tmp_path), False, max_steps=1, gradient_accumulation_steps=4, per_device_train_batch_size=4
+    )
+    compute, modes = trainer.compute_loss, []
+    called: list[int] = []
+    of_class = type(trainer.model).train
+    trainer.model.__class__ = type(
+        "Counted", (type(trainer.model),), {"train": lambda *a, **k: called.append(1) or of_class(*a, **k)}
+    )
+
+    def computed(model: Any, *args: Any, **kwargs: Any) -> Any:
+        modes.append(all(module.training for module in model.modules()))
+        loss = compute(model, *args, **kwargs)
+        if len(modes) == 2:
+            model.model.layers[0].eval()
+        return loss
+
+    trainer.compute_loss = computed
+    trainer.train()
+    assert modes == [True] * 4
+    assert "train" not in vars(trainer.model_wrapped)
+    assert len(called) < 4
+
+
+def test_what_is_frozen_is_let_go_also_after_an_error() -> None:
+    def ends() -> None:
+        with frozen():
+            assert gc.get_freeze_count() > 1000
+            raise ValueError("ended")
+
+    with pytest.raises(ValueError, match="ended"):
+        ends()
+    assert gc.get_freeze_count() == 0
