@@ -39,6 +39,7 @@ from a2r_train.train.arguments import (
 from a2r_train.train.bundles import TrainingBundle, TrainingBundles, load_bundles, load_validation
 from a2r_train.train.callbacks import callbacks_of
 from a2r_train.train.generated import MOST_LONGER, MatchTokens, budget_of
+from a2r_train.train.logprobs import FLAT, read_flat_lists
 from a2r_train.train.model import (
     avoid_cudnn_attention,
     end_turns_as_the_template_does,
@@ -168,7 +169,8 @@ def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
     add_out_of_place()
     if args.vllm_mode == "colocate":
         prepare_colocate()
-        args.generation_kwargs = {"detokenize": False, **args.generation_kwargs}
+        read_flat_lists()
+        args.generation_kwargs = {"detokenize": False, **FLAT, **args.generation_kwargs}
 
 
 def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:

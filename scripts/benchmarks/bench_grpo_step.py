@@ -194,6 +194,7 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     from a2r_train.config import parse
     from a2r_train.train import grpo
     from a2r_train.train.fused_lora import fuse_lora
+    from a2r_train.train.logprobs import FLAT
     from a2r_train.train.sampling import EpochGRPOTrainer
     from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
@@ -205,7 +206,8 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     if way in TRLS_SYNC:
         grpo_trainer.VLLMGeneration = VLLMGeneration
     if way in STOCK and args.use_vllm:
-        args.generation_kwargs.pop("detokenize", None)
+        for name in ("detokenize", *FLAT):
+            args.generation_kwargs.pop(name, None)
     if way not in STOCK or given.no_cudnn:
         grpo.avoid_cudnn_attention(args)
     grpo.set_loading_options(args, model)

@@ -4,6 +4,7 @@ the trained ones without the pass for the old log-probabilities.
 
 import gc
 import inspect
+import math
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
+from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 
 from a2r_train.train.lean import LeanGRPOTrainer, frozen
+from a2r_train.train.logprobs import extract_logprobs
 from a2r_train.train.model import adds_plainly
 from a2r_train.train.one_pass import OnePassGRPOTrainer
 from a2r_train.train.weight_sync import SummedGeneration
@@ -215,3 +218,19 @@ def test_what_is_frozen_is_let_go_also_after_an_error() -> None:
     with pytest.raises(ValueError, match="ended"):
         ends()
     assert gc.get_freeze_count() == 0
+
+
+def test_flat_log_probabilities_are_read_as_trl_reads_dictionaries() -> None:
+    flat = pytest.importorskip("vllm.logprobs")
+    one, several = [[(5, -0.5)], [(7, math.nan)], [(5, -2.0)]], [[(5, -0.5), (6, -0.1)], [(7, -1.0)]]
+    for drawn in ([one, []], [one, several]):
+        its, ours = [], []
+        for places in drawn:
+            dicts = [{token: flat.Logprob(value, rank) for rank, (token, value) in enumerate(place, 1)}
+                     for place in places]  # fmt: skip
+            made = flat.FlatLogprobs()
+            made.extend(dicts)
+            its.append(SimpleNamespace(outputs=[SimpleNamespace(logprobs=dicts)]))
+            ours.append(SimpleNamespace(outputs=[SimpleNamespace(logprobs=made)]))
+        assert extract_logprobs(ours) == extract_logprobs(its) == vllm_generation.extract_logprobs(its)
+    assert extract_logprobs([SimpleNamespace(outputs=[SimpleNamespace(logprobs=None)])]) == (None, None)
