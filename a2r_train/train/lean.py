@@ -1,9 +1,9 @@
 """GRPO that keeps the GPU waiting less: what TRL repeats on the host is done once.
 
 TRL's data loader reads and walks through the rows of a whole generation for each micro-batch, and TRL
-tokenizes a prompt once a completion. Python's garbage collector walks through all that vLLM, torch and
-transformers hold, which takes it half a second, once or twice a step. What comes out is TRL's, as tests
-compare.
+tokenizes a prompt once a completion. Python's garbage collector walks through all that torch and transformers
+hold, for half a second, once or twice a step; a vLLM that starts in this process ends that for what is there
+by then. What comes out is TRL's, as tests compare.
 """
 
 from __future__ import annotations
