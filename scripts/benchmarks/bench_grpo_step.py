@@ -20,6 +20,7 @@ is a row with its error. `trainer_gib` is the peak of torch's tensors less what 
 | pass | ours | as `auto` says | `ours` with that pass |
 | sync | ours | float32 | `ours` with TRL's sync |
 | peft | ours | as `auto` says | `ours` with PEFT's own layers |
+| lookup | ours | as `auto` says | `ours` with n-gram speculation in vLLM (`LOOKUP`) |
 | ours | ours | as `auto` says | as a2r_train trains |
 """
 
@@ -39,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync", "peft")
+WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync", "peft", "lookup")
 STOCK, TRLS_SYNC, TRLS_PASS, PEFTS_LAYERS = (
     ("stock", "stock_bf16"),
     ("stock", "stock_bf16", "before", "sync"),
@@ -164,8 +165,14 @@ def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
     return Steps()
 
 
-def count_vllm() -> list[int]:
-    """The bytes that vLLM's start leaves allocated are added to the list as TRL starts one."""
+# vLLM proposes up to four tokens that followed the last two to four before: answers repeat their references.
+LOOKUP = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+
+
+def count_vllm(**more: Any) -> list[int]:
+    """The bytes that vLLM's start leaves allocated are added to the list as TRL starts one, with `more`
+    settings.
+    """
     import torch
     from trl.generation import vllm_generation
 
@@ -176,7 +183,7 @@ def count_vllm() -> list[int]:
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-        llm = start(*args, **kwargs)
+        llm = start(*args, **kwargs, **more)
         taken.append(torch.cuda.memory_allocated() - before if torch.cuda.is_available() else 0)
         return llm
 
@@ -213,7 +220,8 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     grpo.set_loading_options(args, model)
     clock = Clock()
     watch(clock)
-    steps, taken = steps_of(clock, given), count_vllm()
+    more = {"speculative_config": LOOKUP} if way == "lookup" else {}
+    steps, taken = steps_of(clock, given), count_vllm(**more)
     ours = SharedPrefixGRPOTrainer if args.shared_prefix else EpochGRPOTrainer
     trainer = timed(GRPOTrainer if way in STOCK else ours, way)(
         reward_funcs=grpo.rewards_of(args, bundles),
