@@ -37,6 +37,9 @@ MENDS = {
     TOO_FEW: "lower k, or explore with more samples",
 }
 MEND = "loosen mixture, contested_only or max_all_wrong"
+NONE_RIGHT = (
+    "explore with a stronger model or easier problems; a verifier of your own may refuse the golds, too"
+)
 PART_BYTES = 24 * 2**20  # of input; a part is some times as large in memory
 MOST_PARTS = 1024
 SMALL_BYTES = 32 * 2**20  # of input, for which other processes would take longer to start than to help
@@ -153,7 +156,7 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
     train = replace(train.only(kept), dropped=train.dropped + dropped)
     if made and not train.n_correct.any() and (train.count or not has_right):
         unread = train.unread
-        why = str(unread) if unread.many else "explore with a stronger model or easier problems"
+        why = str(unread) if unread.many else NONE_RIGHT
         raise InputError(f"{config.rollouts}: no correct reference anywhere; {why}")
     left_out = ", ".join(f"{count} {reason}" for reason, count in train.dropped.most_common() if count)
     if not train.count:
