@@ -14,9 +14,6 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 from torch.nn import functional
-from transformers import Trainer
-
-from a2r_train.train.model import way_of
 
 
 class LoraProduct(torch.autograd.Function):
@@ -61,15 +58,14 @@ def _scaled(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Te
     return left.new_empty(left.size(0), right.size(1)).addmm_(left, right, beta=0, alpha=scaling)
 
 
-def fuse_lora(trainer: Trainer) -> int:
+def fuse_lora(model: Any, way: str) -> int:
     """Let the model's plain LoRA layers be computed so; returns how many there are.
 
-    Left to PEFT: weights that are shares (ZeRO-3, FSDP2), which its submodules gather, and layers that are
-    not `_is_plain`.
+    `way` is how processes share the model (`way_of`). Left to PEFT: weights that are shares (ZeRO-3, FSDP2),
+    which its submodules gather, and layers that are not `_is_plain`.
     """
-    if way_of(trainer.args) not in ("ddp", "zero2"):  # type: ignore[arg-type]
+    if way not in ("ddp", "zero2"):
         return 0
-    model: Any = trainer.model
     layers = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]

@@ -33,6 +33,7 @@ from a2r_train.train.arguments import (
 )
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.fused_lora import fuse_lora
+from a2r_train.train.model import way_of
 from a2r_train.train.model_card import card, without_signal
 from a2r_train.train.progress import show_progress
 from a2r_train.train.resume import (
@@ -152,7 +153,7 @@ def run_training(trainer: Trainer) -> None:
     the first step, and for rows that fill no batch.
     """
     check_rows(trainer)
-    fuse_lora(trainer)
+    fuse_lora(trainer.model, way_of(trainer.args))  # type: ignore[arg-type]
     stopper = StopOnSignal(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
     # in this order: the second one ends a training that is finished
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))

@@ -232,7 +232,7 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
         **grpo.model_arguments(args, model),
     )
     if way not in PEFTS_LAYERS:
-        fuse_lora(trainer)
+        fuse_lora(trainer.model, "ddp")
     trainer.train()
     log = [row for row in trainer.state.log_history if "reward" in row]
     held = trainer.accelerator.unwrap_model(trainer.model)

@@ -1,7 +1,6 @@
 """LoRA layers that add their adapter in place compute what PEFT's compute, with fewer copies."""
 
 from copy import deepcopy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from peft import LoraConfig, get_peft_model
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM
 
-from a2r_train.train import fused_lora
 from a2r_train.train.fused_lora import fuse_lora
 
 PLAIN = [
@@ -24,17 +22,16 @@ OTHER = [
     {"lora_bias": True},
     {"target_modules": ["embed_tokens"]},
 ]
-DDP = SimpleNamespace(deepspeed_plugin=None)
 
 
-def pair(tiny: str, dtype: str = "float32", **changes: Any) -> tuple[Any, Any, int]:
+def pair(tiny: str, dtype: str = "float32", way: str = "ddp", **changes: Any) -> tuple[Any, Any, int]:
     """Two equal models with an adapter, of which the second is fused, and how many layers of it are."""
     torch.manual_seed(0)
     config = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False, **changes}
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype)
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **config))
     fused = deepcopy(model)
-    return model, fused, fuse_lora(SimpleNamespace(args=DDP, model=fused))  # type: ignore[arg-type]
+    return model, fused, fuse_lora(fused, way)
 
 
 def ids() -> torch.Tensor:
@@ -99,9 +96,8 @@ def test_an_adapter_that_is_off_or_merged_is_left_to_peft(tiny: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["zero3", "zero3_offload", "fsdp2"])
-def test_shares_of_weights_are_left_to_peft(way: str, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_lora, "way_of", lambda _: way)
-    assert pair(tiny)[2] == 0
+def test_shares_of_weights_are_left_to_peft(way: str, tiny: str) -> None:
+    assert pair(tiny, way=way)[2] == 0
 
 
 def test_a_layers_input_is_kept_once(tiny: str) -> None:

@@ -19,6 +19,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from a2r_train.models import empty_model
 from a2r_train.train.arguments import ModelArguments, TrainConfig
 from a2r_train.train.estimate.activations import TokenBytes, trace
+from a2r_train.train.fused_lora import fuse_lora
 from a2r_train.train.model import dtype_of, peft_of
 
 WAYS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
@@ -124,10 +125,15 @@ def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None
             get_peft_model(plain, copy.deepcopy(peft)) if peft else plain
         )  # it writes the names of one model into it
 
+    def fused(plain: Any) -> Any:
+        model = wrap(plain)
+        fuse_lora(model, "ddp")
+        return model
+
     held = BFLOAT16 if dtype_of(args, model, bool(peft)) in ("bfloat16", "float16") else FLOAT32
     dtype = torch.bfloat16 if held == BFLOAT16 else torch.float32
-    plain = trace(config, wrap, dtype, checkpointing)
-    sharded = plain if held == BFLOAT16 else trace(config, wrap, torch.bfloat16, checkpointing)
+    plain = trace(config, fused, dtype, checkpointing)
+    sharded = plain if held == BFLOAT16 and not peft else trace(config, wrap, torch.bfloat16, checkpointing)
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else 0
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     embedding = empty.get_input_embeddings().weight.numel()
