@@ -8,7 +8,6 @@ result to the output, and the input is kept once for all layers that read it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MethodType
 from typing import Any
 
 import torch
@@ -58,6 +57,32 @@ def _scaled(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Te
     return left.new_empty(left.size(0), right.size(1)).addmm_(left, right, beta=0, alpha=scaling)
 
 
+class FusedLinear(Linear):
+    """PEFT's layer with another forward where one plain adapter is on, and PEFT's own elsewhere: where it is
+    off or merged, and where the dtypes differ outside of autocast.
+    """
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        base, device, name = self.base_layer, x.device.type, self._adapter()
+        if args or kwargs or not name or not torch.amp.is_autocast_available(device):
+            return super().forward(x, *args, **kwargs)
+        weights = base.weight, self.lora_A[name].weight, self.lora_B[name].weight
+        mixed = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if mixed else x.dtype
+        if not (mixed or all(one.dtype == dtype for one in weights)):
+            return super().forward(x)
+        weight, a, b = (one.to(dtype) for one in weights)
+        bias = None if base.bias is None else base.bias.to(dtype)
+        with torch.autocast(device, enabled=False):
+            apply: Callable[..., torch.Tensor] = LoraProduct.apply
+            return apply(x.to(dtype), weight, bias, a, b, self.scaling[name])
+
+    def _adapter(self) -> str:
+        """The one adapter that is on; "" where there is none, or several are."""
+        on = [name for name in self.active_adapters if name in self.lora_A]
+        return on[0] if len(on) == 1 and not (self.disable_adapters or self.merged) else ""
+
+
 def fuse_lora(model: Any, way: str) -> int:
     """Let the model's plain LoRA layers be computed so; returns how many there are.
 
@@ -68,33 +93,17 @@ def fuse_lora(model: Any, way: str) -> int:
         return 0
     layers = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
     for layer in layers:
-        layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
+        layer.__class__ = FusedLinear
     return len(layers)
 
 
 def _is_plain(layer: Any) -> bool:
-    """One adapter without variant, dropout or bias, on a frozen linear layer that is not quantised."""
+    """Adapters without variant, dropout or bias, on a frozen linear layer that is not quantised."""
     base = layer.base_layer
-    if type(base) is not torch.nn.Linear or base.weight.requires_grad or len(layer.lora_A) != 1:
+    if type(base) is not torch.nn.Linear or base.weight.requires_grad:
         return False
     if base.bias is not None and base.bias.requires_grad:
         return False
-    (name,) = layer.lora_A
-    dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-    return not (layer.lora_variant or dropout or layer.lora_B[name].bias is not None)
-
-
-def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """PEFT's own where the adapter is off or merged, or the dtypes differ outside of autocast."""
-    name, base = next(iter(layer.lora_A)), layer.base_layer
-    weights = base.weight, layer.lora_A[name].weight, layer.lora_B[name].weight
-    mixed = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if mixed else x.dtype
-    is_on = layer.active_adapters == [name] and not (layer.disable_adapters or layer.merged)
-    if args or kwargs or not is_on or not (mixed or all(one.dtype == dtype for one in weights)):
-        return Linear.forward(layer, x, *args, **kwargs)
-    weight, a, b = (one.to(dtype) for one in weights)
-    bias = None if base.bias is None else base.bias.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        apply: Callable[..., torch.Tensor] = LoraProduct.apply
-        return apply(x.to(dtype), weight, bias, a, b, layer.scaling[name])
+    drops = any(getattr(dropout, "p", 0.0) for dropout in layer.lora_dropout.values())
+    biased = any(low.bias is not None for low in layer.lora_B.values())
+    return not (layer.lora_variant or drops or biased)

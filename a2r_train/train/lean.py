@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import accumulate, compress
 from typing import Any
 
@@ -19,20 +20,20 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 
 class Batch:
-    """The rows of a generation. It is no list, so that the data loader does not look for tensors in the
-    texts of each row.
+    """The rows of a generation; who goes through them gets copies. It is no list, so that the data loader
+    does not look for tensors in the texts of each row.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self._rows = rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows)
+        return map(deepcopy, self._rows)
 
 
 class ReadOnce(torch.utils.data.Dataset[Batch]):
     """A data set of which a batch is read once, each different row once, however often in a row it is asked
-    for; members of a group get copies, as TRL may add columns.
+    for.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -47,7 +48,7 @@ class ReadOnce(torch.utils.data.Dataset[Batch]):
         if places != self._places:
             once = list(dict.fromkeys(places))
             found = dict(zip(once, self.rows.__getitems__(once), strict=True))
-            self._places, self._batch = places, Batch([dict(found[at]) for at in places])
+            self._places, self._batch = places, Batch([found[at] for at in places])
         return self._batch
 
 

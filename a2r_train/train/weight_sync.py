@@ -16,6 +16,7 @@ from peft.tuners.lora import Embedding, Linear, LoraLayer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 
+from a2r_train.train.fused_lora import FusedLinear
 from a2r_train.train.model import adds_plainly
 
 Weights = Iterator[tuple[str, torch.Tensor]]
@@ -62,7 +63,9 @@ class SummedGeneration(VLLMGeneration):
         configs = getattr(model, "peft_config", None)
         if not configs or not adds_plainly(configs[model.active_adapter]):
             return False
-        return all(type(m) in (Linear, Embedding) for m in model.modules() if isinstance(m, LoraLayer))
+        return all(
+            type(m) in (Linear, FusedLinear, Embedding) for m in model.modules() if isinstance(m, LoraLayer)
+        )
 
     def sync_weights(self) -> None:
         """All weights in one call of vLLM's loader, which looks its model through in each call."""

@@ -1,6 +1,7 @@
 """LoRA layers that add their adapter in place compute what PEFT's compute, with fewer copies."""
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,28 @@ def test_an_adapter_that_is_off_or_merged_is_left_to_peft(tiny: str) -> None:
     assert torch.allclose(fused(input_ids=ids()).logits, on, atol=1e-4)
     fused.unmerge_adapter()
     assert torch.allclose(fused(input_ids=ids()).logits, on, atol=1e-4)
+
+
+def test_of_two_adapters_the_one_that_is_on_counts(tiny: str) -> None:
+    """TRL adds a frozen copy as the reference of an adapter that is trained further."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny, dtype="float32")
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
+    model = get_peft_model(base, config)
+    model.add_adapter("ref", config)
+    fused = deepcopy(model)
+    assert fuse_lora(fused, "ddp") > 0
+    for on in ("default", "ref", ["default", "ref"]):
+        for one in (model, fused):
+            one.base_model.set_adapter(on)
+        torch.testing.assert_close(fused(input_ids=ids()).logits, model(input_ids=ids()).logits)
+
+
+def test_a_fused_model_is_stored_and_loaded_whole(tiny: str, tmp_path: Path) -> None:
+    _, fused, _ = pair(tiny)
+    torch.save(fused, tmp_path / "model.pt")
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    torch.testing.assert_close(again(input_ids=ids()).logits, fused(input_ids=ids()).logits)
 
 
 @pytest.mark.parametrize("way", ["zero3", "zero3_offload", "fsdp2"])

@@ -181,7 +181,9 @@ def test_a_generation_s_rows_are_read_once_and_are_those_of_trl(tiny: str, tmp_p
     batches = [*ours.get_train_dataloader()]
     assert [list(batch) for batch in batches] == [*stock.get_train_dataloader()]
     assert (len(batches), read) == (8, [4, 4])  # two generations of four different rows
-    assert len({id(row) for row in batches[0]}) == 16
+    first, *others = [*batches[0]]
+    first["prompt"] = "changed by a reward"
+    assert all(row["prompt"] != first["prompt"] for row in [*others, *batches[0]])
 
 
 def test_what_is_frozen_is_let_go_also_after_an_error() -> None:
@@ -193,6 +195,10 @@ def test_what_is_frozen_is_let_go_also_after_an_error() -> None:
     with pytest.raises(ValueError, match="ended"):
         ends()
     assert gc.get_freeze_count() == 0
+
+
+def test_trl_reads_log_probabilities_by_a_name_of_its_module() -> None:
+    assert "extract_logprobs" in VLLMGeneration.generate.__code__.co_names
 
 
 def test_flat_log_probabilities_are_read_as_trl_reads_dictionaries() -> None:

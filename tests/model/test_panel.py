@@ -107,10 +107,10 @@ def test_a_named_reference_without_an_answer_is_named(config: EvaluateConfig) ->
     bundle = read(Bundle, config.bundles)[0]
     broken = replace(bundle.references[1], answer="", verdict="unparsable")
     bundle = replace(bundle, references=[bundle.references[0], broken, *bundle.references[2:]])
-    texts = ("The answer is 2", "\\boxed{0}", "\\boxed{5}", "none")
+    texts = ("The answer is 2", "\\boxed{0}", "\\boxed{5}", "none", "\\boxed{²}", "\\boxed{②}")
     made = [Synthesis(bundle.id, 0, text, "", "unparsable", 1, 1, "stop", "m", 0) for text in texts]
-    assert [named_reference(bundle, one.text) for one in made] == [2, 0, 0, 0]
-    assert unnamed([bundle], made) == 3
+    assert [named_reference(bundle, one.text) for one in made] == [2, 0, 0, 0, 0, 0]
+    assert unnamed([bundle], made) == 5
 
 
 def test_self_refine_reads_its_own_draft(config: EvaluateConfig, script: Script) -> None:

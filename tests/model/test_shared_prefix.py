@@ -160,6 +160,7 @@ def test_any_batch_gives_the_dense_result(
 BATCHES: dict[str, Groups] = {
     "one group": [(7, [5, 3, 0, 5])],
     "several groups": [(7, [5, 3, 0, 5]), (3, [1, 5, 2, 2]), (12, [4, 4, 4, 4])],
+    "a long completion": [(5, [11, 1, 2]), (6, [1, 2, 0]), (2, [0, 0])],
     "a prompt of one token": [(1, [5, 3, 2])],
     "groups of one": [(4, [5]), (6, [3]), (1, [2])],
     "nothing that is not masked": [(3, [0, 0]), (2, [0])],
@@ -229,11 +230,20 @@ def test_rows_are_short_and_lay_out_as_documented() -> None:
     assert (packed.source % 10).tolist() == [1, 2, 3, 3, 4, 5, 6, 4, 5, 4]
     assert packed.target.tolist() == [-1, -1, -1, -1, 5, 6, 7, 25, 26, 35]
     assert packed.groups.pairs == ((slice(0, 3), slice(4, 9)), (slice(3, 4), slice(9, 10)))
-    assert (packed.groups.completions, packed.groups.shape) == (slice(4, 10), (4, 3))
-    assert packed.groups.places.tolist() == [0, 1, 2, 6, 7, 9]
+    (together,) = packed.groups.paddings
+    assert (together.tokens, together.shape) == (slice(4, 10), (4, 3))
+    assert together.places.tolist() == [0, 1, 2, 6, 7, 9]
     assert packed.token_ratio == 4 * 10 / 10
     whole = pack(*batch_of([(512, [64] * 8)]))
     assert whole.token_ratio == 8 * (512 + 64) / (512 - 1 + 8 * 64)
+
+
+def test_a_long_completion_pads_its_own_group_alone() -> None:
+    packed = pack(*batch_of([(4, [9, 8]), (2, [0, 0]), (3, [1, 2, 2])]))
+    assert [(one.tokens, one.shape) for one in packed.groups.paddings] == [
+        (slice(7, 24), (2, 9)),
+        (slice(24, 29), (3, 2)),
+    ]
 
 
 def test_other_masks_are_an_error() -> None:
@@ -275,7 +285,8 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given(
 ) -> None:
     """Without values: names, order and shapes of the arguments as this torch declares them."""
     packed = pack(*batch_of(groups))
-    placed = replace(packed.groups, places=packed.groups.places.to("meta"))
+    paddings = tuple(replace(one, places=one.places.to("meta")) for one in packed.groups.paddings)
+    placed = replace(packed.groups, paddings=paddings)
     tokens = len(packed.source)
     made = {"device": "meta", "dtype": torch.bfloat16, "requires_grad": True}
     query, key, value = (torch.empty(1, tokens, heads, 64, **made).transpose(1, 2) for heads in (4, 2, 2))

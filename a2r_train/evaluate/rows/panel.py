@@ -96,7 +96,7 @@ def _of_reference(bundle: Bundle, synthesis: Synthesis) -> Synthesis:
 def named_reference(bundle: Bundle, text: str) -> int:
     """The number of the reference that a text names, from 1; 0 where it names none."""
     given = extract(text, "math_last_number")
-    number = int(given) if given.isdigit() and len(given) < 4 else 0
+    number = int(given) if given.isdecimal() and len(given) < 4 else 0
     return number if number <= len(bundle.references) else 0
 
 

@@ -29,32 +29,39 @@ State = tuple[Any, ...] | None  # what the backward of a piece reads
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Where a packed row's groups lie: the shared tokens of every group, then all T tokens of their
-    completions, one after the other.
+class Padding:
+    """Completions that attend to themselves in one call: where their T tokens lie in the row.
 
-    `pairs` are the slices of each group's prompt and of its completions, which may be empty. `places` (T,)
-    says where the completions' tokens go when each is padded to `shape`, (completions, longest), flattened.
+    `places` (T,) says where these go when each completion is padded to `shape`, (completions, longest),
+    flattened.
     """
 
-    pairs: tuple[tuple[slice, slice], ...]
+    tokens: slice
     shape: tuple[int, int]
     places: torch.Tensor
 
-    @property
-    def completions(self) -> slice:
-        return slice(self.pairs[0][1].start, self.pairs[-1][1].stop)
-
-    def padded(self, rows: torch.Tensor) -> torch.Tensor:
-        """(1, heads, T, size) to (completions, heads, longest, size); zero where there is nothing."""
-        _, heads, _, size = rows.shape
-        wide = rows.new_zeros(self.shape[0] * self.shape[1], heads, size)
-        wide.index_copy_(0, self.places, rows[0].transpose(0, 1))
+    def padded(self, row: torch.Tensor) -> torch.Tensor:
+        """(1, heads, N, size) to (completions, heads, longest, size); zero where there is nothing."""
+        _, heads, _, size = row.shape
+        wide = row.new_zeros(self.shape[0] * self.shape[1], heads, size)
+        wide.index_copy_(0, self.places, row[0, :, self.tokens].transpose(0, 1))
         return wide.view(*self.shape, heads, size).transpose(1, 2)
 
     def unpadded(self, wide: torch.Tensor) -> torch.Tensor:
-        """The way back."""
+        """The way back, to (1, heads, T, size)."""
         return wide.transpose(1, 2).flatten(0, 1).index_select(0, self.places).transpose(0, 1)[None]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Where a packed row's groups lie: the shared tokens of every group, then those of all completions, one
+    after the other.
+
+    `pairs` are the slices of each group's prompt and of its completions, which may be empty.
+    """
+
+    pairs: tuple[tuple[slice, slice], ...]
+    paddings: tuple[Padding, ...]
 
 
 def piece(
@@ -121,9 +128,10 @@ class SharedPrefixAttention(torch.autograd.Function):
         out = torch.empty_like(q)
         lse = q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
         prompts = [_prompt(prompt, (q, k, v), out, lse, scale) for prompt, _ in groups.pairs]
-        completions = _completions(groups, (q, k, v), out, lse, scale)
+        own = [_own(padding, (q, k, v), out, lse, scale) for padding in groups.paddings]
+        across = [_across(*pair, (q, k, v), out, lse, scale) for pair in groups.pairs]
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.groups, ctx.scale, ctx.states = groups, scale, (prompts, *completions)
+        ctx.groups, ctx.scale, ctx.states = groups, scale, (prompts, own, across)
         return out
 
     @staticmethod
@@ -144,29 +152,28 @@ def _prompt(tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, s
     return state
 
 
-def _completions(
-    groups: Groups, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float
-) -> tuple[State, list[State]]:
-    """Fills in the part of the completions; returns what reads the backward of their own attention, and of
-    each group's to its prompt.
-    """
-    own = [t[:, :, groups.completions] for t in qkv]
-    if not own[0].numel():
-        return None, [None] * len(groups.pairs)
-    wide, wide_lse, state = piece(*map(groups.padded, own), causal=True, scale=scale)
-    merged, merged_lse = groups.unpadded(wide).to(lse.dtype), groups.unpadded(wide_lse[..., None])[..., 0]
-    across, first = list[State](), groups.completions.start
-    for prompt, tokens in groups.pairs:
-        q, (k, v) = qkv[0][:, :, tokens], (t[:, :, prompt] for t in qkv[1:])
-        across.append(None)
-        if q.numel() and k.numel():
-            other, other_lse, across[-1] = piece(q, k, v, causal=False, scale=scale)
-            at = slice(tokens.start - first, tokens.stop - first)
-            share = (other_lse - merged_lse[:, :, at]).sigmoid()[..., None]
-            merged[:, :, at] = merged[:, :, at].lerp(other.to(lse.dtype), share)
-            merged_lse[:, :, at] = torch.logaddexp(merged_lse[:, :, at], other_lse)
-    out[:, :, groups.completions], lse[:, :, groups.completions] = merged, merged_lse
-    return state, across
+def _own(padding: Padding, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> State:
+    """Fills in what completions make of themselves."""
+    state: State
+    wide, wide_lse, state = piece(*map(padding.padded, qkv), causal=True, scale=scale)
+    out[:, :, padding.tokens] = padding.unpadded(wide)
+    lse[:, :, padding.tokens] = padding.unpadded(wide_lse[..., None])[..., 0]
+    return state
+
+
+def _across(
+    prompt: slice, tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float
+) -> State:
+    """Merges what a group's completions make of its prompt into what they made of themselves."""
+    q, k, v = (t[:, :, place] for t, place in zip(qkv, (tokens, prompt, prompt), strict=True))
+    if not (q.numel() and k.numel()):
+        return None
+    state: State
+    other, other_lse, state = piece(q, k, v, causal=False, scale=scale)
+    own, own_lse = out[:, :, tokens].to(lse.dtype), lse[:, :, tokens]
+    out[:, :, tokens] = own.lerp(other.to(lse.dtype), (other_lse - own_lse).sigmoid()[..., None])
+    lse[:, :, tokens] = torch.logaddexp(own_lse, other_lse)
+    return state
 
 
 def _backward(
@@ -174,21 +181,20 @@ def _backward(
     saved: tuple[torch.Tensor, ...],
     gradients: list[torch.Tensor],
     scale: float,
-    states: tuple[list[State], State, list[State]],
+    states: tuple[list[State], ...],
 ) -> None:
     """Fills in `gradients`; `saved` is the result's gradient, query, key, value, result and log-sum-exp."""
-    prompts, completions, across = states
+    prompts, own, across = states
     for (tokens, _), state in zip(groups.pairs, prompts, strict=True):
         if state:
             shared = [t[:, :, tokens] for t in saved]
             parts = piece_backward(*shared, causal=True, scale=scale, state=state)
             for total, part in zip(gradients, parts, strict=True):
                 total[:, :, tokens] = part
-    if completions:
-        own = (groups.padded(t[:, :, groups.completions]) for t in saved)
-        parts = piece_backward(*own, causal=True, scale=scale, state=completions)
+    for padding, state in zip(groups.paddings, own, strict=True):
+        parts = piece_backward(*map(padding.padded, saved), causal=True, scale=scale, state=state or ())
         for total, part in zip(gradients, parts, strict=True):
-            total[:, :, groups.completions] = groups.unpadded(part)
+            total[:, :, padding.tokens] = padding.unpadded(part)
     for (prompt, tokens), state in zip(groups.pairs, across, strict=True):
         if state:
             places = (tokens, tokens, prompt, prompt, tokens, tokens)

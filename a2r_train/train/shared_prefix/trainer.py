@@ -28,7 +28,7 @@ from a2r_train.models import empty_model, model_file
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.preflight import Check
 from a2r_train.train.sampling import EpochGRPOTrainer
-from a2r_train.train.shared_prefix.attention import ATTENTION, Groups
+from a2r_train.train.shared_prefix.attention import ATTENTION, Groups, Padding
 
 SERVED = (
     "gemma",
@@ -46,6 +46,7 @@ SERVED = (
 # saves. At 1.2 the update takes 0.95 to 1.06 times as long on a CPU (the smallest model of
 # scripts/benchmarks/bench_shared_prefix.py) and 0.88 to 1.01 times on an H200 (docs/shared_prefix.md).
 MIN_TOKEN_RATIO = 1.2
+MOST_PADDED = 1.5  # times the tokens that padding within each group makes
 
 Batch = dict[str, Any]
 
@@ -111,31 +112,43 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     prompt = input_ids[:, :prompt_columns].masked_fill(~whole[:, :prompt_columns], -1)
     starts = [0, *((prompt[1:] != prompt[:-1]).any(1).nonzero().flatten() + 1).tolist(), rows]
     prompt_tokens, completion_tokens = prompts.tolist(), completions.tolist()
-    prefixes, targets = [], []
+    prefixes, targets, lengths = [], [], []
     for first, end in pairwise(starts):
-        lengths = completion_tokens[first:end]
+        lengths.append(completion_tokens[first:end])
         last = first * columns + prompt_columns - 1
         begin = last - prompt_tokens[first] + 1
-        prefixes.append(torch.arange(begin, last + (not any(lengths))))  # never an empty row
+        prefixes.append(torch.arange(begin, last + (not any(lengths[-1]))))  # never an empty row
         rows_of = [row * columns + prompt_columns for row in range(first, end)]
-        each = [start + torch.arange(length) for start, length in zip(rows_of, lengths, strict=True)]
-        targets.append(torch.cat(each))
+        targets += [start + torch.arange(n) for start, n in zip(rows_of, lengths[-1], strict=True)]
     prefix, target = torch.cat(prefixes), torch.cat(targets)
     source = torch.cat((prefix, target - 1))
     target = torch.cat((torch.full_like(prefix, -1), target))
     source, target = torch.stack((source, target)).to(input_ids.device)
-    sizes = [len(one) for one in prefixes], [len(one) for one in targets]
-    return Packed(source, target, _groups(*sizes, completion_tokens, input_ids.device), (rows, columns))
+    groups = _groups(list(map(len, prefixes)), lengths, input_ids.device)
+    return Packed(source, target, groups, (rows, columns))
 
 
-def _groups(prefixes: list[int], sizes: list[int], lengths: list[int], device: torch.device) -> Groups:
-    """Where groups lie, of so many shared tokens and tokens of completions; `lengths` of each completion."""
-    stops = list(accumulate([*prefixes, *sizes], initial=0))
+def _groups(prefixes: list[int], completions: list[list[int]], device: torch.device) -> Groups:
+    """Where groups lie, of so many shared tokens, and of completions of so many tokens.
+
+    All completions are padded to the longest of them, unless that is far longer than most groups need.
+    """
+    stops = list(accumulate([*prefixes, *map(sum, completions)], initial=0))
     slices = [slice(start, stop) for start, stop in pairwise(stops)]
+    own = slices[len(prefixes) :]
+    together = [length for lengths in completions for length in lengths]
+    apart = sum(len(lengths) * max(lengths) for lengths in completions)
+    whole = slice(own[0].start, own[-1].stop)
+    if len(together) * max(together) <= MOST_PADDED * apart:
+        own, completions = [whole], [together]
+    paddings = (_padding(*one, device) for one in zip(own, completions, strict=True) if any(one[1]))
+    return Groups(tuple(zip(slices[: len(prefixes)], slices[len(prefixes) :], strict=True)), tuple(paddings))
+
+
+def _padding(tokens: slice, lengths: list[int], device: torch.device) -> Padding:
     longest = max(lengths)
     places = torch.cat([i * longest + torch.arange(length) for i, length in enumerate(lengths)])
-    pairs = tuple(zip(slices[: len(prefixes)], slices[len(prefixes) :], strict=True))
-    return Groups(pairs, (len(lengths), longest), places.to(device))
+    return Padding(tokens, (len(lengths), longest), places.to(device))
 
 
 class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
