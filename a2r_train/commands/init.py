@@ -164,8 +164,8 @@ def _with_rollouts(data: str, columns: Columns, first: Row | None) -> tuple[list
 
 
 def _text_column(row: Row) -> str:
-    """The column of a solution, or of several; "" where the row has none."""
-    if row.text("text") is not None:
+    """The column of a solution, or of several; "" where the row has none. MBPP's `text` is its problem."""
+    if row.text("text") is not None and not is_program(row.values):
         return row.column("text")
     return row.column("texts") if row.values.get(row.column("texts")) is not None else ""
 

@@ -7,6 +7,7 @@ running it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ def program_of(values: Mapping[str, Any], identity: str, source: str, place: str
     Raises InputError for a row without text or solution, and for tests that are no Python.
     """
     text = next((values[name] for name in TEXTS if values.get(name)), None)
+    values = {**values, TESTS: _listed(values[TESTS])}
     solution, given = values[SOLUTION], values[TESTS]
     for name, value in ((TEXTS[0], text), (SOLUTION, solution)):
         if not isinstance(value, str) or not value.strip():
@@ -52,3 +54,11 @@ def program_of(values: Mapping[str, Any], identity: str, source: str, place: str
     return Problem(
         identity if known is None else str(known), shown, solution, programs.NAME, source, metadata=kept
     )
+
+
+def _listed(tests: Any) -> Any:
+    """The tests of a table, where a list is JSON; as they are where they are none."""
+    try:
+        return json.loads(tests) if isinstance(tests, str) else tests
+    except ValueError:
+        return tests

@@ -10,6 +10,7 @@ from typing import Any
 
 from a2r_train.data.builder import bundle_of, problem_in
 from a2r_train.data.choices import Choices
+from a2r_train.data.programs import is_program
 from a2r_train.data.read import Columns, Row, judged_by, note_choice, problem_of, read
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
@@ -199,19 +200,24 @@ def of_another(place: str, identity: str, first: str) -> InputError:
 
 def problem_beside(row: Row, identity: str) -> Problem:
     """The problem of a rollout's row, with its own id or that one."""
+    if is_program(row.values):
+        return problem_of(row, identity)
     if row.key and row.text("problem") is None:
         raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
     for field in ("problem", "answer"):
         row.required_text(field)
-    if row.text("text") is None and row.value("texts", "list[str]") is None:
+    texts = row.value("texts", "list[str]")
+    if row.text("text") is None and texts is None:
         raise row.missing("text")
     own = row.text("problem_id")
+    if own is None and texts is not None:  # beside one text it is the rollout's
+        own = row.text("id")
     return replace(problem_of(_without(row, "id", "source"), ""), id=identity if own is None else own)
 
 
 def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
     """One rollout, or as many as the row has texts, numbered on."""
-    text = row.text("text")
+    text = None if is_program(row.values) else row.text("text")
     texts = row.value("texts", "list[str]") if text is None else [text]
     tokens = row.value("completion_tokens", "int") or 0 if text is not None else 0
     model = _without(row, "model").text("model") or ""

@@ -110,15 +110,27 @@ def written(answer: str, verifier: str) -> str:
 
 
 def last_block(text: str) -> str:
-    """What stands in the last complete fenced block of a text, "" where there is none."""
-    found, opened = "", None
+    """What stands in the last complete fenced block of a text, "" where there is none; blocks behind another
+    question are not of this one.
+    """
+    found, opened, end = "", None, 0
     for match in _FENCE.finditer(text):
         if opened is None:
+            between = text[end : match.start()]
+            if end and (_NEXT_QUESTION.search(between) or _NEXT_TURN.search(between)):
+                break
             opened = match
-        elif match[2].startswith(opened[2]) and not match[3].strip():
+        elif _closes(match, opened):
             # A block in a list is indented as its fence is.
-            found, opened = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n")), None
+            found, end = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n")), match.end()
+            opened = None
     return found
+
+
+def _closes(fence: re.Match[str], opened: re.Match[str]) -> bool:
+    """As in Markdown: a fence that is indented by four more belongs to the block, as in a docstring."""
+    same = fence[2].startswith(opened[2]) and not fence[3].strip()
+    return same and len(fence[1].expandtabs(4)) < len(opened[1].expandtabs(4)) + 4
 
 
 def labelled_boxes(text: str) -> list[str]:

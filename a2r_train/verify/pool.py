@@ -7,15 +7,19 @@ when it is busy.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 
 from a2r_train.errors import InputError
 from a2r_train.records import TIMEOUT, Verdict
 from a2r_train.verify.child import CORES, Child, Crew
+
+log = logging.getLogger(__name__)
 
 DEADLINE_S = 5.0  # for one comparison, by the clock
 START_S = 120.0  # for a worker to import math_verify, or the module of an own verifier
@@ -134,7 +138,21 @@ def _import_path() -> str:
 
 def _ask(request: Request) -> Verdict:
     reply = _reply(request)
-    return TIMEOUT if reply is None else reply["verdict"]
+    if reply is None:
+        _tell_late(request[2])
+        return TIMEOUT
+    return reply["verdict"]
+
+
+@cache
+def _tell_late(verifier: str) -> None:
+    """Once for each function of one's own: else it looks as if the model were wrong."""
+    if verifier != "math":
+        log.warning(
+            "verifier %r did not answer within its deadline_s, or ended its process; what it did not judge "
+            "counts as wrong",
+            verifier,
+        )
 
 
 def _reply(request: Request) -> Reply | None:

@@ -74,16 +74,29 @@ def hidden_tests(row: Mapping[str, Any]) -> HiddenTests:
 
 
 def check_tests(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InputError for a problem without tests, and name the tests that test nothing."""
+    """Raise InputError for a problem without tests; name the tests that test nothing, and the problems whose
+    text does not name the function.
+    """
+    unnamed = [str(row["id"]) for row in rows if hidden_tests(row).function not in row["problem"]]
+    if unnamed:
+        log.warning(
+            "%d problems do not name the function that their tests call, so no model can know it: %s; write "
+            "it into the text",
+            len(unnamed),
+            _first(unnamed),
+        )
     dropped = {str(row["id"]): len(tests.dropped) for row in rows if (tests := hidden_tests(row)).dropped}
     if dropped:
-        named = ", ".join(islice(dropped, MAX_NAMED)) + (" and others" if len(dropped) > MAX_NAMED else "")
         log.warning(
             "%d tests are no call with literals on one side of == and a literal on the other, and are left "
             "out: of problems %s",
             sum(dropped.values()),
-            named,
+            _first([*dropped]),
         )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (" and others" if len(names) > MAX_NAMED else "")
 
 
 @lru_cache(maxsize=10_000)
@@ -119,10 +132,14 @@ def _parsed(test: str) -> tuple[str, Any, str] | None:
     Raises InputError for what is no Python.
     """
     try:
-        body = ast.parse(test.strip()).body
+        return _read(ast.parse(test.strip()).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or type(error).__name__
         raise InputError(f"the test {test[:80]!r} does not parse ({reason})") from None
+
+
+def _read(body: list[ast.stmt]) -> tuple[str, Any, str] | None:
+    """Of the statements of a test; raises ValueError for a number that Python does not write out."""
     compared = body[0].test if len(body) == 1 and isinstance(body[0], ast.Assert) else None
     if not isinstance(compared, ast.Compare) or [type(op) for op in compared.ops] != [ast.Eq]:
         return None
@@ -184,7 +201,7 @@ def behaviours(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> li
 def _behaviour(values: list[Any]) -> str:
     try:
         return json.dumps([_canonical(value) for value in values]) if values else ""
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+    except (*JUNK, RecursionError):
         return ""
 
 
@@ -225,6 +242,9 @@ def returned(ended: sandbox.Ended) -> list[Any]:
     return values if isinstance(values, list) else []
 
 
+JUNK = (ValueError, TypeError, LookupError, OverflowError)  # raised for what is no plain data
+
+
 def same(expected: Any, value: Any) -> bool:
     """Whether a value that came from a program is equal to the expected one, as Python's == has it.
 
@@ -232,7 +252,7 @@ def same(expected: Any, value: Any) -> bool:
     """
     try:
         return _same(expected, value)
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+    except (*JUNK, RecursionError):
         return False
 
 
@@ -247,7 +267,10 @@ def _same(expected: Any, value: Any) -> bool:
     if isinstance(expected, dict):
         items = [["tuple", *pair] for pair in parts]
         return tag == "dict" and len(parts) == len(expected) and _matched([*expected.items()], items)
-    return bool(expected == _scalar(value))
+    try:
+        return bool(expected == _scalar(value))
+    except JUNK:  # another member of a set may still be equal
+        return False
 
 
 def _matched(expected: list[Any], parts: list[Any]) -> bool:
@@ -284,9 +307,19 @@ def signature(program: str, function: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     for node in reversed(body):
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            for one in ast.walk(node.args):
+        if parameters := _parameters(node, function):
+            for one in ast.walk(parameters):
                 if isinstance(one, ast.arg):
                     one.annotation = None
-            return f"{function}({ast.unparse(node.args)})"
+            return f"{function}({ast.unparse(parameters)})"
     return ""
+
+
+def _parameters(node: ast.stmt, function: str) -> ast.arguments | None:
+    """Of the function, where this statement defines it, as `def` or as a lambda."""
+    if isinstance(node, ast.FunctionDef) and node.name == function:
+        return node.args
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Lambda):
+        return None
+    names = (target.id for target in node.targets if isinstance(target, ast.Name))
+    return node.value.args if function in names else None

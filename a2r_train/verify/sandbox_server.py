@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any, NoReturn
 
 MEMORY_BYTES = 512 * 2**20  # of address space, for each process of a candidate
@@ -420,7 +421,9 @@ def _filter_calls() -> None:
 def _results(program: str, calls: list[str]) -> list[Any]:
     """What each call returns, as plain data; [] if the program itself fails, and nothing after a failure."""
     found: list[Any] = []
-    names: dict[str, Any] = {"__name__": "candidate", "__builtins__": __builtins__}
+    module = sys.modules["candidate"] = ModuleType("candidate")  # dataclasses look their module up
+    names = vars(module)
+    names["__builtins__"] = __builtins__
     try:
         exec(compile(program, "candidate", "exec"), names)
         for call in calls:

@@ -94,11 +94,15 @@ def _right(returned: Any, threshold: str) -> bool:
     """Raises TypeError for what is no verdict: True, False, or a score with a threshold."""
     if threshold:
         return float(returned) >= float(threshold)
-    if (isinstance(returned, float) and returned not in (0.0, 1.0)) or returned is None:
+    value = returned.item() if type(returned).__module__ in ("numpy", "torch") else returned
+    is_number = isinstance(value, bool | int | float)
+    if (is_number and value not in (0, 1)) or value is None:
         raise TypeError(
-            f"it returned {returned!r}, and a score needs a threshold, such as {'>=0.8'!r} behind the name"
+            f"it returned {value!r}, and a score needs a threshold, such as {'>=0.8'!r} behind the name"
         )
-    return bool(returned)
+    if value and not is_number:
+        raise TypeError(f"it returned {value!r:.80}, and neither True nor False")
+    return bool(value)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import csv
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import a2r, write_rows
@@ -113,6 +114,28 @@ def test_rollouts_that_are_there_are_taken(
     shown = capsys.readouterr().out
     assert re.search(r"\d+ train and \d+ test bundles; left out: ", shown)
     assert "--- the first prompt, of mine/bundle.yaml" in shown
+
+
+def mbpp(number: int, **more: Any) -> dict[str, Any]:
+    code, test = f"def f{number}(a):\n    return a", f"assert f{number}(1) == 1"
+    return {"task_id": number, "text": "Write it.", "code": code, "test_list": [test], **more}
+
+
+def test_rows_of_mbpp_are_problems_and_may_hold_rollouts(tmp_path: Path) -> None:
+    found = guessed(write_rows(tmp_path / "p.jsonl", [mbpp(i) for i in range(12)]))
+    assert (len(found.problems), found.rollouts, found.verifier) == (12, 0, "")
+    rows = [mbpp(i, generations=["```python\nx\n```"] * 5) for i in range(12)]
+    found = guessed(write_rows(tmp_path / "r.jsonl", rows))
+    assert (len(found.problems), found.rollouts, found.each) == (12, 60, 5)
+    assert [problem.id for problem in found.problems] == [str(i) for i in range(12)]
+    assert guessed("data/code/train.jsonl").rollouts == 0  # as docs/code.md begins
+
+
+def test_ids_beside_several_solutions_are_those_of_the_problems(tmp_path: Path) -> None:
+    row = {"answer": "1", "generations": ["a", "b"]}
+    rows = [{"id": f"own-{i}", "problem": f"{i}?", **row} for i in range(12)]
+    found = guessed(write_rows(tmp_path / "p.jsonl", rows))
+    assert [problem.id for problem in found.problems] == [f"own-{i}" for i in range(12)]
 
 
 @pytest.mark.parametrize(("each", "rollouts"), [(1, 0), (3, 60)])

@@ -87,6 +87,11 @@ def who():
     assert int(shown[1], 16) < 8
 
 
+def test_a_dataclass_finds_its_module() -> None:
+    kind = "from dataclasses import dataclass\n@dataclass\nclass N:\n    v: int\n"
+    assert values(kind + "def f(x):\n    return N(x).v", "f(1)") == [["int", "0x1"]]
+
+
 def test_the_same_program_returns_the_same_each_time() -> None:
     program = "import random\ndef f():\n    return list({'a', 'b', 'c', 'd'}), random.random()"
     sandbox._crew.stop()

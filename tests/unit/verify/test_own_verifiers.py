@@ -7,7 +7,7 @@ import pytest
 
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE
+from a2r_train.records import CORRECT, INCORRECT, TIMEOUT, UNPARSABLE
 from a2r_train.verify import extract, has_vote, judge, judge_all, majority, pool, traits_of
 from a2r_train.verify import traits as known
 from a2r_train.verify.traits import Traits
@@ -27,6 +27,32 @@ def in_range(answer, gold, row):
 
 def nothing(answer, gold):
     pass
+
+def falsy(answer, gold):
+    return answer and answer == gold and []
+
+def a_pair(answer, gold):
+    return False, "no match"
+
+def a_word(answer, gold):
+    return "incorrect"
+
+def two(answer, gold):
+    return 2
+
+def a_numpy_score(answer, gold):
+    import numpy
+    return numpy.float32(0.25)
+
+def a_numpy_verdict(answer, gold):
+    import numpy
+    return numpy.bool_(answer == gold)
+
+async def later(answer, gold):
+    return False
+
+def leaves(answer, gold):
+    raise SystemExit(3)
 """
 
 
@@ -55,6 +81,35 @@ def test_a_score_needs_a_threshold() -> None:
         verdict(r"\boxed{6}", "5", "score")
     with pytest.raises(InputError, match="returned None"):
         verdict(r"\boxed{6}", "5", "nothing")
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a_pair", "returned .*no match.*neither True nor False"),
+        ("a_word", "returned 'incorrect', and neither"),
+        ("two", "returned 2, and a score needs a threshold"),
+        ("a_numpy_score", "returned 0.25, and a score needs a threshold"),
+        ("later", "returned <coroutine .* neither True nor False"),
+    ],
+)
+def test_what_is_no_verdict_earns_nothing(name: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        verdict(r"\boxed{6}", "5", name)
+
+
+def test_verdicts_of_numpy_and_falsy_values() -> None:
+    assert verdict(r"\boxed{5}", "5", "a_numpy_verdict") == CORRECT
+    assert verdict(r"\boxed{6}", "5", "a_numpy_verdict") == INCORRECT
+    assert verdict(r"\boxed{5}", "5", "falsy") == INCORRECT
+
+
+def test_a_verifier_that_does_not_answer_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    pool._tell_late.cache_clear()
+    for answer in ("5", "6"):
+        assert verdict(rf"\boxed{{{answer}}}", "5", "leaves") == TIMEOUT
+    assert caplog.text.count("'own_verifiers.leaves' did not answer within its deadline_s") == 1
 
 
 def test_the_whole_text() -> None:

@@ -12,12 +12,17 @@ from a2r_train.errors import InputError
 from a2r_train.records import Problem
 from a2r_train.verify import extract, has_vote, majority, traits_of
 from a2r_train.verify.extract import last_block, written
-from a2r_train.verify.programs import NoTest, hidden_tests, same, signature
+from a2r_train.verify.programs import NoTest, check_tests, hidden_tests, same, signature
 from a2r_train.verify.sandbox_server import plain
 
+keys = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.text("ab", max_size=1) | st.floats(0, 2),
+    lambda inner: st.lists(inner, max_size=2).map(tuple) | st.frozensets(inner, max_size=2),
+    max_leaves=3,
+)
 plain_data = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner),
     max_leaves=12,
 )
 
@@ -36,6 +41,14 @@ def row(*tests: Any, **more: Any) -> dict[str, Any]:
 def test_what_a_program_returns_arrives(value: Any) -> None:
     assert same(value, sent(value))
     assert not same([value], sent(value))
+
+
+@given(st.dictionaries(keys, st.integers(0, 3)) | st.sets(keys), st.randoms())
+@settings(max_examples=200)
+def test_the_order_of_members_does_not_count(value: Any, random: Any) -> None:
+    tag, *members = sent(value)
+    random.shuffle(members)
+    assert same(value, [tag, *members])
 
 
 @given(plain_data, plain_data)
@@ -109,6 +122,7 @@ def test_asserts_of_another_form_are_left_out_and_known(other: str) -> None:
         ({"test_list": [1]}, "expected a list of asserts"),
         ({"test_list": ["assert f(1 == 1"]}, r"the test 'assert f\(1 == 1' does not parse"),
         ({"test_list": ["assert f(" + "(" * 500]}, "does not parse"),
+        ({"test_list": ["assert f(0x" + "f" * 4000 + ") == 1"]}, "does not parse"),
         ({"test_list": ["assert f(1) == 1"], "cpu_s": -1}, "cpu_s is -1; expected seconds"),
         ({"test_list": ["assert f(1) == 1"], "wall_s": "long"}, "wall_s is 'long'"),
         ({"test_list": ["assert f(1) == 1"], "test_setup_code": 7}, "expected Python source"),
@@ -134,8 +148,13 @@ def test_tests_that_cannot_be_used(metadata: dict[str, Any], says: str) -> None:
         ("no code", ""),
         ("<think>\n```\nx\n```\n</think>\n\nnothing", ""),
         ("```\n```", ""),
+        ('```python\ndef f():\n    """As in\n    ```\n    f()\n    ```\n    """\n```',
+         'def f():\n    """As in\n    ```\n    f()\n    ```\n    """'),
+        ("1. so:\n    ```\n    x\n    ```", "x"),
+        ("```\nx\n```\n\nQuestion: another\n```\ny\n```", "x"),
+        ("Problem 1: this\n```\nx\n```\nor better:\n```\ny\n```", "y"),
     ],
-)
+)  # fmt: skip
 def test_the_answer_is_the_last_complete_block(text: str, program: str) -> None:
     assert extract(text, "python_tests") == program
 
@@ -176,6 +195,7 @@ def test_votes() -> None:
         ("def f(a: int) -> int:\n    pass", "f(a)"),
         ("def g():\n    pass\ndef f():\n    pass", "f()"),
         ("f = 1", ""),
+        ("f = g = lambda a, b=2: a", "f(a, b=2)"),
         ("def f(", ""),
     ],
 )
@@ -217,6 +237,19 @@ def test_bad_rows_of_mbpp(change: dict[str, Any], says: str, tmp_path: Any) -> N
     path.write_text(json.dumps({**MBPP, **change}) + "\n")
     with pytest.raises(InputError, match=f"mbpp.jsonl:1: .*{says}"):
         read(Problem, str(path))
+
+
+def test_the_tests_of_a_table_are_json(tmp_path: Any) -> None:
+    path = tmp_path / "mbpp.csv"
+    path.write_text('text,code,test_list\nWrite f.,def f(a): return a,"[""assert f(1) == 1""]"\n')
+    (problem,) = read(Problem, str(path))
+    assert problem.metadata == {"test_list": ["assert f(1) == 1"]}
+
+
+def test_a_text_that_does_not_name_the_function_is_told(caplog: Any) -> None:
+    rows = [{**row("assert f(1) == 1"), "problem": text} for text in ("Write f.", "Write it.")]
+    check_tests(rows)
+    assert "1 problems do not name the function that their tests call" in caplog.text
 
 
 def test_the_shipped_problems() -> None:
