@@ -112,7 +112,15 @@ def written(answer: str, verifier: str) -> str:
 def last_block(text: str) -> str:
     """What stands in the last complete fenced block of a text, "" where there is none; blocks behind another
     question are not of this one.
+
+    A fence that is indented by four more than the first belongs to the block, as in a docstring; unless no
+    other ends one.
     """
+    return _last_block(text, 4) or _last_block(text, MAX_PROGRAM_CHARS)
+
+
+def _last_block(text: str, indent: int) -> str:
+    """Where a closing fence is indented by less than so much more than the opening one."""
     found, opened, end = "", None, 0
     for match in _FENCE.finditer(text):
         if opened is None:
@@ -120,17 +128,16 @@ def last_block(text: str) -> str:
             if end and (_NEXT_QUESTION.search(between) or _NEXT_TURN.search(between)):
                 break
             opened = match
-        elif _closes(match, opened):
+        elif _closes(match, opened, indent):
             # A block in a list is indented as its fence is.
             found, end = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n")), match.end()
             opened = None
     return found
 
 
-def _closes(fence: re.Match[str], opened: re.Match[str]) -> bool:
-    """As in Markdown: a fence that is indented by four more belongs to the block, as in a docstring."""
+def _closes(fence: re.Match[str], opened: re.Match[str], indent: int) -> bool:
     same = fence[2].startswith(opened[2]) and not fence[3].strip()
-    return same and len(fence[1].expandtabs(4)) < len(opened[1].expandtabs(4)) + 4
+    return same and len(fence[1].expandtabs(4)) < len(opened[1].expandtabs(4)) + indent
 
 
 def labelled_boxes(text: str) -> list[str]:

@@ -81,9 +81,9 @@ def test_a_wrong_mask_ends_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Completions that see those before them, as if all were one: the tests above would notice."""
-    group = shared_prefix._group
+    padding = shared_prefix._padding
     monkeypatch.setattr(
-        shared_prefix, "_group", lambda at, prefix, lengths, to: group(at, prefix, [sum(lengths)], to)
+        shared_prefix, "_padding", lambda tokens, lengths, to: padding(tokens, [sum(lengths)], to)
     )
     _, shared = trained(tiny, tmp_path, True)
     assert relative_difference(*dense, shared) > 1e-2

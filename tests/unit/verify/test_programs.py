@@ -151,6 +151,7 @@ def test_tests_that_cannot_be_used(metadata: dict[str, Any], says: str) -> None:
         ('```python\ndef f():\n    """As in\n    ```\n    f()\n    ```\n    """\n```',
          'def f():\n    """As in\n    ```\n    f()\n    ```\n    """'),
         ("1. so:\n    ```\n    x\n    ```", "x"),
+        ("```\ndef f():\n    return 1\n    ```", "def f():\n    return 1"),
         ("```\nx\n```\n\nQuestion: another\n```\ny\n```", "x"),
         ("Problem 1: this\n```\nx\n```\nor better:\n```\ny\n```", "y"),
     ],
