@@ -202,7 +202,8 @@ def summarise(
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}
-    answered = {task.name: found[task.name] for task in tasks(config) if task.view not in INDEX_VIEWS}
+    named = {task.name for task in tasks(config) if task.view in INDEX_VIEWS}
+    answered = {name: made for name, made in found.items() if name not in named}
     details |= unparsable_texts(bundles, rollouts, answered) | by_explorer(bundles) | verdicts
     diagnostics |= details | {"gain": gains(rows, config.seed, config.draws)}
     recipe = {key: value for key, value in asdict(config).items() if key not in ("dry_run", "output_dir")}
