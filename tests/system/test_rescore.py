@@ -8,8 +8,6 @@ from conftest import a2r
 
 ROOT = Path(__file__).parents[2]
 HEADLINES = ("gsm8k/evaluation-0.5b", "gsm8k-1.5b/evaluation-1.5b", "gsm8k-trained/first-1.5b")
-
-
 TABLES = ("mawps", "mbpp", "gsm8k-levers/validation/", "gsm8k-levers-1.5b/", "gsm8k-trained/two-bundles")
 
 
