@@ -180,14 +180,17 @@ def test_a_client_that_leaves_the_queue_asks_nobody() -> None:
 
         async def ask() -> None:
             async with httpx2.AsyncClient(timeout=30) as client:
-                asked = [
-                    asyncio.create_task(client.post(f"{pair.base_url}/chat/completions", json=ASK))
-                    for _ in "ab"
-                ]
-                while pair.endpoint.places.waiting < 1:
+                # Who waits leaves first: were both to leave at once, the place might come free for it before.
+                asked = []
+                for one_is_there in (lambda it: it.under_way == 1, lambda it: it.waiting == 1):
+                    request = client.post(f"{pair.base_url}/chat/completions", json=ASK)
+                    asked.append(asyncio.create_task(request))
+                    while not one_is_there(pair.endpoint.places):
+                        await asyncio.sleep(0.01)
+                asked[1].cancel()
+                while pair.endpoint.places.waiting:
                     await asyncio.sleep(0.01)
-                for task in asked:
-                    task.cancel()
+                asked[0].cancel()
                 await asyncio.gather(*asked, return_exceptions=True)
 
         asyncio.run(ask())
