@@ -11,16 +11,18 @@ accumulates more. The first steps are not counted; the next ones give the steps 
 GPU is waited for at each boundary, and they say where the time goes. Parts are named by TRL's own profiling
 contexts, each without what is nested in it. A row is written as soon as its way is measured; one that fails
 is a row with its error. `trainer_gib` is the peak of torch's tensors less what vLLM took as it started.
+With `--trace FOLDER` torch's profiler writes where two micro-batches of the last step spend their time.
 
 | way | trainer | base | what it is |
 |---|---|---|---|
 | stock | TRL's | float32 | `trl grpo` |
 | stock_bf16 | TRL's | bfloat16 | the same with a base that merging rounds |
-| before | ours | float32 | shared prefix; TRL's sync and its pass for the old log-probabilities |
+| before | TRL's | float32 | `stock` with the shared prefix: ours before the other mends |
 | pass | ours | as `auto` says | `ours` with that pass |
 | sync | ours | float32 | `ours` with TRL's sync |
 | peft | ours | as `auto` says | `ours` with PEFT's own layers |
 | lookup | ours | as `auto` says | `ours` with n-gram speculation in vLLM (`LOOKUP`) |
+| lookup_gpu | ours | as `auto` says | the same, proposed on the GPU |
 | ours | ours | as `auto` says | as a2r_train trains |
 """
 
@@ -40,13 +42,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync", "peft", "lookup")
+WAYS = ("stock", "before", "ours", "stock_bf16", "pass", "sync", "peft", "lookup", "lookup_gpu")
 STOCK, TRLS_SYNC, TRLS_PASS, PEFTS_LAYERS = (
     ("stock", "stock_bf16"),
     ("stock", "stock_bf16", "before", "sync"),
     ("before", "pass"),
     ("stock", "stock_bf16", "before", "peft"),
 )
+# What our trainer overrides besides the pass, to do less on the host.
+LEAN = ("train", "_get_dataloader", "_tokenize_prompts")
 # Of a context's name, without the trainer's class; others belong to what they are nested in.
 PARTS = {
     "vLLM.generate": "generation",
@@ -110,6 +114,7 @@ def timed(kind: Any, way: str) -> Any:
     from trl.extras.profiling import profiling_context, profiling_decorator
 
     names = ("_compute_loss", "_generate_and_score_completions") if way in TRLS_PASS else ()
+    names += LEAN if way == "before" else ()
     its = {name: getattr(GRPOTrainer, name) for name in names}
 
     def logps(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -165,8 +170,38 @@ def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
     return Steps()
 
 
+def traces_of(given: argparse.Namespace) -> list[Any]:
+    """A callback that profiles the second and the third micro-batch of the last step, if `--trace` asks."""
+    from torch.profiler import profile
+    from transformers import TrainerCallback
+
+    class Trace(TrainerCallback):
+        def __init__(self) -> None:
+            self.ended, self.profiler = 0, profile()
+
+        def on_substep_end(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.global_step < args.max_steps - 1:
+                return
+            self.ended += 1
+            if self.ended == 1:
+                self.profiler.start()
+            elif self.ended == 3:
+                self.profiler.stop()
+                self.write(Path(given.trace) / f"{given.only}-{given.micro_batch}.txt")
+
+        def write(self, path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            averages = self.profiler.key_averages()
+            tables = [averages.table(sort_by=f"self_{kind}_time_total", row_limit=60) for kind in KINDS]
+            path.write_text("\n".join(tables), encoding="utf-8")
+
+    return [Trace()] if given.trace else []
+
+
+KINDS = ("cpu", "device")  # whose time a trace is sorted by
 # vLLM proposes up to four tokens that followed the last two to four before: answers repeat their references.
-LOOKUP = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+LOOKUP = {"num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+METHODS = {"lookup": "ngram", "lookup_gpu": "ngram_gpu"}
 
 
 def count_vllm(**more: Any) -> list[int]:
@@ -203,16 +238,18 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     from a2r_train.train.fused_lora import fuse_lora
     from a2r_train.train.logprobs import FLAT
     from a2r_train.train.sampling import EpochGRPOTrainer
-    from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
+    from a2r_train.train.shared_prefix import trainer as packing
 
     data, args, model = parse(grpo.ARGUMENTS, arguments_of(given, way, micro_batch, folder))
     bundles = grpo.load_bundles(data, model)
     args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs
     grpo.end_turns_as_the_template_does(bundles.prompter)
     grpo.prepare_vllm(args, bundles.prompter.stop_ids())
+    if way == "before":
+        packing.MOST_PADDED = 0.0  # each group's completions apart
     if way in TRLS_SYNC:
         grpo_trainer.VLLMGeneration = VLLMGeneration
-    if way in STOCK and args.use_vllm:
+    if way in (*STOCK, "before") and args.use_vllm:
         for name in ("detokenize", *FLAT):
             args.generation_kwargs.pop(name, None)
     if way not in STOCK or given.no_cudnn:
@@ -220,14 +257,14 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     grpo.set_loading_options(args, model)
     clock = Clock()
     watch(clock)
-    more = {"speculative_config": LOOKUP} if way == "lookup" else {}
+    more = {"speculative_config": {"method": METHODS[way], **LOOKUP}} if way in METHODS else {}
     steps, taken = steps_of(clock, given), count_vllm(**more)
-    ours = SharedPrefixGRPOTrainer if args.shared_prefix else EpochGRPOTrainer
+    ours = packing.SharedPrefixGRPOTrainer if args.shared_prefix else EpochGRPOTrainer
     trainer = timed(GRPOTrainer if way in STOCK else ours, way)(
         reward_funcs=grpo.rewards_of(args, bundles),
         args=args,
         train_dataset=grpo.dataset_of(bundles),
-        callbacks=[steps],
+        callbacks=[steps, *traces_of(given)],
         processing_class=bundles.prompter.tokenizer,
         **grpo.model_arguments(args, model),
     )
@@ -354,7 +391,10 @@ def run_all(given: argparse.Namespace) -> None:
                     "bundles": given.bundles,
                     "recipe": given.recipe,
                 }
-                named |= {key: getattr(given, key) for key in ("output", "warm_up", "steps", "watched_steps")}
+                named |= {
+                    key: getattr(given, key)
+                    for key in ("output", "warm_up", "steps", "watched_steps", "trace")
+                }
                 options = [text for key, value in named.items() for text in (f"--{key}", str(value))]
                 options += ["--no_cudnn"] if given.no_cudnn else []
                 command = [sys.executable, __file__, *options, "--", *given.keys]
@@ -405,6 +445,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--warm_up", type=int, default=2, help="first steps, which are not counted")
     parser.add_argument("--steps", type=int, default=6, help="steps that are counted")
     parser.add_argument("--watched_steps", type=int, default=3, help="steps that say where the time goes")
+    parser.add_argument("--trace", default="", help="a folder for tables of torch's profiler")
     parser.add_argument("--no_cudnn", action="store_true", help="no attention by cuDNN for stock TRL either")
     parser.add_argument("--table", default="", help="show the table of a file of rows, and measure nothing")
     parser.add_argument("--only", default="", choices=["", *WAYS], help=argparse.SUPPRESS)
