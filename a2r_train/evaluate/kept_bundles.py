@@ -98,23 +98,25 @@ def kept_answer(problem: Problem) -> str:
 
 
 def draw(bundles: Sequence[Bundle], rollouts: Iterable[Rollout]) -> list[Drawn]:
-    """Where the references of bundles are among the rollouts.
+    """Where the references of bundles are among the rollouts. Of rollouts of one text it is the one that is
+    the reference in all else too: other tokens may have spelt the same text.
 
     Raises InputError for a reference that is not there.
     """
-    samples: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    same_text: defaultdict[tuple[str, str], list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
-        samples[rollout.problem_id, rollout.text].append(rollout.sample)
+        same_text[rollout.problem_id, rollout.text].append(rollout)
     drawn: list[Drawn] = []
     for bundle in bundles:
         used: list[int] = []
         for at, reference in enumerate(bundle.references, 1):
-            there = samples[bundle.problem_id, reference.text]
-            if not (free := [sample for sample in there if sample not in used]):
+            there = same_text[bundle.problem_id, reference.text]
+            if not (free := [rollout for rollout in there if rollout.sample not in used]):
                 raise InputError(
                     f"bundle {bundle.id}: reference {at} is not among the rollouts of its problem"
                 )
-            used.append(free[0])
+            whole = [rollout for rollout in free if reference_of(rollout) == reference]
+            used.append((whole or free)[0].sample)
         drawn.append((bundle.id, bundle.problem_id, used))
     return drawn
 

@@ -143,16 +143,19 @@ def check_same(key: str, named: str, kept: Path) -> None:
     """
     if not named:
         raise InputError(f"--{key}: the evaluation read none")
+    first = ""
     if not Path(named).is_file():
         same = bool(contents(kept))
     elif is_kept(str(kept)):
         both = (bundles_of(str(kept)), read(Bundle, named))
         ours, there = ([replace(bundle, problem=NO_TEXT, metadata={}) for bundle in one] for one in both)
         same = ours == there
+        pairs = zip(ours, there, strict=False)
+        first = next((f", first in bundle {b.id}" for a, b in pairs if a != b), "")
     else:
         same = contents(kept) == contents(Path(named))
     if not same:
-        raise InputError(f"{kept}: other content than {named}, which the evaluation read as {key}")
+        raise InputError(f"{kept}: other content than {named}, which the evaluation read as {key}{first}")
 
 
 def contents(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from conftest import a2r, save_tiny, write_rows
 from safetensors.torch import load_file, save_file
 
 from a2r_train.commands import rescore as rescoring
+from a2r_train.data.builder import bundle_of, reference_of
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
@@ -25,7 +26,7 @@ from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.kept import Compared, Rescored, find_evaluations, rescore
 from a2r_train.evaluate.kept_bundles import bundles_of, read_kept, write_kept
 from a2r_train.models import load_tokenizer
-from a2r_train.records import Bundle, Rollout
+from a2r_train.records import Bundle, Problem, Rollout, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -294,6 +295,31 @@ def test_kept_bundles_have_no_text_and_get_it_from_their_set(
     few = write_rows(tmp_path / "few.jsonl", [{"problem_id": "p1", "sample": 0, "text": "x"}])
     with pytest.raises(InputError, match="bundle p1/0: reference 1 is not among the rollouts"):
         keep_results.keep_bundles(Path(bundles), path, Path(few), golds, problems)
+
+
+@pytest.mark.parametrize("first", ["10", "11"])
+def test_of_rollouts_of_one_text_each_reference_is_its_own(first: str, tmp_path: Path) -> None:
+    """One text may be spelt by other tokens, and so have another count of them, as bundle 862/1 of
+    gsm8k-1.5b."""
+    counts = {"10": (10, 11, 10), "11": (11, 10, 10)}[first]
+    rows: list[dict[str, Any]] = [
+        {"problem_id": "p1", "sample": n, "text": "\\boxed{3}", "answer": "3", "verdict": "correct"}
+        | {"completion_tokens": count}
+        for n, count in enumerate(counts)
+    ]
+    rollouts = write_rows(tmp_path / "rollouts.jsonl", rows)
+    references = [reference_of(read(Rollout, rollouts)[n]) for n in (2, 1, 0)]
+    whole = bundle_of(Problem("p1", "What is 1 + 2?", "3"), references, "p1/0")
+    write([whole], str(tmp_path / "bundles.jsonl"))
+    kept, golds = tmp_path / "kept" / "b.kept.json", tmp_path / "golds.jsonl"
+    keep_results.keep_bundles(tmp_path / "bundles.jsonl", kept, Path(rollouts), golds, "")
+    assert bundles_of(str(kept))[0].references == whole.references
+    assert len(set(read_kept(str(kept)).bundles[0][2])) == 3
+
+    other = replace(whole, references=[replace(references[0], tokens=12), *references[1:]])
+    write([other], str(tmp_path / "bundles.jsonl"))
+    with pytest.raises(InputError, match=r"other content than .*, first in bundle p1/0"):
+        keep_results.keep_bundles(tmp_path / "bundles.jsonl", kept, Path(rollouts), golds, "")
 
 
 def test_wrong_input_is_one_line(
