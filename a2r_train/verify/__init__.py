@@ -72,6 +72,10 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | constant of integration, other letter | `\boxed{x^2 + K}` -> x^2 + C | correct |
 | any whole number of periods, other letter | `\boxed{\frac{\pi}{6} + 2\pi n}` -> 2k\pi + \frac{\pi}{6} | correct |
 | the letter of a length, not of periods | `\boxed{r\pi}` -> d\pi | incorrect |
+| a congruence, another representative | `\boxed{x \equiv 10 \pmod 7}`, `\boxed{3 \pmod 7}` -> x \equiv 3 \pmod 7 | correct |
+| a congruence, and a number | `\boxed{3}`, `\boxed{x = 3}` -> x \equiv 3 \pmod 7 | incorrect |
+| several residues of one modulus | `\boxed{x \equiv \pm 1 \pmod 8}` -> x \equiv 7, 1 \pmod 8 | correct |
+| another congruence that holds | `\boxed{1 \equiv 1 \pmod 7}` -> 2^{100} \equiv 2 \pmod 7 | incorrect |
 | product of vectors, other order | `\boxed{\vec{b} \times \vec{a}}` -> \vec{a} \times \vec{b} | incorrect |
 | matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
 | words | `\boxed{\text{paris}}` -> Paris | correct |

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
+from a2r_train.verify.congruences import read_congruence
 from a2r_train.verify.exact import approximation, digits, value
 from a2r_train.verify.expression import (
     ACCENTS,
@@ -41,6 +42,7 @@ from a2r_train.verify.kinds import (
     Words,
     as_region,
 )
+from a2r_train.verify.naming import NAME, called, mentions
 from a2r_train.verify.phrases import plain
 from a2r_train.verify.quantities import (
     CURRENCY,
@@ -79,14 +81,6 @@ _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![A-Za-z])")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}))+")
-_NAME = re.compile(
-    r"(?:d[a-z]/d[a-z]|\\frac ?\{d(?:[A-Za-z]|\\[a-z]+ ?)\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|"
-    r"[A-Za-z](?:_(?:[A-Za-z0-9]|\{[^{}]*\}))?'*(?:\([A-Za-z0-9\\ ,+-]*\))?|\\[A-Za-z]+ ?(?:_(?:\w"
-    r"|\{[^{}]*\}))?"
-    r"|\\(?:angle|triangle) ?[A-Z]{1,3}|m\\angle ?[A-Z]{1,3}|\\(?:overline|vec"
-    r"|overrightarrow) ?(?:\{[A-Za-z]+\}|[A-Za-z])"
-    r'|[A-Z]{2,3}|"[^"]+"(?: "[^"]+"){0,3}(?: ?\([^()]*\))?|P\([^()]*\)|\|?[A-Z]{2}\|?|\[[A-Z]{3,}\]|\\R|\\Z'
-)
 _POSITIVE = re.compile(r"\\R ?(?:\^ ?\{?\+\}?|_ ?\{?(?:\+|>0)\}?)")
 _CHOICE = re.compile(r"(\([A-E]\)) (?=[\d$]|\\frac|\\sqrt)(.+)")
 _POINT = re.compile(r"([A-Z])(\([-\d./]+(?:, ?[-\d./]+)+\))")
@@ -168,7 +162,7 @@ def _read(text: str) -> Reading:
     if len(text) == 3 and text[0] == text[2] == '"':
         text = text[1]
     if r"\mod" in text:
-        return _congruence(text)
+        return read_congruence(text)
     if r"\approx" in text:
         return _approximate(text)
     pieces = read_pieces(text)
@@ -185,7 +179,7 @@ def _approximate(text: str) -> Reading:
     """What stands before the sign; what stands behind it where that is a mere name or nothing."""
     before, _, after = text.partition(r"\approx")
     before, after = before.strip(), after.strip()
-    if not before or (_NAME.fullmatch(before) and before not in (r"\pi", "e")):
+    if not before or (NAME.fullmatch(before) and before not in (r"\pi", "e")):
         return _read(before + "=" + after if before else after)
     exact = _read(before)
     inner, rounded = exact.what if isinstance(exact, Named) else exact, _read(after)
@@ -342,7 +336,7 @@ def _relation(text: str, signs: list[str]) -> Reading:
         raise Unreadable(text)
     if set(signs) == {"="}:
         return _equation(sides)
-    if signs == [r"\in"] and _NAME.fullmatch(sides[0]):
+    if signs == [r"\in"] and NAME.fullmatch(sides[0]):
         found = _single(sides[1])
         if isinstance(found, Group) and found.kind != "{":
             found = as_region(found) or found
@@ -367,20 +361,15 @@ def _relation(text: str, signs: list[str]) -> Reading:
 def _equation(sides: list[str]) -> Reading:
     """A name and its value, a chain whose last part counts, or an equation between two sides."""
     first, last = sides[0].strip(), sides[-1].strip()
-    if (
-        len(sides) == 2
-        and _NAME.fullmatch(last)
-        and not _NAME.fullmatch(first)
-        and not _mentions(first, last)
-    ):
+    if len(sides) == 2 and NAME.fullmatch(last) and not NAME.fullmatch(first) and not mentions(first, last):
         first, last = last, first
-    if _NAME.fullmatch(first) and not _mentions(last, first):
+    if NAME.fullmatch(first) and not mentions(last, first):
         for side in sides[1:-1]:
             if not _holds(side, last):
                 return False_()
-        return _named(first, _single(last))
+        return called(first, _single(last))
     if len(sides) == 2 and _NAMES_OF_RATIO.fullmatch(first) and ":" in last:
-        return _named(first.replace(" ", ""), _single(last))
+        return called(first.replace(" ", ""), _single(last))
     group = _single(first) if first[:1] == "(" and "," in first else None
     if isinstance(group, Group):  # (x, y) = (1, 2)
         names = [
@@ -407,18 +396,6 @@ def _named_parts(names: list[str], values: Reading, text: str) -> Reading:
     return Group("=", tuple(Named(name, item, Node("sym", text=name)) for name, item in items))
 
 
-def _named(name: str, what: Reading) -> Named:
-    try:
-        tree = None if '"' in name else parse(name)
-    except Unreadable:
-        tree = None
-    return Named(" ".join(name.replace('"', "").split()), what, tree)
-
-
-def _mentions(side: str, name: str) -> bool:
-    return re.search(rf"(?<![A-Za-z\\]){re.escape(name)}(?![A-Za-z])", side) is not None
-
-
 def _holds(side: str, last: str) -> bool:
     """Whether a middle part of a chain may stand: false only where both are known, and differ."""
     try:
@@ -433,7 +410,7 @@ def _holds(side: str, last: str) -> bool:
 
 def _ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
     """The region of `x < 3`, `3 >= x`, `1 < x <= 3`, `x != 0`."""
-    at = next((i for i, side in enumerate(sides) if _NAME.fullmatch(side) and '"' not in side), -1)
+    at = next((i for i, side in enumerate(sides) if NAME.fullmatch(side) and '"' not in side), -1)
     others = [tree for i, tree in enumerate(trees) if i != at]
     if at < 0 or any(_has_symbol(tree) for tree in others):
         return None
@@ -477,22 +454,3 @@ def _region(text: str) -> Region:
             raise Unreadable(text)
         without = tuple(item.node for item in points.items if isinstance(item, Quantity))
     return Region(tuple(parts), without)
-
-
-def _congruence(text: str) -> Reading:
-    match = re.fullmatch(r"(?:(.*?)\\equiv ?)?(.*?),? ?\\mod ?\{([^{}]*)\}", text)
-    if not match:
-        raise Unreadable(text)
-    right, modulus, left = parse(match[2].strip()), value(parse(match[3])), (match[1] or "").strip()
-    if not modulus or modulus.denominator != 1:
-        raise Unreadable(text)
-    residue = value(right)
-    if residue is not None and (not left or _NAME.fullmatch(left)):
-        found = (
-            Relation(f"mod {modulus}", number(int(residue % modulus))) if residue.denominator == 1 else None
-        )
-        if found is None:
-            raise Unreadable(text)
-        return _named(left, found) if left else found
-    left_tree = parse(left) if left else number(0)
-    return Relation(f"mod {modulus}", Node("add", (right, Node("neg", (left_tree,)))))
