@@ -76,6 +76,9 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | a congruence, and a number | `\boxed{3}`, `\boxed{x = 3}` -> x \equiv 3 \pmod 7 | incorrect |
 | several residues of one modulus | `\boxed{x \equiv \pm 1 \pmod 8}` -> x \equiv 7, 1 \pmod 8 | correct |
 | another congruence that holds | `\boxed{1 \equiv 1 \pmod 7}` -> 2^{100} \equiv 2 \pmod 7 | incorrect |
+| unit vectors, marked as such | `\boxed{3\mathbf{i} + 4\mathbf{j}}`, `\boxed{3\hat{\imath} + 4\hat{\jmath}}` -> (3,4) | correct |
+| a complex number, and plain letters | `\boxed{3 + 4i}`, `\boxed{3i + 4j}` -> (3,4) | incorrect |
+| unit vectors, another number of components | `\boxed{3\mathbf{i} + 4\mathbf{j}}` -> (3,4,0) | incorrect |
 | product of vectors, other order | `\boxed{\vec{b} \times \vec{a}}` -> \vec{a} \times \vec{b} | incorrect |
 | matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
 | words | `\boxed{\text{paris}}` -> Paris | correct |

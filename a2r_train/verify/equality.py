@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Protocol
 
 from a2r_train.verify.exact import FLOAT_DIGITS, MIN_DIGITS, digits, rounds_to, value
@@ -27,12 +28,14 @@ from a2r_train.verify.kinds import (
     Reading,
     Region,
     Relation,
+    Vector,
     Words,
     as_region,
 )
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail
 
+_UNIT_LETTERS = {"i", "j", "k"}
 _WHOLE = {"k", "m", "n"}  # that stand for any whole number
 _VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # that one integrates over
 
@@ -86,6 +89,8 @@ class Equality:
             return self._named(a, b)
         if isinstance(a, Region) or isinstance(b, Region):
             return self._regions(as_region(a), as_region(b))
+        if isinstance(a, Vector) or isinstance(b, Vector):
+            return self._vectors(a, b)
         if isinstance(a, Quantity) and isinstance(b, Quantity):
             return self._quantities(a, b)
         if isinstance(a, Group) and isinstance(b, Group):
@@ -250,6 +255,18 @@ class Equality:
             return (x - y) % modulus == 0
         return self.leaves.equal(a, b, Fraction(1))
 
+    def _vectors(self, a: Reading, b: Reading) -> bool:
+        """A vector beside a column, or beside another sum of i, j and k, whose letters may be plain."""
+        if isinstance(a, Vector) and isinstance(b, Vector):
+            pairs = zip_longest(a.components, b.components, fillvalue=number(0))
+            return all(self.equal(x, y) for x, y in pairs)
+        vector, other = (a, b) if isinstance(a, Vector) else (b, a)
+        if isinstance(vector, Vector) and isinstance(other, Quantity):
+            plain = not any(_symbols(component) & _UNIT_LETTERS for component in vector.components)
+            several = len(_symbols(other.node) & _UNIT_LETTERS) > 1  # 3i alone may be imaginary
+            return plain and several and self._quantities(Quantity(vector.plain), other)
+        return self._matrices(vector, other)
+
     def _matrices(self, a: Reading, b: Reading) -> bool:
         one, other = _rows(a), _rows(b)
         if one is None or other is None or [len(row) for row in one] != [len(row) for row in other]:
@@ -370,7 +387,7 @@ def _letters(node: Node) -> str:
 
 
 def _as_relation(named: Named) -> Relation | None:
-    what = named.what
+    what = Quantity(named.what.plain) if isinstance(named.what, Vector) else named.what
     if named.tree is None or not isinstance(what, Quantity) or what.tail != Tail():
         return None
     return Relation("=", Node("add", (named.tree, Node("neg", (what.node,)))))
@@ -423,7 +440,9 @@ def _same_time(time: Reading, other: Reading) -> bool:
 
 
 def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
-    """The rows of a matrix; a tuple is a column."""
+    """The rows of a matrix; a tuple is a column, and so is a sum of unit vectors."""
+    if isinstance(reading, Vector):
+        return tuple((component,) for component in reading.components)
     if isinstance(reading, Matrix):
         return reading.rows
     if isinstance(reading, Group) and reading.kind == "()":

@@ -66,6 +66,8 @@ def number(value: int) -> Node:
 def parse(text: str) -> Node:
     """The tree of one expression. Raises Unreadable for anything that is none from its first to its last
     character."""
+    if r"\unit" in text:  # a bold letter that may be a unit vector; reading.py reads it as a letter then
+        raise Unreadable(text)
     as_it_stands, text = text, _DERIVATIVE.sub(lambda m: rf"\dot {{{m[1] or m[3]},{m[2] or m[4]}}}", text)
     if _OPAQUE.search(re.sub(r"\\dot \{.*?,.*?\}", "", text) if r"\dot {" in text else text):
         if '"' in text or "," in text or "=" in re.sub(r"_ ?\{[^{}]*\}", "", text):

@@ -78,6 +78,14 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Vector:
+    """A sum of unit vectors by its components; `plain` is the sum with plain letters."""
+
+    components: tuple[Node, ...]
+    plain: Node
+
+
+@dataclass(frozen=True)
 class Based:
     """Digits in a number base."""
 
@@ -105,7 +113,9 @@ class False_:
     """A chain of equations that does not hold, such as `5 = 6`; it equals nothing."""
 
 
-Reading = Quantity | Measure | Group | Named | Relation | Region | Matrix | Based | Clock | Words | False_
+Reading = (
+    Quantity | Measure | Group | Named | Relation | Region | Matrix | Vector | Based | Clock | Words | False_
+)
 INFINITY = Node("sym", text=r"\infty")
 MINUS_INFINITY = Node("neg", (INFINITY,))
 REALS = Region((Interval(MINUS_INFINITY, INFINITY, False, False),))

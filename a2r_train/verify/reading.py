@@ -58,6 +58,7 @@ from a2r_train.verify.quantities import (
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
 from a2r_train.verify.units import NO_UNIT, number_word, vocabulary
+from a2r_train.verify.vectors import BOLD, read_vector
 
 _EMPTY_WORDS = {
     "no solution",
@@ -82,6 +83,7 @@ _IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarro
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}))+")
 _POSITIVE = re.compile(r"\\R ?(?:\^ ?\{?\+\}?|_ ?\{?(?:\+|>0)\}?)")
+_BOLD_NAME = re.compile(r"^\{([A-Za-z])\}(?=$|\()")
 _CHOICE = re.compile(r"(\([A-E]\)) (?=[\d$]|\\frac|\\sqrt)(.+)")
 _POINT = re.compile(r"([A-Z])(\([-\d./]+(?:, ?[-\d./]+)+\))")
 _LABEL = re.compile(
@@ -108,6 +110,11 @@ def read(text: str) -> Reading:
     depth = list(accumulate((char in OPENING) - (char in CLOSING) for char in text))
     if depth and (max(depth) > MAX_DEPTH or text.count(r"\approx") > 3):
         raise Unreadable(text)
+    if BOLD in text:
+        try:
+            return _read(text)
+        except Unreadable:  # no unit vectors: bold letters are letters
+            text = text.replace(BOLD, " ")
     try:
         return _read(text)
     except Unreadable:
@@ -306,7 +313,7 @@ def _single(text: str) -> Reading:
         if len(parts) > 1:
             items = tuple(_single(part) for part in parts)
             return Group(text[0] + text[-1], items)
-    for reading in (read_clock, read_matrix, read_based, read_ratio, read_sum):
+    for reading in (read_vector, read_clock, read_matrix, read_based, read_ratio, read_sum):
         if (found := reading(text)) is not None:
             return found
     return read_quantity(text)
@@ -360,7 +367,8 @@ def _relation(text: str, signs: list[str]) -> Reading:
 
 def _equation(sides: list[str]) -> Reading:
     """A name and its value, a chain whose last part counts, or an equation between two sides."""
-    first, last = sides[0].strip(), sides[-1].strip()
+    sides = [_BOLD_NAME.sub(r"\1", side) if side[:1] == "{" else side for side in map(str.strip, sides)]
+    first, last = sides[0], sides[-1]
     if len(sides) == 2 and NAME.fullmatch(last) and not NAME.fullmatch(first) and not mentions(first, last):
         first, last = last, first
     if NAME.fullmatch(first) and not mentions(last, first):

@@ -68,6 +68,11 @@ _TEXT = re.compile(
 _FONT = re.compile(
     r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath|cancel)(?![A-Za-z])"
 )
+_MARKS = r"\\(?:mathbf|boldsymbol|bm|pmb|bold|underline|widehat|hat|vec|overrightarrow)(?![A-Za-z])\s*"
+_LETTER = r"(?:\\[ij]math|[ijk])(?![A-Za-z])\s*"
+_MARKED = rf"(?:{_MARKS})?(?:\{{\s*{_LETTER}\}}|{_LETTER})"
+_UNIT_VECTOR = re.compile(rf"{_MARKS}(?:\{{\s*{_MARKED}\}}|{_MARKED})")
+_HATTED = re.compile("(?<![A-Za-z])(?:\u00ee|\u0135|[ijk]\u0302)(?![A-Za-z])")  # one sign, or two
 _SWITCH = re.compile(
     r"\\(?:bf|it|rm|sf|tt|bfseries|displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]igg?[lrm]?"
     r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
@@ -191,6 +196,7 @@ def _characters(text: str) -> str:
     text = _ROOT_SIGN.sub(
         lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text
     )
+    text = _HATTED.sub(lambda m: rf"\hat{{{unicodedata.normalize('NFD', m.group())[0]}}}", text)
     text = _RAISED_RUN.sub(lambda m: "^{" + "".join(map(_RAISED.get, m.group())) + "}", text)  # type: ignore[arg-type]
     text = _LOWERED_RUN.sub(lambda m: "_{" + "".join(map(_LOWERED.get, m.group())) + "}", text)  # type: ignore[arg-type]
     return text.translate(_TRANSLATION)
@@ -274,7 +280,7 @@ def _layout(text: str) -> str:
     text = _SWITCH.sub(" ", text)
     if r"\times" in text:
         text = _CROSS.sub(lambda m: rf"{m['left'] or m['closed']}\cross ", text)
-    text = _FONT.sub(" ", text)
+    text = _FONT.sub(" ", _unit_vectors(text))
     text = _BLACKBOARD.sub(lambda m: rf"\{m[1] or m[2]} ", text)
     text = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
@@ -286,6 +292,24 @@ def _layout(text: str) -> str:
         .replace(r"\_", " ")
         .replace(r"\&", "&")
     )
+
+
+def _unit_vectors(text: str) -> str:
+    r"""Marked letters i, j and k in one spelling, if there are two: `\unit {i}` if it is but bold."""
+    if "j" not in text and "k" not in text:  # most answers: two of the three letters take one of these
+        return text
+    found = _UNIT_VECTOR.findall(text)
+    return _UNIT_VECTOR.sub(_unit_vector, text) if len(set(map(_letter_in, found))) > 1 else text
+
+
+def _unit_vector(match: re.Match[str]) -> str:
+    marks = match.group()
+    name = "hat" if "hat" in marks else "vec" if "vec" in marks or "arrow" in marks else "unit"
+    return rf"\{name} {{{_letter_in(marks)}}}"
+
+
+def _letter_in(marked: str) -> str:
+    return marked.rstrip("} \t\n").removesuffix("math")[-1]
 
 
 def _unboxed_text(text: str) -> str:
