@@ -81,6 +81,7 @@ The policy of `math`, which tests/unit/test_verify.py reads from here and holds 
 | unit vectors, another number of components | `\boxed{3\mathbf{i} + 4\mathbf{j}}` -> (3,4,0) | incorrect |
 | product of vectors, other order | `\boxed{\vec{b} \times \vec{a}}` -> \vec{a} \times \vec{b} | incorrect |
 | matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
+| matrix, as a list of its rows | `\boxed{[[1,2],[3,4]]}` -> \begin{pmatrix}1&2\\3&4\end{pmatrix} | correct |
 | words | `\boxed{\text{paris}}` -> Paris | correct |
 | a choice and what it says | `\boxed{\text{(C) } 12}` -> C | correct |
 | words, an anagram | `\boxed{Pairs}` -> Paris | incorrect |

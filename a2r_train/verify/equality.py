@@ -440,15 +440,24 @@ def _same_time(time: Reading, other: Reading) -> bool:
 
 
 def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
-    """The rows of a matrix; a tuple is a column, and so is a sum of unit vectors."""
+    """The rows of a matrix; a tuple is a column, as is a sum of unit vectors; `[[1, 2], [3, 4]]` has rows."""
     if isinstance(reading, Vector):
         return tuple((component,) for component in reading.components)
     if isinstance(reading, Matrix):
         return reading.rows
-    if isinstance(reading, Group) and reading.kind == "()":
-        nodes = [item.node for item in reading.items if isinstance(item, Quantity)]
-        return tuple((node,) for node in nodes) if len(nodes) == len(reading.items) else None
-    return None
+    if not isinstance(reading, Group):
+        return None
+    if reading.kind == "()":
+        column = _entries(reading)
+        return tuple((node,) for node in column) if column else None
+    rows = [_entries(row) for row in reading.items if isinstance(row, Group) and row.kind == "[]"]
+    found = tuple(row for row in rows if row)
+    return found if reading.kind == "[]" and len(found) == len(reading.items) else None
+
+
+def _entries(group: Group) -> tuple[Node, ...] | None:
+    nodes = tuple(item.node for item in group.items if isinstance(item, Quantity))
+    return nodes if len(nodes) == len(group.items) else None
 
 
 def _total(reading: Reading) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:

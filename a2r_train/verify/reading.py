@@ -308,6 +308,8 @@ def _single(text: str) -> Reading:
         return _single(text[1:-1])
     if text.startswith(r"\{") and text.endswith(r"\}"):
         return _set(text[2:-2])
+    if text.startswith("[[") and (rows := _rows(text)):
+        return rows
     if text[0] in "([" and text[-1] in ")]":
         parts, _ = bracket_parts(text[1:-1])
         if len(parts) > 1:
@@ -317,6 +319,17 @@ def _single(text: str) -> Reading:
         if (found := reading(text)) is not None:
             return found
     return read_quantity(text)
+
+
+def _rows(text: str) -> Group | None:
+    """`[[1, 2], [3, 4]]` as a list of lists, also of one row, or of one entry in each; None otherwise."""
+    parts, _ = bracket_parts(text[1:-1])
+    if not all(part[:1] == "[" and part[-1:] == "]" for part in parts):
+        return None
+    rows = [bracket_parts(part[1:-1])[0] for part in parts]
+    if len({len(row) for row in rows}) > 1 or not all(map(all, rows)) or len(rows[0]) == len(rows) == 1:
+        return None
+    return Group("[]", tuple(Group("[]", tuple(map(_single, row))) for row in rows))
 
 
 def _wraps(text: str) -> bool:
