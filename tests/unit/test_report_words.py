@@ -86,6 +86,43 @@ def test_what_sft_adds_is_no_rival_in_that_sentence() -> None:
     assert sentence.endswith("and above maj@4.")
 
 
+def said_of(unread: dict[str, float], **accuracies: float) -> str:
+    """The sentence on top where shares of the texts of some rows have no answer."""
+    table_of = {"synthesizer/base": 0.4, "synthesizer/sft": 0.7, **accuracies}
+    rows = [row(name, value, unparsable=unread.get(name, 0.0)) for name, value in table_of.items()]
+    return words.headline(build_results(rows, draws=500))
+
+
+def test_a_rival_that_lost_by_its_format_is_not_counted_as_beaten() -> None:
+    """As universal-self-consistency and genselect with a model of 0.5B, which mostly names no reference."""
+    asked = {"universal-self-consistency": 0.1, "genselect": 0.2, "maj@4": 0.5}
+    silent = {"universal-self-consistency": 0.97, "genselect": 0.59}
+    both = "universal-self-consistency and genselect are not counted, as most of their texts have no answer"
+    assert said_of(silent, **asked).endswith(f"and above maj@4; {both} that can be read.")
+    assert said_of({"genselect": 0.59}, **asked).endswith(
+        "and above all 2 other rivals; genselect is not counted, as most of its texts have no answer that "
+        "can be read."
+    )
+    assert said_of({"genselect": 0.5}, **asked).endswith("and above all 3 other rivals.")
+    alone = said_of(silent, genselect=0.2)
+    assert alone.startswith("Training beats the untrained model, and no other rival could be read: ")
+
+
+def test_a_rival_that_is_not_beaten_counts_whatever_its_format() -> None:
+    silent = {"genselect": 0.6, "self-refine": 0.6}
+    sentence = said_of(silent, **{"genselect": 0.7, "self-refine": 0.9, "maj@4": 0.5})
+    assert sentence.startswith("Training beats the untrained model, but not every rival")
+    assert sentence.endswith(
+        "it is above 1 of 3 other rivals, cannot be told from genselect, and is below self-refine."
+    )
+
+
+def test_training_did_not_pay_by_format_alone() -> None:
+    sentence = said_of({"synthesizer/base": 0.6}, **{"maj@4": 0.5})
+    assert sentence.startswith(f"{words._BY_FORMAT}: synthesizer/sft is right in 70.0 %")
+    assert said_of({"synthesizer/base": 0.3}, **{"maj@4": 0.5}).startswith("Training paid: ")
+
+
 def test_many_rivals_are_not_all_named() -> None:
     rivals = dict.fromkeys((f"maj@{k}" for k in range(6)), 0.7)
     assert said({**BASE, **rivals, "synthesizer/sft": 0.7}).endswith(

@@ -12,6 +12,7 @@ from a2r_train.evaluate.report.tables import percent, points, span
 from a2r_train.evaluate.statistics import fewest_problems, smallest_told
 
 MOST_NAMED = 4  # rivals in the sentence on top; the plot shows all
+MOST_UNREAD = 0.5  # over this share of texts without an answer a row measures the format, as in `a2r probe`
 MOST_SHOWN = 100  # characters of an unparsable text
 
 
@@ -27,10 +28,13 @@ def headline(results: Mapping[str, Any]) -> str:
     if not base:
         return f"Whether training paid is not known, as there is no {BASE} row: {right}."
     others = {name: pair for name, pair in pairs.items() if split(name)[0] not in (BASE, "synthesizer/sft")}
-    lead = {"above": _paid(others), "below": "Training did harm", "": "No gain from training can be told"}
+    unread = [name for name, pair in others.items() if told(pair) == "above" and _is_unread(rows[name])]
+    others = {name: pair for name, pair in others.items() if name not in unread}
+    paid = _BY_FORMAT if _is_unread(rows[base["b"]]) else _paid(others, unread)
+    lead = {"above": paid, "below": "Training did harm", "": "No gain from training can be told"}
     size = f"{abs(100 * base['difference']):.1f} points {'above' if base['difference'] >= 0 else 'below'}"
     untrained = f"the untrained one ({percent(rows[base['b']]['accuracy'])} %)"
-    return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}."
+    return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}{_of_unread(unread)}."
 
 
 def power_lines(results: Mapping[str, Any]) -> list[str]:
@@ -60,7 +64,25 @@ def power_lines(results: Mapping[str, Any]) -> list[str]:
     return [f"{said}."]
 
 
-def _paid(others: Mapping[str, Mapping[str, Any]]) -> str:
+_BY_FORMAT = "Training beats the untrained model, most of whose texts have no answer that can be read"
+
+
+def _is_unread(row: Mapping[str, Any]) -> bool:
+    """Whether to be above a row says no more than that one keeps to the format."""
+    return (row.get("unparsable") or 0.0) > MOST_UNREAD
+
+
+def _of_unread(names: Sequence[str]) -> str:
+    """Which rows are no rivals that were beaten."""
+    if not names:
+        return ""
+    most = f"most {'of its' if len(names) == 1 else 'of their'} texts have no answer that can be read"
+    return f"; {_named(names)} {'is' if len(names) == 1 else 'are'} not counted, as {most}"
+
+
+def _paid(others: Mapping[str, Mapping[str, Any]], unread: Sequence[str]) -> str:
+    if not others and unread:
+        return "Training beats the untrained model, and no other rival could be read"
     if not others:
         return "Training beats the untrained model, and nothing else was compared"
     whole = all(told(pair) == "above" for pair in others.values())
