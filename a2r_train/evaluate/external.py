@@ -46,7 +46,7 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     if not bundles:
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
     labels = [_label(row, config.label, place) for place, row in rows(config.bundles)]
-    found = _agreement(problems, rollouts, labels)
+    found = _against_labels(problems, rollouts, labels)
     return (
         bundles,
         rollouts,
@@ -65,7 +65,7 @@ def _label(row: dict[str, Any], column: str, place: str) -> bool | None:
     return known[text]
 
 
-def _agreement(
+def _against_labels(
     problems: Sequence[Problem], rollouts: Sequence[Rollout], labels: Sequence[bool | None]
 ) -> dict[str, Any]:
     """By model: rollouts, accuracy by our verdicts, agreement with the labels; and the first

@@ -39,7 +39,7 @@ from a2r_train.evaluate.report.write import build_results, is_written, write_rep
 from a2r_train.evaluate.rows.adaptive import adaptive_row, check_sizes
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
-from a2r_train.evaluate.rows.perturbed import k_tasks, probe
+from a2r_train.evaluate.rows.perturbed import k_tasks, perturbed
 from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
 from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
@@ -197,8 +197,8 @@ def summarise(
     chained, details = _chained_rows(config, work, final, bundles, rollouts)
     rows += [*judged_rows, *chained]
     if final:
-        probed, swept = probe(config, work, final, bundles, rollouts)
-        details |= probed
+        changed, swept = perturbed(config, work, final, bundles, rollouts)
+        details |= changed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}

@@ -57,7 +57,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _explorer_section(diagnostics.get("by_explorer", {})),
         _synthesizer_section(diagnostics),
         _verdicts_section(diagnostics.get("verdicts", {})),
-        _probe_section(diagnostics.get("probes", {})),
+        _perturbed_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
         _adaptive_section(diagnostics.get("adaptive", {})),
         _skipping_section(diagnostics.get("skip_unanimous", {})),
@@ -163,7 +163,7 @@ def _outside_sections(outside: dict[str, Any]) -> list[Section]:
     ]  # fmt: skip
 
 
-def _probe_section(probes: dict[str, dict[str, Any]]) -> Section:
+def _perturbed_section(probes: dict[str, dict[str, Any]]) -> Section:
     rows = []
     for name, one in probes.items():
         change = f"{points(one['change']['difference'])} ({span(one['change'])})"

@@ -27,7 +27,7 @@ from a2r_train.verify import equivalent
 Found = dict[str, Any]
 
 
-def probe(
+def perturbed(
     config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> tuple[Found, list[Row]]:
     """`probes`: accuracy of each change against the bundles as they are; `k_sweep`; and a row for each k, for

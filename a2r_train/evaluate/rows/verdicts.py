@@ -45,7 +45,7 @@ class Judged:
         parts = [prompt.parts_of(one.text) or Parts() for _, one in pairs]
         return Judged([bundle for bundle, _ in pairs], [one for _, one in pairs], parts)
 
-    def verdicts(self) -> list[tuple[list[bool | None], list[bool]]]:
+    def said_and_true(self) -> list[tuple[list[bool | None], list[bool]]]:
         """For each synthesis, by reference: what it says, and what is so."""
         return [
             (parts.judged(len(b.references)), [r.verdict == CORRECT for r in b.references])
@@ -55,7 +55,7 @@ class Judged:
     def words(self) -> dict[str, list[float]]:
         """By bundle: the mean verdict on each reference over the samples; 1 is right, 0 wrong."""
         return self._means(
-            [UNSAID if one is None else float(one) for one in said] for said, _ in self.verdicts()
+            [UNSAID if one is None else float(one) for one in said] for said, _ in self.said_and_true()
         )
 
     def probabilities(self) -> dict[str, list[float]]:
@@ -152,7 +152,7 @@ def _told(judged: Judged) -> dict[str, float]:
     whole = [p.are_whole(len(b.references)) for b, p in zip(judged.bundles, judged.parts, strict=True)]
     asked = [(p.solution, b.answer, b.verifier) for b, p in zip(judged.bundles, judged.parts, strict=True)]
     own = judge_all(asked, [row_of(b) for b in judged.bundles])
-    pairs = [pair for said, so in judged.verdicts() for pair in zip(said, so, strict=True)]
+    pairs = [pair for said, so in judged.said_and_true() for pair in zip(said, so, strict=True)]
     return {
         "complete": mean(map(float, whole)),
         "own_solution": mean(float(one.verdict == CORRECT) for one in own),
