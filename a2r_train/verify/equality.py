@@ -258,13 +258,18 @@ class Equality:
     def _vectors(self, a: Reading, b: Reading) -> bool:
         """A vector beside a column, or beside another sum of i, j and k, whose letters may be plain."""
         if isinstance(a, Vector) and isinstance(b, Vector):
-            pairs = zip_longest(a.components, b.components, fillvalue=number(0))
-            return all(self.equal(x, y) for x, y in pairs)
+            nothing = Quantity(number(0))
+            pairs = zip_longest(a.components, b.components, fillvalue=nothing)
+            return all(self._quantities(x, y) for x, y in pairs)
         vector, other = (a, b) if isinstance(a, Vector) else (b, a)
-        if isinstance(vector, Vector) and isinstance(other, Quantity):
-            plain = not any(_symbols(component) & _UNIT_LETTERS for component in vector.components)
+        if not isinstance(vector, Vector):
+            return False
+        if isinstance(other, Quantity):
+            plain = not any(_symbols(one.node) & _UNIT_LETTERS for one in vector.components)
             several = len(_symbols(other.node) & _UNIT_LETTERS) > 1  # 3i alone may be imaginary
-            return plain and several and self._quantities(Quantity(vector.plain), other)
+            return plain and several and self._quantities(vector.plain, other)
+        if isinstance(other, Group):
+            return other.kind == "()" and self._in_order(vector.components, other.items)
         return self._matrices(vector, other)
 
     def _matrices(self, a: Reading, b: Reading) -> bool:
@@ -387,7 +392,7 @@ def _letters(node: Node) -> str:
 
 
 def _as_relation(named: Named) -> Relation | None:
-    what = Quantity(named.what.plain) if isinstance(named.what, Vector) else named.what
+    what = named.what.plain if isinstance(named.what, Vector) else named.what
     if named.tree is None or not isinstance(what, Quantity) or what.tail != Tail():
         return None
     return Relation("=", Node("add", (named.tree, Node("neg", (what.node,)))))
@@ -442,7 +447,7 @@ def _same_time(time: Reading, other: Reading) -> bool:
 def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
     """The rows of a matrix; a tuple is a column, as is a sum of unit vectors; `[[1, 2], [3, 4]]` has rows."""
     if isinstance(reading, Vector):
-        return tuple((component,) for component in reading.components)
+        return tuple((component.node,) for component in reading.components)
     if isinstance(reading, Matrix):
         return reading.rows
     if not isinstance(reading, Group):

@@ -79,10 +79,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Vector:
-    """A sum of unit vectors by its components; `plain` is the sum with plain letters."""
+    """A sum of unit vectors by its components, with a unit each; `plain` is the sum with plain letters."""
 
-    components: tuple[Node, ...]
-    plain: Node
+    components: tuple[Quantity, ...]
+    plain: Quantity
 
 
 @dataclass(frozen=True)

@@ -194,6 +194,11 @@ def read_quantity(text: str) -> Reading:
     return Quantity(node, tail)
 
 
+def without_tail(text: str) -> str:
+    """The expression in front of a unit."""
+    return _TAIL.sub("", text).strip()
+
+
 def without_money(text: str, mark: str) -> str:
     """A sum of amounts in one currency as a sum of numbers: `$50+$48` is `50+48`."""
     return _MONEY_TERM.sub(lambda m: m[1] if m[2] == mark else m.group(), text)

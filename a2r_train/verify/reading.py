@@ -308,7 +308,7 @@ def _single(text: str) -> Reading:
         return _single(text[1:-1])
     if text.startswith(r"\{") and text.endswith(r"\}"):
         return _set(text[2:-2])
-    if text.startswith("[[") and (rows := _rows(text)):
+    if text.startswith("[[") and ";" not in text and (rows := _rows(text)):
         return rows
     if text[0] in "([" and text[-1] in ")]":
         parts, _ = bracket_parts(text[1:-1])

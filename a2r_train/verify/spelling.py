@@ -68,8 +68,8 @@ _TEXT = re.compile(
 _FONT = re.compile(
     r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath|cancel)(?![A-Za-z])"
 )
-_MARKS = r"\\(?:mathbf|boldsymbol|bm|pmb|bold|underline|widehat|hat|vec|overrightarrow)(?![A-Za-z])\s*"
-_LETTER = r"(?:\\[ij]math|[ijk])(?![A-Za-z])\s*"
+_MARKS = r"\\(?:mathbf|textbf|boldsymbol|bm|pmb|bold|underline|widehat|hat|vec|overrightarrow)(?![A-Za-z])\s*"
+_LETTER = r"(?:\\[ij](?:math)?|[ijk])(?![A-Za-z])\s*"
 _MARKED = rf"(?:{_MARKS})?(?:\{{\s*{_LETTER}\}}|{_LETTER})"
 _UNIT_VECTOR = re.compile(rf"{_MARKS}(?:\{{\s*{_MARKED}\}}|{_MARKED})")
 _HATTED = re.compile("(?<![A-Za-z])(?:\u00ee|\u0135|[ijk]\u0302)(?![A-Za-z])")  # one sign, or two

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from a2r_train.verify.expression import Node, Unreadable, number, parse
-from a2r_train.verify.kinds import Vector
+from a2r_train.verify.kinds import Quantity, Vector
+from a2r_train.verify.quantities import read_quantity, without_tail
 
 LETTERS = "ijk"
 BOLD = r"\unit "
@@ -25,14 +26,15 @@ def read_vector(text: str) -> Vector | None:
     if ("{j}" not in text and "{k}" not in text) or len(set(_MARK.findall(text))) < 2:
         return None
     try:
-        marked = _TWICE.sub(r"\\cdot ", _BEHIND_FACTOR.sub(r"\\cdot ", text))
+        plain = read_quantity(_MARK.sub(r" {\1}", text))
+        marked = _TWICE.sub(r"\\cdot ", _BEHIND_FACTOR.sub(r"\\cdot ", without_tail(text)))
         found = _coefficients(parse(_MARK.sub(r"\\hat {\1}", marked)))
-        plain = parse(_MARK.sub(r" {\1}", text))
     except Unreadable:
         return None
-    if len(found) < 2:
+    if len(found) < 2 or not isinstance(plain, Quantity):
         return None
-    return Vector(tuple(found.get(letter, _NONE) for letter in LETTERS[: _last(found) + 1]), plain)
+    nodes = [found.get(letter, _NONE) for letter in LETTERS[: _last(found) + 1]]
+    return Vector(tuple(Quantity(node, plain.tail) for node in nodes), plain)
 
 
 def _last(found: dict[str, Node]) -> int:
