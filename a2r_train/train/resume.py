@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -29,13 +30,17 @@ def is_complete(state: Path) -> bool:
         return False
 
 
-def check_processes(checkpoint: Path, processes: int, local_processes: int) -> None:
+def check_processes(checkpoint: Path, processes: int, save_on_each_node: bool) -> None:
     """Raise InputError for a checkpoint of more or fewer processes: a step would be another, silently.
 
-    Each process keeps the state of its random numbers there, or those of this machine do.
+    Each process keeps the state of its random numbers there. With `save_on_each_node` a machine has a
+    folder of its own, which may hold the states of its processes alone.
     """
     saved = len(list(checkpoint.glob("rng_state*.pth")))
-    if saved and saved not in (processes, local_processes):
+    known = {processes}
+    if save_on_each_node:
+        known.add(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if saved and saved not in known:
         raise InputError(
             f"{checkpoint}: saved by {saved} processes, and {processes} would go on, with steps of another "
             "size; start as many, or name the checkpoint by resume_from_checkpoint if you mean it"

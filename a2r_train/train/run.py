@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -105,7 +104,7 @@ def open_folder(
         )
     newest = last_checkpoint(str(folder))
     if newest and not done and not checkpoint:
-        check_processes(Path(newest), state.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        check_processes(Path(newest), state.num_processes, args.save_on_each_node)
     if done:
         _tell_done(args, folder)
     elif state.is_main_process:
