@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +28,7 @@ from a2r_train.data.part import is_test
 from a2r_train.data.read import Columns
 from a2r_train.data.shards import check_format
 from a2r_train.data.splits import Lengths, measure_splits, write_splits
-from a2r_train.data.task import Task, inherit, parse_mapping, prompt_of, task_of
+from a2r_train.data.task import Task, box_unread, inherit, parse_mapping, prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import OF_ROLLOUTS, PromptConfig, Prompter
@@ -36,6 +37,7 @@ from a2r_train.verify.vote import is_unanimous
 
 log = logging.getLogger(__name__)
 MAY_DIFFER = ("processes",)  # between a run and the one that goes on with it
+MOST_LOOKED_AT = 1000  # bundles of a split: enough to know the verifiers
 WORK = ".work"  # in the output folder: what a killed run leaves for the next one
 INPUTS = ("problems", "rollouts", "test_problems", "test_rollouts", "decontaminate_against", "prompt")
 
@@ -215,12 +217,26 @@ def build(config: BundleConfig, work: Path) -> Built:
         columns = Columns(task.columns, met=set(task.columns.values()))
     prompt = _prompt(config, config.tokenizer)
     made = building.build(replace(config, verifier=task.verifier), prompt, columns, work)
-    if says := letters_judged_as_text(made.splits["train"].bundles):
-        log.warning("%s: %s", config.problems or config.rollouts, says)
-    is_known = config.tokenizer or config.prompt  # else the one that a trainer takes is another
-    if is_known and (says := letter_unasked(made.splits["train"].bundles, prompt, "synthesizer_template")):
-        log.warning("the prompt of %s: %s", config.prompt or config.tokenizer, says)
+    _tell_prompt(config, made, prompt)
     return made
+
+
+def _tell_prompt(config: BundleConfig, made: Built, prompt: PromptConfig) -> None:
+    """Warn where the answers to these bundles would stand in another place than the verifiers read."""
+    splits = [[*islice(split.bundles, MOST_LOOKED_AT)] for split in made.splits.values()]
+    train, verifiers = splits[0], {one.verifier for some in splits for one in some}
+    if says := letters_judged_as_text(train):
+        log.warning("%s: %s", config.problems or config.rollouts, says)
+    if says := box_unread(verifiers, prompt, "synthesizer_template"):
+        log.warning(
+            "%s: evaluate and the trainers refuse such bundles, unless their recipe or model brings another "
+            "prompt: %s",
+            config.rollouts,
+            says,
+        )
+    is_known = config.tokenizer or config.prompt  # else the one that a trainer takes is another
+    if is_known and (says := letter_unasked(train, prompt, "synthesizer_template")):
+        log.warning("the prompt of %s: %s", config.prompt or config.tokenizer, says)
 
 
 def measure(config: BundleConfig, made: Built, work: Path) -> Lengths:

@@ -152,15 +152,22 @@ def check_asked(verifiers: Iterable[str], prompt: PromptConfig, template: str) -
 
     template: `explorer_template` or `synthesizer_template`.
     """
+    if says := box_unread(verifiers, prompt, template):
+        raise InputError(says)
+
+
+def box_unread(verifiers: Iterable[str], prompt: PromptConfig, template: str) -> str:
+    """What is wrong with such a template, and the mend; "" where nothing is."""
     text = getattr(prompt, template).lower() + prompt.system.lower()
     for verifier in sorted(verifiers):
         place = traits_of(verifier).answer_in
         asks = any(sign in text for sign in SIGNS[place]) or prompt.answer_pattern
         if not asks and SIGNS["box"][0] in text:
-            raise InputError(
+            return (
                 f"the prompt's {template} asks for \\boxed{{}}, which {verifier} does not read; "
                 f"let it say: {ASKED[place]}; or set prompt: {PROMPT_FILES[place]}"
             )
+    return ""
 
 
 def difference(one: PromptConfig, other: PromptConfig) -> str:

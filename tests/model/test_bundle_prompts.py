@@ -5,6 +5,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+from conftest import a2r, options, write_rows
 from test_bundle import config_of
 
 from a2r_train.data.bundle import bundle
@@ -37,3 +38,30 @@ def test_prompts_are_measured_as_the_synthesizer_renders_them(
     with pytest.raises(InputError, match="over the budget of 40"):
         bundle(config_of(tmp_path, "out", rollouts=rollouts, problems=problems, tokenizer=str(own)))
     assert not (tmp_path / "out").exists()
+
+
+def programs(folder: Path) -> str:
+    """Twelve problems of MBPP's shape, each with four programs, as somebody else kept them."""
+    texts = [f"```python\ndef f(a):\n    return {value}\n```" for value in ("a", "1 * a", "2", "3")]
+    row = {"code": "def f(a):\n    return a", "test_list": ["assert f(1) == 1"], "generations": texts}
+    rows = [{"task_id": number, "text": f"Write f, number {number}.", **row} for number in range(12)]
+    return write_rows(folder / "programs.jsonl", rows)
+
+
+def test_bundles_that_evaluate_refuses_are_told_as_they_are_made(
+    speaking: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"rollouts": programs(tmp_path), "test_share": 0.3}
+    folder = bundle(config_of(tmp_path, "out", **config))
+    asked = options({"bundles": folder / "test.jsonl", "base": speaking, "output_dir": tmp_path / "e"})
+    assert a2r("evaluate", *asked, "--dry_run") == 2
+    refused = capsys.readouterr().err.removeprefix("error: ").strip()
+    assert refused.startswith("the prompt's synthesizer_template asks for \\boxed{}, which python_tests does")
+    (said,) = [line for line in caplog.messages if "evaluate and the trainers refuse" in line]
+    assert said.endswith(refused)
+    caplog.clear()
+    prompt = "recipes/prompts/prompt-code.yaml"  # the mend that it names
+    folder = bundle(config_of(tmp_path, "mended", **config, prompt=prompt))
+    assert "evaluate and the trainers refuse" not in caplog.text
+    asked = options({"bundles": folder / "test.jsonl", "base": speaking, "output_dir": tmp_path / "e"})
+    assert a2r("evaluate", *asked, "--dry_run") == 0
