@@ -29,7 +29,14 @@ from a2r_train.models import context_length, count_parameters, load_tokenizer, m
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, write_text
-from a2r_train.verify import bad_golds, check_contradictions, check_gold, traits_of, unreadable_golds
+from a2r_train.verify import (
+    bad_golds,
+    check_contradictions,
+    check_gold,
+    check_verifier,
+    traits_of,
+    unreadable_golds,
+)
 from a2r_train.verify.traits import ASKED, LETTER
 
 log = logging.getLogger(__name__)
@@ -188,9 +195,11 @@ def likely(row: Row, field: str) -> str:
 def verifier_of(problems: list[Problem], data: str) -> str:
     """Judges all answers; "" where the rows, or their options, say so themselves.
 
-    Raises InputError for some golds that `math` cannot read among many that it can: these are mistakes.
+    Raises InputError for some golds that `math` cannot read among many that it can: these are mistakes. Of
+    rows that name their verifiers, for one that is unknown, and for each gold that its own cannot read.
     """
     if any(problem.verifier != "math" for problem in problems):
+        _check_named(problems, data)
         return ""
     if are_letters([problem.answer for problem in problems]):
         return "multiple_choice"
@@ -201,6 +210,18 @@ def verifier_of(problems: list[Problem], data: str) -> str:
         raise bad_golds(bad, data)
     check_gold(judged_by("exact", problems), data)
     return "exact"
+
+
+def _check_named(problems: list[Problem], data: str) -> None:
+    numbered = list(enumerate(problems, 1))
+    first = {problem.verifier: (row, problem.id) for row, problem in reversed(numbered)}
+    for verifier, (row, identity) in first.items():
+        try:
+            check_verifier(verifier)
+        except InputError as error:
+            raise InputError(f"{data}: row {row}, problem {identity!r}: {error}") from None
+    if bad := unreadable_golds(numbered):
+        raise bad_golds(bad, data)
 
 
 def kind_of(model: str) -> str:

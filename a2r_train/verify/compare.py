@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -323,8 +324,10 @@ def _key(answer: str, gold: str, verifier: str) -> Comparison:
     """One spelling for what is one comparison; own verifiers see their gold as it is in the data."""
     if verifier not in VERIFIERS:
         if verifier not in SHIPPED and not own.NAME.fullmatch(verifier):
+            near = get_close_matches(verifier, SHIPPED, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(
-                f"verifier {verifier!r}: expected {', '.join(SHIPPED)}, or package.module.function"
+                f"verifier {verifier!r}: expected {', '.join(SHIPPED)}, or package.module.function{hint}"
             )
         return answer, gold, verifier
     answer, gold = clean(answer[: MAX_ANSWER_CHARS * 2]), clean(gold[: MAX_ANSWER_CHARS * 2])

@@ -64,6 +64,30 @@ def test_the_verifier_is_guessed_from_the_answers(rows: list[dict], verifier: st
     assert guessed(write_rows(tmp_path / "p.jsonl", rows)).verifier == verifier
 
 
+@pytest.mark.parametrize(
+    ("verifier", "says"),
+    [
+        ("multiple_choise", r"expected math, .*; did you mean 'multiple_choice'\?$"),
+        ("Python tests", r"expected math, .*; did you mean 'python_tests'\?$"),
+        ("human", r"expected math, .*, or package.module.function$"),
+        ("own_checks.nowhere", "No module named 'own_checks'"),
+    ],
+)
+def test_an_unknown_verifier_of_a_row_is_one_line(verifier: str, says: str, tmp_path: Path) -> None:
+    rows = [
+        {"problem": f"{i}?", "answer": str(i)} | ({"verifier": verifier} if i == 3 else {}) for i in range(20)
+    ]
+    with pytest.raises(InputError, match=rf"p\.jsonl: row 4, problem '3': verifier '{verifier}'.*{says}"):
+        guessed(write_rows(tmp_path / "p.jsonl", rows))
+
+
+def test_a_gold_that_the_verifier_of_its_row_cannot_read_is_one_line(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i}?", "answer": str(i), "verifier": "math_last_number"} for i in range(20)]
+    rows[7]["answer"] = r"\frac{"
+    with pytest.raises(InputError, match=r"p\.jsonl: .* cannot parse the gold answer of 1 problem: row 8"):
+        guessed(write_rows(tmp_path / "p.jsonl", rows))
+
+
 def choices(path: Path, generations: int = 0) -> str:
     """Twenty questions with options, and rollouts in a column if asked."""
     made = []
