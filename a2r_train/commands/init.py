@@ -34,6 +34,7 @@ from a2r_train.verify import (
     check_contradictions,
     check_gold,
     check_verifier,
+    tell_failing_golds,
     traits_of,
     unreadable_golds,
 )
@@ -150,6 +151,7 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
     verifier = verifier_of(problems, data)
     check_contradictions(enumerate(judged_by(verifier, problems), 1), data)
+    tell_failing_golds(problems, data)
     while not (test := len(_test(problems, share))) and share < 0.5:
         share += 0.05
     row = replace(first, names=names) if first else Row("", {}, names)

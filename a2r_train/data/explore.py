@@ -52,7 +52,7 @@ from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, UNPARSABLE, Problem, Rollout, seed_of, write, write_text
-from a2r_train.verify import check_gold
+from a2r_train.verify import check_gold, tell_failing_golds
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     config.check_engine_arguments()
     Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
     problems = load_problems(config)
+    tell_failing_golds(problems, config.problems)
     parse_shard(config.shard)
     if config.trust_remote_code:
         trust(config.model)

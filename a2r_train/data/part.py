@@ -27,7 +27,7 @@ from a2r_train.data.spill import PROBLEM, PROBLEMS, ROLLOUTS, mark, metadata_of,
 from a2r_train.data.unparsable import unparsable
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
-from a2r_train.verify import bad_golds, unreadable_golds
+from a2r_train.verify import bad_golds, tell_failing_golds, unreadable_golds
 from a2r_train.verify.vote import agreements
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def load_part(task: PartTask) -> tuple[list[tuple[int, Problem]], list[Rollout]]
     if bad := unreadable_golds((n + 1, p) for (n, _), p in _judged_by(verifier, problems)):
         raise bad_golds(bad, task.problems or task.rollouts)
     found = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
+    tell_failing_golds((problem for _, problem in found), task.problems or task.rollouts)
     return found, _rollouts(store, part, names, own)
 
 

@@ -101,6 +101,7 @@ from a2r_train.verify.compare import (
     judge,
     judge_all,
     start_workers,
+    tell_failing_golds,
     unreadable_golds,
 )
 from a2r_train.verify.extract import extract
@@ -122,6 +123,7 @@ __all__ = [
     "judge_all",
     "majority",
     "start_workers",
+    "tell_failing_golds",
     "traits_of",
     "unreadable_golds",
 ]

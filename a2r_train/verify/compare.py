@@ -278,6 +278,12 @@ def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
     return sorted(bad, key=lambda row: row[0])
 
 
+def tell_failing_golds(problems: Iterable[Problem], place: str) -> None:
+    """Warn of programs that fail the tests of their own problems, once it is known that these can be read."""
+    if rows := [row_of(problem) for problem in problems if problem.verifier == programs.NAME]:
+        programs.tell_failing(rows, place)
+
+
 def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
     """What is known of a gold answer without a worker; None where one has to read it."""
     answer, _, verifier = key

@@ -95,6 +95,23 @@ def check_tests(rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
+def tell_failing(rows: Sequence[Mapping[str, Any]], place: str) -> None:
+    """Warn of the problems whose reference solution fails their own tests, as no program could be trained to
+    pass them. Raises InputError as `hidden_tests`.
+    """
+    verdicts = judge_programs([row["answer"] for row in rows], rows)
+    failing = [str(row["id"]) for row, one in zip(rows, verdicts, strict=True) if one == INCORRECT]
+    if failing:
+        log.warning(
+            "%s: the reference solution of %d of %d problems fails their own tests: %s; mend solution or "
+            "tests, or leave them out, as the trainers refuse them",
+            place,
+            len(failing),
+            len(rows),
+            _first(failing),
+        )
+
+
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + (" and others" if len(names) > MAX_NAMED else "")
 
