@@ -58,12 +58,10 @@ def prepare(
     a folder of another run, one that another process is writing, and one that cannot be written.
     """
     folder = Path(folder)
+    check(folder, config, ignore, may_change, inputs, fixed)
     started = _is_started(folder)
     changes = _changes(folder, _resolved(config), ignore) if started else {}
     digests, before = _digests(config, inputs), _digests_of(folder)
-    if not may_change:
-        kept = inputs if fixed is None else [key for key in inputs if key in fixed]
-        _refuse(folder, changes, _changed(_digests(config, kept), before), fixed)
     changed = _changed(digests, before)
     done = started and not changes and not changed and (folder / DONE).exists()
     try:
@@ -80,6 +78,22 @@ def prepare(
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; name an output folder that can be written") from None
     return done
+
+
+def check(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    ignore: tuple[str, ...] = (),
+    may_change: bool = False,
+    inputs: Sequence[str] = (),
+    fixed: Sequence[str] | None = None,
+) -> None:
+    """Raise InputError for a folder of another run, as `prepare` does; nothing is written."""
+    folder = Path(folder)
+    changes = _changes(folder, _resolved(config), ignore) if _is_started(folder) else {}
+    if not may_change:
+        kept = inputs if fixed is None else [key for key in inputs if key in fixed]
+        _refuse(folder, changes, _changed(_digests(config, kept), _digests_of(folder)), fixed)
 
 
 def is_done(

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from a2r_train import output
 from a2r_train.data.trained_on import NAME as TRAINED_ON
@@ -48,7 +49,7 @@ def merge(config: MergeConfig) -> Path:
     """
     check_merge(config)
     tokenizer, folder = load_tokenizer(config.model), Path(config.output_dir)
-    if output.prepare(folder, asdict(config) | {"weights": weights_stamp(config.model)}):
+    if output.prepare(folder, _resolved(config)):
         log.info("%s: done already", folder)
         return folder
     load_model(config.model).save_pretrained(folder)
@@ -58,6 +59,15 @@ def merge(config: MergeConfig) -> Path:
             write_text(folder / name, kept.read_text(encoding="utf-8"))
     output.finish(folder)
     return folder
+
+
+def check_folder(config: MergeConfig) -> None:
+    """Raise InputError for the folder of another run."""
+    output.check(config.output_dir, _resolved(config))
+
+
+def _resolved(config: MergeConfig) -> dict[str, Any]:
+    return asdict(config) | {"weights": weights_stamp(config.model)}
 
 
 def check_merge(config: MergeConfig) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from a2r_train.commands import counts
+from a2r_train.commands import counts, merge
 from a2r_train.commands.merge import MergeConfig, check_merge
 from a2r_train.config import load_yaml, parse
 from a2r_train.data import bundle as bundling
@@ -31,6 +31,7 @@ from a2r_train.paths import has_data, paths_in
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Problem, Rollout
 from a2r_train.train import grpo, sft
+from a2r_train.train import run as training
 
 ARGUMENTS: dict[str, list[Any]] = {
     "merge": [MergeConfig],
@@ -39,6 +40,14 @@ ARGUMENTS: dict[str, list[Any]] = {
     "sft": sft.ARGUMENTS,
     "grpo": grpo.ARGUMENTS,
     "evaluate": [EvaluateConfig],
+}
+CHECK_FOLDER: dict[str, Callable[..., None]] = {
+    "merge": merge.check_folder,
+    "explore": exploring.check_folder,
+    "bundle": bundling.check_folder,
+    "sft": training.check_folder,
+    "grpo": grpo.check_folder,
+    "evaluate": evaluating.check_folder,
 }
 PROBLEMS = ("problems", "test_problems", "decontaminate_against")
 ROLLOUTS = ("rollouts", "test_rollouts")
@@ -96,13 +105,14 @@ def show_plan(folder: str, stages: Sequence[tuple[str, Path]]) -> None:
 
 
 def plan(stages: Sequence[tuple[str, Path]]) -> Iterator[Planned]:
-    """Each stage as it would be met in this order. Of what is done the counts are read, and nothing is
-    checked.
+    """Each stage as it would be met in this order. Of what is done the counts are read, and nothing but its
+    folder is checked.
     """
     written: dict[str, Planned] = {}
     for verb, path in stages:
         stage = _planned(verb, path, written)
-        for one in (_missing, _check) if not (stage.done or stage.errors) else ():
+        checks = (_check_folder,) if stage.done else (_check_folder, _missing, _check)
+        for one in () if stage.errors else checks:
             stage.errors.extend(_errors_of(one, stage, written))
         if stage.done and (said := counts.done(str(stage.value("output_dir")))):
             stage.says.append(said)
@@ -149,6 +159,12 @@ def _errors_of(check_one: Any, stage: Planned, written: dict[str, Planned]) -> l
     except InputError as error:
         return [str(error)]
     return found
+
+
+def _check_folder(stage: Planned, _written: dict[str, Planned]) -> list[str]:
+    """The run refuses a folder of other keys, or of another content of its files."""
+    CHECK_FOLDER[stage.verb](*stage.configs)
+    return []
 
 
 def _missing(stage: Planned, written: dict[str, Planned]) -> list[str]:

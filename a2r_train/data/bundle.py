@@ -147,6 +147,11 @@ def bundle(config: BundleConfig) -> Path:
     return folder
 
 
+def check_folder(config: BundleConfig) -> None:
+    """Raise InputError for the folder of another run."""
+    output.check(config.output_dir, asdict(config), MAY_DIFFER, inputs=INPUTS)
+
+
 def _write(config: BundleConfig, made: Built, lengths: Lengths, folder: Path) -> None:
     for name, split in made.splits.items():
         if split.unread.many:

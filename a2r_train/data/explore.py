@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 # Between a run and its continuation, and between shards.
 MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
+INPUTS = ("problems", "prompt")
 OTHER_SHARDS = (".lock-*-of-[2-9]*", ".lock-*-of-1?*")  # a shard that was begun, and its chunks may come
 LARGE_BYTES, SHARD_BYTES = 10**9, 2**26  # of chunks: from which rollouts are Parquet, and of one shard of it
 LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
@@ -129,10 +130,7 @@ def explore(config: ExploreConfig) -> Path:
     index, of = parse_shard(config.shard)
     folder = Path(config.output_dir)
     lock = f".lock-{index}-of-{of}"  # shards share the folder
-    begun = of > 1 or any(True for lock in OTHER_SHARDS for _ in folder.glob(lock))
-    fixed = () if output.holds_only(folder, FILE) and not begun else None
-    inputs = ("problems", "prompt")
-    if output.prepare(folder, asdict(config), MAY_DIFFER, lock, inputs=inputs, fixed=fixed):
+    if output.prepare(folder, asdict(config), MAY_DIFFER, lock, inputs=INPUTS, fixed=_fixed(config)):
         log.info("%s: done already", folder)
         return folder / "rollouts.jsonl"
     write_task(config, folder)
@@ -146,6 +144,18 @@ def explore(config: ExploreConfig) -> Path:
         log.info("%s: shard %s done; %d chunks are left to other shards", folder, config.shard, left)
         return folder / "chunks"
     return finish(config, folder, checked_chunks(config, chunks, paths), paths)
+
+
+def check_folder(config: ExploreConfig) -> None:
+    """Raise InputError for the folder of another run."""
+    output.check(config.output_dir, asdict(config), MAY_DIFFER, inputs=INPUTS, fixed=_fixed(config))
+
+
+def _fixed(config: ExploreConfig) -> tuple[str, ...] | None:
+    """The keys that the folder fixes: all once a shard was begun, before that none."""
+    folder, (_, of) = Path(config.output_dir), parse_shard(config.shard)
+    begun = of > 1 or any(True for lock in OTHER_SHARDS for _ in folder.glob(lock))
+    return () if output.holds_only(folder, FILE) and not begun else None
 
 
 def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:

@@ -60,8 +60,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.reward_model:
         load_classifier(config.reward_model)
     folder = Path(config.output_dir)
-    fixed = () if output.holds_only(folder) else None
-    done = output.prepare(folder, asdict(config), ignore=MAY_DIFFER, fixed=fixed)
+    done = output.prepare(folder, asdict(config), ignore=MAY_DIFFER, fixed=_fixed(config))
     found = answers_of(config, work, bundles)
     results, timing, rows = summarise(config, work, bundles, rollouts, found, outside)
     if overlap := check_overlap(config, bundles):
@@ -84,6 +83,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if not no_vote(bundles) and (said := probe_line(bundles, base, results)):
         log.info(said)
     return results
+
+
+def check_folder(config: EvaluateConfig) -> None:
+    """Raise InputError for the folder of another run."""
+    output.check(config.output_dir, asdict(config), ignore=MAY_DIFFER, fixed=_fixed(config))
+
+
+def _fixed(config: EvaluateConfig) -> tuple[str, ...] | None:
+    """The keys that the folder fixes; none before it holds an answer."""
+    return () if output.holds_only(config.output_dir) else None
 
 
 def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Rollout], dict[str, Any]]:

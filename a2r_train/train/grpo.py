@@ -21,9 +21,10 @@ from transformers import TrainerCallback
 from a2r_train import process
 from a2r_train.config import load_dotted, parse
 from a2r_train.data.bundles import bundle_in
+from a2r_train.engines import begun_with
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.records import CORRECT, row_of
-from a2r_train.train import dry_run, preflight
+from a2r_train.train import dry_run, preflight, run
 from a2r_train.train.agreement import agreement_checks
 from a2r_train.train.arguments import (
     BundleArguments,
@@ -51,7 +52,7 @@ from a2r_train.train.pass_rates import Bank
 from a2r_train.train.rewards import PassAtKReward, VerifiableReward
 from a2r_train.train.run import finish, is_done, open_folder, resolved, run_training
 from a2r_train.train.sampling import EpochGRPOTrainer, enough_bundles
-from a2r_train.train.section_rewards import section_rewards, settle_weights
+from a2r_train.train.section_rewards import default_weights, section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 from a2r_train.train.watch import Watch
 from a2r_train.train.weight_sync import add_out_of_place
@@ -109,6 +110,13 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     )
     run_training(trainer)
     finish(trainer, data, model, "GRPO", f"{len(bundles.rows)} bundles")
+
+
+def check_folder(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
+    """Raise InputError as `run.check_folder`. Weights that no key names follow from the prompt."""
+    known = begun_with(str(args.output_dir), "reward_weights")
+    is_default = args.reward_weights is None and known in ("", str(default_weights(args)))
+    run.check_folder(data, args, model, ["reward_weights"] if is_default else [])
 
 
 def checks(

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,6 +111,21 @@ def open_folder(
     elif state.is_main_process:
         write_text(folder / "prompt.yaml", prompt.dump())
     return done
+
+
+def check_folder(
+    data: BundleArguments, args: TrainConfig, model: ModelArguments, settled: Sequence[str] = ()
+) -> None:
+    """Raise InputError for a folder that `open_folder` refuses for what it holds. Keys in `settled` are known
+    only to a training.
+    """
+    folder, recipe = Path(str(args.output_dir)), resolved(data, args, model)
+    # the passes over a generation may follow from the number of processes, which is another one here
+    ignore = (*IGNORE, "steps_per_generation", *settled)
+    may_change, fixed = bool(args.resume_from_checkpoint), _fixed(folder, recipe)
+    output.check(folder, recipe, ignore, may_change, INPUTS, fixed)
+    if output.stamp(folder):
+        _check_pushed(args, folder)
 
 
 def is_done(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> bool:

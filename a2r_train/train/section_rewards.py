@@ -139,6 +139,11 @@ def credits_of(bundles: TrainingBundles) -> VerdictCredits:
     return VerdictCredits.of(float((right / np.maximum(1, sizes))[shown].mean()) if shown.any() else 0.0)
 
 
+def default_weights(args: SynthesizerGRPOConfig) -> list[float]:
+    """Of the rewards of sections, and of the recipe's own."""
+    return [*WEIGHTS, *[1.0] * len(args.reward_funcs)]
+
+
 def settle_weights(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> None:
     """Give each reward its weight, now that it is known whether the prompt has sections.
 
@@ -147,7 +152,7 @@ def settle_weights(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> Non
     names, default = ["the verified one"], None
     if are_rewarded(bundles):
         names = ["the answer", "the own solution", "the verdicts"]
-        default = [*WEIGHTS, *[1.0] * len(args.reward_funcs)]
+        default = default_weights(args)
     if (weights := args.reward_weights) is None:
         args.reward_weights = default
     elif len(weights) != (rewards := len(names) + len(args.reward_funcs)):

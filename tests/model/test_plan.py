@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import pytest
 import yaml
 from conftest import a2r, write_rows
 
-from a2r_train.commands.plan import ARGUMENTS
-from a2r_train.config import MARKS
+from a2r_train import output
+from a2r_train.commands.plan import ARGUMENTS, plan
+from a2r_train.commands.run import stages
+from a2r_train.config import MARKS, parse
+from a2r_train.data import bundle as bundling
+from a2r_train.data import explore as exploring
+from a2r_train.train import run as training
 
 Folder = Callable[..., str]
 
@@ -85,6 +91,28 @@ def test_a_folder_that_would_run_has_no_error(
     assert not (tmp_path / "runs").exists()
 
 
+INPUTS = {"explore": exploring.INPUTS, "bundle": bundling.INPUTS, "evaluate": ()}
+
+
+def finish(verb: str, **said: Any) -> None:
+    """As if the stage of this recipe had been run."""
+    configs = parse(ARGUMENTS[verb], ["--config", f"mine/{verb}.yaml"])
+    recipe = training.resolved(*configs) if verb in ("sft", "grpo") else asdict(configs[0])
+    output.prepare(recipe["output_dir"], recipe, lock="", inputs=INPUTS.get(verb, training.INPUTS))
+    output.finish(recipe["output_dir"], said)
+
+
+def change(recipe: str, **keys: Any) -> None:
+    path = Path(recipe)
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **keys}))
+
+
+def errors_of(verb: str) -> list[str]:
+    """What the dry run says of one stage; later ones would miss what `finish` has not written."""
+    (stage,) = [one for one in plan(stages("mine")) if one.verb == verb]
+    return stage.errors
+
+
 WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "a misspelt key": (
         {"explore": {"temprature": 1}},
@@ -141,10 +169,8 @@ def test_a_stage_that_is_done_is_not_checked_again(
     folder: Folder, tmp_path: Path, bundles: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = folder(explore={"problems": "gone.jsonl"}, bundle={"problems": "gone.jsonl"})
-    for name in ("rollouts", "bundles"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "done.json").touch()
-    (tmp_path / "runs" / "rollouts" / "done.json").write_text('{"rollouts": 480, "pass@1": 0.4229}')
+    finish("explore", rollouts=480, **{"pass@1": 0.4229})
+    finish("bundle")
     rows = [json.loads(line) for line in Path(bundles).read_text().splitlines()]
     for name in ("train", "test"):
         write_rows(tmp_path / "runs" / "bundles" / f"{name}.jsonl", rows)
@@ -157,6 +183,56 @@ def test_a_stage_that_is_done_is_not_checked_again(
     assert re.search(
         r"\d+ bundles; checks: \d+ green, \d yellow \(targets: at most \d+ targets, from", said[0]
     )
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "explore": {"temperature": 0.5},
+    "bundle": {"k": 3},
+    "sft": {"learning_rate": 0.5},
+    "grpo": {"reward_weights": [1.0]},
+    "evaluate": {"temperature": 0.5},
+}
+
+
+@pytest.mark.parametrize("verb", CHANGED)
+def test_a_stage_that_is_done_with_another_key_is_what_the_run_refuses(verb: str, folder: Folder) -> None:
+    folder()
+    finish(verb)
+    assert not errors_of(verb)
+    change(f"mine/{verb}.yaml", **CHANGED[verb])
+    (says,) = errors_of(verb)
+    (key,) = CHANGED[verb]
+    assert f"belongs to another run ({key}: " in says
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_folder_is_refused_in_the_words_of_the_run(
+    done: bool, folder: Folder, problems: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = Path(write_rows(Path("mine.jsonl"), map(json.loads, Path(problems).read_text().splitlines())))
+    folder(explore={"problems": "mine.jsonl"})
+    finish("explore")
+    Path("runs/rollouts/rollouts.jsonl").touch()
+    if not done:
+        Path("runs/rollouts/done.json").unlink()
+    mine.write_text(mine.read_text() + "\n")
+    assert a2r("run", "mine", "--dry_run") == 2
+    shown = capsys.readouterr().out
+    assert a2r("explore", "--config", "mine/explore.yaml") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: runs/rollouts: mine.jsonl has changed since this run")
+    assert f"       fails: {said.removeprefix('error: ')}\n" in shown
+
+
+def test_what_a_training_settles_itself_is_no_change(folder: Folder) -> None:
+    folder()
+    finish("grpo")
+    begun = Path("runs/grpo/config.yaml")
+    settled = {"reward_weights": [1.0, 0.3, 0.2], "steps_per_generation": 4, "generation_batch_size": 64}
+    begun.write_text(yaml.safe_dump(yaml.safe_load(begun.read_text()) | settled))
+    assert not errors_of("grpo")
+    begun.write_text(yaml.safe_dump(yaml.safe_load(begun.read_text()) | {"reward_weights": [0.5]}))
+    assert "(reward_weights: [0.5] there, None here)" in errors_of("grpo")[0]
 
 
 def test_the_marks_of_a_stage_are_keys_of_its_own_alone() -> None:
