@@ -77,6 +77,7 @@ def check_merge(config: MergeConfig) -> None:
             f"{config.model}: no adapter_config.json; expected the folder of a LoRA adapter, or a .gguf file"
         )
     check_weights(config.model)
+    _check_tied(config.model)
     if not config.sha256:
         return
     if not config.model.endswith(".gguf"):
@@ -85,6 +86,17 @@ def check_merge(config: MergeConfig) -> None:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != config.sha256:
         raise InputError(f"{config.model}: its sha256 is {found}; expected {config.sha256}")
+
+
+def _check_tied(model: str) -> None:
+    """Raise InputError for an adapter that changes one of two ends of the model that are one tensor."""
+    from a2r_train.train.model import saved_adapter, tied_adapters
+
+    if tied := tied_adapters(model, saved_adapter(model)):
+        raise InputError(
+            f"{model}: the model's embedding and LM head are one tensor, and the adapter changes "
+            f"{' and '.join(tied)} alone, so they cannot be merged; load the adapter beside its base"
+        )
 
 
 def _gguf_file(model: str) -> str:

@@ -272,7 +272,8 @@ def set_defaults(args: TrainConfig) -> None:
 
     bfloat16 autocast and pinned memory are for a GPU alone, unless the recipe says so. A token of the hub
     goes where huggingface_hub looks for it, as the arguments are written into every checkpoint. TRL sets
-    activation checkpointing by its old name, of which transformers warns. Raises InputError for what is not
+    activation checkpointing by its old name, of which transformers warns. With an adapter, it lets DDP
+    search for unused parameters in each forward pass; there are none. Raises InputError for what is not
     served, and for a batch of nothing.
     """
     _check_served(args)
@@ -288,6 +289,8 @@ def set_defaults(args: TrainConfig) -> None:
     args.dataloader_pin_memory = args.dataloader_pin_memory and gpu
     if args.hub_token:
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token, None
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False
     if args.activation_checkpointing is None:
         args.activation_checkpointing = args.gradient_checkpointing
 
@@ -330,8 +333,13 @@ def cycle_steps(args: TrainConfig) -> int:
     """
     if not isinstance(args, GRPOConfig):
         return 1
-    passes = int(args.steps_per_generation or 1) * args.num_iterations
+    passes = generation_passes(args)
     return math.lcm(passes, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
+
+
+def generation_passes(args: GRPOConfig) -> int:
+    """Forward passes of a process that are trained on one generation."""
+    return int(args.steps_per_generation or 1) * args.num_iterations
 
 
 def rows_of_a_batch(args: TrainConfig) -> int:

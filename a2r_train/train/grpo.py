@@ -24,7 +24,7 @@ from a2r_train.data.bundles import bundle_in
 from a2r_train.engines import begun_with
 from a2r_train.engines.vllm import check_vllm, prepare_colocate
 from a2r_train.records import CORRECT, row_of
-from a2r_train.train import dry_run, preflight, run
+from a2r_train.train import dry_run, preflight, run, weight_sync
 from a2r_train.train.agreement import agreement_checks
 from a2r_train.train.arguments import (
     BundleArguments,
@@ -55,7 +55,6 @@ from a2r_train.train.sampling import EpochGRPOTrainer, enough_bundles
 from a2r_train.train.section_rewards import default_weights, section_rewards, settle_weights
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 from a2r_train.train.watch import Watch
-from a2r_train.train.weight_sync import add_out_of_place
 from a2r_train.verify import start_workers
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
@@ -138,6 +137,7 @@ def checks_of(
     _, steps = batch_and_steps(args, epoch_completions(args, bundles))
     more = preflight.batches(args, len(bundles.rows), "bundles")
     more += shared_prefix.checks(args, model) if args.shared_prefix else []
+    more += weight_sync.checks(model) if args.use_vllm else []
     more += enough_bundles(args, len(bundles.rows)) if args.oversampling_factor > 1 else []
     length = int(args.max_completion_length or 0)
     agreement = agreement_checks(bundles, validation)
@@ -168,17 +168,18 @@ def show_dry_run(
 
 def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
     """Tell vLLM what ends a turn and how it gets weights; in the trainer's processes set it up, without
-    texts, as TRL reads ids alone.
+    texts, as TRL reads ids alone, unless a stop string has to be found in them.
     """
     if not args.use_vllm:
         return
     own = mapping(args.generation_kwargs)
     args.generation_kwargs = {"stop_token_ids": list(stop_ids), **own}
-    add_out_of_place()
+    weight_sync.add_out_of_place()
     if args.vllm_mode == "colocate":
         prepare_colocate()
         read_flat_lists()
-        args.generation_kwargs = {"detokenize": False, **FLAT, **args.generation_kwargs}
+        texts = {} if {"stop", "bad_words"} & own.keys() else {"detokenize": False}
+        args.generation_kwargs = {**texts, **FLAT, **args.generation_kwargs}
 
 
 def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:

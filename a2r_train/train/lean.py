@@ -30,6 +30,10 @@ class Batch:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(deepcopy, self._rows)
 
+    def __contains__(self, name: object) -> bool:
+        """The trainer asks for `input_ids` and `labels`, which rows of GRPO do not have."""
+        return False
+
 
 class ReadOnce(torch.utils.data.Dataset[Batch]):
     """A data set of which a batch is read once, each different row once, however often in a row it is asked

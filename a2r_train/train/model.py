@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
 from a2r_train.errors import InputError
-from a2r_train.models import base_of, check_weights, trust
+from a2r_train.models import base_of, check_weights, empty_model, trust
 from a2r_train.prompts import Prompter
 from a2r_train.train.arguments import ModelArguments, TrainConfig, mapping
 
@@ -37,6 +38,7 @@ def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
             f"and name that: hf download {name} --revision {model.model_revision} --local-dir FOLDER"
         )
     check_weights(name)
+    _check_adapter_keys(model)
     if base_of(name).endswith(".gguf"):
         raise InputError(
             f"{name}: a GGUF file cannot be trained; make a folder of it: "
@@ -44,6 +46,48 @@ def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
         )
     if trust_remote_code:
         trust(name)
+
+
+# Of the recipe, and what an adapter's config calls it.
+ADAPTER_KEYS = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+}
+
+
+def _check_adapter_keys(model: ModelArguments) -> None:
+    """Raise InputError for a recipe that asks for another adapter than the one that it goes on with."""
+    if not _goes_on_with_adapter(model):
+        return
+    saved = peft_of(model)
+    for key, its in ADAPTER_KEYS.items():
+        asked, held = getattr(model, key), getattr(saved, its, None)
+        if asked != getattr(ModelArguments, key) and asked != held:
+            raise InputError(
+                f"{key} is {asked}, but the adapter {model.model_name_or_path} has {held}, and is trained "
+                "further as it is; remove the key"
+            )
+
+
+def tied_adapters(model: str, config: PeftConfig | None) -> list[str]:
+    """Of a model whose embedding and LM head are one tensor, those of the two that an adapter would change
+    alone.
+    """
+    if config is None or not (empty := empty_model(model)).config.tie_word_embeddings:
+        return []
+    ends = (empty.get_input_embeddings(), empty.get_output_embeddings())
+    names = [name for name, module in empty.named_modules() if any(module is end for end in ends)]
+    asked = [getattr(config, "target_modules", None), getattr(config, "modules_to_save", None)]
+    return [name for name in names if any(_names(one, name) for one in asked)]
+
+
+def _names(asked: Any, name: str) -> bool:
+    """As PEFT reads it: a pattern, or the ends of names; `all-linear` leaves the LM head out."""
+    if isinstance(asked, str):
+        return asked != "all-linear" and re.fullmatch(asked, name) is not None
+    return any(name == one or name.endswith(f".{one}") for one in asked or ())
 
 
 def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> str | None:
@@ -79,7 +123,14 @@ def peft_of(model: ModelArguments) -> PeftConfig | None:
     if base_of(name) == name:
         chosen: PeftConfig | None = get_peft_config(model)
         return chosen
-    saved: PeftConfig = PeftConfig.from_pretrained(name)
+    return saved_adapter(name)
+
+
+def saved_adapter(model: str) -> PeftConfig | None:
+    """Of a folder; None where it holds no adapter."""
+    if base_of(model) == model:
+        return None
+    saved: PeftConfig = PeftConfig.from_pretrained(model)
     saved.inference_mode = False
     return saved
 

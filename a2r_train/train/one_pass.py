@@ -61,23 +61,33 @@ class OnePassGRPOTrainer(LeanGRPOTrainer):
             self.vllm_importance_sampling_clip_min,
             self.vllm_importance_sampling_clip_max,
         )
-        seen = mask.bool()
-        self._log_sampling("sampling_logp_difference", difference.abs()[seen & ~difference.isnan()])
+        drawn = mask.bool()
+        counted = torch.ones_like(ratio, dtype=torch.bool) if mode.startswith("sequence") else drawn
         self._log_sampling(
-            "importance_sampling_ratio", ratio.flatten() if mode.startswith("sequence") else ratio[seen]
+            {
+                "sampling_logp_difference": spread(difference.abs(), drawn & ~difference.isnan()),
+                "importance_sampling_ratio": spread(ratio, counted),
+            }
         )
         return ratio
 
-    def _log_sampling(self, name: str, values: torch.Tensor) -> None:
-        """Over all processes; 0 where nothing was drawn, as in TRL."""
-        values = values if values.numel() else values.new_zeros(1)
-        found = self.accelerator.gather(torch.stack((values.min(), values.mean(), values.max()))[None])
-        kinds = {"min": found[:, 0].min(), "mean": found[:, 1].mean(), "max": found[:, 2].max()}
-        if name == "sampling_logp_difference":
-            del kinds["min"]  # TRL does not log it
+    def _log_sampling(self, spreads: dict[str, torch.Tensor]) -> None:
+        """Over all processes. The host waits for the GPU once, as this runs for each micro-batch."""
+        found = self.accelerator.gather(torch.stack([*spreads.values()])[None])  # (processes, names, 3)
+        least, mean, most = found[..., 0].amin(0), found[..., 1].mean(0), found[..., 2].amax(0)
         metrics = self._metrics["train" if self.model.training else "eval"]  # type: ignore[union-attr]
-        for kind, value in kinds.items():
-            metrics[f"sampling/{name}/{kind}"].append(value.item())
+        for name, values in zip(spreads, torch.stack((least, mean, most), 1).tolist(), strict=True):
+            for kind, value in zip(("min", "mean", "max"), values, strict=True):
+                if (name, kind) != ("sampling_logp_difference", "min"):  # TRL does not log it
+                    metrics[f"sampling/{name}/{kind}"].append(value)
+
+
+def spread(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """(3,): the least, the mean and the largest of the values that count; 0 where none does, as in TRL."""
+    least = values.masked_fill(~counted, math.inf).amin()
+    most = values.masked_fill(~counted, -math.inf).amax()
+    mean = values.masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
+    return torch.where(counted.any(), torch.stack((least, mean, most)), values.new_zeros(()))
 
 
 def importance_ratio(

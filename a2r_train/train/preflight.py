@@ -34,6 +34,7 @@ from a2r_train.train.arguments import (
     TrainConfig,
     batch_and_steps,
     cycle_steps,
+    generation_passes,
     interval,
     no_batch,
     rows_of_a_batch,
@@ -113,7 +114,7 @@ def preflight(
     ]
     if isinstance(args, GRPOConfig):
         checks += [*_sections(args, bundles, shown), *_signal(args, bundles.sample)]
-        checks += [_repeats(args, len(bundles.rows), steps), _save_steps(args)]
+        checks += [_repeats(args, len(bundles.rows), steps), *_windows(args), _save_steps(args)]
     return checks
 
 
@@ -369,6 +370,20 @@ def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:
     if passes <= MOST_PASSES:
         return Check("repeats", True, says)
     return Check("repeats", True, f"{says}; bundle more problems, or make fewer steps", vacuous=True)
+
+
+def _windows(args: GRPOConfig) -> list[Check]:
+    """Red where an optimizer step would begin in the middle of a generation: transformers cuts the last step
+    of an epoch short, and from there on no checkpoint falls on a generation's end.
+    """
+    passes, accumulated = generation_passes(args), args.gradient_accumulation_steps
+    if not (passes % accumulated and accumulated % passes):
+        return []
+    says = (
+        f"a generation lasts {passes} forward passes (steps_per_generation x num_iterations), a step takes "
+        f"{accumulated} (gradient_accumulation_steps); make one a multiple of the other"
+    )
+    return [Check("generations", False, says)]
 
 
 def _save_steps(args: GRPOConfig) -> Check:

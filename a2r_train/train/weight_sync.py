@@ -16,8 +16,10 @@ from peft.tuners.lora import Embedding, Linear, LoraLayer
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 
+from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.fused_lora import FusedLinear
-from a2r_train.train.model import adds_plainly
+from a2r_train.train.model import adds_plainly, peft_of, tied_adapters
+from a2r_train.train.preflight import Check
 
 Weights = Iterator[tuple[str, torch.Tensor]]
 
@@ -25,13 +27,16 @@ Weights = Iterator[tuple[str, torch.Tensor]]
 def summed_weights(model: Any) -> Weights:
     """Every weight of a LoRA model under its name in the base model; base + delta, in float32, of the layers
     that have an adapter. Equals what `merge_adapter` makes of a float32 base. The model stays as it is."""
+    saved = f"modules_to_save.{model.active_adapter}."
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, weight in model.named_parameters():
         if model.prefix in name or "original_module" in name:  # the adapter; what `modules_to_save` replaces
             continue
+        if "modules_to_save." in name and saved not in name:  # of the reference policy
+            continue
         layer = layers.get(name.removesuffix(".base_layer.weight"))
         name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        name = name.replace("modules_to_save.default.", "").replace("_checkpoint_wrapped_module.", "")
+        name = name.replace(saved, "").replace("_checkpoint_wrapped_module.", "")
         yield name, weight.data if layer is None else _sum(weight.data, layer)
 
 
@@ -76,6 +81,23 @@ class SummedGeneration(VLLMGeneration):
             self._iter_named_params()
         )
         self.llm.reset_prefix_cache()
+
+
+def checks(model: ModelArguments) -> list[Check]:
+    """Red where vLLM would draw from another policy than the one that is trained."""
+    says = []
+    if model.load_in_4bit or model.load_in_8bit:
+        says = [
+            "the adapter is merged into a quantised base before each generation, and taken out again, which "
+            "wears the base away: set use_vllm to false, or train without load_in_4bit and load_in_8bit"
+        ]
+    if tied := tied_adapters(str(model.model_name_or_path), peft_of(model)):
+        says.append(
+            f"the model's embedding and LM head are one tensor, which vLLM holds once, and the adapter "
+            f"changes {' and '.join(tied)}; leave that out of lora_target_modules and "
+            "lora_modules_to_save, or set use_vllm to false"
+        )
+    return [Check("vllm weights", not says, "; ".join(says) or "the engine gets what is trained")]
 
 
 def add_out_of_place() -> None:

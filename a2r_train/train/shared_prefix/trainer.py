@@ -97,13 +97,15 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     Prompts are padded on the left and completions on the right; a completion that is masked throughout is
     left out. Raises ValueError for any other mask.
     """
-    rows, columns = input_ids.shape
+    device, (rows, columns) = input_ids.device, input_ids.shape
+    # One copy: everything below asks for numbers, and on a GPU each of them would be waited for.
+    input_ids, attention_mask = torch.stack((input_ids, attention_mask.to(input_ids.dtype))).cpu()
     prompt_columns = columns - completion_columns
     prompts, completions = (
         attention_mask[:, :prompt_columns].sum(1),
         attention_mask[:, prompt_columns:].sum(1),
     )
-    column = torch.arange(columns, device=input_ids.device)
+    column = torch.arange(columns)
     whole = (column >= prompt_columns - prompts[:, None]) & (column < prompt_columns + completions[:, None])
     if not torch.equal(whole, attention_mask.bool()) or not bool((prompts > 0).all()):
         raise ValueError(
@@ -123,8 +125,8 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     prefix, target = torch.cat(prefixes), torch.cat(targets)
     source = torch.cat((prefix, target - 1))
     target = torch.cat((torch.full_like(prefix, -1), target))
-    source, target = torch.stack((source, target)).to(input_ids.device)
-    groups = _groups(list(map(len, prefixes)), lengths, input_ids.device)
+    source, target = torch.stack((source, target)).to(device)
+    groups = _groups(list(map(len, prefixes)), lengths, device)
     return Packed(source, target, groups, (rows, columns))
 
 
