@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from a2r_train.inference.two_stage import Answer
 
-HELP = """Train the synthesizer of two-stage reasoning, and find out whether the training paid.
+HELP = """Train a synthesizer for two-stage reasoning, and measure whether the training paid off.
 
-Try it with the models of this repository: a2r run recipes/tiny. With your own data:
+Try it with the models in this repository: a2r run recipes/tiny. With your own data:
 a2r init mine --data problems.jsonl --model MODEL, then a2r run mine.
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,8 +28,8 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 RECIPE = {
     **EXTRA,
     "help_option_names": [],
-}  # --help goes on to the parser of the recipe, which knows its keys
-# An option with underscores, as in recipes, or with dashes.
+}  # --help is left to the recipe's parser, which knows the keys
+# Options may be spelt with underscores, as in recipes, or with dashes.
 EITHER = {"token_normalize_func": lambda name: name.replace("_", "-")}
 
 
@@ -44,14 +44,14 @@ def _version(asked: bool) -> None:
 @app.callback(help=HELP)
 def _a2r(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version, and stop")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None: ...
 
 
 @app.command(context_settings=RECIPE, rich_help_panel=PIPELINE)
 def explore(context: typer.Context) -> None:
-    """problems -> rollouts: sample and verify n solutions of every problem."""
+    """problems -> rollouts: sample and verify n solutions per problem."""
     from a2r_train.data.explore import ExploreConfig
     from a2r_train.data.explore import explore as stage
 
@@ -60,7 +60,7 @@ def explore(context: typer.Context) -> None:
 
 @app.command(context_settings=RECIPE, rich_help_panel=PIPELINE)
 def bundle(context: typer.Context) -> None:
-    """rollouts -> bundles: group, mix, decontaminate and split them, with a dataset card."""
+    """rollouts -> bundles: group, mix, decontaminate and split rollouts, and write a dataset card."""
     from a2r_train.data.bundle import BundleConfig
     from a2r_train.data.bundle import bundle as stage
 
@@ -78,7 +78,7 @@ def evaluate(context: typer.Context) -> None:
 
 @app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def probe(context: typer.Context) -> None:
-    """Will training a synthesizer pay here? From rollouts, and an untrained model if one is named."""
+    """Predict whether training a synthesizer pays off, from rollouts and optionally an untrained model."""
     from a2r_train.evaluate.probe.config import ProbeConfig
     from a2r_train.evaluate.probe.page import table
     from a2r_train.evaluate.probe.run import probe as stage
@@ -87,30 +87,30 @@ def probe(context: typer.Context) -> None:
 
 
 AccelerateConfig = Annotated[
-    str, typer.Option(help="a config of accelerate, or its name in accelerate_configs; empty: one process")
+    str, typer.Option(help="a config of accelerate, or a name in accelerate_configs; empty: one process")
 ]
 Processes = Annotated[
-    int, typer.Option(help="processes of a training, one a GPU; 0: as many as that config says")
+    int, typer.Option(help="training processes, one per GPU; 0: the number in the accelerate config")
 ]
 
 
 @app.command(context_settings={**RECIPE, **EITHER}, rich_help_panel=TRAIN)
 def sft(context: typer.Context, accelerate_config: AccelerateConfig = "", processes: Processes = 0) -> None:
-    """bundles -> a synthesizer, fine-tuned on verified answers; what is not an option here goes to TRL."""
+    """bundles -> a synthesizer, fine-tuned on verified answers; other options are passed to the trainer."""
     _train("sft", context.args, accelerate_config, processes)
 
 
 @app.command(context_settings={**RECIPE, **EITHER}, rich_help_panel=TRAIN)
 def grpo(context: typer.Context, accelerate_config: AccelerateConfig = "", processes: Processes = 0) -> None:
-    """bundles -> a synthesizer, trained by GRPO with a verifiable reward; options as those of sft."""
+    """bundles -> a synthesizer, trained by GRPO with a verifiable reward; options as for sft."""
     _train("grpo", context.args, accelerate_config, processes)
 
 
 @app.command(context_settings=EXTRA, rich_help_panel=TRAIN)
 def check(context: typer.Context) -> None:
-    """Preflight of a training recipe: one line a check, green, yellow or red; exit status 2 on red.
+    """Preflight of a training recipe: one green, yellow or red line per check; exit status 2 on red.
 
-    Takes what the trainer takes.
+    Takes the same options as the trainer.
     """
     from a2r_train.commands.check import check as preflight
 
@@ -125,10 +125,10 @@ def run(
     accelerate_config: AccelerateConfig = "",
     processes: Processes = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="list the stages, what is done and what would fail, and stop")
+        bool, typer.Option("--dry-run", help="list the stages, what is done and what would fail, then exit")
     ] = False,
 ) -> None:
-    """All stages of a recipe folder in order, skipping what is already done."""
+    """Run all stages of a recipe folder in order, skipping finished ones."""
     from a2r_train.commands.run import run as run_stages
 
     run_stages(recipes, accelerate_config, processes, dry_run)
@@ -137,17 +137,17 @@ def run(
 @app.command(context_settings=EITHER, rich_help_panel=PIPELINE)
 def init(
     folder: Annotated[str, typer.Argument(help="the folder of recipes to write")],
-    data: Annotated[str, typer.Option(help="your problems: JSONL, CSV, Parquet, or a data set of the hub")],
-    model: Annotated[str, typer.Option(help="the model to train: a folder, or a model of the hub")],
-    explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the same")] = "",
+    data: Annotated[str, typer.Option(help="your problems: JSONL, CSV, Parquet, or a data set on the hub")],
+    model: Annotated[str, typer.Option(help="the model to train: a folder, or a model on the hub")],
+    explorer: Annotated[str, typer.Option(help="the model of stage 1; empty: the model to train")] = "",
     columns: Annotated[
-        str, typer.Option(help="names of columns as JSON; those that are not named are guessed")
+        str, typer.Option(help="column names as JSON; columns that you do not name are guessed")
     ] = "{}",
     test_share: Annotated[
-        float, typer.Option(help="share of the problems to test on; 0: a quarter, 500 at most")
+        float, typer.Option(help="share of the problems to test on; 0: a quarter, at most 500")
     ] = 0.0,
 ) -> None:
-    """Recipes with comments for your own problems and model, which `a2r run` runs as they are."""
+    """Write commented recipes for your own problems and model, ready for `a2r run`."""
     from a2r_train.commands.init import init as write
 
     sys.stdout.write(write(folder, data, model, explorer, columns, test_share))
@@ -155,7 +155,7 @@ def init(
 
 @app.command(context_settings=RECIPE, rich_help_panel=TRAIN)
 def export(context: typer.Context) -> None:
-    """bundles -> prompts and reward for `trl grpo`, and the command that trains on them."""
+    """bundles -> prompts and a reward for `trl grpo`, and the command that trains on them."""
     from a2r_train.commands.export import ExportConfig
     from a2r_train.commands.export import export as write
     from a2r_train.config import parse
@@ -168,9 +168,9 @@ def export(context: typer.Context) -> None:
 @app.command(rich_help_panel=PIPELINE)
 def gather(
     shards: Annotated[list[str], typer.Argument(help="the output folders of explore's shards")],
-    output: Annotated[str, typer.Argument(help="the folder that they become")],
+    output: Annotated[str, typer.Argument(help="the folder to write")],
 ) -> None:
-    """Join the folders of explore's shards into one, none of its chunks missing or twice."""
+    """Join the folders of explore's shards into one, with no chunk missing or duplicated."""
     from a2r_train.commands.gather import gather as join
 
     sys.stdout.write(f"{join(shards, output)}\n")
@@ -178,7 +178,7 @@ def gather(
 
 @app.command(context_settings=RECIPE, rich_help_panel=USE)
 def merge(context: typer.Context) -> None:
-    """A LoRA adapter folded into its base, or a GGUF file dequantised -> a model folder."""
+    """Merge a LoRA adapter into its base, or dequantise a GGUF file -> a model folder."""
     from a2r_train.commands.merge import MergeConfig
     from a2r_train.commands.merge import merge as fold
 
@@ -187,7 +187,7 @@ def merge(context: typer.Context) -> None:
 
 @app.command(rich_help_panel=INSPECT)
 def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or grpo")]) -> None:
-    """A run's curves, drawn into its folder."""
+    """Draw a run's curves into its folder."""
     from a2r_train.commands.plot import plot as draw
 
     sys.stdout.write(f"{draw(run)}\n")
@@ -195,7 +195,7 @@ def plot(run: Annotated[str, typer.Argument(help="the output folder of sft or gr
 
 @app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def grid(context: typer.Context) -> None:
-    """explorers x synthesizers: one evaluation a pair, and the map of accuracy and cost."""
+    """explorers x synthesizers: one evaluation per pair, and a map of accuracy and cost."""
     from a2r_train.commands.grid import GridConfig
     from a2r_train.commands.grid import grid as pairs
 
@@ -204,7 +204,7 @@ def grid(context: typer.Context) -> None:
 
 @app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def rescore(context: typer.Context) -> None:
-    """Kept evaluations judged and made anew without a model, or with --regenerate by their models."""
+    """Check stored evaluations by judging every answer again; --regenerate asks the models again."""
     from a2r_train.commands.rescore import main as check_kept
 
     sys.exit(check_kept(context.args))
@@ -212,7 +212,7 @@ def rescore(context: typer.Context) -> None:
 
 @app.command(context_settings=RECIPE, rich_help_panel=INSPECT)
 def compare(context: typer.Context) -> None:
-    """The final synthesizers of several kept evaluations, side by side, with paired intervals."""
+    """Compare the final synthesizers of several stored evaluations, with paired intervals."""
     from a2r_train.commands.compare import main as lay_beside
 
     sys.exit(lay_beside(context.args))
@@ -222,13 +222,13 @@ def compare(context: typer.Context) -> None:
 def pool(
     folders: Annotated[list[str], typer.Argument(help="output folders of `a2r evaluate`")],
     row: Annotated[
-        str, typer.Option(help="what is compared; empty for skip_unanimous or the trained synthesizer")
+        str, typer.Option(help="the row to compare; empty: skip_unanimous, or else the trained synthesizer")
     ] = "",
     against: Annotated[
-        str, typer.Option(help="its rivals, comma-separated; empty for base, votes and control")
+        str, typer.Option(help="rows to compare it with, comma-separated; empty: base, votes and control")
     ] = "",
 ) -> None:
-    """Evaluations of several trainings or test sets as one: differences over all their problems."""
+    """Pool evaluations of several training runs or test sets: differences over all their problems."""
     from a2r_train.evaluate.pooled import pool as differences
 
     sys.stdout.write("\n".join(differences(folders, row, against.split(",") if against else ())) + "\n")
@@ -236,31 +236,31 @@ def pool(
 
 @app.command(context_settings=EITHER, rich_help_panel=USE)
 def solve(
-    question: Annotated[str, typer.Argument(help="a question; empty with --file")] = "",
-    explorer: Annotated[str, typer.Option(help="the model of stage 1; empty for the synthesizer")] = "",
+    question: Annotated[str, typer.Argument(help="a question; leave out with --file")] = "",
+    explorer: Annotated[str, typer.Option(help="the model of stage 1; empty: the synthesizer")] = "",
     synthesizer: Annotated[
-        str, typer.Option(help="the model of stage 2; empty for the explorer; neither: the pair of data/tiny")
+        str, typer.Option(help="the model of stage 2; empty: the explorer; both empty: the pair in data/tiny")
     ] = "",
     file: Annotated[
-        str, typer.Option(help="a file of problems instead of one question; references in it are taken")
+        str, typer.Option(help="a file of problems instead of one question; its references are used, if any")
     ] = "",
-    columns: Annotated[str, typer.Option(help="names of the file's columns as JSON")] = "{}",
-    engine: Annotated[
-        str, typer.Option(help="what generates: transformers, vllm or openai")
-    ] = "transformers",
-    endpoint: Annotated[str, typer.Option(help="base URLs of servers for openai, comma-separated")] = "",
-    k: Annotated[int, typer.Option(help="references")] = 4,
+    columns: Annotated[str, typer.Option(help="the file's column names as JSON")] = "{}",
+    engine: Annotated[str, typer.Option(help="the engine: transformers, vllm or openai")] = "transformers",
+    endpoint: Annotated[str, typer.Option(help="base URLs of the servers for openai, comma-separated")] = "",
+    k: Annotated[int, typer.Option(help="number of references")] = 4,
     temperature: Annotated[float, typer.Option(help="temperature of the explorer")] = 1.0,
-    max_completion_tokens: Annotated[int, typer.Option(help="longest completion of either model")] = 1024,
+    max_completion_tokens: Annotated[
+        int, typer.Option(help="longest completion of either model, in tokens")
+    ] = 1024,
     prompt: Annotated[
-        str, typer.Option(help="a prompt file; empty for the checkpoint's own or the default")
+        str, typer.Option(help="a prompt file; empty: the checkpoint's own, or else the default")
     ] = "",
     skip_unanimous: Annotated[
-        bool, typer.Option("--skip-unanimous", help="where all references agree, give their answer")
+        bool, typer.Option("--skip-unanimous", help="if all references agree, give their answer")
     ] = False,
     seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
 ) -> None:
-    """The loop on one question, references shown; or on a file of problems, one JSON line each."""
+    """Answer one question and show the references, or a file of problems with one JSON line each."""
     from rich.console import Console
 
     from a2r_train.data.read import Columns
@@ -274,7 +274,7 @@ def solve(
         raise InputError("solve: expected either a question or --file")
     if not (explorer or synthesizer):
         explorer, synthesizer = f"{SHIPPED}/data/tiny/explorer", f"{SHIPPED}/data/tiny/synthesizer"
-    explorer = explorer or synthesizer  # never a toy beside the user's own
+    explorer = explorer or synthesizer  # never mix the toy with the user's own model
     synthesizer = synthesizer or explorer
     questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []
     loop = TwoStage(
@@ -298,7 +298,7 @@ def solve(
 
 @app.command(context_settings=RECIPE, rich_help_panel=USE)
 def serve(context: typer.Context) -> None:
-    """The pair behind one OpenAI-compatible endpoint; models without a URL are started with vLLM."""
+    """Serve the pair as one OpenAI-compatible endpoint; vLLM is started for models without a URL."""
     from a2r_train.commands.serve import serve as listen
     from a2r_train.config import parse
     from a2r_train.inference.serve.config import ServeConfig
@@ -308,7 +308,7 @@ def serve(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Entry of the console script: the user's mistakes become one line and exit status 2."""
+    """Entry point of the console script: user errors become one line and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx2", "transformers", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -322,7 +322,7 @@ def main() -> None:
 
 
 def _stage(kind, stage, arguments: list[str], shown=None) -> None:  # type: ignore[no-untyped-def]
-    """Run a stage; `shown` draws its results, as those of an evaluation are without it."""
+    """Run a stage; `shown` renders its results, by default as those of an evaluation."""
     from rich.console import Console
 
     from a2r_train.config import parse
@@ -337,7 +337,7 @@ def _stage(kind, stage, arguments: list[str], shown=None) -> None:  # type: igno
         preview(config, Console())
         return
     result = stage(config)
-    if before and stamp(config.output_dir) == before:  # it has said that it was done already
+    if before and stamp(config.output_dir) == before:  # it has already logged that it was done
         return
     if isinstance(result, dict):
         Console().print((shown or table)(result))

@@ -1,10 +1,11 @@
 """Recipes: one YAML file plus command-line overrides, read into dataclasses with strict keys.
 
-TRL's parser does the typing and the merging; this module refuses what it would let pass: misspelt keys, keys
-written twice, and values of the wrong shape. Every mistake is one InputError that names the file and the key.
+TRL's parser converts types and merges. This module refuses what that parser would accept: misspelt keys,
+duplicate keys, and values of the wrong shape. Every mistake is one InputError that names the file and the
+key.
 
-A path in a recipe is relative to the working directory; one that is not there, but stands beside the recipe,
-is the one beside the recipe (`prompt: prompt.yaml`). What a stage writes goes below the working directory.
+A path in a recipe is relative to the working directory. If it does not exist there, but does exist beside the
+recipe, that file is used (`prompt: prompt.yaml`). Outputs always go below the working directory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import yaml
 from a2r_train.errors import InputError
 from a2r_train.paths import has_data
 
-# Keys of TRL, and what their values need that is not installed with this package; one of several is enough.
+# Values of TRL's keys that need a package which this one does not install; any one of those listed is enough.
 PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
     ("report_to", "wandb"): ("wandb",),
     ("report_to", "trackio"): ("trackio",),
@@ -38,7 +39,7 @@ PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
     ("load_in_8bit", True): ("bitsandbytes",),
     ("use_liger_kernel", True): ("liger_kernel",),
 }
-# Keys that one stage alone has, by which the recipe of another stage is told.
+# Keys that only one stage has. They show that a recipe belongs to another stage.
 MARKS: dict[str, tuple[str, ...]] = {
     "explore": ("samples_per_problem", "chunk_problems", "shard", "max_problems"),
     "bundle": ("mixture", "test_share", "test_rollouts", "test_problems", "bundles_per_problem", "k_min"),
@@ -49,23 +50,23 @@ MARKS: dict[str, tuple[str, ...]] = {
     "merge": ("sha256",),
     "grid": ("explorers", "synthesizers"),
 }
-# What a YAML error means for a recipe, by a part of what the parser says.
+# How to fix a YAML error, by a fragment of the parser's message.
 YAML_MENDS = {
-    "mapping values are not allowed": "put a text that holds `: ` in quotes, or line the keys up",
+    "mapping values are not allowed": "quote a value that contains `: `, or align the keys",
     "'\\t'": "indent with spaces, not tabs",
-    "cannot start any token": "put a text that begins with this character in quotes",
+    "cannot start any token": "quote a value that starts with this character",
     "could not find expected ':'": "write `key: value`, with a space after the colon",
     "found unexpected end of stream": "close the quotes or brackets that are open",
     "quoted scalar": "close the quotes",
     "flow ": "close the brackets",
-    "expected <block end>": "line the keys up, and put the whole of a text in quotes, or nothing of it",
-    "<document start>": "line the keys up",
-    "alias": "put a text that begins with * in quotes",
-    "tag": "put a text that begins with ! in quotes",
+    "expected <block end>": "align the keys, and quote either the whole value or none of it",
+    "<document start>": "align the keys",
+    "alias": "quote a value that starts with *",
+    "tag": "quote a value that starts with !",
 }
 
 
-NEAR, FIRST_WORD = 0.5, 0.15  # likeness from which a key is named, and what an equal first word adds
+NEAR, FIRST_WORD = 0.5, 0.15  # least similarity of a suggestion, and the bonus for an equal first word
 # What other tools call a key.
 MEANT = {
     "batch_size": "per_device_train_batch_size",
@@ -74,7 +75,7 @@ MEANT = {
     "model": "model_name_or_path",
     "rank": "lora_r",
 }
-# What YAML may give for a plain type.
+# The types that YAML may return for a plain type.
 PLAIN: dict[Any, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
@@ -88,8 +89,8 @@ TASK_KEYS = ("prompt", "verifier", "columns", "chat_template_kwargs")
 def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Read `--config recipe.yaml` and `--key value` overrides into one instance of each dataclass.
 
-    Raises InputError for a missing file, an unknown or repeated key (naming the nearest right one), a value
-    of the wrong type, and one that needs a package that is not installed.
+    Raises InputError for a missing file, an unknown key (with the nearest known one), a duplicate key, and a
+    value of the wrong type or that needs a package which is not installed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & {*arguments}:
@@ -102,7 +103,7 @@ def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any,
 def configured(
     types: Sequence[Any], recipe: dict[str, Any], place: str, arguments: Sequence[str] = ()
 ) -> tuple[Any, ...]:
-    """One instance of each dataclass, from a recipe's keys and overrides. Raises InputError as `parse`."""
+    """One instance of each dataclass, from a recipe's keys and overrides. Raises InputError like `parse`."""
     known = {field.name for kind in types for field in fields(kind) if field.init}
     check_stage(recipe, known, place)
     check_keys(recipe, known, place)
@@ -124,7 +125,7 @@ def configured(
 
 
 def _parser(types: Sequence[Any], place: str) -> Any:
-    """TRL's parser, whose errors are InputErrors that begin with the place."""
+    """TRL's parser, with errors turned into InputErrors that begin with the place."""
     from trl.scripts.utils import TrlParser
 
     class Parser(TrlParser):
@@ -137,9 +138,9 @@ def _parser(types: Sequence[Any], place: str) -> Any:
 
 
 def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Dicts as the JSON text that their fields hold, such as `columns`."""
+    """Turn dicts into JSON text where the field holds JSON, such as `columns`."""
     as_json = {field.name for field in fields(kind) if str(field.default).startswith("{")}
-    if kinds_of(kind).get("chat_template_kwargs") == (str,):  # an empty one is another stage's
+    if kinds_of(kind).get("chat_template_kwargs") == (str,):  # "" where an earlier stage sets it
         as_json.add("chat_template_kwargs")
     return {
         key: json.dumps(value) if key in as_json and isinstance(value, dict) else value
@@ -148,10 +149,9 @@ def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """The keys that `task.yaml` beside a recipe sets for all recipes of its folder, those that this stage
-    knows.
+    """The keys of this stage that `task.yaml` sets for all recipes of its folder.
 
-    Raises InputError for another key, and for one that the recipe sets to something else.
+    Raises InputError for a key that task.yaml may not set, and for one that the recipe sets differently.
     """
     place = Path(path).parent / TASK_FILE
     if not path.endswith((".yaml", ".yml")) or not place.is_file():
@@ -161,15 +161,15 @@ def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str
     for key in task.keys() & recipe.keys():
         if recipe[key] != task[key]:
             raise InputError(
-                f"{path}: {key} is {recipe[key]!r}, and {place} says {task[key]!r}; say it there alone"
+                f"{path}: {key} is {recipe[key]!r}, but {place} sets {task[key]!r}; set it only there"
             )
     return {key: value for key, value in task.items() if key in known}
 
 
 def load_dotted(path: str, key: str) -> Any:
-    """What `package.module.name` or `package.module:name` names; the working directory is on the import path.
+    """Import `package.module.name` or `package.module:name`; the working directory is on the import path.
 
-    Raises InputError where there is no such module or name.
+    Raises InputError if there is no such module or name.
     """
     module, _, name = path.replace(":", ".").rpartition(".")
     if os.getcwd() not in sys.path:
@@ -183,7 +183,7 @@ def load_dotted(path: str, key: str) -> Any:
 
 
 def check_least(config: Any, **least: int) -> None:
-    """Raise InputError for a number of a config that is below the least that makes sense."""
+    """Raise InputError if a field of the config is below its minimum."""
     for name, value in least.items():
         if getattr(config, name) < value:
             raise InputError(f"{name} is {getattr(config, name)}; expected at least {value}")
@@ -203,7 +203,7 @@ def _check_packages(config: Any) -> None:
 
 
 def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The path of `--config PATH` or `--config=PATH`, "" where there is none, and the other arguments."""
+    """The path of `--config PATH` or `--config=PATH`, "" if there is none, and the remaining arguments."""
     for at, argument in enumerate(arguments):
         key, equals, path = argument.partition("=")
         if key == "--config":
@@ -216,7 +216,7 @@ def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _command() -> str:
-    """As the user typed it: a program, and the verb of `a2r`."""
+    """The command as the user typed it: the program, and the verb of `a2r`."""
     return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:2] if not word.startswith("-"))])
 
 
@@ -234,12 +234,12 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def load_recipe(path: str) -> dict[str, Any]:
-    """`load_yaml`, with the paths of what stands beside the recipe."""
+    """`load_yaml`, with paths resolved beside the recipe where needed."""
     return {key: _beside(value, Path(path).parent) for key, value in load_yaml(path).items()}
 
 
 def _beside(value: Any, folder: Path) -> Any:
-    """The rule of this module for one value, or each part of a comma-separated one."""
+    """Apply this module's rule for paths to a value, or to each part of a comma-separated one."""
     if not isinstance(value, str) or _is_there(value):
         return value
     if "," in value:
@@ -251,14 +251,14 @@ def _beside(value: Any, folder: Path) -> Any:
 
 
 def _is_there(path: str) -> bool:
-    """Whether there is such a file or folder, or the shards that a stage wrote in the place of one."""
+    """Whether the file or folder exists, or the shards that a stage wrote instead of a file."""
     return os.path.exists(path) or (path.endswith((".jsonl", ".parquet")) and has_data(path))
 
 
 def load_yaml(path: str) -> dict[str, Any]:
-    """A YAML mapping, safely loaded.
+    """Load a YAML mapping with the safe loader.
 
-    Raises InputError for a missing or broken file, or one that is no mapping.
+    Raises InputError for a missing or broken file, and for one that is not a mapping.
     """
     text = ""
     try:
@@ -278,12 +278,12 @@ def load_yaml(path: str) -> dict[str, Any]:
 
 
 def _broken(path: str, text: str, error: yaml.YAMLError) -> str:
-    """One line: the place, the line as it stands there, what the parser says, and the mend."""
+    """One line: the place, the offending line, and the fix or else what the parser says."""
     says = f"{getattr(error, 'context', None) or ''} {getattr(error, 'problem', None) or ''}".strip()
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return f"{path}: {' '.join(str(error).split())}"
-    if "simple key" in says:  # the line without a colon, not the next one
+    if "simple key" in says:  # point at the line without a colon, not at the next one
         mark = getattr(error, "context_mark", None) or mark
     lines = text.splitlines()
     number = min(mark.line, len(lines) - 1)
@@ -293,19 +293,19 @@ def _broken(path: str, text: str, error: yaml.YAMLError) -> str:
 
 
 def check_stage(recipe: Iterable[str], known: set[str], path: str) -> None:
-    """Raise InputError for the recipe of another stage than the one that knows these keys."""
+    """Raise InputError if a recipe belongs to another stage than the one that knows these keys."""
     unknown = [str(key) for key in recipe if str(key) not in known]
     told = {verb: [key for key in unknown if key in keys] for verb, keys in MARKS.items()}
     verb = max(told, key=lambda verb: len(told[verb]))
     if told[verb]:
         raise InputError(
-            f"{path}: a recipe of `a2r {verb}`, by its key {told[verb][0]!r}, which is none of this stage; "
-            f"start a2r {verb} --config {path}"
+            f"{path}: this is a recipe of `a2r {verb}`: {told[verb][0]!r} is not a key of this stage; "
+            f"run a2r {verb} --config {path}"
         )
 
 
 def check_keys(keys: Iterable[str], known: set[str], place: str) -> None:
-    """Raise InputError for a key that is not known, naming the nearest one that is."""
+    """Raise InputError for an unknown key, naming the nearest known one."""
     for key in keys:
         if str(key) not in known:
             near = nearest(str(key), known)
@@ -314,10 +314,10 @@ def check_keys(keys: Iterable[str], known: set[str], place: str) -> None:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """The known key that is most likely meant, "" where none is near.
+    """The known key that was most likely meant, "" if none is close.
 
-    By its letters, as difflib compares them; a key that begins with the same word is nearer: lora_r,
-    and not local_rank, for lora_ranks.
+    difflib compares the letters. A key with the same first word counts as closer: lora_ranks gives lora_r,
+    not local_rank.
     """
     known = {*known}
     if MEANT.get(key) in known:
@@ -334,9 +334,9 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 @functools.cache
 def kinds_of(config: type) -> dict[str, tuple[Any, ...]]:
-    """What each field of a config may be, beside None.
+    """The types that each field of a config may have, apart from None.
 
-    Read from the annotations, which stay as they are: HfArgumentParser overwrites `field.type`.
+    Read from the annotations, because HfArgumentParser overwrites `field.type`.
     """
     hints = get_type_hints(config)
     several = {name: get_args(hint) if _is_union(hint) else (hint,) for name, hint in hints.items()}
@@ -348,11 +348,10 @@ def _is_union(hint: Any) -> bool:
 
 
 def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, Any]:
-    """A YAML value passes argparse unseen unless it is a string, so the plain types and lists are checked
-    here.
+    """Check plain types and lists, because argparse checks YAML values only if they are strings.
 
-    Returns what is taken as on the command line: a number where a text is expected as text, and one value
-    where a list is expected as a list of one.
+    Returns the values as the command line would give them: a number as text if text is expected, and one
+    value as a list of one if a list is expected.
     """
     taken: dict[str, Any] = {}
     for name, kinds in kinds_of(kind).items():
@@ -368,7 +367,7 @@ def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: type, place: str) -> Any:
-    """A value that fits a plain type. Raises InputError for another."""
+    """The value, if it fits a plain type. Raises InputError otherwise."""
     if not isinstance(value, PLAIN[kind]) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{place} {value!r}; expected {kind.__name__}")
     return str(value) if kind is str else value
@@ -377,10 +376,10 @@ def _plain(value: Any, kind: type, place: str) -> Any:
 def _as_list(value: Any, kind: Any, place: str) -> list[Any]:
     """A list, or one value as a list of one.
 
-    Raises InputError for a value that is none of its kind, and for several words in one text.
+    Raises InputError for a value of the wrong kind, and for several words in one string.
     """
     parts = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else []
-    if len(parts) > 1 and all(re.fullmatch(r"[\w.:-]+", part) for part in parts):  # else it is a pattern
+    if len(parts) > 1 and all(re.fullmatch(r"[\w.:-]+", part) for part in parts):  # otherwise it is a pattern
         raise InputError(f"{place} {value!r}; expected a list, such as [{', '.join(parts)}]")
     values = value if isinstance(value, list) else [value] if value != "" else []
     if kind is float:
@@ -389,7 +388,7 @@ def _as_list(value: Any, kind: Any, place: str) -> list[Any]:
 
 
 def _number(value: Any, place: str) -> Any:
-    """A text as the number that it says, as on the command line. Raises InputError where it says none."""
+    """A string as a number, as on the command line. Raises InputError if it is not a number."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

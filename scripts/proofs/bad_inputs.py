@@ -266,7 +266,7 @@ OF_SETTINGS = [
     BadInput("no pattern of agreement", "bundle", given(mixture="patterns", pattern_shares='{"1-3": 0.5}'),
              "pattern_shares: '1-3' is no pattern of"),
     BadInput("a recipe that would run code", "explore", file("recipe.yaml", RUNS_CODE, config="recipe.yaml"),
-             "is not valid YAML; put a text that begins with ! in quotes"),
+             "is not valid YAML; quote a value that starts with !"),
     BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE,
              prompt="prompt.yaml"),
              "write a brace of the text twice: {{ }}", model=True),

@@ -69,5 +69,5 @@ def test_the_recipe_of_another_stage_is_one_line(
     for stage, other in (("explore", "grpo"), ("bundle", "evaluate"), ("evaluate", "sft")):
         assert a2r(stage, "--config", f"recipes/tiny/{other}.yaml") == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"error: recipes/tiny/{other}.yaml: a recipe of `a2r {other}`, by its key ")
+        assert error.startswith(f"error: recipes/tiny/{other}.yaml: this is a recipe of `a2r {other}`: '")
         assert error.count("\n") == 1

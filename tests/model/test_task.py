@@ -197,7 +197,7 @@ def test_a_recipe_may_not_say_otherwise_than_its_folder(
     capsys.readouterr()
     assert a2r("bundle", "--config", "mine/bundle.yaml") == 2
     error = capsys.readouterr().err
-    assert "mine/bundle.yaml: verifier is 'exact', and mine/task.yaml says 'close.first'" in error
+    assert "mine/bundle.yaml: verifier is 'exact', but mine/task.yaml sets 'close.first'" in error
 
 
 def test_the_thinking_switch_reaches_the_template(model: str) -> None:

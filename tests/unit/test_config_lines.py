@@ -9,16 +9,16 @@ from a2r_train.data.bundle import BundleConfig
 from a2r_train.errors import InputError
 
 BROKEN = {
-    "k: 4\nprompt: a: b\n": "2: `prompt: a: b` is not valid YAML; put a text that holds `: ` in quotes",
+    "k: 4\nprompt: a: b\n": "2: `prompt: a: b` is not valid YAML; quote a value that contains `: `",
     "k: 4\n\tm: 3\n": "2: `m: 3` is not valid YAML; indent with spaces, not tabs",
     "k: 'abc\n": "1: `k: 'abc` is not valid YAML; close the quotes",
-    "k: @x\n": "1: `k: @x` is not valid YAML; put a text that begins with this character in quotes",
-    "k: *x\n": "1: `k: *x` is not valid YAML; put a text that begins with * in quotes",
-    "k: !x\n": "1: `k: !x` is not valid YAML; put a text that begins with ! in quotes",
+    "k: @x\n": "1: `k: @x` is not valid YAML; quote a value that starts with this character",
+    "k: *x\n": "1: `k: *x` is not valid YAML; quote a value that starts with *",
+    "k: !x\n": "1: `k: !x` is not valid YAML; quote a value that starts with !",
     "k: [1, 2\n": "1: `k: [1, 2` is not valid YAML; close the brackets",
     "k: 1\nabc\nd: 2\n": "2: `abc` is not valid YAML; write `key: value`, with a space after the colon",
-    'k: "a" b\n': '1: `k: "a" b` is not valid YAML; line the keys up',
-    " k: 1\nb: 2\n": "2: `b: 2` is not valid YAML; line the keys up",
+    'k: "a" b\n': '1: `k: "a" b` is not valid YAML; align the keys',
+    " k: 1\nb: 2\n": "2: `b: 2` is not valid YAML; align the keys",
     "k:4\n": " expected `key: value` lines, a space after the colon",
     "k: 1\nm: 2\nk: 3\n": " key 'k' is written twice, at lines 1 and 3; remove one",
     "\x01: 3\n": " unacceptable character",
@@ -45,8 +45,8 @@ def test_the_recipe_of_another_stage_is_one_line() -> None:
     known = {"problems", "model", "output_dir", "temperature"}
     recipe = ["bundles", "num_generations", "temperature", "beta"]
     says = (
-        "grpo.yaml: a recipe of `a2r grpo`, by its key 'num_generations', which is none of this stage; "
-        "start a2r grpo --config grpo.yaml"
+        "grpo.yaml: this is a recipe of `a2r grpo`: 'num_generations' is not a key of this stage; "
+        "run a2r grpo --config grpo.yaml"
     )
     with pytest.raises(InputError) as refused:
         check_stage(recipe, known, "grpo.yaml")
