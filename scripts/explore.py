@@ -1,10 +1,10 @@
-"""Stage 1 in several processes: each samples its share of the chunks with its own engine, and the last one
-joins them.
+"""Stage 1 in several processes: each samples its share of the chunks with its own engine, and the last to
+finish joins them.
 
     accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 8 \\
         scripts/explore.py --config RECIPE
 
-Over several machines without a launcher: `a2r explore --shard i/n` in each, then `a2r gather`.
+On several machines without a launcher: `a2r explore --shard i/n` on each, then `a2r gather`.
 """
 
 import logging
@@ -30,19 +30,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def together(config: ExploreConfig) -> None:
-    """Explore with the other processes. Raises InputError for a config that has shards of its own."""
-    # the first to end waits for the slowest, by default ten minutes at most
+    """Explore with the other processes. Raises InputError for a config that sets a shard."""
+    # the default timeout, ten minutes, is too short for the first process to wait for the slowest
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     if config.shard != "0/1":
         raise InputError(
-            f"shard is {config.shard}; expected none, as the launched processes share the chunks themselves"
+            f"shard is {config.shard}; remove the key: the launched processes divide the chunks themselves"
         )
     explore(replace(config, shard=f"{state.process_index}/{state.num_processes}"))
     state.wait_for_everyone()
     if state.is_main_process:
         sys.stdout.write(
             f"{explore(config)}\n"
-        )  # all chunks are there: joined, if no process did it as the last one
+        )  # all chunks exist; joins them, unless the last process already did
     state.wait_for_everyone()
     state.destroy_process_group()
 

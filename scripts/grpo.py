@@ -6,7 +6,7 @@ Several processes:
 
     accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 scripts/grpo.py ...
 
-All of it is in a2r_train/train/grpo.py; `a2r run` starts the same `main` as `-m a2r_train.train.grpo`.
+The code is in a2r_train/train/grpo.py; `a2r run` starts the same `main` with `-m a2r_train.train.grpo`.
 """
 
 from a2r_train.process import leave

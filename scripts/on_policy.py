@@ -1,14 +1,14 @@
-"""References from the current explorer: every few steps of GRPO the bundles are made anew, and explorer and
-synthesizer go on.
+"""References from the current explorer: every few steps of GRPO, new bundles are made, and the training of
+explorer and synthesizer continues.
 
     python scripts/on_policy.py --recipes recipes/tiny --synthesizer data/tiny/synthesizer \\
         --output runs/tiny-on-policy
 
-A round is: the explorer solves the problems, its rollouts become bundles, it is trained on them for pass@k
-without references (panel-grpo-explorer.yaml), and the synthesizer with them (grpo.yaml). The next round
-begins with both (ParaGator, arXiv 2603.18886). `--freeze_explorer` trains the synthesizer alone, on new
-samples of the same explorer each round. A stage that is done is skipped, so a run that was stopped goes on;
-each round's optimizer begins anew.
+In each round, the explorer solves the problems and its rollouts become bundles. On these, the explorer is
+trained for pass@k without references (panel-grpo-explorer.yaml), and the synthesizer with references
+(grpo.yaml). The next round starts from both (ParaGator, arXiv 2603.18886). With `--freeze_explorer` only the
+synthesizer is trained, on new samples of the same explorer in each round. Finished stages are skipped, so a
+stopped run can be resumed. Each round starts with a new optimizer.
 """
 
 import argparse
@@ -23,14 +23,14 @@ Stage = Callable[[str, Path, Mapping[str, Any]], None]
 
 
 def run(verb: str, recipe: Path, options: Mapping[str, Any]) -> None:
-    """One stage as a process of its own, as in `a2r run`; its exit status ends the whole if it is not 0."""
+    """Run a stage in its own process, as `a2r run` does. If it fails, exit with its status."""
     given = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     if code := pipeline.wait([*pipeline.command(verb, recipe), *given]):
         sys.exit(code)
 
 
 def one_round(number: int, models: dict[str, str], given: argparse.Namespace, stage: Stage) -> dict[str, str]:
-    """Returns the models after the round."""
+    """Run one round and return its models."""
     recipes, folder = Path(given.recipes), Path(given.output) / f"round-{number}"
     rollouts, bundles = folder / "rollouts", folder / "bundles"
     explore, bundle = recipes / "explore-train.yaml", recipes / "bundle.yaml"
@@ -65,11 +65,11 @@ def main(argv: list[str] | None = None, stage: Stage = run) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipes", default="recipes/tiny")
-    parser.add_argument("--explorer", default="data/tiny/explorer", help="of the first round")
-    parser.add_argument("--synthesizer", default="runs/tiny/sft", help="of the first round")
+    parser.add_argument("--explorer", default="data/tiny/explorer", help="the model of the first round")
+    parser.add_argument("--synthesizer", default="runs/tiny/sft", help="the model of the first round")
     parser.add_argument("--output", default="runs/tiny-on-policy")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=10, help="of GRPO, of each of the two, in a round")
+    parser.add_argument("--steps", type=int, default=10, help="GRPO steps per round, for each of the two")
     parser.add_argument("--freeze_explorer", action="store_true")
     given = parser.parse_args(argv)
     models = {"explorer": given.explorer, "synthesizer": given.synthesizer}

