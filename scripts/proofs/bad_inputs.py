@@ -1,5 +1,5 @@
-"""The mistakes of a user, in one table: each ends with status 2 and one line that names place and mend, and
-writes nothing. The tests make them all in their own process, fault_table.py each in one of its own.
+"""A table of user errors. Each ends with status 2 and one line that names the place and the fix, and writes
+nothing. The tests run all of them in one process; fault_table.py runs each in a separate process.
 """
 
 import json
@@ -17,9 +17,9 @@ Spoil = Callable[[Path, Keys], Keys]  # (folder to write into, the stage's keys)
 
 @dataclass(frozen=True)
 class BadInput:
-    """What is wrong, in which stage, how it is made so, and a part of the line that it must end with.
+    """What is wrong, in which stage, how the input is spoilt, and a part of the line that must be printed.
 
-    `model` marks what is noticed only after a tokenizer or a model was read, which the fast tests leave out.
+    `model` marks errors that are found only after a tokenizer or model is loaded; the fast tests skip them.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Said:
 
 
 def say(case: BadInput, inputs: dict[str, Keys], folder: Path) -> Said:
-    """Run the stage on the bad input. Raises RuntimeError if it wrote anything, or more than the line."""
+    """Run the stage on the bad input. Raises RuntimeError if it writes a file or prints a traceback."""
     place = folder / "bad" / case.stage / case.name.replace(" ", "-")
     place.mkdir(parents=True)
     keys = inputs[case.stage]
@@ -60,7 +60,7 @@ def given(**changes: Any) -> Spoil:
 
 
 def row(key: str, **changes: Any) -> Spoil:
-    """The third row of an input file changes; a value of None removes the column, of ... breaks the line."""
+    """The third row of an input file changes; a value of None removes the column."""
 
     def spoil(folder: Path, keys: Keys) -> Keys:
         rows = [json.loads(line) for line in Path(keys[key]).read_text().splitlines()]
@@ -73,7 +73,7 @@ def row(key: str, **changes: Any) -> Spoil:
 
 
 def program_with(**changes: Any) -> Spoil:
-    """The problems are one that a program solves, in the shape of MBPP, with such fields."""
+    """The problems file holds one programming problem in MBPP's format, with these fields changed."""
     known = {"text": "Write f.", "code": "def f(a):\n    return a", "test_list": ["assert f(1) == 1"]}
     return file("p.jsonl", json.dumps({**known, **changes}) + "\n", problems="p.jsonl")
 
@@ -90,7 +90,7 @@ def every_row(key: str, **changes: Any) -> Spoil:
 
 
 def one_more(key: str, **changes: Any) -> Spoil:
-    """The second row of an input file comes again at its end, changed."""
+    """The second row of an input file is repeated at the end, with changes."""
 
     def spoil(folder: Path, keys: Keys) -> Keys:
         lines = Path(keys[key]).read_text().splitlines()
@@ -113,7 +113,7 @@ def broken_line(key: str) -> Spoil:
 
 
 def targets(right: bool = True, of: str = "", **more: Any) -> Spoil:
-    """SFT is given targets, right ones or not, of the bundles or of another; and keys change."""
+    """SFT reads targets, right or wrong, for its bundles or for another one; and keys change."""
 
     def spoil(folder: Path, keys: Keys) -> Keys:
         bundles = [json.loads(line) for line in Path(keys["bundles"]).read_text().splitlines()]
@@ -137,7 +137,7 @@ MODEL_KEYS = {
 
 
 def model(stage: str, change: Callable[[Path], object], key: str = "") -> Spoil:
-    """The model of a stage is spoilt, or that of another key."""
+    """The model that a stage reads is spoilt, or the one of another key."""
 
     def spoil(folder: Path, keys: Keys) -> Keys:
         change(Path(copytree(keys[MODEL_KEYS[stage]], folder / "model")))

@@ -1,10 +1,9 @@
-"""Break every stage on purpose, start it again with the same command, and write down what survived:
-docs/reliability.md.
+"""Break every stage on purpose, run the same command again, and record in docs/reliability.md what survived.
 
-    python scripts/proofs/fault_table.py    # about 20 minutes on two cores; --kills 1 for a look; needs [dev]
+    python scripts/proofs/fault_table.py    # needs [dev]; about 20 minutes on two cores; a trial: --kills 1
 
-Model and data are tiny and made on the spot, so that what is measured is the faults. faults.py runs and
-breaks the stages, bad_inputs.py holds the mistakes of a user.
+Model and data are tiny and generated at the start. faults.py runs and breaks the stages; bad_inputs.py lists
+the user errors.
 """
 
 import argparse
@@ -47,9 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """A fault, how often it was injected into a stage, how often all was as it should be after it, and what
-    was not.
-    """
+    """A fault, how often it was injected into a stage, how often the stage survived, and what was lost."""
 
     fault: str
     stage: str
@@ -60,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """A stage with its inputs, an undisturbed run of it, and a place for those that are disturbed."""
+    """A stage with its inputs, an undisturbed run, and a folder for the disturbed runs."""
 
     stage: str
     keys: dict[str, Any]
@@ -71,19 +68,19 @@ class Bench:
         return difference(self.stage, self.folder / "whole" / "out", self.folder / other / "out")
 
     def again(self, name: str) -> str:
-        """Start it again with the same command; what is not as in the undisturbed run, or ""."""
+        """Run the same command again. Returns what differs from the undisturbed run, or ""."""
         ended = faults.run(self.stage, self.keys, self.folder / name)
         return self.different(name) if ended.status == 0 else f"status {ended.status}: {ended.line}"
 
 
 def killed(bench: Bench, kills: int, rng: random.Random) -> Row:
-    """SIGKILL at random moments: one of five between start and first output, the others between first output
+    """SIGKILL at random moments: one in five between start and first output, the others between first output
     and end.
     """
     lost = []
     for number in range(kills):
         began, ended = number % 5 != 0, None
-        while ended is None:  # a run may be faster than the first one, and end before it is killed
+        while ended is None:  # a run may finish before the kill; then try again
             name = f"kill-{number}-{time.monotonic_ns()}"
             delay_s = rng.uniform(0, bench.whole.work_s if began else bench.whole.began_s)
             ended = faults.kill(bench.stage, bench.keys, bench.folder / name, delay_s, began)
@@ -92,9 +89,9 @@ def killed(bench: Bench, kills: int, rng: random.Random) -> Row:
 
 
 def stopped(bench: Bench) -> Row:
-    """SIGTERM in the middle: status 143, a line that says so, and the same result afterwards."""
+    """SIGTERM halfway: status 143, one line that says so, and the same result afterwards."""
     ended, saved, shares = None, False, iter((0.5, 0.7, 0.35, 0.85, 0.6, 0.25, 0.15, 0.05, 0.02))
-    while ended is None or not saved:  # before a training begins there is nothing that it could save
+    while ended is None or not saved:  # before training begins there is nothing to save
         share = next(shares)
         name = f"term-{share}"
         ended = faults.kill(
@@ -109,21 +106,19 @@ def stopped(bench: Bench) -> Row:
 
 
 def full(bench: Bench) -> Row:
-    """A full disk, played by a limit on the size of files: status 1 and one line; with room the run
-    goes on.
-    """
+    """A full disk, simulated by a limit on file size: status 1 and one line; with room the run continues."""
     ended = faults.run(bench.stage, bench.keys, bench.folder / "full", FULL_BYTES[bench.stage])
     told = ended.status == 1 and "no room left on the disk" in ended.line and "Traceback" not in ended.says
     return row("full disk", bench, [bench.again("full") if told else f"status {ended.status}: {ended.line}"])
 
 
 def read_only(bench: Bench) -> Row:
-    """An output folder on a file system that cannot be written: status 2 and one line."""
+    """An output folder on a read-only file system: status 2 and one line."""
     ended = faults.run(bench.stage, {**bench.keys, "output_dir": "/sys/a2r-out"}, bench.folder / "read-only")
     refused = (
         "name an output folder that can be written",
         "free at /sys",
-    )  # what is found first: it has no room either
+    )  # either is right: /sys also has no free space
     told = ended.status == 2 and any(words in ended.line for words in refused)
     return row("read-only output", bench, ["" if told else f"status {ended.status}: {ended.line}"])
 
@@ -138,7 +133,7 @@ def removed(bench: Bench) -> Row:
 
 
 def twice(bench: Bench) -> Row:
-    """A second run while the first, halted in the middle, holds the folder: refused, and the first ends
+    """A second run while the first, paused halfway, holds the folder: it is refused, and the first finishes
     undisturbed.
     """
     number, first = 0, None
@@ -165,7 +160,7 @@ def twice(bench: Bench) -> Row:
 
 
 def row(fault: str, bench: Bench, lost: Sequence[str]) -> Row:
-    """One row from what was lost at each injection, "" for nothing."""
+    """One row from what each injection lost, "" for nothing."""
     made = Row(fault, bench.stage, len(lost), lost.count(""), "; ".join(filter(None, lost)) or "nothing")
     log.info("%s", made)
     return made
@@ -175,7 +170,7 @@ FAULTS: list[Callable[[Bench], Row]] = [stopped, full, read_only, removed, twice
 
 
 def table(kills: int, seed: int, folder: Path) -> tuple[list[Row], list[Said]]:
-    """All faults of all stages, and what each bad input prints."""
+    """Inject all faults into all stages, and collect what each bad input prints."""
     inputs, rows = faults.write_inputs(folder / "inputs"), []
     for stage in STAGES:
         whole = faults.run(stage, inputs[stage], folder / stage / "whole")
@@ -188,7 +183,7 @@ def table(kills: int, seed: int, folder: Path) -> tuple[list[Row], list[Said]]:
 
 
 def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -> str:
-    """The page: a row a fault, a column a stage, and what was lost below them."""
+    """The page: one row per fault, one column per stage, and below them what was lost."""
     survived: dict[str, dict[str, str]] = {}
     for r in rows:
         survived.setdefault(r.fault, {})[r.stage] = f"{r.survived} of {r.injected}"
@@ -205,8 +200,8 @@ def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -
 HEAD = """\
 # Reliability
 
-If a run stops, give the same command again. It continues from what is on the disk, and ends with the result
-of an undisturbed run.
+If a run stops, run the same command again. It continues from what is on disk, and its result is that of an
+undisturbed run.
 
 | what happened | what you see | what to do |
 |---|---|---|
@@ -221,7 +216,7 @@ of an undisturbed run.
 ## What was tested
 
 Made by `python scripts/proofs/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}).
-Every run is its own process, on a model of one layer. Each cell says how many of the injected faults the
+Every run is a separate process, with a one-layer model. Each cell shows how many of the injected faults the
 stage survived.
 
 | fault | explore | bundle | sft | grpo | evaluate |
@@ -229,23 +224,23 @@ stage survived.
 MIDDLE = """
 *Survived* means:
 
-- **explore, bundle, evaluate** (transformers engine, float32, CPU): the same command gives the same files
-  to the byte, except for timings.
-- **sft, grpo**: the same command gives the loss of every step within 1e-5.
-- **read-only output, two runs on one folder**: the run is refused as in the table above. The first run ends
-  undisturbed.
+- **explore, bundle, evaluate** (transformers engine, float32, CPU): after the same command the files are
+  identical byte for byte, except for timings.
+- **sft, grpo**: after the same command the loss of every step agrees within 1e-5.
+- **read-only output, two runs on one folder**: the run is refused, as in the table above. The first run
+  finishes undisturbed.
 
-How the faults are made:
+How the faults are injected:
 
-- **SIGKILL**: of five kills, one falls between start and first output. The other four fall between first
-  output and end. No worker outlived a killed process.
-- **Full disk**: a limit on the size of files, which fails the same way.
+- **SIGKILL**: one kill in five comes between start and first output, the other four between first output and
+  end. No worker outlived a killed process.
+- **Full disk**: a limit on file size, which fails the same way.
 - **Files removed by hand**: a chunk, a split, or the last file of the newest checkpoint, from a finished
   folder.
 
 ## Bad input
 
-Each of these ends with exit status 2 and this one line. Nothing is written.
+Each of these ends with exit status 2 and the line shown. Nothing is written.
 
 | what is wrong | stage | status | the line |
 |---|---|---|---|"""
@@ -255,8 +250,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=10, help="a stage")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=10, help="per stage")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

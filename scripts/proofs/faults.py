@@ -1,9 +1,8 @@
-"""Break a stage on purpose: start it, kill it, start it again with the same arguments, and compare what it
-wrote.
+"""Break a stage on purpose: start it, kill it, start it again with the same arguments, and compare outputs.
 
-Each run is a process of its own with a folder of its own, where it writes `out`, so that outputs compare byte
-by byte, config.yaml included. The processes are forked from one that has imported the libraries, which saves
-seconds a run.
+Each run is a separate process that writes `out` in its own folder, so that outputs can be compared byte by
+byte, config.yaml included. The processes are forked from one that has already imported the libraries, which
+saves seconds per run.
 """
 
 import json
@@ -29,8 +28,8 @@ from a2r_train.records import Problem
 
 STAGES = ("explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
-TOLERANCE = 1e-5  # of a loss, between the resumed and the undisturbed training
-PATIENCE_S = 1800.0  # until a run counts as hung
+TOLERANCE = 1e-5  # of a loss, between the resumed and the undisturbed run
+PATIENCE_S = 1800.0  # after which a run counts as hung
 
 _context = multiprocessing.get_context("forkserver")
 PRELOADED = (
@@ -61,14 +60,14 @@ class Run:
 
 
 def write_inputs(folder: Path) -> dict[str, dict[str, Any]]:
-    """A tiny model that answers 3 or 6, and what each stage reads with it; returns the keys of each stage."""
+    """Write a tiny model that answers 3 or 6, and the inputs of each stage; returns the stages' keys."""
     model = save_tiny(folder / "model", seed=3)
     _run_apart(teach, model, [r"\boxed{3}", r"\boxed{6}"])
     return inputs_of(folder, model)
 
 
 def inputs_of(folder: Path, model: str, problems: int = 24) -> dict[str, dict[str, Any]]:
-    """Problems, rollouts and bundles; returns the keys of each stage."""
+    """Write problems, rollouts and bundles; returns the keys of each stage."""
     folder.mkdir(exist_ok=True)
     golds = [str(3 * (1 + i % 2)) for i in range(problems)]
     asked = [{"id": f"p{i}", "problem": f"What is {i} * 3?", "answer": gold} for i, gold in enumerate(golds)]
@@ -113,9 +112,7 @@ def inputs_of(folder: Path, model: str, problems: int = 24) -> dict[str, dict[st
 
 
 def start(stage: str, keys: dict[str, Any], folder: Path, file_bytes: int = 0) -> ForkServerProcess:
-    """Start a stage in a folder; with `file_bytes` no file may grow beyond, to the writer much like a full
-    disk.
-    """
+    """Start a stage in a folder. `file_bytes` limits the size of files, which simulates a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log").touch()
     given = options({"output_dir": "out", **keys})
@@ -143,9 +140,9 @@ def kill(
     began: bool = True,
     how: signal.Signals = signal.SIGKILL,
 ) -> Run | None:
-    """Start a stage and send it a signal so long after its output folder appears (or after its start).
+    """Start a stage and send it a signal `delay_s` after its output folder appears (or after its start).
 
-    None if its work was done before. Raises RuntimeError if a process of it lives on.
+    Returns None if the stage finished first. Raises RuntimeError if one of its processes survives.
     """
     process = start(stage, keys, folder)
     if began:
@@ -164,7 +161,7 @@ def kill(
 
 
 def ended(process: ForkServerProcess) -> int:
-    """The exit status. Raises RuntimeError for a process that hangs, after killing it."""
+    """Wait for the exit status. Kills a process that hangs, and raises RuntimeError."""
     process.join(PATIENCE_S)
     if process.exitcode is None:
         process.kill()
@@ -173,8 +170,9 @@ def ended(process: ForkServerProcess) -> int:
 
 
 def difference(stage: str, whole: Path, other: Path) -> str:
-    """What is not the same in two output folders, "" if nothing is: losses of a training, else every byte but
-    timings.
+    """What differs between two output folders, "" if nothing does.
+
+    Compares the losses of a training run, and otherwise every byte except timings.
     """
     if stage in TRAINERS:
         ours, theirs = losses(whole), losses(other)
@@ -204,7 +202,7 @@ def await_folder(process: ForkServerProcess, folder: Path) -> float:
 
 
 def _stage(stage: str, arguments: list[str], folder: str, file_bytes: int) -> None:
-    """The stage's own command, in a process of its own."""
+    """Run the stage's command in this process, with its output in the log."""
     log = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -224,7 +222,7 @@ def _stage(stage: str, arguments: list[str], folder: str, file_bytes: int) -> No
 
 
 def _run_apart(function: Callable[..., Any], *arguments: Any) -> None:
-    """Call it in another process: after a backward pass, a process must not be forked."""
+    """Call it in another process, because a process must not be forked after a backward pass."""
     process = _context.Process(target=function, args=arguments)
     process.start()
     process.join()
