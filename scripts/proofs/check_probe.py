@@ -1,9 +1,9 @@
-"""What `a2r probe` predicts against what was measured, on every kept evaluation with a trained synthesizer.
+"""Compare the predictions of `a2r probe` with every stored evaluation that has a trained synthesizer.
 
     python scripts/proofs/check_probe.py     # the table and the errors of docs/probe.md, and docs/probe.png
 
-Reads docs/measured/probe.jsonl, which collect_probe.py writes. Each evaluation is predicted from those of
-other explorers alone; MAWPS, on which nobody was trained, teaches nothing.
+Reads docs/measured/probe.jsonl, which collect_probe.py writes. Each evaluation is predicted only from those
+of other explorers. MAWPS is never used to predict, because nothing was trained on it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def as_patterns(one: Json) -> list[Pattern]:
 
 
 def fitted(one: Json, who: str) -> Selector:
-    """The selector that a row's untrained or trained synthesizer was; the default where it is not known."""
+    """The selector that fits a row's untrained or trained synthesizer; the default if there is no data."""
     known = [
         (p, c) for p, c in zip(as_patterns(one), one["cells"], strict=True) if c[who] is not None and c["n"]
     ]
@@ -49,7 +49,9 @@ def fitted(one: Json, who: str) -> Selector:
 
 
 def learnt(one: Json) -> tuple[float, float]:
-    """Weight of the trained and log of the lift, of one row; kept in it, as each row teaches all others."""
+    """The trained weight and the log of the lift of one row; cached in it, because every other row needs
+    them.
+    """
     if "learnt" not in one:
         base, trained = fitted(one, "base"), fitted(one, "trained")
         one["learnt"] = trained.weight, log_odds(trained) - log_odds(base)
@@ -58,7 +60,7 @@ def learnt(one: Json) -> tuple[float, float]:
 
 
 def lessons(rows: Iterable[Json]) -> tuple[float, float]:
-    """Weight and lift of the trained: medians over explorers of the medians of their evaluations."""
+    """Weight and lift of trained synthesizers: medians over explorers of the medians of their evaluations."""
     weights, lifts = defaultdict(list), defaultdict(list)
     for one in rows:
         weight, lift = learnt(one)
@@ -72,7 +74,7 @@ def log_odds(selector: Selector) -> float:
 
 
 def predicted(one: Json, weight: float, lift: float) -> float:
-    """The accuracy of the trained synthesizer as the probe predicts it, with these lessons."""
+    """The trained synthesizer's accuracy that the probe predicts with this weight and lift."""
     base = fitted(one, "base")
     odds = lift * base.accuracy / (1 - base.accuracy)
     trained = replace(base, weight=max(base.weight, weight), accuracy=odds / (1 + odds))
@@ -82,14 +84,14 @@ def predicted(one: Json, weight: float, lift: float) -> float:
 
 @dataclass(frozen=True)
 class Checked:
-    """One evaluation: what the probe would have said, from the lessons of other explorers alone."""
+    """One evaluation, and what the probe predicts from other explorers only."""
 
     row: Json
     trained: float  # predicted accuracy
 
     @property
     def base(self) -> float | None:
-        """The untrained one as measured: on these bundles, else on those that its cells are of."""
+        """The untrained accuracy as measured: on these bundles, or else on those of the cells."""
         if self.row["base"] is not None:
             return float(self.row["base"])
         known = [(c["base"], c["n"]) for c in self.row["cells"] if c["base"] is not None]
@@ -97,24 +99,24 @@ class Checked:
 
     @property
     def equal(self) -> float | None:
-        """The vote of as many tokens: as measured, else of as many rollouts as the probe counts."""
+        """The vote at equal tokens: as measured, or else with as many rollouts as the probe counts."""
         return self.row["equal"] if self.row["equal"] is not None else self.row.get("equal_counted")
 
     def gain(self, rival: str, predicted: bool) -> float | None:
-        """Of the trained synthesizer over `base`, `vote` or `equal`, predicted or measured."""
+        """The trained synthesizer's gain over `base`, `vote` or `equal`, predicted or measured."""
         of = {"base": self.base, "vote": self.row["vote"], "equal": self.equal}[rival]
         return None if of is None else (self.trained if predicted else self.row["trained"]) - of
 
     def said(self, error: float) -> str:
-        """The word of the probe, by the rule of a2r_train/evaluate/probe/words.py."""
+        """The probe's advice, by the rule of a2r_train/evaluate/probe/words.py."""
         if self.row["alone"] is not None and self.row["alone"] > self.row["oracle"]:
             return "alone"
         gain = min(g for rival in ("vote", "equal") if (g := self.gain(rival, True)) is not None)
         return word_of(gain, error)
 
     def right(self, error: float) -> str:
-        """Whether it would have been: to train, and the trained one is above both votes, or not to, and it is
-        not.
+        """Whether the advice was right: to train if the trained synthesizer beats both votes, and not to
+        train otherwise.
         """
         gain = min(g for rival in ("vote", "equal") if (g := self.gain(rival, False)) is not None)
         pays = gain > 2 * self.row["se"].get("vote", 0.02)
@@ -124,7 +126,7 @@ class Checked:
 
 
 def without_base(one: Json) -> list[Json]:
-    """The cells as if no model had been asked."""
+    """The cells without the untrained model's answers."""
     return [{**cell, "base": None} for cell in one["cells"]]
 
 
@@ -137,7 +139,7 @@ def check(rows: Sequence[Json]) -> list[Checked]:
 
 
 def root_mean_square(checked: Sequence[Checked]) -> float:
-    """Of the errors of accuracy, each explorer counting the same."""
+    """Root mean square error of accuracy, with equal weight for each explorer."""
     by_explorer: defaultdict[str, list[float]] = defaultdict(list)
     for one in checked:
         by_explorer[one.row["explorer"]].append((one.trained - one.row["trained"]) ** 2)
@@ -145,7 +147,7 @@ def root_mean_square(checked: Sequence[Checked]) -> float:
 
 
 def naive(rows: Sequence[Json]) -> float:
-    """The same of the vote with the mean gain over it that the other explorers had."""
+    """The same error for a naive prediction: the vote plus the other explorers' mean gain over it."""
     squares: defaultdict[str, list[float]] = defaultdict(list)
     for one in rows:
         others = [o for o in rows if o["explorer"] != one["explorer"] and o["explorer"] in LESSONS]
@@ -186,7 +188,7 @@ def points(value: float | None) -> str:
 
 
 def report(rows: Sequence[Json]) -> list[str]:
-    """The table and the errors, as docs/probe.md has them."""
+    """The table and the errors, as shown in docs/probe.md."""
     checked = check(rows)
     inside = [one for one in checked if one.row["explorer"] in LESSONS]
     error, weight_lift = root_mean_square(inside), lessons([o for o in rows if o["explorer"] in LESSONS])
@@ -227,7 +229,7 @@ def report(rows: Sequence[Json]) -> list[str]:
 
 
 def draw(checked: Sequence[Checked], path: Path) -> None:
-    """Predicted against measured gains, over the untrained synthesizer and over the vote."""
+    """Plot predicted against measured gains, over the untrained synthesizer and over the vote."""
 
     def panels(figure: Figure) -> None:
         names = list(dict.fromkeys(one.row["explorer"] for one in checked))

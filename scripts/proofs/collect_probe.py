@@ -1,10 +1,10 @@
-"""The kept evaluations as check_probe.py reads them: docs/measured/probe.jsonl, a row an evaluation.
+"""Collect the stored evaluations for check_probe.py in docs/measured/probe.jsonl, one row per evaluation.
 
-    python scripts/proofs/collect_probe.py     # reads data/results, and answers in the history
+    python scripts/proofs/collect_probe.py     # reads data/results, and answers in the git history
 
 A row has the patterns of the bundles, how often the untrained and the trained synthesizer are right on each,
-and their shares in the rollouts, as `a2r probe` counts them. Rollouts of MAWPS were never kept: its patterns
-are made from the cells of its tables. `--tiny FOLDER` adds the evaluation of recipes/tiny.
+and the patterns' shares in the rollouts, as `a2r probe` counts them. MAWPS has no stored rollouts, so its
+patterns are derived from its tables. `--tiny FOLDER` adds the evaluation of recipes/tiny.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """An evaluation: its explorer, where its rollouts are, its bundles (kept, or in the history), and the
-    evaluation that has its untrained row.
+    """An evaluation: its explorer, its rollouts, its bundles (stored, or in the history), and the evaluation
+    with its untrained row.
     """
 
     name: str
@@ -122,7 +122,7 @@ MAWPS = {
 
 
 def content(path: str) -> bytes:
-    """A file below data/results, or as it was in the history; unpacked."""
+    """A file below data/results, or its version in the git history; decompressed."""
     here = ROOT / path
     if here.is_file():
         raw = here.read_bytes()
@@ -130,7 +130,7 @@ def content(path: str) -> bytes:
         place = f"{COMMIT}:{(ROOT / path).as_posix()}"
         asked = subprocess.run(["git", "show", place], capture_output=True, check=False)
         if asked.returncode:
-            raise SystemExit(f"{place} is not in this clone; git fetch --unshallow")
+            raise SystemExit(f"{place} is not in this clone; run git fetch --unshallow")
         raw = asked.stdout
     return lzma.decompress(raw) if path.endswith(".xz") else raw
 
@@ -140,7 +140,7 @@ def rows_of(path: str) -> list[Json]:
 
 
 def right_of(evaluation: str, row: str) -> dict[str, float]:
-    """By bundle whether the row's greedy answer was right; {} where its answers were not kept."""
+    """For each bundle, whether the row's greedy answer was right; {} if its answers are not stored."""
     manifest = json.loads(
         subprocess.run(
             ["git", "show", f"{COMMIT}:{(ROOT / evaluation / 'manifest.json').as_posix()}"],
@@ -157,7 +157,7 @@ def right_of(evaluation: str, row: str) -> dict[str, float]:
 
 
 def patterns_in(path: str) -> dict[str, tuple[str, Pattern]]:
-    """By bundle its problem and its pattern."""
+    """For each bundle, its problem and its pattern."""
     if path.endswith(".kept.json"):
         return {b.id: (b.problem_id, shown_pattern(b)) for b in bundles_of(str(ROOT / path))}
     return {
@@ -179,7 +179,7 @@ def facts_of(path: str, problems: set[str]) -> Facts:
 
 
 def collect(tiny: str) -> list[Json]:
-    """A row an evaluation."""
+    """One row per evaluation."""
     rows, seen = [], {}
     for source in SOURCES:
         shown = patterns_in(source.bundles)
@@ -226,13 +226,13 @@ def row(
 
 
 def counted_equal(facts: Facts) -> float:
-    """The vote of as many rollouts as the probe takes to have the tokens of a two-stage answer."""
+    """The vote of as many rollouts as cost the tokens of a two-stage answer, by the probe's count."""
     m = tokens(facts, {}, 0.0)["equal"]
     return float(np.nanmean(last_vote(facts, m)))
 
 
 def error_of(spread: Spread, found: Json) -> float:
-    """The standard error that the probe expects of the paired difference of this evaluation."""
+    """The standard error that the probe predicts for this evaluation's paired difference."""
     return spread.smallest(found["rows"][0]["n"], 1) / STANDARD_ERRORS
 
 
@@ -248,7 +248,7 @@ def cell(pattern: Pattern, share: float, base: Sequence[float], trained: Sequenc
 
 
 def measured(name: str, explorer: str, found: Json) -> Json:
-    """What the evaluation has measured."""
+    """The figures that the evaluation measured."""
     of = {r["name"]: r["accuracy"] for r in found["rows"]}
     trained = next(n for n in TRAINED if n in of)
     vote = next(n for n in of if n.startswith("maj@") and "equal" not in n)
@@ -274,8 +274,8 @@ def measured(name: str, explorer: str, found: Json) -> Json:
 
 
 def mawps(name: str, base_of: str) -> Json:
-    """From the cells of its tables: of four readable references they say all but how three wrong ones agree,
-    which two of them are taken to do in three quarters of what is left, all three in one.
+    """A row from the table's cells. For four readable references they determine everything except how three
+    wrong ones agree. Of the remaining cases, two are assumed to agree in three quarters, all three in one.
     """
     found = json.loads(content(f"{name}/results.json"))
     diagnostics = found["diagnostics"]["by_correct"]
@@ -322,7 +322,7 @@ def mawps(name: str, base_of: str) -> Json:
 
 
 def of_tiny(folder: Path) -> Json:
-    """The evaluation that `a2r run recipes/tiny` leaves."""
+    """The row of the evaluation that `a2r run recipes/tiny` writes."""
     found = json.loads((folder / "evaluation/results.json").read_text())
     manifest = json.loads((folder / "evaluation/manifest.json").read_text())
     bundles = read(Bundle, str(folder / "bundles/test.jsonl"))

@@ -1,5 +1,5 @@
-"""A model's server for tests and proofs of `a2r serve`: it streams what a function says or what a real server
-answers, fails as it is told, and notes when each request came, was answered, or was left by its client.
+"""A model server for tests and proofs of `a2r serve`. It streams the output of a function or of a real
+server, injects faults, and records when each request arrived, was answered, or was abandoned by its client.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ MARK = re.compile(r"request \d+")
 
 @dataclass
 class Seen:
-    """One request; times by `time.monotonic`. ended: `done`, `left` (by its client), or the fault."""
+    """One request, with times by `time.monotonic`. ended: `done`, `left` (by its client), or the fault."""
 
     body: Body
     headers: dict[str, str]
@@ -33,7 +33,7 @@ class Seen:
 
 
 class FaultyUpstream:
-    """Serves one model over raw connections, so that it can break them. `fault` names what befalls the next
+    """Serves one model over raw connections, so that it can break them. `fault` returns the fault of the next
     request: one of FAULTS, a status, `cut` (a reset after some text), or "" for none.
     """
 
@@ -78,7 +78,7 @@ class FaultyUpstream:
         self.seen.append(seen)
         fault = self.fault()
         work = asyncio.create_task(self._reply(writer, seen, fault))
-        left = asyncio.create_task(reader.read(1))  # a client that stays sends nothing more
+        left = asyncio.create_task(reader.read(1))  # returns when the client leaves, as it sends nothing more
         await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
         seen.end = time.monotonic()
         seen.ended = (fault or "done") if work.done() else "left"
@@ -142,7 +142,7 @@ def chunk(index: int, text: str = "", reason: str | None = None, **delta: str) -
 
 
 def saying(write: Callable[[Body], Sequence[str]], wait_s: float = 0.0, prompt_tokens: int = 10) -> Chunks:
-    """Streams the texts that a function makes of a body, one a completion; a word is a token."""
+    """Stream the texts that a function returns for a body, one per completion; a word counts as a token."""
 
     async def chunks(body: Body) -> AsyncIterator[dict[str, Any]]:
         texts, count = write(body), 0
@@ -158,8 +158,8 @@ def saying(write: Callable[[Body], Sequence[str]], wait_s: float = 0.0, prompt_t
 
 
 def forwarding(url: str, client: httpx2.AsyncClient) -> Chunks:
-    """Streams what a real server answers, with the mark of the prompt (`request 17`) after each text, so that
-    an answer shows whose it is; a prompt with the marks of two requests answers CROSSED.
+    """Stream the answers of a real server. After each text comes the prompt's mark (`request 17`), which
+    shows whose answer it is; a prompt with the marks of two requests gives CROSSED.
     """
 
     async def chunks(body: Body) -> AsyncIterator[dict[str, Any]]:
@@ -180,7 +180,7 @@ def forwarding(url: str, client: httpx2.AsyncClient) -> Chunks:
 
 @dataclass
 class InThread:
-    """An event loop in a thread of its own, in which upstreams and endpoints run beside a test."""
+    """An event loop in a separate thread, where upstreams and endpoints run during a test."""
 
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 

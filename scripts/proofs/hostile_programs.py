@@ -1,9 +1,9 @@
-"""Programs that try to earn without solving the problem, or to harm the machine: none earns, nothing is left running.
+"""Programs that try to earn a reward without solving the problem, or to harm the machine. None earns, and no process survives.
 
     python scripts/proofs/hostile_programs.py
 
-Each stands for a kind: exits, forged results, objects that compare as they like, files and memory of others, processes
-that outlive their time, and too much of everything. The problem asks for the square of a number.
+The kinds are early exits, forged results, objects that fake equality, access to files and memory of others, processes that
+outlive their time, and excessive use of resources. The problem asks for the square of a number.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def verdict(program: str) -> str:
 
 
 def running_below(pid: int) -> dict[int, str]:
-    """Processes below this one, and their commands; the dead that nobody has asked for are left out."""
+    """The descendants of this process and their commands, without zombies."""
     parents, names = {}, {}
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
@@ -183,7 +183,7 @@ def running_below(pid: int) -> dict[int, str]:
 
 
 def still_running(before: set[int], patience_s: float = 2.0) -> dict[int, str]:
-    """What has begun below this process and has not ended; a helper needs a moment after its reply."""
+    """New descendants that still run; a helper needs a moment after its reply."""
     end = time.monotonic() + patience_s
     while True:
         left = {pid: name for pid, name in running_below(os.getpid()).items() if pid not in before}

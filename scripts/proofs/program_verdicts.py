@@ -1,11 +1,11 @@
-"""How many verdicts a second `python_tests` gives, and which reference solutions do not earn 1, and why.
+"""Measure the verdicts per second of `python_tests`, and show which reference solutions do not earn 1.
 
     python scripts/proofs/program_verdicts.py data/code/train.jsonl data/code/test.jsonl
     python scripts/proofs/program_verdicts.py google-research-datasets/mbpp:full:test mbpp.jsonl --least 60
 
-All reference solutions are judged, and among them infinite loops, one in twenty, each different; none is
-judged twice. Status 1 where there are fewer verdicts a second than `--least`. On a machine that is
-shared, look at the CPU seconds of a verdict too.
+All reference solutions are judged, mixed with infinite loops (one program in twenty). All programs differ, so
+none is judged twice. Exit status 1 for fewer verdicts per second than `--least`, or if a loop earns 1. On a
+shared machine, also look at the CPU time per verdict.
 """
 
 from __future__ import annotations
@@ -40,14 +40,12 @@ def reason(problem: Problem) -> str:
         return f"fails at {tests.calls[len(values)]}"
     pairs = zip(tests.calls, tests.expected, values, strict=True)
     return next(
-        f"{call} is {value}, and not {known!r}"
-        for call, known, value in pairs
-        if not programs.same(known, value)
+        f"{call} is {value}, not {known!r}" for call, known, value in pairs if not programs.same(known, value)
     )
 
 
 def timed(problems: Sequence[Problem], loop_share: float) -> tuple[list[str], float, float]:
-    """Verdicts, seconds and CPU seconds of all reference solutions with loops among them."""
+    """Verdicts, seconds and CPU seconds of all reference solutions and the loops among them."""
     loops = random.Random(0).choices(problems, k=round(len(problems) * loop_share / (1 - loop_share)))
     asked = [(problem, problem.answer) for problem in problems]
     asked += [(problem, looping(problem, number)) for number, problem in enumerate(loops)]
@@ -56,7 +54,7 @@ def timed(problems: Sequence[Problem], loop_share: float) -> tuple[list[str], fl
     before, began = cpu_s(), time.monotonic()
     found = judge_all(items, [row_of(asked[i][0]) for i in order])
     seconds = time.monotonic() - began
-    for server in sandbox._servers:  # what children have used is known when they have ended
+    for server in sandbox._servers:  # the CPU time of children is known only after they end
         server.end()
     verdicts = dict(zip(order, (judgement.verdict for judgement in found), strict=True))
     return [verdicts[i] for i in range(len(asked))], seconds, cpu_s() - before
@@ -72,7 +70,7 @@ def main() -> None:
     parser.add_argument("problems", nargs="+", help="problems with reference solutions")
     parser.add_argument("--loops", type=float, default=0.05, help="share of infinite loops")
     parser.add_argument(
-        "--least", type=float, default=0.0, help="verdicts a second, below which the status is 1"
+        "--least", type=float, default=0.0, help="verdicts per second, below which the exit status is 1"
     )
     given = parser.parse_args()
     problems = [problem for path in given.problems for problem in read(Problem, path)]
@@ -80,11 +78,13 @@ def main() -> None:
     rate, loops = len(verdicts) / seconds, verdicts[len(problems) :]
     right = verdicts[: len(problems)].count(CORRECT)
     print(
-        f"{len(verdicts)} verdicts, {len(loops)} of infinite loops, in {seconds:.1f} s: {rate:.0f} a second"
+        f"{len(verdicts)} verdicts, {len(loops)} of infinite loops, in {seconds:.1f} s: {rate:.0f} per second"
     )
-    spent = f"{1000 * cpu / len(verdicts):.1f} ms of CPU time each"
+    spent = f"{1000 * cpu / len(verdicts):.1f} ms of CPU time per verdict"
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {spent}")
-    print(f"{right} of {len(problems)} reference solutions earn 1, and {loops.count(CORRECT)} of the loops")
+    print(
+        f"{right} of {len(problems)} reference solutions earn 1, and {loops.count(CORRECT)} of the loops do"
+    )
     for problem, verdict in zip(problems, verdicts, strict=False):
         if verdict != CORRECT:
             print(f"  {problem.source}{problem.id}: {reason(problem)}")

@@ -1,26 +1,27 @@
-"""Prove the distributed recipes on several GPUs of one host; a row of JSON is written as soon as it is
-measured.
+"""Prove the distributed recipes on several GPUs of one host; each measurement is written at once as JSON.
 
     python scripts/proofs/prove_gpus.py --output gpus.jsonl     # two GPUs; about six minutes
     python scripts/proofs/prove_gpus.py --output gpus.jsonl --model MODEL_0.5B \\
         --parts same_lora,scaling_explore,scaling_update
     python scripts/proofs/prove_gpus.py --output trial.jsonl    # without a GPU: a trial on two cores
 
-same: losses and weights of two processes are those of one, float32; a shared prefix has no float32 kernel on
-a GPU. 35 seconds on two H100s, of which the start is most; and so the others:
-same_lora: the same with an adapter on all linear layers. Of a model of 0.5B 50.
-same_bf16: how far they are apart in bf16; passes nothing. Not timed.
-live: scripts/grpo.py makes three steps with its own completions, dense and with a shared prefix. 60.
-kill: SIGKILL of all processes after the second step; the same command goes on to its last step. 80.
-server: a vLLM server on the last GPU gets the weights of a trainer on the first. 100.
-colocate: vLLM in the trainer's processes, each model split over both GPUs. 90.
-scaling_explore: tokens a second on all GPUs against one, same work on each: at least 90 %. Of 0.5B 40.
-scaling_update: the same of GRPO's update: at least 80 %. 70.
+The times are seconds on two H100s, most of them for startup.
 
-A part is begun in the first --budget_s seconds alone. What runs over its time is killed, its row has the end
-of what it said, and the next part begins. Runs of a part are made at the same time where there are GPUs, but
-not those of the last two parts. On CPUs fsdp2 goes through tests/fsdp_on_cpu.py, and server, which needs
-NCCL, is left out. scaling_explore takes vLLM where it is installed, else the transformers engine.
+same: in float32, losses and weights of two processes equal those of one. On a GPU the shared prefix has no
+float32 kernel. 35 s.
+same_lora: the same with an adapter on all linear layers. 50 s for a model of 0.5B.
+same_bf16: how far they differ in bf16; there is nothing to pass. Not timed.
+live: scripts/grpo.py takes three steps with its own completions, dense and with a shared prefix. 60 s.
+kill: SIGKILL of all processes after the second step; the same command continues to the last step. 80 s.
+server: a vLLM server on the last GPU receives the weights of a trainer on the first. 100 s.
+colocate: vLLM in the trainer's processes, each model split over both GPUs. 90 s.
+scaling_explore: tokens per second on all GPUs against one, same work on each: at least 90 %. 40 s for 0.5B.
+scaling_update: the same for GRPO's update: at least 80 %. 70 s.
+
+Parts start only within the first --budget_s seconds. A command that exceeds its timeout is killed, its row
+shows the end of its output, and the next part starts. With GPUs, the runs of a part are parallel, except in
+the last two parts. On CPUs fsdp2 uses tests/fsdp_on_cpu.py, and server is skipped, because it needs NCCL.
+scaling_explore uses vLLM if it is installed, otherwise the transformers engine.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from a2r_train.data.builder import bundle_of
 from a2r_train.data.read import read
 from a2r_train.records import CORRECT, INCORRECT, Problem, Reference, write
 
-# A step of clipped gradient descent: the weights move by the gradient of the global batch, of 16 rows.
+# Steps of clipped gradient descent: the weights move by the gradient of the global batch of 16 rows.
 REPLAY = {
     "optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "constant", "max_grad_norm": 1.0,
     "weight_decay": 0.0,
@@ -50,14 +51,14 @@ REPLAY = {
 }  # fmt: skip
 LORA = {"peft_config": "{r: 16, target_modules: all-linear}", "learning_rate": 0.02}  # B begins at zero
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-2
-# vLLM's own ways to reduce over NVLink multicast, and a sampler that is compiled at the start.
+# Turn off vLLM's reductions over NVLink multicast, and a sampler that is compiled at startup.
 VLLM = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_USE_NCCL_SYMM_MEM": "0", "VLLM_USE_FLASHINFER_SAMPLER": "0"}
 LOGP_TOLERANCE = 0.05  # of the mean difference between engine and trainer, both in bf16
 PORT = 8765
 
 
 def same(bench: Bench, part: str = "same", **changes: Any) -> None:
-    """Replayed completions in one process and in several."""
+    """Compare replayed completions in one process and in several."""
     options = {**REPLAY, **changes}
 
     def replay(command: Callable[..., list[str]], name: str, rows: int, **env: str) -> tuple[Ended, Path]:
@@ -92,9 +93,7 @@ def same(bench: Bench, part: str = "same", **changes: Any) -> None:
 
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """How far the losses of the steps and the trained weights are apart, relative to the loss and to the way
-    of the weights.
-    """
+    """How far losses and trained weights differ, relative to the loss and to how far the weights moved."""
     ours, theirs = ([entry["loss"] for entry in run["log"] if "loss" in entry] for run in (one, other))
     off = max(abs(a - b) / max(abs(a), 0.01) for a, b in zip(ours, theirs, strict=True))
     moved = (one["weights"] - one["start"]).norm()
@@ -106,7 +105,7 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def bundles(bench: Bench) -> str:
-    """64 bundles of data/tiny with a right and a wrong reference each."""
+    """Write 64 bundles of data/tiny, each with a right and a wrong reference."""
     path = bench.folder / "bundles.jsonl"
     wrong = Reference("\\boxed{0}", "0", INCORRECT, 5)
     made = [
@@ -119,7 +118,7 @@ def bundles(bench: Bench) -> str:
 
 
 def grpo(bench: Bench, config: str, out: Path, **changes: Any) -> list[str]:
-    """scripts/grpo.py on the recipe of data/tiny, two groups of eight in each process."""
+    """The command for scripts/grpo.py with the tiny recipe, two groups of eight in each process."""
     options = {
         "model_name_or_path": bench.model, "bundles": bundles(bench), "output_dir": out, "max_steps": 3,
         "logging_steps": 1,
@@ -133,14 +132,14 @@ def grpo(bench: Bench, config: str, out: Path, **changes: Any) -> list[str]:
 
 
 def logged(out: Path) -> tuple[int, list[dict[str, Any]]]:
-    """The last step, and what was logged of each."""
+    """The last step, and the log entries with a loss."""
     state = out / "trainer_state.json"
     found = json.loads(state.read_text()) if state.exists() else {"global_step": 0, "log_history": []}
     return found["global_step"], [entry for entry in found["log_history"] if "loss" in entry]
 
 
 def moved(bench: Bench, out: Path) -> float:
-    """The largest change of a weight that both checkpoints have; of an adapter, or where there is none, 0."""
+    """The largest change of a weight that both checkpoints have; 0 for an adapter or a missing checkpoint."""
     folders = [path / "model.safetensors" for path in (ROOT / bench.model, out)]
     if not all(path.exists() for path in folders):
         return 0.0
@@ -172,7 +171,7 @@ def live(bench: Bench) -> None:
 
 
 def kill(bench: Bench) -> None:
-    """All processes are killed at once when the second checkpoint is complete."""
+    """Kill all processes at once when the second checkpoint is complete, and resume."""
 
     def cut(config: str) -> None:
         out, steps = bench.folder / f"kill-{config}", 20 if CUDA else 6
@@ -200,7 +199,7 @@ def kill(bench: Bench) -> None:
 
 
 def no_vllm(bench: Bench, part: str) -> bool:
-    """Whether it cannot be run, which is a row."""
+    """Whether the part must be skipped; if so, write a row that says why."""
     reason = "needs GPUs" if part == "server" and not CUDA else ""
     if importlib.util.find_spec("vllm") is None:
         reason = "vllm is not installed"
@@ -210,10 +209,9 @@ def no_vllm(bench: Bench, part: str) -> bool:
 
 
 def judge(bench: Bench, part: str, name: str, ended: Ended) -> None:
-    """A row on whether the engine had the trainer's weights at each step.
+    """Write a row on whether the engine had the trainer's weights at each step.
 
-    An engine that was left behind would be off by about as much as the weights have moved the
-    log-probabilities.
+    With stale weights, the engine's log-probabilities would be off by about as much as training moved them.
     """
     found = ended.json()
     means = found.get("mean_differences", [])
@@ -267,7 +265,7 @@ def colocate(bench: Bench) -> None:
 
 
 def scaling_explore(bench: Bench) -> None:
-    """Against one GPU with the same work on each."""
+    """Compare all GPUs with one, at the same work per GPU."""
     small = [] if CUDA else ["--samples", "8", "--tokens", "32"]
     given = ["--model", bench.model, "--gpus", str(bench.processes), *small]
     script = "scripts/benchmarks/bench_scaling.py"
@@ -284,7 +282,7 @@ def scaling_explore(bench: Bench) -> None:
 
 
 def scaling_update(bench: Bench) -> None:
-    """Against one GPU with the same work on each."""
+    """Compare all GPUs with one, at the same work per GPU."""
     rates: list[int] = []
     for processes in (1, bench.processes):
         shape = ["--shape", "0.6b" if CUDA else "tiny"]
@@ -318,14 +316,18 @@ def main() -> None:
     parser.add_argument(
         "--parts", default="same,live,kill,server,colocate", help=f"of {', '.join(PARTS)}; comma-separated"
     )
-    parser.add_argument("--config", default="ddp,zero3,fsdp2", help="of accelerate_configs; comma-separated")
-    parser.add_argument("--model", default="data/tiny/synthesizer", help="a checkpoint folder")
-    parser.add_argument("--output", default="gpus.jsonl", help="rows are added there, one JSON object a line")
     parser.add_argument(
-        "--budget_s", type=float, default=500.0, help="no further part is begun after so many seconds"
+        "--config", default="ddp,zero3,fsdp2", help="names in accelerate_configs; comma-separated"
     )
-    parser.add_argument("--timeout_s", type=float, default=150.0, help="of each command")
-    parser.add_argument("--processes", type=int, default=2, help="as many as GPUs; 16 is a multiple of it")
+    parser.add_argument("--model", default="data/tiny/synthesizer", help="a checkpoint folder")
+    parser.add_argument(
+        "--output", default="gpus.jsonl", help="file to append rows to, one JSON object per line"
+    )
+    parser.add_argument(
+        "--budget_s", type=float, default=500.0, help="seconds after which no further part starts"
+    )
+    parser.add_argument("--timeout_s", type=float, default=150.0, help="timeout of each command")
+    parser.add_argument("--processes", type=int, default=2, help="number of GPUs; must divide 16")
     given = parser.parse_args()
     began = time.monotonic()
     output = Path(given.output).resolve()
@@ -344,7 +346,7 @@ def main() -> None:
                 continue
             try:
                 PARTS[part](bench)
-            except Exception as error:  # noqa: BLE001 - the next part is worth its row
+            except Exception as error:  # noqa: BLE001 - the next part must still run
                 bench.row(part, "", False, error=f"{type(error).__name__}: {error}"[-600:])
             print(f"{part}: {time.monotonic() - began:.0f} s since the start", flush=True)
 

@@ -1,15 +1,14 @@
-"""What a setting of GRPO is worth on data/tiny: the quickstart's stages at three seeds, and one table of all
-settings.
+"""Measure what a GRPO setting gains on data/tiny: the quickstart's stages with three seeds, in one table.
 
     python scripts/proofs/prove_lever.py off
     python scripts/proofs/prove_lever.py dynamic --grpo oversampling_factor=2 --control oversampling_factor=2
     python scripts/proofs/prove_lever.py k-4-16 --explore samples_per_problem=32 --bundle k=16 k_min=4 \
         --evaluate diagnostics=k k_sweep=4,8,16 --no_control
 
-A setting is a name and the keys that it changes, for each stage. A setting's control generates as many tokens
-with `--match`. What a setting leaves as it is, rollouts, bundles and SFT, it shares with the others; all are
-evaluated on the same bundles. Some ten minutes a setting on 2 free cores; it resumes. The table is
-runs/levers/table.md.
+A setting is a name and the keys that it changes in each stage. With `--match` its control generates as many
+tokens. Rollouts, bundles and SFT that a setting does not change are shared with the others, and all are
+evaluated on the same bundles. A setting takes about ten minutes on 2 free cores, and can be resumed. The
+table is runs/levers/table.md.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ ROWS = {
 
 
 def stage(verb: str, recipe: str, *changes: str, **more: object) -> None:
-    """Run one stage of recipes/tiny with some keys changed; a stage that is done returns at once."""
+    """Run one stage of recipes/tiny with some keys changed; a finished stage returns at once."""
     module = f"train.{verb}" if verb in ("sft", "grpo") else "cli"
     named = [] if module.startswith("train") else [verb]
     pairs = [change.split("=", 1) for change in changes] + [[key, str(value)] for key, value in more.items()]
@@ -47,15 +46,15 @@ def stage(verb: str, recipe: str, *changes: str, **more: object) -> None:
 
 
 def bundles(folder: Path, train: Path, changes: list[str]) -> Path:
-    """The folder, with bundles of these rollouts and of the test rollouts that all settings share."""
+    """Write bundles of these rollouts and of the shared test rollouts; returns the folder."""
     given = {"rollouts": train / "rollouts.jsonl", "test_rollouts": OUT / "rollouts-test/rollouts.jsonl"}
     stage("bundle", "bundle", *changes, output_dir=folder, **given)
     return folder
 
 
 def prepared(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The bundles that the setting trains on, its own if it changes them, and those that all settings meet in
-    the evaluation.
+    """The bundles that the setting trains on (its own if it changes them), and those that all settings are
+    evaluated on.
     """
     stage("explore", "explore-test", output_dir=OUT / "rollouts-test")
     stage("explore", "explore-train", output_dir=OUT / "rollouts-train")
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace, seed: int) -> None:
 
 
 def steps_of(folder: Path) -> list[dict[str, Any]]:
-    """A training's logged steps: the groups that it made and used, the dead of each, the tokens made."""
+    """The logged steps of a run: groups made, groups with a signal (made and used), and tokens."""
     rows = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     found, used = [], 8
     for row in (row for row in rows if "loss" in row):
@@ -109,7 +108,7 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def sums(steps: list[dict[str, Any]], most: float) -> dict[str, float]:
-    """Over the steps until so many tokens are generated."""
+    """Totals over the steps, up to `most` generated tokens."""
     total = dict.fromkeys(("made", "signal", "live", "tokens", "steps"), 0.0)
     for step in steps:
         if total["tokens"] + step["tokens"] > most * 1.0001:
@@ -120,7 +119,7 @@ def sums(steps: list[dict[str, Any]], most: float) -> dict[str, float]:
 
 
 def table() -> str:
-    """One line a setting and seed; the accuracies are greedy, in %."""
+    """One line per setting and seed, with greedy accuracies in %."""
     folders = sorted(
         path.parent for path in OUT.glob("*/seed-*/evaluation") if (path / "results.json").exists()
     )
@@ -158,12 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="of the setting; its folder below runs/levers")
+    parser.add_argument("name", help="name of the setting, and of its folder below runs/levers")
     for verb in ("explore", "bundle", "sft", "grpo", "control", "evaluate"):
         parser.add_argument(f"--{verb}", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
-    parser.add_argument("--match", action="store_true", help="the control generates as many tokens")
-    parser.add_argument("--no_control", action="store_true", help="no training without references")
+    parser.add_argument("--match", action="store_true", help="let the control generate as many tokens")
+    parser.add_argument("--no_control", action="store_true", help="skip the training without references")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for seed in args.seeds:

@@ -1,11 +1,10 @@
-"""What the quickstart leaves out, run once: the control without references, three training seeds, two further
-test sets.
+"""What the quickstart leaves out: the no-reference control, three training seeds, and two more test sets.
 
-    python scripts/proofs/prove_tiny.py    # after the quickstart; an hour on 2 cores; it resumes
+    python scripts/proofs/prove_tiny.py    # after the quickstart; an hour on 2 cores; can be resumed
 
-For every seed, SFT and GRPO are run as in recipes/tiny, and once more on the same problems without references
+For every seed, SFT and GRPO run as in recipes/tiny, and again on the same problems without references
 (`plain_share: 1`, the control). All checkpoints are evaluated on the test set of data/tiny and on two sets
-drawn from generator seeds that nothing else uses. It prints the table that stands in data/tiny/README.md.
+drawn from generator seeds that nothing else uses. Prints the table of data/tiny/README.md.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ RIVALS = ("synthesizer/base", "maj@4", "synthesizer/alone", "synthesizer/no_refe
 
 
 def stage(verb: str, recipe: str, **changes: object) -> None:
-    """Run one stage of recipes/tiny with some keys changed; a stage that is done returns at once."""
+    """Run one stage of recipes/tiny with some keys changed; a finished stage returns at once."""
     module = (
         ["a2r_train.cli", verb] if verb in ("explore", "bundle", "evaluate") else [f"a2r_train.train.{verb}"]
     )
@@ -45,7 +44,7 @@ def stage(verb: str, recipe: str, **changes: object) -> None:
 
 
 def further_problems() -> None:
-    """Draw the further sets: no problem of the pre-training, of the shipped sets, or of each other."""
+    """Draw the further sets. They share no problem with pre-training, the shipped sets, or each other."""
     if all((OUT / f"{name}.jsonl").exists() for name in FURTHER_SETS):
         return
     config = tiny_rows.PretrainConfig.load("recipes/tiny/pretrain.yaml")
@@ -53,7 +52,7 @@ def further_problems() -> None:
     shipped = tiny_rows.draw_sets(config, taken)  # adds its problems to `taken`
     told = [tale.text for tale in shipped["test"]]
     if told != [problem.problem for problem in read(Problem, "data/tiny/test.jsonl")]:
-        raise ValueError("data/tiny/test.jsonl is not what recipes/tiny/pretrain.yaml draws")
+        raise ValueError("data/tiny/test.jsonl does not match recipes/tiny/pretrain.yaml; restore both")
     for name, seed in FURTHER_SETS.items():
         draw_further(dataclasses.replace(config, seed=seed), name, taken)
 
@@ -66,9 +65,7 @@ def draw_further(config: tiny_rows.PretrainConfig, name: str, taken: set[int]) -
 
 
 def bundle_further() -> dict[str, Path]:
-    """Explore and bundle the further sets; returns the folders of bundles and rollouts of all test sets by
-    name.
-    """
+    """Explore and bundle the further sets. Returns, by name, the folder of each test set."""
     for name in FURTHER_SETS:
         problems, rollouts = OUT / f"{name}.jsonl", OUT / name / "rollouts"
         stage("explore", "explore-test", problems=problems, output_dir=rollouts)
@@ -83,7 +80,7 @@ def bundle_further() -> dict[str, Path]:
 
 
 def train(seed: int) -> dict[str, Path]:
-    """SFT and GRPO with and without references; seed 0 with references is the quickstart's own run."""
+    """Train with and without references. Seed 0 with references is the quickstart's own run."""
     folders = {}
     for control in (False, True):
         own = (
@@ -115,7 +112,7 @@ def evaluate(name: str, place: Path, seed: int, folders: dict[str, Path]) -> dic
 
 
 def table(results: dict[tuple[str, int], dict[str, object]]) -> str:
-    """Markdown: one line a set, seed and temperature; each cell is a difference in points with its
+    """Markdown with one line per set, seed and temperature. Each cell is a difference in points with its
     Holm-corrected interval.
     """
     head = "| test set | seed | row | accuracy | " + " | ".join(f"above {rival}" for rival in RIVALS) + " |"

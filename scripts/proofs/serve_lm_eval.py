@@ -3,8 +3,8 @@
     pip install 'lm-eval[api]'
     python scripts/proofs/serve_lm_eval.py
 
-lm-eval asks over HTTP, four requests at a time, and scores by its own `exact_match` what stands in the box.
-`--url` names an endpoint that runs already; without it the pair of data/tiny is started.
+lm-eval sends four requests at a time over HTTP, and scores the boxed answer with its own `exact_match`.
+`--url` names a running endpoint; without it the pair of data/tiny is started.
 """
 
 import argparse
@@ -43,7 +43,7 @@ TASK = {
 
 @contextmanager
 def endpoint(url: str) -> Iterator[str]:
-    """The base URL of a running endpoint, started if none is named."""
+    """The base URL of an endpoint; one is started if none is named."""
     if url:
         yield url
         return
@@ -59,7 +59,7 @@ def endpoint(url: str) -> Iterator[str]:
 
 
 def evaluate(program: str, url: str, limit: int, folder: Path) -> dict[str, float]:
-    """What lm-eval says of the endpoint. Raises CalledProcessError where it fails."""
+    """lm-eval's result for the endpoint. Raises CalledProcessError if lm-eval fails."""
     rows = (ROOT / "data/tiny/test.jsonl").read_text(encoding="utf-8").splitlines()[:limit]
     (folder / "test.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     task = {**TASK, "dataset_kwargs": {"data_files": {"test": str(folder / "test.jsonl")}}}
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument(
         "--url", default="", help="base URL of a running endpoint, such as http://localhost:8000/v1"
     )
-    parser.add_argument("--limit", type=int, default=20, help="problems")
-    parser.add_argument("--lm_eval", default="lm_eval", help="the program")
+    parser.add_argument("--limit", type=int, default=20, help="number of problems")
+    parser.add_argument("--lm_eval", default="lm_eval", help="the lm-eval program")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, endpoint(arguments.url) as url:
         print(json.dumps(evaluate(arguments.lm_eval, url, arguments.limit, Path(folder))))

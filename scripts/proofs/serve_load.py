@@ -1,13 +1,13 @@
-"""`a2r serve` under load, beside its two upstreams asked by hand, on the models of data/tiny and vLLM.
+"""`a2r serve` under load, compared with direct requests to its two upstreams; models of data/tiny, vLLM.
 
     python scripts/proofs/serve_load.py --output docs/measured/serve_cpu.json
 
-1. overhead: the same problems by turns through the endpoint and by hand (stage 1 with n=4, the prompt of
-   stage 2 rendered, stage 2), at 1 and at 8 requests at a time; the ratio of the medians.
-2. first token: from the end of stage 1 to the first token of stage 2, of the endpoint, and of the upstream.
-3. faults: 500 requests at 32 at a time, where 10 % each of the requests upstream get 429, 503, a reset, half
-   of their JSON, and a stall of 20 s. Every answer carries the number it was asked with.
-4. memory: the resident memory of the endpoint over these requests, after 32 that are not counted.
+1. overhead: the same problems alternately through the endpoint and by hand (stage 1 with n=4, rendering the
+   prompt of stage 2, stage 2), with 1 and with 8 concurrent requests; the ratio of the medians.
+2. first token: the time from the end of stage 1 to the first token of stage 2, for the endpoint and upstream.
+3. faults: 500 requests, 32 at a time. Of the upstream requests, 10 % each get 429, 503, a reset, half of
+   their JSON, and a stall of 20 s. Every answer carries the number of its request.
+4. memory: the endpoint's resident memory over these requests, after 32 requests of warm-up.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def problems(count: int) -> list[str]:
 
 @asynccontextmanager
 async def serving(urls: dict[str, str], *more: str) -> AsyncIterator[tuple[str, psutil.Process]]:
-    """`a2r serve` as a process of its own: its base URL, and the process."""
+    """Run `a2r serve` as a separate process; yields its base URL and the process."""
     given = [word for stage in ("explorer", "synthesizer") for word in (f"--{stage}_url", urls[stage])]
     command = [sys.executable, "-m", "a2r_train.cli", "serve", "--port", "0", *given, *more]
     command += [
@@ -63,7 +63,9 @@ async def serving(urls: dict[str, str], *more: str) -> AsyncIterator[tuple[str, 
         assert process.stderr
         try:
             url = await asyncio.to_thread(_url_in, process.stderr)
-            with subprocess.Popen(["cat"], stdin=process.stderr, stdout=nowhere):  # warnings of its faults
+            with subprocess.Popen(
+                ["cat"], stdin=process.stderr, stdout=nowhere
+            ):  # drains the warnings about faults
                 yield f"{url}/v1", psutil.Process(process.pid)
                 process.terminate()
         finally:
@@ -71,7 +73,7 @@ async def serving(urls: dict[str, str], *more: str) -> AsyncIterator[tuple[str, 
 
 
 def _url_in(lines: Iterable[str]) -> str:
-    """Raises RuntimeError where the endpoint ends before it says where it listens."""
+    """The URL in the log. Raises RuntimeError if the endpoint ends before it logs one."""
     said = []
     for line in lines:
         said.append(line)
@@ -81,7 +83,7 @@ def _url_in(lines: Iterable[str]) -> str:
 
 
 class ByHand:
-    """What a user would write who asks the two servers himself."""
+    """What users would write to query the two servers themselves."""
 
     def __init__(self, made: Prompters, urls: dict[str, str], client: httpx2.AsyncClient) -> None:
         self.made, self.urls, self.client = made, urls, client
@@ -93,7 +95,7 @@ class ByHand:
         return str(answer.json()["choices"][0]["message"]["content"])
 
     async def first_token_s(self, problem: str, seed: int) -> float:
-        """From the request of stage 2 to its first token."""
+        """Seconds from the request of stage 2 to its first token."""
         body = self._second(problem, await self._references(problem, seed), seed)
         began = time.perf_counter()
         return await _first(self.client, f"{self.urls['synthesizer']}/chat/completions", body) - began
@@ -126,7 +128,7 @@ class ByEndpoint:
         return str(answer.json()["choices"][0]["message"]["content"])
 
     async def first_token_s(self, problem: str, seed: int) -> float:
-        """The endpoint's own figure, from the end of stage 1, of a request that is streamed."""
+        """The endpoint's own figure for a streamed request, from the end of stage 1."""
         body = self.body(problem, seed, stream=True, stream_options={"include_usage": True})
         async with self.client.stream("POST", f"{self.url}/chat/completions", json=body) as answer:
             rows = [json.loads(line[6:]) async for line in answer.aiter_lines() if line.startswith("data: {")]
@@ -134,7 +136,7 @@ class ByEndpoint:
 
 
 async def _first(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> float:
-    """When the first token of a stream came."""
+    """The time at which the first token of a stream arrives."""
     first = 0.0
     async with client.stream("POST", url, json={**body, "stream": True}) as answer:
         async for line in answer.aiter_lines():
@@ -148,7 +150,7 @@ async def _first(client: httpx2.AsyncClient, url: str, body: dict[str, Any]) -> 
 
 
 async def by_turns(ways: dict[str, Any], asked: list[str], at_once: int) -> dict[str, list[float]]:
-    """Seconds of each request, in blocks of `at_once` that take turns, so that both meet the same machine."""
+    """Seconds of each request. Blocks of `at_once` alternate, so that both ways see the same machine load."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for start in range(0, len(asked), at_once):
         names = list(ways) if (start // at_once) % 2 else list(ways)[::-1]
@@ -187,7 +189,7 @@ async def overhead(urls: dict[str, str], made: Prompters, count: int) -> dict[st
 async def faulty(
     urls: dict[str, str], share: float, stall_s: float
 ) -> AsyncIterator[dict[str, FaultyUpstream]]:
-    """The same servers behind faults; each request upstream meets each of them with that share."""
+    """The same servers with faults: each fault hits that share of the upstream requests."""
     draws = random.Random(0)
 
     def fault() -> str:
@@ -249,7 +251,9 @@ async def _ask_all(
         memory.append(process.memory_info().rss / 2**20)
 
     async with httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None)) as client:
-        await asyncio.gather(*(one(number, client) for number in range(32)))  # loads what is loaded once
+        await asyncio.gather(
+            *(one(number, client) for number in range(32))
+        )  # warm-up: loads what is loaded once
         for kept in (outcome, memory, seconds):
             kept.clear()
         await asyncio.gather(*(one(number, client) for number in range(len(texts))))
@@ -257,7 +261,7 @@ async def _ask_all(
 
 
 def _outcome(answer: httpx2.Response, number: int) -> str:
-    """By whom it was answered, or the kind of its refusal; `lost` or `crossed` must not occur."""
+    """Who answered, or the kind of error; `lost` and `crossed` must not occur."""
     text = answer.text
     if answer.status_code != 200:
         return f"{answer.status_code} {answer.json()['error']['code']}"
@@ -290,11 +294,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--problems", type=int, default=200, help="of the overhead")
+    parser.add_argument("--problems", type=int, default=200, help="for the overhead")
     parser.add_argument("--requests", type=int, default=500, help="under faults")
     parser.add_argument("--at_once", type=int, default=32)
     parser.add_argument("--stall_s", type=float, default=20.0)
-    parser.add_argument("--output", default="", help="a JSON file for the figures")
+    parser.add_argument("--output", default="", help="JSON file to write the figures to")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     with started(ServeConfig()) as children:

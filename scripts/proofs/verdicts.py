@@ -1,14 +1,14 @@
-"""Verdicts, as figures: wrong answers paid, right ones refused, golds that are not themselves, verdicts that
-changed.
+"""Count verdict errors: wrong answers accepted, right ones refused, golds that do not equal themselves, and
+verdicts that changed.
 
-    python scripts/proofs/verdicts.py --cases tests/unit/verify/judged_by_hand.jsonl --golds gsm8k_test.jsonl
-    math_test.jsonl \\
+    python scripts/proofs/verdicts.py --cases tests/unit/verify/judged_by_hand.jsonl \\
+        --golds gsm8k_test.jsonl math_test.jsonl \\
         --rollouts data/gsm8k-0.5b/rollouts.jsonl.xz --problems data/gsm8k-0.5b/golds.jsonl
 
-`--cases` has rows of answer, gold and right, the verdict that a mathematician gives. `--golds` has rows with
-an answer, which may be GSM8K's worked solution: each gold is compared with itself and with the next one.
-`--rollouts` have verdicts of an earlier version. For the speed beside plain math-verify see
-scripts/benchmarks/bench_verify.py. Exit status 1 if a wrong case is paid.
+`--cases` has rows with answer, gold and right, the verdict of a mathematician. `--golds` has rows with an
+answer, which may be GSM8K's worked solution: each gold is compared with itself and with the next one.
+`--rollouts` have verdicts of an earlier version. bench_verify.py compares the speed with plain math-verify.
+Exit status 1 if a wrong case is accepted.
 """
 
 import argparse
@@ -29,21 +29,21 @@ def rows_of(path: str) -> list[dict[str, str]]:
 
 
 def cases(path: str) -> int:
-    """How many wrong answers are paid; each of them, and each right one that is refused, is named."""
+    """Count the wrong answers that are accepted. Prints them, and the right ones that are refused."""
     rows = rows_of(path)
     verdicts = compare_all([(row["answer"], row["gold"], "math") for row in rows])
     judged = list(zip(rows, verdicts, strict=True))
     paid = [row for row, verdict in judged if verdict == CORRECT and row["right"] != CORRECT]
     refused = [row for row, verdict in judged if verdict != CORRECT and row["right"] == CORRECT]
-    print(f"{path}: {len(rows)} cases, {len(paid)} wrong ones paid, {len(refused)} right ones refused")
-    for name, found in (("paid", paid), ("refused", refused)):
+    print(f"{path}: {len(rows)} cases, {len(paid)} wrong ones accepted, {len(refused)} right ones refused")
+    for name, found in (("accepted", paid), ("refused", refused)):
         for row in found:
             print(f"    {name}: {row['answer']!r} -> {row['gold']!r}")
     return len(paid)
 
 
 def golds(path: str) -> None:
-    """Each gold against itself, and against that of the next problem."""
+    """Compare each gold with itself, and with that of the next problem."""
     found = [row["answer"] for row in rows_of(path)]
     texts = [gold.rpartition("####")[2].strip() if isinstance(gold, str) else plain(gold) for gold in found]
     compare.MAX_NAMED = len(texts)
@@ -63,22 +63,22 @@ def golds(path: str) -> None:
 
 
 def plain(gold: float) -> str:
-    """A number of a JSON file as the readers of records give it."""
+    """A JSON number as text, in the form in which records are read."""
     return str(int(gold)) if math.isfinite(gold) and gold == int(gold) else str(gold)
 
 
 def rollouts(path: str, problems: str) -> None:
-    """The rollouts whose kept verdict or answer is another one now."""
+    """Report rollouts whose stored verdict or answer has changed."""
     kept = read(Rollout, path)
     by_id = {problem.id: problem for problem in read(Problem, problems)}
     judged = judge_all([(r.text, by_id[r.problem_id].answer, by_id[r.problem_id].verifier) for r in kept])
     changed = [(r, j) for r, j in zip(kept, judged, strict=True) if r.verdict != j.verdict]
     answers = sum(r.answer != j.answer for r, j in zip(kept, judged, strict=True))
-    print(f"{path}: {len(kept)} rollouts, {len(changed)} other verdicts, {answers} other answers")
+    print(f"{path}: {len(kept)} rollouts, {len(changed)} changed verdicts, {answers} changed answers")
     for r, j in changed:
         gold = by_id[r.problem_id].answer
         print(
-            f"    {r.problem_id}/{r.sample}: {r.verdict} {r.answer!r} is "
+            f"    {r.problem_id}/{r.sample}: {r.verdict} {r.answer!r} is now "
             f"{j.verdict} {j.answer!r}, "
             f"gold {gold!r}"
         )

@@ -318,7 +318,7 @@ def test_of_rollouts_of_one_text_each_reference_is_its_own(first: str, tmp_path:
 
     other = replace(whole, references=[replace(references[0], tokens=12), *references[1:]])
     write([other], str(tmp_path / "bundles.jsonl"))
-    with pytest.raises(InputError, match=r"other content than .*, first in bundle p1/0"):
+    with pytest.raises(InputError, match=r"its content differs from .*, first in bundle p1/0"):
         keep_results.keep_bundles(tmp_path / "bundles.jsonl", kept, Path(rollouts), golds, "")
 
 
@@ -331,10 +331,10 @@ def test_wrong_input_is_one_line(
         find_evaluations(tmp_path / "nothing")
     folder = keep(config, tmp_path / "kept")
     assert keep_results.main(["evaluation", config.output_dir, str(folder)]) == 2
-    assert "holds something already" in capsys.readouterr().err
+    assert "the folder is not empty" in capsys.readouterr().err
     other = str(folder.parent / "records" / "rollouts.jsonl.xz")
     assert keep_results.main(["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", other]) == 2
-    assert f"{other}: other content than {config.bundles}" in capsys.readouterr().err
+    assert f"{other}: its content differs from {config.bundles}" in capsys.readouterr().err
     typo = str(tmp_path / "typo.jsonl.xz")
     missing = ["evaluation", config.output_dir, str(tmp_path / "x"), "--bundles", typo]
     Path(config.bundles).rename(tmp_path / "away.jsonl")  # so that there is nothing to compare with

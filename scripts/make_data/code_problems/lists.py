@@ -1,5 +1,5 @@
-"""Problems about lists, tables and graphs; each function is the reference solution, its docstring the
-text."""
+"""Problems about lists, tables and graphs; each function is a reference solution, and its docstring is the
+problem's text."""
 
 from code_problems.told import called
 

@@ -1,4 +1,4 @@
-"""Problems about texts; each function is the reference solution, its docstring the text of the problem."""
+"""Problems about texts; each function is a reference solution, and its docstring is the problem's text."""
 
 from code_problems.told import called
 

@@ -1,4 +1,4 @@
-"""How a problem is told in these files: a reference solution whose docstring is the text, and its calls."""
+"""How these files define a problem: a reference solution whose docstring is the text, and its calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROBLEMS: list[Told] = []
 
 @dataclass(frozen=True)
 class Told:
-    """One problem: what is asked, the reference solution, and the arguments of its hidden tests."""
+    """One problem: the text, the reference solution, and the arguments of its hidden tests."""
 
     function: Callable[..., Any]
     calls: tuple[tuple[Any, ...], ...]
@@ -24,7 +24,7 @@ class Told:
 
     @property
     def code(self) -> str:
-        """The source without decorator and docstring."""
+        """The source code without decorator and docstring."""
         lines = textwrap.dedent(inspect.getsource(self.function)).splitlines()
         begin = next(at for at, line in enumerate(lines) if line.startswith("def "))
         ends = [at for at, line in enumerate(lines) if '"""' in line]
@@ -39,12 +39,12 @@ class Told:
 
 
 def _literal(value: Any) -> str:
-    """As `repr`, but sets have an order that does not change."""
+    """Like `repr`, but with a stable order for sets."""
     return f"{{{', '.join(map(repr, sorted(value)))}}}" if isinstance(value, set) and value else repr(value)
 
 
 def called(*calls: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Tell the function under it as a problem."""
+    """Register the decorated function as a problem."""
 
     def tell(function: Callable[..., Any]) -> Callable[..., Any]:
         PROBLEMS.append(Told(function, calls))
