@@ -1,14 +1,14 @@
-"""Make data/tiny: problem sets, and tiny Qwen3 models with their tokenizer, pre-trained from nothing.
+"""Make data/tiny: problem sets, and tiny Qwen3 models with their tokenizer, pre-trained from scratch.
 
     python scripts/make_data/pretrain_tiny.py --config recipes/tiny/pretrain.yaml [--models explorer] \\
         [--rows FOLDER] [--compile]
 
-Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of reference
-prompts; the loss is on the solution alone. Some plain solutions begin with a wrong number, which is not
-trained on, while its honest check is: so the models learn to check. Those who write under references have one
+Every model sees a fixed set of plain problems with worked solutions for many epochs, and a set of prompts
+with references. The loss covers only the solution. Some plain solutions start from a wrong number. The number
+is not trained on, but its honest check is, so the models learn to check. Solutions with references follow one
 of two habits: to take the number of one reference and keep it whatever its check says, or to go on until a
-number holds. All of that is drawn by tiny_rows.py. The curve is written beside each model as curve.json;
-data/tiny/README.md says what came out.
+number passes. tiny_rows.py draws all of this. The curve is written beside each model as curve.json;
+data/tiny/README.md has the results.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ log = logging.getLogger("pretrain_tiny")
 def batches(
     rows: Rows, n: int, size: int, device: str, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless epochs over the first n rows as (ids, labels), both [size, width]; labels are -100 where
-    nothing is trained.
+    """Endless epochs over the first n rows as (ids, labels), both [size, width]; labels are -100 outside the
+    trained part.
     """
     rng = np.random.default_rng(seed)
     ids, start, end = (
@@ -55,7 +55,7 @@ def batches(
     )
     while True:
         order = torch.from_numpy(rng.permutation(len(ids))).to(device)
-        # Rows of a length stand together, eight batches at a time, so that little is padded.
+        # Sort rows by length within blocks of eight batches, to reduce padding.
         blocks = [block[end[block].argsort()].split(size) for block in order.split(8 * size)]
         for pick in (pick for block in blocks for pick in (block[i] for i in rng.permutation(len(block)))):
             if len(pick) < size:
@@ -81,7 +81,7 @@ def build(shape: ModelConfig, config: PretrainConfig) -> Qwen3ForCausalLM:
 
 
 def solution_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [n, vocabulary] and targets [n] of the trained tokens alone, a third of the positions."""
+    """Logits [n, vocabulary] and targets [n] of only the trained tokens, a third of the positions."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     inside = labels[:, 1:] != -100
     return model.lm_head(hidden[inside]).float(), labels[:, 1:][inside]
@@ -89,11 +89,10 @@ def solution_logits(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> tupl
 
 @torch.no_grad()
 def measure(model: Any, rows: Rows, device: str) -> dict[str, float]:
-    """Of the first trained token of each row (the answer): greedy accuracy and mean probability, which is
-    pass@1 at T=1.
+    """Greedy accuracy and mean probability (pass@1 at T=1) of each row's first trained token, the answer.
 
-    `loss`: of all trained tokens. `all`: share of the rows whose trained tokens are all the likeliest ones;
-    of rows with a wrong number, honest checks.
+    `loss`: over all trained tokens. `all`: share of rows whose trained tokens are all the most likely ones;
+    for rows with a wrong number these are honest checks.
     """
     ids, labels = next(batches(rows, len(rows.ids), len(rows.ids), device, 0))
     logits, target = solution_logits(model, ids, labels)
@@ -120,9 +119,9 @@ class Pretraining:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = build(self.shape, config).to(self.device)
         if compiled:
-            for layer in (
-                self.model.model.layers
-            ):  # one after the other, so that all share what was compiled for the first
+            for (
+                layer
+            ) in self.model.model.layers:  # layer by layer, so that all share the code compiled for the first
                 layer.compile(dynamic=True)
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         other = [p for p in self.model.parameters() if p.ndim == 1]
@@ -191,7 +190,7 @@ class Pretraining:
 
 
 def pretrain(run: Pretraining, out: Path, tokenizer: Path, validation: dict[str, Rows]) -> None:
-    """Train, and save at every evaluation: what is there is the newest."""
+    """Train, and save at every evaluation; the newest state overwrites the last."""
     config, last, began = run.config, run.shape.steps, time.monotonic()
     for step in range(1, last + 1):
         losses = run.step(step)
@@ -209,13 +208,18 @@ def main() -> None:
     )
     arguments.add_argument("--config", required=True)
     arguments.add_argument(
-        "--models", help="comma-separated names from the recipe; if left out, all of them and the sets"
+        "--models", help="comma-separated names from the recipe; default: all models, and the problem sets"
     )
     arguments.add_argument(
-        "--compile", action="store_true", help="torch.compile: a minute to begin, then faster on a GPU"
+        "--compile",
+        action="store_true",
+        help="use torch.compile: a minute at the start, then faster on a GPU",
     )
     arguments.add_argument(
-        "--rows", type=Path, default=Path("runs/tiny/pretrain"), help="keeps the drawn rows and tokenizer"
+        "--rows",
+        type=Path,
+        default=Path("runs/tiny/pretrain"),
+        help="folder that caches the drawn rows and the tokenizer",
     )
     given = arguments.parse_args()
     config = PretrainConfig.load(given.config)

@@ -1,15 +1,14 @@
-"""A seeded generator of multi-step arithmetic told in words, with worked solutions: the problems of
-data/tiny.
+"""A seeded generator of multi-step arithmetic word problems with worked solutions: the problems of data/tiny.
 
-A story hides one number and tells what becomes of it: "Some bags at 12 coins each; the bill then grows by 15
-and is 147 coins. How many bags?" A worked solution names the number, puts it through the story, and compares:
-`11: 11*12=132; 132+15=147; 147=147; \\boxed{11}`. So an answer is easier to check than to find, as for most
-problems that people ask a model. A solution that begins with a wrong number can be worked just as honestly:
-it ends in an unequal comparison.
+A story hides one number and tells what happens to it: "Some bags at 12 coins each; the bill then grows by 15
+and is 147 coins. How many bags?" A worked solution names the number, follows it through the story, and
+compares: `11: 11*12=132; 132+15=147; 147=147; \\boxed{11}`. An answer is thus easier to check than to find,
+as in most problems that people ask a model. A solution that starts from a wrong number can be worked out just
+as honestly: it ends with an inequality.
 
-Six kinds of story, three difficulties (2, 3 and 4 steps). A template is the kind together with the phrases
-that were drawn: two problems with the same template and the same numbers are the same problem up to names,
-and `Tale.key` says so. Templates whose hash falls into one eighth are held out whole.
+There are six kinds of story and three difficulties (2, 3 and 4 steps). A template is the kind plus the
+phrases that were drawn. Two problems with the same template and the same numbers are the same problem up to
+names, and have the same `Tale.key`. One eighth of the templates, by hash, is held out.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ STEPS = {1: 2, 2: 3, 3: 4}  # difficulty -> steps
 # (left, operator, right). A negative operand stands for a value of the story: -1 is the hidden number, -2 the
 # first result, ...
 Step = tuple[int, str, int]
-Line = tuple[int, str, int, int]  # a step with its operands filled in, and its result
+Line = tuple[int, str, int, int]  # left operand, operator, right operand, result
 
 
 @dataclass(frozen=True)
 class Tale:
-    """A problem in words, the hidden number that is its answer, its steps, its template, and its difficulty 1
-    to 3.
+    """A word problem: its text, the hidden number (the answer), the steps, the template, and difficulty 1 to
+    3.
     """
 
     text: str
@@ -71,7 +70,7 @@ class Tale:
 
     @property
     def digest(self) -> int:
-        """64 bits of the key."""
+        """A 64-bit hash of the key."""
         return int.from_bytes(hashlib.sha256(repr(self.key).encode()).digest()[:8], "big")
 
     @property
@@ -80,27 +79,26 @@ class Tale:
 
     @property
     def source(self) -> str:
-        """`tiny/<kind>/<difficulty>/<template>`; the last is a hash, so that a set can be compared by
+        """`tiny/<kind>/<difficulty>/<template>`, with a hash of the template, so that sets can be compared by
         template and numbers.
         """
         kind = self.template.partition("|")[0]
         return f"tiny/{kind}/{self.difficulty}/{hashlib.sha256(self.template.encode()).hexdigest()[:8]}"
 
     def solution(self, guess: int | None = None) -> str:
-        """The worked solution that begins with `guess`: the answer itself, if none is given."""
+        """The worked solution that starts from `guess`, by default from the answer."""
         guess = self.answer if guess is None else guess
         return write(guess, work(self.steps, guess), work(self.steps, self.answer)[-1][-1])
 
     def tries(self, guesses: Sequence[int]) -> str:
-        """A worked solution that checks several numbers in turn, and boxes the last of them."""
+        """A worked solution that checks several numbers in turn, and boxes the last one."""
         told = work(self.steps, self.answer)[-1][-1]
         checked = [write(guess, work(self.steps, guess), told) for guess in guesses]
         return "".join(check.partition("\\boxed")[0] for check in checked[:-1]) + checked[-1]
 
     def slipped(self, guess: int, rng: random.Random, slips: float) -> str:
-        """The solution that begins with `guess` as a careless worker writes it: each result is off with
-        probability `slips`, and of those that end beside the told result four in ten claim it all the same.
-        Without a slip it is `solution`.
+        """The solution from `guess` by a careless writer. Each result is wrong with probability `slips`; 40 %
+        of the solutions with a slip claim the stated result anyway. Without a slip it equals `solution`.
         """
         lines = work(
             self.steps, guess, lambda value: value + rng.choice(SLIPS) if rng.random() < slips else value
@@ -113,7 +111,7 @@ class Tale:
         return write(guess, lines, told)
 
     def wrong_guess(self, rng: random.Random) -> int:
-        """Mostly a near miss; every result of its check lies between 0 and LARGEST."""
+        """A wrong number, mostly a near miss; all results of its check lie between 0 and LARGEST."""
         while True:
             near = self.answer + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 2, 3, 4, 5, 7, 10))
             guess = near if rng.random() < 0.85 else rng.randint(2, 60)
@@ -126,7 +124,7 @@ def apply(left: int, op: str, right: int) -> int:
 
 
 def work(steps: Sequence[Step], hidden: int, slip: Callable[[int], int] = lambda value: value) -> list[Line]:
-    """The steps in order, with `hidden` for the hidden number; `slip` is what becomes of each result."""
+    """Compute the steps with `hidden` as the hidden number; `slip` maps each result to what is written."""
     values = [hidden]
     lines = []
     for left, op, right in steps:
@@ -150,7 +148,7 @@ def write(guess: int, lines: Sequence[Line], told: int) -> str:
 
 
 class Story:
-    """Builds one problem: sentences, steps, values and the template as they are drawn."""
+    """Builds one problem: draws sentences, steps, values and the template."""
 
     def __init__(self, rng: random.Random, kind: str, count: int) -> None:
         self.rng, self.kind, self.count = rng, kind, count
@@ -162,7 +160,7 @@ class Story:
         self.drawn: list[str] = [kind]
 
     def hide(self, least: int, most: int) -> int:
-        """Draw the hidden number and return its reference."""
+        """Draw the hidden number and return its index."""
         self.values = [self.rng.randint(least, most)]
         return -1
 
@@ -172,14 +170,14 @@ class Story:
         self.sentences.append(phrase.format(n=self.n, m=self.m, item=self.item, **numbers))
 
     def step(self, left: int, op: str, right: int) -> int:
-        """Add a step and return the reference of its result."""
+        """Add a step and return the index of its result."""
         a, b = (self.values[-x - 1] if x < 0 else x for x in (left, right))
         self.steps.append((left, op, right))
         self.values.append(apply(a, op, b))
         return -len(self.values)
 
     def events(self, x: int) -> int:
-        """Let things happen to the quantity `x` until the story has its steps; returns the told result."""
+        """Apply events to the quantity `x` until the story has all its steps; returns the stated result."""
         while len(self.steps) < self.count:
             now = self.values[-x - 1]
             op = self.rng.choice(tuple(EVENTS))
@@ -277,9 +275,9 @@ KINDS: dict[str, Callable[[Story], None]] = {
 def draw(
     rng: random.Random, difficulties: Sequence[float] = (), kinds: Mapping[str, float] = MappingProxyType({})
 ) -> Tale:
-    """Draw one problem; its numbers all lie between 0 and LARGEST.
+    """Draw one problem whose numbers all lie between 0 and LARGEST.
 
-    Weights: difficulties 1 to 3, kinds (1 if not named).
+    `difficulties` weights 1 to 3; `kinds` weights kinds, 1 if not named.
     """
     weights = [kinds.get(kind, 1.0) for kind in KINDS]
     while True:

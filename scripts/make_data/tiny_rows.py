@@ -1,8 +1,8 @@
-"""What the models of data/tiny are made from: settings, problem sets, tokenizer, and training rows; see
-pretrain_tiny.py.
+"""Inputs of pretrain_tiny.py for the models of data/tiny: settings, problem sets, tokenizer, and training
+rows.
 
-A row is a chat and its worked solution as token ids. Plain rows show the problem alone, reference rows show
-references, too; none of them was written by a model.
+A row is a chat and its worked solution as token ids. Plain rows show only the problem, reference rows also
+show references. None was written by a model.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ CHAT_TEMPLATE = (
     "message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# A number is one token; a word takes the space beside it along.
+# A number is one token; a word includes the adjacent spaces.
 PIECES = r"\\[a-z]+\{|\d{1,3}| ?\p{L}+ ?|[^\s\p{L}\d\\]+ ?|\s+|\\"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: its Qwen3 shape (head_dim is 32, which vLLM serves on the CPU too), its data, rows a step,
+    """One model: its Qwen3 shape (head_dim is 32, which vLLM also serves on the CPU), data, rows per step,
     and steps.
 
-    The learning rate falls along a cosine of `steps`.
+    The learning rate follows a cosine over `steps`.
     """
 
     layers: int
@@ -56,7 +56,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the pre-training, all but one the recipe's; counts in problems."""
+    """Settings of pre-training, all from the recipe except `n_measured`; counts are in problems."""
 
     out: str
     prompt: str
@@ -93,7 +93,7 @@ class PretrainConfig:
 
 @dataclass
 class Rows:
-    """Token ids [n, length], padded on the right, and where the trained part of each row begins and ends."""
+    """Token ids [n, length], padded on the right, and the start and end of each row's trained part."""
 
     ids: np.ndarray
     start: np.ndarray
@@ -101,8 +101,8 @@ class Rows:
 
 
 def draw_new(rng: random.Random, n: int, taken: set[int], held_out: bool = False, **mix: Any) -> list[Tale]:
-    """n problems that share template and numbers neither with each other nor with `taken`, to which they are
-    added.
+    """Draw n problems that differ in template or numbers from each other and from `taken`, and add them to
+    it.
     """
     tales: list[Tale] = []
     while len(tales) < n:
@@ -114,12 +114,12 @@ def draw_new(rng: random.Random, n: int, taken: set[int], held_out: bool = False
 
 
 def curve_tales(config: PretrainConfig) -> list[Tale]:
-    """Evenly drawn problems for the curve; the pre-training sees none of them."""
+    """Evenly drawn problems for the curve, which pre-training never sees."""
     return draw_new(random.Random(config.seed), config.n_curve, set())
 
 
 def draw_sets(config: PretrainConfig, taken: set[int]) -> dict[str, list[Tale]]:
-    """The problem sets by name; none of their problems is in another one or in `taken`."""
+    """The problem sets by name. They do not overlap with each other or with `taken`."""
     rng, mix = random.Random(config.seed), {"difficulties": config.difficulties, "kinds": config.kinds}
     sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_test}
     sets = {name: draw_new(rng, size, taken, **mix) for name, size in sizes.items()}
@@ -127,7 +127,7 @@ def draw_sets(config: PretrainConfig, taken: set[int]) -> dict[str, list[Tale]]:
 
 
 def write_sets(config: PretrainConfig, taken: set[int]) -> None:
-    """The shipped problem sets: the mix of the recipe, without any problem of the pre-training."""
+    """Write the shipped problem sets: the recipe's mix, without any problem of pre-training."""
     for name, tales in draw_sets(config, taken).items():
         write((as_problem(tale, name, i) for i, tale in enumerate(tales)), Path(config.out) / f"{name}.jsonl")
 
@@ -137,9 +137,7 @@ def as_problem(tale: Tale, name: str, index: int) -> Problem:
 
 
 def train_tokenizer(config: PretrainConfig, path: Path) -> None:
-    """A byte-level BPE trained on the stories, so that any text can be encoded, and the numbers 0 to 399 are
-    one token each.
-    """
+    """Train a byte-level BPE on the stories. It encodes any text; each number from 0 to 399 is one token."""
     rng = random.Random(config.seed + 1)
     tokenizer = Tokenizer(models.BPE())
     pieces = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
@@ -166,8 +164,8 @@ def train_tokenizer(config: PretrainConfig, path: Path) -> None:
 def rows_of(
     tales: list[Tale], prompter: Prompter, rng: random.Random, kind: str, config: PretrainConfig
 ) -> Rows:
-    """Rows of a kind: `plain`, of which a share begins with a wrong number, which is not trained on; or
-    `reference`.
+    """Rows of kind `plain` or `reference`. A share of the plain rows starts with a wrong number, which is not
+    trained on.
     """
     plain = kind == "plain"
     wrong = [plain and rng.random() < config.wrong_share for _ in tales]
@@ -190,14 +188,14 @@ def rows_of(
 def examples(
     seed: int, n: int, kind: str, config: PretrainConfig, tokenizer: str, reserved: set[int]
 ) -> Rows:
-    """n training rows drawn with one seed; runs in a worker process."""
+    """Draw n training rows with one seed; runs in a worker process."""
     rng = random.Random(seed)
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer), PromptConfig.load(config.prompt))
     return rows_of(draw_rows(rng, n, reserved), prompter, rng, kind, config)
 
 
 def draw_rows(rng: random.Random, n: int, reserved: set[int]) -> list[Tale]:
-    """n problems to pre-train on; the same one may come twice, as it may in any large collection."""
+    """Draw n problems for pre-training. Duplicates are possible, as in any large collection."""
     drawn = (draw(rng) for _ in itertools.count())
     return list(itertools.islice((t for t in drawn if not t.held_out and t.digest not in reserved), n))
 
@@ -207,10 +205,10 @@ def with_references(
 ) -> tuple[list[dict[str, str]], str]:
     """The chat with references, and the solution that follows it.
 
-    The references are by workers of a skill that is drawn anew for every problem: how often they begin with a
-    wrong number, and how often a line goes wrong. A stubborn writer takes the number of one reference, checks
-    it honestly, and keeps it. The others try some wrong numbers of the references, and end with the right
-    one, which need not be a reference's.
+    The skill of the references' writers is drawn for each problem: how often they start from a wrong number,
+    and how often a line goes wrong. A stubborn solution takes the number of one reference, checks it
+    honestly, and keeps it. The others try some wrong numbers of the references, and end with the right one,
+    which need not appear in a reference.
     """
     wrong, slips = rng.random(), rng.random() * config.slips
     count = rng.randint(1, config.max_references)
@@ -225,7 +223,7 @@ def with_references(
 
 
 def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
-    """(seed, size) of the parts in which the rows are drawn, enough for the model that needs most."""
+    """(seed, size) of the parts in which rows are drawn, enough for the model that needs the most."""
     total = max(getattr(model, f"n_{kind}") for model in config.models.values())
     part = min(2500, total)
     return [
@@ -235,7 +233,7 @@ def parts(config: PretrainConfig, kind: str) -> list[tuple[int, int]]:
 
 
 def make_rows(config: PretrainConfig, tokenizer: Path, reserved: set[int], kind: str) -> Rows:
-    """Training rows for the model that needs most; the others take the first ones of them."""
+    """Draw training rows for the model that needs the most; the others use the first of them."""
     work = [(seed, n, kind, config, str(tokenizer), reserved) for seed, n in parts(config, kind)]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
         made = pool.starmap(examples, work, chunksize=4)
@@ -246,7 +244,7 @@ def make_rows(config: PretrainConfig, tokenizer: Path, reserved: set[int], kind:
 
 
 def pretrained_on(config: PretrainConfig) -> set[int]:
-    """The digests of all pre-training and curve problems, drawn once more without rendering them."""
+    """The digests of all pre-training and curve problems, drawn again without rendering."""
     reserved = {tale.digest for tale in curve_tales(config)}
     seeds = [part for kind in ("plain", "reference") for part in parts(config, kind)]
     return reserved | {
@@ -255,7 +253,7 @@ def pretrained_on(config: PretrainConfig) -> set[int]:
 
 
 def kept_rows(path: Path, make: Callable[[], Rows]) -> Rows:
-    """The rows in `path`; made and written there if it does not exist."""
+    """Load the rows from `path`; make and write them first if the file does not exist."""
     if not path.exists():
         rows = make()
         np.savez_compressed(path, ids=rows.ids, start=rows.start, end=rows.end)
@@ -263,7 +261,7 @@ def kept_rows(path: Path, make: Callable[[], Rows]) -> Rows:
 
 
 def validation_rows(tales: list[Tale], prompter: Prompter, config: PretrainConfig) -> dict[str, Rows]:
-    """The same problems as they are, with references, and begun with a wrong number."""
+    """Rows of the same problems: plain, with references, and starting from a wrong number."""
     rng = random.Random(7)
     kinds = {"plain": ("plain", 0.0), "reference": ("reference", 0.0), "check": ("plain", 1.0)}
     return {
