@@ -1,4 +1,4 @@
-"""The data builder at scale, beside a plain loop over the same file in the same run.
+"""The data builder at scale, compared with a plain loop over the same file in the same run.
 
     python scripts/benchmarks/bench_bundle.py make --rollouts 64000 --folder /tmp/rows
     python scripts/benchmarks/bench_bundle.py speed --folder /tmp/rows [--recorded]
@@ -6,9 +6,10 @@
     python scripts/benchmarks/bench_bundle.py grpo --folder /tmp/rows
     python scripts/benchmarks/bench_bundle.py gather --folder /tmp/rows
 
-`make` writes problems and rollouts of the shape of the tiny models' data. `speed` measures the loop of
-`json.loads` and `tokenizer(batch)`, then `a2r bundle` in processes of its own with the memory of all of them.
-`kills` kills `a2r bundle` at random moments and compares its result with that of one run. Rows go to stdout.
+`make` writes problems and rollouts that resemble the tiny models' data. `speed` measures a loop of
+`json.loads` and `tokenizer(batch)`, and then `a2r bundle` as a separate command, with the memory of all its
+processes. `kills` kills `a2r bundle` at random moments and compares the result with that of an undisturbed
+run. `grpo` and `gather` time these commands. Rows go to stdout.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TOKENIZER = str(ROOT / "data" / "tiny" / "synthesizer")
 PROBLEMS = ROOT / "data" / "tiny" / "train.jsonl"
 WORDS = ["so", "then", "we", "take", "coins", "and", "add", "what", "is", "left", "after", "each", "week"]
 BATCH = 1000
-CHUNK = 128  # problems, as explore cuts them
+CHUNK = 128  # problems per chunk, as in explore
 TEXTS_AN_ANSWER = 40
 
 
@@ -45,18 +46,18 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("what", choices=("make", "speed", "kills", "grpo", "gather"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rollouts", type=int, default=64_000)
-    parser.add_argument("--samples", type=int, default=8, help="rollouts a problem")
-    parser.add_argument("--characters", type=int, default=1000, help="of a rollout's text, about")
-    parser.add_argument("--recorded", action="store_true", help="rollouts that have their token counts")
-    parser.add_argument("--shuffled", action="store_true", help="rollouts in any order")
-    parser.add_argument("--options", default="", help="more options of a2r bundle")
+    parser.add_argument("--samples", type=int, default=8, help="rollouts per problem")
+    parser.add_argument("--characters", type=int, default=1000, help="approximate length of a rollout")
+    parser.add_argument("--recorded", action="store_true", help="write rollouts that have token counts")
+    parser.add_argument("--shuffled", action="store_true", help="write rollouts in random order")
+    parser.add_argument("--options", default="", help="further options of a2r bundle")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--loop", default=1.0, type=float, help="share of the file that the plain loop reads")
     return parser.parse_args()
 
 
 def texts(rng: random.Random, answer: int, characters: int) -> str:
-    """A solution of words and numbers that boxes an answer."""
+    """A random solution of words and numbers that boxes an answer."""
     words: list[str] = []
     length = 0
     while length < characters:
@@ -82,7 +83,7 @@ def make(given: argparse.Namespace) -> None:
 
 
 def rollouts(given: argparse.Namespace, answers: list[int], count: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows in batches. Those with recorded counts take their texts from a pool, which is counted once."""
+    """Rows in batches. With --recorded, texts come from a pool whose tokens are counted once."""
     rng = random.Random(0)
     pool = {answer: counted(rng, answer, given) for answer in sorted(set(answers))} if given.recorded else {}
     numbers = [(i, j) for i in range(count) for j in range(given.samples)]
@@ -102,7 +103,7 @@ def rollouts(given: argparse.Namespace, answers: list[int], count: int) -> Itera
 
 
 def counted(rng: random.Random, answer: int, given: argparse.Namespace) -> list[tuple[str, int]]:
-    """Texts with that answer, and their tokens with the end of the turn."""
+    """Texts with this answer, and their token counts including the end of the turn."""
     some = [texts(rng, answer, given.characters) for _ in range(TEXTS_AN_ANSWER)]
     return [(text, size + 1) for text, size in zip(some, counter()(some), strict=True)]
 
@@ -133,7 +134,7 @@ print(json.dumps([rows / (time.monotonic() - began), rows / (time.process_time()
 
 
 def loop(given: argparse.Namespace, tokenise: bool) -> tuple[float, float]:
-    """Rollouts of the plain loop a second, and a second of a core."""
+    """Rollouts of the plain loop per second, and per CPU second."""
     path = given.folder / "rollouts.jsonl"
     most = max(1, int(given.loop * lines_of(path)))
     code = LOOP.format(
@@ -157,7 +158,7 @@ def env() -> dict[str, str]:
 
 
 def command(given: argparse.Namespace, out: Path) -> list[str]:
-    own = given.folder / "tokenizer"  # without the tiny models' prompt, whose budget is smaller
+    own = given.folder / "tokenizer"  # without the tiny models' prompt, whose budget is too small
     shutil.copytree(
         TOKENIZER, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns("prompt.yaml", "*.safetensors")
     )
@@ -170,8 +171,8 @@ def command(given: argparse.Namespace, out: Path) -> list[str]:
 
 
 class Memory(threading.Thread):
-    """The most memory that a process and its children had at once, in MB: their own, and all of it with the
-    pages of mapped files, which the system may take back. Shared pages count once (PSS).
+    """Peak memory of a process and its children, in MB: `own`, and `all` including mapped file pages, which
+    the system can reclaim. Shared pages count once (PSS).
     """
 
     def __init__(self, root: int) -> None:
@@ -227,7 +228,7 @@ def speed(given: argparse.Namespace) -> None:
 
 
 def run(words: list[str], **how: Any) -> tuple[int, float, float, Memory]:
-    """Exit status, seconds, seconds of cores, and the most memory of a command and its children."""
+    """Exit status, seconds, CPU seconds, and peak memory of a command and its children."""
     before, began = os.times(), time.monotonic()
     process = subprocess.Popen(words, env=env(), **how)
     memory = Memory(process.pid)
@@ -238,7 +239,7 @@ def run(words: list[str], **how: Any) -> tuple[int, float, float, Memory]:
 
 
 def grpo(given: argparse.Namespace) -> None:
-    """How long a GRPO of one step takes on what `speed` has written, and its memory."""
+    """Measure time and memory of one GRPO step on the bundles that `speed` wrote."""
     out = given.folder / "grpo"
     options = {
         "model_name_or_path": given.folder / "tokenizer", "bundles": given.folder / "bundles" / "train.jsonl",
@@ -262,7 +263,7 @@ def grpo(given: argparse.Namespace) -> None:
 
 
 def gather(given: argparse.Namespace) -> None:
-    """`a2r gather` of the folders of four explorations, which are written here as explore writes them."""
+    """Measure `a2r gather` on four folders, written here in explore's format."""
     base = {
         "problems": str(given.folder / "problems.jsonl"),
         "model": "tiny",
@@ -294,7 +295,7 @@ def gather(given: argparse.Namespace) -> None:
 
 
 def digest(folder: Path) -> str:
-    """Of all that a run has written, but for its versions and where its recipe put it."""
+    """Hash of a run's output, except its versions, config and inputs."""
     whole = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.is_file() and path.name not in ("config.yaml", "versions.json", "inputs.json"):
@@ -321,7 +322,7 @@ def kills(given: argparse.Namespace) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed.append(round(wait or 0.0, 1))
-        else:  # it came to its end: what the killed runs before it have left is the result
+        else:  # it finished, on top of what the killed runs left
             same.append(digest(whole) == digest(out))
             shutil.rmtree(out)
     row = {"what": "kills", "whole_s": round(seconds, 1), "killed_after_s": killed, "same": same}

@@ -1,12 +1,12 @@
-"""What it saves that completions which ended leave the batch of the transformers engine, and that others take
-their places; all ways in one run.
+"""Measure what the transformers engine saves when finished completions leave the batch (`leave`), and when
+others take their places (`refill`), compared with a fixed batch (`stay`).
 
     python scripts/benchmarks/bench_leaving.py                                  # two CPU cores: three minutes
     python scripts/benchmarks/bench_leaving.py --rows 660 --model MODEL_0.5B    # a GPU
 
-Prompts are as long as four references make them, so that the keys and values of a batch are what a step
-reads. The model is random unless one is named; so many tokens end a completion that the mean length is about
---mean. `same`: equal completions.
+Prompts are as long as with four references, so that each step mainly reads the batch's KV cache. Without
+--model the model is random, and enough tokens end a completion to give a mean length of about --mean. `same`
+counts equal completions.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TOKENIZER = "data/tiny/synthesizer"
 
 
 def random_model(folder: str) -> str:
-    """Four layers whose weights are few beside the keys and values of a batch."""
+    """Write a model of four layers, whose weights are small compared with a batch's KV cache."""
     tokenizer = load_tokenizer(TOKENIZER)
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -43,7 +43,7 @@ def random_model(folder: str) -> str:
 def measure(
     model: str, rows: int, batches: int, prompt_tokens: int, tokens: int, mean: int
 ) -> dict[str, object]:
-    """Seconds of each way, and whether their completions are the same."""
+    """Measure the seconds of each way, and how many completions are the same."""
     engine = engines.TransformersEngine(model, EngineArguments(batch_size=rows))
     usual = engine.model.generation_config.eos_token_id
     size = len(engine.tokenizer)
@@ -81,13 +81,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="", help="a folder; empty: a random one")
-    parser.add_argument("--rows", type=int, default=96, help="completions at once")
-    parser.add_argument("--batches", type=int, default=4, help="times as many completions in all")
+    parser.add_argument("--model", default="", help="a model folder; empty: a random model")
+    parser.add_argument("--rows", type=int, default=96, help="completions per batch")
+    parser.add_argument("--batches", type=int, default=4, help="number of batches")
     parser.add_argument("--prompt_tokens", type=int, default=1400)
     parser.add_argument("--tokens", type=int, default=512, help="the longest completion")
     parser.add_argument(
-        "--mean", type=int, default=120, help="tokens of a completion, about, where the model is random"
+        "--mean", type=int, default=120, help="approximate mean tokens per completion of a random model"
     )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

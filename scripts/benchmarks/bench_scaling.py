@@ -1,14 +1,14 @@
-"""Tokens a second on several GPUs of one host, the same work on each: one measurement, printed as JSON; see
-prove_gpus.py.
+"""Measure tokens per second on several GPUs of one host with the same work per GPU; see prove_gpus.py. Prints
+one JSON object.
 
     python scripts/benchmarks/bench_scaling.py explore --model MODEL --gpus 2
     accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes 2 \\
         scripts/benchmarks/bench_scaling.py update --shape 0.6b
 
-explore: the samples of one problem go to one copy of the model, so that a problem alone keeps one GPU busy,
-and as many problems as GPUs keep all of them busy; the completions are the same by their seeds.
-explore_transformers is for where vLLM is missing, with one process a GPU. update: optimizer steps of GRPO on
-random completions, all weights trained; the first two are not counted.
+explore: the samples of a problem go to one copy of the model. One problem thus keeps one GPU busy, and as
+many problems as GPUs keep all of them busy; equal seeds give equal completions. explore_transformers is the
+same without vLLM, with one process per GPU. update: GRPO optimizer steps on random completions, training all
+weights; the first two steps are not counted.
 """
 
 import argparse
@@ -32,7 +32,7 @@ STEPS = 6
 
 
 def ask(engine: Engine, problems: list[int], samples: int, sampling: Sampling) -> tuple[int, float]:
-    """Tokens that were written, and seconds."""
+    """Generate completions; returns the number of tokens and the seconds."""
     chats = [
         [{"role": "user", "content": PROBLEM.format(48 + 2 * i)}] for i in problems for _ in range(samples)
     ]
@@ -61,12 +61,12 @@ def explore_vllm(model: str, gpus: int, samples: int, tokens: int) -> dict[str, 
 
 
 def explore_transformers(model: str, samples: int, tokens: int) -> dict[str, Any]:
-    """One process a GPU: first the main one works alone, then all of them."""
+    """One process per GPU: first the main process works alone, then all of them."""
     state = PartialState(cpu=not CUDA)
     engine = load_engine(model, EngineArguments(batch_size=samples))
     ask(
         engine, [0], samples, Sampling(max_completion_tokens=tokens)
-    )  # so that each has its memory before either is timed
+    )  # warm-up: allocates memory before anything is timed
     measured = []
     for workers in (1, state.num_processes):
         state.wait_for_everyone()
@@ -80,7 +80,7 @@ def explore_transformers(model: str, samples: int, tokens: int) -> dict[str, Any
 
 
 class Steps(Watch):
-    """Notes the seconds of each step alone."""
+    """Records only the seconds of each step."""
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._began = measure_memory.clock()
@@ -90,10 +90,8 @@ class Steps(Watch):
 
 
 def update(shape: str) -> dict[str, Any]:
-    """Two groups a process: 8 completions of 512 tokens of a prompt of 1024; less of each for the shape of a
-    trial.
-    """
-    state = PartialState(cpu=not CUDA)  # where each process has its own GPU
+    """Measure two groups per process: 8 completions of 512 tokens, a prompt of 1024; less for `tiny`."""
+    state = PartialState(cpu=not CUDA)  # gives each process its own GPU
     small = shape == "tiny"
     point = Point(
         shape, "grpo", False, 256 if small else 1024, 64 if small else 512, 4 if small else 8, groups=2
@@ -124,11 +122,14 @@ def main() -> None:
     parser.add_argument("what", choices=["explore", "explore_transformers", "update"])
     parser.add_argument("--model", default="data/tiny/explorer")
     parser.add_argument(
-        "--shape", default="0.6b", choices=measure_memory.SHAPES, help="of the random model that is updated"
+        "--shape",
+        default="0.6b",
+        choices=measure_memory.SHAPES,
+        help="shape of the random model for `update`",
     )
     parser.add_argument("--gpus", type=int, default=2)
-    parser.add_argument("--samples", type=int, default=1024, help="completions of a problem")
-    parser.add_argument("--tokens", type=int, default=256, help="the longest completion")
+    parser.add_argument("--samples", type=int, default=1024, help="completions per problem")
+    parser.add_argument("--tokens", type=int, default=256, help="longest completion in tokens")
     given = parser.parse_args()
     if given.what == "explore":
         row = explore_vllm(given.model, given.gpus, given.samples, given.tokens)

@@ -1,13 +1,12 @@
-"""How fast rollouts are judged, from a cold cache, beside plain math-verify in the same run, and where the
-two disagree.
+"""Compare verification with plain math-verify in the same run: speed from a cold cache, and disagreements.
 
     python scripts/benchmarks/bench_verify.py data/gsm8k-0.5b/rollouts.jsonl.xz data/gsm8k-0.5b/golds.jsonl
 
-Plain is what a reward function without workers does: `verify(parse(gold), parse(text))` in one process, no
-deadline. Both see the text without its thinking. The second line takes each different comparison once, so
-that nothing can be remembered. Exit status 1 if the two disagree about an answer that both read; where no
-answer is marked, or several boxed ones differ, plain math-verify takes any number that it finds, and this
-package's policy differs on purpose: those are counted apart.
+Plain means a reward function without workers: `verify(parse(gold), parse(text))` in one process, without a
+deadline. Both see the text without its thinking. The second line judges each distinct comparison once, so
+that nothing is cached. Exit status 1 if the two disagree about an answer that both can read. If no answer is
+marked, or several boxed answers differ, plain math-verify takes any number that it finds, and this package
+deliberately does not. Those cases are counted separately.
 """
 
 import argparse
@@ -30,7 +29,7 @@ Item = tuple[str, str, str]  # text, gold, verifier
 
 
 def plain(items: list[Item]) -> list[bool]:
-    """Whether math-verify by itself accepts each text."""
+    """Whether plain math-verify accepts each text."""
     golds = [rf"\boxed{{{gold}}}" for _, gold, _ in items]
     parsed = [
         (parse(g, parsing_timeout=None), parse(visible(t), parsing_timeout=None))
@@ -40,7 +39,7 @@ def plain(items: list[Item]) -> list[bool]:
 
 
 def ours(items: list[Item]) -> tuple[list[bool], int]:
-    """The same from a cold cache, and how many comparisons went to a worker."""
+    """Whether we accept each text, from a cold cache, and how many comparisons went to a worker."""
     compare._cache.clear()
     asked: list[pool.Request] = []
     ask_all = pool.ask_all
@@ -52,7 +51,7 @@ def ours(items: list[Item]) -> tuple[list[bool], int]:
 
 
 def measure(name: str, items: list[Item]) -> list[tuple[Item, bool, bool]]:
-    """Print one line; returns the disagreements that are not by policy, as (item, ours, plain)."""
+    """Print one line; returns the disagreements not due to policy, as (item, ours, plain)."""
     began = time.monotonic()
     found, asked = ours(items)
     seconds, began = time.monotonic() - began, time.monotonic()
@@ -64,7 +63,7 @@ def measure(name: str, items: list[Item]) -> list[tuple[Item, bool, bool]]:
     print(
         f"{name}: {len(items)} answers, {rate:.0f}/s, plain math-verify "
         f"{plain_rate:.0f}/s, {rate / plain_rate:.1f} times; "
-        f"{1 - asked / len(items):.1%} hits (remembered, or decided without a worker), "
+        f"{1 - asked / len(items):.1%} hits (cached, or decided without a worker), "
         f"{len(off)} disagreements, and {len(different) - len(off)} by policy"
     )
     return off
@@ -76,7 +75,7 @@ def main() -> None:
     )
     parser.add_argument("rollouts")
     parser.add_argument(
-        "golds", nargs="?", default="", help="left out if each rollout row holds problem and answer"
+        "golds", nargs="?", default="", help="leave out if each rollout row has problem and answer"
     )
     given = parser.parse_args()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -92,10 +91,10 @@ def main() -> None:
     }
     began = time.monotonic()
     pool.ask_all([(rf"\sqrt{{x+{i}}}", "y", "math") for i in range(pool.WORKERS)])  # start the workers
-    print(f"workers started in {time.monotonic() - began:.1f} s, once in a run")
+    print(f"workers started in {time.monotonic() - began:.1f} s, once per run")
     print(f"{pool.WORKERS} workers, {os.cpu_count()} cores")
     off = measure("rollouts as they are", items)
-    off += measure("each different answer once", list(different.values()))
+    off += measure("each distinct answer once", list(different.values()))
     for (text, gold, _), mine, theirs in off[:20]:
         print(f"gold {gold!r}: ours {mine}, plain {theirs}: ...{text[-100:]!r}")
     sys.exit(1 if off else 0)

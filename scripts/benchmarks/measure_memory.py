@@ -1,13 +1,12 @@
-"""Estimates of memory against measured peaks: SFT steps and GRPO updates of random models of the sizes of
-Qwen3.
+"""Compare memory estimates with measured peaks: SFT steps and GRPO updates of random models of Qwen3 sizes.
 
     python scripts/benchmarks/measure_memory.py --output memory.jsonl    # one H200; three minutes
     python scripts/benchmarks/measure_memory.py --shapes tiny --output trial.jsonl    # on the CPU
 
 A row is written as soon as it is measured: the estimate of a2r_train/train/estimate/memory.py,
-torch.cuda.max_memory_allocated of the second step (on a CPU the tensors are counted), and tokens a second.
-What the GPU has no room for by the estimate is left out. The first row is that of 8B with LoRA, 8 completions
-of 2048 tokens and a prompt of 8192.
+torch.cuda.max_memory_allocated of the second step (on a CPU the tensors are counted), and tokens per second.
+Points that do not fit on the GPU by the estimate are skipped. The first row is 8B with LoRA, 8 completions of
+2048 tokens and a prompt of 8192.
 """
 
 import argparse
@@ -43,9 +42,7 @@ from a2r_train.train.estimate.report import USABLE
 from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 CUDA = torch.cuda.is_available()
-STEPS = (
-    3  # the first makes the optimizer's state and compiles, the second's memory counts, and the third's time
-)
+STEPS = 3  # the first creates the optimizer state and compiles, the second measures memory, the third time
 # hidden size, intermediate size, layers, heads, key-value heads, head size, vocabulary, tied embeddings
 SHAPES = {
     "8b": (4096, 12288, 36, 32, 8, 128, 151936, False),  # Qwen/Qwen3-8B's config.json
@@ -60,7 +57,7 @@ LORA = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"], "
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement; `groups` of `completions` share a prompt in GRPO, and are plain rows in SFT."""
+    """One measurement. In GRPO the `completions` of a group share a prompt; in SFT they are plain rows."""
 
     shape: str
     stage: str
@@ -108,16 +105,16 @@ def size_at(shape: str, lora: bool, checkpointing: bool) -> Size:
 
 
 def estimate(point: Point) -> float:
-    """The bytes of the peak."""
+    """The estimated peak in bytes."""
     size = size_at(point.shape, point.lora, point.checkpointing)
     tokens, predicted = point.groups * point.group.tokens, point.groups * point.group.predicted
     return update(size, "ddp", 1, tokens, predicted).total
 
 
 class Watch(TrainerCallback):
-    """Notes the seconds of each step, and of the second one the bytes of tensors at the peak.
+    """Records the seconds of each step, and the peak bytes of tensors in the second step.
 
-    On a CPU the tensors are counted one by one, on top of weights and optimizer.
+    On a CPU the tensors are counted one by one, on top of weights and optimizer state.
     """
 
     def __init__(self) -> None:
@@ -151,19 +148,19 @@ class Watch(TrainerCallback):
 
 
 def clock() -> float:
-    """When the device is done."""
+    """The time when the device has finished its work."""
     if CUDA:
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def own_clock() -> float:
-    """The same, but on a CPU the processor's time of this process, which other programs do not disturb."""
+    """Like `clock`, but on a CPU this process's CPU time, which other programs do not affect."""
     return clock() if CUDA else time.process_time()
 
 
 def tokenizer_of_two() -> PreTrainedTokenizerFast:
-    """For trainers that want one, where all ids are random."""
+    """A dummy tokenizer for trainers that require one; all token ids are random."""
     words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
 
@@ -174,8 +171,8 @@ def ids(point: Point, length: int, seed: int) -> list[int]:
 
 
 def trainer_of(point: Point, folder: str) -> Any:
-    """The trainer of a recipe with steps of one micro-batch: random rows, or random completions of one prompt
-    a group.
+    """A trainer whose steps are one micro-batch: random rows, or random completions with one prompt per
+    group.
     """
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
@@ -219,7 +216,7 @@ def trainer_of(point: Point, folder: str) -> Any:
 
 
 def measure(point: Point) -> dict[str, Any]:
-    """The estimate, the peak of the second step, and the time of the last."""
+    """The estimate, the peak of the second step, and the time of the last step."""
     estimated = estimate(point)
     with tempfile.TemporaryDirectory() as folder:
         trainer, watch = trainer_of(point, folder), Watch()
@@ -247,10 +244,10 @@ def main() -> None:
     )
     parser.add_argument("--shapes", default="8b,4b,1.7b", help="comma-separated")
     parser.add_argument(
-        "--output", default="memory.jsonl", help="rows are added there, one JSON object a line"
+        "--output", default="memory.jsonl", help="file to append rows to, one JSON object per line"
     )
     parser.add_argument(
-        "--budget_s", type=float, default=170.0, help="no further row is begun after so many seconds"
+        "--budget_s", type=float, default=170.0, help="seconds after which no further row starts"
     )
     given = parser.parse_args()
     began = time.monotonic()
@@ -260,10 +257,10 @@ def main() -> None:
     for point in [point for shape in given.shapes.split(",") for point in points(shape)]:
         estimated = estimate(point)
         if estimated > USABLE * gpu:
-            print(f"{point}: no room for {estimated / 1e9:.0f} GB")
+            print(f"{point}: skipped, {estimated / 1e9:.0f} GB do not fit")
             continue
         if time.monotonic() - began > given.budget_s:
-            print(f"{point}: no time left")
+            print(f"{point}: skipped, no time left")
             continue
         row = {**asdict(point), "estimated_gb": round(estimated / 1e9, 3), "measured_gb": "out of memory"}
         with contextlib.suppress(torch.OutOfMemoryError):

@@ -119,9 +119,8 @@ class Pretraining:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = build(self.shape, config).to(self.device)
         if compiled:
-            for (
-                layer
-            ) in self.model.model.layers:  # layer by layer, so that all share the code compiled for the first
+            # Layer by layer, so that all share the code compiled for the first.
+            for layer in self.model.model.layers:
                 layer.compile(dynamic=True)
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         other = [p for p in self.model.parameters() if p.ndim == 1]
