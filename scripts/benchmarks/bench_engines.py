@@ -1,4 +1,4 @@
-"""Tokens a second of the engines on the same work: starts by ways to ask, one JSON row a cell.
+"""Compare the engines' tokens per second on the same work: starts times ways, one JSON row per cell.
 
     python scripts/benchmarks/bench_engines.py --output rows.jsonl --models MODEL_0.5B,MODEL_1.5B \\
         --problems openai/gsm8k:main:train --prompt "" --count 1000 --max_completion_tokens 512 \\
@@ -6,15 +6,15 @@
     python scripts/benchmarks/bench_engines.py --starts ours,server,transformers --repeats 3   # a CPU
     python scripts/benchmarks/bench_engines.py --table rows.jsonl     # the table again
 
-A start is an engine with its settings, in a process of its own. A way is how the same completions are asked
-of it: by our engine, or of `LLM.generate`, as one request of n samples or as n requests, with seeds or
-without, with texts or token ids alone. The way `vllm bench` is what vLLM's own throughput benchmark asks: no
-seeds, one request of n, and texts. Ways of which more is known take a share of the problems.
+A start is an engine with its settings, in a separate process. A way is how it is asked for the same
+completions: through our engine, or through `LLM.generate`, as one request of n samples or as n requests, with
+or without seeds, with texts or only token ids. The way `vllm bench` is what vLLM's own throughput benchmark
+does: no seeds, one request of n, and texts. Some ways use only a share of the problems.
 
-A row is written as soon as its cell is measured. `again` is the share of completions that the first seeded
-way of the start made, too: `ours, again` asks the same in the same order, and `ours, other batch` asks in
-quarters. Wall seconds are the median of `--repeats`. On a machine that does other work, too, compare CPU
-seconds, which are those of the start's own process: on a CPU the engine runs in it, unless it has copies.
+A row is written as soon as its cell is measured. `again` is the share of completions that are equal to those
+of the start's first seeded way: `ours, again` asks the same in the same order, and `ours, other batch` asks
+in quarters. Wall seconds are the median of `--repeats`. On a machine with other work, compare CPU seconds.
+They cover only the start's own process: on a CPU the engine runs in it, unless it has copies.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT / "scripts/proofs"))
 
 @dataclass(frozen=True)
 class Way:
-    """How completions are asked for. `parts`: calls, one after the other. `share`: of the problems."""
+    """How completions are requested. `parts`: successive calls. `share`: share of the problems."""
 
     name: str
     ours: bool = False
@@ -70,7 +70,7 @@ QUARTER = tuple(Way(w.name, w.ours, w.one_request, w.seeded, w.texts, share=0.25
 
 @dataclass(frozen=True)
 class Start:
-    """An engine: `settings` go to vLLM's `LLM` in the place of ours, `environment` to its process."""
+    """An engine. `settings` override ours for vLLM's `LLM`; `environment` goes to its process."""
 
     ways: tuple[Way, ...]
     arguments: dict[str, Any] = field(default_factory=dict)  # of EngineArguments
@@ -79,14 +79,14 @@ class Start:
 
 
 def graphs(sequences: int) -> dict[str, Any]:
-    """So many sequences at once, with CUDA graphs up to as many."""
+    """Limit concurrent sequences, and capture CUDA graphs up to this number."""
     return {"max_num_seqs": sequences, "compilation_config": {"max_cudagraph_capture_size": sequences}}
 
 
-# Room for the prompts that are read in the same step: a larger step has no graph.
+# Leaves room for prompts that are read in the same step, because a larger step has no graph.
 GRAPHS_BEYOND = {"max_cudagraph_capture_size": 4096}
 
-# The first three hold what must be shown; the rest says why. One that needs a GPU is left out on a CPU.
+# The first three are the main comparison; the others explain it. Starts that need a GPU are skipped on a CPU.
 STARTS: dict[str, Start] = {
     "ours": Start(ALL),
     "vllm_defaults": Start((BENCH, OURS), settings={"max_num_seqs": None, "compilation_config": None}),
@@ -107,7 +107,7 @@ ON_CPU = ("ours", "transformers", "copies_2", "sync", "server")
 
 
 class Work:
-    """The same chats, prompts and seeds for every way."""
+    """The chats, prompts and seeds, which are the same for every way."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         from a2r_train.data.read import read
@@ -125,7 +125,7 @@ class Work:
         self.sampling = Sampling(given.temperature, max_completion_tokens=given.max_completion_tokens)
 
     def ask(self, engine: Any, way: Way, begin: int, end: int) -> tuple[list[int], list[int]]:
-        """Tokens and a checksum of each completion of so many problems, in order."""
+        """Tokens and a checksum of each completion of problems `begin` to `end`, in order."""
         if not way.ours:
             return self._of_llm(engine, way, begin, end)
         chats = [chat for chat in self.chats[begin:end] for _ in range(self.samples)]
@@ -150,7 +150,7 @@ class Work:
 
 
 def measure(given: argparse.Namespace, work: Work, engine: Any, way: Way) -> tuple[dict[str, Any], list[int]]:
-    """The row of a way, and the checksums of its completions."""
+    """Measure a way; returns its row, and the checksums of its completions."""
     count = max(1, round(len(work.chats) * way.share))
     bounds = [round(count * part / way.parts) for part in range(way.parts + 1)]
     wall, cpu = [], []
@@ -171,7 +171,7 @@ def measure(given: argparse.Namespace, work: Work, engine: Any, way: Way) -> tup
 
 
 class Smi:
-    """The GPU's mean utilisation in % while it is entered; None without nvidia-smi."""
+    """The GPU's mean utilisation in % inside the context; None without nvidia-smi."""
 
     mean: float | None = None
 
@@ -192,7 +192,7 @@ class Smi:
 
 
 def started(given: argparse.Namespace, start: Start) -> Any:
-    """The engine of a start. `None` among its settings leaves ours out."""
+    """Load the engine of a start. A setting of `None` removes ours."""
     from a2r_train.engines import EngineArguments, load_engine
 
     arguments: dict[str, Any] = {"engine": "vllm", "batch_size": given.batch_size, **start.arguments}
@@ -215,7 +215,7 @@ def started(given: argparse.Namespace, start: Start) -> Any:
 
 
 def run_start(given: argparse.Namespace) -> int:
-    """Measure the ways of `--only` in this process; a row is written after each."""
+    """Measure the ways of `--only` in this process, and write a row after each."""
     from contextlib import nullcontext
 
     import torch
@@ -244,7 +244,7 @@ def run_start(given: argparse.Namespace) -> int:
 
 
 def chosen(start: Start, names: str) -> list[Way]:
-    """The ways of a start whose names hold one of the parts asked for, `;` between them."""
+    """The ways of a start whose names contain one of the requested parts, separated by `;`."""
     return [way for way in start.ways if not names or any(part in way.name for part in names.split(";"))]
 
 
@@ -254,7 +254,7 @@ def write_row(path: str, row: dict[str, Any]) -> None:
 
 
 def run_all(given: argparse.Namespace) -> None:
-    """Each start of each model in a process of its own; one that fails is a row with its error."""
+    """Run each start of each model in a separate process; one that fails gives a row with its error."""
     import torch
 
     names = given.starts.split(",") if given.starts else list(STARTS if torch.cuda.is_available() else ON_CPU)
@@ -274,7 +274,7 @@ def run_all(given: argparse.Namespace) -> None:
 
 
 def run_one(command: Sequence[str], name: str, given: argparse.Namespace) -> str:
-    """ "" or how a start ended."""
+    """Run a start. Returns "", or how it failed."""
     environment = {**os.environ, **STARTS[name].environment}
     try:
         done = subprocess.run(
@@ -287,7 +287,7 @@ def run_one(command: Sequence[str], name: str, given: argparse.Namespace) -> str
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown; shares are of the fastest way without seeds that asks `LLM.generate` of the same model."""
+    """Markdown; shares are relative to the model's fastest `vllm bench` row."""
     ceiling: dict[str, int] = {}
     for row in rows:
         if row.get("way") == BENCH.name:
@@ -312,25 +312,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", default="engines.jsonl", help="rows are added to this file")
+    parser.add_argument("--output", default="engines.jsonl", help="file to append rows to")
     parser.add_argument("--models", default="data/tiny/explorer", help="comma-separated")
     parser.add_argument("--problems", default="data/tiny/validation.jsonl")
     parser.add_argument(
         "--prompt", default="recipes/tiny/prompt.yaml", help='a prompt file; "" for the default prompt'
     )
-    parser.add_argument("--count", type=int, default=200, help="problems")
-    parser.add_argument("--samples", type=int, default=8, help="completions a problem")
+    parser.add_argument("--count", type=int, default=200, help="number of problems")
+    parser.add_argument("--samples", type=int, default=8, help="completions per problem")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--max_completion_tokens", type=int, default=40)
     parser.add_argument(
-        "--batch_size", type=int, default=256, help="of transformers, and requests under way at the server"
+        "--batch_size",
+        type=int,
+        default=256,
+        help="batch size of transformers, and concurrent requests to the server",
     )
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--warm_up", type=int, default=0, help="problems to warm up with; 0 takes all")
-    parser.add_argument("--starts", default="", help=f"some of {', '.join(STARTS)}; empty for all")
-    parser.add_argument("--ways", default="", help="parts of the names of ways, `;` between them")
-    parser.add_argument("--most_s", type=float, default=580, help="seconds after which a start is ended")
-    parser.add_argument("--table", default="", help="show the table of a file of rows, and measure nothing")
+    parser.add_argument("--warm_up", type=int, default=0, help="problems for warm-up; 0: all")
+    parser.add_argument("--starts", default="", help=f"some of {', '.join(STARTS)}; empty: all")
+    parser.add_argument("--ways", default="", help="parts of the names of ways, separated by `;`")
+    parser.add_argument("--most_s", type=float, default=580, help="seconds after which a start is killed")
+    parser.add_argument("--table", default="", help="only show the table of this file of rows")
     parser.add_argument("--only", default="", choices=["", *STARTS], help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.model, given.endpoint = given.models, ""

@@ -1,29 +1,29 @@
-"""Where the seconds of a GRPO step go: stock TRL beside ours, on one recipe, each in a process of its own.
+"""Show where the time of a GRPO step goes: stock TRL against ours on one recipe, in separate processes.
 
     python scripts/benchmarks/bench_grpo_step.py --output rows.jsonl --recipe recipes/gsm8k-1.5b/grpo.yaml \\
         --micro_batches 8,16,32 -- --model_name_or_path MODEL --bundles BUNDLES     # one GPU
     python scripts/benchmarks/bench_grpo_step.py --table rows.jsonl                 # the table again
     python scripts/benchmarks/bench_grpo_step.py --output rows.jsonl -- --use_vllm true --vllm_mode colocate
 
-The last line is a trial on a CPU: the tiny synthesizer, and bundles that are made up. What follows `--` are
-keys of the recipe. Every way has the recipe's adapter, lengths and completions a step; a smaller micro-batch
-accumulates more. The first steps are not counted; the next ones give the steps an hour; in the last ones the
-GPU is waited for at each boundary, and they say where the time goes. Parts are named by TRL's own profiling
-contexts, each without what is nested in it. A row is written as soon as its way is measured; one that fails
-is a row with its error. `trainer_gib` is the peak of torch's tensors less what vLLM took as it started.
-With `--trace FOLDER` torch's profiler writes where two micro-batches of the last step spend their time.
+The last command is a trial on a CPU, with the tiny synthesizer and made-up bundles. Keys of the recipe follow
+`--`. Every way uses the recipe's adapter, lengths and completions per step; a smaller micro-batch accumulates
+more. The first steps are not counted, and the next ones give the steps per hour. The last ones wait for the
+GPU at each boundary, and show where the time goes. Parts have the names of TRL's own profiling contexts, and
+exclude nested parts. A row is written as soon as its way is measured; a way that fails gives a row with the
+error. `trainer_gib` is the peak of torch's tensors minus what vLLM allocated at its start. With
+`--trace FOLDER` torch's profiler records two micro-batches of the last step.
 
 | way | trainer | base | what it is |
 |---|---|---|---|
 | stock | TRL's | float32 | `trl grpo` |
-| stock_bf16 | TRL's | bfloat16 | the same with a base that merging rounds |
-| before | TRL's | float32 | `stock` with the shared prefix: ours before the other mends |
-| pass | ours | as `auto` says | `ours` with that pass |
-| sync | ours | float32 | `ours` with TRL's sync |
-| peft | ours | as `auto` says | `ours` with PEFT's own layers |
-| lookup | ours | as `auto` says | `ours` with n-gram speculation in vLLM (`LOOKUP`) |
-| lookup_gpu | ours | as `auto` says | the same, proposed on the GPU |
-| ours | ours | as `auto` says | as a2r_train trains |
+| stock_bf16 | TRL's | bfloat16 | the same with a bfloat16 base, which merging the adapter rounds |
+| before | TRL's | float32 | `stock` with the shared prefix: ours before the other improvements |
+| pass | ours | set by `auto` | `ours` with the pass of `before` |
+| sync | ours | float32 | `ours` with TRL's weight sync |
+| peft | ours | set by `auto` | `ours` with PEFT's own layers |
+| lookup | ours | set by `auto` | `ours` with n-gram speculation in vLLM (`LOOKUP`) |
+| lookup_gpu | ours | set by `auto` | the same, with proposals on the GPU |
+| ours | ours | set by `auto` | a2r_train as it trains |
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ STOCK, TRLS_SYNC, TRLS_PASS, PEFTS_LAYERS = (
     ("before", "pass"),
     ("stock", "stock_bf16", "before", "peft"),
 )
-# What our trainer overrides besides the pass, to do less on the host.
+# What our trainer overrides besides the pass, to save work on the host.
 LEAN = ("train", "_get_dataloader", "_tokenize_prompts")
-# Of a context's name, without the trainer's class; others belong to what they are nested in.
+# Names of contexts without the trainer's class; other contexts count towards the part that contains them.
 PARTS = {
     "vLLM.generate": "generation",
     "transformers.generate": "generation",
@@ -67,10 +67,10 @@ GIB = 2**30
 
 
 class Clock:
-    """Seconds of each part of a step, without those of the parts that are nested in it."""
+    """Seconds of each part of a step, excluding nested parts."""
 
     def __init__(self) -> None:
-        self.on, self.open = False, list[list[Any]]()  # part, when it began, seconds of what was in it
+        self.on, self.open = False, list[list[Any]]()  # part, start time, seconds of nested parts
         self.seconds: dict[str, float] = defaultdict(float)
 
     def enter(self, name: str) -> None:
@@ -97,7 +97,7 @@ class Clock:
 
 
 def watch(clock: Clock) -> None:
-    """Let TRL's profiling contexts tell the clock when they begin and end."""
+    """Make TRL's profiling contexts notify the clock when they start and end."""
     from trl.extras.profiling import ProfilingContext
 
     def enter(self: Any) -> Any:
@@ -109,7 +109,7 @@ def watch(clock: Clock) -> None:
 
 
 def timed(kind: Any, way: str) -> Any:
-    """The trainer's class with contexts where TRL has none, and TRL's own methods where the way has them."""
+    """The trainer class with contexts where TRL has none, and with TRL's own methods if the way uses them."""
     from trl import GRPOTrainer
     from trl.extras.profiling import profiling_context, profiling_decorator
 
@@ -138,7 +138,7 @@ def timed(kind: Any, way: str) -> Any:
 
 
 def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
-    """A callback that times each step and lets the clock wait for the GPU in the last ones."""
+    """A callback that times each step, and makes the clock wait for the GPU in the last steps."""
     import torch
     from transformers import TrainerCallback
 
@@ -171,7 +171,7 @@ def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
 
 
 def traces_of(given: argparse.Namespace) -> list[Any]:
-    """A callback that profiles the second and the third micro-batch of the last step, if `--trace` asks."""
+    """With `--trace`, a callback that profiles the second and third micro-batch of the last step."""
     from torch.profiler import profile
     from transformers import TrainerCallback
 
@@ -198,16 +198,15 @@ def traces_of(given: argparse.Namespace) -> list[Any]:
     return [Trace()] if given.trace else []
 
 
-KINDS = ("cpu", "device")  # whose time a trace is sorted by
-# vLLM proposes up to four tokens that followed the last two to four before: answers repeat their references.
+KINDS = ("cpu", "device")  # device whose time sorts the trace
+# vLLM finds an earlier match of the last two to four tokens, and proposes up to four tokens that followed it.
+# Answers repeat their references.
 LOOKUP = {"num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
 METHODS = {"lookup": "ngram", "lookup_gpu": "ngram_gpu"}
 
 
 def count_vllm(**more: Any) -> list[int]:
-    """The bytes that vLLM's start leaves allocated are added to the list as TRL starts one, with `more`
-    settings.
-    """
+    """Start vLLM with `more` settings in TRL. The bytes that it leaves allocated are appended to the list."""
     import torch
     from trl.generation import vllm_generation
 
@@ -227,7 +226,7 @@ def count_vllm(**more: Any) -> list[int]:
 
 
 def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str) -> dict[str, Any]:
-    """One way, in this process."""
+    """Measure one way in this process."""
     import torch
     from trl import GRPOTrainer
     from trl.generation.vllm_generation import VLLMGeneration
@@ -246,7 +245,7 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     grpo.end_turns_as_the_template_does(bundles.prompter)
     grpo.prepare_vllm(args, bundles.prompter.stop_ids())
     if way == "before":
-        packing.MOST_PADDED = 0.0  # each group's completions apart
+        packing.MOST_PADDED = 0.0  # pad each group separately
     if way in TRLS_SYNC:
         grpo_trainer.VLLMGeneration = VLLMGeneration
     if way in (*STOCK, "before") and args.use_vllm:
@@ -289,7 +288,7 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
 
 
 def timing_of(steps: Any, given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a step, and those of its parts in the steps that waited for the GPU: means."""
+    """Mean seconds per step, and of its parts in the steps that waited for the GPU."""
     counted, watched = steps.took[given.warm_up :][: given.steps], steps.parts[given.warm_up + given.steps :]
     seconds = statistics.mean(counted)
     parts = {name: round(statistics.mean(one.get(name, 0.0) for one in watched), 4) for name in COLUMNS}
@@ -303,7 +302,7 @@ def timing_of(steps: Any, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments_of(given: argparse.Namespace, way: str, micro_batch: int, folder: str) -> list[str]:
-    """The recipe with what a measurement needs, as a command line."""
+    """The command line: the recipe plus the keys that a measurement needs."""
     import yaml
 
     recipe = yaml.safe_load((ROOT / given.recipe).read_text())
@@ -338,7 +337,7 @@ def arguments_of(given: argparse.Namespace, way: str, micro_batch: int, folder: 
 
 
 def made_up_bundles(problems: str, path: Path) -> str:
-    """Bundles of the problems with four references, which are right answers and wrong ones."""
+    """Write bundles of the problems with four references, some right and some wrong."""
     from a2r_train.data.builder import bundle_of
     from a2r_train.data.read import read
     from a2r_train.records import Problem, Reference, write
@@ -377,7 +376,7 @@ def write_row(path: str, row: dict[str, Any]) -> None:
 
 
 def run_all(given: argparse.Namespace) -> None:
-    """Each way with each micro-batch in a process of its own."""
+    """Measure each way with each micro-batch in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         if given.recipe == "recipes/tiny/grpo.yaml" and not given.bundles:
             given.bundles = made_up_bundles(
@@ -408,7 +407,7 @@ def run_all(given: argparse.Namespace) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown, the fastest micro-batch of each way; ratios are those to the fastest row of `stock`."""
+    """Markdown with the fastest micro-batch of each way; ratios are relative to the fastest `stock` row."""
     good = [row for row in rows if "seconds" in row]
     best: dict[str, dict[str, Any]] = {}
     for row in sorted(good, key=lambda row: float(row["seconds"])):
@@ -435,19 +434,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", default="grpo_step.jsonl", help="rows are added to this file")
+    parser.add_argument("--output", default="grpo_step.jsonl", help="file to append rows to")
     parser.add_argument("--recipe", default="recipes/tiny/grpo.yaml")
-    parser.add_argument("--bundles", default="", help="instead of the recipe's; of tiny they are made up")
+    parser.add_argument("--bundles", default="", help="instead of the recipe's; made up for tiny")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument(
-        "--micro_batches", default="0", help="completions at once, some sizes; 0 as in the recipe"
+        "--micro_batches",
+        default="0",
+        help="completions per micro-batch, comma-separated; 0: as in the recipe",
     )
-    parser.add_argument("--warm_up", type=int, default=2, help="first steps, which are not counted")
+    parser.add_argument("--warm_up", type=int, default=2, help="first steps that are not counted")
     parser.add_argument("--steps", type=int, default=6, help="steps that are counted")
-    parser.add_argument("--watched_steps", type=int, default=3, help="steps that say where the time goes")
-    parser.add_argument("--trace", default="", help="a folder for tables of torch's profiler")
-    parser.add_argument("--no_cudnn", action="store_true", help="no attention by cuDNN for stock TRL either")
-    parser.add_argument("--table", default="", help="show the table of a file of rows, and measure nothing")
+    parser.add_argument(
+        "--watched_steps", type=int, default=3, help="last steps, which show where the time goes"
+    )
+    parser.add_argument("--trace", default="", help="folder for the tables of torch's profiler")
+    parser.add_argument("--no_cudnn", action="store_true", help="no cuDNN attention for stock TRL either")
+    parser.add_argument("--table", default="", help="only show the table of this file of rows")
     parser.add_argument("--only", default="", choices=["", *WAYS], help=argparse.SUPPRESS)
     parser.add_argument("--micro_batch", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args(given_argv[:at])

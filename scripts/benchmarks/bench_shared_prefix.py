@@ -1,17 +1,16 @@
-"""The GRPO policy update of stock TRL beside ours with `shared_prefix`: forward, backward, optimizer, beta 0,
-random weights.
+"""Compare the GRPO policy update of stock TRL with ours (`shared_prefix`): forward, backward and optimizer,
+with beta 0 and random weights.
 
     python scripts/benchmarks/bench_shared_prefix.py --output rows.jsonl    # one H200, bf16, about 5 minutes
     python scripts/benchmarks/bench_shared_prefix.py --parts table          # or check, longest, lengths
-    python scripts/benchmarks/bench_shared_prefix.py --parts table --profile    # what our update waits for
+    python scripts/benchmarks/bench_shared_prefix.py --parts table --profile    # where our update spends time
     python scripts/benchmarks/bench_shared_prefix.py --shape tiny    # a trial on the CPU
 
-`check` compares log-probabilities and gradients of both. In `table` (the shape of Qwen3-1.7B) both get the
-same batch; stock is at its best: the faster kernel of SDPA, with and without activation checkpointing, each
-with the largest micro-batch that fits. Bound is what the count of tokens allows, G (P + C) / (P + G C), and
-share how much of it is reached. `longest` is the longest prompt for 1.7B and 4B, by a line through measured
-peaks; `lengths` updates with new lengths each time. Each row is written as soon as it is there. On a CPU
-processor time is counted.
+`check` compares the gradients of both. In `table` (the shape of Qwen3-1.7B) both get the same batch, and
+stock runs at its best: SDPA's faster kernel, with and without activation checkpointing, each with the largest
+micro-batch that fits. `bound` is the speed-up that the token count allows, G (P + C) / (P + G C), and `share`
+how much of it is reached. `longest` estimates the longest prompt for 1.7B and 4B, by a line through measured
+peaks. `lengths` uses new lengths in each update. Each row is written at once. On a CPU, CPU time is counted.
 """
 
 import argparse
@@ -38,7 +37,7 @@ from a2r_train.train.shared_prefix import trainer as shared_prefix
 from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer
 
 GIB = 2**30
-# P, C, G: the speed-up that is asked for. The last one is there for MIN_TOKEN_RATIO.
+# (P, C, G): the required speed-up. The last point is there for MIN_TOKEN_RATIO.
 POINTS = {(8192, 1024, 8): 3.5, (2048, 512, 8): 1.8, (16384, 2048, 8): 3.3, (256, 1024, 8): 1.0}
 TINY_POINTS = {(128, 16, 4): 1.0, (16, 48, 4): 1.0}
 LENGTHS, LENGTHS_TINY = (1024, 256, 8), (64, 16, 4)
@@ -72,7 +71,7 @@ class Result:
 def build(
     shape: str, shared: bool, folder: str, dtype: torch.dtype = torch.bfloat16 if CUDA else torch.float32
 ) -> GRPOTrainer:
-    """A trainer with a random model of that shape, and its optimizer."""
+    """A trainer with a random model of this shape, and its optimizer."""
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
         model = AutoModelForCausalLM.from_config(config_of(shape), dtype=dtype, attn_implementation="sdpa")
@@ -96,7 +95,7 @@ def build(
 
 
 def batch_of(trainer: GRPOTrainer, prompt: int, completion: int, group: int) -> dict[str, torch.Tensor]:
-    """One group in TRL's shape: random ids, full lengths."""
+    """One group in TRL's format: random ids, full lengths."""
     device, draw = trainer.accelerator.device, torch.Generator().manual_seed(prompt)
     vocabulary = trainer.model.config.vocab_size
     ids = torch.randint(2, vocabulary, (1, prompt), generator=draw).expand(group, -1)
@@ -115,13 +114,13 @@ def batch_of(trainer: GRPOTrainer, prompt: int, completion: int, group: int) -> 
 def update(
     trainer: GRPOTrainer, batch: dict[str, torch.Tensor], micro_batch: int, kernel: str, step: bool = True
 ) -> None:
-    """One optimizer step of the policy, or its gradients alone."""
+    """One optimizer step of the policy, or only its gradients."""
     chunks = split_tensor_dict(batch, len(batch["advantages"]) // micro_batch)
     trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = len(chunks)
     trainer.optimizer.zero_grad(set_to_none=True)
     order = dict.fromkeys(
         [KERNELS[kernel], SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-    )  # MATH: float32 has no other
+    )  # MATH: the only kernel for float32
     with sdpa_kernel([*order], set_priority=True):
         for chunk in chunks:
             trainer.compute_loss(trainer.model, chunk).backward()
@@ -139,7 +138,7 @@ def choose(trainer: GRPOTrainer, checkpointing: bool) -> None:
 
 
 def fits(action: Callable[[], None]) -> bool:
-    """Whether the action ends without running out of device memory."""
+    """Whether the action finishes without running out of device memory."""
     try:
         action()
     except torch.OutOfMemoryError:
@@ -153,9 +152,7 @@ def fits(action: Callable[[], None]) -> bool:
 
 
 def measure(trainer: GRPOTrainer, way: Way, batch: dict[str, torch.Tensor], repeats: int) -> Result | None:
-    """The median of some updates after one, with the largest micro-batch that fits; ours keeps a group
-    whole.
-    """
+    """Median of updates after a warm-up with the largest micro-batch that fits; ours splits no group."""
     choose(trainer, way.checkpointing)
     size = len(batch["advantages"])
     while size and not fits(lambda: update(trainer, batch, size, way.kernel)):  # noqa: B023
@@ -177,8 +174,8 @@ def peak_gib() -> float:
 
 
 def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
-    """SDPA's faster kernel for this batch, by one layer of the model: forward and backward, without its
-    linear maps.
+    """SDPA's faster kernel for this batch, by forward and backward of one layer's attention, without
+    projections.
     """
     config: Any = trainer.model.config
     rows, tokens = len(batch["advantages"]), batch["prompt_ids"].size(1) + batch["completion_ids"].size(1)
@@ -210,7 +207,7 @@ def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
 
 
 def discard(*trainers: GRPOTrainer) -> None:
-    """Give the memory of model and optimizer back."""
+    """Free the memory of model and optimizer."""
     for trainer in trainers:
         trainer.model = trainer.model_wrapped = trainer.optimizer = None
     fits(lambda: None)
@@ -219,7 +216,7 @@ def discard(*trainers: GRPOTrainer) -> None:
 def table(
     shape: str, points: dict[tuple[int, int, int], float], repeats: int, profile: bool, kernel: str
 ) -> Iterator[dict[str, Any]]:
-    """Measure every way at every point; a row for each, and one for the point."""
+    """Measure every way at every point; yields a row for each, and one for the point."""
     for (prompt, completion, group), asked in points.items():
         point = {"P": prompt, "C": completion, "G": group}
         found: list[Result] = []
@@ -234,7 +231,7 @@ def table(
                 told: dict[str, Any] = {"way": str(way)}
                 try:
                     result = measure(trainer, way, batch, repeats)
-                except RuntimeError as error:  # one way that fails leaves the others
+                except RuntimeError as error:  # a way that fails must not stop the others
                     result, told["error"] = None, str(error)[:500]
                 found += [result] if result else []
                 yield {**point, **told, **(asdict(result) if result else {"fits": False}), "way": str(way)}
@@ -257,7 +254,7 @@ def best_of(found: list[Result], shared: bool) -> Result | None:
 
 
 def row_of(bound: float, found: list[Result]) -> dict[str, Any]:
-    """The best of both beside each other, and both with checkpointing."""
+    """The best of both, overall and with checkpointing."""
     row: dict[str, Any] = {"bound": bound}
     checkpointed = [result for result in found if result.way.checkpointing]
     for prefix, results in (("", found), ("checkpointed_", checkpointed)):
@@ -277,7 +274,7 @@ def row_of(bound: float, found: list[Result]) -> dict[str, Any]:
 
 
 def show_profile(trainer: GRPOTrainer, best: Result | None, batch: dict[str, torch.Tensor]) -> None:
-    """What one of our updates spends its time on."""
+    """Print where one of our updates spends its time."""
     if not best:
         return
     choose(trainer, best.way.checkpointing)
@@ -289,7 +286,7 @@ def show_profile(trainer: GRPOTrainer, best: Result | None, batch: dict[str, tor
 
 
 def gradients(shared: bool, dtype: torch.dtype, kernel: str) -> torch.Tensor:
-    """Of the loss of a small model on 8 completions of unequal length, as one vector."""
+    """The gradient of a small model's loss on 8 completions of unequal length, as one vector."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = build("small" if CUDA else "tiny", shared, folder, dtype)
     choose(trainer, checkpointing=True)
@@ -306,8 +303,8 @@ def gradients(shared: bool, dtype: torch.dtype, kernel: str) -> torch.Tensor:
 
 
 def check() -> Iterator[dict[str, Any]]:
-    """How far both are from the dense float32 gradient; on a GPU both compute in bf16, and ours must not be
-    off much more.
+    """How far both differ from the dense float32 gradient. On a GPU both use bf16, and ours must not be much
+    further off.
     """
     exact = gradients(False, torch.float32, "flash")
     for kernel in KERNELS:
@@ -325,8 +322,8 @@ def check() -> Iterator[dict[str, Any]]:
 def longest(
     shape: str, completion: int, group: int, prompts: tuple[int, int], kernel: str
 ) -> Iterator[dict[str, Any]]:
-    """The longest prompt, in tokens, by a line through the peaks at two, with checkpointing; dense in
-    micro-batches of one.
+    """Estimate the longest prompt in tokens, by a line through the peaks of two prompts, with checkpointing;
+    dense uses micro-batches of one.
     """
     for shared, micro_batch in ((True, group), (False, 1)):
         with tempfile.TemporaryDirectory() as folder:
@@ -334,11 +331,11 @@ def longest(
         choose(trainer, checkpointing=True)
         update(
             trainer, batch_of(trainer, 128, 128, group), micro_batch, kernel
-        )  # makes the optimizer's state
+        )  # creates the optimizer state
         peaks = []
         for prompt in prompts:
             batch = batch_of(trainer, prompt, completion, group)
-            if not shared:  # the second one finds the gradients of the first
+            if not shared:  # two rows: the second runs with the gradients of the first in memory
                 batch = {key: value[:2] if value.ndim else value for key, value in batch.items()}
             torch.cuda.reset_peak_memory_stats()
             update(trainer, batch, micro_batch, kernel, step=False)
@@ -347,14 +344,14 @@ def longest(
         slope = (peaks[1] - peaks[0]) / (prompts[1] - prompts[0])
         most = int(
             prompts[0] + (torch.cuda.mem_get_info()[1] / GIB - 1 - peaks[0]) / slope
-        )  # 1 GiB is not the allocator's
+        )  # 1 GiB is not available to the allocator
         way = {"shared": shared, "micro_batch": micro_batch, "C": completion, "G": group}
         yield {"longest": shape, **way, "P": most, "measured_P": prompts, "peaks_gib": peaks}
 
 
 def lengths(shape: str, steps: int, prompt: int, completion: int, group: int) -> Iterator[dict[str, Any]]:
-    """So many updates, each of another length up to these: how many graphs were compiled, and a step's
-    seconds.
+    """Update `steps` times, with different lengths up to the given ones: compiled graphs, and seconds per
+    step.
     """
     for kernel in KERNELS:
         with tempfile.TemporaryDirectory() as folder:
@@ -376,7 +373,7 @@ def lengths(shape: str, steps: int, prompt: int, completion: int, group: int) ->
 
 
 def parts(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of every part that is asked for."""
+    """The rows of all requested parts."""
     tiny, points = given.shape == "tiny", TINY_POINTS if given.shape == "tiny" else POINTS
     if "check" in given.parts:
         yield from check()
@@ -399,21 +396,24 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="1.7b")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument(
-        "--prompts", nargs="+", type=int, default=[], help="only these rows of the table, by P"
+        "--prompts", nargs="+", type=int, default=[], help="only the rows of the table with these P"
     )
     parser.add_argument(
-        "--kernel", choices=KERNELS, default="", help="for both; otherwise the faster one of stock"
+        "--kernel",
+        choices=KERNELS,
+        default="",
+        help="for both; default: the faster one for stock, all for ours",
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--output", default="", help="add the rows to that file, as JSON lines")
-    parser.add_argument("--steps", type=int, default=100, help="of `lengths`")
+    parser.add_argument("--output", default="", help="file to append rows to, as JSON lines")
+    parser.add_argument("--steps", type=int, default=100, help="updates in `lengths`")
     given = parser.parse_args()
     print(
         f"{torch.cuda.get_device_name() if CUDA else 'CPU'}, torch {torch.__version__}, shape {given.shape}",
         flush=True,
     )
-    shared_prefix.MIN_TOKEN_RATIO = 0.0  # what the switch decides by is measured here
+    shared_prefix.MIN_TOKEN_RATIO = 0.0  # no threshold, because its value is measured here
     began, failed = time.perf_counter(), False
     for row in parts(given):
         failed |= not row.get("ok", True)
@@ -423,7 +423,7 @@ def main() -> None:
             with Path(given.output).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
     if failed:
-        raise SystemExit("check: the shared gradient is off by more than the dense one")
+        raise SystemExit("check: the shared gradient is further from float32 than the dense one")
 
 
 if __name__ == "__main__":
