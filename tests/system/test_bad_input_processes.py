@@ -10,7 +10,7 @@ from bad_inputs import BAD_INPUTS, say
 CASES = {
     case.stage: case
     for case in BAD_INPUTS
-    if case.name in ("a column is missing", "bundles that count wrongly", "a broken line")
+    if case.name in ("a column is missing", "bundles with a wrong count", "a broken line")
 }
 
 
