@@ -1,4 +1,4 @@
-"""What a recipe of SFT or GRPO may say, what it may not, and how many steps it makes."""
+"""The keys of an SFT or GRPO recipe, the checks on them, and the number of steps that follows from them."""
 
 from __future__ import annotations
 
@@ -23,45 +23,47 @@ TrainConfig = SFTConfig | GRPOConfig
 
 @dataclass
 class BundleArguments:
-    """What is trained on, and how it is rendered."""
+    """What a run trains on, and how it is rendered."""
 
     bundles: str = field(
-        metadata={"help": "training bundles: a .jsonl or .parquet file, or a data set of the hub"}
+        metadata={"help": "training bundles: a .jsonl or .parquet file, or a dataset on the hub"}
     )
     prompt: str = field(
         default="",
-        metadata={"help": "a prompt file; empty for the model's own, that of the bundles, or the default"},
+        metadata={"help": "a prompt file; if empty: the model's own, that of the bundles, or the default"},
     )
     prompt_override: bool = field(
-        default=False, metadata={"help": "let `prompt` differ from the one that the model was trained with"}
+        default=False, metadata={"help": "allow `prompt` to differ from the one the model was trained with"}
     )
     plain_share: float = field(
         default=0.0,
-        metadata={"help": "share of the bundles that are shown as the problem alone; 1 is the control"},
+        metadata={"help": "share of the bundles shown without their references; 1 is the control"},
     )
     callbacks: list[str] = field(
         default_factory=list, metadata={"help": "dotted paths of your own TrainerCallback classes"}
     )
-    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    max_bundles: int = field(default=0, metadata={"help": "use only the first N bundles; 0 uses all of them"})
     dry_run: bool = field(
-        default=False, metadata={"help": "show config, one example, token budget and steps, and stop"}
+        default=False,
+        metadata={"help": "show the config, one example, the token budget and the steps, then stop"},
     )
 
     def __post_init__(self) -> None:
-        callbacks_of(self.callbacks)  # what cannot be used is said before anything is read
+        callbacks_of(self.callbacks)  # fail before anything is read
 
 
 @dataclass
 class ModelArguments(ModelConfig):
-    """TRL's, but `dtype` auto is float32, save for LoRA on a GPU, whose frozen base is bfloat16 (`dtype_of`).
+    """TRL's ModelConfig, except that `dtype` auto means float32, or bfloat16 for the frozen base under LoRA
+    on a GPU (`dtype_of`).
 
-    Weights that are trained stay float32 (autocast computes in bfloat16): bfloat16 rounds small updates away.
+    Trained weights stay float32 (autocast computes in bfloat16), because bfloat16 rounds small updates away.
     """
 
     dtype: str | None = field(
         default="auto",
         metadata={
-            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, and float32 else",
+            "help": "of the loaded weights; auto is bfloat16 under an adapter on a GPU, otherwise float32",
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
@@ -69,45 +71,48 @@ class ModelArguments(ModelConfig):
 
 @dataclass
 class SynthesizerGRPOConfig(GRPOConfig):
-    """TRL's, with what needs a GPU only where there is one, and the shared prefix.
+    """TRL's GRPOConfig with this package's own options; what needs a GPU is on only where there is one.
 
-    Dropout is off, also that of an adapter: completions are drawn without it, and with it the trainer would
-    see another policy. `load_best_model_at_end` keeps the checkpoint with the best reward on the validation
+    Dropout is off, in adapters too: completions are sampled without it, so with it the trainer would see a
+    different policy. `load_best_model_at_end` keeps the checkpoint with the best reward on the validation
     bundles, not the lowest loss.
     """
 
     hub_strategy: HubStrategy | str = field(
-        default="end", metadata={"help": "end: what goes to the hub is the finished folder"}
+        default="end", metadata={"help": "end: only the finished folder is pushed to the hub"}
     )
     disable_dropout: bool = field(
-        default=True, metadata={"help": "train without dropout, as completions are drawn"}
+        default=True, metadata={"help": "train without dropout, because completions are sampled without it"}
     )
     reward_funcs: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "dotted paths of reward functions beside the verified one, with TRL's signature; "
-            "reward_weights then has one weight for the verified reward, two more where the prompt has "
-            "sections, and one for each of them"
+            "help": "dotted paths of further reward functions, with TRL's signature; reward_weights then "
+            "needs one weight for the verified reward, two more if the prompt has sections, and one for each "
+            "of these functions"
         },
     )
     pass_at_k: int = field(
         default=1, metadata={"help": "train for the pass@k of a group; 1 is the usual reward"}
     )
     validation: str = field(
-        default="", metadata={"help": "bundles whose reward is logged as eval_reward, by `eval_strategy`"}
+        default="",
+        metadata={
+            "help": "validation bundles; their reward is logged as eval_reward when `eval_strategy` says"
+        },
     )
     shared_prefix: bool = field(
-        default=False, metadata={"help": "a group's prompt is computed once, not once a completion"}
+        default=False, metadata={"help": "compute a group's prompt once, not once per completion"}
     )
     oversampling_factor: int = field(
         default=1,
-        metadata={"help": "dynamic sampling: so many times the groups are made, and those with signal kept"},
+        metadata={
+            "help": "dynamic sampling: generate this many times the groups, and keep those with a signal"
+        },
     )
     match_tokens_of: str = field(
         default="",
-        metadata={
-            "help": "for the control: a finished training, whose steps and generated tokens are matched"
-        },
+        metadata={"help": "for the control: the finished training whose steps and generated tokens to match"},
     )
 
     def __post_init__(self) -> None:
@@ -118,14 +123,14 @@ class SynthesizerGRPOConfig(GRPOConfig):
         check_least(self, oversampling_factor=1)
         if self.match_tokens_of and not self._rate_is_constant():
             raise ValueError(
-                "match_tokens_of: the number of steps is not known before; "
-                "take lr_scheduler_type constant_with_warmup, and warmup_steps as a number of steps"
+                "match_tokens_of: the number of steps is not known in advance; set lr_scheduler_type to "
+                "constant_with_warmup, and warmup_steps to a number of steps"
             )
         self._check_validation()
         for path in self.reward_funcs:
             load_dotted(path, "reward_funcs")
         weights, rewards = self.reward_weights, 1 + len(self.reward_funcs)
-        # Two more where the prompt has sections, which `settle_weights` knows.
+        # Two more if the prompt has sections; only `settle_weights` knows that.
         if weights is not None and len(weights) not in (rewards, rewards + 2):
             raise ValueError(
                 f"reward_weights has {len(weights)} weights for {rewards} "
@@ -140,24 +145,24 @@ class SynthesizerGRPOConfig(GRPOConfig):
 
     @property
     def eval_completions(self) -> int:
-        """Completions of a bundle in an evaluation."""
+        """Completions per bundle in an evaluation."""
         return int(self.num_generations_eval or self.num_generations or 1)
 
     def _rate_is_constant(self) -> bool:
-        """Whether the learning rate follows without the number of steps."""
+        """Whether the learning rate does not depend on the total number of steps."""
         kind = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         return kind in ("constant", "constant_with_warmup") and not 0 < self.warmup_steps < 1
 
     def _check_validation(self) -> None:
-        """Raises ValueError for an evaluation that would end the training."""
+        """Raises ValueError for an evaluation that would abort the training."""
         group, batch = int(self.num_generations or 1), self.per_device_eval_batch_size
         if bool(self.validation) != (self.eval_strategy != "no"):
             raise ValueError(
-                "validation and eval_strategy go together: name bundles, and when they are answered (steps)"
+                "validation and eval_strategy go together: name the bundles, and when to evaluate (steps)"
             )
         if self.save_strategy == "best":
             raise ValueError(
-                "save_strategy best saves no step to go on from; take steps, and load_best_model_at_end"
+                "save_strategy best saves no step to resume from; use steps, with load_best_model_at_end"
             )
         if (
             self.validation
@@ -165,66 +170,72 @@ class SynthesizerGRPOConfig(GRPOConfig):
             and ((self.num_generations_eval or group) != group or batch % group)
         ):
             raise ValueError(
-                "pass_at_k needs whole groups in an evaluation, too: leave num_generations_eval out, and "
+                "pass_at_k needs whole groups in an evaluation, too: remove num_generations_eval, and "
                 f"make per_device_eval_batch_size a multiple of num_generations, {group}"
             )
 
     def _check_best_model(self) -> None:
-        """Raises ValueError where another checkpoint than the best would be kept."""
+        """Raises ValueError where a checkpoint other than the best would be kept."""
         if str(self.metric_for_best_model).removeprefix("eval_") not in ("reward", "loss"):
             raise ValueError(
                 f"metric_for_best_model is {self.metric_for_best_model}; expected reward or loss"
             )
         if self.eval_strategy == "steps" and self.eval_steps != self.save_steps:
             raise ValueError(
-                "load_best_model_at_end keeps a step that was saved: make save_steps "
-                f"({self.save_steps:g}) and eval_steps ({self.eval_steps:g}) the same"
+                "load_best_model_at_end can keep only a saved step: make save_steps "
+                f"({self.save_steps:g}) and eval_steps ({self.eval_steps:g}) equal"
             )
 
 
 @dataclass
 class SynthesizerSFTConfig(SFTConfig):
-    """TRL's, with the targets. `max_length` is unset, so that nothing is cut; packing needs it."""
+    """TRL's SFTConfig with the options for targets. `max_length` is unset so that nothing is cut; packing
+    needs it.
+    """
 
     hub_strategy: HubStrategy | str = field(
-        default="end", metadata={"help": "end: what goes to the hub is the finished folder"}
+        default="end", metadata={"help": "end: only the finished folder is pushed to the hub"}
     )
     max_length: int | None = field(
         default=None, metadata={"help": "longest row in tokens; a longer row is an error"}
     )
     chat_template_kwargs: str = field(
         default="",
-        metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
+        metadata={"help": "arguments of the chat template; if empty, those of the bundles' task"},
     )
     targets: str = field(
         default="",
         metadata={
-            "help": "verified answers of others: rows with bundle_id and text; `references` takes the "
-            "shortest right reference of each bundle; empty samples them"
+            "help": "answers from elsewhere, to be verified: rows with bundle_id and text; `references` "
+            "takes the shortest right reference of each bundle; if empty, they are sampled"
         },
     )
     teacher: str = field(
-        default="", metadata={"help": "the model that answers the bundles; empty is the base itself"}
+        default="", metadata={"help": "the model that answers the bundles; if empty, the base itself"}
     )
     target_engine: str = field(
         default="auto",
-        metadata={"help": "what draws them: transformers or vllm; auto as `engine` of explore"},
+        metadata={
+            "help": "what samples them: transformers or vllm; auto chooses as `engine` of explore does"
+        },
     )
-    target_samples: int = field(default=4, metadata={"help": "answers drawn for each bundle"})
-    target_temperature: float = field(default=1.0, metadata={"help": "of these answers"})
+    target_samples: int = field(default=4, metadata={"help": "answers sampled for each bundle"})
+    target_temperature: float = field(default=1.0, metadata={"help": "sampling temperature of these answers"})
     max_targets_per_problem: int = field(
-        default=2, metadata={"help": "verified answers kept, hardest bundles first"}
+        default=2, metadata={"help": "verified answers kept per problem, from its hardest bundles first"}
     )
-    max_target_tokens: int = field(default=1024, metadata={"help": "a longer answer is no target"})
+    max_target_tokens: int = field(
+        default=1024, metadata={"help": "answers longer than this are not used as targets"}
+    )
     target_batch_size: int = field(
-        default=64, metadata={"help": "of transformers: answers generated at once"}
+        default=64, metadata={"help": "with transformers: answers generated at once"}
     )
     rationalised_share: float = field(
         default=0.0,
-        metadata={"help": "most of the targets that may be made with the gold answer shown; 0 makes none"},
+        metadata={"help": "largest share of targets made with the gold answer shown; 0 makes none"},
     )
     rationalised_hint: str = field(
-        default=HINT, metadata={"help": "what then ends the prompt; no target is trained with it"}
+        default=HINT, metadata={"help": "what is then added to the prompt; targets are trained without it"}
     )
 
     def __post_init__(self) -> None:
@@ -235,24 +246,25 @@ class SynthesizerSFTConfig(SFTConfig):
         self.completion_only_loss = True
 
     def _check_losses(self) -> None:
-        """Raises InputError for what TRL serves, and would be something else than training on the targets."""
+        """Raises InputError for TRL options with which more than the targets would be trained on."""
         if self.completion_only_loss is False:
             raise InputError(
-                "completion_only_loss: false is not served, as the prompt is never trained on; remove the key"
+                "completion_only_loss: false is not supported: the prompt is never trained on; remove the key"
             )
         if self.assistant_only_loss:
             raise InputError(
-                "assistant_only_loss is not served, as the completion alone is trained on; remove the key"
+                "assistant_only_loss is not supported: only the completion is trained on; remove the key"
             )
         if self.eval_strategy != "no" or self.eval_on_start:
             raise InputError(
-                "eval_strategy and eval_on_start are not served: SFT has no validation set; remove the keys"
+                "eval_strategy and eval_on_start are not supported: SFT has no validation set; "
+                "remove the keys"
             )
         if self.packing and self.max_length is None:
             raise InputError("packing: set max_length, the length of a packed row in tokens")
 
     def _check_targets(self) -> None:
-        """Raises InputError for targets that nothing could draw."""
+        """Raises InputError for settings with which no target can be sampled."""
         check_least(
             self, target_samples=1, max_targets_per_problem=1, max_target_tokens=1, target_batch_size=1
         )
@@ -263,25 +275,27 @@ class SynthesizerSFTConfig(SFTConfig):
                 f"rationalised_share is {self.rationalised_share:g}; expected 0 or more, and less than 1"
             )
         if self.rationalised_share and self.targets:
-            raise InputError("rationalised_share draws targets, and `targets` names them; remove one")
+            raise InputError(
+                "rationalised_share samples targets, but `targets` names them; remove one of the two"
+            )
         check_hint(self.rationalised_hint)
 
 
 def set_defaults(args: TrainConfig) -> None:
-    """Set what TRL and transformers would set otherwise.
+    """Set defaults that differ from those of TRL and transformers.
 
-    bfloat16 autocast and pinned memory are for a GPU alone, unless the recipe says so. A token of the hub
-    goes where huggingface_hub looks for it, as the arguments are written into every checkpoint. TRL sets
-    activation checkpointing by its old name, of which transformers warns. With an adapter, it lets DDP
-    search for unused parameters in each forward pass; there are none. Raises InputError for what is not
-    served, and for a batch of nothing.
+    bfloat16 autocast is on only with a GPU unless the recipe sets it, and pinned memory only with a GPU. A
+    hub token is moved to where huggingface_hub looks for it, because the arguments are written into every
+    checkpoint. TRL sets activation checkpointing under its old name, about which transformers warns; and with
+    an adapter it lets DDP search for unused parameters in each forward pass, although there are none. Raises
+    InputError for what is not supported, and for values that are too small.
     """
     _check_served(args)
     check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
     if isinstance(args, GRPOConfig) and args.temperature <= 0:
         raise InputError(
-            f"temperature is {args.temperature:g}: GRPO learns from completions of one prompt that differ; "
-            "expected above 0, such as 1.0"
+            f"temperature is {args.temperature:g}: GRPO learns from differences between completions of one "
+            "prompt; expected above 0, such as 1.0"
         )
     gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 is None:
@@ -296,21 +310,20 @@ def set_defaults(args: TrainConfig) -> None:
 
 
 def _check_served(args: TrainConfig) -> None:
-    """Raise InputError for a tokenizer other than the model's, and for a push before the end, in which
-    transformers would copy a half-trained model at each save.
+    """Raise InputError for a tokenizer other than the model's, and for pushing before the end: transformers
+    would then copy a half-trained model at each save.
     """
     for key in ("chat_template_path", "eos_token", "pad_token"):
         if getattr(args, key, None):
             raise InputError(
-                f"{key}: explore and evaluate read the model's own tokenizer, "
-                "so a training may not change it; "
-                "write it into the model's folder, and remove the key"
+                f"{key}: explore and evaluate use the model's own tokenizer, so training must not change it; "
+                "set it in the model's folder, and remove the key"
             )
     strategy = str(getattr(args.hub_strategy, "value", args.hub_strategy))
     if strategy != HubStrategy.END.value:
         raise InputError(
-            f"hub_strategy: {strategy} is not served, as what goes to the hub is the finished folder, at the "
-            "end; remove the key"
+            f"hub_strategy: {strategy} is not supported: only the finished folder is pushed to the hub; "
+            "remove the key"
         )
 
 
@@ -320,16 +333,16 @@ def check_launch(args: TrainConfig) -> None:
     """
     if args.n_gpu > 1:
         raise InputError(
-            f"one process and {args.n_gpu} GPUs: start one process a GPU (accelerate launch --config_file "
+            f"one process sees {args.n_gpu} GPUs: start one process per GPU (accelerate launch --config_file "
             f"accelerate_configs/ddp.yaml --num_processes {args.n_gpu} ..., or a2r run ... "
             f"--accelerate_config accelerate_configs/ddp.yaml --processes {args.n_gpu}), "
-            "or show it one (CUDA_VISIBLE_DEVICES=0)"
+            "or let it see only one (CUDA_VISIBLE_DEVICES=0)"
         )
 
 
 def cycle_steps(args: TrainConfig) -> int:
-    """Optimizer steps after which GRPO generates anew, and a run can be resumed; TRL counts them in forward
-    passes.
+    """Optimizer steps from one generation of GRPO to the next, where a run can be resumed; TRL counts in
+    forward passes.
     """
     if not isinstance(args, GRPOConfig):
         return 1
@@ -343,7 +356,7 @@ def generation_passes(args: GRPOConfig) -> int:
 
 
 def rows_of_a_batch(args: TrainConfig) -> int:
-    """Rows of the data set that are taken together: a rest that is fewer is left out of the epoch.
+    """Rows of the dataset that are taken together; a remainder that is smaller is left out of the epoch.
 
     GRPO's sampler draws whole generations. 1 where a short batch is trained on, too.
     """
@@ -353,24 +366,24 @@ def rows_of_a_batch(args: TrainConfig) -> int:
 
 
 def trained_rows(args: TrainConfig, rows: int) -> int:
-    """Of so many rows those that an epoch trains on."""
+    """How many of these rows an epoch trains on."""
     return rows - rows % rows_of_a_batch(args)
 
 
 def no_batch(args: TrainConfig, rows: int, what: str) -> str:
-    """What is wrong, and the mend, where so many rows do not fill one batch."""
+    """The message for rows that do not fill one batch, with what to do."""
     keys, taken = "dataloader_drop_last is set, and a batch takes", "remove dataloader_drop_last"
     if isinstance(args, GRPOConfig):
         keys, taken = "a generation takes", "lower per_device_train_batch_size or steps_per_generation"
     return (
-        f"{keys} {rows_of_a_batch(args)} {what}, and there are {rows}, so nothing would be trained; {taken}, "
-        "or bundle more problems"
+        f"{keys} {rows_of_a_batch(args)} {what}, but there are only {rows}, so nothing would be trained; "
+        f"{taken}, or bundle more problems"
     )
 
 
 def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
-    """Completions an optimizer step, and steps of the whole training, where one epoch trains on so many
-    completions.
+    """Completions per optimizer step, and steps of the whole training; `rows` is the number of completions
+    that an epoch trains on.
     """
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     if args.max_steps > 0:
@@ -379,12 +392,12 @@ def batch_and_steps(args: TrainConfig, rows: int) -> tuple[int, int]:
 
 
 def interval(every: float, steps: int) -> float:
-    """Steps between two saves or evaluations; below 1 it is a share of the training, as transformers takes
-    it.
+    """Steps between two saves or evaluations; a value below 1 is a share of the training, as in
+    transformers.
     """
     return every if every >= 1 else max(1.0, steps * every)
 
 
 def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
-    """The dict that an argument of TRL's may be; it is text only until it is parsed."""
+    """The dict that a TRL argument holds, {} if it holds none; it is text only until it is parsed."""
     return value if isinstance(value, dict) else {}

@@ -368,9 +368,9 @@ OF_TRAINING = [
     *(BadInput(f"SFT with {key} {value}", "sft", targets(**{key: value}), says, True) for key, value,
              says in (
         ("completion_only_loss", False,
-                 "completion_only_loss: false is not served, as the prompt is never trained on"),
+                 "completion_only_loss: false is not supported: the prompt is never trained on"),
         ("teacher", "./nowhere", "./nowhere: no such folder or file"),
-        ("assistant_only_loss", True, "assistant_only_loss is not served"),
+        ("assistant_only_loss", True, "assistant_only_loss is not supported"),
         ("eval_strategy", "epoch", "SFT has no validation set"),
         ("eval_on_start", True, "SFT has no validation set"),
         ("learning_rate", -1, "learning_rate is -1.0; expected at least 0"),

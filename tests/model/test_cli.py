@@ -207,7 +207,7 @@ def test_run_without_a_way_to_launch(given: list[str], says: str, capsys: pytest
 def test_one_process_that_sees_several_gpus() -> None:
     check_launch(SimpleNamespace(n_gpu=1))  # type: ignore[arg-type]
     with pytest.raises(
-        InputError, match=r"^one process and 4 GPUs: start one process a GPU .* --processes 4\), or show"
+        InputError, match=r"^one process sees 4 GPUs: start one process per GPU .* --processes 4\), or let"
     ):
         check_launch(SimpleNamespace(n_gpu=4))  # type: ignore[arg-type]
 

@@ -54,7 +54,7 @@ def test_it_is_refused_before_it_starts(
     assert stage.main(options({**given, **more, length[0]: length[1]})) == 2
     error = capsys.readouterr().err
     assert "takes 8 " in error
-    assert "and there are 4, so nothing would be trained" in error
+    assert "but there are only 4, so nothing would be trained" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -64,7 +64,7 @@ def test_rows_are_counted_again_where_targets_were_drawn_and_packed(
     keys: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sft.main(options({**with_targets(keys, tmp_path), "num_train_epochs": 1})) == 2
-    assert "takes 8 rows, and there are 4" in capsys.readouterr().err
+    assert "takes 8 rows, but there are only 4" in capsys.readouterr().err
     assert not (tmp_path / "out" / "done.json").exists()
 
 

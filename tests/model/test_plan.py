@@ -145,7 +145,7 @@ WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         "mine/bundle.yaml: k 4 of 3 samples a problem, by mine/explore.yaml; lower k",
     ),
     "a share": ({"bundle": {"test_share": 2}}, "test_share is 2; expected 0 or more, and less than 1"),
-    "a greedy GRPO": ({"grpo": {"temperature": 0.0}}, "temperature is 0: GRPO learns from completions"),
+    "a greedy GRPO": ({"grpo": {"temperature": 0.0}}, "temperature is 0: GRPO learns from differences"),
 }
 
 

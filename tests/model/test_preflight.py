@@ -87,7 +87,11 @@ def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks)
     [
         (2, 3, ""),
         (4, 1, "yellow 1 of 3 bundles are left out of each epoch, as 2 are taken together"),
-        (8, 0, "red a generation takes 4 bundles, and there are 3, so nothing would be trained; lower per_"),
+        (
+            8,
+            0,
+            "red a generation takes 4 bundles, but there are only 3, so nothing would be trained; lower per_",
+        ),
     ],
 )
 def test_bundles_are_counted_as_the_sampler_takes_them(

@@ -67,7 +67,7 @@ def test_keys_that_would_change_one_stage_alone_are_refused(
 ) -> None:
     assert sft.main(options({**keys, key: "<|endoftext|>"})) == 2
     error = capsys.readouterr().err
-    assert f"{key}: explore and evaluate read the model's own tokenizer" in error
+    assert f"{key}: explore and evaluate use the model's own tokenizer" in error
     assert error.count("\n") == 1
 
 
@@ -77,7 +77,7 @@ def test_a_push_before_the_end_is_refused_and_not_taken_for_another(
 ) -> None:
     assert sft.main(options({**keys, "hub_strategy": strategy})) == 2
     error = capsys.readouterr().err
-    assert f"hub_strategy: {strategy} is not served" in error
+    assert f"hub_strategy: {strategy} is not supported" in error
     assert error.count("\n") == 1
 
 
