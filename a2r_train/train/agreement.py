@@ -1,4 +1,4 @@
-"""The preflight's line on agreement: a majority must deserve in training the trust that it deserves later."""
+"""The preflight's check of agreement: majorities must be right as often in training as in validation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from a2r_train.train.bundles import TrainingBundles
 from a2r_train.train.preflight import Check
 from a2r_train.verify.vote import is_unanimous
 
-MOST_COMPARED = 4000  # bundles of a set, spread over it, as each costs some comparisons of answers
+MOST_COMPARED = 4000  # bundles of a set, spread over it, because each needs several comparisons of answers
 
 
 def agreement_checks(training: TrainingBundles, validation: TrainingBundles | None) -> list[Check]:
-    """Red where the vote of some pattern is right far more often in one of the two sets.
+    """Red if the vote of some pattern is right far more often in one of the two sets.
 
-    No line without validation bundles, without votes, and for the control, which reads no references.
+    No line without validation bundles or votes, nor for the control, which reads no references.
     """
     if validation is None or training.rows.plain_share >= 1:
         return []
@@ -31,8 +31,8 @@ def _check(told: Sequence[Compared], trained: Mapping[str, Side], validated: Map
     shown = "; ".join(map(str, off or told)) or few
     says = f"right votes in training and in validation bundles, {shown}"
     if off:
-        mend = "bundle with mixture all or patterns, which keep these shares as the rollouts have them"
+        mend = "bundle with mixture all or patterns, which keep the shares of the rollouts"
         return Check("agreement", False, f"{says}; {mend}")
     if any(map(is_unanimous, validated)) and not any(map(is_unanimous, trained)):
-        says += "; no unanimous bundle is trained on, so answer those by their vote (skip_unanimous)"
+        says += "; no unanimous bundle is trained on, so answer such problems by the vote (skip_unanimous)"
     return Check("agreement", True, says, vacuous=not told)

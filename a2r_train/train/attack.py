@@ -1,6 +1,6 @@
-"""The preflight attacks the reward: answers that solve nothing are judged, and none of them may be paid.
+"""The preflight attacks the reward: it submits answers that solve nothing, none of which may earn anything.
 
-A verifier with a hole is found by GRPO within a few steps, and then the run is lost.
+GRPO finds a hole in a verifier within a few steps, and then the run is lost.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from a2r_train.verify import VERIFIERS, judge_all, programs, traits_of
 from a2r_train.verify.compare import compare_all
 from a2r_train.verify.extract import written
 
-ROWS = 40  # of a sample, by verifier and source
-FREQUENT = 5  # of the references' answers
+ROWS = 40  # sampled per verifier and source
+FREQUENT = 5  # most frequent answers of the references that are tried
 MOST_PAID = 0.05  # share of the rows with another gold
-FEWEST_KINDS = 2  # golds, or problems, for which one answer is paid
-FEWEST_ROWS = 5  # below which it says little that none is paid
+FEWEST_KINDS = 2  # golds, or problems, for which the same answer is paid
+FEWEST_ROWS = 5  # with fewer, it says little that none is paid
 CONSTANTS = (
     *("", "0", "1", "-1", "True", "False", "None", "yes", "no", "[]", "{}", "P", "P ∨ Q", "1*2*3*4", "1+1"),
 )
@@ -39,15 +39,15 @@ class Attack:
 
     name: str
     answer: Callable[[Bundle], str]
-    is_whole_text: bool = False  # not written as an answer is
+    is_whole_text: bool = False  # submitted as it is, not formatted as an answer
 
 
 @dataclass(frozen=True)
 class Paid:
-    """How often an attack was paid on rows whose gold is another answer.
+    """How often an attack was paid on rows with another gold answer.
 
-    kinds: for how many different golds it was paid, or problems where the verifier sees these. One alone may
-    be another spelling of that gold, which the verifier is right to pay.
+    kinds: for how many different golds it was paid, or for how many problems if the verifier sees these. A
+    single one may be another spelling of that gold, which the verifier is right to pay.
     """
 
     attack: str
@@ -69,7 +69,7 @@ class Paid:
 
 
 def attacked(bundles: Sequence[Bundle], prompter: Prompter) -> list[Paid]:
-    """What each attack earns on a sample of the problems of each verifier and source, the best paid first."""
+    """What each attack earns on a sample of problems for each verifier and source, the highest paid first."""
     groups: defaultdict[tuple[str, str], dict[str, Bundle]] = defaultdict(dict)
     for bundle in bundles:
         groups[bundle.verifier, _kind(bundle)].setdefault(bundle.problem_id, bundle)
@@ -85,7 +85,7 @@ def attacked(bundles: Sequence[Bundle], prompter: Prompter) -> list[Paid]:
 
 
 def _kind(bundle: Bundle) -> str:
-    """The source where it names a task or a set; ids of templates, as of data/tiny, say less."""
+    """The source, where it names a task or a set; template ids, as in data/tiny, say less."""
     return bundle.source if bundle.verifier == "reasoning_gym" else ""
 
 
@@ -146,7 +146,9 @@ def _earned(
 
 
 def _equal_to_gold(pairs: Sequence[tuple[str, Bundle]]) -> list[bool]:
-    """Whether an answer is the gold one: by the verifier that compares, else as text or as a number."""
+    """Whether an answer is the gold one: by the verifier if it compares answers, else as text or as a
+    number.
+    """
     asked = [(answer, b.answer, b.verifier) for answer, b in pairs if answer and b.verifier in VERIFIERS]
     right = {key for key, verdict in zip(asked, compare_all(asked), strict=True) if verdict == CORRECT}
     return [

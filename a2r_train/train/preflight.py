@@ -1,5 +1,5 @@
-"""What can be known to be wrong with a training before it starts: `a2r check`, and the first thing that every
-training does.
+"""Checks that find what is wrong with a training before it starts: `a2r check` runs them, and every training
+runs them first.
 
 No weights are loaded: the model is built without memory (on the meta device) to count its parameters.
 """
@@ -53,12 +53,12 @@ from a2r_train.verify.traits import SHIPPED
 
 log = logging.getLogger(__name__)
 
-WRONG_TRIED = 500  # gold answers against which a wrong one is compared: each costs milliseconds
-MOST_HOLES = 3  # named, of the ways to be paid without solving
-NO_SIGNAL = 0.99  # share of groups without any signal from which there is nothing to learn
+WRONG_TRIED = 500  # gold answers that a wrong one is compared with: each comparison takes milliseconds
+MOST_HOLES = 3  # ways to earn a reward without solving that are named
+NO_SIGNAL = 0.99  # share of groups without a signal; from here on there is nothing to learn
 MOST_LEFT_OUT = 0.1  # share of the rows
 FLOAT32_BYTES = 4
-# Of a checkpoint with optimizer, for each trained parameter; of zero2 and fsdp2 as measured, with tied
+# Bytes of a checkpoint with optimizer per trained parameter; zero2 and fsdp2 as measured, which hold tied
 # embeddings twice.
 CHECKPOINT_BYTES = {"ddp": 12, "zero2": 17, "zero3": 14, "zero3_offload": 14, "fsdp2": 18}
 
@@ -68,7 +68,9 @@ _CLOSED_THINKING = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the preflight: green if it passed, yellow if it says nothing or only warns, else red."""
+    """One line of the preflight: green if it passed, yellow if it only warns or could not test anything, else
+    red.
+    """
 
     name: str
     passed: bool
@@ -96,10 +98,10 @@ def preflight(
     completion_tokens: int | None,
     steps: int,
 ) -> list[Check]:
-    """All checks of one training; `completion_tokens` is None where the completions are given and were
-    measured already.
+    """All checks of one training; `completion_tokens` is None where the completions are given and already
+    measured.
 
-    `steps` is the length of the training in optimizer steps, if only known from above.
+    `steps` is the length of the training in optimizer steps, or an upper bound on it.
     """
     shown = [row.bundle for row in bundles.sample]
     checks = [
@@ -119,18 +121,18 @@ def preflight(
 
 
 def batches(args: TrainConfig, rows: int, what: str) -> list[Check]:
-    """Red where the rows do not fill one batch, yellow where many are left out of each epoch; no line where
-    none is.
+    """Red where the rows do not fill one batch, yellow where many are left out of each epoch; no line if none
+    are.
     """
     unit, left = rows_of_a_batch(args), rows - trained_rows(args, rows)
     if rows < unit:
         return [Check("batches", False, no_batch(args, rows, what))]
-    says = f"{left} of {rows} {what} are left out of each epoch, as {unit} are taken together"
+    says = f"{left} of {rows} {what} are left out of each epoch, because a batch takes {unit}"
     return [Check("batches", True, says, vacuous=left > MOST_LEFT_OUT * rows)] if left else []
 
 
 def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
-    """What the reward of training says to the gold answers, and to answers that must earn nothing."""
+    """Whether the training reward pays the gold answers, and does not pay answers that must earn nothing."""
     by_gold = {(b.answer, b.verifier): b for b in reversed(shown) if _right(b)}
     different = list(by_gold.values())[::-1]
     ruled = [b for b in different if b.verifier in SHIPPED]
@@ -151,7 +153,7 @@ def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
 
 
 def _cut(bundle: Bundle) -> str:
-    """The right answer in a text that ends before the mark behind it."""
+    """A text with the right answer, cut off before its closing mark."""
     return (
         written(_right(bundle), bundle.verifier)
         .removesuffix("}")
@@ -161,13 +163,13 @@ def _cut(bundle: Bundle) -> str:
 
 
 def _attacked(bundles: TrainingBundles) -> list[Check]:
-    """Red for answers that are paid and solve nothing; no line where there are few rows to try."""
+    """Red if answers that solve nothing earn a reward; no line where there are few rows to try."""
     found = attacked(bundles.bundles, bundles.prompter)
     holes = [one for one in found if one.is_hole]
     if holes:
         more = f"; and {len(holes) - MOST_HOLES} more" if len(holes) > MOST_HOLES else ""
         says = "; ".join(map(str, holes[:MOST_HOLES]))
-        return [Check("attack", False, f"{says}{more}; mend the verifier, or leave these problems out")]
+        return [Check("attack", False, f"{says}{more}; fix the verifier, or leave these problems out")]
     if all(one.rows < FEWEST_ROWS for one in found):
         return []
     tried = len({one.attack for one in found})
@@ -176,12 +178,12 @@ def _attacked(bundles: TrainingBundles) -> list[Check]:
 
 
 def _untried(different: Sequence[Bundle], ruled: Sequence[Bundle]) -> str:
-    """Why there is nothing to try the reward with, and what the user can do instead."""
+    """Why the reward could not be tried, and what the user can do instead."""
     if not different:
-        return "no reference is right by your own verifier; call it on an answer that you know to be right"
+        return "your own verifier calls no reference right; try it on an answer that you know to be right"
     if not ruled:
-        return "what is wrong only your own verifier knows; call it on answers that you know to be wrong"
-    return "no text could be written for the prompt's answer_pattern; see that the first steps earn a reward"
+        return "only your own verifier knows what is wrong; try it on answers that you know to be wrong"
+    return "no text could be made for the prompt's answer_pattern; check that the first steps earn a reward"
 
 
 def _reward(
@@ -202,7 +204,7 @@ def _reward(
     )
     off = [b for b, reward in zip(bundles, rewards, strict=True) if reward != expected]
     if not off:
-        detail = f"{name} earns {expected:.0f}, of {len(bundles)} different ones"
+        detail = f"{name} earns {expected:.0f}, in {len(bundles)} different cases"
         return Check("reward", True, detail if bundles else f"{name} was not tried: {untried}", not bundles)
     return Check(
         "reward",
@@ -212,7 +214,7 @@ def _reward(
 
 
 def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
-    """What the rewards of sections are, and whether a synthesis that is right throughout earns them."""
+    """The rewards of the sections, and whether a synthesis that is right throughout earns them."""
     if not are_rewarded(bundles):
         return []
     found, weights = credits_of(bundles), args.reward_weights or [1.0] * 3
@@ -232,7 +234,7 @@ def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle
         and as_asked(bundles.prompter.config, _right(b), b.verifier)
     ]
     if off:
-        says = f"a right synthesis of bundle {off[0].id!r} does not earn the own solution and the verdicts"
+        says = f"a right synthesis of bundle {off[0].id!r} is not paid for its own solution and its verdicts"
         return [Check("sections", False, says)]
     says = (
         f"weights {weights[0]:g} for the answer, {weights[1]:g} for the own solution, {weights[2]:g} for the "
@@ -240,7 +242,7 @@ def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle
         f"{found.wrong:.2f}"
     )
     if not found.right:
-        says += "; all references are right, or all are wrong, so that verdicts are not paid"
+        says += "; all references are right, or all are wrong, so verdicts earn nothing"
     return [Check("sections", True, says, vacuous=not found.right)]
 
 
@@ -258,8 +260,8 @@ def _in_sections(prompter: Prompter, bundle: Bundle) -> list[dict[str, str]]:
 
 
 def _right(bundle: Bundle) -> str:
-    """An answer that must earn: the gold one; for an own verifier, whose gold may be anything, a correct
-    reference's or "".
+    """An answer that must earn a reward: the gold one. Your own verifier may have anything as gold, so for it
+    a correct reference's answer, or "" if there is none.
     """
     if bundle.verifier in SHIPPED and bundle.answer != FREE:
         return bundle.answer
@@ -282,7 +284,7 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
     if total > bundles.context:
         detail = f"{says} is over the model's context of {bundles.context}; "
         return Check("length", False, f"{detail}lower max_prompt_tokens or the completion")
-    # Of programs there is always a shorter one.
+    # A program can always be shorter than the gold one.
     shown = [row.bundle for row in bundles.sample]
     golds = {(b.answer, b.verifier) for b in shown if b.verifier != programs.NAME}
     needed = max((bundles.prompter.count(written(*gold)) for gold in golds), default=0)
@@ -299,26 +301,26 @@ def _length(bundles: TrainingBundles, completion_tokens: int | None) -> Check:
 
 
 def _tokens_of_correct(bundles: Sequence[Bundle]) -> list[int]:
-    """Of the correct references, those that were counted: 0 stands where nobody did."""
+    """Token counts of the correct references; 0 means that nobody counted, and is left out."""
     references = [reference for bundle in bundles for reference in bundle.references]
     return [one.tokens for one in references if one.verdict == CORRECT and one.tokens]
 
 
 def _template(bundles: TrainingBundles) -> Check:
-    """The prompt must be what a conversation looks like up to the assistant's first word."""
+    """The prompt must equal a whole conversation up to the assistant's first word."""
     tokenizer: Any = bundles.prompter.tokenizer
     chat, word = bundles.sample[0].chat, "Completion"
     prompt = bundles.prompter.text(chat)
     for opened in bundles.prompter.thinking_openers if bundles.prompter.opens_thinking else ():
         prompt = prompt.rstrip().removesuffix(opened)
-    prompt = _CLOSED_THINKING.sub("", prompt)  # as a switched off thinking leaves it
+    prompt = _CLOSED_THINKING.sub("", prompt)  # left there when thinking is switched off
     turns = [*chat, {"role": "assistant", "content": word}]
     whole = str(tokenizer.apply_chat_template(turns, tokenize=False, **chat.template_kwargs))
     says = f"the prompt ends in {prompt[-24:]!r}"
     rest = whole.removeprefix(prompt.rstrip())
     if rest != whole and _THINKING.sub("", rest, count=1).startswith(word):
         return Check("chat template", True, f"{says}, which a completion continues")
-    detail = f"{says}, where no assistant's turn begins; mend add_generation_prompt in it"
+    detail = f"{says}, which does not begin an assistant's turn; fix add_generation_prompt in the template"
     return Check("chat template", False, detail)
 
 
@@ -334,12 +336,13 @@ def _end_of_turn(bundles: TrainingBundles) -> Check:
 
 def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     """Share of groups whose completions all earn the same, if the synthesizer were right as often as the
-    references that it is shown; no line where it is shown none, as nothing is known of it then.
+    references it is shown; no line where it is shown none, since nothing is known about it then.
 
     A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its
-    bundles. It is never green, as two things make it too low. A synthesizer that cannot read its prompt yet
-    is right hardly ever, whatever its references are. And completions that follow the same references are
-    alike: 53 % of the groups were without signal where this says 11 (docs/results/trained-explorer.md).
+    bundles. It is never green, because two things make it too low. A synthesizer that cannot follow its
+    prompt yet is hardly ever right, whatever its references are. And completions that follow the same
+    references are alike: 53 % of the groups had no signal where this estimate says 11
+    (docs/results/trained-explorer.md).
     """
     bundles = [row.bundle for row in rows if row.shows_references]
     if not bundles:
@@ -353,17 +356,17 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     shares = [right[b.problem_id] / max(1, shown[b.problem_id]) for b in bundles]
     zero = sum(p**group + (1 - p) ** group for p in shares) / len(shares)
     says = (
-        "an estimate from the references, nothing was measured: for a synthesizer that is right as often as "
-        f"its explorer, {zero:.0%} of the groups of {group} have equal rewards and teach nothing; mostly "
-        "more for one that is not, or that follows its references: the line of each step says how many"
+        "estimated from the references, not measured: if the synthesizer is right as often as its "
+        f"explorer, {zero:.0%} of the groups of {group} have equal rewards and teach nothing; usually more "
+        "if it is not, or if it follows its references: the line of each step says how many"
     )
     few = vacuous.few_live_groups(zero, len(bundles))
-    mend = "; bundle problems of middling difficulty" if few else ""
+    mend = "; bundle problems of medium difficulty" if few else ""
     return [Check("learning signal", zero < NO_SIGNAL, f"{says}{mend}", vacuous=True)]
 
 
 def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:
-    """How often a bundle is trained on; yellow where it is too often to learn anything new."""
+    """How often a bundle is trained on; yellow if too often to learn anything new."""
     groups = steps * batch_and_steps(args, 0)[0] / int(args.num_generations or 1)
     passes = groups / bundles
     says = f"{groups:.0f} groups of {bundles} bundles: each is trained on {passes:.1f} times"
@@ -391,22 +394,22 @@ def _save_steps(args: GRPOConfig) -> Check:
     cycle, every = cycle_steps(args), args.save_steps
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
-        return Check("save_steps", True, "save_strategy no: a run that is killed begins anew", vacuous=True)
+        return Check("save_steps", True, "save_strategy no: a run that is killed starts over", vacuous=True)
     if strategy != "steps" and cycle > 1:
-        detail = f"save_strategy {strategy}: a run can resume only after each {cycle} steps; take steps"
+        detail = f"save_strategy {strategy}: a run can resume only after every {cycle} steps; set it to steps"
         return Check("save_steps", True, detail, vacuous=True)
     if strategy == "steps" and (every < 1 or every % cycle):
         detail = (
-            f"{every:g} is no multiple of {cycle}, the steps trained on one generation; "
-            "only there can a run resume"
+            f"{every:g} is not a multiple of {cycle}, the steps trained on one generation; "
+            "a run can resume only there"
         )
         return Check("save_steps", False, detail)
-    return Check("save_steps", True, f"checkpoints fall on the end of a generation's {cycle} step(s)")
+    return Check("save_steps", True, f"checkpoints are saved at the end of a generation's {cycle} step(s)")
 
 
 def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
-    """Room for the checkpoints that are kept, one being written, and the final model; what the folder holds
-    counts as room.
+    """Room for the checkpoints that are kept, the one being written, and the final model; what the folder
+    already holds counts as free.
     """
     trained = _trained_parameters(model)
     weights = FLOAT32_BYTES * trained
@@ -424,8 +427,8 @@ def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
 
 
 def _checkpoints(args: TrainConfig, steps: int) -> int:
-    """The most checkpoints that are there at once: the oldest is removed when the newest is complete, and the
-    best never.
+    """The most checkpoints on disk at once: the oldest is removed once the newest is complete, the best
+    never.
     """
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":

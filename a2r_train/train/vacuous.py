@@ -1,4 +1,4 @@
-"""Checks that pass and say nothing: they are yellow in the preflight, not green."""
+"""Checks that pass without telling anything: the preflight shows them in yellow, not green."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from collections.abc import Sequence
 from a2r_train.records import CORRECT, Bundle
 from a2r_train.verify.traits import SHIPPED
 
-FEW_TARGETS = 32  # fewer are less than a batch of SFT
-FEW_GROUPS = 8  # fewer that differ in reward are less than a step of GRPO
-MOSTLY_DEAD = 0.5  # share of groups that are expected to be without signal
-NEARLY_ALL = 0.9  # share of the groups of a training that were without
+FEW_TARGETS = 32  # fewer do not fill a batch of SFT
+FEW_GROUPS = 8  # fewer with different rewards do not fill a step of GRPO
+MOSTLY_DEAD = 0.5  # share of groups expected to have no signal
+NEARLY_ALL = 0.9  # share of a training's groups that had no signal
 
 
 def one_sided_verifiers(bundles: Sequence[Bundle]) -> list[str]:
-    """Of verifiers of one's own: those that call all references of the bundles right, or none."""
+    """User-defined verifiers that call all references of the bundles right, or none."""
     said: defaultdict[str, list[bool]] = defaultdict(list)
     for bundle in bundles:
         if bundle.verifier not in SHIPPED:
             said[bundle.verifier] += [r.verdict == CORRECT for r in bundle.references]
     return [
         f"{name} never says {'no' if verdicts[0] else 'yes'} on {len(verdicts)} references; "
-        "try it on answers that you know"
+        "try it on answers whose verdict you know"
         for name, verdicts in said.items()
         if len(set(verdicts)) == 1
     ]
 
 
 def few_targets(targets: int, mend: str) -> str:
-    """What is wrong with so few targets, and what mends it; "" for enough."""
+    """What is wrong with so few targets, and what to do; "" if there are enough."""
     if targets >= FEW_TARGETS:
         return ""
     says = "1 target" if targets == 1 else f"{targets} targets"
-    return f"{says}, from which SFT learns nothing general; {mend}"
+    return f"{says}, too few for SFT to learn anything general; {mend}"
 
 
 def few_live_groups(no_signal: float, groups: int) -> bool:
-    """Whether most groups are dead, or few live; `no_signal`: the share of those whose rewards are all
-    equal.
+    """Whether most groups have no signal, or few have one; `no_signal` is the share of groups whose rewards
+    are all equal.
     """
     return no_signal > MOSTLY_DEAD or (1 - no_signal) * groups < FEW_GROUPS
 
 
 def few_had_signal(no_signal: float) -> str:
-    """What was wrong with a training in which such a share of the groups had equal rewards; "" for less."""
+    """What was wrong with a training in which this share of the groups had equal rewards; "" if it was not
+    large.
+    """
     if no_signal == 1:
         return "in every logged step the rewards of each group were equal, so nothing was learnt"
     if no_signal > NEARLY_ALL:

@@ -1,4 +1,4 @@
-"""Warnings while a GRPO training goes wrong in a way that its reward does not show; each is given once."""
+"""Warnings when a GRPO training goes wrong in a way that its reward does not show; each is given once."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 log = logging.getLogger(__name__)
 
-SHORT = 1 / 3  # of the first answers' length
+SHORT = 1 / 3  # of the length of the first answers
 MOSTLY_DEAD = 0.6  # share of groups without signal
-HALF = 0.5  # of the completions
+HALF = 0.5  # share of the completions
 MOST_PASSES = 4  # times that a bundle is trained on
-LOGS = 3  # logging steps whose mean counts, as a single step is noisy
+LOGS = 3  # logging steps to average over, because a single step is noisy
 
-NEARLY = 0.05  # from 0 or 1: so few answers are right, or wrong, that no choice of problems helps
+NEARLY = 0.05  # this close to 0 or 1, the choice of problems does not help
 
 LENGTH, DEAD, CUT = "completions/length_ratio", "frac_reward_zero_std", "completions/clipped_ratio"
 RIGHT, UNREAD = "right_rate", "unparsable_rate"  # of all completions, as the verified reward counts them
 
 
 class Watch(TrainerCallback):
-    """Warns from the main process, with what can be done."""
+    """Warns from the main process, and says what can be done."""
 
     def __init__(self) -> None:
         self.said: set[str] = set()
@@ -48,42 +48,42 @@ class Watch(TrainerCallback):
             self.said.add(kind)
 
     def warnings(self, args: Any, state: TrainerState) -> dict[str, str]:
-        """What is wrong by now, by its kind."""
+        """What has gone wrong so far, by kind."""
         found = {}
         if (ratio := self._mean(LENGTH, 1.0)) < SHORT:
             found["length"] = (
-                f"answers are down to {ratio:.0%} of their first length; the model may unlearn to solve: "
+                f"answers are down to {ratio:.0%} of their first length; the model may forget how to solve: "
                 "keep the best validation step (load_best_model_at_end), or train with plain_share: 0.5"
             )
         if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
             found["dead"] = f"{dead:.0%} of the groups have no signal; {self._mend(args)}"
         if (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
             found["passes"] = (
-                f"a bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
+                f"each bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
             )
         return found
 
     def _mend(self, args: Any) -> str:
-        """What brings back a signal: it depends on whether answers are right, and can be read."""
+        """What would restore the signal: it depends on whether answers are right, and whether they can be
+        read.
+        """
         right, cut, unread = self._mean(RIGHT, 0.5), self._mean(CUT, 0.0), self._mean(UNREAD, 0.0)
         if right > 1 - NEARLY:
             return f"{right:.1%} of the answers are right: bundle harder problems"
         if right >= NEARLY:
             factor = args.oversampling_factor + 1
-            return f"set oversampling_factor: {factor}, or bundle problems of middling difficulty"
+            return f"set oversampling_factor: {factor}, or bundle problems of medium difficulty"
         says = f"{right:.1%} of the answers are right"
         if cut > HALF:
             return f"{says}, and {cut:.0%} are cut: raise max_completion_length"
         if unread > HALF:
             return (
-                f"{says}, and {unread:.0%} have no answer that can be read: correct the prompt, set "
+                f"{says}, and {unread:.0%} have no readable answer: correct the prompt, set "
                 "`answer_pattern` in it, or begin with SFT"
             )
-        return (
-            f"{says}: begin with SFT (`targets: references` needs no right sample), or take easier problems"
-        )
+        return f"{says}: begin with SFT (`targets: references` needs no right sample), or use easier problems"
 
     def _mean(self, name: str, before: float) -> float:
-        """The mean of the last values; `before` there are enough."""
+        """The mean of the last values; `before` until there are enough."""
         seen = self.seen[name]
         return sum(seen) / LOGS if len(seen) == LOGS else before

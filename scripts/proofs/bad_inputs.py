@@ -190,7 +190,7 @@ def folder_of_another_run(folder: Path, _: Keys) -> Keys:
 
 NO_WEIGHTS = "no weights (*.safetensors) in this folder; name a finished checkpoint"
 NO_TEMPLATE = "the tokenizer has no chat template; use an instruct model"
-TWO_GENERATIONS = "3 is no multiple of 2, the steps trained on one generation; only there can a run resume"
+TWO_GENERATIONS = "3 is not a multiple of 2, the steps trained on one generation; a run can resume only there"
 OVER_BUDGET = "over the budget of 40 with references cut to 16 tokens: raise max_prompt_tokens or lower k"
 SMALL_PROMPT = file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml")
 NOT_OURS = "out: holds files of something else (no config.yaml); name another output folder"
@@ -341,7 +341,7 @@ OF_TRAINING = [
                True) for stage in faults.TRAINERS),
     BadInput("no target is right", "sft", targets(right=False), "targets is correct", True),
     BadInput("targets of other bundles", "sft", targets(of="x"),
-             "targets.jsonl: target of bundle 'x', which is not among the bundles", True),
+             "targets.jsonl: a target is for bundle 'x', which is not among the bundles", True),
     BadInput("targets too short for the answer", "sft", given(max_target_tokens=1),
              "a completion of 1 tokens cannot hold a gold answer of", True),
     BadInput("packing without a length", "sft", given(packing=True), "packing: set max_length", True),
@@ -352,7 +352,7 @@ OF_TRAINING = [
     BadInput("nothing to learn from", "grpo",
              every_row("bundles", n_correct=0, references=[{"text": r"\boxed{7}",
                       "verdict": "incorrect"}] * 2),
-             "bundle problems of middling difficulty", True),
+             "bundle problems of medium difficulty", True),
     BadInput("bundles judged against another answer", "grpo", every_row("bundles", answer="99"),
              "a reference that is said to be correct with '3', and the answer '99'", True),
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3), TWO_GENERATIONS, True),
@@ -360,9 +360,9 @@ OF_TRAINING = [
              "lower oversampling_factor, or bundle more problems", True),
     BadInput("a missing run to match", "grpo",
              given(match_tokens_of="nowhere", lr_scheduler_type="constant"),
-             "match_tokens_of: nowhere is no finished training; run it first", True),
+             "match_tokens_of: nowhere is not a finished training; run it first", True),
     BadInput("a missing checkpoint to resume from", "grpo", given(resume_from_checkpoint="nowhere"),
-             "resume_from_checkpoint: nowhere is no complete checkpoint", True),
+             "resume_from_checkpoint: nowhere is not a complete checkpoint", True),
     BadInput("a share of plain prompts out of range", "grpo", given(plain_share=1.5),
              "plain_share is 1.5; expected a share from 0 to 1", True),
     *(BadInput(f"SFT with {key} {value}", "sft", targets(**{key: value}), says, True) for key, value,
@@ -377,7 +377,7 @@ OF_TRAINING = [
         ("target_samples", 0, "target_samples is 0; expected at least 1"),
         ("max_targets_per_problem", 0, "max_targets_per_problem is 0; expected at least 1"),
         ("learning_rat", 1, "did you mean 'learning_rate'?"),
-        ("model_revision", "v2", "model_revision v2 would move the weights alone; download it to a folder"),
+        ("model_revision", "v2", "model_revision v2 would change only the weights; download it to a folder"),
     )),
 ]  # fmt: skip
 

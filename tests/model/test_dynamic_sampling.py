@@ -181,8 +181,8 @@ def test_the_control_goes_on_until_its_tokens_match(
 
 
 @pytest.mark.parametrize(("more", "says"), [
-    ({"max_steps": 3}, "max_steps is 3, and"),
-    ({"match_tokens_of": "nowhere"}, "nowhere is no finished training; run it first"),
+    ({"max_steps": 3}, "max_steps is 3, but"),
+    ({"match_tokens_of": "nowhere"}, "nowhere is not a finished training; run it first"),
     ({"lr_scheduler_type": "cosine"}, "set lr_scheduler_type to constant_with_warmup"),
 ])  # fmt: skip
 def test_a_budget_that_cannot_be_matched(

@@ -86,7 +86,7 @@ def test_green_whatever_the_verifier(answer: str, verifier: str, checks: Checks)
     ("batch", "steps", "says"),
     [
         (2, 3, ""),
-        (4, 1, "yellow 1 of 3 bundles are left out of each epoch, as 2 are taken together"),
+        (4, 1, "yellow 1 of 3 bundles are left out of each epoch, because a batch takes 2"),
         (
             8,
             0,
@@ -131,7 +131,7 @@ def test_answers_stand_where_the_prompt_reads_them(pattern: str, checks: Checks,
     prompt.write_text(f"answer_pattern: {pattern!r}\n")
     found = checks({"texts": ("Answer: 5 <answer>5</answer>", "no")}, prompt=prompt)
     assert red(found) == {}
-    assert any(one.detail == "the gold answer earns 1, of 1 different ones" for one in found["reward"])
+    assert any(one.detail == "the gold answer earns 1, in 1 different cases" for one in found["reward"])
 
 
 def test_a_pattern_for_which_nothing_can_be_written_is_not_green(checks: Checks, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_pattern_for_which_nothing_can_be_written_is_not_green(checks: Checks,
     found = checks(prompt=prompt)
     assert red(found) == {}
     assert [one.detail for one in found["reward"] if one.vacuous] == [
-        "the gold answer was not tried: no text could be written for the prompt's answer_pattern; see that "
+        "the gold answer was not tried: no text could be made for the prompt's answer_pattern; check that "
         "the first steps earn a reward"
     ]
 
@@ -164,10 +164,10 @@ def test_an_own_verifier_is_tried_with_a_correct_reference(
     found = checks({"answer": gold, "verifier": "fnmatch:fnmatch", "right": right})["reward"]
     assert [check.passed for check in found] == [passes, True, True, True]
     if passes and tried:
-        assert found[0].detail.endswith(f"earns 1, of {tried} different ones")
-        assert "a wrong answer was not tried: what is wrong only your own verifier knows" in found[3].detail
+        assert found[0].detail.endswith(f"earns 1, in {tried} different cases")
+        assert "a wrong answer was not tried: only your own verifier knows what is wrong" in found[3].detail
     elif passes:
-        assert all("was not tried: no reference is right by your own verifier" in one.detail for one in found)
+        assert all("was not tried: your own verifier calls no reference right" in one.detail for one in found)
 
 
 def test_a_prompt_and_completion_over_the_context(checks: Checks) -> None:
@@ -224,7 +224,7 @@ def test_chat_templates(template: str, passes: bool, checks: Checks, tiny: str, 
 def test_share_of_groups_without_signal(right: int, group: int, share: str, checks: Checks) -> None:
     found = checks({"right": right}, num_generations=group)
     (line,) = found["learning signal"]
-    assert line.detail.startswith("an estimate from the references, nothing was measured")
+    assert line.detail.startswith("estimated from the references, not measured")
     assert line.color == ("red" if share == "100%" else "yellow")  # an estimate is never green
     assert f"{share} of the groups of {group} have equal rewards" in line.detail
     assert ("learning signal" in red(found)) == (share == "100%")
@@ -239,7 +239,7 @@ def test_lines_that_check_nothing_do_not_look_green(checks: Checks) -> None:
     (unsaved,) = checks(save_strategy="no")["save_steps"]
     assert (unsaved.color, unsaved.detail) == (
         "yellow",
-        "save_strategy no: a run that is killed begins anew",
+        "save_strategy no: a run that is killed starts over",
     )
     (by_epoch,) = checks(save_strategy="epoch", num_iterations=2)["save_steps"]
     assert by_epoch.color == "yellow"

@@ -180,8 +180,8 @@ def test_few_live_groups(no_signal: float, groups: int, few: bool) -> None:
 
 def test_targets_and_colours() -> None:
     assert vacuous.few_targets(32, "") == ""
-    assert vacuous.few_targets(7, "draw") == "7 targets, from which SFT learns nothing general; draw"
-    assert vacuous.few_targets(1, "").startswith("1 target, from")
+    assert vacuous.few_targets(7, "draw") == "7 targets, too few for SFT to learn anything general; draw"
+    assert vacuous.few_targets(1, "").startswith("1 target, too few")
 
 
 def test_a_training_of_dead_groups_says_so_at_its_end() -> None:

@@ -49,5 +49,5 @@ def test_as_many_processes_go_on(saved: int, processes: int, more: dict[str, Any
     ("saved", "processes", "more"), [(2, 4, {}), (4, 2, {}), (8, 4, {"save_on_each_node": True})]
 )
 def test_two_machines_are_not_one(saved: int, processes: int, more: dict[str, Any], opened: Any) -> None:
-    with pytest.raises(InputError, match=f"saved by {saved} processes, and {processes} would go on"):
+    with pytest.raises(InputError, match=f"saved by {saved} processes, but {processes} would resume"):
         opened(saved, processes, **more)

@@ -155,7 +155,7 @@ def test_red_names_the_answer_and_its_rate(own: str, tiny: str, tmp_path: Path) 
     assert check.color == "red"
     says = "is paid by attackable:generous on 100% of 12 rows with another gold, such as problem '0'"
     assert says in check.detail
-    assert check.detail.endswith("mend the verifier, or leave these problems out")
+    assert check.detail.endswith("fix the verifier, or leave these problems out")
 
 
 def test_green_for_a_good_verifier(tiny: str, tmp_path: Path) -> None:

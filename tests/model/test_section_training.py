@@ -85,5 +85,5 @@ def test_targets_without_sections_are_left_out(keys: dict[str, Any], tmp_path: P
     given = targets(bare, unsaid, wrong, WRITTEN)
     assert [target.text for target in read_targets(given, bundles, prompt)] == [WRITTEN]
     assert [target.sample for target in read_targets(given, bundles, prompt, {"p0/0"})] == [0, 1, 3]
-    with pytest.raises(InputError, match="none of 2 targets is correct; 1 are, and lack sections"):
+    with pytest.raises(InputError, match="none of 2 targets is correct; 1 are, but lack sections"):
         read_targets(targets(bare, wrong), bundles, prompt)

@@ -251,7 +251,7 @@ def test_other_masks_are_an_error() -> None:
     for row, column in ((0, 1), (1, 4)):  # a hole in the prompt, one in the completion
         spoilt = mask.clone()
         spoilt[row, column] = 0
-        with pytest.raises(ValueError, match="a mask with holes"):
+        with pytest.raises(ValueError, match="the mask has holes"):
             pack(ids, spoilt, columns)
 
 
@@ -299,7 +299,7 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given(
 def test_a_kernel_that_is_not_served_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: SDPBackend.EFFICIENT_ATTENTION.value)
     with pytest.raises(
-        InputError, match=r"no kernel for torch.float32 with heads of 8 on meta; set bf16: true"
+        InputError, match=r"no kernel for torch.float32 with head size 8 on meta; set bf16: true"
     ):
         piece(*(torch.empty(1, 2, 5, 8, device="meta") for _ in range(3)), causal=True, scale=1.0)
 

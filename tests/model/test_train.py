@@ -137,7 +137,7 @@ def test_lora_from_a_whole_model_in_grpo(files, model, caplog):
     caplog.set_level("INFO")
     assert grpo.main(arguments(files, model, "grpo", "--use_peft", "true", "--lora_r", "2", *GRPO)) == 0
     assert (files / "grpo" / "adapter_model.safetensors").exists()
-    assert "an adapter is trained: rank 2, of q_proj, v_proj; " in caplog.text  # PEFT's choice
+    assert "training an adapter: rank 2, on q_proj, v_proj; " in caplog.text  # PEFT's choice
     keys = ("--use_peft", "true", "--lora_r", "2", "--lora_target_modules", "all-linear")
     assert sft.main(sft_arguments(files, model, "sft", *keys)) == 0
     said = next(line for line in caplog.messages if "of down_proj, gate_proj, k_proj" in line)
@@ -159,7 +159,7 @@ def test_resumes_and_then_says_done(files, model, caplog, capsys):
         shutil.copy(states[0], state)
     states[0].rename(folder / "state")
     assert sft.main(sft_arguments(files, model, "sft")) == 2  # as if two processes had saved it
-    assert "saved by 2 processes, and 1 would go on, with steps of another size" in capsys.readouterr().err
+    assert "saved by 2 processes, but 1 would resume, with steps of another size" in capsys.readouterr().err
     (folder / "state").rename(states[0])
     for state in states[1:]:
         state.unlink()
@@ -185,7 +185,7 @@ def test_dry_run_shows_and_writes_nothing(files, model, capsys):
     assert sft.main(sft_arguments(files, model, "sft", "--dry_run", "true")) == 0
     shown = capsys.readouterr().out
     assert "<|im_start|>assistant\n⟦It is \\boxed{5}⟧" in shown
-    assert "2 a step: 2 steps" in shown
+    assert "2 per step: 2 steps" in shown
     assert grpo.main(arguments(files, model, "grpo", *GRPO, "--dry_run", "true")) == 0
     assert not [*files.glob("sft"), *files.glob("grpo")]
 
@@ -332,7 +332,7 @@ def test_targets_of_others_need_two_columns_alone(files):
 
 def test_few_targets_are_said_when_they_are_counted(caplog):
     sft.tell_few(3, "take more")
-    assert "yellow, targets: 3 targets, from which SFT learns nothing general; take more" in caplog.text
+    assert "yellow, targets: 3 targets, too few for SFT to learn anything general; take more" in caplog.text
     caplog.clear()
     sft.tell_few(40, "take more")
     assert not caplog.text
@@ -344,7 +344,7 @@ def test_few_targets_are_said_when_they_are_counted(caplog):
         ((), False, ", or raise max_targets_per_problem"),  # the cap of a problem binds
         (("--max_targets_per_problem", "9"), False, ", or raise target_samples"),
         (("--targets", "references"), True, ""),
-        (("--targets", "mine.jsonl"), True, "name more of them, or bundle more problems"),
+        (("--targets", "mine.jsonl"), True, "supply more of them, or bundle more problems"),
     ],
 )
 def test_the_mend_of_few_targets_is_what_limits_them(files, model, keys, supplied, mend):
@@ -384,8 +384,8 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
     argv = arguments(files, model, "sft", *QUICK, "--target_samples", "1", "--max_target_tokens", "12")
     assert sft.main(argv) == 2
     error = capsys.readouterr().err
-    assert "none of 4 sampled targets is correct; name a stronger `teacher`, give `targets` (" in error
-    assert "(`targets: references` takes a right reference of 4 bundles), or leave SFT out" in error
+    assert "none of 4 sampled targets is correct; name a stronger `teacher`, supply `targets` (" in error
+    assert "(`targets: references` takes a right reference of 4 bundles), or skip SFT" in error
 
 
 def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
@@ -394,7 +394,7 @@ def test_a_teacher_with_another_prompt_is_refused(files, model, capsys):
     given = arguments(files, model, "sft", *QUICK, "--teacher", str(teacher))
     assert sft.main([*given, "--dry_run", "true"]) == 2
     error = capsys.readouterr().err
-    assert "was trained with another prompt than this training's; set prompt to" in error
+    assert "trained with a prompt other than that of this training; set prompt to" in error
     assert error.count("\n") == 1
     assert sft.main([*given, "--dry_run", "true", "--prompt", str(teacher / "prompt.yaml")]) == 0
 

@@ -201,7 +201,7 @@ def test_only_whole_batches_are_validated_on(
             {"eval_strategy": "no", "load_best_model_at_end": False},
             "validation and eval_strategy go together",
         ),
-        ({"validation": "bundles"}, "the problem of bundle 'b"),
+        ({"validation": "bundles"}, "bundles have a problem that is trained on, such as 'b"),
         ({"max_completion_length": 100_000}, "the longest prompt with its completion is"),
         ({"save_steps": 2}, "make save_steps (2) and eval_steps (1) equal"),
         ({"save_strategy": "best"}, "save_strategy best saves no step to resume from"),
@@ -254,4 +254,4 @@ def test_a_majority_that_deserves_less_trust_in_training_is_red(
     (few,) = check(bundles=given["bundles"])
     assert few.color == "yellow"
     assert "no pattern has 30 problems" in few.detail
-    assert few.detail.endswith("answer those by their vote (skip_unanimous)")
+    assert few.detail.endswith("answer such problems by the vote (skip_unanimous)")

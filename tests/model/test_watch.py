@@ -47,7 +47,7 @@ def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptur
     ("right", "cut", "unread", "mend"),
     [
         (0.0, 0.9, 1.0, "0.0% of the answers are right, and 90% are cut: raise max_completion_length"),
-        (0.01, 0.1, 0.8, "and 80% have no answer that can be read: correct the prompt, set"),
+        (0.01, 0.1, 0.8, "and 80% have no readable answer: correct the prompt, set"),
         (0.01, 0.1, 0.1, "1.0% of the answers are right: begin with SFT"),
         (1.0, 0.0, 0.0, "100.0% of the answers are right: bundle harder problems"),
         (0.4, 0.0, 0.0, "set oversampling_factor: 2"),

@@ -149,7 +149,7 @@ def test_a_changed_recipe_goes_on_only_from_a_checkpoint_that_is_named(
     assert sft.main(options(changed)) == 2
     assert "belongs to another run (max_steps: 4 there, 6 here)" in capsys.readouterr().err
     assert sft.main(options({**changed, "resume_from_checkpoint": out / "checkpoint-3"})) == 2
-    assert f"{out / 'checkpoint-3'} is no complete checkpoint" in capsys.readouterr().err
+    assert f"{out / 'checkpoint-3'} is not a complete checkpoint" in capsys.readouterr().err
     assert files_of(out) == before
     assert sft.main(options({**changed, "resume_from_checkpoint": out / "checkpoint-2"})) == 0
     second = losses(out)
