@@ -1,4 +1,4 @@
-"""What is trained and validated on: bundles read, checked, and rendered once."""
+"""The bundles to train and validate on: read, checked, and rendered once."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from a2r_train.train.arguments import BundleArguments, ModelArguments, Synthesiz
 from a2r_train.train.model import check_model
 
 log = logging.getLogger(__name__)
-SAMPLE = 1000  # of bundles that are not in memory, rendered before a training starts
+SAMPLE = 1000  # bundles rendered before a training starts, if not all are in memory
 
 
 @dataclass(frozen=True)
 class TrainingBundle:
-    """A bundle with the chat that shows it; without references it is the problem alone."""
+    """A bundle with the chat that shows it; without references it shows the problem alone."""
 
     bundle: Bundle
     chat: Chat
@@ -39,18 +39,18 @@ class TrainingBundle:
 
 
 class Rows(Sequence[TrainingBundle]):
-    """Bundles rendered: all at once where they are in memory, else each as it is asked for."""
+    """Rendered bundles: all at once if they are in memory, otherwise each when it is asked for."""
 
     def __init__(self, bundles: Bundles, prompter: Prompter, plain_share: float) -> None:
         self.bundles, self.prompter, self.plain_share = bundles, prompter, plain_share
         self._made = [self.render(bundle) for bundle in bundles.held]
 
     def first(self, count: int) -> Rows:
-        """The first so many."""
+        """The first `count`."""
         return Rows(self.bundles.first(count), self.prompter, self.plain_share)
 
     def render(self, bundle: Bundle) -> TrainingBundle:
-        """Raises InputError for a prompt over budget."""
+        """Raises InputError for a prompt over the budget."""
         return _rendered(self.prompter, bundle, self.plain_share)
 
     def __len__(self) -> int:
@@ -70,11 +70,11 @@ class Rows(Sequence[TrainingBundle]):
 
 @dataclass(frozen=True)
 class TrainingBundles:
-    """All of them, how they are rendered, and the model's context in tokens.
+    """All bundles, how they are rendered, and the model's context in tokens.
 
-    `sample` has all that are in memory, else some spread over them: it stands for them where looking at all
-    would take long. longest_prompt and cut_references are those of all where `a2r bundle` has measured with
-    this tokenizer and prompt, else those of the sample.
+    `sample` has all bundles if they are in memory, otherwise some spread over them: it stands for all of them
+    where reading all would take long. longest_prompt and cut_references cover all bundles if `a2r bundle` has
+    measured them with this tokenizer and prompt, otherwise only the sample.
     """
 
     rows: Rows
@@ -90,7 +90,7 @@ class TrainingBundles:
 
     @property
     def plain(self) -> frozenset[str]:
-        """Ids of the bundles that are shown without references."""
+        """Ids of the bundles shown without references."""
         share = self.rows.plain_share
         ids = self.bundles.column("id").to_pylist() if share else []
         return frozenset(identity for identity in ids if _is_plain(identity, share))
@@ -102,10 +102,10 @@ def load_bundles(
     trust_remote_code: bool = False,
     template_kwargs: str | Mapping[str, Any] = "",
 ) -> TrainingBundles:
-    """Read, check and render the bundles; loads the tokenizer and no weights, and runs no code of the model
-    unless told. `template_kwargs` are the recipe's own arguments of the chat template.
+    """Read, check and render the bundles; loads the tokenizer but no weights, and runs the model's own code
+    only if told to. `template_kwargs` are the recipe's own arguments of the chat template.
 
-    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over budget, and for a model
+    Raises InputError for a broken bundle, an unparsable gold answer, a prompt over the budget, or a model
     that cannot be trained.
     """
     if not 0 <= data.plain_share <= 1:
@@ -129,7 +129,7 @@ def _opened(rows: Rows, context: int, model: str) -> TrainingBundles:
     sample: Sequence[TrainingBundle] = rows
     if bundles.mapped is not None:
         sample = [rows.render(bundle) for bundle in bundles.some(SAMPLE)]
-        log.info("%s: %d bundles, read as they are trained on", bundles.path, len(bundles))
+        log.info("%s: %d bundles, read from disk during training", bundles.path, len(bundles))
     longest = max(row.prompt_tokens for row in sample)
     cut = sum(row.cut_references for row in sample)
     measured = measured_prompts(bundles.path, model, prompter) if bundles.mapped is not None else None
@@ -139,7 +139,7 @@ def _opened(rows: Rows, context: int, model: str) -> TrainingBundles:
 
 
 def _is_plain(identity: str, share: float) -> bool:
-    """The same bundles are plain in every run: their ids decide."""
+    """Decided by the id, so that the same bundles are plain in every run."""
     return seed_of(0, "plain", identity) < share * 2**32
 
 
@@ -156,10 +156,10 @@ def _rendered(prompter: Prompter, bundle: Bundle, plain_share: float) -> Trainin
 def load_validation(
     data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments, training: TrainingBundles
 ) -> TrainingBundles | None:
-    """The validation bundles that fill batches, shown as the training bundles are; None without any.
+    """The validation bundles that fill whole batches, shown as the training bundles are; None without any.
 
-    Raises InputError as `load_bundles`, for a problem that is trained on, for a prompt that leaves no room to
-    answer, and for too few bundles.
+    Raises InputError as `load_bundles` does, and for a problem that is also trained on, a prompt that leaves
+    no room for an answer, or too few bundles.
     """
     if not (path := args.validation):
         return None
@@ -172,7 +172,7 @@ def load_validation(
     both_have = set(pc.unique(_in(training.bundles, validation.bundles)).to_pylist())
     if both := [bundle.id for bundle in validation.bundles if bundle.problem in both_have]:
         raise InputError(
-            f"{path}: the problem of bundle {both[0]!r} is trained on, as are {len(both)} in all"
+            f"{path}: {len(both)} bundles have a problem that is trained on, such as {both[0]!r}; remove them"
         )
     needed = validation.longest_prompt + int(args.max_completion_length or 0)
     check_context(needed, f"{path}: the longest prompt with its completion", validation.context)
@@ -180,18 +180,18 @@ def load_validation(
         raise InputError(f"{path}: its bundles do not fill a batch; lower per_device_eval_batch_size")
     if whole < len(validation.rows):
         count = len(validation.rows)
-        log.info("%s: the first %d of %d bundles, which fill whole batches", path, whole, count)
+        log.info("%s: using the first %d of %d bundles, which fill whole batches", path, whole, count)
     return replace(validation, rows=validation.rows.first(whole))
 
 
 def _in(training: Bundles, validation: Bundles) -> pa.ChunkedArray:
-    """The problems of the training bundles that are among those of the validation bundles."""
+    """The problems of the training bundles that also occur in the validation bundles."""
     problems = training.column("problem")
     return problems.filter(pc.is_in(problems, value_set=validation.column("problem").combine_chunks()))
 
 
 def measured_prompts(path: str, model: str, prompter: Prompter) -> dict[str, int] | None:
-    """What `a2r bundle` has measured, if it was with this model's tokenizer and prompt."""
+    """What `a2r bundle` measured, if it used this model's tokenizer and prompt."""
     done = Path(path).parent / DONE
     if not done.is_file():
         return None
@@ -200,17 +200,17 @@ def measured_prompts(path: str, model: str, prompter: Prompter) -> dict[str, int
 
 
 def _in_whole_batches(args: SynthesizerGRPOConfig, bundles: int) -> int:
-    """So many of the bundles fill batches.
+    """How many of the bundles fill whole batches.
 
-    TRL takes the mean over batches: the bundles of a short one would weigh more, and several processes fill
-    it up. A short one that is alone in one process is right as it is.
+    TRL takes the mean over batches: the bundles of a short batch would weigh more, and several processes
+    would pad it. A single short batch in one process is correct as it is.
     """
     a_batch = max(1, args.per_device_eval_batch_size * args.world_size // args.eval_completions)
     return bundles // a_batch * a_batch or (bundles if args.world_size == 1 else 0)
 
 
 def check_context(tokens: int, what: str, context: int) -> None:
-    """Raise InputError if so many tokens do not fit the model."""
+    """Raise InputError if this many tokens do not fit the model's context."""
     if tokens > context:
         raise InputError(
             f"{what} is {tokens} tokens long, over the model's context of {context}; "

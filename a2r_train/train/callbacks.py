@@ -1,4 +1,4 @@
-"""What watches a training: signals, values that are not finite, and the recipe's own callbacks."""
+"""Callbacks that watch a training: for signals, for values that are not finite, and the recipe's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from a2r_train.errors import InputError
 
 
 def callbacks_of(paths: Sequence[str]) -> list[TrainerCallback]:
-    """The recipe's own callbacks, of classes or of objects. Raises InputError for what is neither."""
+    """The recipe's own callbacks, from classes or objects. Raises InputError for anything else."""
     callbacks = []
     for path in paths:
         named = load_dotted(path, "callbacks")
@@ -31,15 +31,15 @@ def callbacks_of(paths: Sequence[str]) -> list[TrainerCallback]:
 
 
 class AlreadyTrained(Exception):
-    """The checkpoint that a run goes on from is that of its last step; transformers would take one more."""
+    """The run would resume from the checkpoint of its last step, and transformers would take one more."""
 
 
 class StopOnSignal(TrainerCallback):
-    """Saves and stops at the end of the step, on all processes once one of them got the signal.
+    """Saves and stops at the end of the step, on all processes once one of them has got the signal.
 
-    A second Ctrl-C ends the process at once.
-    With GRPO the step is the last of `cycle_steps`, in which one generation is trained on: a run resumes only
-    from there. (transformers' own `enable_jit_checkpoint` saves within a step, and each process by itself.)
+    A second Ctrl-C ends the process at once. With GRPO the step is the last of `cycle_steps`, the steps
+    trained on one generation: a run resumes only from there. (transformers' own `enable_jit_checkpoint` saves
+    within a step, and each process on its own.)
     """
 
     def __init__(self, accelerator: Accelerator, cycle_steps: int = 1) -> None:
@@ -69,7 +69,7 @@ class StopOnSignal(TrainerCallback):
         if state.is_world_process_zero:
             output.share(f"{args.output_dir}/checkpoint-{state.global_step}")
         if self.stopped:
-            # else transformers loads the best one now, and with save_total_limit 1 removes this one
+            # otherwise transformers would load the best one now, and with save_total_limit 1 remove this one
             state.best_model_checkpoint = None
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
@@ -83,19 +83,19 @@ class StopOnSignal(TrainerCallback):
         self.received.append(received)
 
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # quantised weights are integers, and always finite
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # quantised weights are integers, so always finite
 
 
 class NotFinite(Exception):
-    """A training went wrong; the message says at which step, and what is not finite."""
+    """The training diverged; the message says at which step, and what is not finite."""
 
 
 class StopOnNotFinite(TrainerCallback):
-    """Raises NotFinite on all processes, once one of them has such a value; the trainer saves after these
-    events, or never.
+    """Raises NotFinite on all processes once one of them has such a value; the trainer saves only after these
+    events.
 
-    The logged values alone would not do: not every step is logged, and transformers leaves a loss that is NaN
-    out of the mean.
+    The logged values alone would not do: not every step is logged, and transformers leaves a NaN loss out of
+    the mean.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -122,7 +122,7 @@ class StopOnNotFinite(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
-        # with fp16 a gradient may overflow: that step is skipped, and the next is taken at a smaller scale
+        # with fp16 a gradient may overflow: that step is skipped, and the next one uses a smaller scale
         names = ("loss",) if args.fp16 else ("loss", "grad_norm")
         for name in names:
             value = event["logs"].get(name, 0.0)
@@ -130,14 +130,14 @@ class StopOnNotFinite(TrainerCallback):
                 raise NotFinite(f"step {state.global_step}: {name} is not finite")
 
     def _anywhere(self, true_here: torch.Tensor) -> bool:
-        """Whether it is true in any process; the only wait for the device."""
+        """Whether it is true in any process; the only point that waits for the device."""
         summed: Any = self.accelerator.reduce(true_here.to(self.accelerator.device, torch.float32), "sum")
         return bool(summed.item() > 0)
 
 
 @torch.no_grad()
 def not_finite(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
-    """Whether any value is not, of those that this process holds; a tensor on their device, so that nothing
+    """Whether any value that this process holds is not finite; a tensor on the same device, so that nothing
     waits for it.
     """
     held = [
@@ -152,8 +152,8 @@ def not_finite(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
 
 
 def _local(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """The part of this process: under ZeRO-3 the parameter itself is empty between its uses, and under FSDP2
-    a DTensor.
+    """The part that this process holds: under ZeRO-3 the parameter itself is empty between uses, and under
+    FSDP2 it is a DTensor.
     """
     part: torch.Tensor = getattr(parameter, "ds_tensor", parameter)
     return part.to_local() if isinstance(part, DTensor) else part

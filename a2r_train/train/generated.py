@@ -1,4 +1,4 @@
-"""What a GRPO training has generated: counted in its state, and matched by the no-reference control."""
+"""How much a GRPO training has generated: counted in its state, and matched by the no-reference control."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from a2r_train.output import DONE
 
 log = logging.getLogger(__name__)
 
-STATE = "a2r_train"  # where the trainer's state, and so each checkpoint, has what the next steps depend on
-MOST_LONGER = 10  # times the steps of the run that is matched
+STATE = "a2r_train"  # key in the trainer's state, and so in each checkpoint, of what the next steps depend on
+MOST_LONGER = 10  # at most this many times the steps of the matched run
 
 
 def made_by(state: TrainerState) -> dict[str, Any]:
-    """What was made so far; what is written to it is saved with the next checkpoint."""
+    """What was generated so far; changes to it are saved with the next checkpoint."""
     held: Any = state.stateful_callbacks
     found: dict[str, Any] = held.setdefault(STATE, {"generated_tokens": 0, "generations": 0})
     return found
@@ -39,11 +39,11 @@ class Budget:
 def budget_of(folder: str, max_steps: int) -> Budget:
     """Read a finished training.
 
-    Raises InputError for what is none, and for a `max_steps` that is not its number of steps.
+    Raises InputError for anything else, and for a `max_steps` that differs from its number of steps.
     """
     state = Path(folder) / "trainer_state.json"
     if not (state.is_file() and (Path(folder) / DONE).is_file()):
-        raise InputError(f"match_tokens_of: {folder} is no finished training; run it first")
+        raise InputError(f"match_tokens_of: {folder} is not a finished training; run it first")
     found = json.loads(state.read_text(encoding="utf-8"))
     steps, made = int(found["global_step"]), (found.get("stateful_callbacks") or {}).get(STATE, {})
     if not (tokens := int(made.get("generated_tokens", 0))):
@@ -52,17 +52,17 @@ def budget_of(folder: str, max_steps: int) -> Budget:
         )
     if max_steps > 0 and max_steps != steps:
         raise InputError(
-            f"max_steps is {max_steps}, and {folder}, whose tokens are matched, made {steps}; "
-            "leave max_steps out"
+            f"max_steps is {max_steps}, but {folder}, whose tokens are matched, made {steps} steps; "
+            "remove max_steps"
         )
     return Budget(folder, steps, tokens)
 
 
 class MatchTokens(TrainerCallback):
-    """Ends a training after as many steps as another, or later, once it has generated as many tokens.
+    """Ends a training after as many steps as the matched one, or later, once it has generated as many tokens.
 
-    `cycle_steps` are trained on one generation: it ends with a whole one. The trainer itself is given
-    MOST_LONGER times the steps, as it must know the most in advance.
+    A generation is trained on for `cycle_steps`, and the training ends only after a whole one. The trainer
+    itself is given MOST_LONGER times the steps, because it must know the maximum in advance.
     """
 
     def __init__(self, budget: Budget, cycle_steps: int) -> None:
@@ -103,7 +103,9 @@ class MatchTokens(TrainerCallback):
         return longest or made_by(state)["generated_tokens"] >= self.budget.tokens
 
     def _expected(self, state: TrainerState) -> int:
-        """Steps of the whole, as far as is known; more than the next, at which the trainer would end."""
+        """Estimated steps of the whole training; beyond the next step, at which the trainer would otherwise
+        end.
+        """
         tokens = made_by(state)["generated_tokens"]
         needed = math.ceil(state.global_step * self.budget.tokens / tokens) if tokens else 0
         return max(self.budget.steps, needed, state.global_step + 2)

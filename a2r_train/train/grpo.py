@@ -3,8 +3,8 @@ GRPOTrainer).
 
     accelerate launch scripts/grpo.py --config recipes/tiny/grpo.yaml
 
-scripts/grpo.py starts `main`, and so does `python -m a2r_train.train.grpo`, which `a2r run` launches: it
-needs no folder of scripts where the package alone is installed.
+scripts/grpo.py starts `main`. So does `python -m a2r_train.train.grpo`, which `a2r run` launches, because it
+also works where only the package is installed, without the scripts folder.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
     """Train on the bundles and save.
 
-    Raises InputError for wrong input, and where a check of the preflight is red.
+    Raises InputError for wrong input, or if a check of the preflight is red.
     """
     check_launch(args)
     if args.use_vllm:
@@ -90,7 +90,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if budget:
         args.max_steps = MOST_LONGER * budget.steps
         watching.append(MatchTokens(budget, cycle_steps(args)))
-    args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs  # TRL renders the prompts anew
+    args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs  # TRL renders the prompts again
     end_turns_as_the_template_does(bundles.prompter)
     prepare_vllm(args, bundles.prompter.stop_ids())
     shard_precisely(args)
@@ -112,7 +112,9 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
 
 
 def check_folder(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:
-    """Raise InputError as `run.check_folder`. Weights that no key names follow from the prompt."""
+    """Raise InputError as `run.check_folder` does. Weights that the recipe does not set follow from the
+    prompt.
+    """
     known = begun_with(str(args.output_dir), "reward_weights")
     is_default = args.reward_weights is None and known in ("", str(default_weights(args)))
     run.check_folder(data, args, model, ["reward_weights"] if is_default else [])
@@ -121,7 +123,7 @@ def check_folder(data: BundleArguments, args: SynthesizerGRPOConfig, model: Mode
 def checks(
     data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments
 ) -> list[preflight.Check]:
-    """What `a2r check` shows: the preflight alone. Raises InputError where data or model cannot be read."""
+    """What `a2r check` shows: only the preflight. Raises InputError if data or model cannot be read."""
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
     settle_weights(args, bundles)
     return checks_of(args, model, bundles, load_validation(data, args, model, bundles))
@@ -151,7 +153,7 @@ def show_dry_run(
     bundles: TrainingBundles,
     validation: TrainingBundles | None,
 ) -> None:
-    """What would be trained, and what it would need."""
+    """Show what would be trained, and what it would need."""
     length = int(args.max_completion_length or 0)
     dry_run.show(
         resolved(data, args, model),
@@ -167,8 +169,8 @@ def show_dry_run(
 
 
 def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
-    """Tell vLLM what ends a turn and how it gets weights; in the trainer's processes set it up, without
-    texts, as TRL reads ids alone, unless a stop string has to be found in them.
+    """Tell vLLM which tokens end a turn and how it gets its weights. In colocate mode, also set it up in the
+    trainer's processes, without decoded texts unless stop strings must be found in them: TRL reads only ids.
     """
     if not args.use_vllm:
         return
@@ -183,8 +185,9 @@ def prepare_vllm(args: SynthesizerGRPOConfig, stop_ids: Sequence[int]) -> None:
 
 
 def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[Any]:
-    """The verdict of each completion, or its credit for the pass@k of its group; those of the prompt's
-    sections; then the recipe's own rewards. What judges is started meanwhile.
+    """The rewards: the verdict of each completion, or its credit for the pass@k of its group; then those of
+    the prompt's sections; then the recipe's own. Starts the judging processes, so that they load in the
+    meantime.
     """
     start_workers(bundles.bundles.column("verifier").unique().to_pylist())
     verified: VerifiableReward | PassAtKReward = VerifiableReward(bundles.prompter)
@@ -195,7 +198,7 @@ def rewards_of(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> list[An
 
 
 def dataset_of(bundles: TrainingBundles) -> Dataset:
-    """One row a bundle: `prompt` as chat messages, and the columns that the reward reads.
+    """One row per bundle: `prompt` as chat messages, and the columns that the reward reads.
 
     Bundles that are not in memory are rendered when a batch asks for them.
     """
@@ -203,7 +206,7 @@ def dataset_of(bundles: TrainingBundles) -> Dataset:
         return Dataset.from_list([_row(row) for row in bundles.rows])
 
     def rows_of(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Each bundle is rendered once, as the rows of a group are one bundle."""
+        """Renders each bundle once, because the rows of a group are the same bundle."""
         made: dict[str, dict[str, Any]] = {}
         for at, identity in enumerate(batch["id"]):
             if identity not in made:

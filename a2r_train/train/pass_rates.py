@@ -1,5 +1,5 @@
-"""Dynamic sampling, as far as it needs no model: which groups are made besides the sampler's, and which are
-kept (DAPO, arXiv 2503.14476, section 3.2).
+"""The part of dynamic sampling that needs no model: which groups are generated besides the sampler's, and
+which are kept (DAPO, arXiv 2503.14476, section 3.2).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import pyarrow.compute as pc
 from a2r_train.data.bundles import Bundles
 from a2r_train.records import seed_of
 
-# What is known before anything is seen: Jeffreys' prior, as many right as wrong, and little of both.
+# Jeffreys' prior: as many right as wrong, with little weight.
 PRIOR = 0.5
-# Of what earlier groups of a bundle told, kept when a new one is made: the model has changed since.
+# Share of a bundle's earlier counts that is kept when a new group comes: the model has changed since.
 KEPT = 0.5
 
-Known = dict[str, list[float]]  # by bundle id: right completions, and completions, of its earlier groups
+Known = dict[str, list[float]]  # by bundle id: right completions and all completions of its earlier groups
 
 
 class Bank:
-    """All training bundles, and how many of their references are right; further groups are drawn from it."""
+    """All training bundles, with the number of right references of each; further groups are drawn from it."""
 
     def __init__(self, ids: Sequence[str], right: Sequence[int], references: Sequence[int]) -> None:
         self.ids, self.at = list(ids), {identity: at for at, identity in enumerate(ids)}
@@ -37,10 +37,10 @@ class Bank:
         return Bank(bundles.column("id").to_pylist(), right, references)
 
     def chances(self, known: Known, group: int) -> np.ndarray:
-        """(bundles,) chance that a group of so many completions has both right and wrong ones.
+        """(bundles,) chance that a group of this size has both right and wrong completions.
 
-        The pass rate has a beta distribution, from the references at first, then from the bundle's earlier
-        groups.
+        The pass rate has a beta distribution, estimated from the references at first, then from the bundle's
+        earlier groups.
         """
         counts = self.counts.copy()
         for identity, seen in known.items():
@@ -49,10 +49,11 @@ class Bank:
         return signal_chance(right + PRIOR, made - right + PRIOR, group)
 
     def draw(self, count: int, without: Sequence[int], known: Known, group: int, seed: int) -> list[int]:
-        """So many further bundles, each once, with a probability proportional to its chance of a signal.
+        """`count` further bundles, each at most once, with probability proportional to its chance of a
+        signal.
 
-        By the keys of Efraimidis and Spirakis (2006). It follows from the arguments alone, so it is the same
-        in every process, and in a run that is resumed.
+        Uses the keys of Efraimidis and Spirakis (2006). The result depends only on the arguments, so it is
+        the same in every process, and in a resumed run.
         """
         generator = np.random.default_rng(seed)
         keys = np.log(generator.random(len(self.ids))) / self.chances(known, group)
@@ -69,7 +70,7 @@ def signal_chance(a: np.ndarray, b: np.ndarray, group: int) -> np.ndarray:
 
 
 def learn(known: Known, passes: Mapping[str, Sequence[float]]) -> None:
-    """Add to what is known the verified rewards, from 0 to 1, of a new group of each of these bundles."""
+    """Update `known` with the verified rewards, from 0 to 1, of a new group of each of these bundles."""
     for identity, rewards in passes.items():
         right, made = known.get(identity, (0.0, 0.0))
         known[identity] = [KEPT * right + sum(rewards), KEPT * made + len(rewards)]
@@ -83,11 +84,11 @@ def has_signal(rewards: np.ndarray) -> np.ndarray:
 
 
 def chosen(alive: Sequence[bool], count: int) -> list[int]:
-    """The first so many groups with signal, filled up with the first of the others; in order."""
+    """The first `count` groups with a signal, topped up with the first of the others; in order."""
     order = sorted(range(len(alive)), key=lambda at: not alive[at])
     return sorted(order[:count])
 
 
 def seed_for(seed: int, generation: int) -> int:
-    """Of the draw of one generation."""
+    """The seed for the draw of one generation."""
     return seed_of(seed, "dynamic sampling", str(generation))

@@ -1,5 +1,6 @@
-"""Rationalised targets (STaR, arXiv 2203.14465, section 3.2): where no sampled answer to a bundle is right,
-the gold answer is shown, and right answers that do not mention it are targets for the prompt without it.
+"""Rationalised targets (STaR, arXiv 2203.14465, section 3.2): if no sampled answer to a bundle is right, it
+is asked again with the gold answer shown, and right answers that do not mention it become targets for the
+prompt without it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HINT = (
     "Hint: the answer is {answer}. Derive it step by step, as you would if nobody had told you, "
     "and do not mention this hint."
 )
-RUN_WORDS = 5  # of a hint, which are no coincidence in a text
+RUN_WORDS = 5  # a text that repeats this many words of the hint does so by no coincidence
 _TOLD = re.compile(
     r"\bhint|\b(?:given|provided|told|supplied|stated|known|expected)\s+(?:final\s+)?answer\b"
     r"|\banswer\s+(?:is|was|has been)\s+(?:already\s+)?(?:given|provided|told|supplied|stated|known)\b"
@@ -32,19 +33,21 @@ _TOLD = re.compile(
 
 
 def check_hint(hint: str) -> None:
-    """Raise InputError for a hint that does not show the answer, or cannot be filled."""
+    """Raise InputError for a hint that does not show the answer, or cannot be filled in."""
     try:
         shows = hint.format(answer="0") != hint.format(answer="1")
     except (LookupError, ValueError) as error:
         raise InputError(
-            f"rationalised_hint cannot be filled ({error}); write a brace of the text twice: {{{{ }}}}"
+            f"rationalised_hint cannot be filled in ({error}); double the braces of the text: {{{{ }}}}"
         ) from None
     if not shows:
-        raise InputError("rationalised_hint lacks the slot {answer}")
+        raise InputError("rationalised_hint lacks {answer}; add it where the gold answer belongs")
 
 
 def mentions(text: str, hint: str) -> bool:
-    """Whether a text says that it was told the answer: by common words for it, or by a run of the hint's."""
+    """Whether a text gives away that it was told the answer: by a common phrase, or by repeating words of the
+    hint.
+    """
     words = _words(text)
     runs = {words[at : at + RUN_WORDS] for at in range(len(words) - RUN_WORDS + 1)}
     parts = [_words(part) for part in hint.split("{answer}")]
@@ -68,9 +71,10 @@ def rationalised(
     seed: int,
     plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """`samples` answers, marked, to each bundle of which no answer in `drawn` is right, under the hint.
+    """`samples` answers under the hint, marked as rationalised, to each bundle without a right answer in
+    `drawn`.
 
-    A program and an entry without a gold answer have nothing to show.
+    Programs, and entries without a gold answer, are left out: they have no answer to show.
     """
     solved = {synthesis.bundle_id for synthesis in drawn if synthesis.verdict == CORRECT}
     left = [b for b in bundles if b.id not in solved and b.verifier != programs.NAME and b.answer != FREE]
@@ -91,7 +95,9 @@ def within_share(
     most: int,
     seed: int,
 ) -> list[Synthesis]:
-    """Those of the explained ones, at random, that are at most `share` of all and leave a problem `most`."""
+    """A random part of `explained`: at most `share` of all targets, and at most `most` targets per
+    problem.
+    """
     problem = {bundle.id: bundle.problem_id for bundle in bundles}
     taken = Counter(problem[target.bundle_id] for target in targets)
     order = list(explained)

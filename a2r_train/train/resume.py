@@ -1,4 +1,4 @@
-"""Where a training resumes: at the newest complete checkpoint of its folder."""
+"""Where a training resumes: at the newest complete checkpoint in its folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def last_checkpoint(folder: str) -> str | None:
 
 
 def is_complete(state: Path) -> bool:
-    """Whether a trainer_state.json was written whole."""
+    """Whether a trainer_state.json was written completely."""
     try:
         return "global_step" in json.loads(state.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -31,10 +31,11 @@ def is_complete(state: Path) -> bool:
 
 
 def check_processes(checkpoint: Path, processes: int, save_on_each_node: bool) -> None:
-    """Raise InputError for a checkpoint of more or fewer processes: a step would be another, silently.
+    """Raise InputError for a checkpoint of a different number of processes: the steps would silently change
+    size.
 
-    Each process keeps the state of its random numbers there. With `save_on_each_node` a machine has a
-    folder of its own, which may hold the states of its processes alone.
+    Each process stores the state of its random numbers there. With `save_on_each_node` each machine has its
+    own folder, which may hold only the states of its own processes.
     """
     saved = len(list(checkpoint.glob("rng_state*.pth")))
     known = {processes}
@@ -42,13 +43,13 @@ def check_processes(checkpoint: Path, processes: int, save_on_each_node: bool) -
         known.add(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if saved and saved not in known:
         raise InputError(
-            f"{checkpoint}: saved by {saved} processes, and {processes} would go on, with steps of another "
-            "size; start as many, or name the checkpoint by resume_from_checkpoint if you mean it"
+            f"{checkpoint}: saved by {saved} processes, but {processes} would resume, with steps of another "
+            f"size; start {saved}, or set resume_from_checkpoint to this checkpoint if you mean it"
         )
 
 
 def where_to_begin(trainer: Trainer) -> str | None:
-    """The checkpoint that the recipe names, else the newest of the folder; None at the start."""
+    """The checkpoint that the recipe names, else the newest in the folder; None at the start."""
     if checkpoint := trainer.args.resume_from_checkpoint:
         return str(checkpoint)
     if newest := last_checkpoint(str(trainer.args.output_dir)):
@@ -59,7 +60,7 @@ def where_to_begin(trainer: Trainer) -> str | None:
 def load_best(trainer: Trainer) -> None:
     """Load the best checkpoint, as at the end of a training.
 
-    The folder may have been moved since, and its checkpoints know where it was.
+    Checkpoints store where the folder was, and it may have been moved since.
     """
     here = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.best_global_step}"
     if here.is_dir():

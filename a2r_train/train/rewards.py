@@ -1,4 +1,4 @@
-"""The verifiable reward of GRPO, and the metrics that a synthesizer needs besides TRL's own."""
+"""The verifiable reward of GRPO, and the metrics that a synthesizer needs beyond TRL's own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from a2r_train.verify.compare import compare_all
 def texts_of(
     prompter: Prompter, completions: Sequence[Messages], completion_ids: Sequence[Sequence[int]] | None
 ) -> list[str]:
-    """What was written, with its thought between `<think>` and `</think>`."""
+    """The completions as text, with their thinking between `<think>` and `</think>`."""
     written = [completion[-1]["content"] for completion in completions]
-    if completion_ids:  # TRL decodes without special tokens, which may be those that close a thought
+    if completion_ids:  # TRL drops special tokens when it decodes, and one of them may close the thinking
         written = [prompter.decode(ids) for ids in completion_ids]
     return [prompter.complete(text) for text in written]
 
@@ -33,10 +33,10 @@ def problems_in(row: Sequence[str] | None) -> list[dict[str, Any]] | None:
 
 
 class VerifiableReward:
-    """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion a row.
+    """1.0 for the verdict `correct`, 0.0 for every other; called by TRL with one completion per row.
 
-    The data set's columns `answer` and `verifier` decide, and `row`, the problem as JSON, for a verifier that
-    asks for it. It logs, as means over completions: `right_rate` and `unparsable_rate` (no answer can be
+    The columns `answer` and `verifier` of the dataset decide, and `row`, the problem as JSON, for a verifier
+    that asks for it. It logs, as means over completions: `right_rate` and `unparsable_rate` (no answer can be
     read), `reward/n_correct=C` (reward where C references were correct), `copy_rate` (the answer is
     equivalent to the references' majority) and `new_correct_rate` (reward where no reference was correct);
     `reward/plain` where no references were shown.
@@ -83,13 +83,13 @@ class VerifiableReward:
 
 
 class PassAtKReward:
-    """The credit of each completion for the pass@k of its group, in place of its own verdict: for explorers.
+    """The credit of each completion for the pass@k of its group, instead of its own verdict: for explorers.
 
-    A group estimates pass@k by all of its subsets of k. The gradient of that is the policy gradient with, for
-    each completion, the share of its subsets that hold a correct one: 1 for a correct completion, for a wrong
-    one the pass@(k-1) of the others (PKPO, arXiv 2505.15201). So wrong ones are the less punished the more of
-    the others are right, and an explorer keeps trying different things (ParaGator, arXiv 2603.18886). GRPO
-    subtracts the group's mean.
+    A group estimates pass@k by all of its subsets of k. The gradient of this estimate is the policy gradient
+    in which each completion is weighted by the share of its subsets that contain a correct one: 1 for a
+    correct completion, and for a wrong one the pass@(k-1) of the others (PKPO, arXiv 2505.15201). So a wrong
+    completion is punished less the more of the others are right, and an explorer keeps trying different
+    things (ParaGator, arXiv 2603.18886). GRPO subtracts the group's mean.
     """
 
     __name__ = "pass_at_k_reward"
@@ -106,8 +106,8 @@ class PassAtKReward:
             correct = [bool(verdicts[i]) for i in rows]
             if len(correct) % self.group:
                 raise ValueError(
-                    "pass_at_k: a process must score whole groups; "
-                    "make its completions a multiple of num_generations"
+                    "pass_at_k: each process must score whole groups; "
+                    "make its number of completions a multiple of num_generations"
                 )
             for at in range(0, len(correct), self.group):
                 credits += pass_at_k_credits(correct[at : at + self.group], self.k)
@@ -115,34 +115,36 @@ class PassAtKReward:
 
 
 def pass_at_k_credits(correct: Sequence[bool], k: int) -> list[float]:
-    """1 for each correct one; for each wrong one the chance that k - 1 of the others hold a correct one."""
+    """1 for each correct one; for each wrong one the chance that k - 1 of the others include a correct
+    one.
+    """
     others, right = len(correct) - 1, sum(correct)
     wrong = 1 - comb(others - right, k - 1) / comb(others, k - 1) if right <= others else 0.0
     return [1.0 if one else wrong for one in correct]
 
 
 def _copies(judged: Sequence[Judgement], majority: Sequence[str], verifier: Sequence[str]) -> list[bool]:
-    """Whether each answer is the majority's, where there is a majority; no answer copies nothing."""
+    """Whether each answer equals the majority's, if there is a majority; a missing answer copies nothing."""
     rows = [(j.answer, m, v) for j, m, v in zip(judged, majority, verifier, strict=True) if m]
     return [verdict == CORRECT for verdict in compare_all(rows)]
 
 
 @cache
 def _reader(model: str, markers: tuple[str, ...]) -> Prompter:
-    """What reads the ids of a model's completions: a process loads its tokenizer once."""
+    """The prompter that decodes a model's completions; each process loads its tokenizer once."""
     return Prompter(load_tokenizer(model), PromptConfig(thinking=markers))
 
 
 @dataclass(frozen=True)
 class _Opening:
-    """A prompter for rewards alone: what opens a completion, where answers stand, and what reads its ids."""
+    """A prompter for rewards only: what opens a completion, where answers are, and what decodes its ids."""
 
     opened: str
     config: PromptConfig
     reader: Prompter | None = None
 
     def decode(self, ids: Sequence[int]) -> str:
-        assert self.reader  # else no ids are asked for
+        assert self.reader  # without it no ids are passed
         return self.reader.decode(ids)
 
     def complete(self, completion: str) -> str:
@@ -157,10 +159,11 @@ def verifiable_reward(
     thinking: Sequence[str] = (),
     **columns: Any,
 ) -> list[float | None]:
-    """The same reward over the rows of `a2r export`, a function that `trl grpo --reward_funcs` can name.
+    """The same reward for the rows of `a2r export`, as a function that `trl grpo --reward_funcs` can name.
 
-    `sections` are the headings of the prompt as JSON, where it has any; `thinking` the model and the markers
-    of a thought that its prompt names, where the texts that TRL decodes lack them or have other ones.
+    `sections` are the headings of the prompt as JSON, if it has any; `thinking` names the model and its
+    prompt's thinking markers, for texts from which TRL's decoding drops these markers, or whose markers are
+    different.
     """
     headings = json.loads(sections[0]) if sections else {}
     asks = "\n".join(["{problem} {references}", *headings.values()])  # a prompt names its headings

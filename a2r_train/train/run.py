@@ -1,4 +1,4 @@
-"""The run of a training: its folder, how it ends, what it leaves."""
+"""One training run: its folder, how it ends, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ from a2r_train.train.resume import (
 
 log = logging.getLogger(__name__)
 
-INPUTS = ("bundles", "validation", "targets", "prompt")  # files, whose content belongs to a run
-# A run may go on with other values of these: how it is shown, kept and spread, not what it learns. What an
-# evaluation takes is not among them: it draws completions, after which the next step draws others, and it
-# chooses what is kept.
+INPUTS = ("bundles", "validation", "targets", "prompt")  # files whose content is part of a run's identity
+# A run may resume with other values of these: they set how it is shown, stored and distributed, not what it
+# learns. The keys of an evaluation are not among them: it samples completions, which changes those of the
+# next step, and it decides which checkpoint is kept.
 IGNORE = (
     "run_name", "project", "report_to", "disable_tqdm", "log_level", "log_level_replica", "logging_steps",
     "logging_strategy", "logging_first_step", "log_completions", "num_completions_to_print",
@@ -64,9 +64,9 @@ IGNORE = (
 )  # fmt: skip
 
 
-# What may lie in a folder of which no step is saved, with what a kill leaves of its first checkpoint.
+# What a folder may hold before its first step is saved, including what a kill leaves of the first checkpoint.
 BEFORE_A_STEP = ("prompt.yaml", "targets.jsonl", "checkpoint-*", "completions", "runs")
-# What the sampled targets of a run depend on; nothing else is kept before its first checkpoint.
+# What the sampled targets of a run depend on; before its first checkpoint nothing else is kept.
 TARGET_KEYS = (
     "bundles", "prompt", "plain_share", "max_bundles", "model_name_or_path", "teacher", "targets", "seed",
     "chat_template_kwargs", "target_engine", "target_samples", "target_temperature",
@@ -88,14 +88,14 @@ def open_folder(
 ) -> bool:
     """Open the output folder for this run; True if it is finished.
 
-    Raises InputError for the folder of another run or of more or fewer processes, unless
-    `resume_from_checkpoint` names where to go on with this config, and for a finished one that is to be
-    pushed and was not.
+    Raises InputError for the folder of another run or of a different number of processes, unless
+    `resume_from_checkpoint` says where to continue with this config, and for a finished folder that should
+    have been pushed but was not.
     """
     checkpoint, folder = args.resume_from_checkpoint, Path(str(args.output_dir))
     if checkpoint and not is_complete(Path(checkpoint) / "trainer_state.json"):
         raise InputError(
-            f"resume_from_checkpoint: {checkpoint} is no complete checkpoint (no trainer_state.json)"
+            f"resume_from_checkpoint: {checkpoint} is not a complete checkpoint (no trainer_state.json)"
         )
     state, recipe = PartialState(), resolved(data, args, model)
     lock = ".lock" if state.is_main_process else ""
@@ -116,11 +116,11 @@ def open_folder(
 def check_folder(
     data: BundleArguments, args: TrainConfig, model: ModelArguments, settled: Sequence[str] = ()
 ) -> None:
-    """Raise InputError for a folder that `open_folder` refuses for what it holds. Keys in `settled` are known
-    only to a training.
+    """Raise InputError for a folder whose content `open_folder` would refuse. The keys in `settled` are known
+    only once a training runs.
     """
     folder, recipe = Path(str(args.output_dir)), resolved(data, args, model)
-    # the passes over a generation may follow from the number of processes, which is another one here
+    # the passes over a generation may depend on the number of processes, which is different here
     ignore = (*IGNORE, "steps_per_generation", *settled)
     may_change, fixed = bool(args.resume_from_checkpoint), _fixed(folder, recipe)
     output.check(folder, recipe, ignore, may_change, INPUTS, fixed)
@@ -129,7 +129,7 @@ def check_folder(
 
 
 def is_done(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> bool:
-    """Whether this run is finished, which is then said; nothing is checked or written for it."""
+    """Whether this run is finished, which is then logged; checks and writes nothing."""
     folder = Path(str(args.output_dir))
     done = output.is_done(folder, resolved(data, args, model), IGNORE, INPUTS)
     if done:
@@ -144,7 +144,9 @@ def _tell_done(args: TrainConfig, folder: Path) -> None:
 
 
 def _fixed(folder: Path, recipe: dict[str, Any]) -> tuple[str, ...] | None:
-    """The keys that a folder fixes: all once a step of it is saved, before that those of its targets."""
+    """The keys that a folder fixes: all of them once one of its steps is saved, before that those of its
+    targets.
+    """
     if last_checkpoint(str(folder)) or not output.holds_only(folder, *BEFORE_A_STEP):
         return None
     sampled = (folder / "targets.jsonl").exists() and not recipe.get("targets")
@@ -152,25 +154,25 @@ def _fixed(folder: Path, recipe: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _check_pushed(args: TrainConfig, folder: Path) -> None:
-    """Raise InputError for a finished folder that is to be pushed and was not."""
+    """Raise InputError for a finished folder that should have been pushed but was not."""
     if args.push_to_hub and not json.loads((folder / output.DONE).read_text()).get("pushed_to"):
         raise InputError(
-            f"{args.output_dir}: done already, and push_to_hub pushes as a training ends; push it by "
+            f"{args.output_dir}: done already, and push_to_hub pushes only when a training ends; run "
             f"hf upload {args.hub_model_id or 'REPOSITORY'} {args.output_dir} . --exclude 'checkpoint-*'"
         )
 
 
 def run_training(trainer: Trainer) -> None:
-    """Train from the last checkpoint, or the one that the recipe names, to the end.
+    """Train to the end, from the last checkpoint or the one that the recipe names.
 
-    At SIGTERM and Ctrl-C the step is finished and saved, and SystemExit(143 or 130) raised. Raises RunError
-    at a step after which weights, loss or gradient are not finite, and InputError where they are not before
-    the first step, and for rows that fill no batch.
+    On SIGTERM or Ctrl-C it finishes and saves the step, and raises SystemExit(143 or 130). Raises RunError
+    after a step that leaves weights, loss or gradient not finite, and InputError if the weights are not
+    finite before the first step, or if the rows do not fill a batch.
     """
     check_rows(trainer)
     fuse_lora(trainer.model, way_of(trainer.args))  # type: ignore[arg-type]
     stopper = StopOnSignal(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
-    # in this order: the second one ends a training that is finished
+    # in this order: the second one ends a finished training
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
     trainer.add_callback(stopper)
     show_progress(trainer)
@@ -195,7 +197,7 @@ def run_training(trainer: Trainer) -> None:
 
 
 def tell_adapter(trainer: Trainer) -> None:
-    """What of the model is trained, where it is an adapter: its modules are what PEFT chose."""
+    """Log what is trained, if it is an adapter: PEFT may have chosen its modules."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not isinstance(model, PeftModel) or not trainer.is_world_process_zero():
         return
@@ -206,9 +208,9 @@ def tell_adapter(trainer: Trainer) -> None:
     if not isinstance(modules, str):
         named = ", ".join(sorted({name.rpartition(".")[2] for name in modules}))
     log.info(
-        "an adapter is trained: rank %s, of %s; %s of %s parameters (%.2g %%)",
+        "training an adapter: rank %s, on %s; %s of %s parameters (%.2g %%)",
         getattr(config, "r", "-"),
-        named or "what it names",
+        named or "the modules that it names",
         f"{trained:,}",
         f"{whole:,}",
         100 * trained / whole,
@@ -216,7 +218,7 @@ def tell_adapter(trainer: Trainer) -> None:
 
 
 def check_rows(trainer: Trainer) -> None:
-    """Raise InputError for rows that fill no batch, as they are once targets were drawn and packed."""
+    """Raise InputError if the rows do not fill a batch, now that targets have been sampled and packed."""
     args: Any = trainer.args
     rows: Any = trainer.train_dataset
     if len(rows) < rows_of_a_batch(args):
@@ -224,7 +226,7 @@ def check_rows(trainer: Trainer) -> None:
 
 
 def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:
-    """One process says it in one line, with what the user can do.
+    """One process reports it in one line, with what the user can do.
 
     A resumed run keeps the learning rate of its checkpoint.
     """
@@ -233,12 +235,12 @@ def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:
     if not trainer.is_world_process_zero():
         raise SystemExit(1) from None
     folder = str(trainer.args.output_dir)
-    mend = "train with a lower learning_rate in another folder, or remove the row that does it"
+    mend = "train with a lower learning_rate in another folder, or remove the row that causes it"
     way_on = f"no checkpoint was saved yet; {mend}"
     if newest := last_checkpoint(folder):
         way_on = (
             f"{Path(newest).name} is the last good one, and the same command goes on from it; "
-            f"if it comes again, {mend}"
+            f"if it happens again, {mend}"
         )
     raise RunError(f"{folder}: {error}; {way_on}") from None
 
@@ -258,7 +260,8 @@ def finish(
 ) -> None:
     """Save model, tokenizer, curves and card, push them if asked, and mark the folder as complete.
 
-    The model appears there when it is whole. Raises RunError for a training that made no step.
+    The model appears in the folder only once it is complete. Raises RunError for a training that made no
+    step.
     """
     folder = Path(str(trainer.args.output_dir))
     if not trainer.state.global_step:
@@ -266,7 +269,7 @@ def finish(
     _save_ends_of_turn(trainer)
     trainer.save_model(
         str(folder / ".saving"), _internal_call=True
-    )  # else transformers pushes the folder now
+    )  # otherwise transformers would push the folder now
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
@@ -284,13 +287,13 @@ def finish(
 
 
 def _explorer(bundle: Bundle) -> str:
-    """The model that wrote the references of a bundle; "" where it is not known, or there are several."""
+    """The model that wrote the references of a bundle; "" if unknown or several."""
     models = {reference.model for reference in bundle.references}
     return models.pop() if len(models) == 1 else ""
 
 
 def _move_model(saving: Path, folder: Path) -> None:
-    """All but `ref`, the adapter that training began with, of TRL's KL term."""
+    """Move all but `ref`, the adapter that TRL's KL term compares with: the one that training began with."""
     shutil.rmtree(saving / "ref", ignore_errors=True)
     for file in saving.iterdir():
         file.replace(folder / file.name)
@@ -298,7 +301,7 @@ def _move_model(saving: Path, folder: Path) -> None:
 
 
 def _save_ends_of_turn(trainer: Trainer) -> None:
-    """The token that ends a turn ends a completion for whoever serves the model, too."""
+    """Let the token that ends a turn also end a completion wherever the model is served."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     settings, tokenizer = getattr(model, "generation_config", None), trainer.processing_class
     end = getattr(tokenizer, "eos_token_id", None)
@@ -310,7 +313,7 @@ def _save_ends_of_turn(trainer: Trainer) -> None:
 
 
 def _push(trainer: Trainer, folder: Path, stage: str) -> str:
-    """All but checkpoints and hidden files, to the repository that is returned.
+    """Push all but checkpoints and hidden files; returns the repository.
 
     An error leaves the folder unfinished, so that the same command pushes again.
     """

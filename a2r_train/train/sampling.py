@@ -1,5 +1,5 @@
-"""GRPO whose order of the bundles follows from the seed and the epoch, so that a training goes on where it
-was in any epoch; and dynamic sampling (DAPO, arXiv 2503.14476, section 3.2).
+"""GRPO with an order of the bundles that follows from seed and epoch, so that a training can resume in any
+epoch; and dynamic sampling (DAPO, arXiv 2503.14476, section 3.2).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from a2r_train.train.preflight import Check
 
 
 class EpochSampler(RepeatSampler):
-    """TRL's, which draws the orders of all epochs from one generator: begun anew in the third it would repeat
-    the first.
+    """TRL's sampler, seeded for each epoch. TRL draws the orders of all epochs from one generator: resumed in
+    the third epoch it would repeat the first.
 
-    `set_epoch` would not do: accelerate does not pass it through where it skips batches for one of several
-    processes.
+    `set_epoch` would not do: where accelerate skips batches for one of several processes, it does not pass it
+    on.
     """
 
     def __init__(self, its: Any, epoch: Callable[[], int]) -> None:
@@ -52,11 +52,11 @@ class Kept:
 
 
 class EpochGRPOTrainer(OnePassGRPOTrainer):
-    """TRL's with that sampler, whose first epoch has the same order; with a bank it samples dynamically.
+    """TRL's trainer with that sampler, whose first epoch has TRL's order; with a bank it samples dynamically.
 
-    Then a generation makes `oversampling_factor` times the groups of a batch: the sampler's, and others drawn
-    from the bank. The batch is filled with groups that have a signal, the sampler's first. All that TRL does
-    after it has generated and rewarded, it does with the batch alone, and its loss is untouched.
+    A generation then has `oversampling_factor` times the groups of a batch: the sampler's, and others drawn
+    from the bank. The batch is filled with groups that have a signal, the sampler's first. After generation
+    and rewards TRL sees only this batch, and its loss is unchanged.
     """
 
     def __init__(self, *args: Any, bank: Bank | None = None, **kwargs: Any) -> None:
@@ -70,7 +70,7 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
 
     @property
     def made(self) -> dict[str, Any]:
-        """What was made so far; it is saved with each checkpoint."""
+        """What was generated so far; it is saved with each checkpoint."""
         return made_by(self.state)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -84,7 +84,7 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
             self._kept = None
 
     def _generate(self, prompts: Any) -> Any:
-        """TRL's completions, counted; within `_generate_and_score_completions` those that were kept."""
+        """TRL's completions, counted; within `_generate_and_score_completions`, those that were kept."""
         if self._kept is not None:
             return self._kept.generated
         generated = super()._generate(prompts)
@@ -101,7 +101,9 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
     def _count(self, completion_ids: Sequence[Sequence[int]]) -> None:
-        """Add the tokens of all processes' generation, and log its length as a share of the first one's."""
+        """Add the tokens that all processes generated, and log the mean length relative to the first
+        generation's.
+        """
         lengths = torch.tensor([len(ids) for ids in completion_ids], device=self.accelerator.device)
         gathered: Any = self.accelerator.gather(lengths)
         mean = gathered.float().mean().item()
@@ -113,9 +115,9 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         metrics["completions/length_ratio"].append(mean / max(first, 1.0))
 
     def _oversample(self, inputs: Sequence[Any], bank: Bank) -> tuple[list[Any], Kept]:
-        """Make all groups, and keep a batch: this process's rows of the data set, and what is kept of them.
+        """Generate all groups and keep a batch: this process's rows of the dataset, and what is kept of them.
 
-        All processes choose the same of all groups, and take equal shares of them, in order.
+        All processes choose the same groups out of all, and take equal shares of them, in order.
         """
         groups = self._groups(inputs, bank)
         rows = self._rows(groups)
@@ -130,7 +132,9 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return self._rows([groups[at] for at in kept]), Kept(self._as_generated(mine), rewards[places])
 
     def _groups(self, inputs: Sequence[Any], bank: Bank) -> list[int]:
-        """The bundles of all processes' groups, as places in the data: the sampler's, then drawn ones."""
+        """The bundles of all processes' groups, as positions in the data: the sampler's, then the drawn
+        ones.
+        """
         args: Any = self.args
         ids = gather_object([row["bundle_id"] for row in inputs])[:: self.group]
         of_sampler = [bank.at[identity] for identity in ids]
@@ -140,12 +144,12 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return of_sampler + bank.draw(more, of_sampler, known, self.group, seed)
 
     def _share(self, whole: Sequence[Any]) -> Sequence[Any]:
-        """This process's part of what all of them have together."""
+        """This process's share of what all processes have together."""
         size = len(whole) // self.accelerator.num_processes
         return whole[self.accelerator.process_index * size :][:size]
 
     def _rows(self, groups: Sequence[int]) -> list[Any]:
-        """This process's rows of the data set, each bundle once a completion."""
+        """This process's rows of the dataset, each bundle once per completion."""
         data: Any = self.train_dataset
         mine = self._share([group for group in groups for _ in range(self.group)])
         once = list(dict.fromkeys(mine))
@@ -153,7 +157,7 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return [found[at] for at in mine]
 
     def _by_row(self, generated: Any) -> list[tuple[Any, ...]]:
-        """What TRL's `_generate` returned, and what the rewards told of each completion, row by row."""
+        """What TRL's `_generate` returned and what the rewards logged for each completion, row by row."""
         prompt_ids, completion_ids, _, completions, logprobs, _, _, _ = generated
         extra: Any = self._pending_extra_logs
         told = [{name: values[at] for name, values in extra.items()} for at in range(len(prompt_ids))]
@@ -161,7 +165,9 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return list(zip(prompt_ids, completion_ids, completions, sampled, told, strict=True))
 
     def _as_generated(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-        """The same of some rows, as TRL's `_generate` returns them; there are no tools and no images."""
+        """The inverse, for some rows: what TRL's `_generate` would return; there are no tools and no
+        images.
+        """
         prompt_ids, completion_ids, completions, logprobs, told = map(list, zip(*rows, strict=True))
         extra: Any = self._pending_extra_logs
         for name in extra:
@@ -177,10 +183,11 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         tokens: Sequence[int],
         bank: Bank,
     ) -> list[int]:
-        """The groups that are kept, by their place; learns and logs.
+        """The positions of the groups to keep; also updates the pass rates and logs.
 
-        `rewards` (rows, functions), `right` (rows) and `tokens` (rows) are of all processes. A pass rate is
-        of what is right: with `pass_at_k` a reward is a credit, which a wrong completion may earn, too.
+        `rewards` (rows, functions), `right` (rows) and `tokens` (rows) cover all processes. A pass rate
+        counts right completions: with `pass_at_k` a reward is a credit, which a wrong completion may also
+        earn.
         """
         by_function = rewards.float().cpu().numpy().reshape(len(groups), self.group, -1)
         total = np.nansum(by_function * self.reward_weights.cpu().numpy(), axis=2)
@@ -197,7 +204,9 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return kept
 
     def _log_choice(self, alive: Any, kept: Sequence[int], reward: float) -> None:
-        """Of one generation, but the dropped tokens of all of them. `alive` (groups,): those with signal."""
+        """Log one generation, but the dropped tokens of all so far. `alive` (groups,) marks groups with a
+        signal.
+        """
         used = float(alive[kept].sum())
         metrics = {"groups_made": len(alive), "groups_used": used, "signal": alive.mean(), "reward": reward}
         for name, value in metrics.items():
@@ -206,7 +215,7 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
 
 
 def enough_bundles(args: Any, bundles: int) -> list[Check]:
-    """Red where a generation would need more groups than there are bundles."""
+    """Red if a generation would need more groups than there are bundles."""
     used = args.generation_batch_size // args.num_generations
     made = args.oversampling_factor * used
     says = f"{made} groups are made for {used}, of {bundles} bundles"

@@ -1,8 +1,8 @@
-"""Rewards of a synthesis in sections, beside that of its answer: its own solution, and its verdicts on the
-references (docs/recipes.md, "Solve, judge, answer").
+"""Rewards of a synthesis in sections, beyond that of its answer: for its own solution, and for its verdicts
+on the references (docs/recipes.md, "Solve, judge, answer").
 
-They give a group signal where all references are wrong, and where all are right, and a bare answer loses.
-Rows that show no references have neither reward.
+They give a group a signal where all references are wrong or all are right, and a bare answer earns less. Rows
+that show no references get neither reward.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ WEIGHTS = (1.0, 0.3, 0.2)  # of the answer, the own solution, and the verdicts
 
 @dataclass(frozen=True)
 class VerdictCredits:
-    """What a right verdict earns on a right and on a wrong reference; a wrong verdict loses as much.
+    """What a right verdict earns on a right and on a wrong reference; a wrong verdict loses the same amount.
 
     With w = 1 / (2 x the class's share), calling all references right, or all wrong, earns 0 on average, and
-    so does chance; all verdicts right earn 1. Where the training set has one class alone no verdict can be
-    told from a constant one, and none is paid.
+    so does guessing; getting all verdicts right earns 1. If the training set has only one class, no verdict
+    can be told apart from a constant one, and none is paid.
     """
 
     right: float
@@ -42,7 +42,7 @@ class VerdictCredits:
 
     @staticmethod
     def of(share_right: float) -> VerdictCredits:
-        """By the share of right references, a mean over bundles."""
+        """From the share of right references, averaged over bundles."""
         if not 0 < share_right < 1:
             return VerdictCredits(0.0, 0.0)
         return VerdictCredits(1 / (2 * share_right), 1 / (2 * (1 - share_right)))
@@ -93,7 +93,7 @@ class OwnSolutionReward:
 
 
 class VerdictsReward:
-    """What the verdicts on the references earn, from -1 to 1 where both classes are equally frequent."""
+    """What the verdicts on the references earn: from -1 to 1 if both classes are equally frequent."""
 
     __name__ = "verdicts_reward"
 
@@ -123,14 +123,14 @@ def are_rewarded(bundles: TrainingBundles) -> bool:
 
 
 def section_rewards(bundles: TrainingBundles) -> list[Any]:
-    """The rewards of the sections; none where the prompt asks for none."""
+    """The rewards of the sections; none if the prompt asks for no sections."""
     if not are_rewarded(bundles):
         return []
     return [OwnSolutionReward(bundles.prompter), VerdictsReward(bundles.prompter, credits_of(bundles))]
 
 
 def credits_of(bundles: TrainingBundles) -> VerdictCredits:
-    """By the bundles that are shown with their references, each of the same weight."""
+    """From the bundles that are shown with their references, each with the same weight."""
     plain, read = bundles.plain, bundles.bundles
     right = np.array(read.column("n_correct").to_pylist(), float)
     sizes = [len(bundle.references) for bundle in read.held]
@@ -140,14 +140,14 @@ def credits_of(bundles: TrainingBundles) -> VerdictCredits:
 
 
 def default_weights(args: SynthesizerGRPOConfig) -> list[float]:
-    """Of the rewards of sections, and of the recipe's own."""
+    """The weights of the sections' rewards, and of the recipe's own."""
     return [*WEIGHTS, *[1.0] * len(args.reward_funcs)]
 
 
 def settle_weights(args: SynthesizerGRPOConfig, bundles: TrainingBundles) -> None:
     """Give each reward its weight, now that it is known whether the prompt has sections.
 
-    Raises InputError for another number of weights than rewards.
+    Raises InputError if the number of weights is not that of the rewards.
     """
     names, default = ["the verified one"], None
     if are_rewarded(bundles):

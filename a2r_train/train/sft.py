@@ -1,10 +1,9 @@
-"""Supervised fine-tuning of a synthesizer on verified answers to its own training bundles (TRL's
-SFTTrainer).
+"""Supervised fine-tuning of a synthesizer on verified answers to its own training bundles (TRL's SFTTrainer).
 
     accelerate launch scripts/sft.py --config recipes/tiny/sft.yaml
 
-scripts/sft.py starts `main`, and so does `python -m a2r_train.train.sft`, which `a2r run` launches: it needs
-no folder of scripts where the package alone is installed.
+scripts/sft.py starts `main`. So does `python -m a2r_train.train.sft`, which `a2r run` launches, because it
+also works where only the package is installed, without the scripts folder.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> None:
     """Sample or read targets, train on them, and save.
 
-    Raises InputError for wrong input, and where a check of the preflight is red.
+    Raises InputError for wrong input, or if a check of the preflight is red.
     """
     check_launch(args)
     bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
@@ -89,14 +88,14 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
 
 
 def trained_on(targets: Sequence[Synthesis], bundles: int) -> str:
-    """What the card says of the targets."""
+    """What the model card says about the targets."""
     shown = sum(target.rationalised for target in targets)
     says = f"{len(targets)} verified answers to {bundles} bundles"
     return f"{says}, {shown} of them rationalised: the gold answer was shown" if shown else says
 
 
 def checks(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArguments) -> list[preflight.Check]:
-    """What `a2r check` shows: the preflight alone. Raises InputError where data or model cannot be read."""
+    """What `a2r check` shows: only the preflight. Raises InputError if data or model cannot be read."""
     bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
     return checks_of(args, model, bundles, supplied_targets(args, model, bundles))
 
@@ -121,22 +120,22 @@ def checks_of(
 
 
 def more_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles, targets: int, supplied: bool) -> str:
-    """What makes more of so many targets: what limits them is the cap of a problem, or what was drawn."""
+    """How to get more targets: the limit is either the cap per problem or the number of samples."""
     if supplied and args.targets != REFERENCES:
-        return "name more of them, or bundle more problems"
+        return "supply more of them, or bundle more problems"
     if targets >= capped(args, bundles):
         return "bundle more problems, or raise max_targets_per_problem"
     return "bundle more problems" + ("" if supplied else ", or raise target_samples")
 
 
 def capped(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> int:
-    """The most targets that the cap of a problem lets in."""
+    """The most targets that the cap per problem allows."""
     problems = pc.count_distinct(bundles.bundles.column("problem_id")).as_py()
     return int(problems) * args.max_targets_per_problem
 
 
 def tell_few(targets: int, mend: str) -> None:
-    """What the preflight could only say of the most that there might be."""
+    """Warn about few targets: the preflight knew only the most that there might be."""
     few = vacuous.few_targets(targets, mend)
     if few and PartialState().is_main_process:
         log.warning("yellow, targets: %s", few)
@@ -149,7 +148,7 @@ def show_dry_run(
     bundles: TrainingBundles,
     supplied: Sequence[Synthesis],
 ) -> None:
-    """What would be trained, and what it would need."""
+    """Show what would be trained, and what it would need."""
     first = bundles.sample[0].bundle.id
     to_sample = f"a verified answer of at most {args.max_target_tokens} tokens, and the end of the turn"
     longest = max(
@@ -168,7 +167,7 @@ def show_dry_run(
 
 
 def epoch_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles, supplied: Sequence[Synthesis]) -> int:
-    """Targets of an epoch; where they are to be sampled, at the most."""
+    """Targets of an epoch; an upper bound if they are yet to be sampled."""
     most = min(len(bundles.rows) * args.target_samples, capped(args, bundles))
     return len(supplied) or most
 

@@ -1,5 +1,5 @@
-"""The targets of SFT: verified answers to the training bundles, read or sampled, and the rows that they are
-trained as.
+"""The targets of SFT: verified answers to the training bundles, read or sampled, and the rows made from
+them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from a2r_train.verify import judge_all
 log = logging.getLogger(__name__)
 
 REFERENCES = "references"  # the value of `targets` that takes them from the bundles
-# What a row of targets may leave out; the verdict is made anew.
+# Fields that a row of targets may omit; the verdict is always computed again.
 UNSAID: dict[str, Any] = {
     "answer": "",
     "verdict": CHECK_VERDICT,
@@ -54,7 +54,7 @@ def supplied_targets(
 ) -> list[Synthesis]:
     """The targets that the recipe names, verified and measured; none where they are to be sampled.
 
-    Raises InputError for wrong targets, and where nothing can sample them.
+    Raises InputError for wrong targets, or if there are none and they cannot be sampled.
     """
     targets = []
     if args.targets == REFERENCES:
@@ -70,7 +70,7 @@ def supplied_targets(
 
 
 def settle_engine(args: SynthesizerSFTConfig, model: ModelArguments) -> None:
-    """Name the engine that draws the targets in the place of `auto`; a run goes on with its own."""
+    """Replace `auto` by the engine that samples the targets; a resumed run keeps its own."""
     if args.target_engine == "auto":
         begun = begun_with(str(args.output_dir), "target_engine")
         args.target_engine = begun or settled(_engine_arguments(args), _teacher(args, model)).engine
@@ -82,8 +82,8 @@ def read_targets(
     prompt: PromptConfig | None = None,
     plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """Read targets and verify them anew; only the correct ones stay, and of a prompt with sections those that
-    have all of them. A row needs `bundle_id` and `text`.
+    """Read targets and verify them again; keeps only the correct ones that have all sections of the prompt,
+    if it has any. A row needs `bundle_id` and `text`.
 
     Raises InputError for a bundle id that the bundles lack, and if no target is left.
     """
@@ -91,14 +91,16 @@ def read_targets(
     known = {bundle.id for bundle in bundles}
     for s in targets:
         if s.bundle_id not in known:
-            raise InputError(f"{path}: target of bundle {s.bundle_id!r}, which is not among the bundles")
+            raise InputError(
+                f"{path}: a target is for bundle {s.bundle_id!r}, which is not among the bundles"
+            )
     return verified(targets, path, bundles, prompt, plain)
 
 
 def reference_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> list[Synthesis]:
-    """The shortest right reference of each bundle as it stands, verified and capped as sampled targets are.
+    """The shortest right reference of each bundle, unchanged; verified and capped as sampled targets are.
 
-    Raises InputError where none is left.
+    Raises InputError if none is left.
     """
     found = []
     for bundle in bundles.bundles:
@@ -121,7 +123,7 @@ def verified(
     prompt: PromptConfig | None = None,
     plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """Those that are correct, and have all sections of the prompt. Raises InputError if none is left."""
+    """The targets that are correct and have all sections of the prompt. Raises InputError if none is left."""
     by_id = {bundle.id: bundle for bundle in bundles}
     judged = judge_all(
         [
@@ -137,7 +139,7 @@ def verified(
     correct = [s for s, judgement in zip(targets, judged, strict=True) if judgement.verdict == CORRECT]
     whole = with_sections(correct, by_id, prompt, plain)
     if not whole:
-        missing = f"; {len(correct)} are, and lack sections of the prompt" if correct else ""
+        missing = f"; {len(correct)} are, but lack sections of the prompt" if correct else ""
         raise InputError(
             f"{source}: none of {len(targets)} targets is correct{missing}; SFT needs verified ones"
         )
@@ -150,8 +152,8 @@ def with_sections(
     prompt: PromptConfig | None,
     plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """Those with all sections that the prompt asks for, and a verdict on each reference; `plain` bundles were
-    shown without references, and need none.
+    """The syntheses that have all sections the prompt asks for, and a verdict on each reference; `plain`
+    bundles were shown without references, and need none of this.
     """
     if prompt is None or not prompt.sections:
         return list(syntheses)
@@ -168,12 +170,11 @@ def with_sections(
 def sample_targets(
     args: SynthesizerSFTConfig, model: ModelArguments, bundles: TrainingBundles
 ) -> list[Synthesis]:
-    """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825), every process a share of
-    the bundles.
+    """Targets by rejection sampling (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825); each process samples a
+    share of the bundles.
 
-    With `rationalised_share` some of them are made with the gold answer shown (`rationalise`). They are kept
-    in targets.jsonl, where a run that was stopped finds them. Raises InputError if no sample is
-    correct.
+    With `rationalised_share` some are sampled with the gold answer shown (`rationalise`). They are kept in
+    targets.jsonl, where a resumed run finds them. Raises InputError if no sample is correct.
     """
     path = Path(str(args.output_dir)) / "targets.jsonl"
     if path.exists():
@@ -189,8 +190,8 @@ def sample_targets(
     if not targets:
         raise InputError(
             f"{teacher}: none of {len(samples)} sampled targets is correct"
-            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, give `targets`"
-            f"{_or_references(bundles)}, or leave SFT out and let GRPO begin with the base"
+            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, supply `targets`"
+            f"{_or_references(bundles)}, or skip SFT and let GRPO start from the base"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
     log.info("%d of %d samples are correct, %d kept as targets", correct, len(samples), len(targets))
@@ -203,7 +204,7 @@ def sample_targets(
 
 
 def _or_references(bundles: TrainingBundles) -> str:
-    """The cheapest targets, where they would do: sections are nothing that an explorer writes."""
+    """A hint at the cheapest targets, where they would do: an explorer does not write sections."""
     if bundles.prompter.config.sections:
         return ""
     right = sum(n > 0 for n in bundles.bundles.column("n_correct").to_pylist())
@@ -216,7 +217,7 @@ def _with_rationalised(
     targets: Sequence[Synthesis],
     hinted: Sequence[Synthesis],
 ) -> list[Synthesis]:
-    """The targets, and what the cap lets in of those that were made with the gold answer shown."""
+    """The targets, and as many of those made with the gold answer shown as the limits allow."""
     silent = [s for s in hinted if not mentions(s.text, args.rationalised_hint)]
     right = select(silent, bundles, args.max_targets_per_problem)
     added = within_share(
@@ -243,15 +244,15 @@ def _with_rationalised(
 def _samples(
     args: SynthesizerSFTConfig, teacher: str, bundles: TrainingBundles, state: PartialState
 ) -> list[Synthesis]:
-    """Those of this process, judged.
+    """The samples of this process, judged.
 
-    vLLM leaves no memory behind in a process of its own; here it would, and the model is trained next.
+    In its own process vLLM leaves no memory behind; here it would, and the model is trained next.
     """
     engine = load_engine(teacher, _engine_arguments(args), own_process=True)
     prompter = Prompter(engine.tokenizer, bundles.prompter.config)
     own = bundles.bundles[state.process_index :: state.num_processes]
     sampling = Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens)
-    seed = seed_of(args.seed, "target")  # not the seeds of an evaluation
+    seed = seed_of(args.seed, "target")  # differs from the seeds of an evaluation
     how: dict[str, Any] = {"samples": args.target_samples, "seed": seed, "plain": bundles.plain}
     made = syntheses_of(engine, prompter, own, sampling, **how)
     if args.rationalised_share:
@@ -262,10 +263,10 @@ def _samples(
 def select(
     syntheses: Sequence[Synthesis], bundles: Sequence[Bundle], max_per_problem: int
 ) -> list[Synthesis]:
-    """The correct, finished, different syntheses: at most so many a problem, those of its hardest bundles
-    first.
+    """The correct, finished, distinct syntheses: at most `max_per_problem` per problem, those of its hardest
+    bundles first.
 
-    The fewer samples of a bundle are correct, the harder it is; ties go by the order of the bundles and the
+    The fewer samples of a bundle are correct, the harder it is; ties are broken by the order of bundles and
     samples.
     """
     position = {bundle.id: i for i, bundle in enumerate(bundles)}
@@ -285,9 +286,9 @@ def select(
 def training_rows(
     bundles: TrainingBundles, targets: Sequence[Synthesis], max_length: int | None
 ) -> list[dict[str, list[int]]]:
-    """One row a target.
+    """One row per target.
 
-    Raises InputError, naming the number, if a row is longer than max_length or the context.
+    Raises InputError, with the number of tokens, if a row is longer than max_length or the context.
     """
     asked = {target.bundle_id for target in targets}
     ids = bundles.bundles.column("id").to_pylist()
@@ -306,9 +307,9 @@ def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[in
     """Token ids of prompt and completion, exactly as the engines read and write them, and the mask of the
     trained ones.
 
-    A chat template may rewrite an assistant's turn (thinking is dropped, or opened for it), so the completion
-    is not rendered by it: it is the text, with the model's own markers of a thought, and the token that ends
-    a turn.
+    A chat template may rewrite an assistant's turn (drop its thinking, or open it), so the completion is not
+    rendered by the template: it is the text, with the model's own thinking markers, and the token that ends a
+    turn.
     """
     prompt = prompter.token_ids(chat)
     if prompter.opens_thinking:  # the prompt ends in `<think>`; a target without thinking closes it at once
@@ -326,10 +327,10 @@ def _teacher(args: SynthesizerSFTConfig, model: ModelArguments) -> str:
 
 
 def _check_teacher(teacher: str, prompt: PromptConfig) -> None:
-    """Raise InputError for a teacher that was trained with another prompt than it would be asked with."""
+    """Raise InputError for a teacher trained with a prompt other than the one it would be asked with."""
     trained_with = model_file(teacher, "prompt.yaml") if teacher else None
     if trained_with and PromptConfig.load(trained_with) != prompt:
         raise InputError(
-            f"teacher {teacher}: was trained with another prompt than this training's; "
+            f"teacher {teacher}: trained with a prompt other than that of this training; "
             f"set prompt to {trained_with}"
         )
