@@ -1,5 +1,5 @@
 """Training a synthesizer with TRL: `sft` (rejection-sampled targets), `grpo` (verifiable reward), and what
-both share.
+they share.
 """
 
 from a2r_train.quiet import hide_bars, hide_warnings

@@ -1,5 +1,5 @@
-"""What `--dry_run` of a trainer shows: the recipe with every default, one example, the budget in tokens, and
-the memory that it needs.
+"""What `--dry_run` of a trainer shows: the recipe with every default, one example, the token budget, and the
+memory needed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ def show(
     epoch_completions: int,
     validation_completions: float = 0,
 ) -> None:
-    """Print it; loads no weights.
+    """Print all of it; loads no weights.
 
-    `completion` stands for what is trained on in the example, and `completion_tokens` is the most that it
-    takes. `epoch_completions` counts over all steps of an epoch, `validation_completions` over all
-    evaluations.
+    `completion` stands for what is trained on in the example, and `completion_tokens` is its maximum length.
+    `epoch_completions` counts over all steps of an epoch, `validation_completions` over all evaluations.
     """
     sys.stdout.write(describe(recipe, args, bundles, completion, budget, epoch_completions))
     step = estimate.step_of(args, bundles.longest_prompt, completion_tokens)
@@ -56,5 +55,5 @@ def describe(
         f"--- budget\nlongest prompt {bundles.longest_prompt} tokens, {budget}, "
         f"model context {bundles.context} tokens; "
         f"{bundles.cut_references} references cut\n"
-        f"at most {epoch_completions} completions an epoch, {batch} a step: {steps} steps\n"
+        f"at most {epoch_completions} completions per epoch, {batch} per step: {steps} steps\n"
     )

@@ -1,8 +1,8 @@
-"""LoRA layers whose adapter is added in place, with PEFT's mathematics.
+"""LoRA layers that add the adapter in place, with PEFT's mathematics.
 
-PEFT copies a layer's input to the adapter's float32, and autocast copies it back. To scale the adapter's
-result and to add it are two more passes over the whole output, each rounded. Here one product adds the scaled
-result to the output, and the input is kept once for all layers that read it.
+PEFT copies a layer's input to the adapter's float32, and autocast copies it back. Scaling the adapter's
+result and adding it take two more passes over the whole output, each of which rounds. Here a single product
+adds the scaled result to the output, and the input is kept once for all layers that read it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class LoraProduct(torch.autograd.Function):
 
 
 def _scaled(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
-    """scaling (left @ right) in one kernel; with beta 0 what the result held before is not read."""
+    """scaling (left @ right) in one kernel; with beta 0 the uninitialised result is not read."""
     return left.new_empty(left.size(0), right.size(1)).addmm_(left, right, beta=0, alpha=scaling)
 
 
 class FusedLinear(Linear):
-    """PEFT's layer with another forward where one plain adapter is on, and PEFT's own elsewhere: where it is
-    off or merged, and where the dtypes differ outside of autocast.
+    """PEFT's layer with its own forward where exactly one plain adapter is active. PEFT's forward is used
+    elsewhere: if the adapter is off or merged, or if dtypes differ outside autocast.
     """
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -78,16 +78,16 @@ class FusedLinear(Linear):
             return apply(x.to(dtype), weight, bias, a, b, self.scaling[name])
 
     def _adapter(self) -> str:
-        """The one adapter that is on; "" where there is none, or several are."""
+        """The one active adapter; "" if there is none, or several."""
         on = [name for name in self.active_adapters if name in self.lora_A]
         return on[0] if len(on) == 1 and not (self.disable_adapters or self.merged) else ""
 
 
 def fuse_lora(model: Any, way: str) -> int:
-    """Let the model's plain LoRA layers be computed so; returns how many there are.
+    """Let the model's plain LoRA layers use this forward; returns how many there are.
 
-    `way` is how processes share the model (`way_of`). Left to PEFT: weights that are shares (ZeRO-3, FSDP2),
-    which its submodules gather, and layers that are not `_is_plain`.
+    `way` is how processes share the model (`way_of`). Left to PEFT: sharded weights (ZeRO-3, FSDP2), which
+    its submodules gather, and layers that are not `_is_plain`.
     """
     if way not in ("ddp", "zero2"):
         return 0
@@ -98,7 +98,9 @@ def fuse_lora(model: Any, way: str) -> int:
 
 
 def _is_plain(layer: Any) -> bool:
-    """Adapters without variant, dropout or bias, on a frozen linear layer that is not quantised."""
+    """Whether its adapters have no variant, dropout or bias, on a frozen linear layer that is not
+    quantised.
+    """
     base = layer.base_layer
     if type(base) is not torch.nn.Linear or base.weight.requires_grad:
         return False

@@ -1,9 +1,9 @@
-"""GRPO that keeps the GPU waiting less: what TRL repeats on the host is done once.
+"""GRPO that keeps the GPU waiting less: work that TRL repeats on the host is done once.
 
-TRL's data loader reads and walks through the rows of a whole generation for each micro-batch, and TRL
-tokenizes a prompt once a completion. Python's garbage collector walks through all that torch and transformers
-hold, for half a second, once or twice a step; a vLLM that starts in this process ends that for what is there
-by then. What comes out is TRL's, as tests compare.
+For each micro-batch TRL's data loader reads and traverses the rows of a whole generation, and TRL tokenizes a
+prompt once per completion. Once or twice a step Python's garbage collector spends half a second traversing
+everything that torch and transformers hold; starting vLLM in this process ends that for the objects that
+exist by then. The results equal TRL's, as tests check.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 
 class Batch:
-    """The rows of a generation; who goes through them gets copies. It is no list, so that the data loader
-    does not look for tensors in the texts of each row.
+    """The rows of a generation; iterating yields copies. It is not a list, so that the data loader does not
+    search the texts of each row for tensors.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -36,8 +36,8 @@ class Batch:
 
 
 class ReadOnce(torch.utils.data.Dataset[Batch]):
-    """A data set of which a batch is read once, each different row once, however often in a row it is asked
-    for.
+    """A dataset that reads a batch once, and each distinct row in it once, however often in succession the
+    batch is asked for.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -58,7 +58,7 @@ class ReadOnce(torch.utils.data.Dataset[Batch]):
 
 @contextmanager
 def frozen() -> Iterator[None]:
-    """What is there by now is no garbage, and is not looked through for it."""
+    """Exempt all objects that exist now from garbage collection."""
     gc.collect()
     gc.freeze()
     try:
@@ -68,7 +68,7 @@ def frozen() -> Iterator[None]:
 
 
 class LeanGRPOTrainer(GRPOTrainer):
-    """TRL's, with three methods overridden to do less, and one to unwrap a batch."""
+    """TRL's trainer, with three methods overridden to do less, and one to unwrap a batch."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with frozen():
@@ -83,9 +83,9 @@ class LeanGRPOTrainer(GRPOTrainer):
         return super()._generate_and_score_completions(list(inputs))
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
-        """The rows of a group stand one after the other."""
+        """Tokenize each prompt once: the rows of a group are adjacent."""
         is_new = [not at or prompt != prompts[at - 1] for at, prompt in enumerate(prompts)]
         ids, images, fields = super()._tokenize_prompts([*compress(prompts, is_new)])
-        if images or fields:  # they go by row
+        if images or fields:  # these are per row
             return super()._tokenize_prompts(prompts)
         return [ids[count - 1] for count in accumulate(is_new)], images, fields

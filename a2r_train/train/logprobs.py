@@ -1,7 +1,7 @@
-"""The log-probabilities of what vLLM drew, read from its flat lists.
+"""The log-probabilities of what vLLM sampled, read from its flat lists.
 
-vLLM makes an object and a dictionary for each token unless it is told otherwise, and TRL sorts each of them.
-That takes a third of a second of a step of 256 completions, and gives the garbage collector work.
+By default vLLM makes an object and a dictionary for each token, and TRL sorts each of them. For a step of 256
+completions that takes a third of a second, and it makes work for the garbage collector.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ _ITS = vllm_generation.extract_logprobs
 
 
 def extract_logprobs(all_outputs: list[Any]) -> Any:
-    """TRL's: log-probabilities, None for NaN, and tokens, as [[value] for each token] of each completion."""
+    """As TRL's function: log-probabilities, None for NaN, and tokens, as [[value] for each token] of each
+    completion.
+    """
     found = [one.logprobs for outputs in all_outputs for one in outputs.outputs]
     if not all(_holds_the_drawn_alone(one) for one in found):
         return _ITS(all_outputs)
@@ -24,12 +26,12 @@ def extract_logprobs(all_outputs: list[Any]) -> Any:
 
 
 def _holds_the_drawn_alone(logprobs: Any) -> bool:
-    """Whether it is vLLM's `FlatLogprobs` with one token at each place."""
+    """Whether it is vLLM's `FlatLogprobs` with only the sampled token at each position."""
     starts = getattr(logprobs, "start_indices", None)
     return starts is not None and len(starts) == len(logprobs.logprobs)
 
 
 def read_flat_lists() -> None:
-    """Let TRL read them in this way."""
+    """Make TRL read them this way."""
     trl: Any = vllm_generation
     trl.extract_logprobs = extract_logprobs

@@ -1,4 +1,4 @@
-"""The model that a trainer gets: its weights, their type and the adapter; and how GPUs compute with it."""
+"""The model that a trainer gets: its weights, their dtype and the adapter; and how GPUs compute with it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from a2r_train.models import base_of, check_weights, empty_model, trust
 from a2r_train.prompts import Prompter
 from a2r_train.train.arguments import ModelArguments, TrainConfig, mapping
 
-# Beside PEFT's variants of LoRA: what is not, or not alone, in a layer's A and B.
+# Besides PEFT's variants of LoRA: settings whose effect is not, or not only, in a layer's A and B.
 BESIDE_LAYERS = ("lora_bias", "target_parameters", "trainable_token_indices")
 
 
 def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
-    """Raise InputError for a model without weights that can be trained; its code is run only if told.
+    """Raise InputError for a model without trainable weights; its code is run only if told to.
 
-    So it is for a revision other than main, as tokenizer, prompt, context and base would be those of main.
+    Raises it also for a revision other than main, because tokenizer, prompt, context and base would be those
+    of main.
     """
     name = model.model_name_or_path
     if not name:
-        raise InputError("model_name_or_path is missing; name a checkpoint folder or a model of the hub")
+        raise InputError("model_name_or_path is missing; name a checkpoint folder or a model on the hub")
     if model.model_revision != "main":
         raise InputError(
-            f"model_revision {model.model_revision} would move the weights alone; download it to a folder, "
+            f"model_revision {model.model_revision} would change only the weights; download it to a folder, "
             f"and name that: hf download {name} --revision {model.model_revision} --local-dir FOLDER"
         )
     check_weights(name)
     _check_adapter_keys(model)
     if base_of(name).endswith(".gguf"):
         raise InputError(
-            f"{name}: a GGUF file cannot be trained; make a folder of it: "
+            f"{name}: a GGUF file cannot be trained; convert it to a folder: "
             "a2r merge --model FILE --output_dir FOLDER"
         )
     if trust_remote_code:
@@ -91,11 +92,11 @@ def _names(asked: Any, name: str) -> bool:
 
 
 def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> str | None:
-    """Of the loaded weights on a GPU; `adapter`: adapters alone are trained.
+    """The dtype of the loaded weights on a GPU; `adapter`: only adapters are trained.
 
-    For vLLM an adapter that is no plain LoRA, and any adapter under FSDP2, is merged into its base and taken
-    out again before each generation: bfloat16 would round the base each time, and the saved adapter would not
-    be that of the base it was trained on. A plain one is added out of place (weight_sync.py). A quantised
+    For vLLM any adapter that is not plain LoRA, and under FSDP2 any adapter at all, is merged into its base
+    and unmerged before each generation: bfloat16 would round the base each time, and the saved adapter would
+    no longer fit the base it was trained on. A plain one is added out of place (weight_sync.py). A quantised
     base is rounded anyway.
     """
     if model.dtype != "auto":
@@ -110,7 +111,7 @@ def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> 
 
 
 def adds_plainly(config: PeftConfig | None) -> bool:
-    """Whether the adapter of this config changes weights by base + delta alone, a delta being B A."""
+    """Whether this config's adapter changes weights only by adding a delta B A to the base."""
     if not isinstance(config, LoraConfig) or config.peft_type != PeftType.LORA:
         return False
     variants = [f.name for f in dataclasses.fields(config) if f.metadata.get("is_lora_variant")]
@@ -118,7 +119,9 @@ def adds_plainly(config: PeftConfig | None) -> bool:
 
 
 def peft_of(model: ModelArguments) -> PeftConfig | None:
-    """The adapters that are trained: those of the recipe, or of the adapter folder that it goes on with."""
+    """The adapters that are trained: those of the recipe, or those of the adapter folder that it
+    continues.
+    """
     name = str(model.model_name_or_path)
     if base_of(name) == name:
         chosen: PeftConfig | None = get_peft_config(model)
@@ -136,7 +139,7 @@ def saved_adapter(model: str) -> PeftConfig | None:
 
 
 def way_of(args: TrainConfig) -> str:
-    """How the processes share the model, as accelerate was told."""
+    """How the processes share the model, according to accelerate's settings."""
     if (plugin := args.deepspeed_plugin) is not None:
         offloads = plugin.offload_param_device == "cpu"
         return "zero2" if plugin.zero_stage < 3 else "zero3_offload" if offloads else "zero3"
@@ -144,11 +147,11 @@ def way_of(args: TrainConfig) -> str:
 
 
 def shard_precisely(args: TrainConfig) -> None:
-    """Under FSDP2: gradients as shares; in bfloat16 outputs as they are, and gradients summed in float32.
+    """Under FSDP2: shard gradients; with bfloat16, keep outputs as they are and sum gradients in float32.
 
     accelerate would round what the model returns, and so TRL's log-probabilities, to bfloat16: by 0.03 at
-    -10. Each micro-batch's gradients are shared out at once: else every GPU holds those of all weights until
-    the last one.
+    -10. The gradients of each micro-batch are sharded at once; otherwise every GPU would hold those of all
+    weights until the last one.
     """
     if os.environ.get("ACCELERATE_USE_FSDP") != "true" or os.environ.get("FSDP_VERSION") != "2":
         return
@@ -160,12 +163,12 @@ def shard_precisely(args: TrainConfig) -> None:
 
 
 def avoid_cudnn_attention(args: TrainConfig) -> None:
-    """On a GPU, no attention by cuDNN, for two reasons.
+    """On a GPU, switch cuDNN attention off, for two reasons.
 
-    Since torch 2.11 its backward gives NaN on Hopper where a padded batch is 64 over a multiple of 128 tokens
-    long (pytorch issue 196678; Qwen2.5 meets it). And it makes a plan for each new shape, as every batch of a
-    training is: on an H200 an update at new lengths takes 0.543 s with cuDNN and 0.189 s with flash
-    (docs/shared_prefix.md).
+    Since torch 2.11 its backward gives NaN on Hopper if a padded batch is 64 tokens longer than a multiple of
+    128 (pytorch issue 196678; Qwen2.5 is affected). And it builds a plan for each new shape, which every
+    batch of a training has: on an H200 an update at new lengths takes 0.543 s with cuDNN and 0.189 s with
+    flash (docs/shared_prefix.md).
     """
     if args.device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -174,11 +177,11 @@ def avoid_cudnn_attention(args: TrainConfig) -> None:
 def end_turns_as_the_template_does(prompter: Prompter) -> None:
     """Make the token that ends a turn in the chat template the tokenizer's eos.
 
-    Base models that are packaged as chat models have another one. TRL and transformers stop at eos, and it is
+    Base models packaged as chat models have a different eos. TRL and transformers stop at eos, and it is
     saved with the model.
     """
     prompter.tokenizer.eos_token_id = prompter.end_of_turn()
-    prompter.tokenizer.chat_template = prompter.chat_template  # TRL would show today's date
+    prompter.tokenizer.chat_template = prompter.chat_template  # otherwise TRL would render today's date
 
 
 def set_loading_options(args: TrainConfig, model: ModelArguments) -> None:
@@ -188,8 +191,8 @@ def set_loading_options(args: TrainConfig, model: ModelArguments) -> None:
 
 
 def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
-    """The trainer's `model`, `peft_config` and `quantization_config`; an adapter folder goes on as the
-    adapter it is.
+    """The trainer's `model`, `peft_config` and `quantization_config`; an adapter folder is loaded as an
+    adapter and trained further.
     """
     name, options = str(model.model_name_or_path), _loading_options(args, model)
     quantization = get_quantization_config(dataclasses.replace(model, dtype=options["dtype"]))

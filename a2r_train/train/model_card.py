@@ -29,9 +29,9 @@ def card(
     trained_on: str,
     explorer: str = "",
 ) -> str:
-    """README.md in the hub's form, once the model is in the output folder.
+    """README.md in the hub's format; call it once the model is in the output folder.
 
-    `explorer` wrote the references; "" where that is not known, or there were several.
+    `explorer` wrote the references; "" if it is unknown, or there were several.
 
     `a2r evaluate` adds the table of the model against its rivals.
     """
@@ -69,15 +69,15 @@ def card(
 
 
 def without_signal(trainer: Trainer) -> float:
-    """Share of the groups of all logged steps of GRPO whose rewards were equal, which gave no gradient; 0
-    where none was logged.
+    """Share of the groups, over all logged steps of GRPO, whose rewards were equal and gave no gradient; 0 if
+    none was logged.
     """
     shares = [row[DEAD] for row in trainer.state.log_history if DEAD in row]
     return sum(shares) / len(shares) if shares else 0.0
 
 
 def _rewards(trainer: Trainer) -> str:
-    """The rewards of GRPO with their weights; "" where the verified one is alone."""
+    """The rewards of GRPO with their weights; "" if there is only the verified one."""
     names = getattr(trainer, "reward_func_names", [])
     weights = getattr(trainer.args, "reward_weights", None) or [1.0] * len(names)
     named = [f"`{name}` {weight:g}" for name, weight in zip(names, weights, strict=True)]
@@ -85,20 +85,20 @@ def _rewards(trainer: Trainer) -> str:
 
 
 def _is_on_hub(name: str) -> bool:
-    """The hub takes names of its own alone; a local path would be a dead link."""
+    """The hub accepts only its own names; a local path would be a dead link."""
     return name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/", "~"))
 
 
 def _steps(trainer: Trainer) -> str:
     best, steps = trainer.state.best_global_step, f"{trainer.state.global_step} steps"
     if not (trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint):
-        return steps  # the user may have removed the best one
+        return steps  # the user may have removed the best checkpoint
     metric = f"{trainer.args.metric_for_best_model} {trainer.state.best_metric:.4g}"
     return f"{steps}, of which step {best} is kept ({metric})"
 
 
 def _generated(trainer: Trainer) -> str:
-    """Tokens that GRPO generated, beside those of the run that is matched; "" for SFT."""
+    """Tokens that GRPO generated, next to those of the run that it matches; "" for SFT."""
     tokens = (getattr(trainer.state, "stateful_callbacks", None) or {}).get(STATE, {}).get("generated_tokens")
     if not tokens:
         return ""
@@ -119,6 +119,6 @@ def _shown(data: BundleArguments) -> str:
 
 
 def _tokens(trainer: Trainer) -> int | None:
-    """The longest completion of the training, where its recipe says."""
+    """The longest completion of the training, if its recipe sets it."""
     lengths = [getattr(trainer.args, name, None) for name in ("max_completion_length", "max_target_tokens")]
     return next((int(length) for length in lengths if length), None)

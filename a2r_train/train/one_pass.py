@@ -1,9 +1,10 @@
-"""GRPO with vLLM without the pass for the old log-probabilities, where it would compute the update's own.
+"""GRPO with vLLM that skips the pass for the old log-probabilities where the update would compute the same
+ones.
 
-TRL computes the trainer's log-probabilities of what vLLM drew in a pass of its own before the update, to
-weigh each token by the ratio of trainer to engine. If a generation lasts for one optimizer step at most, the
-weights have not moved when the update computes the same log-probabilities. So the ratio is taken from those.
-The arithmetic is TRL's; a test compares the trained weights.
+Before the update TRL runs a separate pass to compute the trainer's log-probabilities of what vLLM sampled, to
+weight each token by the ratio of trainer to engine. If a generation lasts for at most one optimizer step, the
+weights have not changed when the update computes the same log-probabilities, so the ratio is taken from
+those. The arithmetic is TRL's; a test compares the trained weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from a2r_train.train.lean import LeanGRPOTrainer
 
 
 class OnePassGRPOTrainer(LeanGRPOTrainer):
-    """TRL's, with two methods overridden: one leaves the pass out, the other fills the ratio in."""
+    """TRL's trainer, with two methods overridden: one skips the pass, the other fills in the ratio."""
 
     @property
     def _leaves_out(self) -> bool:
@@ -51,7 +52,7 @@ class OnePassGRPOTrainer(LeanGRPOTrainer):
             del self._get_per_token_logps_and_entropies
 
     def _ratio(self, logps: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-        """(B, C) of token modes, (B, 1) of sequence modes; logged under TRL's names, by micro-batch."""
+        """(B, C) in token modes, (B, 1) in sequence modes; logged under TRL's names, per micro-batch."""
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         difference = logps - inputs["sampling_per_token_logps"]
         mode = self.vllm_importance_sampling_mode
@@ -72,7 +73,7 @@ class OnePassGRPOTrainer(LeanGRPOTrainer):
         return ratio
 
     def _log_sampling(self, spreads: dict[str, torch.Tensor]) -> None:
-        """Over all processes. The host waits for the GPU once, as this runs for each micro-batch."""
+        """Log over all processes. This runs for each micro-batch, so the host waits for the GPU only once."""
         found = self.accelerator.gather(torch.stack([*spreads.values()])[None])  # (processes, names, 3)
         least, mean, most = found[..., 0].amin(0), found[..., 1].mean(0), found[..., 2].amax(0)
         metrics = self._metrics["train" if self.model.training else "eval"]  # type: ignore[union-attr]
@@ -83,7 +84,7 @@ class OnePassGRPOTrainer(LeanGRPOTrainer):
 
 
 def spread(values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """(3,): the least, the mean and the largest of the values that count; 0 where none does, as in TRL."""
+    """(3,): minimum, mean and maximum of the values that count; 0 if none does, as in TRL."""
     least = values.masked_fill(~counted, math.inf).amin()
     most = values.masked_fill(~counted, -math.inf).amax()
     mean = values.masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
@@ -95,8 +96,8 @@ def importance_ratio(
 ) -> torch.Tensor:
     """TRL's weight of each token (B, C), or of each completion (B, 1).
 
-    `difference` (B, C) is the trainer's log-probability less the engine's, 0 where nothing counts, and `mode`
-    is `vllm_importance_sampling_mode`.
+    `difference` (B, C) is the trainer's log-probability minus the engine's, 0 where masked, and `mode` is
+    `vllm_importance_sampling_mode`.
     """
     if mode.startswith("sequence"):
         difference = difference.sum(-1, keepdim=True)

@@ -1,4 +1,6 @@
-"""What a training prints: one line a logging step; all metrics go to trainer_state.json and the trackers."""
+"""What a training prints: one line per logging step; all metrics go to trainer_state.json and the
+trackers.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils.logging import disable_progress_bar
 
-# What is shown, by the trainer's names; the first is left out where there is a reward, as GRPO's loss is
+# What is shown, by the trainer's names; the loss is left out if there is a reward, because GRPO's loss is
 # around 0 whatever is learnt.
 SHOWN = {
     "loss": ("loss", "{:.4g}"),
@@ -29,15 +31,15 @@ SHOWN = {
     "mean_token_accuracy": ("token accuracy", "{:.1%}"),
 }
 
-MADE = "dynamic_sampling/reward"  # of all groups that were made
+MADE = "dynamic_sampling/reward"  # over all groups that were generated
 
 
 def show_progress(trainer: Trainer) -> None:
-    """Take lines in the place of transformers' bar and of its dictionary of all metrics."""
+    """Print lines instead of transformers' progress bar and its dictionary of all metrics."""
     for other in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(other)
     trainer.add_callback(ProgressLines())
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of each saving, between the lines
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the bars of saving would appear between the lines
 
 
 class ProgressLines(TrainerCallback):
@@ -54,7 +56,7 @@ class ProgressLines(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The last step is always shown, also of a training of fewer steps than `logging_steps`."""
+        """The last step is always shown, even if the training has fewer steps than `logging_steps`."""
         if args.logging_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
             control.should_log = True
 
@@ -71,7 +73,7 @@ class ProgressLines(TrainerCallback):
             sys.stdout.flush()
 
     def line(self, state: TrainerState, logs: Mapping[str, Any]) -> str:
-        """One line of at most 80 columns, as far as the metrics are there; "" for other logs."""
+        """One line of at most 80 columns, with the metrics that are there; "" for other logs."""
         step = f"step {state.global_step:>{len(str(state.max_steps))}}/{state.max_steps}"
         seconds = time.monotonic() - self.began
         if "train_runtime" in logs:
@@ -87,8 +89,8 @@ class ProgressLines(TrainerCallback):
 
 
 def shown(logs: Mapping[str, Any]) -> str:
-    """The metrics that say how a training goes."""
-    if MADE in logs:  # those that were trained on were chosen by their rewards
+    """The metrics that tell how a training is going."""
+    if MADE in logs:  # the groups that were trained on were chosen by their rewards
         logs = {**logs, "reward": logs[MADE]}
     names = [name for name in SHOWN if name in logs and not (name == "loss" and "reward" in logs)]
     return "  ".join(f"{SHOWN[name][0]} {SHOWN[name][1].format(float(logs[name]))}" for name in names)

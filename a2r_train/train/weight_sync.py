@@ -1,9 +1,9 @@
 """How vLLM gets the trained weights before each generation: an adapter's delta is added out of place.
 
-TRL merges the adapter into the base, hands every weight over in a call of its own, and takes the adapter out
-again. That rounds a bfloat16 base each time, so TRL's way needs a float32 base. Here base plus delta is a new
-float32 tensor, one layer at a time, and the base is never written to. vLLM rounds the sum once, as it rounds
-the merged weight of a float32 base.
+TRL merges the adapter into the base, passes each weight in a separate call, and unmerges the adapter. That
+rounds a bfloat16 base each time, so TRL's way needs a float32 base. Here base plus delta is a new float32
+tensor, one layer at a time, and the base is never written to. vLLM rounds the sum once, as it rounds the
+merged weight of a float32 base.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ Weights = Iterator[tuple[str, torch.Tensor]]
 
 
 def summed_weights(model: Any) -> Weights:
-    """Every weight of a LoRA model under its name in the base model; base + delta, in float32, of the layers
-    that have an adapter. Equals what `merge_adapter` makes of a float32 base. The model stays as it is."""
+    """Every weight of a LoRA model under its name in the base model; layers with an adapter give base +
+    delta, in float32. Equals what `merge_adapter` gives on a float32 base. The model stays unchanged.
+    """
     saved = f"modules_to_save.{model.active_adapter}."
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, weight in model.named_parameters():
@@ -50,11 +51,11 @@ def _sum(weight: torch.Tensor, layer: Any) -> torch.Tensor:
 
 
 class SummedGeneration(VLLMGeneration):
-    """TRL's, with two methods overridden: which weights vLLM gets, and how they get there."""
+    """TRL's VLLMGeneration, with two methods overridden: which weights vLLM gets, and how they get there."""
 
     @torch.no_grad()
     def _iter_named_params(self) -> Weights:
-        """Base plus delta, where that is all there is to the adapter; else as TRL does it."""
+        """Base plus delta, if the adapter is nothing else; otherwise as TRL does it."""
         model: Any = self.model
         if self._dist.is_fsdp or not self._adds():
             yield from super()._iter_named_params()  # type: ignore[no-untyped-call]
@@ -63,7 +64,9 @@ class SummedGeneration(VLLMGeneration):
             yield from summed_weights(model)
 
     def _adds(self) -> bool:
-        """Layers of another type hold a base that is quantised or has no single weight."""
+        """Whether base plus delta is all there is; layers of other types have a quantised base, or no single
+        weight.
+        """
         model: Any = self.model
         configs = getattr(model, "peft_config", None)
         if not configs or not adds_plainly(configs[model.active_adapter]):
@@ -73,7 +76,7 @@ class SummedGeneration(VLLMGeneration):
         )
 
     def sync_weights(self) -> None:
-        """All weights in one call of vLLM's loader, which looks its model through in each call."""
+        """Pass all weights in one call of vLLM's loader, because each call searches the whole model."""
         if self.mode != "colocate" or self.enable_sleep_mode:
             super().sync_weights()  # type: ignore[no-untyped-call]
             return
@@ -84,7 +87,7 @@ class SummedGeneration(VLLMGeneration):
 
 
 def checks(model: ModelArguments) -> list[Check]:
-    """Red where vLLM would draw from another policy than the one that is trained."""
+    """Red if vLLM would sample from a policy other than the one that is trained."""
     says = []
     if model.load_in_4bit or model.load_in_8bit:
         says = [
@@ -101,6 +104,6 @@ def checks(model: ModelArguments) -> list[Check]:
 
 
 def add_out_of_place() -> None:
-    """Let TRL's trainers sync in this way; call it before one is made."""
+    """Make TRL's trainers sync this way; call it before creating one."""
     trl: Any = grpo_trainer
     trl.VLLMGeneration = SummedGeneration

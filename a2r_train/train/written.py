@@ -1,4 +1,4 @@
-"""Texts in which a prompt's own reading finds a given answer: what the preflight tries the reward with."""
+"""Texts from which a prompt's own rules extract a given answer: the preflight tests the reward with them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _ANCHOR = re.compile(r"(?<!\\)[\^$]|\\[bAZ]|\(\?[a-z]+\)")
 
 
 def as_asked(prompt: PromptConfig, answer: str, verifier: str) -> str | None:
-    """The answer as the prompt asks for it; None where `answer_pattern` is one that nothing can be written
-    for.
+    """The answer in the form the prompt asks for; None if no text could be made for its `answer_pattern`.
 
-    Without a pattern the answer stands where its verifier looks for it.
+    Without a pattern the answer is where its verifier looks for it.
     """
     boxed = written(answer, verifier)
     if not prompt.answer_pattern:
@@ -27,7 +26,7 @@ def as_asked(prompt: PromptConfig, answer: str, verifier: str) -> str | None:
 
 
 def _around(pattern: str, answer: str) -> str:
-    """The pattern with the answer in the place of its group, as far as its text is plain."""
+    """The pattern with the answer in place of its group, as far as its text is literal."""
     begin = _GROUP.search(pattern)
     if begin is None:
         return answer
@@ -36,7 +35,7 @@ def _around(pattern: str, answer: str) -> str:
 
 
 def _closes(pattern: str, at: int) -> int:
-    """Behind the parenthesis that closes the group which opened before `at`."""
+    """The position after the parenthesis that closes the group opened before `at`."""
     depth = 1
     while depth and at < len(pattern):
         depth += {"(": 1, ")": -1}.get(pattern[at], 0)

@@ -1,9 +1,9 @@
-"""What autograd keeps for a token, found by running the model on fake tensors: no memory, no arithmetic,
-seconds.
+"""What autograd keeps per token, measured by running the model on fake tensors: no memory, no arithmetic, a
+few seconds.
 
-Two short copies of the model, of one and two layers, go forward and backward under bfloat16 autocast on
-PyTorch's fake tensors, and every storage is counted while it lives. So it holds for any architecture, LoRA
-and dropout, with no formula for each.
+Two short copies of the model, of one and two layers, run forward and backward under bfloat16 autocast on
+PyTorch's fake tensors, and every live storage is counted. So it works for any architecture, LoRA and dropout,
+without a formula for each.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 
 from a2r_train.models import whole_models
 
-ATTENTION = "traced"  # the name under which transformers knows `_attention`
-TOKENS = (
-    2**17
-)  # so many that the gradients of the weights are nothing beside them; the difference to twice as many counts
+ATTENTION = "traced"  # the name under which `_attention` is registered with transformers
+# So many that the gradients of the weights are negligible; the difference to twice as many is what counts.
+TOKENS = 2**17
 
 
 @dataclass(frozen=True)
 class TokenBytes:
-    """Bytes a token of a micro-batch.
+    """Bytes per token of a micro-batch.
 
-    kept: what a layer keeps from its forward to its backward pass. once: what is kept once, beside the layers
-    (embeddings, last norm). work: what the backward pass of a layer needs while it runs, over what is kept.
+    kept: what a layer keeps from its forward to its backward pass. once: what is kept once, outside the
+    layers (embeddings, last norm). work: what the backward pass of a layer needs while it runs, beyond what
+    is kept.
     """
 
     kept: float
@@ -55,9 +55,9 @@ def trace(config: Any, wrap: Callable[[Any], Any], dtype: torch.dtype, checkpoin
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts bytes of the storages that live (`now`), and of the most that lived at once (`peak`).
+    """Counts the bytes of live storages (`now`), and the most that were live at once (`peak`).
 
-    What is `known` from the start does not count.
+    Storages `known` from the start do not count.
     """
 
     def __init__(self, known: list[torch.Tensor]) -> None:
@@ -87,7 +87,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _short(config: Any, layers: int, wrap: Callable[[Any], Any], dtype: torch.dtype) -> Any:
-    """The model with so many layers on the meta device."""
+    """The model with this many layers on the meta device."""
     short = copy.deepcopy(config)
     short.num_hidden_layers = layers
     if getattr(short, "layer_types", None):
@@ -98,7 +98,7 @@ def _short(config: Any, layers: int, wrap: Callable[[Any], Any], dtype: torch.dt
 
 
 def _run(model: Any, tokens: int, checkpointing: bool) -> tuple[int, int]:
-    """Bytes that are held after the forward pass over so many tokens, and the peak of the backward pass."""
+    """Bytes held after the forward pass over this many tokens, and the peak of the backward pass."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         _fake(model)
         if checkpointing:
@@ -116,7 +116,7 @@ def _run(model: Any, tokens: int, checkpointing: bool) -> tuple[int, int]:
 
 
 def _fake(model: Any) -> None:
-    """Fake tensors of the CPU, on which autocast works, in the place of those of the meta device."""
+    """Replace tensors on the meta device by fake CPU tensors, on which autocast works."""
     for module in model.modules():
         for name, old in module._parameters.items():
             if old is not None:
@@ -136,7 +136,7 @@ def _attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Keeps what fused kernels keep: queries, keys, values, output and one number for each query and head."""
+    """Keeps what fused kernels keep: queries, keys, values, output and one number per query and head."""
     query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
     out = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=True

@@ -1,9 +1,9 @@
-"""The memory of a training step on one GPU, by the model's config: what it is made of, and the moment that
-needs most.
+"""The memory of a training step on one GPU, from the model's config: its parts, and the moment that needs the
+most.
 
-Every training computes in bfloat16. DDP and FSDP2 hold weights that are trained in float32, DeepSpeed in
-bfloat16 with a float32 copy in the optimizer (ZeRO, arXiv 1910.02054). docs/scaling.md holds the estimates
-against measured peaks.
+Every training computes in bfloat16. DDP and FSDP2 hold trained weights in float32; DeepSpeed holds them in
+bfloat16, with a float32 copy in the optimizer (ZeRO, arXiv 1910.02054). docs/scaling.md compares the
+estimates with measured peaks.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ WAYS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 BFLOAT16, FLOAT32 = 2, 4
 HEAD_TOKENS, HEAD_WORDS = 4096, 32768  # a tile of TRL's fused LM head, which never holds all logits
 ZERO_BUCKET = 500_000_000  # elements of each of DeepSpeed's two buckets, by default
-ZERO3_LIVE = 1_000_000_000  # gathered parameters that ZeRO-3 keeps at most, by default
+ZERO3_LIVE = 1_000_000_000  # the most gathered parameters that ZeRO-3 keeps, by default
 
 
 @dataclass(frozen=True)
 class Size:
     """What the memory of a model depends on.
 
-    `embedding`: words times hidden size; `kv_width`: of keys, of all heads.
+    `embedding`: vocabulary size times hidden size; `kv_width`: width of the keys of all heads.
     """
 
     parameters: int
@@ -49,19 +49,19 @@ class Size:
     checkpointing: bool
 
     def token(self, way: str) -> TokenBytes:
-        """Of activations: DeepSpeed and FSDP2 compute with bfloat16 weights, so that the sums between layers
-        are so, too.
+        """Bytes of activations; DeepSpeed and FSDP2 compute with bfloat16 weights, so the sums between layers
+        are bfloat16, too.
         """
         return self.plain if way == "ddp" else self.sharded
 
     @property
     def full(self) -> bool:
-        """Whether all weights are trained, and not adapters alone."""
+        """Whether all weights are trained, not only adapters."""
         return self.trained == self.parameters
 
     @property
     def kv_bytes(self) -> int:
-        """Of the KV cache, for a token."""
+        """Bytes of the KV cache per token."""
         return 2 * BFLOAT16 * self.layers * self.kv_width
 
 
@@ -85,11 +85,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU at the moment that needs most.
+    """Bytes on one GPU at the moment that needs the most.
 
-    `buffers`: of the processes' communication, and layers gathered whole. `generation`: the KV cache of
-    transformers, or all that vLLM keeps for itself. Tensors alone, as torch.cuda.max_memory_allocated counts
-    them.
+    `buffers`: for communication between processes, and for layers gathered whole. `generation`: the KV cache
+    of transformers, or everything that vLLM reserves. Counts only tensors, as torch.cuda.max_memory_allocated
+    does.
     """
 
     weights: float
@@ -106,7 +106,7 @@ class Memory:
 
 
 def mixes_experts(model: ModelArguments) -> bool:
-    """Whether not all weights work for each token: such a model cannot be traced."""
+    """Whether each token uses only some of the weights: such a model cannot be traced."""
     config = empty_model(str(model.model_name_or_path)).config.get_text_config()
     return any(
         getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")
@@ -114,16 +114,15 @@ def mixes_experts(model: ModelArguments) -> bool:
 
 
 def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None = None) -> Size:
-    """Size of the model that a recipe trains; loads its config alone."""
+    """Size of the model that a recipe trains; loads only its config."""
     empty, peft = empty_model(str(model.model_name_or_path)), peft_of(model)
     config = empty.config.get_text_config()
     if isinstance(args, GRPOConfig) and args.disable_dropout and isinstance(peft, LoraConfig):
-        peft.lora_dropout = 0.0  # TRL switches it off before it trains, and then nothing is kept for it
+        peft.lora_dropout = 0.0  # TRL switches it off before training, so nothing is kept for it
 
     def wrap(plain: Any) -> Any:
-        return (
-            get_peft_model(plain, copy.deepcopy(peft)) if peft else plain
-        )  # it writes the names of one model into it
+        # a copy, because PEFT writes the model's module names into the config
+        return get_peft_model(plain, copy.deepcopy(peft)) if peft else plain
 
     def fused(plain: Any) -> Any:
         model = wrap(plain)
@@ -163,9 +162,10 @@ def update(
     accumulates: bool = False,
     reference: bool = False,
 ) -> Memory:
-    """The peak of one optimizer step, with micro-batches of so many tokens, of which so many are predicted.
+    """The peak of one optimizer step, with micro-batches of `tokens` tokens, of which `predicted` are
+    predicted.
 
-    `accumulates`: several micro-batches a step, so that gradients are there in the forward pass, too.
+    `accumulates`: several micro-batches per step, so gradients exist during the forward pass, too.
     `reference`: a second, frozen model (GRPO's `beta` above 0, without adapters).
     """
     held = _held(size, way, processes)
@@ -176,13 +176,13 @@ def update(
         *_while_all_is_kept(size, way, tokens, predicted, before),
         _end_of_backward(size, way, tokens, held),
     ]
-    if way in ("zero2", "zero3"):  # float32 gradients of its share, for the optimizer
+    if way in ("zero2", "zero3"):  # float32 gradients of this process's shard, for the optimizer
         moments.append(replace(held, buffers=held.buffers + FLOAT32 * size.trained / processes))
     return max(moments, key=lambda memory: memory.total)
 
 
 def _held(size: Size, way: str, processes: int) -> Memory:
-    """What is there through the whole step, with all gradients."""
+    """What is held throughout the step, with all gradients."""
     frozen, trained = size.parameters - size.trained, size.trained
     if way == "ddp":
         each = size.weight_bytes if size.full else FLOAT32
@@ -209,13 +209,13 @@ def _held(size: Size, way: str, processes: int) -> Memory:
 
 
 def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before: Memory) -> list[Memory]:
-    """All layers keep what they keep: the end of the forward pass, the backward pass of the LM head and of
-    the last layer.
+    """While all layers keep their activations: the end of the forward pass, and the backward pass of the LM
+    head and of the last layer.
     """
     token = size.token(way)
     kept = tokens * (size.layers * token.kept + token.once) + _frozen_copies(size, way)
     float32 = way == "ddp" and size.full and size.weight_bytes == FLOAT32
-    copies = BFLOAT16 * size.trained if float32 else 0  # autocast's, of the weights
+    copies = BFLOAT16 * size.trained if float32 else 0  # autocast's copies of the weights
     chosen = predicted * size.hidden * (FLOAT32 if float32 else BFLOAT16)
     gradient = predicted * size.hidden * (FLOAT32 if float32 else FLOAT32 + BFLOAT16)
     tile = BFLOAT16 * min(predicted, HEAD_TOKENS) * HEAD_WORDS
@@ -230,8 +230,8 @@ def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before
 
 
 def _frozen_copies(size: Size, way: str) -> float:
-    """What autocast makes of a frozen base in float32, which it makes anew each time and the backward pass
-    needs.
+    """Autocast's copies of a frozen float32 base: it makes them each time, and the backward pass needs
+    them.
     """
     if way != "ddp" or size.full or size.weight_bytes != FLOAT32:
         return 0.0
@@ -240,7 +240,7 @@ def _frozen_copies(size: Size, way: str) -> float:
 
 
 def _end_of_backward(size: Size, way: str, tokens: int, held: Memory) -> Memory:
-    """The first layer works, and all gradients are there; those of tied embeddings come from both of their
+    """While the first layer computes and all gradients exist; tied embeddings get gradients from both
     ends.
     """
     token = size.token(way)

@@ -1,5 +1,5 @@
-"""What `--dry_run` says about tokens and memory: of the recipe as it is, in other ways and on more GPUs, and
-what would fit.
+"""What `--dry_run` says about tokens and memory: for the recipe as it is, for other ways to share the model
+and other numbers of GPUs, and which settings would fit.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from a2r_train.train.estimate.memory import (
 from a2r_train.train.model import peft_of, way_of
 
 PROCESSES = (1, 2, 4, 8, 16)
-USUAL_GPU_BYTES = 80e9  # where there is no GPU to ask
+USUAL_GPU_BYTES = 80e9  # assumed if there is no GPU to ask
 USABLE = 0.92  # of a GPU's memory: the rest goes to CUDA itself and to gaps between tensors
 
 
 @dataclass(frozen=True)
 class Step:
-    """A micro-batch as the trainer makes it: so many groups; SFT has groups of one row.
+    """A micro-batch as the trainer builds it: its groups; in SFT a group is one row.
 
-    `vllm_share` is the part of a GPU that vLLM takes for itself; if it sleeps, only while it generates.
-    `gathers`: under ZeRO-3 all weights are on each GPU to generate; `merges`: so are those of a base, to add
-    its adapter for vLLM.
+    `vllm_share` is the part of a GPU that vLLM reserves; if it sleeps, only while it generates. `gathers`:
+    under ZeRO-3 every GPU holds all weights to generate; `merges`: so it does with a base whose adapter is
+    added for vLLM.
     """
 
     group: Group
     groups: int
     accumulates: bool
     reference: bool = False
-    generates: int = 0  # sequences at once, if transformers generates on the trainer's GPU
+    generates: int = 0  # sequences generated at once, if transformers generates on the trainer's GPU
     vllm_share: float = 0.0
     vllm_sleeps: bool = False
     gathers: bool = False
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Settings that fit; `times`: how many of these micro-batches make one of the recipe's."""
+    """Settings that fit; `times`: how many of these micro-batches equal one of the recipe's."""
 
     size: Size
     step: Step
@@ -94,7 +94,7 @@ def show(
         return
     _print(console, "at most", _tokens(tokens_of(args, step, epoch_completions, validation_completions)))
     if mixes_experts(model):
-        console.print("no estimate of memory: the model is a mixture of experts")
+        console.print("no memory estimate: the model is a mixture of experts")
         return
     gpu, way, processes = _gpu_bytes(), way_of(args), args.world_size
     size = size_of(model, bool(args.activation_checkpointing), args)
@@ -104,7 +104,7 @@ def show(
     _print(console, "in other ways, by number of GPUs; (does not fit)", _ways(size, other, step, gpu))
     if peak.total > USABLE * gpu:
         proposal = next(proposals(model, step, way, processes, gpu, args), None)
-        few = "no setting fits so few GPUs: take more, with zero3 or fsdp2"
+        few = "no settings fit on so few GPUs: use more, with zero3 or fsdp2"
         console.print(proposal.says(args) if proposal else few, markup=False)
 
 
@@ -139,12 +139,12 @@ def step_of(args: TrainConfig, prompt: int, completion: int) -> Step:
 
 
 def _oversampling(args: GRPOConfig) -> int:
-    """Groups that are made for one that is trained on."""
+    """Groups generated for each one that is trained on."""
     return int(getattr(args, "oversampling_factor", 1))
 
 
 def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memory:
-    """The peak of a training on one GPU: its update, or its generation."""
+    """The peak of a training on one GPU: of its update or of its generation."""
     tokens, predicted = step.groups * step.group.tokens, step.groups * step.group.predicted
     peak = update(
         size, way, processes, tokens, predicted, accumulates=step.accumulates, reference=step.reference
@@ -162,7 +162,7 @@ def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memo
 def tokens_of(
     args: TrainConfig, step: Step, epoch_completions: int, validation_completions: float = 0
 ) -> dict[str, float]:
-    """Of the whole training, by part; an evaluation counts as what it generates."""
+    """Tokens of the whole training, by part; an evaluation counts as what it generates."""
     batch, steps = batch_and_steps(args, epoch_completions)
     completions, group = batch * steps, step.group
     trained = completions / group.completions * group.tokens
@@ -179,7 +179,7 @@ def tokens_of(
 def proposals(
     model: ModelArguments, step: Step, way: str, processes: int, gpu: float, args: TrainConfig | None = None
 ) -> Iterator[Proposal]:
-    """Settings that fit, those first that change least: a smaller micro-batch, checkpointing, sharding,
+    """Settings that fit, those that change least first: a smaller micro-batch, checkpointing, sharding,
     LoRA.
     """
     ways = dict.fromkeys([way, *(["zero2", "zero3", "fsdp2"] if processes > 1 else [])])
@@ -194,8 +194,8 @@ def proposals(
 
 
 def _smaller(step: Step) -> Iterator[Step]:
-    """The micro-batch, halved again and again; one group with a shared prompt cannot be, but its rows without
-    sharing.
+    """The micro-batch, halved again and again; a single group with a shared prompt cannot be halved, but its
+    rows can, without sharing.
     """
     groups = step.groups
     while groups:
@@ -207,7 +207,7 @@ def _smaller(step: Step) -> Iterator[Step]:
 
 
 def _other(model: ModelArguments) -> ModelArguments:
-    """The same model with LoRA where it had none, and trained whole where it had."""
+    """The same model with LoRA if it had none, and trained in full if it had."""
     if peft_of(model):
         base = base_of(str(model.model_name_or_path))
         return replace(

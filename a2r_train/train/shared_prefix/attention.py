@@ -1,11 +1,12 @@
-"""Attention over groups that share a prompt, by the kernels that SDPA itself would take; no mask, nothing to
-compile.
+"""Attention over groups that share a prompt, using the kernels that SDPA itself would choose; no mask,
+nothing to compile.
 
-Three pieces make up a row: each group's prompt attends to itself, causally; its completions together to the
-prompt, without a mask; each completion of the row to itself, causally, all in one call. A completion's two
-results are merged by their log-sum-exp, which is exact, and the kernels' backward, given the merged result
-and log-sum-exp, returns each piece's share of the gradient (both as in Ring Attention, arXiv 2310.01889). The
-kernels are cuDNN's or FlashAttention on a GPU, in bf16 or fp16, and torch's own on a CPU.
+A row is computed in three pieces: each group's prompt attends causally to itself; its completions together
+attend to the prompt, without a mask; each completion of the row attends causally to itself, all in one call.
+A completion's two results are merged by their log-sum-exp, which is exact, and the kernels' backward, given
+the merged result and log-sum-exp, returns each piece's share of the gradient (both as in Ring Attention,
+arXiv 2310.01889). The kernels are cuDNN's or FlashAttention on a GPU, in bf16 or fp16, and torch's own on a
+CPU.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from transformers.masking_utils import sdpa_mask
 
 from a2r_train.errors import InputError
 
-ATTENTION = "shared_prefix"  # the name under which transformers knows `attention`
+ATTENTION = "shared_prefix"  # the name under which `attention` is registered with transformers
 
 aten = torch.ops.aten
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-State = tuple[Any, ...] | None  # what the backward of a piece reads
+State = tuple[Any, ...] | None  # what the backward of a piece needs
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Completions that attend to themselves in one call: where their T tokens lie in the row.
+    """Completions that attend to themselves in one call: where their T tokens are in the row.
 
-    `places` (T,) says where these go when each completion is padded to `shape`, (completions, longest),
-    flattened.
+    `places` (T,) says where these tokens go when each completion is padded to `shape`, (completions,
+    longest), flattened.
     """
 
     tokens: slice
@@ -41,23 +42,23 @@ class Padding:
     places: torch.Tensor
 
     def padded(self, row: torch.Tensor) -> torch.Tensor:
-        """(1, heads, N, size) to (completions, heads, longest, size); zero where there is nothing."""
+        """(1, heads, N, size) to (completions, heads, longest, size); padding is zero."""
         _, heads, _, size = row.shape
         wide = row.new_zeros(self.shape[0] * self.shape[1], heads, size)
         wide.index_copy_(0, self.places, row[0, :, self.tokens].transpose(0, 1))
         return wide.view(*self.shape, heads, size).transpose(1, 2)
 
     def unpadded(self, wide: torch.Tensor) -> torch.Tensor:
-        """The way back, to (1, heads, T, size)."""
+        """The inverse of `padded`, to (1, heads, T, size)."""
         return wide.transpose(1, 2).flatten(0, 1).index_select(0, self.places).transpose(0, 1)[None]
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Where a packed row's groups lie: the shared tokens of every group, then those of all completions, one
+    """The layout of a packed row: the shared tokens of every group, then the tokens of all completions, one
     after the other.
 
-    `pairs` are the slices of each group's prompt and of its completions, which may be empty.
+    `pairs` are the slices of each group's prompt and of its completions; either may be empty.
     """
 
     pairs: tuple[tuple[slice, slice], ...]
@@ -67,8 +68,8 @@ class Groups:
 def piece(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float
 ) -> tuple[Any, ...]:
-    """Attention of (B, heads, S, size): the result, its log-sum-exp (B, heads, S), and what its backward
-    reads.
+    """Attention of (B, heads, S, size): the result, its log-sum-exp (B, heads, S), and what the backward
+    needs.
     """
     if q.device.type == "cpu":
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
@@ -82,7 +83,8 @@ def piece(
         out, lse, *rest = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
     else:
         raise InputError(
-            f"shared_prefix: no kernel for {q.dtype} with heads of {q.size(-1)} on {q.device}; set bf16: true"
+            f"shared_prefix: no kernel for {q.dtype} with head size {q.size(-1)} on {q.device}; "
+            "set bf16: true"
         )
     return out, lse.reshape(out.shape[:3]), (backend, *rest[:6])
 
@@ -143,7 +145,9 @@ class SharedPrefixAttention(torch.autograd.Function):
 
 
 def _prompt(tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> State:
-    """Fills in a prompt's part of `out` and `lse`; returns what its backward reads, None for no token."""
+    """Fills in a prompt's part of `out` and `lse`; returns what its backward needs, None if it has no
+    tokens.
+    """
     shared = [t[:, :, tokens] for t in qkv]
     if not shared[0].numel():
         return None
@@ -153,7 +157,7 @@ def _prompt(tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, s
 
 
 def _own(padding: Padding, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> State:
-    """Fills in what completions make of themselves."""
+    """Fills in the completions' attention to themselves."""
     state: State
     wide, wide_lse, state = piece(*map(padding.padded, qkv), causal=True, scale=scale)
     out[:, :, padding.tokens] = padding.unpadded(wide)
@@ -164,7 +168,7 @@ def _own(padding: Padding, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, s
 def _across(
     prompt: slice, tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float
 ) -> State:
-    """Merges what a group's completions make of its prompt into what they made of themselves."""
+    """Merges the attention of a group's completions to its prompt into their attention to themselves."""
     q, k, v = (t[:, :, place] for t, place in zip(qkv, (tokens, prompt, prompt), strict=True))
     if not (q.numel() and k.numel()):
         return None
@@ -214,9 +218,9 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Over the groups where the model was called with them, else SDPA, as in generation.
+    """Attention over the groups if the model was called with them, otherwise SDPA, as in generation.
 
-    The kernels want one dtype, and autocast leaves queries and keys in float32 that were normalised.
+    The kernels need a single dtype, but autocast leaves normalised queries and keys in float32.
     """
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

@@ -1,4 +1,4 @@
-"""Shared-prefix GRPO: a group reads its prompt once (`shared_prefix: true`), with the same mathematics as
+"""Shared-prefix GRPO: a group's prompt is computed once (`shared_prefix: true`), with the same mathematics as
 TRL's dense batch.
 
 TRL's batch repeats the prompt for each of the G completions of a group: G (P + C) tokens. Here a group is one
@@ -9,7 +9,7 @@ row
 of P - 1 + G C tokens, in which a completion attends to the prompt and to itself (the idea of Prefix Grouper,
 arXiv 2506.05433). Each completion begins with a copy of the last prompt token, so that every position has one
 next token, and ends before its own last token, which predicts nothing. Position ids are the columns of TRL's
-batch. Several groups share a row: their prompts, then the completions of all. Attention is computed in pieces
+batch. Several groups share a row: first their prompts, then all completions. Attention is computed in pieces
 that need no mask: see attention.py.
 """
 
@@ -42,11 +42,11 @@ SERVED = (
     "qwen3_moe",
     "smollm3",
 )  # each is tested
-# Below this ratio of dense to packed tokens the batch stays dense, as packing may then cost more than it
+# Below this ratio of dense to packed tokens the batch stays dense, because packing may cost more than it
 # saves. At 1.2 the update takes 0.95 to 1.06 times as long on a CPU (the smallest model of
 # scripts/benchmarks/bench_shared_prefix.py) and 0.88 to 1.01 times on an H200 (docs/shared_prefix.md).
 MIN_TOKEN_RATIO = 1.2
-MOST_PADDED = 1.5  # times the tokens that padding within each group makes
+MOST_PADDED = 1.5  # times the tokens of padding within each group
 
 Batch = dict[str, Any]
 
@@ -69,14 +69,14 @@ class Packed:
         return self.shape[0] * self.shape[1] / self.source.numel()
 
     def inputs(self, input_ids: torch.Tensor) -> dict[str, Any]:
-        """What a model with TRL's fused LM head is called with; `input_ids` is TRL's (B, W)."""
+        """The arguments for a model with TRL's fused LM head; `input_ids` is TRL's (B, W)."""
         flat = input_ids.flatten()
         return {
             "input_ids": flat[self.source][None],
             "position_ids": (self.source % self.shape[1])[None],
             "attention_mask": input_ids.new_ones(
                 1, 1, 1, 1
-            ),  # not read; four dimensions keep transformers from making one
+            ),  # not read; four dimensions keep transformers from building a mask
             "shift_labels": flat[self.target.clamp(min=0)].masked_fill(self.target < 0, -100)[None],
             "shared_prefix": self.groups,
             "fused_lm_head": True,
@@ -86,16 +86,18 @@ class Packed:
         """(1, N) values of the next tokens to TRL's (B, completion_columns); 0 where nothing was
         predicted.
         """
-        flat = values.new_zeros(self.shape[0] * self.shape[1] + 1)  # the last one takes what predicts nothing
+        flat = values.new_zeros(
+            self.shape[0] * self.shape[1] + 1
+        )  # the last slot takes positions that predict nothing
         dense = flat.index_put((self.target,), values[0])[:-1].view(self.shape)
         return dense[:, -completion_columns:]
 
 
 def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_columns: int) -> Packed:
-    """Pack TRL's batch, of (B, W) ids and mask; neighbouring rows with the same prompt are a group.
+    """Pack TRL's batch of (B, W) ids and mask; neighbouring rows with the same prompt form a group.
 
-    Prompts are padded on the left and completions on the right; a completion that is masked throughout is
-    left out. Raises ValueError for any other mask.
+    Prompts are padded on the left and completions on the right; a fully masked completion is left out. Raises
+    ValueError for any other mask.
     """
     device, (rows, columns) = input_ids.device, input_ids.shape
     # One copy: everything below asks for numbers, and on a GPU each of them would be waited for.
@@ -109,7 +111,7 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     whole = (column >= prompt_columns - prompts[:, None]) & (column < prompt_columns + completions[:, None])
     if not torch.equal(whole, attention_mask.bool()) or not bool((prompts > 0).all()):
         raise ValueError(
-            "shared_prefix: a mask with holes, or an empty prompt; prompts are padded left, completions right"
+            "shared_prefix: the mask has holes, or a prompt is empty; pad prompts left, completions right"
         )
     prompt = input_ids[:, :prompt_columns].masked_fill(~whole[:, :prompt_columns], -1)
     starts = [0, *((prompt[1:] != prompt[:-1]).any(1).nonzero().flatten() + 1).tolist(), rows]
@@ -131,9 +133,9 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
 
 
 def _groups(prefixes: list[int], completions: list[list[int]], device: torch.device) -> Groups:
-    """Where groups lie, of so many shared tokens, and of completions of so many tokens.
+    """The layout of groups, given the numbers of shared tokens and the lengths of their completions.
 
-    All completions are padded to the longest of them, unless that is far longer than most groups need.
+    All completions are padded to the longest one, unless it is far longer than most groups need.
     """
     stops = list(accumulate([*prefixes, *map(sum, completions)], initial=0))
     slices = [slice(start, stop) for start, stop in pairwise(stops)]
@@ -154,9 +156,9 @@ def _padding(tokens: slice, lengths: list[int], device: torch.device) -> Padding
 
 
 class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
-    """TRL's, whose log-probabilities (policy, old and reference) are computed with the prompt shared.
+    """A trainer that computes log-probabilities (policy, old and reference) with the prompt shared.
 
-    Two methods are overridden: the forward itself, and the batch, whose groups TRL shuffles apart.
+    Two methods are overridden: the forward pass, and the batch, whose groups TRL's shuffling separates.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -176,7 +178,7 @@ class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
         **other: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """(B, logits_to_keep) log-probabilities and entropies of the completions; dense where sharing does
-        not pay.
+        not pay off.
         """
         logps, entropies = [], []
         chunks = (torch.split(rows, batch_size or len(rows)) for rows in (input_ids, attention_mask))
@@ -198,15 +200,13 @@ class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _log_packing(self, token_ratio: float) -> None:
-        """`token_ratio` is 1 where the batch was dense."""
+        """`token_ratio` is 1 if the batch was dense."""
         model: Any = self.model
         metrics = self._metrics["train" if model.training else "eval"]
         metrics["shared_prefix/token_ratio"].append(token_ratio)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's micro-batch; where it has just generated, and shuffled, whole groups are put together
-        again.
-        """
+        """TRL's micro-batch; if TRL has just generated and shuffled, whole groups are put back together."""
         before: Any = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         after: Any = self._buffered_inputs
@@ -217,8 +217,8 @@ class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
 
 
 def regroup(batches: list[Batch]) -> list[Batch]:
-    """The same rows in as many batches, those with the same prompt together; groups and members keep the
-    shuffled order.
+    """The same rows in the same number of batches, with equal prompts together; groups and their members keep
+    the shuffled order.
     """
     joined = {key: _join([batch[key] for batch in batches]) for key in batches[0]}
     prompt = joined["prompt_ids"].masked_fill(joined["prompt_mask"] == 0, -1)
@@ -234,7 +234,7 @@ def _join(values: list[Any]) -> Any:
 
 
 def checks(args: GRPOConfig, model: ModelArguments) -> list[Check]:
-    """Whether model and settings can be served; loads no weights."""
+    """Whether model and settings are supported; loads no weights."""
     name = str(model.model_name_or_path)
     reasons = [
         *refused_settings(args, model),
@@ -245,13 +245,13 @@ def checks(args: GRPOConfig, model: ModelArguments) -> list[Check]:
         Check(
             "shared_prefix",
             not reasons,
-            "; ".join(reasons) or "a group's prompt is read once where that pays",
+            "; ".join(reasons) or "a group's prompt is computed once where that pays off",
         )
     ]
 
 
 def refused_settings(args: GRPOConfig, model: ModelArguments) -> list[str]:
-    """Why these settings cannot be served."""
+    """Why these settings are not supported."""
     group = int(args.num_generations or 1)
     init = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
     chosen = init.get("attn_implementation", model.attn_implementation)
@@ -260,16 +260,18 @@ def refused_settings(args: GRPOConfig, model: ModelArguments) -> list[str]:
         "make per_device_train_batch_size a multiple of num_generations": (
             args.per_device_train_batch_size % group != 0
         ),
-        "it brings its own attention: leave attn_implementation out": chosen not in (None, "sdpa"),
-        "it does not go with use_liger_kernel": args.use_liger_kernel,
-        "it does not go with torch_compile": args.torch_compile,
-        "it does not go with use_transformers_continuous_batching": args.use_transformers_continuous_batching,
+        "it has its own attention: remove attn_implementation": chosen not in (None, "sdpa"),
+        "it does not work with use_liger_kernel": args.use_liger_kernel,
+        "it does not work with torch_compile": args.torch_compile,
+        "it does not work with use_transformers_continuous_batching": (
+            args.use_transformers_continuous_batching
+        ),
     }
     return [reason for reason, is_so in refused.items() if is_so]
 
 
 def refused_adapter(model: str) -> list[str]:
-    """Why the model's adapter, if it is one, cannot be served: some put tokens of their own before the
+    """Why the model's adapter, if it has one, is not supported: some kinds put their own tokens before the
     prompt.
     """
     path = model_file(model, "adapter_config.json")
@@ -278,7 +280,7 @@ def refused_adapter(model: str) -> list[str]:
 
 
 def refused_model(config: Any, args: GRPOConfig) -> list[str]:
-    """Why a model of this config cannot be served."""
+    """Why a model with this config is not supported."""
     kind = config.model_type
     layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     window = not getattr(config, "layer_types", None) and getattr(config, "sliding_window", None)
@@ -287,14 +289,14 @@ def refused_model(config: Any, args: GRPOConfig) -> list[str]:
     router = getattr(config, "router_aux_loss_coef", 0.0) if coefficient is None else coefficient
     refused = {
         f"{kind} is not among the tested models: {', '.join(SERVED)}": kind not in SERVED,
-        f"the model has layers of {', '.join(layers) or 'sliding_attention'}, whose mask is another": bool(
+        f"the model has layers of {', '.join(layers) or 'sliding_attention'}, whose mask differs": bool(
             layers or window
         ),
         f"the model scales its positions by the longest row ({rope})": rope in ("dynamic", "longrope"),
-        "the model drops attention out: set disable_dropout": bool(
+        "the model has attention dropout: set disable_dropout": bool(
             getattr(config, "attention_dropout", 0.0) and not args.disable_dropout
         ),
-        "the model balances its experts over all tokens, repeated ones too: "
+        "the model balances its experts over all tokens, including repeated ones: "
         "set router_aux_loss_coef to 0": bool(hasattr(config, "output_router_logits") and router),
     }
     return [reason for reason, is_so in refused.items() if is_so]
