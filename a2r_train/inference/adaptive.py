@@ -13,12 +13,13 @@ from a2r_train.verify.vote import agreement_of, is_unanimous
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Adaptive exploring: `first` rollouts, then one at a time up to k, until another is not worth its price.
+    """Adaptive exploring: `first` rollouts, then one at a time up to k, as long as another is worth its
+    price.
 
-    Another rollout can gain no more than the chance that the runner-up overtakes the leading answer: for a
-    and b votes, P(p < 1/2) with p ~ Beta(a + 1, b + 1) (Adaptive-Consistency, arXiv 2305.11860). Exploring
-    stops where that chance is at most `price`, the cost of a rollout in right answers. skip_unanimous: where
-    all agree, their answer is given as it is.
+    Another rollout can gain at most the chance that the runner-up overtakes the leading answer: with a and b
+    votes, P(p < 1/2) with p ~ Beta(a + 1, b + 1) (Adaptive-Consistency, arXiv 2305.11860). Exploring stops
+    where that chance is at most `price`, the cost of a rollout in right answers. skip_unanimous: if all
+    rollouts agree, their answer is returned directly.
     """
 
     price: float = 0.1
@@ -30,24 +31,26 @@ class Adaptive:
             raise InputError(f"adaptive: {self} is out of range; expected first >= 1 and 0 <= price <= 1")
 
     def sizes(self, k: int) -> list[int]:
-        """How many rollouts each call samples, if nothing stops before k."""
+        """How many rollouts each call samples, if nothing stops it before k."""
         return [self.first, *[1] * (k - self.first)]
 
     def stops(self, answers: Sequence[str], verifier: str) -> bool:
         return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
 
     def skips(self, answers: Sequence[str], verifier: str) -> bool:
-        """Whether the answers, two or more, are all there and all the same, and such are skipped."""
+        """Whether unanimous answers are skipped and these are unanimous: two or more, none missing, all
+        equal.
+        """
         return self.skip_unanimous and is_unanimous(agreement_of(answers, verifier))
 
 
 def chance_of_change(answers: Sequence[str], verifier: str) -> float:
-    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 where nobody
-    leads.
+    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 if there are no
+    votes.
     """
     if not has_vote(verifier):
-        raise InputError(f"adaptive: it stops by votes, and answers of {verifier} have none; leave it out")
+        raise InputError(f"adaptive: it stops by votes, but answers of {verifier} have none; remove it")
     sizes = [len(group) for group in majority(answers, verifier).groups]
     a, b = (*sizes, 0, 0)[:2]
-    flips = a + b + 1  # the Beta distribution's tail at 1/2 is that of so many fair coins
+    flips = a + b + 1  # the Beta distribution's tail at 1/2 equals that of this many fair coin flips
     return math.ldexp(sum(math.comb(flips, heads) for heads in range(a + 1, flips + 1)), -flips)

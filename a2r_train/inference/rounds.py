@@ -1,4 +1,4 @@
-"""Recursive aggregation: a population of solutions makes the next one."""
+"""Recursive aggregation: each population of solutions is synthesised into the next one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from a2r_train.records import seed_of
 
 @dataclass(frozen=True)
 class Rounds:
-    """Recursive aggregation (RSA, arXiv 2509.26626): `rounds` times, a population of solutions makes the next
-    one.
+    """Recursive aggregation (RSA, arXiv 2509.26626): `rounds` times, a population of solutions is synthesised
+    into the next one.
 
-    Each of its members is a synthesis of a random subset of the last population; the answer is the last one's
-    majority. The synthesizer should sample: with temperature 0 equal subsets give equal members.
+    Each new member is a synthesis of a random subset of the last population; the answer is the majority of
+    the final population. The synthesizer should sample: at temperature 0 equal subsets give equal members.
     """
 
     population: int = 8
@@ -29,6 +29,6 @@ class Rounds:
             )
 
     def subsets(self, seed: int, name: str, turn: int) -> list[list[int]]:
-        """Which members each synthesis of a round reads, drawn without replacement."""
+        """Which members each synthesis of a round reads, sampled without replacement."""
         draws = [random.Random(seed_of(seed, "subset", name, turn, at)) for at in range(self.population)]
         return [draw.sample(range(self.population), self.subset) for draw in draws]

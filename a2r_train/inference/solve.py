@@ -1,4 +1,4 @@
-"""`a2r solve --file`: questions of a file, with references or without, answered a batch at a time."""
+"""`a2r solve --file`: questions from a file, with or without references, answered a batch at a time."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from a2r_train.paths import paths_in
 from a2r_train.records import Problem
 from a2r_train.verify import check_verifier
 
-BATCH = 256  # questions; the lines of a batch are written together
+BATCH = 256  # questions; the output lines of a batch are written together
 
 
 @dataclass(frozen=True)
 class Question:
-    """A problem whose answer nobody needs to know, and the references that came with it, if any."""
+    """A problem, whose answer need not be known, and the references that came with it, if any."""
 
     problem: Problem
     references: list[str]
 
 
 def read_questions(path: str, columns: Columns) -> list[Question]:
-    """Rows of `problem`, and if they have it `id`, `verifier` and `references`; the number of a row is its
-    id.
+    """Read rows of `problem` and, if present, `id`, `verifier` and `references`; the id defaults to the row
+    number.
 
-    Raises InputError for a missing file or column, a wrong type, an unknown verifier, and for references in
-    some rows alone.
+    Raises InputError for a missing file or column, a wrong type, an unknown verifier, or references in only
+    some of the rows.
     """
     questions = [
         _question(row, str(number))
@@ -43,7 +43,7 @@ def read_questions(path: str, columns: Columns) -> list[Question]:
     for verifier in {question.problem.verifier for question in questions}:
         check_verifier(verifier)
     if len({bool(question.references) for question in questions}) > 1:
-        raise InputError(f"{path}: references in some rows alone; expected them in all rows, or in none")
+        raise InputError(f"{path}: only some rows have references; expected them in all rows, or in none")
     return questions
 
 
@@ -58,7 +58,7 @@ def _question(row: Row, number: str) -> Question:
 
 
 def answers(loop: TwoStage, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
-    """The rows of the output, in the order of the questions: the id, and what `Answer` holds."""
+    """The output rows, in the order of the questions: the id, and the fields of `Answer`."""
     for at in range(0, len(questions), BATCH):
         batch = questions[at : at + BATCH]
         problems = [question.problem for question in batch]

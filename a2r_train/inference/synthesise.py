@@ -1,4 +1,4 @@
-"""Stage 2 on bundles: the synthesizer reads them, answers, and is judged."""
+"""Stage 2 on bundles: the synthesizer reads them and answers, and its answers are judged."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def syntheses_of(
     plain: Container[str] = (),
     hint: str = "",
 ) -> list[Synthesis]:
-    """`samples` judged syntheses of each bundle, in the order bundle, sample; of those in `plain` the problem
-    alone is read.
+    """`samples` judged syntheses of each bundle, ordered by bundle, then sample; bundles in `plain` are shown
+    without references.
 
-    `hint` ends the prompt; its {answer} is the gold one.
+    `hint` is added to the end of the prompt; its {answer} is the gold one.
     """
     chats = {bundle.id: synthesizer_chat(prompter, bundle, bundle.id not in plain) for bundle in bundles}
     if hint:
@@ -34,14 +34,14 @@ def syntheses_of(
 
 
 def hinted(prompter: Prompter, chat: Chat, hint: str, answer: str) -> Chat:
-    """The chat with the hint, which shows the answer, at the end of its last turn."""
+    """The chat with the hint, which contains the answer, at the end of its last turn."""
     *before, last = chat
     content = f"{last['content']}\n\n{hint.format(answer=prompter.neutralise(answer))}"
     return Chat([*before, {**last, "content": content}], chat.template_kwargs, chat.day)
 
 
 def synthesizer_chat(prompter: Prompter, bundle: Bundle, use_references: bool = True) -> Chat:
-    """The chat that training, solving and evaluation all use for a bundle."""
+    """The chat for a bundle that training, solving and evaluation all use."""
     if not use_references:
         return prompter.explorer(bundle.problem)
     return prompter.synthesizer(bundle.problem, bundle.references).chat

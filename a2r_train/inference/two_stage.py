@@ -25,7 +25,7 @@ from a2r_train.verify import check_verifier
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for a million tokens that one model reads and writes."""
+    """Dollars per million tokens that one model reads and writes."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -35,8 +35,8 @@ class Price:
 class Answer:
     """What the loop returns for one problem.
 
-    tokens: by stage, as in a report. seconds: of the batch that the problem was in, divided by its problems.
-    cost: dollars by the price table, the explorer's prompt paid once; 0 without a table.
+    tokens: by stage, as in a report. seconds: the time of the problem's batch, divided by its number of
+    problems. cost: dollars by the price table, with the explorer's prompt counted once; 0 without a table.
     """
 
     problem: str
@@ -52,11 +52,11 @@ class TwoStage:
     """Explorer and synthesizer; each is an Engine, or the name of a model, which then runs on `engine` (at
     `endpoint`).
 
-    k references are sampled for a problem; without an explorer there is `synthesise` alone.
-    `verifier` says how answers are extracted (if None: the problem's own, and `math`
-    for plain text). A trained model's folder brings its prompt along; an explorer without one is asked by the
-    synthesizer's, as in its training. `prices` maps the names of models to their prices. `adaptive` samples
-    no more references than a problem needs; `rounds` puts its population in the place of k.
+    k references are sampled per problem; without an explorer only `synthesise` works. `verifier` says how
+    answers are extracted (if None, the problem's own, and `math` for plain text). A trained model's folder
+    brings its prompt along; an explorer without one gets the synthesizer's prompt, as in its training.
+    `prices` maps the names of models to their prices. `adaptive` samples no more references than a problem
+    needs; with `rounds`, its population replaces k.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class TwoStage:
         rounds: Rounds | None = None,
     ) -> None:
         if adaptive and (rounds or adaptive.first > k):
-            raise InputError("adaptive: expected no rounds beside it, and first no larger than k")
+            raise InputError("adaptive: expected no rounds next to it, and first at most k")
         if k < 1:
             raise InputError(f"k is {k}; expected at least 1")
         check_verifier(verifier or "math")
@@ -98,7 +98,7 @@ class TwoStage:
         return self.solve_all([problem])[0]
 
     def solve_all(self, problems: Sequence[Problem | str]) -> list[Answer]:
-        """Solve problems as one batch of each stage; answers come in the order of the problems."""
+        """Solve problems in one batch per stage; answers come in the order of the problems."""
         began = time.monotonic()
         works = [self._work(problem) for problem in problems]
         self._explore(works)
@@ -111,13 +111,13 @@ class TwoStage:
         return [self._answer(work, seconds) for work in works]
 
     def synthesise(self, problem: Problem | str, references: Sequence[str]) -> Answer:
-        """Answer one problem from references that are there already."""
+        """Answer one problem from existing references."""
         return self.synthesise_all([problem], [references])[0]
 
     def synthesise_all(
         self, problems: Sequence[Problem | str], references: Sequence[Sequence[str]]
     ) -> list[Answer]:
-        """Answer problems, each from its own references, as one batch; the references count as no tokens."""
+        """Answer problems in one batch, each from its own references, whose tokens are not counted."""
         began = time.monotonic()
         works = [self._work(problem) for problem in problems]
         for work, texts in zip(works, references, strict=True):
@@ -135,13 +135,11 @@ class TwoStage:
         return Work(text, self.verifier or verifier, self._prompter.config)
 
     def _explore(self, works: Sequence[Work]) -> None:
-        """Sample the references: all at once, or the first ones and then one at a time where more may still
-        help.
+        """Sample the references: all at once, or, if adaptive, the first ones and then one at a time where
+        more may still help.
         """
         if not self.explorer:
-            raise InputError(
-                "no explorer, so nothing samples references; name one, or give references to `synthesise`"
-            )
+            raise InputError("no explorer to sample references; name one, or pass references to `synthesise`")
         most = self.rounds.population if self.rounds else self.k
         sizes = self.adaptive.sizes(most) if self.adaptive else [most]
         asking = list(works)
@@ -157,7 +155,7 @@ class TwoStage:
                 asking = [work for work in asking if not self.adaptive.stops(work.answers, work.verifier)]
 
     def _synthesise(self, works: Sequence[Work]) -> None:
-        """Those that are not answered by the vote of their references."""
+        """Synthesise where the vote of the references does not answer already."""
         if self.adaptive:
             works = [work for work in works if not self.adaptive.skips(work.answers, work.verifier)]
         chats = [self._prompter.synthesizer(w.problem, w.references).chat for w in works]
@@ -180,7 +178,7 @@ class TwoStage:
             work.add_syntheses([self._prompter.complete(c.text) for c in part], part)
 
     def _answer(self, work: Work, seconds: float) -> Answer:
-        """The majority of the last texts that were written: of one synthesis, or of the last population."""
+        """The majority of the last texts: of the single synthesis, or of the last population."""
         best = work.population[work.best(work.groups())]
         first = self.prices.get(self.explorer.name, Price()) if self.explorer else Price()
         second = self.prices.get(self.synthesizer.name, Price())
@@ -199,7 +197,7 @@ class TwoStage:
 
 
 def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:
-    """The two models of the loop share a GPU, where they are vLLM's."""
+    """An engine; it reserves less than half a GPU, because with vLLM both models share one."""
     if not isinstance(model, str):
         return model
     return load_engine(model, EngineArguments(engine=kind, endpoint=endpoint, gpu_memory_utilization=0.45))

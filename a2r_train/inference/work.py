@@ -1,4 +1,4 @@
-"""One problem on its way through the stages: its references, its syntheses, their votes and tokens."""
+"""One problem going through the stages: its references, syntheses, votes and tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from a2r_train.verify import extract, majority
 
 @dataclass
 class Work:
-    """One problem on its way through the stages; `syntheses` are those of the last round."""
+    """One problem going through the stages; `syntheses` are those of the last round."""
 
     problem: str
     verifier: str
@@ -28,21 +28,23 @@ class Work:
 
     @property
     def answers(self) -> list[str]:
-        """Those of the references."""
+        """The answers of the references."""
         return [reference.answer for reference in self.references]
 
     @property
     def population(self) -> list[Reference]:
-        """What was written last: the references, until there are syntheses."""
+        """The latest texts: the references, until there are syntheses."""
         return self.syntheses or self.references
 
     def groups(self) -> list[list[int]]:
-        """The votes of the population, as indices, the most frequent answer first; [] if nobody voted."""
+        """The votes of the population, as groups of indices, the most frequent answer first; [] without
+        votes.
+        """
         answers = [reference.answer for reference in self.population]
         return majority(answers, self.verifier).groups
 
     def best(self, groups: list[list[int]]) -> int:
-        """The index of what the population's votes come to; the first where nobody voted."""
+        """The index of the text that wins the vote; the first text if there are no votes."""
         return groups[0][0] if groups else 0
 
     def reference(self, text: str, completion_tokens: int = 0) -> Reference:
@@ -51,7 +53,9 @@ class Work:
 
     def add_explored(self, text: str, completion: Completion) -> None:
         self.references.append(self.reference(text, completion.completion_tokens))
-        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all of them
+        self.tokens["explorer_prompt"] = (
+            completion.prompt_tokens
+        )  # the prompt is read once for all references
         self.tokens["references"] += completion.completion_tokens
 
     def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:

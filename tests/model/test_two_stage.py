@@ -257,7 +257,7 @@ def test_rounds_aggregate_and_vote(engines: tuple[Recorded, Recorded]) -> None:
 def test_options_that_exclude_each_other_are_refused(
     engines: tuple[Recorded, Recorded], options: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError, match="adaptive: expected no rounds beside it"):
+    with pytest.raises(InputError, match="adaptive: expected no rounds next to it"):
         loop_of(engines, **options)
     for wrong in (
         lambda: Adaptive(price=2),

@@ -25,7 +25,7 @@ def test_it_goes_on_with_the_references_that_are_there() -> None:
     with served(two_and_a_wait, explore_deadline_s=1.0) as pair:
         block = post(pair).json()["a2r"]
         assert block["references_used"] == 2
-        assert block["warnings"] == ["explorer: 2 of 4 references (not done in 1 s)"]
+        assert block["warnings"] == ["explorer: 2 of 4 references (not done within 1 s)"]
     with served(tries=1) as pair:
         pair.explorer.fault = faults("cut")
         block = post(pair).json()["a2r"]
@@ -48,14 +48,14 @@ def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
         assert answer.status_code == 200
         assert r"so \\boxed{3}" in answer.text
         assert '"answered_by":"vote"' in answer.text
-        assert "synthesizer: no answer, so the vote's (" in answer.text
+        assert "synthesizer: no answer, so the vote answered (" in answer.text
     with served() as pair:  # but a request that it does not take is the client's to mend
         pair.synthesizer.fault = lambda: "400"
         assert post(pair, stream=stream).status_code == 400
     with served(synthesizer=forever, deadline_s=1.5) as pair:
         answer = post(pair, stream=stream)
         assert r"so \\boxed{3}" in answer.text
-        assert "not done in 1.5 s" in answer.text
+        assert "not done within 1.5 s" in answer.text
 
 
 def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
@@ -109,7 +109,7 @@ def test_an_error_after_a_keep_alive_comes_in_the_stream() -> None:
         pair.explorer.fault = lambda: "stall"
         answer = post(pair, stream=True)
         assert answer.text.startswith(": keep-alive\n\n: keep-alive\n\n")
-        with pytest.raises(openai.APIError, match="silent for too long"):
+        with pytest.raises(openai.APIError, match="no reply for too long"):
             list(client_of(pair).chat.completions.create(**ASK, stream=True))
 
 

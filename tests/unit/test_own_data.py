@@ -252,7 +252,7 @@ def test_the_mend_is_that_of_the_reason(changes: dict[str, Any], says: str, tmp_
     ("rows", "says"),
     [
         ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(is it 'text'\? then say "),
-        ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "references in some rows alone"),
+        ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "only some rows have references"),
         ([], "no rows; expected at least one problem"),
         ([{"problem": " "}], ":1: field 'problem' is empty; every problem needs one"),
         ([{"problem": "1?", "references": ["2", None]}], ":1: field 'references': null; expected text"),

@@ -1,4 +1,4 @@
-"""The endpoint: routes, the life of a request, and what a client that left leaves behind."""
+"""The endpoint: its routes, the life of a request, and the cleanup when a client disconnects."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from a2r_train.inference.serve.usage import Report
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page.html")
-# The page asks nobody but this endpoint, and runs no script but its own.
+# The page contacts only this endpoint, and runs only its own script.
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-INTERNAL = ApiError(500, "the endpoint failed; its log says how", code="internal", kind="server_error")
+INTERNAL = ApiError(500, "the endpoint failed; see its log", code="internal", kind="server_error")
 
 
 class Endpoint:
-    """A pair behind HTTP. `key` is the one that is asked for, "" for none."""
+    """A pair behind HTTP. `key` is the key that clients must send, "" for none."""
 
     def __init__(self, config: ServeConfig, pair: Pair, key: str) -> None:
         self.config, self.pair, self._key = config, pair, key
@@ -75,13 +75,13 @@ class Endpoint:
         return _Answering(self, ask, path)
 
     async def work(self, ask: Ask, path: str, events: asyncio.Queue[Event | Report | ApiError]) -> None:
-        """Answer one request into a queue, whose last item is the report or an error."""
+        """Answer one request into a queue; the last item is the report or an error."""
         try:
             report = await self._answered(ask, path, events)
         except ApiError as error:
             self.metrics.failed(error.code)
             events.put_nowait(error)
-        except Exception:  # whatever it was, the client is told, and the log says what
+        except Exception:  # whatever it was, the client gets an error, and the log says what
             log.exception("a request failed")
             self.metrics.failed(INTERNAL.code)
             events.put_nowait(INTERNAL)
@@ -97,10 +97,10 @@ class Endpoint:
         deadline = began + self.config.deadline_s
         try:
             async with asyncio.timeout(self.config.deadline_s) as waiting, self.places.place() as waited_s:
-                waiting.reschedule(None)  # the pair keeps the deadline from here, and may still have a vote
+                waiting.reschedule(None)  # from here the pair keeps the deadline: it may still answer by vote
                 report = await self.pair.answer(ask, path, deadline, events.put_nowait)
         except TimeoutError:
-            says = f"no place was free in {self.config.deadline_s:g} s"
+            says = f"no slot became free within {self.config.deadline_s:g} s"
             wait_s = self.places.expected_wait_s()
             raise ApiError(
                 503, says, code="waited_too_long", kind="rate_limit_error", retry_after_s=wait_s
@@ -141,7 +141,7 @@ class Endpoint:
 
 
 class _Answering(Response):
-    """The answer to one request. Both stages are cancelled as soon as the client has left."""
+    """The answer to one request. Both stages are cancelled as soon as the client disconnects."""
 
     def __init__(self, endpoint: Endpoint, ask: Ask, path: str) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Answering(Response):
                 self._endpoint.metrics.left()
             else:
                 sending.result()
-        except asyncio.CancelledError:  # the drain is over; there is nobody above who needs to know
+        except asyncio.CancelledError:  # the drain is over; no caller needs to know
             self._endpoint.metrics.failed("drained")
         finally:
             for task in (work, sending, gone):
@@ -167,7 +167,7 @@ class _Answering(Response):
             await asyncio.gather(work, sending, gone, return_exceptions=True)
 
     async def _sent(self, answer: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, or the error where nothing was sent before it."""
+        """Send the answer, or the error if nothing has been sent yet."""
         try:
             await answer
         except ApiError as error:
@@ -195,7 +195,7 @@ class _Answering(Response):
             if isinstance(event, ApiError) and not begun:
                 raise event
             for chunk in _chunks_of(writer, event):
-                if not begun:  # until there is something to say, an error has a status of its own
+                if not begun:  # until the first chunk, an error can still set the status
                     await send(_start(200, headers))
                     begun = True
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -204,7 +204,7 @@ class _Answering(Response):
                 return
 
     async def _next(self) -> Event | Report | ApiError | None:
-        """The next event; None after a time without one."""
+        """The next event; None if there was none for `keep_alive_s`."""
         with suppress(asyncio.QueueEmpty):
             return self._events.get_nowait()
         try:
@@ -228,13 +228,13 @@ def _start(status: int, headers: dict[str, str]) -> dict[str, Any]:
 
 
 async def _gone(receive: Receive) -> None:
-    """Returns when the client has left; its body was read before."""
+    """Returns when the client has disconnected; its body has been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _body(request: Request) -> bytes:
-    """The body. Raises ApiError for one that is no JSON by its header, or too large."""
+    """The body. Raises ApiError if its header does not say JSON, or if it is too large."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(
@@ -247,7 +247,7 @@ async def _body(request: Request) -> bytes:
             if len(body) > MOST_BODY:
                 raise ApiError(413, f"the body is larger than {MOST_BODY} bytes", code="too_large")
     except ClientDisconnect:
-        raise ApiError(400, "the client left", code="client_left") from None
+        raise ApiError(400, "the client disconnected", code="client_left") from None
     return bytes(body)
 
 

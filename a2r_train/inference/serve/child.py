@@ -1,4 +1,4 @@
-"""vLLM's own servers as children: those of the models for which no URL was given."""
+"""vLLM servers as child processes, for the models that were given no URL."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from a2r_train.models import base_of, check_weights
 log = logging.getLogger(__name__)
 
 POLL_S, END_S = 0.5, 20.0
-PR_SET_PDEATHSIG = 1  # of prctl(2): the child gets a signal when its parent dies, however it does
+PR_SET_PDEATHSIG = 1  # of prctl(2): the child gets a signal when its parent dies, for whatever reason
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One server to start: a base model, and the adapters that it serves beside it."""
+    """A server to start: a base model, and the adapters that it serves besides."""
 
     base: str
     adapters: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass
 class Child:
-    """A server that runs; `log` is the file that it writes to."""
+    """A running server; `log` is the file that it writes to."""
 
     plan: Plan
     process: subprocess.Popen[bytes]
@@ -48,7 +48,7 @@ class Child:
     log: Path = field(default_factory=Path)
 
     def fault(self) -> str:
-        """How it ended, with the last words of its log; "" while it runs."""
+        """How it ended, with the last lines of its log; "" while it runs."""
         if self.process.poll() is None:
             return ""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -57,7 +57,7 @@ class Child:
 
 
 def plans(config: ServeConfig) -> list[Plan]:
-    """One server where both models share a base, else one for each that has no URL.
+    """One server if both models share a base, otherwise one for each model without a URL.
 
     Raises InputError for a model that cannot be loaded.
     """
@@ -78,7 +78,7 @@ def plans(config: ServeConfig) -> list[Plan]:
 
 def command(plan: Plan, port: int, on_cpu: bool, memory: float) -> list[str]:
     """The command that starts a server; each model is served under the name that it has here."""
-    # The module, as the program `vllm` does not know the build for CPUs.
+    # The module, because the `vllm` program does not recognise the build for CPUs.
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", plan.base]
     words += ["--served-model-name", plan.base, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--disable-uvicorn-access-log"]
@@ -93,9 +93,10 @@ def command(plan: Plan, port: int, on_cpu: bool, memory: float) -> list[str]:
 
 
 def environment(on_cpu: bool, servers: int) -> dict[str, str]:
-    """Of a server that is one of several on this machine; what the user has set goes before.
+    """The environment of one of several servers on this machine; the user's own variables take precedence.
 
-    Without a GPU the servers share the cores and are bound to none: vLLM would bind all of them to the same.
+    Without a GPU the servers share the cores and are not bound to any: vLLM would bind all of them to the
+    same ones.
     """
     given = {"VLLM_LOGGING_LEVEL": "ERROR" if on_cpu else "WARNING"}
     if not on_cpu:
@@ -110,9 +111,9 @@ def environment(on_cpu: bool, servers: int) -> dict[str, str]:
 
 @contextmanager
 def started(config: ServeConfig) -> Iterator[list[Child]]:
-    """The servers that are missing, started and answering; they end with this.
+    """Start the missing servers and wait until they answer; they end with the context.
 
-    Raises InputError where vLLM is not installed, RunError for a server that does not start.
+    Raises InputError if vLLM is not installed, RunError for a server that does not start.
     """
     wanted = plans(config)
     if wanted:
@@ -139,7 +140,7 @@ def _child(plan: Plan, config: ServeConfig, servers: int) -> Iterator[Child]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for this process, which drains first
+            start_new_session=True,  # Ctrl-C must reach only this process, which drains first
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         try:
@@ -149,7 +150,7 @@ def _child(plan: Plan, config: ServeConfig, servers: int) -> Iterator[Child]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and what it has started."""
+    """End a server and the processes that it has started."""
     for number, wait_s in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -160,7 +161,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _await(children: list[Child]) -> None:
-    """Until all of them answer. Raises RunError for one that ends."""
+    """Wait until all of them answer. Raises RunError if one ends."""
     silent = list(children)
     while silent:
         for child in children:

@@ -1,4 +1,4 @@
-"""What is sent: whole answers, and the chunks of a stream, in the shape of OpenAI's API."""
+"""What is sent: whole answers, or the chunks of a stream, in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Writer:
-    """Writes one answer; all of its parts have one id."""
+    """Writes one answer; all its parts have the same id."""
 
     def __init__(self, ask: Ask, model: str) -> None:
         self._ask, self._ended = ask, list[Piece]()
@@ -41,7 +41,7 @@ class Writer:
         )
 
     def chunks(self, event: Event) -> Iterable[bytes]:
-        """The chunks of an event. The end of a synthesis is kept for `last`, which says who answered."""
+        """The chunks of an event. The end of a synthesis is left to `last`, which says who answered."""
         if isinstance(event, Arrived):
             if self._ask.references:
                 yield self._chunk([], a2r={"reference": {"at": event.at, **shown(event.reference)}})
@@ -56,7 +56,7 @@ class Writer:
             self._ended.append(event)
 
     def last(self, report: Report) -> Iterable[bytes]:
-        """The end of each synthesis, and where it was asked for the usage."""
+        """The end of each synthesis, and the usage if it was asked for."""
         for piece in self._ended:
             yield self._chunk([_delta(piece.index, {}, piece.finish_reason)], a2r=report.said())
         if self._ask.include_usage:

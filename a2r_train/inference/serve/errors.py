@@ -1,4 +1,4 @@
-"""What a client is told where there is no answer: OpenAI's shape, and a status of its kind."""
+"""What a client gets if there is no answer: an error in OpenAI's format, with a fitting status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ INVALID, UPSTREAM = "invalid_request_error", "upstream_error"
 
 
 class ApiError(Exception):
-    """A refusal. `param` names the parameter that is wrong; `code` is the kind, as in /metrics."""
+    """A refusal. `param` names the wrong parameter; `code` is the kind, as in /metrics."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent; OpenAI's clients read it."""
+        """The body that is sent, in the format that OpenAI's clients read."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
     @property
@@ -36,7 +36,7 @@ class ApiError(Exception):
 
 
 def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
-    """A request that names something wrong in `param`."""
+    """The error for a request with a wrong value of `param`."""
     return ApiError(400, f"{param}: {message}", code=code, param=param)
 
 
@@ -48,7 +48,7 @@ class UpstreamError(Exception):
         self.kind, self.retry_after_s = kind, retry_after_s
 
     def as_api_error(self, stage: str) -> ApiError:
-        """The same as the client of this endpoint sees it."""
+        """The same error as the client of this endpoint gets it."""
         status, param = STATUS[self.kind], "messages" if self.kind == "refused" else None
         return ApiError(
             status,
@@ -60,18 +60,18 @@ class UpstreamError(Exception):
         )
 
 
-# What may go wrong at a model's server, and the status that says so here.
+# What may go wrong at a model's server, and the status that this endpoint answers with.
 STATUS = {
-    "refused": 400,  # it does not take the request: mostly a context that does not fit
+    "refused": 400,  # it rejects the request, mostly because it does not fit the context
     "rate_limited": 429,
-    "denied": 502,  # our key, or the model's name
-    "lost": 502,  # no connection, or one that ended early
-    "broken": 502,  # an answer that is none
+    "denied": 502,  # our key or the model's name is wrong
+    "lost": 502,  # no connection, or it ended early
+    "broken": 502,  # not a valid answer
     "error": 502,  # 5xx
-    "diverged": 502,  # another try writes something else than what the client has read
+    "diverged": 502,  # another try writes a text other than what the client has read
     "unavailable": 503,
     "timeout": 504,
     "loop": 508,
 }
-# Those of which another try may come out otherwise.
+# Kinds after which another try may succeed.
 AGAIN = frozenset(STATUS) - {"refused", "denied", "diverged", "loop"}

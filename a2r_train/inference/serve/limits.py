@@ -1,4 +1,4 @@
-"""Who may ask, and how many at once."""
+"""Who may send requests, and how many at once."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from a2r_train.inference.serve.errors import ApiError
 
 KEY = "A2R_API_KEY"
 MOST_BODY = 16 * 2**20  # bytes
-MOST_HOPS = 4  # pairs that a request may go through
+MOST_HOPS = 4  # pairs that a request may pass through
 FIRST_GUESS_S = 5.0
 
 
 def endpoint_key() -> str:
-    """The key that this endpoint asks for, or "". Raises InputError for one that no header holds."""
+    """The key that clients of this endpoint must send, or "". Raises InputError for a key that no header can
+    hold.
+    """
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(f"{KEY}: holds a space or a character that no key has")
+        raise InputError(
+            f"{KEY}: contains a space or a character that is not printable ASCII; set another key"
+        )
     return key
 
 
 def check_key(header: str, key: str) -> None:
-    """Raises ApiError for a header `Authorization` without the key; compares in constant time."""
+    """Raises ApiError if the `Authorization` header lacks the key; compares in constant time."""
     kind, _, given = header.partition(" ")
     if key and not (kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode())):
         raise ApiError(
@@ -38,7 +42,7 @@ def check_key(header: str, key: str) -> None:
 
 
 def path_through(header: str, own: str) -> str:
-    """The path of a request with this pair at its end. Raises ApiError where it has been here before."""
+    """The path of a request with this pair appended. Raises ApiError if the request has been here before."""
     hops = [hop for hop in header.split(",") if hop]
     if own in hops or len(hops) >= MOST_HOPS:
         raise ApiError(
@@ -52,7 +56,7 @@ def path_through(header: str, own: str) -> str:
 
 
 class Places:
-    """A bounded number of requests under way, and a bounded queue before them, first come first served."""
+    """A limited number of requests under way, and a limited queue before them, first come, first served."""
 
     def __init__(self, under_way: int, waiting: int) -> None:
         self._most_under_way, self._most_waiting = under_way, waiting
@@ -64,21 +68,21 @@ class Places:
         if self.under_way + self.waiting >= self._most_under_way + self._most_waiting:
             raise ApiError(
                 429,
-                f"{self.under_way} requests are under way and {self.waiting} wait; try again later",
+                f"{self.under_way} requests are under way and {self.waiting} are waiting; try again later",
                 code="queue_full",
                 kind="rate_limit_error",
                 retry_after_s=self.expected_wait_s(),
             )
 
     def expected_wait_s(self) -> float:
-        """About when a place of the queue will be free."""
+        """About how long until a slot in the queue becomes free."""
         return max(1.0, self._mean_s * max(1, self.waiting) / self._most_under_way)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[float]:
-        """A place for one request, and the seconds that it waited.
+        """A slot for one request; yields the seconds that it waited.
 
-        Raises ApiError with the time to wait where the queue is full.
+        Raises ApiError, with the time to wait, if the queue is full.
         """
         self._check()
         loop = asyncio.get_running_loop()

@@ -8,18 +8,26 @@ from a2r_train.inference.serve.limits import Places
 from a2r_train.inference.serve.usage import SYNTHESIZER, UNANIMOUS, VOTE, Report
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.999, 1.0)  # the last but one parts unanimous references from others
+SHARES = (
+    0.0,
+    0.2,
+    0.4,
+    0.6,
+    0.8,
+    0.999,
+    1.0,
+)  # the last but one separates unanimous references from the others
 
 
 class Metrics:
-    """The counts of one endpoint, in a registry of its own."""
+    """The counts of one endpoint, in its own registry."""
 
     def __init__(self, places: Places) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter("a2r_requests", "chat completions that came in", registry=registry)
+        self._requests = Counter("a2r_requests", "chat completions received", registry=registry)
         self._answers = Counter("a2r_answers", "answered, by whom", ["answered_by"], registry=registry)
         self._errors = Counter("a2r_errors", "refused or failed, by kind", ["code"], registry=registry)
-        self._left = Counter("a2r_disconnects", "clients that left before the end", registry=registry)
+        self._left = Counter("a2r_disconnects", "clients that disconnected before the end", registry=registry)
         self._degraded = Counter("a2r_warnings", "answers with a warning", registry=registry)
         self._tokens = Counter("a2r_tokens", "tokens by stage", ["stage"], registry=registry)
         self._seconds = Histogram(
@@ -28,13 +36,13 @@ class Metrics:
         self._agreement = Histogram(
             "a2r_agreement", "share of the leading answer", buckets=SHARES, registry=registry
         )
-        for answered_by in (SYNTHESIZER, VOTE, UNANIMOUS):  # a rate needs a series from the start
+        for answered_by in (SYNTHESIZER, VOTE, UNANIMOUS):  # a rate needs the series to exist from the start
             self._answers.labels(answered_by)
         for stage in Report(1, 0).tokens:
             self._tokens.labels(stage)
         for stage in ("wait", "explore", "first_token", "synthesise", "all"):
             self._seconds.labels(stage)
-        waiting = Gauge("a2r_waiting", "requests that wait for a place", registry=registry)
+        waiting = Gauge("a2r_waiting", "requests waiting for a slot", registry=registry)
         waiting.set_function(lambda: places.waiting)
         under_way = Gauge("a2r_under_way", "requests under way", registry=registry)
         under_way.set_function(lambda: places.under_way)

@@ -1,4 +1,4 @@
-"""The two stages of one request: references, their votes, a synthesis, and what is done where one fails."""
+"""The two stages of one request: references, their votes, a synthesis, and what happens if one fails."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from a2r_train.records import Reference, seed_of
 from a2r_train.verify import majority
 from a2r_train.verify.pool import WORKERS
 
-# Where nobody reads along, vLLM sends so many tokens at a time; other servers do not know the key.
+# If nobody reads the stream, vLLM sends this many tokens at a time; other servers do not know the key.
 SELDOM = {"stream_interval": 64}
 
-SHORT = 10_000  # characters that are tokenized in about a millisecond
+SHORT = 10_000  # characters; tokenizing them takes about a millisecond
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Arrived:
-    """A reference is there."""
+    """A reference has arrived."""
 
     at: int
     reference: Reference
@@ -51,7 +51,7 @@ Emit = Callable[[Event], None]
 
 @dataclass
 class Stage:
-    """A model with the prompter of its tokenizer; `context` is the most tokens that it reads and writes."""
+    """A model with the prompter for its tokenizer; `context` is the most tokens it can read and write."""
 
     model: str
     upstream: Upstream
@@ -61,7 +61,7 @@ class Stage:
 
 @dataclass
 class _Run:
-    """One request on its way; `deadline` by the clock of the event loop."""
+    """One request under way; `deadline` is in the time of the event loop."""
 
     ask: Ask
     path: str
@@ -72,7 +72,7 @@ class _Run:
     work: Work
     report: Report
     adaptive: Adaptive | None
-    shown: int = 0  # references that were emitted
+    shown: int = 0  # references emitted so far
     votes: asyncio.Future[list[list[int]]] | None = None
 
 
@@ -90,7 +90,7 @@ class Pair:
     async def answer(self, ask: Ask, path: str, deadline: float, emit: Emit) -> Report:
         """Answer one request; references and pieces of syntheses are emitted as they come.
 
-        Raises ApiError where there is no answer at all, and for a request that the models cannot take.
+        Raises ApiError if there is no answer at all, or if the request does not fit the models.
         """
         run = self._begin(ask, path, deadline, emit)
         await self._explore(run)
@@ -109,7 +109,7 @@ class Pair:
         return run.report
 
     def warm(self) -> None:
-        """Start the processes that compare answers, which takes seconds, before a vote waits for them."""
+        """Start the processes that compare answers, which takes seconds, before a vote needs them."""
         self._voting.submit(majority, ["x + 1", "1 + x"], self.config.verifier)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Pair:
     # Stage 1
 
     async def _explore(self, run: _Run) -> None:
-        """Sample the references; where a call fails or time is up, go on with those that are there."""
+        """Sample the references; if a call fails or time is up, continue with those that have arrived."""
         loop = asyncio.get_running_loop()
         began, error = loop.time(), None
         until = min(began + self.config.explore_deadline_s, run.deadline)
@@ -147,7 +147,7 @@ class Pair:
                     if run.adaptive and await self._stops(run, run.adaptive):
                         break
         except TimeoutError:
-            error = UpstreamError("timeout", f"not done in {until - began:.0f} s")
+            error = UpstreamError("timeout", f"not done within {until - began:.0f} s")
         except UpstreamError as failed:
             error = failed
         run.report.seconds["explore"] = loop.time() - began
@@ -177,7 +177,9 @@ class Pair:
         return chat, min(room, self.config.max_reference_completion_tokens)
 
     async def _sample(self, run: _Run, chat: Chat, room: int, size: int) -> None:
-        """`size` more references by one call, and by others for those that a failed one still owes."""
+        """`size` more references in one call; further calls replace the ones that a failed call did not
+        return.
+        """
         home, wanted = self.explorer.upstream.home(), len(run.work.references) + size
         sampling = Sampling(run.ask.explore_temperature, max_completion_tokens=room)
         for number in range(self.explorer.upstream.tries):
@@ -200,7 +202,7 @@ class Pair:
                 await self.explorer.upstream.wait(error, number)
 
     async def _sample_once(self, run: _Run, place: int, body: dict[str, Any]) -> None:
-        """One call; each reference counts from when it is whole, whatever becomes of the others."""
+        """One call; each reference counts once it is complete, whatever happens to the others."""
         texts: dict[int, list[Piece]] = {}
         counted, before = Usage(), len(run.work.references)
         pieces = self.explorer.upstream.pieces(place, body, run.path)
@@ -220,14 +222,14 @@ class Pair:
             new = run.work.references[before:]
             read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if new else 0)
             run.report.tokens["explorer_prompt"] += read
-            if counted.completion_tokens is None:  # by a server that tells none, or that broke off
+            if counted.completion_tokens is None:  # the server reports no count, or broke off
                 written = sum(run.explorer.count(reference.text) + 1 for reference in new)
                 run.report.tokens["references"] += written
             else:
                 run.report.tokens["references"] += counted.completion_tokens
 
     async def _arrive(self, run: _Run, parts: list[Piece]) -> None:
-        """Take a completion in as a reference, unless it is empty."""
+        """Add a completion as a reference, unless it is empty."""
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
         said = with_thinking(thinking, text, run.explorer.opens_thinking)
         if not said.strip():
@@ -243,14 +245,14 @@ class Pair:
     # Stage 2
 
     async def _synthesise(self, run: _Run) -> list[list[int]]:
-        """Write the syntheses, or give the vote where that fails; the groups of the vote."""
+        """Write the syntheses, or answer with the vote if that fails; returns the groups of the vote."""
         sent, error = Sent(run.ask.n), None
         try:
             async with asyncio.timeout_at(run.deadline):
                 await self._write(run, sent)
             groups = await self._vote(run)
         except TimeoutError:
-            error = UpstreamError("timeout", f"not done in {self.config.deadline_s:g} s")
+            error = UpstreamError("timeout", f"not done within {self.config.deadline_s:g} s")
         except UpstreamError as failed:
             if failed.kind in ("refused", "loop"):
                 raise failed.as_api_error("synthesizer") from None
@@ -261,12 +263,12 @@ class Pair:
         if error:
             groups = await self._vote(run)
             run.report.answered_by = VOTE
-            run.report.warnings.append(f"synthesizer: no answer, so the vote's ({error})")
+            run.report.warnings.append(f"synthesizer: no answer, so the vote answered ({error})")
             await self._give(run, groups, sent)
         return groups
 
     def _vote(self, run: _Run) -> asyncio.Future[list[list[int]]]:
-        """The groups of the vote, which is begun by who first asks for it."""
+        """The groups of the vote, which starts when they are first asked for."""
         if run.votes is None:
             run.votes = asyncio.ensure_future(self._voted(run.work.groups))
         return run.votes
@@ -289,7 +291,7 @@ class Pair:
                     elif new := sent.take(piece):
                         run.report.seconds.setdefault("first_token", loop.time() - began)
                         run.emit(new)
-                        self._vote(run)  # beside the synthesis, whose first token does not wait for it
+                        self._vote(run)  # runs next to the synthesis, whose first token does not wait for it
                 await self._count_where_nobody_did(run, sent)
                 return
             except UpstreamError as error:
@@ -331,7 +333,7 @@ class Pair:
     # The vote
 
     async def _give(self, run: _Run, groups: list[list[int]], sent: Sent) -> None:
-        """The vote's text as the answer; after a part of a synthesis, as another paragraph."""
+        """Emit the vote's text as the answer; after a partial synthesis, as a new paragraph."""
         best = run.work.references[run.work.best(groups)]
         whole = visible(best.text) or (rf"\boxed{{{best.answer}}}" if best.answer else "")
         text, reason = await self._rendered(lambda run: self._cut(run, whole), run, len(whole))
@@ -340,12 +342,14 @@ class Pair:
             run.emit(Piece(index, text=before + text, finish_reason=reason))
 
     def _cut(self, run: _Run, text: str) -> tuple[str, str]:
-        """The text within `stop` and `max_tokens`, and its finish reason."""
+        """The text cut at `stop` and `max_tokens`, and its finish reason."""
         text = text[: min((at for stop in run.ask.stop if (at := text.find(stop)) >= 0), default=len(text))]
         return run.synthesizer.first_tokens(text, run.ask.max_tokens or len(text) + 1)
 
     async def _rendered(self, function: Callable[[_Run], T], run: _Run, length: int) -> T:
-        """What needs a tokenizer: at once for a short text, else in a thread; `length` in characters."""
+        """Run a function that needs a tokenizer: directly for a short text, otherwise in a thread; `length`
+        in characters.
+        """
         if length < SHORT and self._tokenizing.acquire(blocking=False):
             try:
                 return function(run)
@@ -359,7 +363,7 @@ class Pair:
         return await asyncio.get_running_loop().run_in_executor(self._rendering, alone)
 
     async def _voted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """In a thread that may wait for verifiers."""
+        """Run a function in a thread that may wait for verifiers."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._voting, lambda: function(*args, **kwargs))
 
@@ -374,4 +378,4 @@ def _chat_keys(chat: Chat) -> dict[str, Any]:
 
 
 def _too_long(param: str, what: str, context: int) -> Exception:
-    return invalid(param, f"{what}, where the context has {context} tokens", "context_length_exceeded")
+    return invalid(param, f"{what}, but the context has {context} tokens", "context_length_exceeded")

@@ -1,4 +1,4 @@
-"""The body of a chat completion, read with strict keys; what is not served is refused by its name."""
+"""The body of a chat completion, read with strict keys; unsupported parameters are refused by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from a2r_train.prompts import visible
 
 MOST_STOPS = 16
 MOST_SEED = 2**63 - 1
-# Parameters of OpenAI's API that ask for what a pair cannot do, and the values that do not ask for it.
+# Parameters of OpenAI's API for what a pair cannot do, and the values that do not ask for it.
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -31,7 +31,7 @@ NOT_SERVED: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
 }
-# Those that change no answer, so they are taken and mean nothing here.
+# Parameters that change no answer: they are accepted and ignored.
 NO_MATTER = frozenset(
     {
         "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier",
@@ -57,7 +57,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a request asks for. `problem` is the last turn; max_tokens None and seed None were not named."""
+    """What a request asks for. `problem` is the last turn; max_tokens and seed are None if not given."""
 
     problem: str
     system: str
@@ -76,7 +76,7 @@ class Ask:
 
 
 def parse_ask(body: bytes, config: ServeConfig) -> Ask:
-    """Raises ApiError, with the name of the parameter, for a body that is not such a request."""
+    """Parse a request. Raises ApiError, with the name of the parameter, for anything unsupported."""
     row = _row(body)
     _check_served(row)
     if _text(row, "model") != config.name:
@@ -86,7 +86,7 @@ def parse_ask(body: bytes, config: ServeConfig) -> Ask:
     options = _object(row, "stream_options", {"include_usage", "include_obfuscation"})
     stream = _boolean(row, "stream")
     if options and not stream:
-        raise invalid("stream_options", "expected only where `stream` is true")
+        raise invalid("stream_options", "expected only if `stream` is true")
     longest = "max_completion_tokens" if row.get("max_completion_tokens") is not None else "max_tokens"
     return Ask(
         problem=turns[-1].content,
@@ -110,15 +110,15 @@ def parse_ask(body: bytes, config: ServeConfig) -> Ask:
 
 def _row(body: bytes) -> dict[str, Any]:
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     try:
         row = json.loads(body.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         says = str(error)[:100] or type(error).__name__
-        raise ApiError(400, f"the body is no JSON ({says})", code="invalid_json") from None
+        raise ApiError(400, f"the body is not JSON ({says})", code="invalid_json") from None
     if not isinstance(row, dict):
-        raise ApiError(400, "the body is no JSON object", code="invalid_json")
+        raise ApiError(400, "the body is not a JSON object", code="invalid_json")
     return row
 
 
@@ -126,7 +126,7 @@ def _check_served(row: Mapping[str, Any]) -> None:
     for name, value in row.items():
         if name in NOT_SERVED:
             if value is not None and not any(_same(value, idle) for idle in NOT_SERVED[name]):
-                raise invalid(name, "is not served by a pair of models", "unsupported_parameter")
+                raise invalid(name, "is not supported by a pair of models", "unsupported_parameter")
         elif name not in READ | NO_MATTER:
             raise invalid(_shown(name), "unknown parameter", "unknown_parameter")
 
@@ -136,7 +136,7 @@ def _same(value: Any, idle: Any) -> bool:
 
 
 def _turns(messages: Any) -> tuple[str, list[Turn]]:
-    """The system text, and the turns, of which the last is the user's."""
+    """The system text, and the turns; the last one is the user's."""
     if not isinstance(messages, list) or not messages:
         raise invalid("messages", "expected a list of at least one message")
     system: list[str] = []
@@ -146,7 +146,7 @@ def _turns(messages: Any) -> tuple[str, list[Turn]]:
         role, content = _message(message, place)
         if role in ("system", "developer"):
             if turns:
-                raise invalid(f"{place}.role", f"a {role} turn stands before all others")
+                raise invalid(f"{place}.role", f"a {role} turn must come before all others")
             system.append(content)
         else:
             turns.append(Turn(role, visible(content) if role == "assistant" else content))
@@ -165,19 +165,23 @@ def _message(message: Any, place: str) -> tuple[str, str]:
         raise invalid(f"{place}.role", f"is {_shown(role)}; expected system, user or assistant")
     for name in ("tool_calls", "function_call", "audio"):
         if message.get(name):
-            raise invalid(f"{place}.{name}", "is not served by a pair of models", "unsupported_parameter")
+            raise invalid(f"{place}.{name}", "is not supported by a pair of models", "unsupported_parameter")
     return role, _content(message.get("content"), f"{place}.content")
 
 
 def _content(content: Any, place: str) -> str:
-    """A text, or the texts of its parts. Raises ApiError for an image, and for what no UTF-8 can hold."""
+    """A text, or the joined texts of its parts. Raises ApiError for an image, or for text that is not valid
+    UTF-8.
+    """
     if isinstance(content, list):
         texts = []
         for at, part in enumerate(content):
             kind = part.get("type") if isinstance(part, dict) else None
             if kind != "text":
                 raise invalid(
-                    f"{place}[{at}].type", f"is {_shown(kind)}; only text is served", "unsupported_parameter"
+                    f"{place}[{at}].type",
+                    f"is {_shown(kind)}; only text is supported",
+                    "unsupported_parameter",
                 )
             texts.append(_content(str(part["text"]) if isinstance(part.get("text"), str) else None, place))
         return "".join(texts)
@@ -186,7 +190,7 @@ def _content(content: Any, place: str) -> str:
     try:
         content.encode("utf-8")
     except UnicodeEncodeError:
-        raise invalid(place, "holds half a surrogate pair, which is no text") from None
+        raise invalid(place, "contains half a surrogate pair, which is not valid text") from None
     return content
 
 

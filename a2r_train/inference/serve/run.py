@@ -1,4 +1,4 @@
-"""`a2r serve` from its keys to its end: the servers that are missing, the pair, the endpoint, the drain."""
+"""`a2r serve` from its keys to its end: the missing servers, the pair, the endpoint, the drain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 WATCH_S = 1.0
-SWITCH_S = 0.0005  # a vote in a thread must not keep the event loop waiting, as Python's 5 ms would
+SWITCH_S = 0.0005  # a vote in a thread must not hold up the event loop, as Python's 5 ms would
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,16 @@ class Prompters:
 
 
 def prompters(config: ServeConfig) -> Prompters:
-    """Those of both stages, as the pair was trained: an explorer without a prompt is asked by the
+    """The prompters of both stages, as the pair was trained: an explorer without a prompt gets the
     synthesizer's.
 
-    Raises InputError for a wrong key, a model without chat template, and a prompt that cannot be read.
+    Raises InputError for a wrong key, a model without a chat template, or a prompt that cannot be read.
     """
     config.check()
     check_verifier(config.verifier)
     if (config.adaptive or config.skip_unanimous) and not has_vote(config.verifier):
         raise InputError(
-            f"adaptive and skip_unanimous go by votes, and answers of {config.verifier} have none; "
-            "leave them out"
+            f"adaptive and skip_unanimous need votes, but answers of {config.verifier} have none; remove them"
         )
     second = prompt_of(config.synthesizer, config.prompt)
     brought = model_file(config.explorer, "prompt.yaml")
@@ -65,18 +64,18 @@ def prompters(config: ServeConfig) -> Prompters:
 
 
 def serve(config: ServeConfig, prices: Mapping[str, Price]) -> int:
-    """Serve until a signal; returns the exit status, 128 more than the signal's number.
+    """Serve until a signal; returns the exit status, 128 plus the signal's number.
 
-    Raises InputError for a wrong key and for servers that do not serve the models, RunError for a server of
-    its own that does not start or that ends.
+    Raises InputError for a wrong key or for servers that do not serve the models, RunError if a server that
+    it started does not come up or ends.
     """
     key = endpoint_key()
     made = prompters(config)
     sys.setswitchinterval(SWITCH_S)
     if config.host not in LOOPBACK and not key:
-        log.warning("%s: anybody who reaches this address may ask; set A2R_API_KEY", config.host)
+        log.warning("%s: anyone who can reach this address can send requests; set A2R_API_KEY", config.host)
     with started(config) as children:
-        loop = uvicorn.Config("").get_loop_factory()  # uvloop's, where it is installed
+        loop = uvicorn.Config("").get_loop_factory()  # uvloop's, if it is installed
         with asyncio.Runner(loop_factory=loop) as runner:
             return runner.run(_serve(config, made, prices, key, children))
 
@@ -94,7 +93,7 @@ async def _serve(
 async def paired(
     config: ServeConfig, made: Prompters, prices: Mapping[str, Price], own: Mapping[str, str]
 ) -> AsyncIterator[Pair]:
-    """The pair with its connections; `own` has the URLs of stages whose servers were started here.
+    """The pair with its connections; `own` has the URLs of the stages whose servers were started here.
 
     Raises InputError for a stage that none of its servers serves.
     """
@@ -120,7 +119,7 @@ async def paired(
 
 
 def _context(model: str) -> int:
-    """By the model's config; without one its servers know."""
+    """The context by the model's config; without a config, no limit, because only its servers know."""
     try:
         return context_length(model)
     except InputError:
@@ -128,7 +127,7 @@ def _context(model: str) -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which is told of signals by `_listen`."""
+    """uvicorn, with signals handled by `_listen`."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -159,7 +158,7 @@ async def _listen(config: ServeConfig, endpoint: Endpoint, children: list[Child]
         telling = asyncio.create_task(_tell(server, config))
         watching = asyncio.create_task(_watch(server, children))
         try:
-            with suppress(SystemExit):  # of uvicorn, where the port is taken
+            with suppress(SystemExit):  # uvicorn raises it if the port is taken
                 await server.serve()
         finally:
             telling.cancel()
@@ -169,12 +168,12 @@ async def _listen(config: ServeConfig, endpoint: Endpoint, children: list[Child]
         raise RunError(fault)
     if not server.started:
         raise InputError(f"{config.host}:{config.port}: cannot listen there; choose another --port or --host")
-    log.info("stopped; requests that were under way are answered")
+    log.info("stopped; the requests under way were answered")
     return 128 + ended_by
 
 
 async def _tell(server: uvicorn.Server, config: ServeConfig) -> None:
-    """Say where it listens, once it does."""
+    """Log the address once the server listens."""
     while not server.started:
         await asyncio.sleep(0.02)
     host = f"[{config.host}]" if ":" in config.host else config.host
@@ -184,7 +183,7 @@ async def _tell(server: uvicorn.Server, config: ServeConfig) -> None:
 
 
 async def _watch(server: uvicorn.Server, children: list[Child]) -> str:
-    """Stop serving when a server of our own has ended; how it did."""
+    """Stop serving when a server started here ends; returns how it ended."""
     while True:
         for child in children:
             if fault := child.fault():

@@ -1,4 +1,6 @@
-"""What a client has already read of its syntheses, so that another try goes on where the last one broke."""
+"""What a client has already read of its syntheses, so that another try continues where the last one broke
+off.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from a2r_train.inference.serve.upstream import Piece
 
 @dataclass
 class _Channel:
-    """The thinking or the text of one synthesis; `held` is what another try has yet to repeat."""
+    """The thinking or the text of one synthesis; `held` is what another try still has to repeat."""
 
     parts: list[str] = field(default_factory=list)
     held: str = ""
 
     def take(self, part: str) -> str:
-        """What is new in a part. Raises UpstreamError where it is not what was sent before."""
+        """The new text in a part. Raises UpstreamError if it differs from what was sent before."""
         if not self.held:
             if part:
                 self.parts.append(part)
@@ -25,7 +27,7 @@ class _Channel:
             self.held = self.held[len(part) :]
             return ""
         if not part.startswith(self.held):
-            raise UpstreamError("diverged", "another try writes something else than what was sent")
+            raise UpstreamError("diverged", "another try differs from what was already sent")
         new, self.held = part[len(self.held) :], ""
         self.parts.append(new)
         return new
@@ -35,7 +37,7 @@ class _Channel:
 
 
 class Sent:
-    """The n syntheses of a request as far as they were sent."""
+    """The n syntheses of a request, as far as they have been sent."""
 
     def __init__(self, n: int) -> None:
         self._thinking = [_Channel() for _ in range(n)]
@@ -48,7 +50,9 @@ class Sent:
             channel.again()
 
     def take(self, piece: Piece) -> Piece | None:
-        """What of a piece is to be sent. Raises UpstreamError where it does not fit what was sent."""
+        """The part of a piece that is still to be sent. Raises UpstreamError if it does not match what was
+        sent.
+        """
         if not 0 <= piece.index < len(self._ended):
             return None
         thinking = self._thinking[piece.index].take(piece.thinking)
@@ -56,19 +60,19 @@ class Sent:
         if self._ended[piece.index]:
             return None
         if piece.finish_reason and (self._thinking[piece.index].held or self._text[piece.index].held):
-            raise UpstreamError("diverged", "another try ends before what was sent")
+            raise UpstreamError("diverged", "another try ends before the end of what was already sent")
         self._ended[piece.index] = bool(piece.finish_reason)
         new = replace(piece, thinking=thinking, text=text)
         return new if thinking or text or piece.finish_reason else None
 
     def open(self) -> list[int]:
-        """Those that have not ended."""
+        """The syntheses that have not ended."""
         return [index for index, ended in enumerate(self._ended) if not ended]
 
     def began(self, index: int) -> bool:
         return bool(self._text[index].parts)
 
     def texts(self) -> list[str]:
-        """Everything that was sent, by synthesis."""
+        """Everything sent so far, by synthesis."""
         both = zip(self._thinking, self._text, strict=True)
         return ["".join((*thinking.parts, *text.parts)) for thinking, text in both]

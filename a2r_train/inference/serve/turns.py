@@ -1,4 +1,4 @@
-"""Conversations: what came before the problem is shown to both stages, as the chat template has it."""
+"""Conversations: both stages are shown what came before the problem, as the chat template renders it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from a2r_train.prompts import Chat, Prompter
 
 
 class TurnPrompter(Prompter):
-    """A Prompter whose chats may begin with a system text and turns of a client; its budget counts them."""
+    """A Prompter whose chats may begin with a client's system text and turns, which count towards its
+    budget.
+    """
 
     _said_system: str = ""
     _earlier: Sequence[Turn] = ()
@@ -37,7 +39,7 @@ class TurnPrompter(Prompter):
         return Chat(turns, self.config.chat_template_kwargs, self.config.date)
 
     def first_tokens(self, text: str, most: int) -> tuple[str, str]:
-        """At most so many tokens of a text, and the finish reason that says whether it was cut."""
+        """The first `most` tokens of a text, and the finish reason, which says whether it was cut."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) <= most:
             return text, "stop"

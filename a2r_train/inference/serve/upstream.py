@@ -1,7 +1,7 @@
-"""One model behind one or several OpenAI-compatible servers: a try, its failures by kind, and the waits
-between tries.
+"""One model behind one or several OpenAI-compatible servers: single tries, the kinds of their failures, and
+the waits between tries.
 
-A task that is cancelled closes its connection, by which the server learns that nobody waits any more.
+A cancelled task closes its connection, which tells the server that nobody is waiting any more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from a2r_train.engines.openai import (
 )
 from a2r_train.inference.serve.errors import AGAIN, UpstreamError
 
-PATH_HEADER = "x-a2r-path"  # the pairs that a request has come through
+PATH_HEADER = "x-a2r-path"  # the pairs that a request has passed through
 CONNECT_S = 10.0
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 KINDS = {401: "denied", 403: "denied", 404: "denied", 429: "rate_limited", 503: "unavailable", 508: "loop"}
@@ -38,7 +38,7 @@ KINDS |= {408: "timeout", 504: "timeout", **dict.fromkeys(REFUSED, "refused")}
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as a server counts them; None where it does not."""
+    """Tokens as counted by a server; None if it does not count."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -46,7 +46,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of one completion of several: its thinking, its text, and at its end the finish reason."""
+    """A part of one of several completions: its thinking, its text, and at its end the finish reason."""
 
     index: int
     thinking: str = ""
@@ -55,7 +55,7 @@ class Piece:
 
 
 class Upstream:
-    """The servers of one model, asked in turn; a try that fails in a way that may pass goes to the next."""
+    """The servers of one model, asked in turn; after a failure that may pass, the next one is tried."""
 
     def __init__(
         self, served_as: str, urls: list[str], client: httpx2.AsyncClient, tries: int, silence_s: float
@@ -66,11 +66,11 @@ class Upstream:
         self._key = api_key()
 
     def home(self) -> int:
-        """Where the tries of the next request begin."""
+        """The server that the next request tries first."""
         return next(self._turn) % len(self.urls)
 
     async def wait(self, error: UpstreamError, number: int) -> None:
-        """Wait before the try after try `number`. Raises the error where there is none."""
+        """Wait before the try that follows try `number`. Raises the error if there is none."""
         if error.kind not in AGAIN or number + 1 >= self.tries:
             raise error
         jitter = random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**number))
@@ -79,9 +79,9 @@ class Upstream:
     async def pieces(
         self, place: int, body: Mapping[str, Any], path: str
     ) -> AsyncGenerator[Piece | Usage, None]:
-        """One try, at the server of that place: the completions as they come, and their usage.
+        """One try, at the server with index `place`: the completions as they come, and their usage.
 
-        Raises UpstreamError, also after some pieces.
+        Raises UpstreamError, possibly after some pieces.
         """
         url = f"{self.urls[place % len(self.urls)]}/chat/completions"
         request = self._client.build_request(
@@ -99,12 +99,12 @@ class Upstream:
             async for piece in _streamed(response):
                 yield piece
         except httpx2.TimeoutException as error:
-            raise UpstreamError("timeout", f"{url}: silent for too long ({type(error).__name__})") from None
+            raise UpstreamError("timeout", f"{url}: no reply for too long ({type(error).__name__})") from None
         except httpx2.HTTPError as error:
             says = on_one_line(str(error), self._key) or type(error).__name__
             raise UpstreamError("lost", f"{url}: {says}") from None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise UpstreamError("broken", f"{url}: a broken answer ({type(error).__name__})") from None
+            raise UpstreamError("broken", f"{url}: an invalid answer ({type(error).__name__})") from None
         finally:
             if response is not None:
                 await response.aclose()
@@ -117,7 +117,7 @@ class Upstream:
         return UpstreamError(kind, says, retry_after_s(response))
 
     async def served(self, url: str) -> list[dict[str, Any]]:
-        """The models of one server, by its /models. Raises UpstreamError."""
+        """The models of one server, from its /models. Raises UpstreamError."""
         try:
             response = await self._client.get(f"{url}/models", timeout=PREFLIGHT_S)
             if response.status_code != 200:
@@ -127,10 +127,10 @@ class Upstream:
             says = on_one_line(str(error), self._key) or type(error).__name__
             raise UpstreamError("lost", f"{url}: {says}") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UpstreamError("broken", f"{url}: a broken answer ({type(error).__name__})") from None
+            raise UpstreamError("broken", f"{url}: an invalid answer ({type(error).__name__})") from None
 
     async def fault(self) -> str:
-        """What is wrong with the servers, if none of them serves the model now; else ""."""
+        """What is wrong with the servers, if none of them serves the model now; otherwise ""."""
         said = []
         for url in self.urls:
             try:
@@ -144,7 +144,7 @@ class Upstream:
         return "; ".join(said)
 
     async def context(self) -> int | None:
-        """The most tokens that the model reads and writes, where its server says (vLLM does)."""
+        """The most tokens that the model can read and write, if its server says so (vLLM does)."""
         for url in self.urls:
             try:
                 rows = await self.served(url)
@@ -157,14 +157,14 @@ class Upstream:
 
 
 async def _streamed(response: httpx2.Response) -> AsyncIterator[Piece | Usage]:
-    """Raises ValueError for a stream that ends early, and for an error in it."""
+    """Raises ValueError if the stream ends early, and UpstreamError for an error in it."""
     began, ended = set[int](), set[int]()
     async for line in response.aiter_lines():
         if not line.startswith("data:"):
             continue
         data = line[5:].strip()
         if data == "[DONE]":
-            continue  # to the end of the body, so that the connection can be used again
+            continue  # read to the end of the body, so that the connection can be reused
         content = json.loads(data)
         if "error" in content:
             raise UpstreamError("error", f"{response.url}: {str(content['error'])[:200]}")

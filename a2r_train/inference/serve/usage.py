@@ -1,4 +1,4 @@
-"""What an answer cost: tokens and seconds by stage, votes, and how they are shown to the client."""
+"""What an answer cost: tokens and seconds by stage, the votes, and how the client sees them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SYNTHESIZER, VOTE, UNANIMOUS = "synthesizer", "vote", "unanimous"
 
 @dataclass
 class Report:
-    """What is told of an answer, gathered while it is made.
+    """What is reported about an answer, gathered while it is made.
 
-    tokens: by stage, as the servers count them, each call of them. seconds: by stage, and `first_token` from
-    the end of stage 1 to the first token of stage 2. votes: (answer, count), the most frequent first.
+    tokens: by stage, as the servers count them, over all calls. seconds: by stage; `first_token` is from the
+    end of stage 1 to the first token of stage 2. votes: (answer, count), the most frequent first.
     """
 
     k: int
@@ -36,11 +36,11 @@ class Report:
 
     @property
     def agreement(self) -> float:
-        """The share of the references whose answer is the most frequent one; 0 where none has an answer."""
+        """The share of the references that have the most frequent answer; 0 if none has an answer."""
         return self.votes[0][1] / len(self.references) if self.votes else 0.0
 
     def price(self, prices: Mapping[str, Price], explorer: str, synthesizer: str) -> None:
-        """Set the dollars by a price table; a model that is not in it costs nothing."""
+        """Set the dollars from a price table; a model that is not in it costs nothing."""
         if prices:
             first, second = prices.get(explorer, Price()), prices.get(synthesizer, Price())
             tokens = self.tokens
@@ -49,7 +49,7 @@ class Report:
             self.dollars = dollars / 1e6
 
     def usage(self) -> dict[str, Any]:
-        """OpenAI's block, the sum of both stages; the references count as reasoning."""
+        """OpenAI's usage block, summed over both stages; the references count as reasoning."""
         tokens = self.tokens
         prompt = tokens["explorer_prompt"] + tokens["synthesizer_prompt"]
         completion = tokens["references"] + tokens["synthesis"]
@@ -61,11 +61,11 @@ class Report:
         }
 
     def said(self) -> dict[str, Any]:
-        """What a client is told in any case: who answered, and what went wrong."""
+        """What a client always gets: who answered, and what went wrong."""
         return {"answered_by": self.answered_by, "warnings": self.warnings}
 
     def block(self, with_references: bool) -> dict[str, Any]:
-        """All of it, under the key `a2r`."""
+        """The whole report, under the key `a2r`."""
         found: dict[str, Any] = {
             **self.said(),
             "k": self.k,
