@@ -433,8 +433,8 @@ def test_regroup_keeps_rows_together_with_what_belongs_to_them() -> None:
         ({"use_liger_kernel": True}, "use_liger_kernel"),
         ({"torch_compile": True}, "torch_compile"),
         ({"use_transformers_continuous_batching": True}, "use_transformers_continuous_batching"),
-        ({"model_init_kwargs": {"attn_implementation": "eager"}}, "leave attn_implementation out"),
-        ({"attn_implementation": "flash_attention_2"}, "leave attn_implementation out"),
+        ({"model_init_kwargs": {"attn_implementation": "eager"}}, "remove attn_implementation"),
+        ({"attn_implementation": "flash_attention_2"}, "remove attn_implementation"),
         ({}, ""),
     ],
 )

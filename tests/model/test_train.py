@@ -140,7 +140,7 @@ def test_lora_from_a_whole_model_in_grpo(files, model, caplog):
     assert "training an adapter: rank 2, on q_proj, v_proj; " in caplog.text  # PEFT's choice
     keys = ("--use_peft", "true", "--lora_r", "2", "--lora_target_modules", "all-linear")
     assert sft.main(sft_arguments(files, model, "sft", *keys)) == 0
-    said = next(line for line in caplog.messages if "of down_proj, gate_proj, k_proj" in line)
+    said = next(line for line in caplog.messages if "on down_proj, gate_proj, k_proj" in line)
     weights = load_file(files / "sft" / "adapter_model.safetensors").values()
     assert f"; {sum(one.numel() for one in weights):,} of " in said
 
@@ -352,7 +352,7 @@ def test_the_mend_of_few_targets_is_what_limits_them(files, model, keys, supplie
     bundles = load_bundles(data, loaded)
     most = 4 if supplied else sft.epoch_targets(args, bundles, ())
     said = sft.more_targets(args, bundles, most, supplied)
-    assert said == (mend if mend.startswith("name") else f"bundle more problems{mend}")
+    assert said == (mend if mend.startswith("supply") else f"bundle more problems{mend}")
 
 
 def test_right_references_as_targets(files, model, capsys):
