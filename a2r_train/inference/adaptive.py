@@ -13,8 +13,7 @@ from a2r_train.verify.vote import agreement_of, is_unanimous
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Adaptive exploring: `first` rollouts, then one at a time up to k, as long as another is worth its
-    price.
+    """Adaptive exploring: `first` rollouts, then one at a time up to k, while another is worth its price.
 
     Another rollout can gain at most the chance that the runner-up overtakes the leading answer: with a and b
     votes, P(p < 1/2) with p ~ Beta(a + 1, b + 1) (Adaptive-Consistency, arXiv 2305.11860). Exploring stops
@@ -38,16 +37,14 @@ class Adaptive:
         return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
 
     def skips(self, answers: Sequence[str], verifier: str) -> bool:
-        """Whether unanimous answers are skipped and these are unanimous: two or more, none missing, all
-        equal.
+        """Whether the answers, two or more, are complete and unanimous, and such answers are to be
+        skipped.
         """
         return self.skip_unanimous and is_unanimous(agreement_of(answers, verifier))
 
 
 def chance_of_change(answers: Sequence[str], verifier: str) -> float:
-    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 if there are no
-    votes.
-    """
+    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 without votes."""
     if not has_vote(verifier):
         raise InputError(f"adaptive: it stops by votes, but answers of {verifier} have none; remove it")
     sizes = [len(group) for group in majority(answers, verifier).groups]

@@ -11,8 +11,8 @@ from a2r_train.records import seed_of
 
 @dataclass(frozen=True)
 class Rounds:
-    """Recursive aggregation (RSA, arXiv 2509.26626): `rounds` times, a population of solutions is synthesised
-    into the next one.
+    """Recursive aggregation (RSA, arXiv 2509.26626): each population of solutions is synthesised into the
+    next one, `rounds` times.
 
     Each new member is a synthesis of a random subset of the last population; the answer is the majority of
     the final population. The synthesizer should sample: at temperature 0 equal subsets give equal members.

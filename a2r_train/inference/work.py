@@ -53,9 +53,7 @@ class Work:
 
     def add_explored(self, text: str, completion: Completion) -> None:
         self.references.append(self.reference(text, completion.completion_tokens))
-        self.tokens["explorer_prompt"] = (
-            completion.prompt_tokens
-        )  # the prompt is read once for all references
+        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all references
         self.tokens["references"] += completion.completion_tokens
 
     def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:

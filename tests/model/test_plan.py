@@ -181,7 +181,7 @@ def test_a_stage_that_is_done_is_not_checked_again(
     said = [line for line in lines if "bundles; checks: " in line]
     assert len(said) == 1  # SFT; GRPO waits for it
     assert re.search(
-        r"\d+ bundles; checks: \d+ green, \d yellow \(targets: at most \d+ targets, from", said[0]
+        r"\d+ bundles; checks: \d+ green, \d yellow \(targets: at most \d+ targets, too few", said[0]
     )
 
 

@@ -8,15 +8,8 @@ from a2r_train.inference.serve.limits import Places
 from a2r_train.inference.serve.usage import SYNTHESIZER, UNANIMOUS, VOTE, Report
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-SHARES = (
-    0.0,
-    0.2,
-    0.4,
-    0.6,
-    0.8,
-    0.999,
-    1.0,
-)  # the last but one separates unanimous references from the others
+# 0.999 separates unanimous references from the others.
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.999, 1.0)
 
 
 class Metrics:

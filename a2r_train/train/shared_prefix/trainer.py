@@ -86,9 +86,7 @@ class Packed:
         """(1, N) values of the next tokens to TRL's (B, completion_columns); 0 where nothing was
         predicted.
         """
-        flat = values.new_zeros(
-            self.shape[0] * self.shape[1] + 1
-        )  # the last slot takes positions that predict nothing
+        flat = values.new_zeros(self.shape[0] * self.shape[1] + 1)  # the last is for what predicts nothing
         dense = flat.index_put((self.target,), values[0])[:-1].view(self.shape)
         return dense[:, -completion_columns:]
 
