@@ -44,7 +44,9 @@ class Adaptive:
 
 
 def chance_of_change(answers: Sequence[str], verifier: str) -> float:
-    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 without votes."""
+    """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 if no answer
+    leads.
+    """
     if not has_vote(verifier):
         raise InputError(f"adaptive: it stops by votes, but answers of {verifier} have none; remove it")
     sizes = [len(group) for group in majority(answers, verifier).groups]
