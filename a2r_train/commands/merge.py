@@ -89,13 +89,13 @@ def check_merge(config: MergeConfig) -> None:
 
 
 def _check_tied(model: str) -> None:
-    """Raise InputError for an adapter that changes one of two ends of the model that are one tensor."""
+    """Raise InputError for an adapter of the embedding or the LM head where these share one tensor."""
     from a2r_train.train.model import saved_adapter, tied_adapters
 
     if tied := tied_adapters(model, saved_adapter(model)):
         raise InputError(
-            f"{model}: the model's embedding and LM head are one tensor, and the adapter changes "
-            f"{' and '.join(tied)} alone, so they cannot be merged; load the adapter beside its base"
+            f"{model}: embedding and LM head share one tensor, and the adapter changes {' and '.join(tied)} "
+            "alone, so it cannot be merged; load the adapter with its base"
         )
 
 

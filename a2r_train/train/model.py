@@ -73,8 +73,9 @@ def _check_adapter_keys(model: ModelArguments) -> None:
 
 
 def tied_adapters(model: str, config: PeftConfig | None) -> list[str]:
-    """Of a model whose embedding and LM head are one tensor, those of the two that an adapter would change
-    alone.
+    """The names of embedding and LM head that the adapter changes, if the two share one tensor; else none.
+
+    PEFT gives each of them an adapter, or a copy, of its own, so they no longer are one tensor.
     """
     if config is None or not (empty := empty_model(model)).config.tie_word_embeddings:
         return []

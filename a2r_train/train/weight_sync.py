@@ -91,14 +91,15 @@ def checks(model: ModelArguments) -> list[Check]:
     says = []
     if model.load_in_4bit or model.load_in_8bit:
         says = [
-            "the adapter is merged into a quantised base before each generation, and taken out again, which "
-            "wears the base away: set use_vllm to false, or train without load_in_4bit and load_in_8bit"
+            "before each generation the adapter is merged into the quantised base and taken out again, "
+            "which changes the base a little each time; set use_vllm to false, or remove load_in_4bit and "
+            "load_in_8bit"
         ]
     if tied := tied_adapters(str(model.model_name_or_path), peft_of(model)):
         says.append(
-            f"the model's embedding and LM head are one tensor, which vLLM holds once, and the adapter "
-            f"changes {' and '.join(tied)}; leave that out of lora_target_modules and "
-            "lora_modules_to_save, or set use_vllm to false"
+            f"embedding and LM head share one tensor, and the adapter changes {' and '.join(tied)} alone; "
+            "vLLM holds the tensor once. Remove it from lora_target_modules and lora_modules_to_save, or set "
+            "use_vllm to false"
         )
     return [Check("vllm weights", not says, "; ".join(says) or "the engine gets what is trained")]
 

@@ -53,7 +53,7 @@ def test_an_adapter_of_one_tied_end_goes_neither_to_vllm_nor_into_its_base(tmp_p
     [check] = weight_sync.checks(ModelArguments(model_name_or_path=folder))
     assert not check.passed
     assert "changes model.embed_tokens" in check.detail
-    with pytest.raises(InputError, match=r"model\.embed_tokens alone, so they cannot be merged"):
+    with pytest.raises(InputError, match=r"model\.embed_tokens alone, so it cannot be merged"):
         check_merge(MergeConfig(model=folder, output_dir=str(tmp_path / "merged")))
 
 
