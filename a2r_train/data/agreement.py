@@ -11,9 +11,9 @@ from a2r_train.records import CORRECT, Bundle
 from a2r_train.verify import has_vote
 from a2r_train.verify.vote import agreements
 
-FEWEST_PROBLEMS = 30  # on each side, below which a pattern tells nothing
+FEWEST_PROBLEMS = 30  # on each side; with fewer, a pattern tells nothing
 MOST_DIFFERENT = 0.10  # between the two shares of right votes
-ERRORS_APART = 3  # standard errors, which chance passes once in 400 times
+ERRORS_APART = 3  # standard errors; chance exceeds them once in 400 times
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Compared:
 
     @property
     def is_off(self) -> bool:
-        """Whether the shares differ by more than MOST_DIFFERENT, and by more than chance does.
+        """Whether the shares differ by more than MOST_DIFFERENT, and by more than chance explains.
 
-        The standard error is that of two equal shares. It counts problems, not bundles, as the bundles of a
+        The standard error assumes equal shares. It counts problems, not bundles, because bundles of one
         problem are alike.
         """
         one, other = self.training, self.validation
@@ -57,14 +57,14 @@ class Compared:
 
 
 def compared(training: Mapping[str, Side], validation: Mapping[str, Side]) -> list[Compared]:
-    """The patterns that both have, in the order of the training's."""
+    """The patterns that both sets have, in training order."""
     return [Compared(name, side, validation[name]) for name, side in training.items() if name in validation]
 
 
 def by_pattern(bundles: Sequence[Bundle]) -> dict[str, Side]:
-    """By agreement pattern, the most frequent first; bundles whose verifier has no vote are left out.
+    """The sides by agreement pattern, most frequent first; bundles whose verifier has no vote are left out.
 
-    Where answers tie, the vote is the first of them, as in `majority_verdict`.
+    On a tie the first answer wins, as in `majority_verdict`.
     """
     voting = [bundle for bundle in bundles if has_vote(bundle.verifier)]
     patterns = agreements([([r.answer for r in b.references], b.verifier) for b in voting])

@@ -1,5 +1,6 @@
-"""Rollouts -> bundles, part by part: read into a store by problem, judged and grouped, then mixed by a few
-numbers of each bundle. What is in memory at once is one part for each process, and those numbers.
+"""Rollouts -> bundles, part by part: read into a store keyed by problem, judged, grouped and mixed.
+
+The mixture needs only a few numbers of each bundle. Memory holds these numbers, and one part per process.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 CONTAMINATED = "problem(s) like one of an evaluation set"
 MENDS = {
-    CONTAMINATED: "change decontamination, or take other problems",
+    CONTAMINATED: "change decontamination, or use other problems",
     TOO_FEW: "lower k, or explore with more samples",
 }
 MEND = "loosen mixture, contested_only or max_all_wrong"
 NONE_RIGHT = (
-    "explore with a stronger model or easier problems; a verifier of your own may refuse the golds, too"
+    "explore with a stronger model or easier problems; if you wrote the verifier, check that it accepts golds"
 )
-PART_BYTES = 24 * 2**20  # of input; a part is some times as large in memory
+PART_BYTES = 24 * 2**20  # of input; in memory a part is several times as large
 MOST_PARTS = 1024
-SMALL_BYTES = 32 * 2**20  # of input, for which other processes would take longer to start than to help
+SMALL_BYTES = 32 * 2**20  # of input; below this, starting more processes takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Built:
 
 
 def build(config: BundleConfig, prompt: PromptConfig, columns: Columns, work: Path) -> Built:
-    """Make the bundles of both splits in files of the folder `work`; what is there from a run that was killed
-    stays.
+    """Write the bundles of both splits to files in the folder `work`, and keep what a killed run has left
+    there.
 
-    Raises InputError for wrong input, and where no bundle or no correct reference is left.
+    Raises InputError for wrong input, and if no bundle or no correct reference is left.
     """
     processes = processes_for(config)
     store = _ingested(config.problems, config.rollouts, columns, work / "train", processes, config.verifier)
@@ -93,7 +94,7 @@ def build(config: BundleConfig, prompt: PromptConfig, columns: Columns, work: Pa
 
 
 def processes_for(config: BundleConfig) -> int:
-    """As many as the recipe says, or the cores; one for small input."""
+    """The number that the recipe sets, or the number of cores; 1 for small input."""
     size = sum(map(size_of, (config.rollouts, config.test_rollouts)))
     return 1 if size < SMALL_BYTES else config.processes or cores()
 
@@ -108,7 +109,9 @@ def _ingested(
 def _evaluation(
     config: BundleConfig, store: Store, tested: Store | None, columns: Columns, path: Path
 ) -> Path:
-    """What training must not meet: the test problems, then those of other files, as a file for all parts."""
+    """The problems that training must not contain: the test problems, then those of other files. One file
+    serves all parts.
+    """
     others = [p for file in paths_in(config.decontaminate_against) for p in read(Problem, file, columns)]
     columns.check_met()
     if not path.exists():
@@ -135,8 +138,9 @@ def sorted_problems(store: Store, config: BundleConfig, everything: bool) -> lis
 
 
 def _mixed(config: BundleConfig, train: Split) -> Split:
-    """The bundles that the mixture keeps. Raises InputError where none is left, or none has a correct
-    reference.
+    """The bundles that the mixture keeps.
+
+    Raises InputError if none is left, or none has a correct reference.
     """
     rng = random.Random(config.seed)
     made, has_right = train.count, bool(train.n_correct.any())

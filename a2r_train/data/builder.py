@@ -1,6 +1,4 @@
-"""The one builder of bundles: for `a2r bundle`, and for the rows of an evaluation that read other
-references.
-"""
+"""The only builder of bundles: for `a2r bundle`, and for evaluation rows that read other references."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def bundle_of(problem: Problem, references: Sequence[Reference], identity: str) 
 
 
 def with_references(bundle: Bundle, references: Sequence[Reference], name: str = "") -> Bundle:
-    """The same problem over other references; `name` sets its id apart."""
+    """The same problem with other references; `name` makes its id distinct."""
     return bundle_of(problem_in(bundle), references, f"{bundle.id}/{name}" if name else bundle.id)
 
 
@@ -44,7 +42,7 @@ def problem_in(bundle: Bundle) -> Problem:
 
 
 def reference_of(sample: Rollout | Synthesis) -> Reference:
-    """What a bundle holds of a sample."""
+    """A sample as a bundle holds it."""
     return Reference(sample.text, sample.answer, sample.verdict, sample.completion_tokens, sample.model)
 
 
@@ -74,14 +72,14 @@ def make_bundles(
 
 
 def extended(bundle: Bundle, rollouts: Iterable[Rollout], n: int) -> list[Reference]:
-    """The references of a bundle, then other rollouts of its problem; n at the most."""
+    """The references of a bundle, then other rollouts of its problem; at most n in all."""
     return [*bundle.references, *map(reference_of, others(bundle, rollouts))][:n]
 
 
 def others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
     """The rollouts that are not among the references.
 
-    Of two with one answer and length it does not matter which is which.
+    Rollouts of equal answer and length are interchangeable.
     """
     taken = Counter((reference.answer, reference.tokens) for reference in bundle.references)
     remaining = []

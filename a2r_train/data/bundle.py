@@ -36,7 +36,7 @@ from a2r_train.records import Problem, write_text
 from a2r_train.verify.vote import is_unanimous
 
 log = logging.getLogger(__name__)
-MAY_DIFFER = ("processes",)  # between a run and the one that goes on with it
+MAY_DIFFER = ("processes",)  # between a run and its continuation
 MOST_LOOKED_AT = 1000  # bundles of a split: enough to know the verifiers
 WORK = ".work"  # in the output folder: what a killed run leaves for the next one
 INPUTS = ("problems", "rollouts", "test_problems", "test_rollouts", "decontaminate_against", "prompt")
@@ -54,27 +54,28 @@ class BundleConfig:
         default="", metadata={"help": "their problems; empty if each rollout row holds problem and answer"}
     )
     test_rollouts: str = field(
-        default="", metadata={"help": "rollouts of the test problems, if they are a set of their own"}
+        default="", metadata={"help": "rollouts of the test problems, if these are a separate set"}
     )
     test_problems: str = field(default="", metadata={"help": "the test problems"})
     test_share: float = field(
-        default=0.0, metadata={"help": "share of the problems that become the test set instead"}
+        default=0.0,
+        metadata={"help": "without test_rollouts: share of the problems held out as the test set"},
     )
-    k: int = field(default=4, metadata={"help": "references a bundle; the most, if k_min is given"})
+    k: int = field(default=4, metadata={"help": "references per bundle; with k_min, the largest number"})
     k_min: int = field(
         default=0, metadata={"help": "draw the number of references from k_min to k; 0 keeps it at k"}
     )
-    bundles_per_problem: int = field(default=2, metadata={"help": "AggLM: 2 of a problem are enough"})
-    test_bundles_per_problem: int = field(default=1, metadata={"help": "the same for the test set"})
+    bundles_per_problem: int = field(default=2, metadata={"help": "2 are enough (AggLM)"})
+    test_bundles_per_problem: int = field(default=1, metadata={"help": "the same, for the test set"})
     mixture: str = field(
         default="all", metadata={"help": "all, patterns, hard_plus_easy, accuracy_band or balanced"}
     )
     pattern_shares: str = field(
         default="{}",
-        metadata={"help": "patterns: shares of agreement patterns, such as {3-1: 0.5}; others fill up to 1"},
+        metadata={"help": "patterns: shares of agreement patterns, such as {3-1: 0.5}; others fill the rest"},
     )
     contested_only: bool = field(
-        default=False, metadata={"help": "train on no bundle whose references all give one answer"}
+        default=False, metadata={"help": "leave out bundles whose references all give the same answer"}
     )
     easy_percent: float = field(
         default=50.0, metadata={"help": "hard_plus_easy: easy bundles in percent of the hard ones"}
@@ -85,38 +86,40 @@ class BundleConfig:
     max_all_wrong: float = field(
         default=1.0, metadata={"help": "largest share of bundles without a correct reference"}
     )
-    decontaminate_against: str = field(default="", metadata={"help": "problem files, comma-separated"})
+    decontaminate_against: str = field(
+        default="", metadata={"help": "problem files to keep out of training, comma-separated"}
+    )
     decontamination: str = field(default="ngram", metadata={"help": "ngram, template or none"})
     tokenizer: str = field(
-        default="", metadata={"help": "the synthesizer, to measure prompts and hold them to the budget"}
+        default="", metadata={"help": "the synthesizer; measures prompts and keeps them within the budget"}
     )
     prompt: str = field(
         default="", metadata={"help": "a prompt file; empty for the synthesizer's own or the default"}
     )
     prompt_override: bool = field(
         default=False,
-        metadata={"help": "let `prompt` differ from the one that the synthesizer was trained with"},
+        metadata={"help": "allow a `prompt` other than the one that the synthesizer was trained with"},
     )
     chat_template_kwargs: str = field(
         default="",
         metadata={
-            "help": "arguments of the chat template, which go with the data; empty for those of the rollouts"
+            "help": "arguments of the chat template, stored with the data; empty takes those of the rollouts"
         },
     )
     columns: str = field(
-        default="{}", metadata={"help": "names of columns as JSON, in the files that have them"}
+        default="{}", metadata={"help": "column names as JSON, for the files that have them"}
     )
     verifier: str = field(
         default="",
-        metadata={"help": "judges all rows; empty for that of the rollouts, else each row's own, else math"},
+        metadata={"help": "for all rows; empty takes that of the rollouts, else each row's own, else math"},
     )
-    seed: int = field(default=0, metadata={"help": "of grouping, order and mixture"})
+    seed: int = field(default=0, metadata={"help": "seed of grouping, order and mixture"})
     format: str = field(
         default="",
-        metadata={"help": "of what is written: jsonl, or parquet in shards; empty: parquet from 1 GB on"},
+        metadata={"help": "of the output: jsonl, or parquet in shards; empty: parquet from 1 GB up"},
     )
     processes: int = field(
-        default=0, metadata={"help": "so many at once, each with a part of the problems; 0: one a core"}
+        default=0, metadata={"help": "number of processes, each with a part of the problems; 0: one per core"}
     )
     dry_run: bool = field(
         default=False, metadata={"help": "show the resolved config and one rendered bundle, and stop"}
@@ -129,9 +132,9 @@ class BundleConfig:
 
 
 def bundle(config: BundleConfig) -> Path:
-    """Run the stage and return its folder; a run that was killed goes on where it was.
+    """Run the stage and return its folder; a killed run continues where it stopped.
 
-    Raises InputError for wrong input; nothing is left then.
+    Raises InputError for wrong input, and then leaves nothing behind.
     """
     folder = Path(config.output_dir)
     if output.prepare(folder, asdict(config), MAY_DIFFER, inputs=INPUTS):
@@ -176,9 +179,7 @@ def _prompts(config: BundleConfig, lengths: Lengths) -> dict[str, object]:
 
 
 def task_to_carry(config: BundleConfig) -> Task:
-    """The task of the rollouts, which the bundles go on with. Raises InputError where the recipe says
-    another.
-    """
+    """The task of the rollouts, passed on with the bundles. Raises InputError if the recipe differs."""
     task = _task(config)
     said = config.prompt or parse_mapping(config.chat_template_kwargs, "chat_template_kwargs")
     prompt = _prompt(config, config.tokenizer) if said or task.prompt else None
@@ -186,7 +187,7 @@ def task_to_carry(config: BundleConfig) -> Task:
 
 
 def _task(config: BundleConfig) -> Task:
-    """The task of the rollouts. A synthesizer may read them by another prompt that asks an explorer alike."""
+    """The task of the rollouts. A synthesizer may use another prompt, if that asks an explorer the same."""
     task = task_of(config.rollouts, config.test_rollouts)
     if config.prompt and task.prompt:
         given = PromptConfig.load(config.prompt)
@@ -207,7 +208,7 @@ def _prompt(config: BundleConfig, model: str) -> PromptConfig:
 
 @contextmanager
 def built(config: BundleConfig) -> Iterator[Built]:
-    """What a run would make, in a folder that goes when this is left. Raises InputError as `bundle`."""
+    """What a run would make, in a temporary folder. Raises InputError as `bundle` does."""
     with TemporaryDirectory() as folder:
         made = build(config, Path(folder))
         measure(config, made, Path(folder))
@@ -215,7 +216,7 @@ def built(config: BundleConfig) -> Iterator[Built]:
 
 
 def build(config: BundleConfig, work: Path) -> Built:
-    """The bundles of both splits, in files of the folder `work`. Raises InputError as `bundle`."""
+    """The bundles of both splits, in files of the folder `work`. Raises InputError as `bundle` does."""
     check(config)
     task, columns = task_to_carry(config), Columns.parse(config.columns)
     if not columns.names:
@@ -227,19 +228,19 @@ def build(config: BundleConfig, work: Path) -> Built:
 
 
 def _tell_prompt(config: BundleConfig, made: Built, prompt: PromptConfig) -> None:
-    """Warn where the answers to these bundles would stand in another place than the verifiers read."""
+    """Warn if the prompt puts the answers to these bundles where the verifiers do not read them."""
     splits = [[*islice(split.bundles, MOST_LOOKED_AT)] for split in made.splits.values()]
     train, verifiers = splits[0], {one.verifier for some in splits for one in some}
     if says := letters_judged_as_text(train):
         log.warning("%s: %s", config.problems or config.rollouts, says)
     if says := box_unread(verifiers, prompt, "synthesizer_template"):
         log.warning(
-            "%s: evaluate and the trainers refuse such bundles, unless their recipe or model brings another "
-            "prompt: %s",
+            "%s: evaluate and the trainers will refuse these bundles unless their recipe or model has "
+            "another prompt: %s",
             config.rollouts,
             says,
         )
-    is_known = config.tokenizer or config.prompt  # else the one that a trainer takes is another
+    is_known = config.tokenizer or config.prompt  # otherwise a trainer uses another prompt
     if is_known and (says := letter_unasked(train, prompt, "synthesizer_template")):
         log.warning("the prompt of %s: %s", config.prompt or config.tokenizer, says)
 
@@ -271,11 +272,13 @@ def check(config: BundleConfig) -> None:
     if config.processes < 0:
         raise InputError(f"processes is {config.processes}; expected 0 or more")
     if config.test_share and config.test_rollouts:
-        raise InputError("test_share and test_rollouts are both given; the test set comes from one of them")
+        raise InputError(
+            "test_share and test_rollouts are both given; remove one: the test set comes from the other"
+        )
     if config.test_problems and not config.test_rollouts:
         raise InputError(
-            "test_problems: expected test_rollouts beside it; to keep them "
-            "out of training, decontaminate_against"
+            "test_problems needs test_rollouts; to only keep these problems out of training, name them in "
+            "decontaminate_against"
         )
 
 
@@ -286,10 +289,12 @@ def _check_patterns(config: BundleConfig) -> None:
         raise InputError("mixture patterns and pattern_shares go together: give both, or neither")
     if shares and config.max_all_wrong < 1:
         raise InputError(
-            "max_all_wrong goes by right references, which mixture patterns must not; remove one of them"
+            "max_all_wrong selects by correct references, which mixture patterns must not; remove one of them"
         )
     if config.contested_only and any(share and is_unanimous(name) for name, share in shares.items()):
-        raise InputError("contested_only leaves out the unanimous bundles that pattern_shares asks for")
+        raise InputError(
+            "contested_only leaves out the unanimous bundles that pattern_shares asks for; remove one of them"
+        )
 
 
 def ids_of_test(problems: Sequence[Problem], config: BundleConfig) -> set[str]:

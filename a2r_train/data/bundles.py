@@ -1,5 +1,5 @@
-"""Bundles of a file or of shards as a sequence: in memory where they are few, else memory-mapped and read one
-by one.
+"""Bundles of a file or of shards as a sequence: in memory if they are few, else memory-mapped and read one by
+one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
-LARGE_BYTES = 2**28  # of files, from which bundles are not held in memory
+LARGE_BYTES = 2**28  # of files; from here on, bundles are not held in memory
 CHECKED_AT_ONCE = 20_000  # bundles
 
 
 class Bundles(Sequence[Bundle]):
-    """Bundles that are held, or rows of a data set with the columns of BUNDLE, which is on disk.
+    """Bundles in memory (`held`), or rows of a data set on disk with the columns of BUNDLE (`mapped`).
 
-    Of those that are mapped it is said when they are read what is wrong within one of them.
+    Errors within a mapped bundle are raised when it is read.
     """
 
     def __init__(self, path: str, held: Sequence[Bundle] = (), mapped: Dataset | None = None) -> None:
@@ -42,7 +42,7 @@ class Bundles(Sequence[Bundle]):
 
     @staticmethod
     def open(path: str, most: int = 0) -> Bundles:
-        """The bundles of a recipe's path, the first `most`; 0 for all. Raises InputError as `read`."""
+        """The first `most` bundles of a recipe's path; 0 for all. Raises InputError as `read` does."""
         if size_of(path) < LARGE_BYTES:
             return Bundles(path, read(Bundle, path)[: most or None])
         mapped = _mapped(path)
@@ -51,7 +51,7 @@ class Bundles(Sequence[Bundle]):
         return Bundles(path, mapped=mapped).first(most or len(mapped))
 
     def first(self, count: int) -> Bundles:
-        """The first so many, or all if there are fewer."""
+        """The first `count` bundles, or all if there are fewer."""
         if self.mapped is None:
             return Bundles(self.path, self.held[:count])
         return Bundles(self.path, mapped=self.mapped.select(range(min(count, len(self)))))
@@ -72,29 +72,29 @@ class Bundles(Sequence[Bundle]):
 
     @property
     def listed(self) -> Sequence[Bundle]:
-        """Those that are held, as the list that they are; else this."""
+        """The list of bundles if they are in memory, else this object."""
         return self if self.mapped is not None else self.held
 
     def some(self, most: int) -> list[Bundle]:
-        """As many, spread over all of them."""
+        """At most `most` bundles, spread evenly over all of them."""
         return self[:: max(1, -(-len(self) // most))]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all of them; of those that are mapped it is not copied."""
+        """One column of all bundles; not copied if they are mapped."""
         if self.mapped is not None:
             return self.mapped.select_columns([name]).with_format("arrow")[:].column(name)
         return pa.chunked_array([pa.array([getattr(bundle, name) for bundle in self.held])])
 
     def check(self) -> None:
-        """Raise InputError for a gold answer that its verifier cannot parse, a right reference that is not
-        the gold, and an id that comes twice: each different case once.
+        """Raise InputError for a gold answer that its verifier cannot parse, a reference marked correct that
+        is not the gold, and a repeated id. Equal cases are checked once.
         """
         if self.mapped is None:
             check_gold(self.held, self.path)
             check_references(self.held, self.path)
             return
         if pc.count_distinct(self.column("id")).as_py() < len(self):
-            raise InputError(f"{self.path}: two bundles have one id; ids must be unique")
+            raise InputError(f"{self.path}: two bundles have the same id; ids must be unique")
         self._check_golds()
         self._check_references()
 
@@ -107,7 +107,7 @@ class Bundles(Sequence[Bundle]):
             raise bad_golds([(row, self[row - 1]) for row, _ in bad], self.path)
 
     def _check_references(self) -> None:
-        """Each different (answer, gold, verifier) of a right reference once."""
+        """Check each distinct (answer, gold, verifier) of a correct reference once."""
         for start in range(0, len(self), CHECKED_AT_ONCE):
             table = self._rows(start, start + CHECKED_AT_ONCE)
             references = table.column("references").combine_chunks()
@@ -135,13 +135,13 @@ class Bundles(Sequence[Bundle]):
 
 
 def bundle_in(row: dict[str, Any], place: str) -> Bundle:
-    """The bundle that a row of BUNDLE holds. Raises InputError as `read`."""
+    """The bundle that a row of BUNDLE holds. Raises InputError as `read` does."""
     bundle: Bundle = records_in(Bundle, Row(place, row, {}, key=""), 0)[0]
     return bundle
 
 
 def _mapped(path: str) -> Dataset:
-    """A data set on Arrow files of the cache, which several processes share; made where there is none."""
+    """A data set on Arrow files in the cache, which several processes share; made if it is missing."""
     from datasets import Dataset, Features
     from datasets.exceptions import DatasetGenerationError
 
@@ -150,7 +150,7 @@ def _mapped(path: str) -> Dataset:
     if one_set and all(format_of(f) == ".parquet" and _is_ours(f) for f in files):
         return Dataset.from_parquet(files)
     state = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
-    log.info("%s: is made into an Arrow file of the cache, as it is large", path)
+    log.info("%s: converting to an Arrow file in the cache, because it is large", path)
     features, given = Features.from_arrow_schema(BUNDLE), {"path": path, "state": [state]}
     try:
         return Dataset.from_generator(_rows_of, features=features, gen_kwargs=given)

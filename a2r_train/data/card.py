@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
     from a2r_train.data.splits import Split
 
-MOST_PATTERNS = 12  # named, of the ways in which references agree
+MOST_PATTERNS = 12  # agreement patterns that are listed by name
 HEAD = """\
 ---
 task_categories: [text-generation]
@@ -34,8 +34,8 @@ arXiv 2509.22044).
 def card(
     config: BundleConfig, train: Split, test: Split, prompt_tokens: np.ndarray, ending: str = ".jsonl"
 ) -> str:
-    """Markdown with counts kept and dropped by reason, the shares by number of references and of correct ones
-    and by agreement, and prompt lengths.
+    """Markdown: counts kept and dropped by reason, shares by number of references, by correct ones and by
+    agreement, and prompt lengths.
     """
     of_test = f"  - split: test\n    path: test{ending}\n" if test.count else ""
     head = HEAD.format(train=f"train{ending}", test=of_test)
@@ -71,7 +71,7 @@ def _split_section(name: str, split: Split) -> str:
 
 
 def _size_lines(split: Split) -> list[str]:
-    """How many references the bundles have, where not all have as many."""
+    """How many references the bundles have, if that varies."""
     counts = Counter(split.facts.size.tolist())
     if len(counts) < 2:
         return []
@@ -80,9 +80,9 @@ def _size_lines(split: Split) -> list[str]:
 
 
 def _agreement_lines(split: Split) -> list[str]:
-    """By agreement pattern, the most frequent first, how often the vote is right; of a tie the first answer.
+    """How often the vote is right by agreement pattern, most frequent first. On a tie the first answer wins.
 
-    None where no two answers are equal, as where the verifier has no vote.
+    Empty if no two answers are equal, as with a verifier that has no vote.
     """
     patterns, number, counts = np.unique(
         split.facts.agreement.astype(str), return_inverse=True, return_counts=True
@@ -102,7 +102,7 @@ def _agreement_lines(split: Split) -> list[str]:
 
 
 def _rollout_lines(split: Split) -> list[str]:
-    """pass@1 of the split's rollouts, and beside it the share of texts that no answer could be read from."""
+    """pass@1 of the split's rollouts, and the share of texts without a readable answer."""
     unread: Unparsable = split.unread
     if not unread.total:
         return []

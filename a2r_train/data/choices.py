@@ -1,6 +1,6 @@
-"""Multiple choice, a whole set at a time: whether its answers are letters, texts of options or their indices.
+"""Multiple choice, a whole set at a time: are its answers letters, texts of options, or their indices?
 
-One row does not say it where an answer is both the text of one option and the index of another; a set does.
+One row cannot tell if its answer is the text of one option and the index of another; a whole set can.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Choices:
-    """What the rows of one set say, of which all can be written as JSON, and that of several processes added.
+    """What the rows of one set say. It can be written as JSON, and the results of several processes added.
 
-    counts: answers that are a text alone, an index alone, or both, of different options; examples: of each
-    the first one, as [place, answer, letter of the text, letter of the index]; sizes: rows by their number of
-    options; from_0: indices of options that the row does not number, zeros: how many of those are 0.
+    counts: answers that are only a text, only an index, or both for different options. examples: the first of
+    each kind, as [place, answer, letter of the text, letter of the index]. sizes: rows by number of options.
+    from_0: indices in rows that do not number their options; zeros: how many of these are 0.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Choices:
     numbers: int = 0  # texts of options that look like indices
 
     def add(self, place: str, answer: str, options: Options) -> None:
-        """The answer of one row as it is given, and the options of the row."""
+        """Add one row: its answer as given, and its options."""
         size = str(len(options))
         self.sizes[size] = self.sizes.get(size, 0) + 1
         ways = ways_of(answer, options)
@@ -49,7 +49,7 @@ class Choices:
             self.zeros += int(answer) == 0
 
     def include(self, other: Choices) -> None:
-        """Add what was met in another part of the set, which comes later."""
+        """Add the counts of a later part of the set."""
         for mine, more in ((self.counts, other.counts), (self.sizes, other.sizes)):
             for key, count in more.items():
                 mine[key] = mine.get(key, 0) + count
@@ -59,9 +59,9 @@ class Choices:
         self.numbers += other.numbers
 
     def check(self, path: str) -> None:
-        """Say how the answers were read, and how many rows have fewer options than the others.
+        """Log how the answers were read, and how many rows have fewer options than the others.
 
-        Raises InputError for answers that may be read in two ways.
+        Raises InputError for ambiguous answers.
         """
         self._check_kinds()
         if self.from_0 >= FEWEST_INDICES and not self.zeros:
@@ -80,7 +80,7 @@ class Choices:
             log.info("%s: %d of %d rows have fewer than %d options", path, fewer, rows, most)
 
     def _check_kinds(self) -> None:
-        """Texts alone, or indices alone, tell how an answer is meant that may be both."""
+        """Answers that are only a text, or only an index, settle how ambiguous ones are meant."""
         both, text, index = (self.examples.get(kind) for kind in (BOTH, TEXT, INDEX))
         if both and not text:
             place, answer, by_text, by_index = both
@@ -91,6 +91,6 @@ class Choices:
             )
         if text and index:
             raise InputError(
-                f"{index[0]}: answer {index[1]} is only the index of option {index[3]}, and at {text[0]} "
+                f"{index[0]}: answer {index[1]} is only the index of option {index[3]}, but at {text[0]} "
                 f"answer {text[1][:40]!r} is the text of option {text[2]}; give letters in all rows"
             )

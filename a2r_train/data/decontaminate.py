@@ -1,4 +1,4 @@
-"""Training problems that an evaluation set holds already are dropped, and listed."""
+"""Drops training problems that an evaluation set contains, and lists them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ WORD = rf"\d+(?:\.\d+)?|[{UNSPACED}]|[^\W\d_{UNSPACED}]+"
 
 
 class Evaluation:
-    """The problems that training must not meet, as sorted hashes of their words: a few bytes each.
+    """The problems that training must not contain, as sorted hashes of their words: a few bytes each.
 
-    ngram: they share 13 words in a row, on lower-case text without punctuation, numbers kept, each character
-    of Chinese and Japanese a word; a problem of fewer words must be equal as a whole. template: equal
-    `source` and equal numbers in equal order, for sets whose templates repeat; where one of two problems has
-    no source or no number, they are compared as by ngram. Raises InputError for another method.
+    ngram: two problems match if they share 13 consecutive words. Text is lower-cased, without punctuation;
+    numbers are kept, and each Chinese or Japanese character is a word. A problem of fewer words must match as
+    a whole. template: the same `source` and the same numbers in the same order, for sets whose templates
+    repeat; if either problem has no source or no number, they are compared by ngram. Raises InputError for
+    another method.
     """
 
     def __init__(self, problems: Iterable[Problem], method: Method) -> None:
@@ -50,7 +51,7 @@ class Evaluation:
         return _template(problem) if self.method == "template" else ""
 
     def met(self, problem: Problem) -> str:
-        """The id of the evaluation problem that a problem meets, or ""."""
+        """The id of the evaluation problem that a problem matches, or ""."""
         if not self.ids:
             return ""
         template = self._template_of(problem)
@@ -61,7 +62,7 @@ class Evaluation:
 
 
 class _Hashes:
-    """Hashes of texts with the numbers of their problems, as they are collected."""
+    """Hashes of texts with their problem numbers, while they are collected."""
 
     def __init__(self) -> None:
         self.hashes, self.numbers = array("Q"), array("q")
@@ -71,7 +72,7 @@ class _Hashes:
         self.numbers.extend([number] * len(texts))
 
     def sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """By hash; of two problems with one text the last."""
+        """Sorted by hash; of two problems with the same text, the last counts."""
         hashes, numbers = np.array(self.hashes, np.uint64), np.array(self.numbers, np.int64)
         order = np.lexsort((numbers, hashes))
         last = order[np.r_[np.diff(hashes[order]) != 0, True]] if len(order) else order
@@ -79,7 +80,7 @@ class _Hashes:
 
 
 def _find(known: tuple[np.ndarray, np.ndarray], texts: Sequence[str]) -> int:
-    """The number of the problem that has the first of the texts that one has, or -1."""
+    """The number of the problem that has the first known one of these texts, or -1."""
     hashes, numbers = known
     asked = np.array([key_of(text) for text in texts], dtype=np.uint64)
     at = np.minimum(np.searchsorted(hashes, asked), max(0, len(hashes) - 1))
@@ -90,14 +91,12 @@ def _find(known: tuple[np.ndarray, np.ndarray], texts: Sequence[str]) -> int:
 def _ngrams(problem: Problem) -> list[str]:
     text = problem.problem.lower()
     words = re.findall(WORD, text)
-    if len(words) < NGRAM_WORDS:  # whole problems, which may differ in a sign alone
+    if len(words) < NGRAM_WORDS:  # compared whole, as short problems may differ only in a sign
         return [" ".join(re.findall(rf"{WORD}|[-+*/^=<>]", text))]
     return [" ".join(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)]
 
 
 def _template(problem: Problem) -> str:
-    """Source and numbers, or "" where either is missing: by the other alone, problems that differ would be
-    equal.
-    """
+    """Source and numbers, or "" if either is missing: the other alone would equate different problems."""
     numbers = re.findall(r"[0-9]+", problem.problem)
     return "|".join([problem.source, *numbers]) if problem.source and numbers else ""

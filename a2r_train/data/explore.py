@@ -1,8 +1,8 @@
 """Stage 1: an explorer samples n solutions of every problem; each is verified as it arrives.
 
-Work is cut into chunks of problems. A chunk is written as one complete file, so a run that was killed goes on
-at the first chunk that is missing and ends with the same rollouts: the seed of a rollout depends on the
-problem and the sample alone.
+Work is cut into chunks of problems, and each chunk is written as one complete file. A killed run continues at
+the first missing chunk. It ends with the same rollouts, because the seed of a rollout depends only on the
+problem and the sample.
 """
 
 from __future__ import annotations
@@ -59,9 +59,12 @@ log = logging.getLogger(__name__)
 # Between a run and its continuation, and between shards.
 MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
 INPUTS = ("problems", "prompt")
-OTHER_SHARDS = (".lock-*-of-[2-9]*", ".lock-*-of-1?*")  # a shard that was begun, and its chunks may come
-LARGE_BYTES, SHARD_BYTES = 10**9, 2**26  # of chunks: from which rollouts are Parquet, and of one shard of it
-LOG_EVERY_S = 30.0  # where there is no terminal to draw a bar on
+OTHER_SHARDS = (
+    ".lock-*-of-[2-9]*",
+    ".lock-*-of-1?*",
+)  # shards that were started; their chunks may still come
+LARGE_BYTES, SHARD_BYTES = 10**9, 2**26  # of chunks: where Parquet starts, and its shard size
+LOG_EVERY_S = 30.0  # without a terminal for a progress bar
 
 
 @dataclass
@@ -79,39 +82,38 @@ class ExploreConfig(EngineArguments):
         default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
     )
     prompt_override: bool = field(
-        default=False, metadata={"help": "let `prompt` differ from the one that the model was trained with"}
+        default=False,
+        metadata={"help": "allow a `prompt` other than the one that the model was trained with"},
     )
     chat_template_kwargs: str = field(
         default="{}",
         metadata={
-            "help": "arguments of the chat template, such as {enable_thinking: false}; go with the data"
+            "help": "arguments of the chat template, such as {enable_thinking: false}; stored with the data"
         },
     )
-    samples_per_problem: int = field(default=8, metadata={"help": "rollouts of each problem"})
-    temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
+    samples_per_problem: int = field(default=8, metadata={"help": "rollouts per problem"})
+    temperature: float = field(default=1.0, metadata={"help": "of the sampling; 0 is greedy"})
     top_p: float = field(default=1.0, metadata={"help": "nucleus sampling; 1 keeps the whole distribution"})
-    top_k: int = field(default=0, metadata={"help": "0 keeps the whole distribution"})
-    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut"})
+    top_k: int = field(default=0, metadata={"help": "most probable tokens to sample from; 0 keeps them all"})
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut off"})
     chunk_problems: int = field(
-        default=128, metadata={"help": "problems a chunk: the most that a kill can lose"}
+        default=128, metadata={"help": "problems per chunk: the most that a killed run loses"}
     )
-    max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    max_problems: int = field(default=0, metadata={"help": "use only the first N; 0 uses all"})
     shard: str = field(
-        default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, from the i-th"}
+        default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, starting at chunk i"}
     )
     columns: str = field(
-        default="{}", metadata={"help": 'names of columns as JSON, such as {"problem": "prompt"}'}
+        default="{}", metadata={"help": 'column names as JSON, such as {"problem": "prompt"}'}
     )
     verifier: str = field(
-        default="", metadata={"help": "judges all rows; empty for each row's own, or else math"}
+        default="", metadata={"help": "for all rows; empty takes each row's own, else math"}
     )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "let code run that the model brings along"}
-    )
-    seed: int = field(default=0, metadata={"help": "of the sampling"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run code that comes with the model"})
+    seed: int = field(default=0, metadata={"help": "seed of the sampling"})
     format: str = field(
         default="",
-        metadata={"help": "of the rollouts: jsonl, or parquet in shards; empty: parquet from 1 GB on"},
+        metadata={"help": "of the rollouts: jsonl, or parquet in shards; empty: parquet from 1 GB up"},
     )
     dry_run: bool = field(
         default=False, metadata={"help": "show the resolved config and one prompt, and stop"}
@@ -119,10 +121,10 @@ class ExploreConfig(EngineArguments):
 
 
 def explore(config: ExploreConfig) -> Path:
-    """Run the stage and return the path of rollouts.jsonl (of the shard's folder of chunks, if there are
-    several shards).
+    """Run the stage and return the path of rollouts.jsonl; the folder of chunks while other shards are not
+    done.
 
-    Raises InputError for wrong input; nothing is written then.
+    Raises InputError for wrong input, before anything is written.
     """
     problems, _ = prepared(config)
     config = settled(config, config.model, folder=config.output_dir)
@@ -141,7 +143,7 @@ def explore(config: ExploreConfig) -> Path:
         _explore_chunks(config, engine, sampling, chunks, missing, folder)
     paths = [chunk_path(folder, i) for i in range(len(chunks))]
     if left := sum(not path.exists() for path in paths):
-        log.info("%s: shard %s done; %d chunks are left to other shards", folder, config.shard, left)
+        log.info("%s: shard %s done; %d chunks are left for other shards", folder, config.shard, left)
         return folder / "chunks"
     return finish(config, folder, checked_chunks(config, chunks, paths), paths)
 
@@ -152,7 +154,7 @@ def check_folder(config: ExploreConfig) -> None:
 
 
 def _fixed(config: ExploreConfig) -> tuple[str, ...] | None:
-    """The keys that the folder fixes: all once a shard was begun, before that none."""
+    """The keys that the folder fixes: all once a shard has started, none before that."""
     folder, (_, of) = Path(config.output_dir), parse_shard(config.shard)
     begun = of > 1 or any(True for lock in OTHER_SHARDS for _ in folder.glob(lock))
     return () if output.holds_only(folder, FILE) and not begun else None
@@ -161,7 +163,7 @@ def _fixed(config: ExploreConfig) -> tuple[str, ...] | None:
 def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     """The problems, and what renders them.
 
-    Raises InputError for whatever is wrong with the recipe; loads no weights.
+    Raises InputError for anything wrong with the recipe; loads no weights.
     """
     check_least(config, samples_per_problem=1, chunk_problems=1, max_problems=0)
     check_format(config.format)
@@ -190,7 +192,7 @@ def _prompt(config: ExploreConfig) -> PromptConfig:
 
 
 def write_task(config: ExploreConfig, folder: Path) -> None:
-    """Put beside the rollouts what the stages downstream inherit."""
+    """Write what later stages inherit, beside the rollouts."""
     Task(_prompt(config), config.verifier, Columns.parse(config.columns).names).write(folder)
 
 
@@ -266,7 +268,7 @@ def _explore_chunks(
 
 
 def chunks_of(config: ExploreConfig, problems: list[Problem]) -> list[list[Problem]]:
-    """The problems in runs, each of which is written as one file."""
+    """The problems in chunks, each of which is written as one file."""
     return [
         problems[at : at + config.chunk_problems] for at in range(0, len(problems), config.chunk_problems)
     ]
@@ -282,7 +284,7 @@ def checked_chunks(
 ) -> Iterator[tuple[Path, list[Rollout]]]:
     """The rollouts of each chunk, one chunk at a time.
 
-    Raises InputError for a chunk with others than its problems ask for.
+    Raises InputError for a chunk whose rollouts are not those that its problems ask for.
     """
     rate = Rate("explore: putting chunks together", len(paths), "chunks")
     for path, chunk in zip(paths, chunks, strict=True):
@@ -292,7 +294,7 @@ def checked_chunks(
         ]
         if [(r.problem_id, r.sample, r.seed) for r in found] != asked:
             raise InputError(
-                f"{path}: not the {len(asked)} rollouts of problems "
+                f"{path}: does not hold the {len(asked)} rollouts of problems "
                 f"{chunk[0].id} to {chunk[-1].id}; remove it"
             )
         yield path, found
@@ -302,8 +304,8 @@ def checked_chunks(
 def finish(
     config: ExploreConfig, folder: Path, chunks: Iterable[tuple[Path, list[Rollout]]], paths: Sequence[Path]
 ) -> Path:
-    """Put the chunks together as rollouts.jsonl or as its Parquet shards, and complete the folder; one chunk
-    is in memory at a time, and of Parquet one shard.
+    """Join the chunks into rollouts.jsonl or its Parquet shards, and complete the folder. Memory holds one
+    chunk at a time, or one Parquet shard.
     """
     target = folder / "rollouts.jsonl"
     reasons: Counter[str] = Counter()
@@ -331,7 +333,7 @@ def finish(
 
 
 def write_rollouts(chunks: Iterable[tuple[Path, list[Rollout]]], target: Path, count: int) -> None:
-    """Write chunks as at most so many Parquet shards of about the same size, none of them empty."""
+    """Write chunks as at most `count` Parquet shards of about the same size, none of them empty."""
     written: list[Path] = []
     cells: list[tuple[Any, ...]] = []
     held = 0

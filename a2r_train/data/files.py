@@ -51,7 +51,8 @@ def literal(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of a file that is read by itself: bytes of JSONL, row groups of Parquet, or another file whole.
+    """A part of a file that is read on its own: bytes of JSONL, row groups of Parquet, or another file as a
+    whole.
 
     `first` is the number of its first line or row. `stop` 0 means to the end.
     """
@@ -67,7 +68,7 @@ class Slice:
 
     @property
     def size(self) -> int:
-        """Bytes, about; 0 for what is on the hub."""
+        """Approximate bytes; 0 for data on the hub."""
         if self.stop and format_of(self.file) != ".parquet":
             return self.stop - self.start
         return os.path.getsize(self.file) if os.path.isfile(self.file) else 0
@@ -89,7 +90,7 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def size_of(value: str) -> int:
-    """Bytes of the files that a recipe names, unpacked, about; 0 for what is on the hub."""
+    """Approximate unpacked bytes of the files that a recipe names; 0 for data on the hub."""
     files = [file for path in paths_in(value) for file in shards(path) if os.path.isfile(file)]
     packed = (*COMPRESSED, ".parquet")
     return sum(os.path.getsize(file) * (UNPACKED if file.endswith(packed) else 1) for file in files)
@@ -109,7 +110,7 @@ def slices(path: str, size: int) -> Iterator[Slice]:
 
 
 def rows_of(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line or row number, row) of a slice. Raises InputError as `rows`."""
+    """Yield (line or row number, row) of a slice. Raises InputError as `rows` does."""
     path, kind = part.file, format_of(part.file)
     if gym.is_gym(path):
         yield from enumerate((row for _, row in gym.rows(path)), 1)
@@ -161,7 +162,7 @@ def _row_groups(path: str, size: int) -> Iterator[Slice]:
 
 
 def format_of(path: str) -> str:
-    """The ending that tells the format, without that of a compression; "" for any other."""
+    """The ending that tells the format, without the ending of a compression; "" for any other."""
     path = path.lower()
     for ending in COMPRESSED:
         path = path.removesuffix(ending)
@@ -184,7 +185,7 @@ def _no_parquet(path: str, error: Exception) -> InputError:
 
 
 def _parquet_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows, so many at a time that a long file is never in memory."""
+    """Rows in batches, so that a long file is never in memory as a whole."""
     from pyarrow import ArrowException
 
     file = _parquet_file(part.file)
@@ -222,8 +223,8 @@ def header_of(place: str) -> str:
 
 
 def _cells(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of each row that is not blank. A row of several lines is where it begins, and so is its
-    error: an open quote is found at the end of the file.
+    """(line, cells) of each row that is not blank. A row over several lines is named by its first line, also
+    in errors: an unclosed quote is only found at the end of the file.
     """
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     line = 1
@@ -238,7 +239,7 @@ def _cells(path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(names: list[str], place: str) -> list[str]:
-    """Raises InputError for a column without a name of its own, and where all names stand in one cell."""
+    """Raises InputError for a column without a unique name, and if all names are in one cell."""
     for mark, called in OTHER_SEPARATORS.items() if len(names) == 1 else ():
         if mark in names[0]:
             raise InputError(
@@ -253,7 +254,7 @@ def _header(names: list[str], place: str) -> list[str]:
             )
         if names.index(name) + 1 != number:
             raise InputError(
-                f"{place}: columns {names.index(name) + 1} and {number} are both {name!r}; name them apart"
+                f"{place}: columns {names.index(name) + 1} and {number} are both {name!r}; rename one"
             )
     return names
 
@@ -267,7 +268,7 @@ def _jsonl_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:  # also endless digits and endless nesting
             reason = getattr(error, "msg", str(error))
             raise InputError(
-                f"{part.place(number)}: not valid JSON ({reason}); expected one object a line"
+                f"{part.place(number)}: not valid JSON ({reason}); expected one object per line"
             ) from None
         if not isinstance(row, dict):
             raise InputError(f"{part.place(number)}: a JSON {type(row).__name__}; expected an object")
@@ -275,7 +276,7 @@ def _jsonl_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _lines_of(part: Slice) -> Iterator[str]:
-    """The lines of a slice; those of its bytes alone where it is one of several."""
+    """The lines of a slice, read from its bytes alone if it is one of several."""
     if not part.stop:
         yield from _lines(part.file)
         return
@@ -313,12 +314,12 @@ def _lines(path: str) -> Iterator[str]:
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         kind = os.path.splitext(path)[1].removeprefix(".")
         raise InputError(
-            f"{path}: not a whole {kind} file ({str(error).rstrip('.')}); fetch or compress it again"
+            f"{path}: not a complete {kind} file ({str(error).rstrip('.')}); fetch or compress it again"
         ) from None
 
 
 def _undecodable(path: str) -> InputError:
-    """The error of a file that is not UTF-8. It names the line, which a decoder that reads ahead does not."""
+    """The error for a file that is not UTF-8. It names the line, which a decoder that reads ahead cannot."""
     with _opened(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if number == 1 and (line.startswith(UTF_16_MARKS) or b"\0" in line):
@@ -330,7 +331,7 @@ def _undecodable(path: str) -> InputError:
                     f"{path}:{number}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8 "
                     "(from Latin-1: iconv -f latin1 -t utf8)"
                 )
-    return InputError(f"{path}: changed while it was read; run it again")
+    return InputError(f"{path}: changed while it was being read; run the command again")
 
 
 def _utf16(path: str) -> InputError:

@@ -1,8 +1,8 @@
 """Problems of Reasoning Gym (arXiv 2505.24760), drawn from its generators: `pip install
 'a2r-train[reasoning-gym]'`.
 
-`reasoning_gym:knights_knaves,number_sequence?size=2000&seed=1` draws so many of each task. A YAML file
-sets more:
+`reasoning_gym:knights_knaves,number_sequence?size=2000&seed=1` draws that many of each task. A YAML file
+can set more:
 
     reasoning_gym:
       - {task: knights_knaves, size: 1000, seed: 1, config: {n_people: 3}}
@@ -79,7 +79,7 @@ def _entries(draw: Mapping[str, Any], place: str) -> Any:
     task = str(draw.get(TASK, ""))
     if task not in DATASETS:
         near = difflib.get_close_matches(task, sorted(DATASETS), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {len(DATASETS)}, such as countdown"
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {len(DATASETS)} tasks, such as countdown"
         raise InputError(f"{place}: Reasoning Gym has no task {task!r}; {hint}")
     try:
         return reasoning_gym.create_dataset(
@@ -95,7 +95,7 @@ def _row(draw: Mapping[str, Any], entry: Mapping[str, Any], identity: str, place
     try:
         plain = json.loads(json.dumps(entry))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{place}: its entries are no JSON ({error}); leave the task out") from None
+        raise InputError(f"{place}: its entries are not JSON ({error}); leave the task out") from None
     return {
         "id": identity,
         "problem": entry["question"],
@@ -107,7 +107,7 @@ def _row(draw: Mapping[str, Any], entry: Mapping[str, Any], identity: str, place
 
 
 def _gold(entry: Mapping[str, Any]) -> str:
-    """The answer of an entry, or the example that it has of one."""
+    """The answer of an entry, or its example of one."""
     if entry["answer"] is not None and str(entry["answer"]).strip():
         return str(entry["answer"])
     examples = [value for key, value in entry["metadata"].items() if "answer" in key and value is not None]

@@ -1,4 +1,4 @@
-"""Rollouts and their problems, read in slices by several processes, into a store that has them by problem."""
+"""Rollouts and their problems, read in slices by several processes into a store keyed by problem."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SLICE_BYTES = 32 * 2**20
 MOST_SLICES = 4096  # of a piece
 PILE_CHARACTERS = 64 * 2**20  # of texts, in memory until they are written
 PROBLEMS_A_PILE = 20_000
-UNNUMBERED = -(2**62)  # what a rollout without a number is counted from, in its slice
+UNNUMBERED = -(2**62)  # rollouts without a number count up from here, within their slice
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Slices of one set of rollouts, to be read by one process into the store's folder; `first` is the number
-    of the first of them in the store.
+    """Slices of one set of rollouts that one process reads into the store's folder; `first` is the number of
+    the first slice in the store.
     """
 
     folder: Path
@@ -57,8 +57,8 @@ class Piece:
 
 @dataclass
 class Counts:
-    """What was read of a piece: rollouts of each slice, the columns met, and the first places without mapped
-    ones, and of its own problems how their options are answered.
+    """What was read of a piece: rollouts per slice, the columns seen, the first place that lacks each mapped
+    column, and how the options of its own problems are answered.
     """
 
     rollouts: list[int] = field(default_factory=list)
@@ -69,9 +69,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Store:
-    """Problems and rollouts of one set by problem, and what turns the numbers within slices into their own.
+    """Problems and rollouts of one set, keyed by problem.
 
-    `before`: rollouts in the slices before each.
+    `before`: the number of rollouts before each slice, which turns numbers within slices into numbers in the
+    set.
     """
 
     folder: Path
@@ -99,10 +100,10 @@ def ingest(
     processes: int,
     verifier: str = "",
 ) -> Store:
-    """Read all of one set into the folder; what an earlier run has read there stays. `verifier` judges all
-    problems, "" for each its own.
+    """Read a whole set into the folder, and keep what an earlier run has read there. `verifier` judges all
+    problems; "" means each problem's own.
 
-    Raises InputError as `read` and `check_contradictions`; the places of two rows with one id may be found
+    Raises InputError as `read` and `check_contradictions` do; two rows with the same id may only be found
     later.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def ingest(
 
 
 def _grouped(found: Iterable[Slice]) -> Iterator[list[Slice]]:
-    """Slices in runs of about SLICE_BYTES, as the chunks of an exploration are small files."""
+    """Slices in groups of about SLICE_BYTES, because the chunks of an exploration are small files."""
     some: list[Slice] = []
     for one in found:
         some.append(one)
@@ -165,7 +166,7 @@ def _marker(piece: Piece) -> Path:
 
 
 def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Columns) -> None:
-    """Raise InputError where a slice lacks a mapped column that an earlier one of its set has."""
+    """Raise InputError if a slice lacks a mapped column that an earlier one of its set has."""
     here: dict[str, set[str]] = {}
     for path, one in zip(paths, counts, strict=True):
         met = here.setdefault(path, set())
@@ -177,7 +178,7 @@ def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Colu
 
 
 def spill_piece(piece: Piece) -> Counts:
-    """Read one piece into the store, and say so when it is all there. Raises InputError as `read`."""
+    """Read one piece into the store, and mark it as done. Raises InputError as `read` does."""
     columns = Columns(piece.names, key=piece.key)
     spilled = _Spilled(piece)
     here: set[str] = set()
@@ -194,7 +195,7 @@ def spill_piece(piece: Piece) -> Counts:
 
 
 class _Spilled:
-    """What has been read of a piece, and is not written yet; `number` counts the rollouts of its slice."""
+    """What was read of a piece but not yet written; `number` counts the rollouts of the current slice."""
 
     def __init__(self, piece: Piece) -> None:
         self.piece, self.slice, self.number, self.files = piece, piece.first, 0, 0
@@ -219,7 +220,7 @@ class _Spilled:
             self.flush()
 
     def _problem(self, row: Row, line: int) -> int:
-        """The key of the row's problem, which is kept if its like is not there yet."""
+        """The key of the row's problem, which is kept unless an equal one is already there."""
         problem = problem_beside(row, "")
         note_choice(self.choices, row, problem)
         key, own = key_of(problem.problem), row.text("problem_id")
@@ -254,8 +255,8 @@ def _problem_cells(problem: Problem, identity: str | None) -> tuple[object, ...]
 
 
 def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verifier: str) -> None:
-    """Read the problem files, in their order. Raises InputError for an id that comes twice, and for a problem
-    that does with another gold.
+    """Read the problem files in order. Raises InputError for a repeated id, and for a repeated problem with
+    another gold.
     """
     keys: list[np.ndarray] = []
     texts: list[int] = []
@@ -288,7 +289,7 @@ def _second_use(path: str, columns: Columns, keys: set[int]) -> InputError:
             if problem.id in places:
                 return used_twice(place, problem.id, places[problem.id])
             places[problem.id] = place
-    raise RuntimeError(f"{path}: two ids of one hash among {sorted(places)[:4]}")
+    raise RuntimeError(f"{path}: two ids share a hash, among {sorted(places)[:4]}")
 
 
 def _text_key(problem: Problem) -> int:
@@ -296,7 +297,7 @@ def _text_key(problem: Problem) -> int:
 
 
 def _check_same(path: str, columns: Columns, keys: set[int], verifier: str) -> None:
-    """Read those problems again that are there several times. Raises InputError as `check_contradictions`."""
+    """Read the repeated problems again. Raises InputError as `check_contradictions` does."""
     found = enumerate((problem for _, problem in stream(Problem, path, columns)), 1)
     same = [(row, problem) for row, problem in found if _text_key(problem) in keys]
     judged = judged_by(verifier, [problem for _, problem in same])
@@ -304,8 +305,8 @@ def _check_same(path: str, columns: Columns, keys: set[int], verifier: str) -> N
 
 
 def _number_problems(store: Store) -> None:
-    """Number problems that come with their rollouts by their first rows. Raises InputError for an id that
-    stands for two of them.
+    """Number the problems that come with their rollouts, by their first rows. Raises InputError for an id
+    that two of them share.
     """
     if (store.folder / "numbered.json").exists():
         return
@@ -329,7 +330,7 @@ def _number_problems(store: Store) -> None:
 
 
 def _rows_of_problems(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all rows of problems in the store: keys, the numbers of their rollouts, and (slice, line)."""
+    """Of all problem rows in the store: keys, the numbers of their rollouts, and (slice, line)."""
     found = [columns_of(file, ("key", "number", "slice", "line")) for file in store.files("problems")]
     keys, numbers, pieces, lines = (np.concatenate(column) for column in zip(*found, strict=True))
     return keys, numbers + np.asarray(store.before)[pieces], np.stack([pieces, lines], axis=1)
@@ -345,5 +346,5 @@ def _ids_of_problems(store: Store) -> pa.ChunkedArray:
 
 
 def parts_of(size: int, part_bytes: int, most: int) -> int:
-    """Into how many parts so many bytes are dealt."""
+    """The number of parts for an input of `size` bytes."""
     return max(1, min(most, -(-size // part_bytes)))

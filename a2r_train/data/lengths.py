@@ -1,9 +1,9 @@
-"""Lengths of synthesizer prompts, of many at a time: each different text is tokenised once, in batches.
+"""Lengths of synthesizer prompts, many at a time: each distinct text is tokenised once, in batches.
 
-A prompt's length is the sum of its parts, corrected where two parts meet: the characters on both sides of a
-seam decide which tokens are there, as tokenizers split texts before they merge. Whether that holds is tried
-on a sample against whole prompts; where it does not, and where a prompt may be over its budget, prompts are
-rendered and tokenised whole.
+A prompt's length is the sum of its parts, corrected where two parts meet. The characters on both sides of
+such a seam decide which tokens are there, because tokenizers split texts before they merge. A sample of whole
+prompts tests this assumption. If it fails, or if a prompt may be over its budget, prompts are rendered and
+tokenised whole.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from a2r_train.records import Reference
 
 log = logging.getLogger(__name__)
 EDGE = 12  # characters on each side of a seam
-HEAD = 96  # tokens at the beginning of a cut reference, within which the cut has its effect
-ALIKE = 16  # tokens that are the same by then, so that it has no more
+HEAD = 96  # tokens at the beginning of a cut reference that the cut may change
+ALIKE = 16  # tokens at the end of HEAD that must be unchanged
 MOST_EDGES = 200_000  # kept
 BATCH_CHARACTERS = 2**21  # tokenised at once
 SAMPLE = 64  # prompts that are also measured whole
-TEXTS_TRIED, AGREE = 512, 0.98  # recorded counts are believed where so many of them are the tokenizer's
-SLACK = 4  # tokens that a recorded count may be off where it is believed
+TEXTS_TRIED, AGREE = 512, 0.98  # recorded counts are trusted if this share is the tokenizer's
+SLACK = 4  # tokens that a trusted count may be off
 _SLOT = re.compile(r"0slot(\d+)slot0")
 
 Asked = tuple[str, Sequence[Reference]]  # a problem's text, and the references that are shown with it
@@ -42,15 +42,15 @@ class Length:
 
 
 class PromptLengths:
-    """Measures prompts of one prompter. `recorded` says whether counts of completions are those of its
-    tokenizer; None until it was tried.
+    """Measures prompts of one prompter. `recorded` says whether the recorded counts of completions are those
+    of its tokenizer; None until tested.
     """
 
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
         self.recorded: bool | None = None
         self.in_parts: bool | None = None
-        self._end = 0  # tokens that a recorded count has beside its text: the end of the turn, or none
+        self._end = 0  # tokens in a recorded count beyond its text: the end of the turn, or none
         self._frames: dict[int, tuple[list[str], list[int], int]] = {}
         self._edges: dict[tuple[str, str], int] = {}
         self._counted: dict[str, int] = {}  # of the last prompts, and the ends of those over the cap
@@ -66,7 +66,7 @@ class PromptLengths:
         return [self._whole(one) if i in doubtful else found[i] for i, one in enumerate(asked)]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; each different one is tokenised once, and none of the last prompts again."""
+        """Tokens of each text; each distinct text is tokenised once, and none of the last prompts again."""
         known = self._counted
         different = [text for text in dict.fromkeys(texts) if text not in known]
         known = known | dict(zip(different, count_all(self.prompter.tokenizer, different), strict=True))
@@ -77,7 +77,7 @@ class PromptLengths:
         return Length(rendered.prompt_tokens, rendered.cut_references)
 
     def _try(self, asked: Sequence[Asked]) -> None:
-        """Find out, on a sample, whether recorded counts are the tokenizer's, and whether lengths add up."""
+        """Test on a sample whether recorded counts are the tokenizer's, and whether lengths add up."""
         some = asked[:: max(1, len(asked) // SAMPLE)][:SAMPLE]
         self._try_recorded([reference for _, references in asked for reference in references])
         believed, self.recorded = self.recorded, False
@@ -86,7 +86,7 @@ class PromptLengths:
         self.in_parts = all(i in doubtful or found[i] == one for i, one in enumerate(exact))
         self.recorded = believed
         if not self.in_parts:
-            log.info("prompts are tokenised whole: with this tokenizer their lengths are no sum of parts")
+            log.info("prompts are tokenised whole: with this tokenizer, the lengths of parts do not add up")
 
     def _try_recorded(self, references: Sequence[Reference]) -> None:
         plain = [one for one in references if one.tokens and self._is_plain(one)]
@@ -98,7 +98,7 @@ class PromptLengths:
         usual = sum(more == self._end for more in off)
         self.recorded = bool(off) and self._end in (0, 1) and min(agreeing, usual / AGREE) >= AGREE * len(off)
         if self.recorded:
-            log.info("token counts of the rollouts are used: they are those of this tokenizer")
+            log.info("using the token counts of the rollouts: they match this tokenizer")
 
     def _is_plain(self, reference: Reference) -> bool:
         """Whether the whole text is shown, as it was counted."""
@@ -131,8 +131,8 @@ class PromptLengths:
         return found, doubtful
 
     def _cut(self, sizes: dict[str, int], texts: set[str]) -> dict[str, str]:
-        """For each text over the cap of a reference the two ends of what is shown of it; `sizes` gets the
-        tokens of the whole of it. They are the cap's, corrected where the cut text begins.
+        """For each text over the reference cap, a stand-in: the two ends of what is shown of it. `sizes` gets
+        the tokens of the whole cut text: the cap, corrected where the text begins.
         """
         cap = self.prompter.config.max_reference_tokens
         long = [text for text in texts if sizes[text] > cap - (SLACK if self.recorded else 0)]
@@ -153,8 +153,8 @@ class PromptLengths:
         return short | whole
 
     def _more_tokens(self, heads: Sequence[list[int]], shown: Sequence[str]) -> list[int | None]:
-        """How many tokens more, or less, there are where a cut reference begins: `heads` are its tokens
-        there, `shown` their text as it is shown. None where the two do not come to go on alike.
+        """How many more tokens (fewer if negative) there are where a cut reference begins: `heads` are its
+        tokens there, `shown` their text as shown. None if the two tokenisations do not converge.
         """
         tokenizer = self.prompter.tokenizer
         if self.prompter.config.max_reference_tokens <= HEAD:  # the heads are all that is shown
@@ -170,7 +170,7 @@ class PromptLengths:
     def _sizes(
         self, problems: Sequence[str], asked: Sequence[Asked], shown: Sequence[Sequence[str]]
     ) -> dict[str, int]:
-        """Tokens of every text that is shown: as recorded, or else counted."""
+        """Tokens of every text that is shown, as recorded or else counted."""
         known: dict[str, int] = {}
         if self.recorded:
             pairs = zip((r for _, references in asked for r in references), _flat(shown), strict=True)
@@ -195,7 +195,7 @@ class PromptLengths:
         return self._frames[k]
 
     def _at_seams(self, seams: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """Tokens that a text has more, or less, than its two sides."""
+        """How many more tokens (fewer if negative) a text has than its two sides."""
         if len(self._edges) > MOST_EDGES:
             self._edges.clear()
         new = [seam for seam in seams if seam not in self._edges]
@@ -218,7 +218,7 @@ def _seams(pieces: Sequence[str], slots: Sequence[str]) -> Iterable[tuple[str, s
 
 
 def fingerprint(model: str, prompt: PromptConfig) -> str:
-    """Of what lengths are measured with: a model's tokenizer and a prompt."""
+    """A fingerprint of what lengths are measured with: a model's tokenizer and a prompt."""
     return hashlib.sha256(f"{tokenizer_hash(model)}\n{prompt.dump()}".encode()).hexdigest()[:16]
 
 
@@ -228,7 +228,7 @@ def count_all(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 
 
 def count_with_ends(tokenizer: Any, texts: Sequence[str], cap: int) -> tuple[list[int], dict[str, list[int]]]:
-    """Tokens of each text, and the last `cap` + 1 tokens of those that have more than so many; 0 for none."""
+    """Tokens of each text, and the last `cap` + 1 tokens of those that are longer; with cap 0, of none."""
     counts: list[int] = []
     ends: dict[str, list[int]] = {}
     for some in _batches(texts):
@@ -246,7 +246,7 @@ def ids_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> Sequence[Any]:
-    """What has the length of a text in tokens, and its tokens as `ids` or as itself."""
+    """Encodings whose length is that of the text in tokens; the tokens are `ids`, or the encoding itself."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -256,7 +256,7 @@ def _encoded(tokenizer: Any, texts: list[str]) -> Sequence[Any]:
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Runs of texts whose tokens, of which each has a hundred bytes, are a small part of the memory."""
+    """Batches of texts, small enough that their tokens (a hundred bytes each) take little memory."""
     some: list[str] = []
     characters = 0
     for text in texts:

@@ -1,7 +1,7 @@
 """Which bundles are trained on: five policies by name, contested bundles alone, and a cap on bundles without
 a correct reference.
 
-They look at a few numbers of each bundle, so that all bundles need not be in memory.
+They need only a few numbers of each bundle, so the bundles need not be in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIXTURES = ("all", "hard_plus_easy", "accuracy_band", "balanced", "patterns")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a mixture asks of bundles: one entry each, in their order.
+    """What a mixture needs to know of bundles: one entry each, in their order.
 
     problem: its number. size: references. share_correct: of all rollouts of the problem. agreement: the
     pattern, as bytes.
@@ -51,11 +51,9 @@ def choose(
 
     all: everything.
     hard_plus_easy: every bundle whose majority is wrong, and easy ones numbering easy_percent of those,
-    repeating each
-        problem as little as possible (AggLM, arXiv 2509.06870).
+        repeating each problem as little as possible (AggLM, arXiv 2509.06870).
     accuracy_band: bundles of problems with 0 < share_correct < max_share_correct among all their rollouts
-    (PaCoRe,
-        arXiv 2601.05593).
+        (PaCoRe, arXiv 2601.05593).
     balanced: at least one correct and one wrong reference, and no more correct than wrong ones (GenSelect,
         arXiv 2504.16891).
     patterns: the largest set with these shares of the agreement patterns, a random part of the bundles of
@@ -83,25 +81,25 @@ def contested(facts: Facts) -> tuple[np.ndarray, Counter[str]]:
 
 
 def check_vote(mixture: str, verifier: str, contested_only: bool = False) -> None:
-    """Raise InputError for a mixture that goes by the vote, where answers of the verifier have none."""
+    """Raise InputError for a mixture that needs the vote, if answers of the verifier have none."""
     if has_vote(verifier):
         return
     if mixture in ("hard_plus_easy", "patterns"):
         raise InputError(
-            f"mixture {mixture} goes by the vote, and answers of {verifier} have none; "
+            f"mixture {mixture} needs the vote, but answers of {verifier} have none; "
             "expected accuracy_band, balanced or all"
         )
     if contested_only:
         raise InputError(
-            f"contested_only goes by the vote, and answers of {verifier} have none; remove the key"
+            f"contested_only needs the vote, but answers of {verifier} have none; remove the key"
         )
 
 
 def shares_in(text: str, sizes: range) -> dict[str, float]:
     """The shares that `pattern_shares` asks for, by pattern, from their JSON; `sizes` are those of bundles.
 
-    Raises InputError for what is no pattern of these sizes, and for shares that are none or come to more than
-    1.
+    Raises InputError for anything that is not a pattern of these sizes, and for shares that are not from 0 to
+    1 or add up to more than 1.
     """
     expected = "expected patterns and their shares, such as {3-1: 0.5, 2-1-1: 0.3}"
     try:
@@ -115,20 +113,20 @@ def shares_in(text: str, sizes: range) -> dict[str, float]:
         if min(groups) < 1 or sum(groups) not in sizes or groups != sorted(groups, reverse=True):
             many = "-".join(dict.fromkeys(map(str, (sizes[0], sizes[-1]))))
             raise InputError(
-                f"pattern_shares: {name!r} is no pattern of {many} references; "
+                f"pattern_shares: {name!r} is not a pattern of {many} references; "
                 "expected the sizes of the groups of equal answers, the largest first, such as 3-1"
             )
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise InputError(f"pattern_shares: {name} is {share!r}; expected a share from 0 to 1")
     if sum(shares.values()) > 1 + 1e-9:
-        raise InputError(f"pattern_shares come to {sum(shares.values()):g}; expected 1 at the most")
+        raise InputError(f"pattern_shares add up to {sum(shares.values()):g}; expected at most 1")
     return shares
 
 
 def cap_all_wrong(
     n_correct: np.ndarray, max_share: float, rng: random.Random
 ) -> tuple[np.ndarray, Counter[str]]:
-    """Keep so many bundles without a correct reference that they are at most `max_share` of what is kept."""
+    """Keep only so many bundles without a correct reference that their share is at most `max_share`."""
     wrong = np.flatnonzero(n_correct == 0).tolist()
     others = len(n_correct) - len(wrong)
     most = len(wrong) if max_share >= 1 else int(max_share * others / (1 - max_share))
@@ -140,7 +138,7 @@ def cap_all_wrong(
 def _by_pattern(
     patterns: np.ndarray, shares: Mapping[str, float], rng: random.Random
 ) -> tuple[np.ndarray, Counter[str]]:
-    """Raises InputError for a pattern that is asked for and does not occur."""
+    """Raises InputError for a requested pattern that does not occur."""
     asked = {name: share for name, share in shares.items() if share > 0}
     members = {name: np.flatnonzero(patterns == name) for name in asked}
     rest = max(0.0, 1.0 - sum(asked.values()))

@@ -21,7 +21,7 @@ from a2r_train.verify.traits import LETTER
 
 FROM_ONE = "123456789"
 NAMES = ("options", "choices")
-FEWEST_LETTERS, MOST_LETTERS = 8, 1000  # answers from which letters are told, and that are looked at
+FEWEST_LETTERS, MOST_LETTERS = 8, 1000  # answers needed to recognise letters, and examined at most
 _LETTER = re.compile(r"\(?[A-Ja-j]\)?\.?")
 _OPTION_COLUMN = re.compile(
     r"^(?:(?:answer_)?(?:option|choice|alternative)[ _-]?)?([a-j]|\d)$", re.IGNORECASE
@@ -37,10 +37,9 @@ def are_letters(answers: Sequence[str]) -> bool:
 
 
 def letters_judged_as_text(problems: Iterable[Problem | Bundle]) -> str:
-    """What is wrong where all golds are letters A to E, and a verifier of mathematics or text reads them; ""
-    where nothing is.
+    """A warning if all golds are letters A to E but a verifier of mathematics or text reads them, else "".
 
-    Looks at the first of them, which are enough.
+    Looks only at the first problems, which are enough.
     """
     found = [p for p in islice(problems, MOST_LETTERS) if p.verifier in ("math", "math_last_number", "exact")]
     golds = [problem.answer.strip("(). ").upper() for problem in found]
@@ -53,16 +52,15 @@ def letters_judged_as_text(problems: Iterable[Problem | Bundle]) -> str:
     if all(options_in(problem.problem) for problem in found):
         mend = "they are options of their problems, so set verifier: multiple_choice, or leave the key out"
     return (
-        f"all {len(golds)} answers are letters from A to {max(golds)}, and {found[0].verifier} judges them, "
-        f"which may take `B. Lamb` for another answer than B; {mend}"
+        f"all {len(golds)} answers are letters from A to {max(golds)}, but {found[0].verifier} judges them, "
+        f"which may read `B. Lamb` as another answer than B; {mend}"
     )
 
 
 def letter_unasked(problems: Iterable[Problem | Bundle], prompt: PromptConfig, *templates: str) -> str:
-    """What is wrong where multiple choice is judged and one of these templates asks for no letter; "" where
-    nothing is.
+    """A warning if multiple choice is judged but one of these templates does not ask for a letter, else "".
 
-    Looks at the first problems. The text of an option is read too, so that this is no error.
+    Looks only at the first problems. It is no error, because the text of an option is also read.
     """
     verifiers = {problem.verifier for problem in islice(problems, MOST_LETTERS)}
     if "multiple_choice" not in verifiers or prompt.answer_pattern:
@@ -71,8 +69,8 @@ def letter_unasked(problems: Iterable[Problem | Bundle], prompt: PromptConfig, *
         text = (getattr(prompt, key) + prompt.system).lower()
         if not any(word in text for word in ("letter", "option", "choice")):
             return (
-                f"its {key} asks for no letter, and multiple_choice reads nothing but the letter or the text "
-                f"of an option; let it say: {LETTER}"
+                f"its {key} does not ask for a letter, and multiple_choice reads only the letter or the text "
+                f"of an option; make it say: {LETTER}"
             )
     return ""
 
@@ -84,11 +82,11 @@ class Options(dict[str, str]):
 
 
 def options_of(values: Mapping[str, Any], mapped: str, place: str) -> Options:
-    """The options of a row by their letters, none without any; `mapped` is the column that the recipe names
-    for them.
+    """The options of a row by their letters, empty if it has none; `mapped` is the column that the recipe
+    names for them.
 
-    Raises InputError for options that cannot be read, and for a column that looks like options and is no
-    such.
+    Raises InputError for options that cannot be read, and for a column that looks like options but is not
+    usable.
     """
     known = {name: value for name, value in values.items() if not _is_empty(value)}
     column = next((name for name in (mapped, *NAMES) if name in known), "")
@@ -98,7 +96,7 @@ def options_of(values: Mapping[str, Any], mapped: str, place: str) -> Options:
         return options
     if unused := next((name for name in known if _LOOKS_LIKE_OPTIONS.match(str(name))), ""):
         raise InputError(
-            f"{place}: column {unused!r} looks like the options of a multiple choice, and nothing reads it; "
+            f"{place}: column {unused!r} looks like the options of a multiple choice, but nothing reads it; "
             "map the field options to a column that lists them, call the columns A, B, C, ..., or remove it"
         )
     return Options()
@@ -119,8 +117,8 @@ class Ways:
 
 
 def ways_of(answer: str, options: Options) -> Ways:
-    """All ways in which a given answer names an option; an index counts as the row numbers its options, else
-    from 0.
+    """All ways in which an answer names an option. An index counts as the row numbers its options, else from
+    0.
     """
     answer = answer.strip()
     label = answer.strip("()").rstrip(".").upper()
@@ -132,8 +130,8 @@ def ways_of(answer: str, options: Options) -> Ways:
 
 
 def letter_of(answer: str, options: Options, place: str) -> str:
-    """The letter of the right option, given as letter, text, or index, in this order; `Choices` looks at a
-    whole set whether the order matters.
+    """The letter of the right option, given as letter, text, or index, tried in this order. `Choices` checks
+    over a whole set whether the order matters.
 
     Raises InputError for an answer that is none of these.
     """
@@ -142,8 +140,8 @@ def letter_of(answer: str, options: Options, place: str) -> str:
         return found
     shown = ", ".join(f"{label} {text[:20]!r}" for label, text in options.items())
     raise InputError(
-        f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter, or an index "
-        f"from {options.first}"
+        f"{place}: answer {answer[:40]!r} is none of the options {shown}, nor a letter or an index "
+        f"from {options.first}; give the letter"
     )
 
 
@@ -176,13 +174,13 @@ def _checked(texts: Mapping[str, Any], place: str, first: int) -> Options:
     for letter in letters:
         if _is_empty(texts[letter]):
             raise InputError(
-                f"{place}: option {letter} is empty, and option {letters[-1]} is not; fill it, or move the "
+                f"{place}: option {letter} is empty, but option {letters[-1]} is not; fill it, or move the "
                 "later ones up"
             )
         if (other := by_text.setdefault(options[letter].strip(), letter)) != letter:
             raise InputError(
                 f"{place}: options {other} and {letter} are both {options[letter].strip()[:40]!r}; options "
-                "must differ, so mend one, or leave the row out"
+                "must differ, so correct one, or leave the row out"
             )
     return options
 
@@ -214,7 +212,7 @@ def _from_column(value: Any, place: str) -> Options:
     if len(known) < 2 or not all(map(_is_text, known)) or not set(options) <= {*LETTERS, *LETTERS.lower()}:
         raise InputError(
             f"{place}: {str(value)[:60]!r}; expected 2 to {len(LETTERS)} "
-            "options, as a list of texts or by letters; a table may part them by |"
+            "options, as a list of texts or by letters; a table may separate them by |"
         )
     return _checked({label.upper(): text for label, text in options.items()}, place, first)
 
@@ -223,7 +221,7 @@ def _lettered(labels: Any, texts: Any, place: str) -> dict[str, Any]:
     """The options of two lists; labels that are numbers become letters."""
     if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts):
         raise InputError(
-            f"{place}: {str(labels)[:40]!r} and {str(texts)[:40]!r}; expected two lists of one length"
+            f"{place}: {str(labels)[:40]!r} and {str(texts)[:40]!r}; expected two lists of equal length"
         )
     if [str(label) for label in labels] == [str(n) for n in range(1, len(labels) + 1)]:
         labels = list(LETTERS[: len(labels)])
@@ -231,7 +229,7 @@ def _lettered(labels: Any, texts: Any, place: str) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """The cell of a table: a list as JSON or as Python writes it, or texts parted by | or ;."""
+    """The cell of a table: a list as JSON or as Python writes it, or texts separated by | or ;."""
     found = literal(text)
     if not isinstance(found, str):
         return found

@@ -1,5 +1,5 @@
-"""One part of the problems: its rollouts judged, grouped into bundles, and written with what the mixture asks
-of them.
+"""One part of the problems: its rollouts judged, grouped into bundles, and written with the numbers that the
+mixture needs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FACTS = ("problem", "size", "n_correct", "majority_right", "share_correct", "agr
 
 @dataclass(frozen=True)
 class PartTask:
-    """A part of a store that one process makes bundles of, in a folder of the part."""
+    """A part of a store that one process turns into bundles, in the part's folder."""
 
     config: BundleConfig
     store: Store
@@ -61,8 +61,8 @@ class PartTask:
 
 @dataclass
 class Said:
-    """What a part says of one split: its rollouts in numbers, what was dropped, and the first text that has
-    no answer, with the number of its problem.
+    """What a part reports on one split: counts of its rollouts, what was dropped, and the first text without
+    an answer, with the number of its problem.
     """
 
     rollouts: int = 0
@@ -116,14 +116,14 @@ def _loaded(path: Path) -> Evaluation:
 
 
 def is_test(identity: str, config: BundleConfig) -> bool:
-    """Whether a problem is in the test split, by a hash of its id: however the rollouts change."""
+    """Whether a problem is in the test split. A hash of its id decides, however the rollouts change."""
     return seed_of(config.seed, "split", identity) < config.test_share * 2**32
 
 
 def _add(
     made: Made, config: BundleConfig, number: int, problem: Problem, pool: Sequence[Rollout], test: bool
 ) -> None:
-    """Add a problem's bundles to a split. Raises InputError as `check_vote`."""
+    """Add a problem's bundles to a split. Raises InputError as `check_vote` does."""
     check_vote(config.mixture, problem.verifier, config.contested_only)
     _count(made.said, number, pool)
     if test:
@@ -174,8 +174,8 @@ def _write(out: Path, name: str, made: Made) -> None:
 def load_part(task: PartTask) -> tuple[list[tuple[int, Problem]], list[Rollout]]:
     """The problems of a part with their numbers, in that order, and their rollouts in the input's order.
 
-    Raises InputError for a gold answer that its verifier cannot parse, two golds of one problem, and a
-    rollout that is there twice.
+    Raises InputError for a gold answer that its verifier cannot parse, different golds of one problem, and a
+    repeated rollout.
     """
     store, part, verifier = task.store, task.part, task.config.verifier
     own = (store.folder / "numbered.json").exists()
@@ -216,7 +216,7 @@ def _given_problems(store: Store, part: int) -> list[tuple[int, Problem]]:
 
 
 def _own_problems(store: Store, part: int, names: dict[int, str]) -> list[tuple[int, Problem]]:
-    """Problems of the rollouts' own rows, each by its first row; `names` gets the id of each key."""
+    """Problems in the rollouts' own rows, each from its first row; `names` gets the id of each key."""
     keys, ordinals = (np.load(store.folder / f"{name}.npy", mmap_mode="r") for name in ("keys", "ordinals"))
     table = read_part(store.files("problems"), PROBLEMS, part)
     rows = sorted(_rows(table), key=lambda row: (row[2], row[1]))  # by slice, and by number in it
@@ -250,7 +250,7 @@ def _rollouts(store: Store, part: int, names: dict[int, str], own: bool) -> list
 
 
 def said_of(folders: Sequence[Path], split: str) -> tuple[Said, Counter[str]]:
-    """What the parts say of a split together."""
+    """What all parts report on a split, added up."""
     whole, dropped, first = Said(), Counter[str](), -1
     for folder in folders:
         said = Said(**json.loads((folder / "said.json").read_text(encoding="utf-8"))[split])

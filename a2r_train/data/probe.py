@@ -1,7 +1,8 @@
-"""Rollouts as `a2r probe` counts them: who votes with whom, what k of them come to, and in which patterns.
+"""Rollouts as `a2r probe` counts them: which answers agree, how often the vote of k is right, and the
+patterns.
 
-All numbers of k are read off the same random orders of each problem's rollouts: the first k of an order are a
-bundle. `ORDERS` orders a problem leave a noise of about 0.1 points in a mean over 200 problems.
+All numbers of k use the same random orders of each problem's rollouts: the first k of an order are a bundle.
+`ORDERS` orders per problem leave a noise of about 0.1 points in a mean over 200 problems.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Pattern:
 
 @dataclass(frozen=True, eq=False)
 class Pools:
-    """The rollouts of P problems, n at the most: `group` [P, n] numbers equal answers of a problem, or is
-    NO_ANSWER or NO_ROLLOUT; `right` [P, n]; `tokens` [P, n] of the completions, 0 where not known.
+    """The rollouts of P problems, at most n each: `group` [P, n] numbers equal answers of a problem, or is
+    NO_ANSWER or NO_ROLLOUT; `right` [P, n]; `tokens` [P, n] of the completions, 0 if not known.
     """
 
     ids: list[str]
@@ -91,8 +92,8 @@ def load_pools(
 ) -> tuple[list[Problem], list[Rollout], str]:
     """Problems, judged rollouts, and the verifier by which they vote ("": each problem's own).
 
-    Our own rollouts, which have verdicts, need no problems: then there are none, and the verdicts of the file
-    count. Raises InputError as `load_rollouts`.
+    Our own rollouts have verdicts and need no problems: the list is then empty, and the verdicts of the file
+    count. Raises InputError as `load_rollouts` does.
     """
     task = task_of(rollouts)
     verifier = inherit(verifier, "verifier", task)
@@ -127,11 +128,11 @@ def _are_judged(path: str, columns: Columns) -> bool:
 def pools_of(rollouts: Sequence[Rollout], verifiers: dict[str, str], verifier: str) -> Pools:
     """The rollouts by problem; `verifiers` are those of problems that have their own.
 
-    Raises InputError where answers have no vote, by which the probe goes.
+    Raises InputError if answers have no vote, which the probe needs.
     """
     silent = next((name for name in {*verifiers.values(), verifier or "math"} if not has_vote(name)), "")
     if silent:
-        raise InputError(f"the probe goes by votes, and answers of {silent} have none; evaluate some bundles")
+        raise InputError(f"the probe needs votes, but answers of {silent} have none; evaluate some bundles")
     grouped: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in sorted(rollouts, key=lambda r: r.sample):
         grouped[rollout.problem_id].append(rollout)
@@ -204,7 +205,7 @@ def _pattern(codes: Sequence[int], k: int) -> Pattern:
 def _orders(pools: Pools, seed: int) -> Iterator[tuple[slice, Ints]]:
     """Some problems at a time: the groups of their rollouts in random orders, [p, ORDERS, n].
 
-    Rollouts that a problem has not come last.
+    Rollouts that a problem lacks come last.
     """
     rng = np.random.default_rng(seed)
     problems, n = pools.group.shape
@@ -219,8 +220,8 @@ def _orders(pools: Pools, seed: int) -> Iterator[tuple[slice, Ints]]:
 
 
 def _shares_right(pools: Pools, part: slice) -> Floats:
-    """Share of right rollouts in each group, [p, groups]; those of one answer have one verdict, but for an
-    own verifier.
+    """Share of right rollouts in each group, [p, groups]; equal answers have equal verdicts, except with a
+    custom verifier.
     """
     group, right = pools.group[part], pools.right[part]
     width = max(1, int(pools.group.max()) + 1)
@@ -233,11 +234,11 @@ def _shares_right(pools: Pools, part: slice) -> Floats:
 
 
 def _no_votes(group: Ints) -> Ints:
-    """Votes [p, ORDERS, answers] before anybody has voted."""
+    """Votes [p, ORDERS, answers] before any is counted."""
     return np.zeros((*group.shape[:2], max(1, int(group.max()) + 1)), np.int64)
 
 
 def _add(counts: Ints, group: Ints) -> None:
-    """Count one more vote of each order, [p, ORDERS]; who has no answer does not vote."""
+    """Count one more vote of each order, [p, ORDERS]; a rollout without an answer does not vote."""
     at, order = np.nonzero(group >= 0)
     counts[at, order, group[at, order]] += 1

@@ -1,4 +1,4 @@
-"""Work in several processes, one result at a time; and what it says of its rate and of the time left."""
+"""Runs work in several processes, one result at a time, and logs its rate and the time left."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def cores() -> int:
 def mapped(
     function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
 ) -> Iterator[tuple[int, Result]]:
-    """(number of the task, result), as they are done; in this process where it is to be the only one.
+    """Yield (number of the task, result) as tasks finish; with one process or task, they run in this process.
 
-    The processes are spawned, as threads of tokenizers and Arrow do not outlive a fork. They end with this
-    one, however it ends: at an error or a signal nothing waits for what they are at. Raises what the function
-    raises.
+    The processes are spawned, because threads of tokenizers and Arrow do not survive a fork. They end with
+    this one, however it ends: on an error or a signal, nothing waits for their current tasks. Raises what the
+    function raises.
     """
     if processes < 2 or len(tasks) < 2:
         for number, task in enumerate(tasks):
@@ -52,7 +52,7 @@ def mapped(
             numbers = {pool_of_them.submit(function, task): number for number, task in enumerate(tasks)}
         for future in as_completed(numbers):
             yield numbers[future], future.result()
-            del numbers[future]  # with its result
+            del numbers[future]  # frees its result
     except BaseException:
         for child in set(multiprocessing.active_children()) - before:
             child.kill()
@@ -63,8 +63,8 @@ def mapped(
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """While this is open, a process that is spawned does not run the user's script again, which may call the
-    stage outside of `if __name__ == "__main__"`; all that the processes run is in modules.
+    """Keep spawned processes from running the user's script again, which may call the stage outside of
+    `if __name__ == "__main__"`. All that the processes run is in modules.
     """
     main = vars(sys.modules["__main__"])
     names: tuple[str, ...] = ("__file__", "__spec__")
@@ -77,7 +77,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _begin(processes: int) -> None:
-    """Leave signals to the parent, and end when it is gone, which a killed one cannot say."""
+    """Leave signals to the parent, and end when it is gone: a killed parent cannot tell its children."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pool.share(processes)
@@ -92,9 +92,9 @@ def _end_with(parent: int) -> None:
 
 
 class Rate:
-    """Says how far a part of a stage is, how fast it goes and what is left of it, once it takes its time.
+    """Logs how far a part of a stage is, its rate and the time left, if it takes long.
 
-    `before`: what of the total was done by an earlier run, which tells nothing of the rate.
+    `before`: how much of the total an earlier run did, which says nothing about the rate.
     """
 
     def __init__(self, name: str, total: float, unit: str, before: float = 0) -> None:
@@ -110,7 +110,7 @@ class Rate:
             log.info("%s", self.line(now - self.began))
 
     def line(self, seconds: float) -> str:
-        """What is said after so many seconds."""
+        """The log line after so many seconds."""
         rate = (self.done - self.before) / seconds
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
         done = f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"

@@ -1,7 +1,7 @@
 """Problems that a program solves, in the shape of MBPP (arXiv 2108.07732): a text, a reference solution and
 asserts.
 
-The prompt gets the text and the signature, and no test: who sees one could choose among programs by
+The prompt gets the text and the signature but no test: with a test, one could choose among programs by
 running it.
 """
 
@@ -26,9 +26,9 @@ def is_program(values: Mapping[str, Any]) -> bool:
 
 
 def program_of(values: Mapping[str, Any], identity: str, source: str, place: str) -> Problem | None:
-    """The problem of such a row; None where none of its tests can be judged apart from the program.
+    """The problem of such a row; None if none of its tests can be judged separately from the program.
 
-    Raises InputError for a row without text or solution, and for tests that are no Python.
+    Raises InputError for a row without text or solution, and for tests that are not Python.
     """
     text = next((values[name] for name in TEXTS if values.get(name)), None)
     values = {**values, TESTS: _listed(values[TESTS])}
@@ -57,7 +57,7 @@ def program_of(values: Mapping[str, Any], identity: str, source: str, place: str
 
 
 def _listed(tests: Any) -> Any:
-    """The tests of a table, where a list is JSON; as they are where they are none."""
+    """The tests of a table, where a list is JSON; anything else is returned as it is."""
     try:
         return json.loads(tests) if isinstance(tests, str) else tests
     except ValueError:

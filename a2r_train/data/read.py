@@ -79,7 +79,7 @@ class Columns:
                 names = None
         if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
             raise InputError(
-                f'columns {columns!r}: expected names of columns as JSON, such as {{"problem": "prompt"}}'
+                f'columns {columns!r}: expected column names as JSON, such as {{"problem": "prompt"}}'
             )
         check_keys(names, {*more, *READABLE}, "columns")
         return Columns(dict(names))

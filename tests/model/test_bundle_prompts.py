@@ -57,11 +57,11 @@ def test_bundles_that_evaluate_refuses_are_told_as_they_are_made(
     assert a2r("evaluate", *asked, "--dry_run") == 2
     refused = capsys.readouterr().err.removeprefix("error: ").strip()
     assert refused.startswith("the prompt's synthesizer_template asks for \\boxed{}, which python_tests does")
-    (said,) = [line for line in caplog.messages if "evaluate and the trainers refuse" in line]
+    (said,) = [line for line in caplog.messages if "evaluate and the trainers will refuse" in line]
     assert said.endswith(refused)
     caplog.clear()
     prompt = "recipes/prompts/prompt-code.yaml"  # the mend that it names
     folder = bundle(config_of(tmp_path, "mended", **config, prompt=prompt))
-    assert "evaluate and the trainers refuse" not in caplog.text
+    assert "evaluate and the trainers will refuse" not in caplog.text
     asked = options({"bundles": folder / "test.jsonl", "base": speaking, "output_dir": tmp_path / "e"})
     assert a2r("evaluate", *asked, "--dry_run") == 0

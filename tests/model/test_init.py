@@ -118,10 +118,10 @@ def test_a_prompt_of_the_model_that_asks_for_no_letter_is_told(
     asked = PromptConfig(explorer_template="{problem}", max_prompt_tokens=256, max_reference_tokens=32)
     Path("trained/prompt.yaml").write_text(asked.dump())
     init("mine", choices(tmp_path / "p.csv"), "trained")
-    assert "its explorer_template asks for no letter" in caplog.text
+    assert "its explorer_template does not ask for a letter" in caplog.text
     caplog.clear()
     assert a2r("run", "mine", "--dry_run") == 0
-    assert "its explorer_template asks for no letter" in caplog.text
+    assert "its explorer_template does not ask for a letter" in caplog.text
 
 
 def test_rollouts_that_are_there_are_taken(

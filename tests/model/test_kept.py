@@ -344,7 +344,7 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / "x").exists()
     (folder.parent / "records" / Path(other).name).write_bytes(b"no")
     assert a2r("rescore", str(folder)) == 2
-    assert "not a whole xz file" in capsys.readouterr().err
+    assert "not a complete xz file" in capsys.readouterr().err
     assert a2r("rescore", str(folder), "--base", "x") == 2
     assert "--base: is for --regenerate alone" in capsys.readouterr().err
 

@@ -142,7 +142,7 @@ def twice(rows: list[dict[str, Any]]) -> None:
     [
         (wrong_gold, r"gold answer of 1 problem: row 8, problem 'p7'"),
         (wrong_reference, r"bundle 'p8' has a reference that is said to be correct with '77'"),
-        (twice, r"two bundles have one id"),
+        (twice, r"two bundles have the same id"),
     ],
 )
 def test_what_is_wrong_with_one_is_found(change: Any, says: str, tmp_path: Path) -> None:

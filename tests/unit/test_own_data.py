@@ -233,7 +233,7 @@ def test_columns_of_a_recipe_may_be_a_mapping(tmp_path: Path, capsys: pytest.Cap
     [
         ({"test_share": 1.5}, r"test_share is 1.5; expected 0 or more, and less than 1"),
         ({"k": 9}, "lower k, or explore with more samples"),
-        ({"test_share": 0.4}, "change decontamination, or take other problems"),
+        ({"test_share": 0.4}, "change decontamination, or use other problems"),
     ],
 )
 def test_the_mend_is_that_of_the_reason(changes: dict[str, Any], says: str, tmp_path: Path) -> None:

@@ -249,5 +249,5 @@ def test_verdicts_of_a_task_are_its_verifiers(tmp_path: Path) -> None:
 
 
 def test_answers_without_a_vote_are_refused() -> None:
-    with pytest.raises(InputError, match="the probe goes by votes, and answers of python_tests have none"):
+    with pytest.raises(InputError, match="the probe needs votes, but answers of python_tests have none"):
         pools_of(rollouts_of([["7", "8"]]), {}, "python_tests")

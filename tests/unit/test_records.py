@@ -278,7 +278,7 @@ def test_a_compressed_file_is_read_as_it_is(tmp_path: Path) -> None:
     )
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.jsonl\.xz: not a whole xz file"):
+        with pytest.raises(InputError, match=r"a\.jsonl\.xz: not a complete xz file"):
             read(Rollout, str(path))
     with pytest.raises(InputError, match="no such file"):
         read(Rollout, str(tmp_path / "b.jsonl.xz"))

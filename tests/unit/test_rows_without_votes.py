@@ -111,7 +111,7 @@ def test_diagnostics_leave_out_what_compares_with_votes() -> None:
 
 
 def test_what_goes_by_votes_is_refused() -> None:
-    with pytest.raises(InputError, match="hard_plus_easy goes by the vote, and answers of python_tests have"):
+    with pytest.raises(InputError, match="hard_plus_easy needs the vote, but answers of python_tests have"):
         check_vote("hard_plus_easy", "python_tests")
     check_vote("balanced", "python_tests")
     check_vote("hard_plus_easy", "math")

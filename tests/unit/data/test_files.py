@@ -79,7 +79,7 @@ def test_lines_end_as_on_any_system_and_blank_ones_are_none(end: str, tmp_path: 
             "a.csv:3: not valid CSV (unexpected end of data), in the row that begins",
         ),
         ('a,b\n1,2\n"x\ny"z,3\n', "a.csv:3: not valid CSV (',' expected after '\"'), in the row that begins"),
-        ("a,b,a\n1,2,3\n", "a.csv:1: columns 1 and 3 are both 'a'; name them apart"),
+        ("a,b,a\n1,2,3\n", "a.csv:1: columns 1 and 3 are both 'a'; rename one"),
         (",a,b\n0,1,2\n", "a.csv:1: column 1 has no name; name it, or leave it out (pandas: index=False)"),
         ("a, \n0,1\n", "a.csv:1: column 2 has no name; "),
         ("a;b\n1;2\n", "a.csv:1: one column, 'a;b', so the file looks separated by semicolons; save it"),
@@ -126,7 +126,7 @@ def test_what_is_not_wholly_compressed_is_refused(
     damaged = packed[:-12] + bytes([packed[-12] ^ 255]) + packed[-11:]
     for content in (packed[:-20], packed[: len(packed) // 2], lines, damaged):
         says = refusal(tmp_path / f"a.jsonl.{kind}", content)
-        assert says.startswith(f"a.jsonl.{kind}: not a whole {kind} file (")
+        assert says.startswith(f"a.jsonl.{kind}: not a complete {kind} file (")
         assert says.endswith("); fetch or compress it again")
 
 

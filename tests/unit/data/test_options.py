@@ -75,8 +75,8 @@ def test_a_verifier_of_the_row_and_a_mapped_column_hold(tmp_path: Any) -> None:
             {"question": "Which?", "A": "red", "B": "red", "answer": "B"},
             "jsonl:1: options A and B are both",
         ),
-        (LISTED | {"options": ["red", "", "blue"], "answer": "A"}, "option B is empty, and option C is not"),
-        (LISTED | {"options": {"A": "red", "B": None, "C": "x"}, "answer": "A"}, "option B is empty, and"),
+        (LISTED | {"options": ["red", "", "blue"], "answer": "A"}, "option B is empty, but option C is not"),
+        (LISTED | {"options": {"A": "red", "B": None, "C": "x"}, "answer": "A"}, "option B is empty, but"),
         ({"question": "?", "A": "red", "B": "blue", "C": None, "D": "x", "answer": "A"}, "option C is empty"),
     ],
 )
@@ -180,8 +180,8 @@ def test_indices_and_fewer_options_are_said_once(
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
-        (PromptConfig(), "its explorer_template asks for no letter"),
-        (PromptConfig(explorer_template="{problem} Which option?"), "its synthesizer_template asks for no"),
+        (PromptConfig(), "its explorer_template does not ask for a letter"),
+        (PromptConfig(explorer_template="{problem} Which option?"), "its synthesizer_template does not ask for"),
         (PromptConfig(system="Give the letter."), ""),
         (PromptConfig(answer_pattern="Answer: (.*)"), ""),
     ],

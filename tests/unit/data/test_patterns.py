@@ -182,12 +182,12 @@ def test_a_difference_is_red_above_ten_points_and_above_chance(
     [
         ("[]", "expected patterns and their shares"),
         ("{", "expected patterns and their shares"),
-        ('{"1-3": 0.5}', "'1-3' is no pattern of 4 references"),
-        ('{"2-1": 0.5}', "'2-1' is no pattern of 4 references"),
+        ('{"1-3": 0.5}', "'1-3' is not a pattern of 4 references"),
+        ('{"2-1": 0.5}', "'2-1' is not a pattern of 4 references"),
         ('{"three": 0.5}', "the largest first, such as 3-1"),
         ('{"3-1": 1.5}', "3-1 is 1.5; expected a share from 0 to 1"),
         ('{"3-1": true}', "3-1 is True; expected a share"),
-        ('{"3-1": 0.6, "4": 0.6}', "come to 1.2; expected 1 at the most"),
+        ('{"3-1": 0.6, "4": 0.6}', "add up to 1.2; expected at most 1"),
     ],
 )
 def test_what_is_no_share_of_a_pattern_is_named(text: str, says: str) -> None:
@@ -203,7 +203,7 @@ def test_a_pattern_that_does_not_occur_is_named_with_those_that_do() -> None:
 
 def test_without_a_vote_there_are_no_patterns() -> None:
     for keys, named in ((("patterns",), "mixture patterns"), (("all", True), "contested_only")):
-        with pytest.raises(InputError, match=f"{named} goes by the vote"):
+        with pytest.raises(InputError, match=f"{named} needs the vote"):
             check_vote(keys[0], "python_tests", *keys[1:])
         check_vote(keys[0], "math", *keys[1:])
 
@@ -243,7 +243,7 @@ def test_the_stage_draws_by_patterns_and_its_card_says_what_came(
         ({"pattern_shares": '{"4": 0.1}'}, "go together"),
         ({"mixture": "patterns", "pattern_shares": '{"4": 0.1}', "max_all_wrong": 0.5}, "remove one of them"),
         ({"mixture": "patterns", "pattern_shares": '{"4": 0.1}', "contested_only": True}, "leaves out"),
-        ({"mixture": "patterns", "pattern_shares": '{"2-1": 0.1}'}, "is no pattern of 4 references"),
+        ({"mixture": "patterns", "pattern_shares": '{"2-1": 0.1}'}, "is not a pattern of 4 references"),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(

@@ -299,9 +299,9 @@ def test_a_text_that_is_missing_is_named_with_its_like(tmp_path: Path) -> None:
     ("columns", "says"),
     [
         ('{"probem": "ask"}', "columns: unknown key 'probem'; did you mean 'problem'"),
-        ("problem=ask", r"columns 'problem=ask': expected names of columns as JSON, such as {\"problem\""),
-        ('["problem"]', "expected names of columns as JSON"),
-        ('{"problem": 3}', "expected names of columns as JSON"),
+        ("problem=ask", r"columns 'problem=ask': expected column names as JSON, such as {\"problem\""),
+        ('["problem"]', "expected column names as JSON"),
+        ('{"problem": 3}', "expected column names as JSON"),
     ],
 )
 def test_columns_that_cannot_be_are_refused(columns: str, says: str) -> None:
