@@ -1,8 +1,8 @@
-"""The one door for data: rows of any file become records, and names of columns are mapped here and nowhere
+"""The only reader of data: turns rows of any file into records. Column names are mapped here and nowhere
 else.
 
-A recipe's `columns` maps a field to the column that holds it. A field stands under its own name, too, or
-under one of `ALIASES`. Every error names the file, the line and the column.
+A recipe's `columns` maps a field to the column that holds it. A field may also have its own name, or one of
+`ALIASES`. Every error names the file, the line and the column.
 """
 
 from __future__ import annotations
@@ -61,13 +61,14 @@ class Columns:
     """The `columns` of a recipe, for one file or several; a file may hold a field by its own name instead."""
 
     names: Mapping[str, str] = field(default_factory=dict)
-    met: set[str] = field(default_factory=set)  # of all columns of the files that were read
-    key: str = KEY  # what names them, for the hint of an error; "" where nothing does
+    met: set[str] = field(default_factory=set)  # all columns of the files read so far
+    key: str = KEY  # what sets them, for the hint of an error; "" if nothing does
     lacking: dict[str, str] = field(default_factory=dict)  # mapped columns, with the first place without them
 
     @staticmethod
     def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
-        """From a JSON object or a dict of fields to names of columns; `more` may be named beside `READABLE`.
+        """From a JSON object or a dict of fields to column names; `more` fields are allowed besides
+        `READABLE`.
 
         Raises InputError for anything else.
         """
@@ -87,15 +88,15 @@ class Columns:
     def rows(self, path: str) -> Iterator[Row]:
         """The rows of one file.
 
-        Raises InputError where a row lacks a mapped column that an earlier row has.
+        Raises InputError if a row lacks a mapped column that an earlier row has.
         """
         here: set[str] = set()
         for place, values in rows(path):
             yield self.row(place, values, here)
 
     def row(self, place: str, values: Mapping[str, Any], here: set[str]) -> Row:
-        """One row of a set whose earlier rows had the columns `here`, which grows. Raises InputError as
-        `rows`.
+        """One row of a set; `here` are the columns of its earlier rows, and gets those of this one. Raises
+        InputError as `rows` does.
         """
         for name in self.names.values():
             if name not in values:
@@ -117,15 +118,13 @@ class Columns:
 
 
 def lacks_column(place: str, name: str) -> InputError:
-    """The error of a row without a mapped column that earlier rows have."""
+    """The error for a row without a mapped column that earlier rows have."""
     return InputError(f"{place}: no column {name!r}, which earlier rows have")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a file: what it says of a field, of the type that is asked for, or None where it says
-    nothing.
-    """
+    """One row of a file. Gives a field's value in the type that is asked for, or None if the row has none."""
 
     place: str
     values: Mapping[str, Any]
@@ -133,9 +132,9 @@ class Row:
     key: str = KEY
 
     def column(self, field: str) -> str:
-        """The column that holds a field in this row; where none does, the one that should.
+        """The column that holds a field in this row; if none does, the one that should.
 
-        A mapped column holds it whenever it is there: nothing else is taken for one that is null.
+        A mapped column always counts if it is there: no other column stands in for a null.
         """
         if field not in self.names and not _is_null(self.values.get(field)):
             return field
@@ -150,7 +149,7 @@ class Row:
         """Raises InputError for a value of another type than the hint says."""
         column = self.column(field)
         value = self.values.get(column)
-        if type(value) is str and hint == "str" and value.isascii():  # most are, and rows are many
+        if type(value) is str and hint == "str" and value.isascii():  # the common case, for speed
             return value
         return None if _is_null(value) else _typed(value, hint, f"{self.place}: field {column!r}")
 
@@ -168,7 +167,7 @@ class Row:
         return value
 
     def missing(self, field: str) -> InputError:
-        """The error of a field that this row has not, naming the column that may be meant."""
+        """The error for a field that this row lacks, naming the column that may be meant."""
         column, there = self.column(field), sorted(map(str, self.values))
         if column in self.values:
             return InputError(f"{self.place}: column {column!r} has no value here; every row needs one")
@@ -179,7 +178,7 @@ class Row:
         if near:
             named = f'{{"{field}": "{near[0]}"}}'
             named = f"'{named}'" if self.key == FLAG else named
-            mend = f"say {self.key} {named}" if self.key else f"name it {field!r}"
+            mend = f"set {self.key} {named}" if self.key else f"rename it to {field!r}"
             return InputError(f"{says} (is it {near[0]!r}? then {mend})")
         return InputError(f"{says} (map names with `{self.key}`)" if self.key else says)
 
@@ -192,9 +191,9 @@ def read(
 ) -> list[Record]:
     """Read records of one kind, in file order, from one file or several, comma-separated.
 
-    Ids of several files begin with the name of their file, which is the source of problems without one;
-    rollouts keep the ids of their problems. `columns` that are shared with other files are checked by who
-    shares them. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or
+    Ids of several files begin with the name of their file, which is also the source of problems without one;
+    rollouts keep the ids of their problems. A caller that shares `columns` with other files checks them
+    itself. `defaults` are the fields that a row may leave out. Raises InputError for a missing file or
     column, a broken line, a wrong type, an empty required field, and a repeated id.
     """
     shared, columns = columns is not None, columns or Columns(key="")
@@ -226,14 +225,14 @@ def read(
 
 
 def used_twice(place: str, identity: Any, first: str) -> InputError:
-    """The error of an id that an earlier row has."""
-    return InputError(f"{place}: id {identity!r} was used at {first} already; ids must be unique")
+    """The error for an id that an earlier row has."""
+    return InputError(f"{place}: id {identity!r} was already used at {first}; ids must be unique")
 
 
 def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Iterator[tuple[str, Record]]:
     """(place, record) of one file or several, named as `read` names them; ids are not compared.
 
-    Raises InputError as `read`.
+    Raises InputError as `read` does.
     """
     columns = columns or Columns(key="")
     paths = paths_in(path)
@@ -255,12 +254,12 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
 
 
 def judged_by(verifier: str, problems: Sequence[Problem]) -> list[Problem]:
-    """The problems with that verifier in place of their own; as they are where it is empty."""
+    """The problems with that verifier in place of their own; unchanged if it is empty."""
     return [replace(problem, verifier=verifier) for problem in problems] if verifier else list(problems)
 
 
 def problem_of(row: Row, identity: str) -> Problem:
-    """The problem that a row holds, options rendered; `identity` where it has no id of its own."""
+    """The problem that a row holds, options rendered; `identity` if it has no id of its own."""
     if is_program(row.values) and (program := program_of(row.values, identity, "", row.place)):
         return program
     text, gold = row.required_text("problem"), row.required_text("answer")
@@ -283,7 +282,7 @@ def _is_untested(row: Row) -> bool:
 
 
 def note_choice(choices: Choices, row: Row, record: Record) -> None:
-    """What the row of a problem with options tells of its set."""
+    """Record what the row of a problem with options tells about its set."""
     has_options = isinstance(record, Problem) and "\nA. " in record.problem
     mapped = row.names.get("options", "")
     if has_options and (options := options_of(row.values, mapped, row.place)):
@@ -293,8 +292,8 @@ def note_choice(choices: Choices, row: Row, record: Record) -> None:
 def _tell_untested(path: str, untested: Sequence[str]) -> None:
     if untested:
         log.warning(
-            "%s: left out, as no test of theirs is a call with literals on one side of == and a literal on "
-            "the other: %d problems, %s",
+            "%s: left out %d problems, as none of their tests is a call with literals on one side of == and "
+            "a literal on the other: %s",
             path,
             len(untested),
             ", ".join(untested[:MAX_NAMED]) + (" and others" if len(untested) > MAX_NAMED else ""),
@@ -309,14 +308,13 @@ def _of_several(
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """The name of each set. Raises InputError where two are the same."""
+    """The name of each set. Raises InputError if two are the same."""
     names: list[str] = []
     for path in paths:
         name = path.rpartition("/")[2].partition(":")[0].partition(".")[0].removesuffix("-*")
         if name in names:
             raise InputError(
-                f"{path}: a second set of the name {name!r}; ids begin with "
-                "the name, so each set needs its own"
+                f"{path}: a second set named {name!r}; ids begin with the name, so each set needs its own"
             )
         names.append(name)
     return names
@@ -340,7 +338,7 @@ def records_in(
     if kind is Problem:
         return [problem_of(row, str(index))]
     texts = row.value("texts", "list[str]") if kind is Rollout and row.text("text") is None else None
-    if texts is not None:  # numbered on, as one problem may have several such rows; its tokens are of all
+    if texts is not None:  # several such rows may share a problem; the tokens are those of all texts
         known = _fields(Rollout, row, {"text": "", "sample": 0}) | {"completion_tokens": 0}
         return [Rollout(**known | {"text": text, "sample": index + at}) for at, text in enumerate(texts)]
     numbered = {"sample": index} if kind is Rollout or defaults else {}
@@ -386,12 +384,12 @@ def _check_bundle(values: dict[str, Any], place: str) -> None:
     right = sum(reference.verdict == CORRECT for reference in references)
     if values["n_correct"] != right:
         raise InputError(
-            f"{place}: n_correct is {values['n_correct']}, and {right} of the references are {CORRECT}"
+            f"{place}: n_correct is {values['n_correct']}, but {right} of the references are {CORRECT}"
         )
 
 
 def _is_null(value: Any) -> bool:
-    """Whether there is nothing; NaN is what pandas writes for it."""
+    """Whether a value is missing; pandas writes NaN for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -417,8 +415,8 @@ def _typed(value: Any, hint: str, place: str) -> Any:
 
 
 def _whole(value: Any, place: str) -> int:
-    """A whole number: also 3.0, as pandas has it in a column of which a value is missing, and the text of
-    one, as a CSV has it.
+    """A whole number; also 3.0, which pandas writes in a column with missing values, and its text, as in a
+    CSV.
     """
     if isinstance(value, str) and (digits := re.fullmatch(r"\s*(-?[0-9]{1,18})(\.0*)?\s*", value)):
         return int(digits[1])
@@ -453,9 +451,9 @@ def _text(value: Any, hint: str, place: str) -> str:
         )
     if hint == "Verdict" and value not in VERDICTS:
         raise InputError(
-            f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no such column: `a2r bundle` judges"
+            f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no column: `a2r bundle` judges"
         )
-    if isinstance(value, float) and value.is_integer():  # as pandas has 3 where a value is missing
+    if isinstance(value, float) and value.is_integer():  # pandas writes 3 so in a column with missing values
         value = int(value)
     if isinstance(value, float | Decimal) and math.isfinite(value):
         value = format(Decimal(str(value)), "f")  # 1e-07, which no verifier reads, is 0.0000001
@@ -464,7 +462,7 @@ def _text(value: Any, hint: str, place: str) -> str:
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:
-    """An object, or the JSON text of one, as tables have it."""
+    """An object, or the JSON text of one, as in tables."""
     if isinstance(value, str):
         value = literal(value)
     if not isinstance(value, dict):

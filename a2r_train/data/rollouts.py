@@ -1,4 +1,4 @@
-"""Rollouts with their problems, ours and those made elsewhere: all judged, and none of other problems."""
+"""Rollouts with their problems, made here or elsewhere: all are judged, and none is of another problem."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def load_rollouts(
 ) -> tuple[list[Problem], list[Rollout]]:
     """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
 
-    A `verifier` goes before the rows' own; `prompt` says where the answer stands in a text. Raises InputError
-    as `read`, and for rollouts of other problems.
+    A `verifier` overrides the rows' own; `prompt` says where the answer is in a text. Raises InputError as
+    `read` does, and for rollouts of other problems.
     """
     columns = columns or Columns(key="")
     if problems:
@@ -53,7 +53,7 @@ def judged_anew(
     verifier: str = "",
     prompt: PromptConfig | None = None,
 ) -> list[Rollout]:
-    """Rollouts of the problems, judged; what they say of themselves is held against the golds first.
+    """Rollouts of the problems, judged; their own verdicts are checked against the golds first.
 
     Raises InputError for rollouts of other problems.
     """
@@ -74,9 +74,9 @@ def judged(
     golds: Mapping[str, Problem | Bundle],
     prompt: PromptConfig | None = None,
 ) -> list[Rollout]:
-    """All of them judged anew where the gold of their problem is known.
+    """Judge again all rollouts whose gold is known.
 
-    It may have been mended since their verdicts.
+    The gold may have been corrected since.
     """
     samples, judged_text = list(rollouts), (prompt or PromptConfig()).judged_text
     known = [i for i, sample in enumerate(samples) if sample.problem_id in golds]
@@ -99,25 +99,25 @@ def judged(
 def check_right(
     rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle], path: str, problems: str
 ) -> None:
-    """Raise InputError for a right rollout that has not the gold answer of its problem.
+    """Raise InputError for a rollout marked correct that does not have the gold answer of its problem.
 
-    It is of another problem with the same id (where a file has none, ids are the numbers of its lines), or
+    It is of another problem with the same id (in a file without ids, they are the numbers of its lines), or
     was judged by another verifier.
     """
     for sample in rollouts:
         problem = golds.get(sample.problem_id)
         if problem and sample.verdict == CORRECT and wrong_reference(sample.answer, problem):
             raise InputError(
-                f"{path}: sample {sample.sample} of problem {sample.problem_id!r} is said "
-                f"to be correct with {sample.answer[:40]!r}, and {problems} has "
+                f"{path}: sample {sample.sample} of problem {sample.problem_id!r} is marked "
+                f"correct with {sample.answer[:40]!r}, but {problems} has "
                 f"{problem.answer[:40]!r}; name the problems it was made from, and their verifier"
             )
 
 
 def judged_bundles(bundles: Sequence[Bundle], path: str, prompt: PromptConfig) -> list[Bundle]:
-    """The bundles with the verdicts of today on their references, where a verifier of one's own judges them:
-    it may have been edited since they were bundled, which is then said. A text without an answer keeps the
-    verdict that came with it.
+    """The bundles with new verdicts on their references if a custom verifier judges them: it may have been
+    edited since. Logs how many verdicts changed. A text without an answer keeps the verdict that came with
+    it.
     """
     own = [b for b in bundles if b.verifier not in SHIPPED]
     texts = [(prompt.judged_text(r.text), b.answer, b.verifier) for b in own for r in b.references]
@@ -132,8 +132,8 @@ def judged_bundles(bundles: Sequence[Bundle], path: str, prompt: PromptConfig) -
         found[bundle.id] = bundle_of(problem_in(bundle), references, bundle.id)
     if changed:
         log.warning(
-            "%s: %d of %d references are judged otherwise than when they were bundled; this table has the "
-            "verdicts of today, and what was trained on these bundles does not: bundle and train again",
+            "%s: %d of %d references get another verdict than when they were bundled; this table has the new "
+            "verdicts, but models were trained on the old ones: bundle and train again",
             path,
             changed,
             len(texts),
@@ -142,27 +142,25 @@ def judged_bundles(bundles: Sequence[Bundle], path: str, prompt: PromptConfig) -
 
 
 def check_references(bundles: Iterable[Bundle], path: str) -> None:
-    """Raise InputError for a right reference whose answer is not the gold of its bundle."""
+    """Raise InputError for a reference marked correct whose answer is not the gold of its bundle."""
     for bundle in bundles:
         for reference in bundle.references:
             if reference.verdict == CORRECT and wrong_reference(reference.answer, bundle):
                 raise InputError(
-                    f"{path}: bundle {bundle.id!r} has a reference that is said to be correct with "
-                    f"{reference.answer[:40]!r}, and the answer {bundle.answer[:40]!r}; make it anew with "
+                    f"{path}: bundle {bundle.id!r} has a reference marked correct with "
+                    f"{reference.answer[:40]!r}, but the answer {bundle.answer[:40]!r}; make it again with "
                     "`a2r bundle`, which judges"
                 )
 
 
 def wrong_reference(answer: str, problem: Problem | Bundle) -> bool:
-    """Whether a right answer is another than the gold; what an own verifier takes for right is its own
-    affair.
-    """
+    """Whether an answer marked correct is not the gold; a custom verifier may accept what it likes."""
     known = bool(answer) and problem.verifier in VERIFIERS
     return known and equivalent(answer, problem.answer, problem.verifier) in (INCORRECT, UNPARSABLE)
 
 
 def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], list[Rollout]]:
-    """Rollouts made elsewhere: columns problem, answer (gold) and text, and what there is of other fields."""
+    """Rollouts made elsewhere: columns problem, answer (gold) and text, and any other fields."""
     problems: dict[str, Problem] = {}
     first: dict[str, tuple[str, str]] = {}  # by id: the place of its first row, and the problem there
     samples: list[Rollout] = []
@@ -184,18 +182,20 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
 
 
 def check_same_gold(known: Problem, problem: Problem, place: str, first: str) -> None:
-    """Raise InputError where a row has another gold answer than the first row of its problem."""
+    """Raise InputError if a row has another gold answer than the first row of its problem."""
     if known.answer != problem.answer and (
         equivalent(problem.answer, known.answer, known.verifier) != CORRECT
     ):
         raise InputError(
-            f"{place}: answer {problem.answer!r}, and {first} has {known.answer!r} for the same problem"
+            f"{place}: answer {problem.answer!r}, but {first} has {known.answer!r} for the same problem"
         )
 
 
 def of_another(place: str, identity: str, first: str) -> InputError:
-    """The error of a problem_id that an earlier row has for another problem."""
-    return InputError(f"{place}: problem_id {identity!r}, which {first} has for another problem")
+    """The error for a problem_id that an earlier row has for another problem."""
+    return InputError(
+        f"{place}: problem_id {identity!r} is used at {first} for another problem; ids must be unique"
+    )
 
 
 def problem_beside(row: Row, identity: str) -> Problem:
@@ -210,13 +210,13 @@ def problem_beside(row: Row, identity: str) -> Problem:
     if row.text("text") is None and texts is None:
         raise row.missing("text")
     own = row.text("problem_id")
-    if own is None and texts is not None:  # beside one text it is the rollout's
+    if own is None and texts is not None:  # with a single text, `id` is the rollout's
         own = row.text("id")
     return replace(problem_of(_without(row, "id", "source"), ""), id=identity if own is None else own)
 
 
 def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
-    """One rollout, or as many as the row has texts, numbered on."""
+    """One rollout, or one for each text of the row, numbered from `number`."""
     text = None if is_program(row.values) else row.text("text")
     texts = row.value("texts", "list[str]") if text is None else [text]
     tokens = row.value("completion_tokens", "int") or 0 if text is not None else 0
@@ -228,7 +228,9 @@ def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
 
 
 def _without(row: Row, *fields: str) -> Row:
-    """The row without such of the fields as mean something else there, as `model` does in an object."""
+    """The row without those of the fields that mean something else there, such as a `model` that is an
+    object.
+    """
     foreign = {
         row.column(field)
         for field in fields
@@ -239,23 +241,23 @@ def _without(row: Row, *fields: str) -> Row:
 
 
 def other_explorer(explorer: str, bundles: Iterable[Bundle]) -> str:
-    """What is wrong where references name their models, and the recipe's explorer is none of them; else "".
+    """A warning if the references name their models and the recipe's explorer is not among them, else "".
 
-    Costs and the vote of equal cost are counted with the recipe's.
+    Costs and the vote of equal cost are counted with the recipe's explorer.
     """
     wrote = sorted({reference.model for bundle in bundles for reference in bundle.references} - {""})
     if not (explorer and wrote) or os.path.abspath(explorer) in map(os.path.abspath, wrote):
         return ""
     return (
-        f"the references were written by {', '.join(wrote)}, and explorer is {explorer}, by which costs are "
-        f"counted; set explorer: {wrote[0]}, if that is still the name of the model"
+        f"the references were written by {', '.join(wrote)}, but costs are counted for the explorer "
+        f"{explorer}; set explorer: {wrote[0]}, if that is still the name of the model"
     )
 
 
 def warn_of_others(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path: str) -> None:
-    """Say so where no reference is among the rollouts of its problem.
+    """Warn if no reference is among the rollouts of its problem.
 
-    They are of another exploration then, or of other problems.
+    They are then of another exploration, or of other problems.
     """
     texts: dict[str, set[str]] = {}
     for rollout in rollouts:
@@ -266,6 +268,6 @@ def warn_of_others(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path:
     ):
         log.warning(
             "%s: no reference of any bundle is among the rollouts of "
-            "its problem; are they of these problems?",
+            "its problem; were they made from these problems?",
             path,
         )

@@ -1,4 +1,6 @@
-"""Bundles and rollouts as shards: of a store's parts in the order of their problems, as JSONL or Parquet."""
+"""Bundles and rollouts as shards, JSONL or Parquet, taken from a store's parts in the order of their
+problems.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ def rollout_cells(rollout: Rollout) -> tuple[Any, ...]:
 
 
 def batches_of(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Rows as record batches, small enough that one of them is soon read."""
+    """Rows as record batches, each small enough to be read quickly."""
     for at in range(0, len(rows), ROWS_A_BATCH):
         columns = zip(*rows[at : at + ROWS_A_BATCH], strict=True)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
@@ -74,7 +76,7 @@ def batches_of(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> Iterator[p
 def check_format(form: str) -> None:
     """Raise InputError for a format that stages do not write."""
     if form not in ("", "jsonl", "parquet"):
-        raise InputError(f"format {form!r}: expected jsonl or parquet, or no such key")
+        raise InputError(f"format {form!r}: expected jsonl or parquet; or leave the key out")
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -84,7 +86,9 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows of the parts that become one file: the folder of each row's part, by number, and its row there."""
+    """Rows of the parts that become one file. For each row: the number of its part's folder, and its row
+    there.
+    """
 
     path: Path
     folders: Sequence[Path]
@@ -94,7 +98,7 @@ class Shard:
     tokens: Path | None = None  # counts of the texts whose rows have none
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows in their order; only these are read."""
+        """The rows in their order; no others are read."""
         found, order = [], []
         for part in np.unique(self.parts):
             at = np.flatnonzero(self.parts == part)
@@ -115,14 +119,14 @@ def _taken(reader: Any, rows: np.ndarray, columns: Sequence[str] | None) -> pa.T
 
 
 def cut_shards(characters: np.ndarray, size: int) -> list[slice]:
-    """Runs of rows of about so many characters of text."""
+    """Runs of rows with about `size` characters of text each."""
     numbers = (np.cumsum(characters) - 1) // size
     edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(characters)]
     return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
 
 def write_shard(shard: Shard) -> None:
-    """Write one shard, as its ending says, unless an earlier run has."""
+    """Write one shard in the format of its ending, unless an earlier run has."""
     if shard.path.exists():
         return
     table = shard.table()
@@ -141,7 +145,7 @@ def write_shard(shard: Shard) -> None:
 
 
 def with_tokens(table: pa.Table, counts: np.ndarray) -> pa.Table:
-    """The table with the counts of its texts in their order."""
+    """The table with the token counts of its texts, in their order."""
     tokens = pa.array(counts, pa.int64())
     if "references" not in table.column_names:
         at = table.column_names.index("completion_tokens")
@@ -159,7 +163,7 @@ def with_tokens(table: pa.Table, counts: np.ndarray) -> pa.Table:
 
 
 def lines_of(table: pa.Table) -> Iterator[str]:
-    """The rows as lines of JSON, as `records.write` has them."""
+    """The rows as lines of JSON, as `records.write` writes them."""
     for batch in table.to_batches(max_chunksize=256):
         for row in batch.to_pylist():
             metadata = row.pop("metadata", None)

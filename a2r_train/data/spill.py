@@ -1,8 +1,9 @@
-"""Rows on disk by problem: what comes in any order, over any number of shards, goes out problem by problem.
+"""Rows on disk, keyed by problem: they come in any order, from any number of shards, and go out problem by
+problem.
 
-The problems are dealt into parts by a hash. A file of the store holds what was read from one slice of the
-input, as one Arrow record batch a part; a part is read as its batch of every file. So a part is in memory at
-once, and nothing else is.
+A hash assigns the problems to parts. A file of the store holds what was read from one slice of the input, as
+one Arrow record batch per part. A part is read by taking its batch from every file, so memory holds one part
+at a time.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from a2r_train.errors import InputError
 # Where a row comes from: the hash of its problem, its number in its slice, its slice, and its line there.
 PLACE = [("key", pa.uint64()), ("number", pa.int64()), ("slice", pa.int32()), ("line", pa.int64())]
 PROBLEM = [
-    ("id", pa.string()),  # null where it is to be the number of the problem
+    ("id", pa.string()),  # null if it is to be the number of the problem
     ("problem", pa.string()),
     ("answer", pa.string()),
     ("verifier", pa.string()),
     ("source", pa.string()),
-    ("metadata", pa.string()),  # as JSON: Arrow has no objects of any keys
+    ("metadata", pa.string()),  # as JSON: Arrow has no objects with arbitrary keys
 ]
 ROLLOUT = [
     ("problem_id", pa.string()),
-    ("sample", pa.int64()),  # null where it is to be the number of the rollout
+    ("sample", pa.int64()),  # null if it is to be the number of the rollout
     ("text", pa.string()),
     ("answer", pa.string()),
     ("verdict", pa.string()),
@@ -62,9 +63,9 @@ class Pile:
         self.characters += characters
 
     def write(self, path: Path, parts: int) -> None:
-        """Write the rows, those of each part together and in their order, and forget them.
+        """Write the rows, grouped by part and in order, and clear the pile.
 
-        Raises InputError for a number that no 64 bits hold.
+        Raises InputError for a number that does not fit in 64 bits.
         """
         columns = list(zip(*self.rows, strict=True)) or [()] * len(self.schema)
         arrays = [_array(column, field) for column, field in zip(columns, self.schema, strict=True)]
@@ -104,8 +105,8 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 def mark(path: Path, content: Any) -> None:
-    """Say as JSON that a step is done. What a killed process has written stays; a machine that lost its power
-    begins anew, so that nothing waits for the disk.
+    """Record as JSON that a step is done. Nothing waits for the disk: after a kill the work continues, after
+    a power failure it starts again.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(content), encoding="utf-8")

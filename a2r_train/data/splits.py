@@ -19,12 +19,12 @@ from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle
 
 SHARD_CHARACTERS = 32 * 2**20  # of one shard's texts
-PARQUET_CHARACTERS = 10**9  # of all texts, from which they are written as Parquet
+PARQUET_CHARACTERS = 10**9  # of all texts; from here on they are written as Parquet
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the parts' files of one name, in the order of their problems."""
+    """Rows from the parts' files of one name, in the order of their problems."""
 
     name: str
     folders: Sequence[Path]
@@ -121,10 +121,10 @@ class Lengths:
 
 
 def measure_splits(prompter: Prompter, splits: Mapping[str, Split], work: Path) -> Lengths:
-    """Prompt lengths of all bundles in tokens; what was measured for a run that was killed stays.
+    """Prompt lengths of all bundles in tokens; keeps what a killed run has measured.
 
-    Texts without a count get one, in a file beside their shard. Raises InputError where a prompt cannot be
-    made to fit its budget.
+    Texts without a count get one, in a file beside their shard. Raises InputError if a prompt cannot be made
+    to fit its budget.
     """
     lengths = PromptLengths(prompter)
     work = work / "out"
@@ -166,7 +166,7 @@ def _count_rollouts(lengths: PromptLengths, shard: Shard) -> None:
 
 
 def _filled(lengths: PromptLengths, tokens: Sequence[int], texts: Sequence[str]) -> np.ndarray:
-    """The counts, with those that are missing."""
+    """The counts, with missing ones filled in."""
     missing = [i for i, count in enumerate(tokens) if not count]
     filled = np.array(tokens, dtype=np.int64)
     filled[missing] = lengths.counts([texts[i] for i in missing])
@@ -183,7 +183,7 @@ def _save(values: np.ndarray, path: Path | None) -> None:
 def write_splits(splits: Mapping[str, Split], folder: Path, work: Path, form: str, processes: int) -> str:
     """Write bundles and test rollouts, as JSONL or as Parquet shards; returns how their names end.
 
-    What a run that was killed has written stays.
+    Keeps what a killed run has written.
     """
     work = work / "out"
     work.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The task: how prompts are rendered and answers judged. It is set once, and goes with the data.
+"""The task: how prompts are rendered and answers judged. It is set once, and stays with the data.
 
 A stage that writes data puts `task.yaml` beside it, and the stages that read this data take prompt, verifier
 and columns from there. `a2r_train.config` reads the `task.yaml` that a recipe folder may have.
@@ -51,9 +51,9 @@ class Task:
 
 
 def task_of(*data: str) -> Task:
-    """The task that goes with data files, comma-separated; an empty one for data that has none.
+    """The task that goes with data files, comma-separated; an empty one for data without a task.
 
-    Raises InputError where two of the files have different tasks.
+    Raises InputError if two of the files have different tasks.
     """
     first = Task()
     for folder in dict.fromkeys(_folder(file) for value in data for file in _files(value)):
@@ -70,11 +70,11 @@ def task_of(*data: str) -> Task:
 
 
 def inherit(value: str, key: str, task: Task) -> str:
-    """The recipe's value of a key, or else the task's. Raises InputError where both are there and differ."""
+    """The recipe's value of a key, or else the task's. Raises InputError if both are set and differ."""
     carried: str = getattr(task, key)
     if value and task.place and value != carried:
         raise InputError(
-            f"{key} is {value!r} here, and {carried or 'that of each row'!r} in {task.place}, by which the "
+            f"{key} is {value!r} here, but {carried or 'that of each row'!r} in {task.place}, with which the "
             "data was made; remove it here, or change it there"
         )
     return value or carried
@@ -92,8 +92,8 @@ def prompt_of(
     default.
 
     `template_kwargs` are the recipe's arguments of the chat template, as an object or its JSON. Raises
-    InputError where the recipe says something else than the data's task, or than the prompt of a trained
-    checkpoint, which is only right with its own; the latter not if told to `override` it.
+    InputError if the recipe differs from the data's task, or from the prompt of a trained checkpoint, which
+    only works with its own. `override` allows the latter.
     """
     task = task or Task()
     saved = model_file(model, "prompt.yaml") if model else None
@@ -102,30 +102,30 @@ def prompt_of(
     if arguments := parse_mapping(template_kwargs, "chat_template_kwargs"):
         if prompt.chat_template_kwargs and prompt.chat_template_kwargs != arguments:
             raise InputError(
-                f"chat_template_kwargs are {arguments} here, and {prompt.chat_template_kwargs} in "
-                f"{path or saved or task.place}; say them in one place"
+                f"chat_template_kwargs are {arguments} here, but {prompt.chat_template_kwargs} in "
+                f"{path or saved or task.place}; set them in one place"
             )
         prompt = replace(prompt, chat_template_kwargs=arguments)
     said = path or "chat_template_kwargs"
     if path and task.prompt and (key := difference(prompt, task.prompt)):
         again = "" if key in OF_ROLLOUTS else ", or bundle the rollouts again with this prompt"
         raise InputError(
-            f"{said}: {key} differs from {task.place}, by which the data was made; remove the key "
+            f"{said}: {key} differs from {task.place}, with which the data was made; remove the key "
             f"`prompt`{again}"
         )
     if arguments and task.prompt and arguments != task.prompt.chat_template_kwargs:
-        raise InputError(f"{said} differ from {task.place}, by which the data was made; remove them here")
+        raise InputError(f"{said} differ from {task.place}, with which the data was made; remove them here")
     if trained and not override and (key := difference(prompt, trained)):
         raise InputError(
-            f"{said}: {key} differs from the prompt that {model} was trained with; use {saved}, or say "
-            "prompt_override: true where you mean to train it on another"
+            f"{said}: {key} differs from the prompt that {model} was trained with; use {saved}, or set "
+            "prompt_override: true if you mean to train it on another"
         )
     return prompt
 
 
 def _brought(model: str, trained: PromptConfig | None, task: Task, override: bool) -> PromptConfig:
-    """The prompt where the recipe names none: a checkpoint's own, which is told where the data has another,
-    unless the data's is to override it.
+    """The prompt if the recipe names none: a checkpoint's own, with a warning if the data has another, or the
+    data's if it is to override the checkpoint's.
     """
     if not trained or not task.prompt:
         return trained or task.prompt or PromptConfig()
@@ -137,10 +137,10 @@ def _brought(model: str, trained: PromptConfig | None, task: Task, override: boo
 
 @cache
 def _tell_own(model: str, key: str, place: str) -> None:
-    """Once for each of the many times that a stage asks for a prompt."""
+    """Warn once, however often a stage asks for the prompt."""
     log.warning(
         "%s is asked with the prompt that it was trained with, not with that of %s: %s differs; "
-        "prompt_override: true takes the data's",
+        "to use the data's, set prompt_override: true",
         model,
         place,
         key,
@@ -148,7 +148,7 @@ def _tell_own(model: str, key: str, place: str) -> None:
 
 
 def check_asked(verifiers: Iterable[str], prompt: PromptConfig, template: str) -> None:
-    """Raise InputError for a template that asks for a box where a verifier reads another place.
+    """Raise InputError for a template that asks for a box if a verifier reads another place.
 
     template: `explorer_template` or `synthesizer_template`.
     """
@@ -157,7 +157,7 @@ def check_asked(verifiers: Iterable[str], prompt: PromptConfig, template: str) -
 
 
 def box_unread(verifiers: Iterable[str], prompt: PromptConfig, template: str) -> str:
-    """What is wrong with such a template, and the mend; "" where nothing is."""
+    """What is wrong with such a template, and how to fix it; "" if nothing is."""
     text = getattr(prompt, template).lower() + prompt.system.lower()
     for verifier in sorted(verifiers):
         place = traits_of(verifier).answer_in
@@ -165,7 +165,7 @@ def box_unread(verifiers: Iterable[str], prompt: PromptConfig, template: str) ->
         if not asks and SIGNS["box"][0] in text:
             return (
                 f"the prompt's {template} asks for \\boxed{{}}, which {verifier} does not read; "
-                f"let it say: {ASKED[place]}; or set prompt: {PROMPT_FILES[place]}"
+                f"make it say: {ASKED[place]}; or set prompt: {PROMPT_FILES[place]}"
             )
     return ""
 
@@ -194,7 +194,7 @@ def _files(value: str) -> list[str]:
 
 
 def _folder(file: str) -> Path:
-    """Where the task of a file stands: beside it, or beside the folder of explore's chunks."""
+    """The folder of a file's task: beside the file, or beside the folder of explore's chunks."""
     parent = Path(file).parent
     return parent.parent if parent.name == CHUNKS else parent
 
@@ -206,7 +206,7 @@ def _in(folder: Path) -> Task:
     content = load_yaml(str(place))
     given: Any = content.get("prompt")
     if isinstance(given, str) or "chat_template_kwargs" in content:
-        return Task()  # of a recipe folder that holds data, too: its stages read it as their keys
+        return Task()  # of a recipe folder that also holds data: its stages read it as their keys
     check_keys(content, {"prompt", "verifier", "columns"}, str(place))
     return Task(
         PromptConfig.of(given, str(place)) if given else None,

@@ -26,7 +26,7 @@ class Trained:
 
 
 def problem_hash(problem: str) -> str:
-    """The same for texts that differ in case, in spaces, or in how a character is encoded."""
+    """A hash that ignores case, spaces, and how a character is encoded."""
     text = " ".join(unicodedata.normalize("NFKC", problem).casefold().split())
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -34,7 +34,7 @@ def problem_hash(problem: str) -> str:
 def write_trained_on(
     folder: str | Path, base_model: str, stage: str, bundles: str, problems: Iterable[str]
 ) -> None:
-    """Record a training; what its base model was trained on comes along, as that folder may not."""
+    """Record a training, and what its base model was trained on, because that folder may not be kept."""
     trained = Trained(stage, bundles, frozenset(map(problem_hash, problems)))
     chain = [*trainings(base_model), trained]
     rows = [asdict(one) | {"problems": sorted(one.problems)} for one in chain]
@@ -42,7 +42,7 @@ def write_trained_on(
 
 
 def trainings(model: str) -> list[Trained]:
-    """The trainings that led to a model, the first one first; [] where its folder and its base record none.
+    """The trainings that led to a model, the first one first; [] if its folder and its base record none.
 
     A checkpoint within a training's folder has the record of that folder. Raises InputError for a broken one.
     """
@@ -55,4 +55,6 @@ def trainings(model: str) -> list[Trained]:
         rows = json.loads(path.read_text(encoding="utf-8"))["trainings"]
         return [Trained(str(r["stage"]), str(r["bundles"]), frozenset(r["problems"])) for r in rows]
     except (ValueError, LookupError, TypeError):
-        raise InputError(f"{path}: not as a training wrote it; restore it, or remove it") from None
+        raise InputError(
+            f"{path}: not in the form that a training writes; restore it, or remove it"
+        ) from None

@@ -1,4 +1,4 @@
-"""Texts without a readable answer: a wrong format is told from a weak model, with a sample and the mend."""
+"""Texts without a readable answer: tells a wrong format from a weak model, with a sample and the fix."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CUT_MEND = "raise max_completion_tokens, as most of them were cut"
 
 @dataclass(frozen=True)
 class Unparsable:
-    """How many of the texts no answer could be read from; `cut`: those that ran out of tokens; `marked`:
-    those with an answer that is none to their verifier, such as a number where a letter is read.
+    """How many texts have no readable answer; `cut`: those that ran out of tokens; `marked`: those with an
+    answer that their verifier does not accept, such as a number instead of a letter.
     """
 
     count: int
@@ -47,7 +47,7 @@ class Unparsable:
         return MARKED_MEND if 2 * self.marked > self.count else PROMPT_MEND
 
     def __add__(self, other: Unparsable) -> Unparsable:
-        """Of both; the sample is the first."""
+        """The sum of both; the first sample is kept."""
         counts = self.count + other.count, self.total + other.total, self.cut + other.cut
         return Unparsable(*counts, self.sample or other.sample, self.marked + other.marked)
 
@@ -57,7 +57,7 @@ class Unparsable:
 
 
 def unparsable(texts: Iterable[Rollout | Reference | Synthesis]) -> Unparsable:
-    """Count the texts without a readable answer; the sample is the end of one, where answers stand."""
+    """Count the texts without a readable answer; the sample is the end of one, where answers usually are."""
     judged = list(texts)
     without = [text for text in judged if text.verdict == UNPARSABLE]
     cut = sum(getattr(text, "finish_reason", "") == "length" for text in without)

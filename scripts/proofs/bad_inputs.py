@@ -206,7 +206,7 @@ OF_PROBLEMS = [
     BadInput("an empty answer", "explore", row("problems", answer=" "),
              "problems.jsonl:3: field 'answer' is empty"),
     BadInput("an id used twice", "explore", row("problems", id="p0"),
-             "problems.jsonl:3: id 'p0' was used at problems.jsonl:1 already; ids must be unique"),
+             "problems.jsonl:3: id 'p0' was already used at problems.jsonl:1; ids must be unique"),
     BadInput("a broken line", "explore", broken_line("problems"), "problems.jsonl:3: not valid JSON"),
     BadInput("a broken Parquet file", "explore", file("p.parquet", "PAR1", problems="p.parquet"),
              "p.parquet: cannot be read as Parquet"),
@@ -327,7 +327,7 @@ OF_TRAINING = [
     *(BadInput("an empty answer", stage, one_more("bundles", id="x", answer=""), "field 'answer' is empty",
              True)
       for stage in faults.TRAINERS),
-    *(BadInput("an id used twice", stage, one_more("bundles"), "id 'p1' was used at", True)
+    *(BadInput("an id used twice", stage, one_more("bundles"), "id 'p1' was already used at", True)
       for stage in faults.TRAINERS),
     *(BadInput("a broken line", stage, broken_line("bundles"), "bundles.jsonl:3: not valid JSON", True)
       for stage in faults.TRAINERS),
@@ -352,9 +352,9 @@ OF_TRAINING = [
     BadInput("nothing to learn from", "grpo",
              every_row("bundles", n_correct=0, references=[{"text": r"\boxed{7}",
                       "verdict": "incorrect"}] * 2),
-             "bundle problems of medium difficulty", True),
+             "bundle problems of middling difficulty", True),
     BadInput("bundles judged against another answer", "grpo", every_row("bundles", answer="99"),
-             "a reference that is said to be correct with '3', and the answer '99'", True),
+             "a reference marked correct with '3', but the answer '99'", True),
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3), TWO_GENERATIONS, True),
     BadInput("more groups than bundles", "grpo", given(oversampling_factor=50),
              "lower oversampling_factor, or bundle more problems", True),
@@ -387,7 +387,7 @@ OF_EVALUATIONS = [
     BadInput("a reference without text", "evaluate", row("bundles", references=[{"answer": "1"}]),
              "bundles.jsonl:3: field 'references': a reference without text"),
     BadInput("bundles with a wrong count", "evaluate", row("bundles", n_correct=9),
-             "bundles.jsonl:3: n_correct is 9, and 1 of the references are correct"),
+             "bundles.jsonl:3: n_correct is 9, but 1 of the references are correct"),
     BadInput("problems instead of bundles", "evaluate",
              file("bundles.jsonl", '{"id": "p", "problem": "1?", "answer": "1"}\n', bundles="bundles.jsonl"),
              "bundles.jsonl:1: no column 'problem_id'; the columns are answer, id, problem"),

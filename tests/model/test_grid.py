@@ -86,7 +86,7 @@ def test_a_grid_has_no_columns_to_map(tiny: str, tmp_path: Path, capfd: pytest.C
     assert (
         a2r("grid", "--problems", path, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", out) == 2
     )
-    says = "no column 'answer'; the columns are gold, problem (is it 'gold'? then name it 'answer')"
+    says = "no column 'answer'; the columns are gold, problem (is it 'gold'? then rename it to 'answer')"
     assert capfd.readouterr().err == f"error: {path}:1: {says}\n"
     assert not Path(out).exists()
 

@@ -186,7 +186,7 @@ def test_no_likely_column_is_one_line_with_what_is_there(tmp_path: Path) -> None
         (
             {"frage": "1?", "answer": "1"},
             '{"problem": "frag"}',
-            """then say --columns '{"problem": "frage"}'""",
+            """then set --columns '{"problem": "frage"}'""",
         ),
     ],
 )

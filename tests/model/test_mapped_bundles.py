@@ -141,7 +141,7 @@ def twice(rows: list[dict[str, Any]]) -> None:
     ("change", "says"),
     [
         (wrong_gold, r"gold answer of 1 problem: row 8, problem 'p7'"),
-        (wrong_reference, r"bundle 'p8' has a reference that is said to be correct with '77'"),
+        (wrong_reference, r"bundle 'p8' has a reference marked correct with '77'"),
         (twice, r"two bundles have the same id"),
     ],
 )
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_one_is_found(change: Any, says: str, tmp_path: Path)
 
 
 def test_a_broken_row_of_a_large_file_is_named_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"b\.jsonl:3: n_correct is 5, and 1 of the references"):
+    with pytest.raises(InputError, match=r"b\.jsonl:3: n_correct is 5, but 1 of the references"):
         rows_with(tmp_path, lambda rows: rows[2].update(n_correct=5))
 
 

@@ -36,7 +36,7 @@ def outside(tmp_path: Path, count: int = 12, **more: Any) -> str:
 def test_rollouts_of_other_problems_are_refused_by_evaluate(config: EvaluateConfig) -> None:
     other = rows_of(config.rollouts, lambda row: {**row, "answer": str(int(row["answer"]) + 1)})
     with pytest.raises(
-        InputError, match=r"sample 0 of problem 'p2' is said to be correct with '7', and .* has '6'"
+        InputError, match=r"sample 0 of problem 'p2' is marked correct with '7', but .* has '6'"
     ):
         evaluate(replace(config, rollouts=other))
     assert not Path(config.output_dir).exists()
@@ -172,7 +172,9 @@ def test_an_explorer_that_wrote_none_of_the_references_is_said(
     for model, said in (("theirs", True), (config.base, False)):
         caplog.clear()
         run.prepared(replace(config, bundles=by(model), explorer=config.base))
-        assert ("the references were written by theirs, and explorer is" in caplog.text) == said
+        assert (
+            "the references were written by theirs, but costs are counted for the explorer" in caplog.text
+        ) == said
 
 
 class Echo:

@@ -161,13 +161,13 @@ def test_references_are_judged_by_a_verifier_as_it_is_now(caplog: pytest.LogCapt
     found, other = judged_bundles([made, exact], "b.jsonl", PromptConfig())
     assert [r.verdict for r in found.references] == ["correct", "incorrect", "correct"]
     assert (found.n_correct, found.majority_verdict, other) == (2, "correct", exact)
-    assert "b.jsonl: 1 of 3 references are judged otherwise than when they were bundled" in caplog.text
+    assert "b.jsonl: 1 of 3 references get another verdict than when they were bundled" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--verifier", "math"], "verifier is 'math' here, and 'close.first' in"),
+        (["--verifier", "math"], "verifier is 'math' here, but 'close.first' in"),
         (["--prompt", "other.yaml"], "other.yaml: explorer_template differs from"),
     ],
 )
@@ -295,5 +295,5 @@ def test_another_switch_than_that_of_the_data_is_refused(
     capsys.readouterr()
     assert a2r("evaluate", "--config", str(chain / "evaluate.yaml"), "--sft", "", "--dry_run") == 2
     error = capsys.readouterr().err
-    assert "chat_template_kwargs are {'think': True} here, and {'think': False} in b/task.yaml" in error
+    assert "chat_template_kwargs are {'think': True} here, but {'think': False} in b/task.yaml" in error
     assert error.count("\n") == 1

@@ -341,7 +341,7 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
         bundle(replace(plain, output_dir=str(tmp_path / "none"), columns='{"problem": "quest"}'))
     with pytest.raises(
         InputError,
-        match=r"q\.jsonl:1: no column 'golden'; the columns are .*is it 'gold'\? then say",
+        match=r"q\.jsonl:1: no column 'golden'; the columns are .*is it 'gold'\? then set",
     ):
         bundle(
             replace(

@@ -41,7 +41,7 @@ def test_rollouts_of_other_problems_are_refused_by_bundle(
         lambda row: {**row, "problem": f"{row['problem']} And 1?", "answer": str(int(row["answer"]) + 1)},
     )
     with pytest.raises(
-        InputError, match=r"sample 0 of problem 'p2' is said to be correct with '6', and .* has '7'"
+        InputError, match=r"sample 0 of problem 'p2' is marked correct with '6', but .* has '7'"
     ):
         bundle(BundleConfig(rollouts, str(tmp_path / "out"), other))
     assert not (tmp_path / "out").exists()
@@ -89,7 +89,7 @@ def test_one_verifier_may_judge_all_rows(problems: str, tmp_path: Path) -> None:
     )
     with pytest.raises(
         InputError,
-        match=r"said to be correct with '4', and .* has '3'; name the problems .*, and their verifier",
+        match=r"marked correct with '4', but .* has '3'; name the problems .*, and their verifier",
     ):
         load_rollouts(problems, by_own)
     folder = bundle(BundleConfig(path, str(tmp_path / "b"), problems, verifier=own))
@@ -104,7 +104,7 @@ def test_one_verifier_may_judge_all_rows(problems: str, tmp_path: Path) -> None:
     [
         ({"answer": "999"}, r":2: answer '999', and .*:1 has '1' for the same problem"),
         ({"completion_tokens": 2.5}, r":2: field 'completion_tokens': 2.5; expected a whole number"),
-        ({"problem": "Say 2.", "problem_id": "a"}, r":2: problem_id 'a', which .*:1 has for another problem"),
+        ({"problem": "Say 2.", "problem_id": "a"}, r":2: problem_id 'a' is used at .*:1 for another problem"),
         ({"text": None}, r":2: column 'text' has no value here"),
         ({"text": ["1", "2"]}, r":2: field 'text': a list; expected text"),
         ({"answer": None}, r":2: column 'answer' has no value here"),
@@ -180,7 +180,7 @@ def test_bundles_without_references_are_refused(bundles: str) -> None:
         (
             {"question": "1?", "gold": "1"},
             {},
-            r":1: no column 'answer'; the columns are gold, question \(is it 'gold'\? then say columns: ",
+            r":1: no column 'answer'; the columns are gold, question \(is it 'gold'\? then set columns: ",
         ),
         (
             {"ask": "1?", "answer": "1"},
@@ -251,7 +251,7 @@ def test_the_mend_is_that_of_the_reason(changes: dict[str, Any], says: str, tmp_
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(is it 'text'\? then say "),
+        ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(is it 'text'\? then set "),
         ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "only some rows have references"),
         ([], "no rows; expected at least one problem"),
         ([{"problem": " "}], ":1: field 'problem' is empty; every problem needs one"),
@@ -276,9 +276,7 @@ def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
     good = bundle_of(Problem("a", "2+3?", "5"), references, "a")
     own = replace(good, answer="9", verifier="fnmatch:fnmatch")  # what its gold means is its own affair
     check_references([good, own], "b.jsonl")
-    with pytest.raises(
-        InputError, match=r"^b\.jsonl: bundle 'a' has a reference that is said to be correct with '5\.0'"
-    ):
+    with pytest.raises(InputError, match=r"^b\.jsonl: bundle 'a' has a reference marked correct with '5\.0'"):
         check_references([good, replace(good, answer="6")], "b.jsonl")
 
 
@@ -336,7 +334,9 @@ def test_letters_of_options_that_are_there_need_no_column() -> None:
 def test_an_explorer_that_wrote_no_reference_is_told() -> None:
     references = [Reference("1", "5", "correct", 1, model=model) for model in ("runs/one", "owner/two")]
     made = bundle_of(Problem("a", "2+3?", "5"), references, "a")
-    assert "written by owner/two, runs/one, and explorer is other" in other_explorer("other", [made])
+    assert "written by owner/two, runs/one, but costs are counted for the explorer other" in other_explorer(
+        "other", [made]
+    )
     for known in ("", "owner/two", "runs/one/", "./runs/one", str(Path("runs/one").absolute())):
         assert not other_explorer(known, [made]), known
     unnamed = bundle_of(Problem("a", "2+3?", "5"), [replace(references[0], model="")], "a")

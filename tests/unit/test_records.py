@@ -115,7 +115,7 @@ def test_columns_are_named_where_the_user_has_that_key(
     with pytest.raises(InputError, match=rf"no column 'answer'; the columns are problem, x{hint}$"):
         read(Problem, path, columns)
     path = write_rows(tmp_path / "b.jsonl", [{"problem": "1?", "gold": "1"}])
-    mend = 'say columns: {"answer": "gold"}' if columns else "name it 'answer'"
+    mend = 'set columns: {"answer": "gold"}' if columns else "rename it to 'answer'"
     with pytest.raises(InputError, match=rf"\(is it 'gold'\? then {mend}\)$"):
         read(Problem, path, columns)
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"n_correct": 2}, "n_correct is 2, and 1 of the references are correct"),
+        ({"n_correct": 2}, "n_correct is 2, but 1 of the references are correct"),
         ({"references": [{"text": "1", "verdict": "correct", "tokens": -1}]}, "expected 0 or more"),
     ],
 )
@@ -252,7 +252,7 @@ def test_several_sets_of_problems_in_one(tmp_path: Path) -> None:
     found = read(Problem, f"{first}, {second}")
     assert [p.id for p in found] == ["first/0", "first/1", "second/0", "second/1"]
     assert [p.source for p in found] == ["first", "olympiad", "second", "olympiad"]
-    with pytest.raises(InputError, match="a second set of the name 'first'"):
+    with pytest.raises(InputError, match="a second set named 'first'"):
         read(Problem, f"{first},{first}")
     with pytest.raises(InputError, match=r"no_such\.jsonl: no such file"):
         read(Problem, f"{first},no_such.jsonl")

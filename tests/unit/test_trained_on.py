@@ -57,7 +57,7 @@ def test_a_checkpoint_has_the_record_of_its_folder_and_an_adapter_that_of_its_ba
 
 def test_a_broken_record_is_one_line(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("[]")
-    with pytest.raises(InputError, match=f"{NAME}: not as a training wrote it"):
+    with pytest.raises(InputError, match=f"{NAME}: not in the form that a training writes"):
         trainings(str(tmp_path))
 
 

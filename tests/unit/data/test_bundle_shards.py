@@ -147,7 +147,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
 def test_a_refused_run_leaves_nothing_and_does_not_take_what_was_there(tmp_path: Path) -> None:
     rows_of = rollout_rows()
     path = write_rows(tmp_path / "r.jsonl", [*rows_of, rows_of[3]])
-    twice = r"r\.jsonl:73: id .*'p0'.* was used at .*r\.jsonl:4 already"
+    twice = r"r\.jsonl:73: id .*'p0'.* was already used at .*r\.jsonl:4"
     with pytest.raises(InputError, match=twice):
         made(tmp_path, "out", path)
     assert not (tmp_path / "out").exists()
@@ -168,7 +168,7 @@ def test_own_problems_are_numbered_over_all_slices(tmp_path: Path) -> None:
     bundles = read(Bundle, str(folder / "train.jsonl"))
     assert {b.problem_id: b.problem for b in bundles} == {str(i): f"{i} + 1?" for i in range(9)}
     clash = {"problem": "Other?", "answer": "1", "text": "t", "problem_id": "7"}
-    with pytest.raises(InputError, match=r"r\.jsonl:41: problem_id '7', which .*r\.jsonl:8 has for another"):
+    with pytest.raises(InputError, match=r"r\.jsonl:41: problem_id '7' is used at .*r\.jsonl:8 for another"):
         bundle(BundleConfig(write_rows(tmp_path / "r.jsonl", [*rows_of, clash]), str(tmp_path / "b"), k=2))
     other = {**rows_of[0], "answer": "5"}
     with pytest.raises(InputError, match=r"r\.jsonl:41: answer '5', and .*r\.jsonl:1 has '1'"):

@@ -181,7 +181,10 @@ def test_indices_and_fewer_options_are_said_once(
     ("prompt", "said"),
     [
         (PromptConfig(), "its explorer_template does not ask for a letter"),
-        (PromptConfig(explorer_template="{problem} Which option?"), "its synthesizer_template does not ask for"),
+        (
+            PromptConfig(explorer_template="{problem} Which option?"),
+            "its synthesizer_template does not ask for",
+        ),
         (PromptConfig(system="Give the letter."), ""),
         (PromptConfig(answer_pattern="Answer: (.*)"), ""),
     ],

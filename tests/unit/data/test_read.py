@@ -200,7 +200,7 @@ def test_several_files_of_problems_keep_equal_ids_apart(tmp_path: Path) -> None:
     paths = ",".join(save(tmp_path / name, rows) for name in ("a.csv", "b.jsonl", "c.parquet"))
     assert [p.id for p in read(Problem, paths)] == ["a/1", "b/1", "c/1"]
     twice = write_rows(tmp_path / "d.jsonl", rows * 2)
-    with pytest.raises(InputError, match=r"d\.jsonl:2: id '1' was used at .*d\.jsonl:1 already"):
+    with pytest.raises(InputError, match=r"d\.jsonl:2: id '1' was already used at .*d\.jsonl:1"):
         read(Problem, f"{paths},{twice}")
 
 
@@ -223,7 +223,7 @@ def test_several_files_of_rollouts_are_of_the_same_problems(tmp_path: Path) -> N
     ]  # fmt: skip
     numbered = [{**row, "sample": i} for i, row in enumerate(rows)]
     first, second = save(tmp_path / "c.csv", numbered), save(tmp_path / "d.jsonl", numbered)
-    with pytest.raises(InputError, match=r"d\.jsonl:1: id \('p', '', 0\) was used at .*c\.csv:2 already"):
+    with pytest.raises(InputError, match=r"d\.jsonl:1: id \('p', '', 0\) was already used at .*c\.csv:2"):
         read(Rollout, f"{first},{second}")
 
 
@@ -240,7 +240,7 @@ def test_several_files_of_rollouts_made_elsewhere(tmp_path: Path) -> None:
         save(tmp_path / f"{name}.jsonl", [{**row, "problem_id": "x"}])
         for name, row in (("c", rows[0]), ("d", other[0]))
     ]
-    with pytest.raises(InputError, match=r"d\.jsonl:1: problem_id 'x', which .*c\.jsonl:1 has for another"):
+    with pytest.raises(InputError, match=r"d\.jsonl:1: problem_id 'x' is used at .*c\.jsonl:1 for another"):
         load_rollouts("", ",".join(clashing))
 
 
@@ -253,7 +253,7 @@ def test_several_files_of_rollouts_made_elsewhere(tmp_path: Path) -> None:
         (
             {"problem": "1?", "gold": "1"},
             {},
-            """no column 'answer'; .*then say columns: {"answer": "gold"}""",
+            """no column 'answer'; .*then set columns: {"answer": "gold"}""",
         ),
         ({"problem": "1?", "answerKey": "1"}, {}, "no column 'answer'; .*is it 'answerKey'"),
         ({"ask": "1?", "answer": "1"}, {"problem": "aks"}, "no column 'aks'; the columns are answer, ask"),
@@ -285,7 +285,7 @@ def test_rollouts_without_their_problems_want_the_problem_file(tmp_path: Path) -
     says = r"1: no column 'problem'; the columns are problem_id, text"
     with pytest.raises(InputError, match=rf"{says} .*; or name the problem file with `problems:`$"):
         load_rollouts("", path, Columns())
-    with pytest.raises(InputError, match=rf"{says} \(is it 'text'\? then name it 'problem'\)$"):
+    with pytest.raises(InputError, match=rf"{says} \(is it 'text'\? then rename it to 'problem'\)$"):
         load_rollouts("", path)
 
 
