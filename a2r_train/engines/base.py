@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FAILED = "failed"
-MOST_TOKENS_TOLD = 20  # of `next_tokens`, the most that vLLM gives as it comes
+MOST_TOKENS_TOLD = 20  # of `next_tokens`: the most that vLLM gives by default
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -45,7 +45,8 @@ class Sampling:
             or self.max_completion_tokens < 1
         ):
             raise InputError(
-                f"sampling: {self} is out of range; expected temperature >= 0, 0 < top_p <= 1, top_k >= 0"
+                f"sampling: {self} is out of range; expected temperature >= 0, 0 < top_p <= 1, top_k >= 0, "
+                "max_completion_tokens >= 1"
             )
 
 
@@ -58,37 +59,37 @@ class EngineArguments:
     engine: str = field(
         default="auto",
         metadata={
-            "help": "what generates: transformers, vllm or openai; auto takes vllm on a GPU where it is "
+            "help": "what generates: transformers, vllm or openai; auto takes vllm on a GPU if it is "
             "installed and serves the model"
         },
     )
     dtype: str = field(
         default="auto",
-        metadata={"help": f"of {', '.join(DTYPES)}; auto is bfloat16 on a GPU, float32 on a CPU"},
+        metadata={"help": f"one of {', '.join(DTYPES)}; auto is bfloat16 on a GPU, float32 on a CPU"},
     )
-    batch_size: int = field(default=64, metadata={"help": "of transformers: completions generated at once"})
+    batch_size: int = field(default=64, metadata={"help": "transformers: completions generated at once"})
     tensor_parallel_size: int = field(
-        default=1, metadata={"help": "of vllm: GPUs that share one copy of the model"}
+        default=1, metadata={"help": "vllm: GPUs that share one copy of the model"}
     )
-    data_parallel_size: int = field(default=1, metadata={"help": "of vllm: copies of the model"})
+    data_parallel_size: int = field(default=1, metadata={"help": "vllm: copies of the model"})
     copies_per_gpu: int = field(
-        default=1, metadata={"help": "of vllm: copies of a small model that share each GPU"}
+        default=1, metadata={"help": "vllm: copies of a small model that share each GPU"}
     )
     gpu_memory_utilization: float = field(
-        default=0.9, metadata={"help": "of vllm: share of a GPU's memory that it may take"}
+        default=0.9, metadata={"help": "vllm: share of a GPU's memory that it may use"}
     )
-    endpoint: str = field(default="", metadata={"help": "of openai: base URLs of servers, comma-separated"})
+    endpoint: str = field(default="", metadata={"help": "openai: base URLs of servers, comma-separated"})
     max_concurrent_requests: int = field(
-        default=64, metadata={"help": "of openai: requests under way at each endpoint"}
+        default=64, metadata={"help": "openai: concurrent requests to each endpoint"}
     )
     request_deadline_s: float = field(
-        default=600.0, metadata={"help": "of openai: seconds until a request counts as lost"}
+        default=600.0, metadata={"help": "openai: seconds until a request counts as lost"}
     )
     seeded: bool = field(
         default=True,
         metadata={
-            "help": "of vllm and openai: each completion has a seed, and comes "
-            "again; false leaves it out and is faster"
+            "help": "vllm and openai: each completion has a seed, so that it can "
+            "be reproduced; false leaves the seeds out and is faster"
         },
     )
 
@@ -109,7 +110,7 @@ class EngineArguments:
             raise InputError(f"dtype {self.dtype!r}: expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
-# What a run may go on with: it changes where and how fast completions are made, not which.
+# Keys that a continued run may change: they set where and how fast completions are made, not which.
 ENGINE_MAY_DIFFER = tuple(
     f.name for f in fields(EngineArguments) if f.name not in ("engine", "dtype", "seeded")
 )
@@ -120,7 +121,7 @@ ENGINE_KEYS = tuple(f.name for f in fields(EngineArguments))
 class Completion:
     """What an engine returns for one chat; token counts are the engine's. finish_reason: `stop`, `length`,
     or, with an empty text, `refused` (the prompt fills the context, or a server did not take it) or `failed`
-    (no try was answered)."""
+    (no attempt was answered)."""
 
     text: str
     prompt_tokens: int
@@ -129,9 +130,7 @@ class Completion:
 
 
 def hardware(engine: object) -> str:
-    """The GPU's name, or the processor's with its threads in use; vLLM and a server have theirs in other
-    processes.
-    """
+    """The GPU's name, or the processor's with its threads in use; vLLM and servers run in other processes."""
     import platform
 
     import torch
@@ -145,9 +144,7 @@ def hardware(engine: object) -> str:
 
 
 def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
-    """Say how many requests of a run a server never answered: the engine's own word for each batch may be
-    hours old.
-    """
+    """Log how many requests of a run the server never answered; the engine's own warnings may be hours old."""
     found = Counter(finish_reasons)
     if found[FAILED]:
         log.warning(
@@ -160,9 +157,7 @@ def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
 
 
 def tell_refused(model: str, refused: int, asked: int) -> None:
-    """Say that prompts leave no room in the model's context; their completions are empty, and count as
-    wrong.
-    """
+    """Log how many prompts leave no room in the context; their completions are empty and count as wrong."""
     if refused:
         log.warning(
             "%s: %d of %d prompts leave no room in its context, and are not answered", model, refused, asked
@@ -170,7 +165,7 @@ def tell_refused(model: str, refused: int, asked: int) -> None:
 
 
 def token_ids_of(prompter: Prompter, chats: Sequence[Chat]) -> list[list[int]]:
-    """The prompt of each chat. The samples of a problem have one chat, which is rendered once."""
+    """The prompt of each chat. The samples of a problem share one chat, which is rendered once."""
     rendered: dict[str, list[int]] = {}
     keys = [chat_key(chat) for chat in chats]
     for key, chat in zip(keys, chats, strict=True):
@@ -180,7 +175,7 @@ def token_ids_of(prompter: Prompter, chats: Sequence[Chat]) -> list[list[int]]:
 
 
 def by_token(tokenizer: PreTrainedTokenizerBase, probabilities: Mapping[int, float]) -> dict[str, float]:
-    """Probabilities by the text of a token; several tokens may have one, as parts of characters have."""
+    """Probabilities by the text of a token; tokens may share a text, as parts of characters do."""
     found: dict[str, float] = {}
     for token, probability in probabilities.items():
         text = str(tokenizer.decode([token]))
@@ -199,17 +194,17 @@ class Engine(Protocol):
     tokenizer: PreTrainedTokenizerBase
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """One completion a chat, in order; the seed of a chat fixes its completion, whatever else is in the
+        """One completion per chat, in order. The seed of a chat fixes its completion, whatever else is in the
         batch, unless the engine was told to do without seeds."""
         ...
 
     def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
         """The most probable next tokens of each prompt, which is given as token ids, with their
-        probabilities: at most MOST_TOKENS_TOLD. Nothing for a prompt that fills the context, and where the
-        engine does not know them."""
+        probabilities: at most MOST_TOKENS_TOLD. Empty for a prompt that fills the context, and for an
+        engine that does not know them."""
         ...
 
 
 def chat_key(chat: Chat) -> str:
-    """The same for chats that are rendered the same."""
+    """A key that is equal for chats that are rendered the same."""
     return json.dumps([chat, vars(chat) if isinstance(chat, Chat) else {}])

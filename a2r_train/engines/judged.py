@@ -78,8 +78,8 @@ def judged_samples(
 def _completions(
     engine: Engine, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]
 ) -> list[Completion]:
-    """One for each chat. A greedy one is the same for all equal chats, such as those of the bundles of a
-    problem that are shown without references, and is made once.
+    """One for each chat. Equal chats have the same greedy completion, so it is made once; bundles of one
+    problem that are shown without references have equal chats.
     """
     if sampling.temperature > 0:
         return engine.generate(chats, sampling, seeds)

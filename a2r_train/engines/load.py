@@ -30,9 +30,9 @@ def load_engine(
 ) -> Engine:
     """Start the engine of a recipe.
 
-    With `own_process` vllm runs in a process of its own, whose memory is free again when the engine is gone.
-    `others`: what is asked after this model; see `switched`.
-    Raises InputError for an unknown engine or dtype and for a model that cannot be loaded or is not served.
+    With `own_process`, vllm runs in a process of its own, and its memory is free again when the engine is
+    gone. `others`: the models asked after this one; see `switched`. Raises InputError for an unknown engine
+    or dtype, and for a model that cannot be loaded or is not served.
     """
     arguments = arguments or EngineArguments()
     arguments.check_engine_arguments()
@@ -45,8 +45,9 @@ def load_engine(
 
 
 def switched(engine: Engine | None, model: str) -> Engine | None:
-    """The engine that runs, which answers as another model from now on: vllm, where it was started for both,
-    as a base and its adapters can be. None where that takes a start.
+    """The running engine, switched to another model; None if that needs a new start.
+
+    Only vllm can switch, and only between models that it was started for: a base and its adapters.
     """
     from a2r_train.engines.vllm import VLLMEngine
 
@@ -54,20 +55,21 @@ def switched(engine: Engine | None, model: str) -> Engine | None:
 
 
 def settled(config: Config, *models: str, folder: str = "") -> Config:
-    """The config with the engine that runs in the place of `auto`, which is said in one line.
+    """The config with the chosen engine in place of `auto`; the choice is logged in one line.
 
-    A folder that was begun with an engine goes on with it. Raises InputError for a model that cannot be read.
+    A folder that was started with an engine continues with it. Raises InputError for a model that cannot be
+    read.
     """
     if config.engine != "auto":
         return config
     engine, why = _chosen(models, begun_with(folder, "engine"))
-    if not (folder and stamp(folder)):  # of a finished run it is no news
+    if not (folder and stamp(folder)):  # a finished run has logged it before
         log.info("engine auto: %s, as %s", engine, why)
     return replace(config, engine=engine)
 
 
 def begun_with(folder: str, key: str) -> str:
-    """The value of a key in the config that a folder was begun with; "" where there is none."""
+    """The value of a key in the config that a folder was started with; "" if there is none."""
     path = Path(folder) / CONFIG
     if not folder or not path.is_file():
         return ""
@@ -75,9 +77,9 @@ def begun_with(folder: str, key: str) -> str:
 
 
 def _chosen(models: tuple[str, ...], before: str) -> tuple[str, str]:
-    """The engine, and why. Without a GPU transformers: small models start sooner, and are as fast."""
+    """The engine, and why. Without a GPU it is transformers: small models start sooner, and are as fast."""
     if before not in ("", "auto"):
-        return before, "this run was begun with it"
+        return before, "this run was started with it"
     if importlib.util.find_spec("vllm") is None:
         return "transformers", "vllm is not installed"
     import torch
@@ -106,7 +108,7 @@ def _started(model: str, arguments: EngineArguments, own_process: bool, others: 
 
 
 def check_engine(model: str, arguments: EngineArguments) -> None:
-    """What can be said before weights are loaded.
+    """Check what can be checked before weights are loaded.
 
     Raises InputError for an unknown engine and a folder without weights.
     """
@@ -122,13 +124,13 @@ def check_engine(model: str, arguments: EngineArguments) -> None:
         raise InputError(f"endpoint: the engine {arguments.engine} has none; expected engine: openai")
     check_weights(model)
     if not model.endswith(".gguf"):
-        context_length(model)  # its config can be read, without code that it brings along
+        context_length(model)  # raises if its config cannot be read, or needs the model's own code
     if arguments.engine == "vllm":
         from a2r_train.engines.vllm import check_vllm
 
         check_vllm()
         if base_of(model).endswith(".gguf"):
             raise InputError(
-                f"{model}: vllm reads no GGUF file here; make a folder of it with "
+                f"{model}: vllm cannot read a GGUF file here; convert it to a folder with "
                 "`a2r merge`, or use engine: transformers"
             )

@@ -3,7 +3,7 @@ base URLs.
 
 A request is a function of its chat, sampling and seed, so it may be repeated: on 429, 5xx, a lost connection,
 a broken answer or a missed deadline it is tried again, with exponential backoff and full jitter, at the next
-endpoint. The key comes from OPENAI_API_KEY alone, and is blotted out of whatever a server says.
+endpoint. The key comes from OPENAI_API_KEY alone, and is masked in every server message.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 PREFLIGHT_S = 10.0
 REFUSED = (400, 413, 422)  # the prompt is too long, or its content is not wanted
 AGAIN = (408, 409, 425, 429)
-# Chat, body and deadline: what a server answers that is up, also where one request of ours fails again and
-# again. With our sampling in the place of its body: what a server answers that refused one prompt, and not
-# every request of ours.
+# Chat, body and deadline of a request that a running server answers, even if one request of ours keeps
+# failing. With our sampling as its body, it is answered if the server refused one prompt, not all requests.
 PROBE: tuple[Chat, dict[str, Any], float] = (
     Chat([{"role": "user", "content": "1"}]),
     {"max_tokens": 1},
@@ -45,7 +44,7 @@ PROBE: tuple[Chat, dict[str, Any], float] = (
 
 
 class _Again(Exception):
-    """A try that failed in a way that another may not; `wait_s` is what the server asks for."""
+    """A failed attempt that may succeed if repeated; `wait_s` is the wait that the server asks for."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -57,10 +56,10 @@ class OpenAIEngine:
     `http://localhost:8000/v1`).
 
     `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples
-    of one chat go to one endpoint, so that its prefix cache is of use. A refused prompt has finish_reason
-    `refused`; a request of which all tries failed has `failed`, if the server then answers a probe. Not
-    `seeded`, requests have no seed. Raises InputError where no endpoint answers at all, serves the model, or
-    accepts the key, and where the sampling is refused, whatever the prompt.
+    of one chat go to one endpoint, to use its prefix cache. A refused prompt has finish_reason `refused`. A
+    request whose attempts all failed has `failed`, if the server then answers a probe. If not `seeded`,
+    requests have no seed. Raises InputError if no endpoint answers, serves the model or accepts the key, and
+    if the sampling is refused whatever the prompt.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class OpenAIEngine:
         return found
 
     def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
-        """Nothing: the protocol of chats has no prompt that goes on in the middle of an answer."""
+        """Empty: the chat protocol cannot continue in the middle of an answer."""
         return [{} for _ in prompts]
 
     async def _all(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
@@ -113,7 +112,7 @@ class OpenAIEngine:
                         await self._check_sampling(client, slots, home, body)
                     return found
                 if isinstance(down := await self._ask(client, slots, home, *PROBE), str):
-                    raise InputError(f"{down}; start the server, and run this again to go on")
+                    raise InputError(f"{down}; start the server, and run the same command again")
                 self._last[FAILED] = found
                 return Completion("", 0, 0, FAILED)
 
@@ -124,8 +123,8 @@ class OpenAIEngine:
     async def _check_sampling(
         self, client: httpx2.AsyncClient, slots: dict[str, asyncio.Semaphore], home: int, body: dict[str, Any]
     ) -> None:
-        """Raise InputError where the shortest prompt is refused, too: then it is the request, as by a key
-        that is unknown.
+        """Raise InputError if even the shortest prompt is refused: then the request is at fault, such as an
+        unknown key.
         """
         found = await self._ask(client, slots, home, PROBE[0], body, self.request_deadline_s)
         if isinstance(found, Completion) and found.finish_reason == "refused":
@@ -141,7 +140,7 @@ class OpenAIEngine:
         body: dict[str, Any],
         deadline_s: float,
     ) -> Completion | str:
-        """The completion, or what was wrong at the last try.
+        """The completion, or the reason why the last attempt failed.
 
         The endpoint at index `home` is tried first, then the next.
         """
@@ -169,7 +168,7 @@ class OpenAIEngine:
         return f"{url}: no answer in {TRIES} tries ({reason})"
 
     def _completion(self, url: str, chat: Chat, response: httpx2.Response) -> Completion:
-        """What an answer says. Raises _Again where another try may help, InputError where none will."""
+        """The completion of a response. Raises _Again if another try may help, InputError if none will."""
         status = response.status_code
         if status in AGAIN or status >= 500:
             raise _Again(f"status {status}: {self._words(response)}", retry_after_s(response))
@@ -193,13 +192,11 @@ class OpenAIEngine:
         return found
 
     def _text(self, message: dict[str, Any]) -> str:
-        """The completion as the model wrote it, also where the server has parted the thinking from the
-        rest.
-        """
+        """The completion as the model wrote it, even if the server split off the thinking."""
         return with_thinking(*parted(message), self._prompter.opens_thinking)
 
     def _counted(self, chat: Chat, choice: dict[str, Any]) -> dict[str, int]:
-        """The token counts of a server that tells none, by the model's own tokenizer."""
+        """Token counts by the model's own tokenizer, for a server that returns none."""
         text = self._text(choice["message"])
         prompt = len(self._prompter.token_ids(chat))
         return {
@@ -259,18 +256,18 @@ def words_of(response: httpx2.Response, key: str) -> str:
 
 
 def on_one_line(text: str, key: str) -> str:
-    """200 characters of a text, with the key blotted out."""
+    """200 characters of a text, with the key masked."""
     text = text.replace(key, "***") if key else text
     return " ".join(text.split())[:200]
 
 
 def _hint(url: str) -> str:
-    """What is most often wrong with a base URL at which there is no API."""
+    """A hint at the most frequent mistake in a base URL without an API."""
     return "" if url.endswith("/v1") else f"; is it {url}/v1?"
 
 
 def _finished(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
-    """`asyncio.run`, also where a loop is running already, as in a notebook: in a thread of its own there."""
+    """`asyncio.run`; in a thread of its own if a loop is already running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -286,7 +283,7 @@ def _finished(work: Coroutine[Any, Any, list[Completion]]) -> list[Completion]:
         found = thread.submit(asyncio.run, cancellable())
         try:
             return found.result()
-        finally:  # at Ctrl-C no request stays under way
+        finally:  # on Ctrl-C, no request is left running
             if cancel and not found.done():
                 cancel[0]()
 
@@ -305,7 +302,7 @@ def parted(message: dict[str, Any]) -> tuple[str, str]:
 
 
 def with_thinking(thinking: str, text: str, opened: bool) -> str:
-    """A completion as the model wrote it; `opened` where the chat template opens the thinking."""
+    """A completion as the model wrote it; `opened` if the chat template opens the thinking."""
     if not thinking:
         return text
     before = "" if opened else THINK_OPEN
@@ -333,7 +330,7 @@ def _joined(content: Any, kinds: tuple[str, ...]) -> str:
 def base_urls(endpoint: str) -> list[str]:
     """The base URLs of the comma-separated `endpoint`.
 
-    Raises InputError for what is none, or holds a password or a query.
+    Raises InputError for anything else, and for a URL with a password or a query.
     """
     urls = [url.strip().rstrip("/") for url in endpoint.split(",") if url.strip()]
     for url in urls:
@@ -341,23 +338,24 @@ def base_urls(endpoint: str) -> list[str]:
             urls = []
     if not urls:
         raise InputError(
-            "endpoint: expected different base URLs such as http://localhost:8000/v1, comma-separated, no key"
+            "endpoint: expected distinct base URLs such as http://localhost:8000/v1, comma-separated and "
+            "without a key"
         )
     return urls
 
 
 def api_key() -> str:
-    """OPENAI_API_KEY, or "". Raises InputError, without the key, for one that fits in no header."""
+    """OPENAI_API_KEY, or "". Raises InputError, without the key, for one that a header cannot hold."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not (key.isascii() and (key.isprintable() and " " not in key)):
-        raise InputError("OPENAI_API_KEY: holds a space or a character that no key has")
+        raise InputError("OPENAI_API_KEY: contains a space or a character that no key has; set it again")
     return key
 
 
 def sampling_keys(sampling: Sampling) -> dict[str, Any]:
     """The request's sampling.
 
-    What is not said, vLLM takes from the model's generation_config.json; so all of it is said.
+    vLLM takes missing values from the model's generation_config.json, so all of them are sent.
     """
     return {
         "temperature": sampling.temperature,

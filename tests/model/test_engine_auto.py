@@ -85,7 +85,7 @@ def test_a_run_keeps_the_engine_that_ran_and_goes_on_with_it(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     (out / "done.json").unlink()
     assert explore(config) == out / "rollouts.jsonl"
-    assert "engine auto: transformers, as this run was begun with it" in caplog.messages
+    assert "engine auto: transformers, as this run was started with it" in caplog.messages
 
 
 def test_every_model_can_be_checked_and_loaded_by_default(tiny: str) -> None:

@@ -381,7 +381,7 @@ def test_the_key_is_sent_and_never_told(
     ["", "localhost:8000", "ftp://a/v1", "http://me:pw@a/v1", "http://a/v1?key=pw", "http://a,http://a/"],
 )
 def test_what_is_no_endpoint_is_refused_without_being_told(endpoint: str) -> None:
-    with pytest.raises(InputError, match=r"^endpoint: expected different base URLs") as caught:
+    with pytest.raises(InputError, match=r"^endpoint: expected distinct base URLs") as caught:
         base_urls(endpoint)
     assert "pw" not in str(caught.value)
 

@@ -46,7 +46,7 @@ def test_without_vllm_one_line_says_how_to_install_it(
 
 
 def test_what_vllm_cannot_read_is_refused_before_it_starts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="vllm reads no GGUF file here"):
+    with pytest.raises(InputError, match="vllm cannot read a GGUF file here"):
         check_engine("owner/name/model.gguf", EngineArguments(engine="vllm"))
     with pytest.raises(InputError, match="expected engine: openai"):
         check_engine(MODEL, EngineArguments(engine="vllm", endpoint="http://localhost:8000/v1"))
@@ -81,7 +81,7 @@ def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) 
         assert "WORLD_SIZE" not in os.environ
     assert seen == ["8,9", "10,11", "14,15"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(InputError, match="2 GPUs are asked for, 1 are there"):
+    with pytest.raises(InputError, match="2 GPUs are asked for, but only 1 are there"):
         vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
 
 

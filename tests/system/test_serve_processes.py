@@ -212,7 +212,7 @@ def wait_for(happens: Any, timeout_s: float = 30.0) -> None:
     ("more", "says"),
     [
         (["--explorer_url", "http://127.0.0.1:9/v1"], "explorer_url: http://127.0.0.1:9/v1: "),
-        (["--explorer_url", "localhost"], "endpoint: expected different base URLs"),
+        (["--explorer_url", "localhost"], "endpoint: expected distinct base URLs"),
         (["--explorer_served_as", "other"], f"serves {EXPLORER}, not other"),
         (["--k", "0"], "k is 0; expected at least 1"),
         (["--temprature", "1"], "unknown key 'temprature'; did you mean 'temperature'?"),
