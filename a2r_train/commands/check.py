@@ -1,4 +1,4 @@
-"""`a2r check`: the preflight of a training recipe, one line a check."""
+"""`a2r check`: the preflight of a training recipe, one line per check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check(arguments: Sequence[str]) -> int:
     """Print the preflight of `--config sft*.yaml` or `grpo*.yaml`; returns the exit status, 2 if a check is
     red.
 
-    Raises InputError for another recipe, and for what keeps its data or model from being read.
+    Raises InputError for another recipe, and if its data or model cannot be read.
     """
     from rich.console import Console
     from rich.markup import escape

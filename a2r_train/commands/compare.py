@@ -13,11 +13,11 @@ DESCRIPTION = """Compare the final synthesizers of several evaluations, such as 
     a2r compare runs/a/evaluation runs/b/evaluation
     a2r compare runs/levers --against reference
 
-Each folder with an evaluation becomes a line: accuracy greedy and sampled, the mean of both, and its
-difference to that of the folder after --against (the first, where none is named), paired over problems. The
-intervals are 95 %, Holm-corrected for all lines. They are of the problems alone: how far two trainings with
-the same settings come apart is seen by training one twice. The last columns say how often the synthesizer is
-right, greedy and sampled, where so many references are. Exit status 2 for wrong input."""
+Each folder with an evaluation becomes a line: greedy and sampled accuracy, the mean of both, and the
+difference of that mean from the folder named by --against (by default the first), paired over problems. The
+intervals are 95 %, Holm-corrected for all lines. They cover the choice of problems only: to see how far two
+trainings with the same settings differ, train one twice. The last columns give how often the synthesizer is
+right, greedy and sampled, by the number of right references. Exit status 2 for wrong input."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,5 +32,5 @@ def parser() -> argparse.ArgumentParser:
         "a2r compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("folders", nargs="+", help="evaluations, or folders with some below them")
-    made.add_argument("--against", default="", help="the one that the others are compared with")
+    made.add_argument("--against", default="", help="the evaluation to compare the others with")
     return made

@@ -1,4 +1,4 @@
-"""What `a2r run FOLDER --dry_run` says below a stage: how much it reads and makes, and its first prompt."""
+"""What `a2r run FOLDER --dry_run` prints below a stage: how much it reads and makes, and its first prompt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIFFERING = Spread(0.25, 0.0)  # of two rows, one right and one wrong in a quart
 
 
 def done(folder: str) -> str:
-    """What a finished stage has counted itself; "" where it said nothing."""
+    """The counts that a finished stage recorded; "" if it recorded none."""
     text = (Path(folder) / DONE).read_text(encoding="utf-8")
     said: dict[str, Any] = json.loads(text) if text.strip() else {}
     counts = {name: value for name, value in said.items() if isinstance(value, int | float | str)}
@@ -66,18 +66,18 @@ def to_bundle(config: BundleConfig, problems: Sequence[Problem]) -> list[str]:
     """What is known before there are rollouts."""
     tests = len(ids_of_test(problems, config)) if config.test_share else 0
     share = f", {tests} of them ({tests / len(problems):.0%}) the test set" if tests else ""
-    each = f"{config.bundles_per_problem} bundles of {config.k} references a problem"
+    each = f"{config.bundles_per_problem} bundles of {config.k} references per problem"
     return list(filter(None, [f"{len(problems)} problems{share}; at most {each}", few_tests(tests)]))
 
 
 def few_tests(count: int) -> str:
-    """What a test set of fewer than FEW_TESTS problems tells, and how many would do; "" for a larger one, and
-    for none.
+    """A warning for a test set of fewer than FEW_TESTS problems, and how many would do; "" for a larger one,
+    and for none.
     """
     if not 0 < count < FEW_TESTS:
         return ""
     return (
-        f"the test set has {count} problem{'s' * (count > 1)}, with which hardly any difference can be told; "
+        f"the test set has {count} problem{'s' * (count > 1)}, too few to show most differences; "
         f"10 points take {DIFFERING.problems(0.1, 1)}, if two rows differ in a quarter of them"
     )
 
@@ -102,7 +102,7 @@ def to_evaluate(config: EvaluateConfig) -> str:
 
 
 def prompt_of_bundles(config: BundleConfig, made: Built) -> str:
-    """The first bundle as its synthesizer reads it; "" where the recipe names no tokenizer."""
+    """The first bundle as its synthesizer reads it; "" if the recipe names no tokenizer."""
     first = next(made.splits["train"].bundles, None)
     if not (config.tokenizer and first):
         return ""

@@ -1,6 +1,6 @@
 """`a2r export`: bundles as the data set that `trl grpo` reads, with the command that trains on it.
 
-For who wants TRL's own script and nothing of ours around it but prompts and reward.
+For those who want TRL's own script, with only the prompts and the reward from this package.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ExportConfig:
 
     bundles: str = field(metadata={"help": "training bundles"})
     output_dir: str = field(metadata={"help": "where train.jsonl is written"})
-    model: str = field(metadata={"help": "the model that is trained, whose tokenizer measures the prompts"})
+    model: str = field(metadata={"help": "the model to train; its tokenizer measures the prompts"})
     prompt: str = field(
         default="",
         metadata={"help": "a prompt file; empty for that of the model, the bundles, or the default"},
@@ -54,7 +54,7 @@ class ExportConfig:
     plain_share: float = field(
         default=0.0, metadata={"help": "share of the bundles that are shown as the problem alone"}
     )
-    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    max_bundles: int = field(default=0, metadata={"help": "use only the first N; 0 uses all"})
     dry_run: bool = field(default=False, metadata={"help": "show the first row and the command, and stop"})
 
 
@@ -79,7 +79,7 @@ def export(config: ExportConfig) -> str:
 
 
 def rows_of(bundles: TrainingBundles, model: str) -> list[dict[str, Any]]:
-    """The rows that GRPO trains on here, and what the reward of the answer needs besides."""
+    """The rows that GRPO trains on here, and what the reward needs besides."""
     prompter = bundles.prompter
     more = {"opened": prompter.complete(""), "answer_pattern": prompter.config.answer_pattern}
     more |= {"sections": json.dumps(found)} if (found := prompter.config.sections) else {}
@@ -89,7 +89,7 @@ def rows_of(bundles: TrainingBundles, model: str) -> list[dict[str, Any]]:
 
 
 def trl_command(config: ExportConfig, bundles: TrainingBundles) -> str:
-    """What trains on the data set; sizes and rates are TRL's own."""
+    """The command that trains on the data set; sizes and rates are TRL's own."""
     arguments = {
         "model_name_or_path": config.model,
         "dataset_name": config.output_dir,
@@ -104,7 +104,9 @@ def trl_command(config: ExportConfig, bundles: TrainingBundles) -> str:
 
 
 def _card(config: ExportConfig, rows: int, command: str, text: str) -> str:
-    """Its config is named by the content: `datasets` would take rows of an earlier folder of this name."""
+    """The card. Its config is named by the content, or `datasets` would take rows of an earlier folder of
+    this name.
+    """
     digest = f"rows-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     named = {"bundles": config.bundles, "model": config.model, "reward": REWARD}
     return CARD.format(rows=rows, command=command, digest=digest, **named)

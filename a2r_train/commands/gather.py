@@ -33,14 +33,15 @@ def gather(shards: Sequence[str], output_dir: str) -> Path:
         for key, value in asdict(first).items():
             if key not in (*MAY_DIFFER, "output_dir") and getattr(config, key) != value:
                 raise InputError(
-                    f"{shard}: another run than {shards[0]} ({key}: {getattr(config, key)!r}, not {value!r})"
+                    f"{shard}: belongs to another run than {shards[0]} "
+                    f"({key}: {getattr(config, key)!r}, not {value!r})"
                 )
     config = replace(configs[0], shard="0/1", output_dir=output_dir)
     chunks = chunks_of(config, load_problems(config))
     paths = [_only(shards, i, len(chunks)) for i in range(len(chunks))]
     if extra := {p for shard in shards for p in Path(shard).glob("chunks/*.jsonl")} - {*paths}:
         raise InputError(
-            f"{min(extra)}: a chunk more than {config.problems} has; expected the problems of the shards"
+            f"{min(extra)}: one chunk more than {config.problems} has; expected the problems of the shards"
         )
     folder = Path(output_dir)
     if output.prepare(folder, asdict(config), ignore=MAY_DIFFER):
@@ -61,7 +62,7 @@ def _only(shards: Sequence[str], index: int, of: int) -> Path:
             f"chunk {index} of 0 to {of - 1} is in none of {', '.join(shards)}; finish or name its shard"
         )
     if len(paths) > 1:
-        raise InputError(f"{paths[1]}: this chunk is in {paths[0]} already; expected every chunk once")
+        raise InputError(f"{paths[1]}: this chunk is also in {paths[0]}; expected every chunk once")
     return paths[0]
 
 
@@ -69,5 +70,5 @@ def _config_of(shard: str) -> ExploreConfig:
     path = Path(shard) / "config.yaml"
     kept = load_yaml(str(path))
     if not {"problems", "model", "output_dir"} <= kept.keys() <= {f.name for f in fields(ExploreConfig)}:
-        raise InputError(f"{path}: not of `a2r explore`; expected the output folders of its shards")
+        raise InputError(f"{path}: not written by `a2r explore`; expected the output folders of its shards")
     return ExploreConfig(**kept)

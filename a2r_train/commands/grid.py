@@ -33,26 +33,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class GridConfig(EngineArguments):
-    """`a2r grid`: problems and models -> one evaluation a pair, grid.json and grid.png."""
+    """`a2r grid`: problems and models -> one evaluation per pair, grid.json and grid.png."""
 
     problems: str = field(metadata={"help": "test problems"})
     explorers: str = field(metadata={"help": "models of stage 1, comma-separated"})
     synthesizers: str = field(metadata={"help": "models of stage 2, comma-separated"})
     output_dir: str = field(metadata={"help": "where rollouts, bundles and evaluations are written"})
-    k: int = field(default=4, metadata={"help": "references a bundle"})
+    k: int = field(default=4, metadata={"help": "references per bundle"})
     temperature: float = field(
         default=1.0, metadata={"help": "of the explorers; the synthesizers are greedy"}
     )
-    max_completion_tokens: int = field(default=1024, metadata={"help": "of either stage"})
-    max_problems: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    max_completion_tokens: int = field(
+        default=1024, metadata={"help": "longest completion of either stage, in tokens"}
+    )
+    max_problems: int = field(default=0, metadata={"help": "use only the first N; 0 uses all"})
     prompt: str = field(
         default="", metadata={"help": "a prompt file; empty for the checkpoint's own or the default"}
     )
     chat_template_kwargs: str = field(
-        default="", metadata={"help": "arguments of the chat template, of both stages"}
+        default="", metadata={"help": "arguments of the chat template, for both stages"}
     )
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
-    seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
+    seed: int = field(default=0, metadata={"help": "seed of sampling and bootstrap"})
     dry_run: bool = field(
         default=False, metadata={"help": "show the resolved config and the pairs, and stop"}
     )
@@ -94,9 +96,8 @@ def prepared(config: GridConfig) -> tuple[list[str], list[str]]:
     explorers, synthesizers = _models_of(config)
     for model in sorted({*explorers, *synthesizers}):
         check_engine(model, config)
-    read(
-        Problem, config.problems
-    )  # what is wrong with them is said before anything is written, and without explore's keys
+    # Their errors come before anything is written, and do not name keys of explore.
+    read(Problem, config.problems)
     return explorers, synthesizers
 
 
@@ -111,7 +112,7 @@ def _models_of(config: GridConfig) -> tuple[list[str], list[str]]:
 
 
 def _slug(model: str, models: Sequence[str]) -> str:
-    """The last part of a model's name, or all of it where another has the same."""
+    """The last part of a model's name, or all of it if another has the same last part."""
     short = Path(model).name
     return short if [Path(m).name for m in models].count(short) == 1 else model.strip("/").replace("/", "-")
 
@@ -154,7 +155,7 @@ def _evaluated(
 def _cell(results: dict[str, Any], explorer: str, synthesizer: str) -> dict[str, Any]:
     rows = {row["name"]: row for row in results["rows"]}
     votes = (name for name in rows if name.startswith("maj@") and "equal" not in name)
-    vote = next(votes, RANDOM)  # answers without a vote have this row in its place
+    vote = next(votes, RANDOM)  # without a vote, this row takes its place
     own = rows["synthesizer/base"]
     found = {"explorer": explorer, "synthesizer": synthesizer} | {
         key: own[key] for key in ("accuracy", "low", "high", "n")
@@ -170,7 +171,7 @@ def _cell(results: dict[str, Any], explorer: str, synthesizer: str) -> dict[str,
 def heat_map(
     path: Path, explorers: Sequence[str], synthesizers: Sequence[str], cells: Sequence[dict[str, Any]]
 ) -> None:
-    """Accuracy and cost of each pair, side by side; a cell says its value."""
+    """Accuracy and cost of each pair, side by side; each cell shows its value."""
     columns, lines = [_slug(m, synthesizers) for m in synthesizers], [_slug(m, explorers) for m in explorers]
     label = {"facecolor": "white", "alpha": 0.7, "linewidth": 0}
 

@@ -1,7 +1,7 @@
-"""`a2r init`: a folder of recipes for one's own problems and model, which `a2r run` runs as it is.
+"""`a2r init`: a folder of recipes for your problems and model, which `a2r run` can run as it is.
 
-It asks nothing. Columns and verifier are guessed from the data, sizes from the model and the machine; each
-guess stands in a recipe, where it can be changed.
+It asks no questions. Columns and verifier are guessed from the data, sizes from the model and the machine;
+each guess is written into a recipe, where it can be changed.
 """
 
 from __future__ import annotations
@@ -45,22 +45,23 @@ TEMPLATES = Path(__file__).parent / "templates"
 K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
-MOST_MISTAKES = 0.2  # of the golds: more that `math` cannot read are answers of another kind
-TINY = 50_000_000  # parameters: below, all of them are trained, and a step takes no time
+MOST_MISTAKES = 0.2  # of the golds: if `math` cannot read more, they are another kind of answer
+TINY = 50_000_000  # parameters: below this, all of them are trained, and a step takes no time
 LORA = """\
-# LoRA: an adapter of a few million parameters. For full fine-tuning: without these keys, a tenth of the rate.
+# LoRA: an adapter of a few million parameters. For full fine-tuning, remove these keys and
+# use a tenth of the rate.
 use_peft: true
 lora_target_modules: all-linear
 lora_r: 16
 lora_alpha: 32
-lora_dropout: 0.0 # GRPO would train another policy than it samples from"""
+lora_dropout: 0.0 # with dropout, GRPO would train another policy than it samples from"""
 WHOLE = """\
-# All weights are trained. For LoRA take these in, with a learning rate about ten times as high:
+# All weights are trained. For LoRA, uncomment these, with a learning rate about ten times as high:
 # use_peft: true
-# lora_target_modules: all-linear # without it q_proj and v_proj alone, which learn far less
+# lora_target_modules: all-linear # without it only q_proj and v_proj, which learn far less
 # lora_r: 16
 # lora_alpha: 32"""
-ON_ADAPTER = "# The adapter of SFT is trained on."
+ON_ADAPTER = "# Training continues on the adapter of SFT."
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ SIZES = {
 class Data:
     """The problems, the columns that hold them, the verifier that reads their answers, and the test set.
 
-    `held` is the column of each field, also of one that is found without being mapped. `rollouts` is how many
-    the rows hold, and `each` how many of a problem; 0 without any.
+    `held`: the column of each field, mapped or not. `rollouts`: how many the rows hold. `each`: how many per
+    problem; 0 if there are none.
     """
 
     problems: list[Problem]
@@ -108,20 +109,22 @@ def init(
 ) -> str:
     """Write the recipes into a folder, and return what was guessed, in words.
 
-    Raises InputError for a folder that holds something, data that cannot be read, and a model that cannot be
+    Raises InputError for a folder that is not empty, data that cannot be read, and a model that cannot be
     trained.
     """
     place = Path(folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise InputError(f"{folder}: holds something already; name a new folder")
+        raise InputError(f"{folder}: already holds something; name a new folder")
     if model.endswith(".gguf"):
-        raise InputError(f"{model}: make a folder of it first: a2r merge --model {model} --output_dir FOLDER")
+        raise InputError(
+            f"{model}: convert it to a folder first: a2r merge --model {model} --output_dir FOLDER"
+        )
     known = guessed(data, columns, test_share)
     for name in {model, explorer or model}:
         check_engine(name, EngineArguments())
     kind = kind_of(model)
     prompt = _prompt(model, SIZES[kind].completion)
-    if not model_file(model, "prompt.yaml"):  # a trained one is right with its own alone
+    if not model_file(model, "prompt.yaml"):  # a trained model only works with its own
         prompt = _asking(prompt, known)
     templates = "explorer_template", "synthesizer_template"
     if says := letter_unasked(judged_by(known.verifier, known.problems), prompt, *templates):
@@ -135,9 +138,9 @@ def init(
 
 
 def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
-    """Read the problems by the columns that hold them; what is not given is guessed.
+    """Read the problems by the columns that hold them; columns that are not given are guessed.
 
-    Raises InputError where no column is likely, and for too few problems.
+    Raises InputError if no column is likely, and for too few problems.
     """
     names = dict(Columns.parse(columns).names)
     first = next(Columns(names, key=FLAG).rows(paths_in(data)[0]), None)
@@ -160,8 +163,9 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
 
 
 def _with_rollouts(data: str, columns: Columns, first: Row | None) -> tuple[list[Problem], int, int]:
-    """The problems, how many rollouts the rows hold, and how many of a problem; one alone may be a worked
-    solution, and is none.
+    """The problems, how many rollouts the rows hold, and how many per problem.
+
+    A single text per problem may be a worked solution, and does not count.
     """
     column = _text_column(replace(first, names=columns.names)) if first else ""
     if column and column not in columns.names.values():
@@ -173,14 +177,14 @@ def _with_rollouts(data: str, columns: Columns, first: Row | None) -> tuple[list
 
 
 def _text_column(row: Row) -> str:
-    """The column of a solution, or of several; "" where the row has none. MBPP's `text` is its problem."""
+    """The column of a solution, or of several; "" if the row has none. MBPP's `text` is its problem."""
     if row.text("text") is not None and not is_program(row.values):
         return row.column("text")
     return row.column("texts") if row.values.get(row.column("texts")) is not None else ""
 
 
 def likely(row: Row, field: str) -> str:
-    """The column that a field is likely to stand in; "" where its own name, or one given, finds it."""
+    """The column that probably holds a field; "" if its own name, or one given, finds it."""
     if row.values.get(row.column(field)) is not None:
         return ""
     lower = {name.lower(): name for name in row.values}
@@ -195,10 +199,11 @@ def likely(row: Row, field: str) -> str:
 
 
 def verifier_of(problems: list[Problem], data: str) -> str:
-    """Judges all answers; "" where the rows, or their options, say so themselves.
+    """The verifier of all answers; "" if the rows, or their options, name it themselves.
 
-    Raises InputError for some golds that `math` cannot read among many that it can: these are mistakes. Of
-    rows that name their verifiers, for one that is unknown, and for each gold that its own cannot read.
+    Raises InputError for some golds that `math` cannot read among many that it can: these are mistakes. If
+    the rows name their verifiers, it raises it for an unknown one, and for each gold that its own cannot
+    read.
     """
     if any(problem.verifier != "math" for problem in problems):
         _check_named(problems, data)
@@ -227,7 +232,7 @@ def _check_named(problems: list[Problem], data: str) -> None:
 
 
 def kind_of(model: str) -> str:
-    """Whether the model is tiny, and else what there is to train it on."""
+    """ "tiny" for a tiny model, else the device that there is to train it on."""
     import torch
 
     if 0 < count_parameters(model) < TINY:
@@ -240,7 +245,7 @@ def _test(problems: list[Problem], share: float) -> set[str]:
 
 
 def _prompt(model: str, completion: int) -> PromptConfig:
-    """The model's own, or the default, so short that an answer fits the context behind it."""
+    """The model's own prompt or the default, shortened so that an answer fits into the context after it."""
     prompt = prompt_of(model)
     room = context_length(model) - completion
     if room >= prompt.max_prompt_tokens:
@@ -251,7 +256,7 @@ def _prompt(model: str, completion: int) -> PromptConfig:
 
 
 def _asking(prompt: PromptConfig, known: Data) -> PromptConfig:
-    """The prompt with what the verifier needs in the place of a box."""
+    """The prompt, which asks for what the verifier needs instead of a box."""
     verifiers = {known.verifier or problem.verifier for problem in known.problems}
     if verifiers == {"multiple_choice"}:
         return _with_place(prompt, LETTER)
@@ -262,7 +267,7 @@ def _asking(prompt: PromptConfig, known: Data) -> PromptConfig:
 
 
 def _with_place(prompt: PromptConfig, asked: str) -> PromptConfig:
-    """The prompt that asks for something else than a box."""
+    """The prompt with another request instead of that for a box."""
     changed = {
         key: getattr(prompt, key).replace(ASKED["box"], asked)
         for key in ("explorer_template", "synthesizer_template")
@@ -299,7 +304,7 @@ def _sources(folder: str, data: str, known: Data) -> str:
     """Where bundle reads problems and rollouts; rows may hold both."""
     named = json.dumps(data) if set(data) & set(":#,") else data
     if known.rollouts:
-        return f"rollouts: {named} # holds the problems, too"
+        return f"rollouts: {named} # also holds the problems"
     return f"problems: {named}\nrollouts: runs/{Path(folder).resolve().name}/rollouts/rollouts.jsonl"
 
 
@@ -337,9 +342,7 @@ def _told(folder: str, data: str, known: Data) -> str:
     rows = sorted({problem.verifier for problem in known.problems})
     judge = known.verifier or f"{' and '.join(rows)}, as the rows say"
     own = (
-        f"{data}: its {known.rollouts} rollouts are taken, and nothing is explored\n"
-        if known.rollouts
-        else ""
+        f"{data}: its {known.rollouts} rollouts are used, and nothing is explored\n" if known.rollouts else ""
     )
     few = f"{data}: {says}\n" if (says := few_tests(known.test)) else ""
     return (

@@ -35,7 +35,7 @@ class MergeConfig:
     )
     output_dir: str = field(metadata={"help": "where the model is written"})
     sha256: str = field(
-        default="", metadata={"help": "of the .gguf file: another file is an error; empty takes any"}
+        default="", metadata={"help": "of the .gguf file: another file is an error; empty accepts any"}
     )
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config, and stop"})
 
@@ -81,7 +81,7 @@ def check_merge(config: MergeConfig) -> None:
     if not config.sha256:
         return
     if not config.model.endswith(".gguf"):
-        raise InputError(f"sha256: {config.model} is no single file; leave it out")
+        raise InputError(f"sha256: {config.model} is not a single file; leave the key out")
     with open(_gguf_file(config.model), "rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != config.sha256:

@@ -1,7 +1,7 @@
-"""`a2r run FOLDER --dry_run`: recipes, prompts and columns of the folder are read; what would fail is said.
+"""`a2r run FOLDER --dry_run`: reads recipes, prompts and columns of the folder, and reports what would fail.
 
-Below each stage stands what it reads and makes, and at the end the first prompt. What an earlier stage will
-write is no error; such a stage is checked as far as its other inputs allow.
+Below each stage it prints what the stage reads and makes, and at the end the first prompt. An input that an
+earlier stage will write is no error; such a stage is checked as far as its other inputs allow.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ MODELS = (
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """One stage: its recipe, read, what of its inputs is still to be written, what would fail, what it reads
-    and makes, and the first prompt that it would ask.
+    """One stage: its parsed recipe, which inputs are still to be written, what would fail, what it reads and
+    makes, and the first prompt that it would ask.
     """
 
     verb: str
@@ -75,11 +75,11 @@ class Planned:
     prompts: list[str] = field(default_factory=list)
 
     def value(self, key: str) -> Any:
-        """A key of the recipe, "" where the stage has none of that name."""
+        """A key of the recipe, "" if the stage has none of that name."""
         return next((getattr(c, key) for c in self.configs if hasattr(c, key)), "") or ""
 
     def inputs(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """(key, file or model) of what is named and there, or on the hub."""
+        """(key, file or model) of each named input that no earlier stage is to write."""
         for key in keys:
             for path in paths_in(str(self.value(key))):
                 if path not in self.coming:
@@ -87,8 +87,10 @@ class Planned:
 
 
 def show_plan(folder: str, stages: Sequence[tuple[str, Path]]) -> None:
-    """Print a line a stage, one with its counts, one for each thing that would fail, and then the first
-    prompt. Raises InputError if anything would fail.
+    """Print a line per stage, one with its counts, one for each thing that would fail, and then the first
+    prompt.
+
+    Raises InputError if anything would fail.
     """
     failing, prompts = 0, list[tuple[Path, str]]()
     for stage in plan(stages):
@@ -101,11 +103,11 @@ def show_plan(folder: str, stages: Sequence[tuple[str, Path]]) -> None:
     for path, prompt in prompts[:1]:
         sys.stdout.write(f"\n--- the first prompt, of {path}\n{prompt}\n---\n")
     if failing:
-        raise InputError(f"{folder}: {failing} of {len(stages)} stages would fail, as said above")
+        raise InputError(f"{folder}: {failing} of {len(stages)} stages would fail; see above")
 
 
 def plan(stages: Sequence[tuple[str, Path]]) -> Iterator[Planned]:
-    """Each stage as it would be met in this order. Of what is done the counts are read, and nothing but its
+    """Each stage as it would run, in this order. Of a finished stage only the counts are read, and only its
     folder is checked.
     """
     written: dict[str, Planned] = {}
@@ -137,7 +139,7 @@ def _planned(verb: str, path: Path, written: dict[str, Planned]) -> Planned:
 
 
 def _as_written(path: Path) -> list[Any]:
-    """The keys of a recipe that is refused, as later stages read what it would have made."""
+    """The keys of a refused recipe, because later stages read what it would have made."""
     try:
         return [SimpleNamespace(**load_yaml(str(path)))]
     except (InputError, TypeError):
@@ -145,7 +147,7 @@ def _as_written(path: Path) -> list[Any]:
 
 
 def _writes(stage: Planned) -> list[str]:
-    """What later stages may name of this one."""
+    """The paths of this stage that later stages may name."""
     names = {"explore": ["rollouts.jsonl"], "bundle": ["train.jsonl"], "evaluate": []}.get(stage.verb, ["."])
     if stage.verb == "bundle" and (stage.value("test_share") or stage.value("test_rollouts")):
         names += ["test.jsonl", "test-rollouts.jsonl"]
@@ -162,7 +164,7 @@ def _errors_of(check_one: Any, stage: Planned, written: dict[str, Planned]) -> l
 
 
 def _check_folder(stage: Planned, _written: dict[str, Planned]) -> list[str]:
-    """The run refuses a folder of other keys, or of another content of its files."""
+    """The run refuses a folder with other keys, or with input files that have changed."""
     CHECK_FOLDER[stage.verb](*stage.configs)
     return []
 
@@ -174,12 +176,12 @@ def _missing(stage: Planned, written: dict[str, Planned]) -> list[str]:
         for maker in dict.fromkeys(written.values()) if not (os.path.exists(path) or has_data(path)) else ():
             folder, made = os.path.normpath(str(maker.value("output_dir"))), _writes(maker)
             if os.path.normpath(path).startswith(folder + os.sep):
-                said.append(f"{stage.path}: {key}: {maker.path} writes {', '.join(made)}, and not {path}")
+                said.append(f"{stage.path}: {key}: {maker.path} writes {', '.join(made)}, not {path}")
     return said
 
 
 def _check(stage: Planned, _written: dict[str, Planned]) -> list[str]:
-    """What the stage itself would say; with inputs to come, what each of the others says."""
+    """What the stage itself would report; if inputs are still to come, what the others report."""
     if stage.errors:
         return []
     if stage.coming:
@@ -212,7 +214,7 @@ def _check_training(stage: Planned) -> list[str]:
 
 
 def _check_parts(stage: Planned) -> list[str]:
-    """Numbers, problems with their columns, bundles, models and prompts, those that are there."""
+    """Check the numbers, and those problems, columns, bundles, models and prompts that are there."""
     for name, maker in stage.coming.items() if stage.verb in ("sft", "grpo") else ():
         stage.says.append(f"waits for {name}, which {maker.path} writes")
     config = stage.configs[0]
@@ -249,7 +251,7 @@ def _check_parts(stage: Planned) -> list[str]:
 
 
 def _check_prompt(stage: Planned) -> list[str]:
-    """The prompt must be that of a model that goes on, also of one that is to come."""
+    """The prompt must be that of the model, even if the model is still to be trained."""
     given = stage.value("prompt")
     own = PromptConfig.load(given)
     for key in ("model_name_or_path", "sft", "grpo", "no_references"):
@@ -260,7 +262,7 @@ def _check_prompt(stage: Planned) -> list[str]:
 
 
 def prompt_to_come(stage: Planned) -> PromptConfig:
-    """What the model that a training will write is asked with."""
+    """The prompt of the model that a training will write."""
     if given := stage.value("prompt"):
         return PromptConfig.load(given)
     model = str(stage.value("model_name_or_path"))
@@ -277,5 +279,7 @@ def _check_k(stage: Planned) -> list[str]:
         least = stage.value("k_min") or stage.value("k")
         samples = maker.value("samples_per_problem") if maker else 0
         if maker and samples and samples < least:
-            said.append(f"{stage.path}: k {least} of {samples} samples a problem, by {maker.path}; lower k")
+            said.append(
+                f"{stage.path}: k {least}, but {maker.path} makes {samples} samples per problem; lower k"
+            )
     return said

@@ -56,7 +56,7 @@ def plot(run: str) -> Path:
 
 
 def history(run: str) -> list[dict[str, Any]]:
-    """What the trainer logged; while a run goes on, as of its last checkpoint."""
+    """What the trainer logged; during a run, as of its last checkpoint."""
     checkpoints = sorted(
         Path(run).glob("checkpoint-*/trainer_state.json"), key=lambda p: int(p.parent.name.split("-")[1])
     )

@@ -12,19 +12,19 @@ from a2r_train.evaluate.kept import Compared, Rescored, find_evaluations, regene
 
 OUT = Path("runs/rescore")
 CHANGES = ("base", "sft", "grpo", "no_references", "explorer", "engine")
-DESCRIPTION = """Judge every kept answer and rollout below a folder anew, and make each results.json again.
+DESCRIPTION = """Judge every kept answer and rollout below a folder again, and make each results.json again.
 
     a2r rescore data/results
     a2r rescore data/results/gsm8k-1.5b/evaluation-1.5b --regenerate --grpo ADAPTER
     a2r rescore data/results/gsm8k/evaluation-0.5b --regenerate --max_bundles 16    # without a GPU
 
-Run it from the root of the repository. The first prints a line for each evaluation: `same bytes`, or what
-differs; where only the rollouts are kept, which rows were made anew from them. With --regenerate the models
-answer again, below runs/rescore, and a row agrees if its new accuracy lies in the kept 95 % interval, with
---max_bundles that of the kept answers to the first bundles, which is wide. Options name models that are
-elsewhere than the kept config says; an adapter finds its base where its adapter_config.json says, so make
+Run it from the root of the repository. The first command prints a line for each evaluation: `same bytes`, or
+what differs; if only the rollouts are kept, which rows were made again from them. With --regenerate the
+models answer again, below runs/rescore. A row agrees if its new accuracy lies in the kept 95 % interval; with
+--max_bundles, in that of the kept answers to the first bundles, which is wide. Further options name models
+that are not where the kept config says. An adapter finds its base where its adapter_config.json says, so make
 that first (`a2r merge --config recipes/gsm8k-0.5b/merge.yaml`). The texts of the problems are not kept: they
-are read from the set that the kept bundles name, or from --problems. Exit status 1 where something differs, 2
+are read from the set that the kept bundles name, or from --problems. Exit status 1 if something differs, 2
 for wrong input."""
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def report_scores(folders: Sequence[Path]) -> bool:
-    """Whether all that could be made anew came out the same. Raises InputError where that is nothing."""
+    """Whether all that could be made again came out the same. Raises InputError if that is nothing."""
     checked = same = 0
     for folder in folders:
         found = rescore(folder)
@@ -48,7 +48,7 @@ def report_scores(folders: Sequence[Path]) -> bool:
         sys.stdout.write(f"{folder}: {said_of(found)}\n")
         sys.stdout.flush()
     if not checked:
-        raise InputError(f"{folders[0]}: neither answers nor rollouts are kept; nothing can be made anew")
+        raise InputError(f"{folders[0]}: neither answers nor rollouts are kept; nothing can be made again")
     return same == len(folders)
 
 
@@ -58,7 +58,7 @@ def said_of(found: Rescored) -> str:
     if not found.others:
         return "same bytes"
     if not found.rows:
-        return "the table alone is kept, not checked"
+        return "only the table is kept; not checked"
     rows = ", ".join(found.rows)
     return f"{rows} are the same; the answers behind the other {len(found.others)} rows are not kept"
 
@@ -69,7 +69,7 @@ def report_regenerated(folders: Sequence[Path], given: argparse.Namespace, chang
     for folder in folders:
         out = place(given.folder, folder, given.max_bundles)
         if (out / "done.json").exists():  # its answers would be compared again, and no model asked
-            raise InputError(f"{out}: was regenerated already; remove it to let the models answer again")
+            raise InputError(f"{out}: was already regenerated; remove it to let the models answer again")
         rows = regenerate(folder, str(out), changes, given.max_bundles, given.problems)
         head = f"\n| {folder} | kept | interval | anew | | same verdicts |\n|---|---|---|---|---|---|\n"
         sys.stdout.write(head + "".join(f"{line(row)}\n" for row in rows))
@@ -79,7 +79,7 @@ def report_regenerated(folders: Sequence[Path], given: argparse.Namespace, chang
 
 
 def place(root: Path, folder: Path, max_bundles: int) -> Path:
-    """Where a regenerated evaluation goes: for each folder, and for each part of it, another."""
+    """Where a regenerated evaluation goes: a place of its own for each folder, and for each part of it."""
     whole, here = folder.resolve(), Path.cwd()
     name = (
         whole.relative_to(here)
@@ -103,10 +103,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("folder", type=Path, help="a kept evaluation, or a folder with some below it")
     made.add_argument("--regenerate", action="store_true", help="let the models answer again")
-    made.add_argument("--problems", default="", help="the set of the texts: a file, or a data set of the hub")
+    made.add_argument(
+        "--problems",
+        default="",
+        help="the set with the texts of the problems: a file, or a data set of the hub",
+    )
     for name in CHANGES:
-        made.add_argument(f"--{name}", default="", help=f"another {name} than the kept config names")
-    made.add_argument("--max_bundles", type=int, default=0, help="the first bundles alone; 0 takes all")
+        made.add_argument(f"--{name}", default="", help=f"instead of the {name} that the kept config names")
+    made.add_argument("--max_bundles", type=int, default=0, help="use only the first N bundles; 0 uses all")
     return made
 
 
@@ -114,7 +118,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     given = parser().parse_args(arguments)
     options = [name for name in (*CHANGES, "problems", "max_bundles") if getattr(given, name)]
     if options and not given.regenerate:
-        raise InputError(f"--{options[0]}: is for --regenerate alone")
+        raise InputError(f"--{options[0]}: works only with --regenerate")
     if given.max_bundles < 0:
         raise InputError(f"--max_bundles is {given.max_bundles}; expected 0 or more")
     return given

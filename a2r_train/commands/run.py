@@ -1,4 +1,4 @@
-"""`a2r run`: the stages of a recipe folder, in order; a stage that is done is skipped by the stage itself."""
+"""`a2r run`: the stages of a recipe folder, in order; a finished stage skips itself."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from a2r_train.paths import SHIPPED
 
 log = logging.getLogger(__name__)
 
-# Each stage is a process of its own, so that one stage's memory is free when the next begins.
+# Each stage runs in a process of its own, so that its memory is free when the next stage begins.
 ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
-    """Run every stage that the folder has a YAML for; with `dry_run`, say which, and what would fail.
+    """Run every stage that the folder has a YAML for; with `dry_run`, print which, and what would fail.
 
-    Raises InputError for a folder without stages, and where a dry run finds something. A stage that fails
+    Raises InputError for a folder without stages, and if a dry run finds something. A stage that fails
     ends the run with its own exit status. SIGTERM and Ctrl-C are passed on to the stage, which may have to
-    save, and no other one is begun.
+    save, and no other stage is started.
     """
     accelerate_config = config_file(accelerate_config, processes)
     found = stages(folder)
@@ -44,7 +44,7 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: b
         return
     for verb, path in found:
         began, before = time.monotonic(), _done_at(path)
-        if not before:  # what is done already says so itself
+        if not before:  # a finished stage says so itself
             log.info("%s: %s", verb, path)
         if code := wait(command(verb, ["--config", str(path)], accelerate_config, processes)):
             sys.exit(code)
@@ -53,7 +53,7 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: b
 
 
 def _done_at(recipe: Path) -> int:
-    """When the stage of a recipe was done; 0 where it is not, or where only the stage can read the recipe."""
+    """When the stage of a recipe was done; 0 if it is not, or if only the stage can read the recipe."""
     try:
         folder = str(load_yaml(str(recipe)).get("output_dir") or "")
     except InputError:
@@ -66,7 +66,7 @@ def _no_stage(folder: str) -> str:
     if not path.exists():
         return f"{folder}: no such folder; a2r init {folder} --data FILE --model MODEL makes one"
     if path.is_file():
-        return f"{folder}: a file; give the folder that holds the recipes, as in a2r run {path.parent}"
+        return f"{folder}: is a file; name the folder that holds the recipes, as in a2r run {path.parent}"
     return (
         f"{folder}: no stage here; expected merge.yaml, explore.yaml, bundle.yaml, sft.yaml, grpo.yaml or "
         "evaluate.yaml"
@@ -74,23 +74,23 @@ def _no_stage(folder: str) -> str:
 
 
 def train(verb: str, arguments: Sequence[str], accelerate_config: str = "", processes: int = 0) -> int:
-    """Run one trainer, as `run` does, with the arguments of its own; returns its exit status."""
+    """Run one trainer, as `run` does, with its own arguments; returns its exit status."""
     return wait(command(verb, arguments, config_file(accelerate_config, processes), processes))
 
 
 def config_file(accelerate_config: str, processes: int) -> str:
     """The file of an accelerate config: a path, or the name of one in accelerate_configs.
 
-    Raises InputError for a file that is not there, and for processes without one.
+    Raises InputError for a file that does not exist, and for processes without one.
     """
     if processes and not accelerate_config:
         raise InputError(
-            "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml"
+            "processes: name a launch config for them, as in --accelerate_config accelerate_configs/ddp.yaml"
         )
     shipped = SHIPPED / "accelerate_configs" / f"{accelerate_config}.yaml"
     if accelerate_config and not Path(accelerate_config).is_file():
         if not shipped.is_file():
-            raise InputError(f"{accelerate_config}: no such file; expected a config of accelerate")
+            raise InputError(f"{accelerate_config}: no such file; expected an accelerate config")
         return str(shipped)
     return accelerate_config
 
@@ -103,22 +103,22 @@ def wait(command_line: Sequence[str]) -> int:
     def pass_on(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
         if stage:
-            # also at Ctrl-C: from a terminal the stage has it already, and a second one would end it unsaved
+            # also on Ctrl-C: the terminal has sent it to the stage, and a second one would end it unsaved
             stage.terminate()
 
     with process.handling_signals(pass_on):
         stage = subprocess.Popen(command_line, preexec_fn=_ending_with_parent())
-        if caught:  # between its start and its name
+        if caught:  # before `stage` was assigned
             stage.terminate()
         code = stage.wait()
-    if code < 0:  # by a signal before it listened to any, or for want of memory
+    if code < 0:  # ended by a signal before it handled any, or for lack of memory
         return 128 - code
     return code or (128 + caught[0] if caught else 0)
 
 
 def _ending_with_parent() -> Callable[[], None] | None:
-    """For the child to begin with: ask Linux for a SIGTERM when this process is killed, which cannot pass
-    anything on then.
+    """What the child runs first: it asks Linux for a SIGTERM in case this process is killed, which then
+    cannot pass anything on.
     """
     if sys.platform != "linux":
         return None
@@ -126,7 +126,7 @@ def _ending_with_parent() -> Callable[[], None] | None:
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # killed before it was asked for
+        if os.getppid() != parent:  # the parent was killed before the request
             os._exit(128 + signal.SIGTERM)
 
     return ask
@@ -146,8 +146,8 @@ def command(
 ) -> list[str]:
     """The command line of one stage; with an accelerate config, trainers go through `accelerate launch`.
 
-    `processes` 0 leaves their number to that config. A trainer is started as a module; its `main` is all
-    that scripts/sft.py and scripts/grpo.py call, which are not there where the package alone is installed.
+    `processes` 0 leaves their number to that config. A trainer is started as a module. The scripts sft.py and
+    grpo.py only call its `main`, and are missing if only the package is installed.
     """
     if verb not in TRAINERS:
         return [sys.executable, "-m", "a2r_train.cli", verb, *arguments]

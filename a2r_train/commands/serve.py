@@ -13,13 +13,15 @@ PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 
 
 def serve(config: ServeConfig) -> int:
-    """Serve until a signal, or say what would be started; returns the exit status.
+    """Serve until a signal, or print what would be started; returns the exit status.
 
-    Raises InputError for a wrong key and where a package of the extra `serve` is missing.
+    Raises InputError for a wrong key, and if a package of the extra `serve` is missing.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"serve needs {', '.join(missing)}: install it with `pip install -e '.[serve]'`")
+        raise InputError(
+            f"serve needs {', '.join(missing)}: install the extra with `pip install -e '.[serve]'`"
+        )
     from a2r_train.inference.serve import run
 
     prices = load_prices(config.prices)

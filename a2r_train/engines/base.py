@@ -110,7 +110,7 @@ class EngineArguments:
             raise InputError(f"dtype {self.dtype!r}: expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
 
 
-# Keys that a continued run may change: they set where and how fast completions are made, not which.
+# Keys that a continued run may change: where and how fast completions are made, not which.
 ENGINE_MAY_DIFFER = tuple(
     f.name for f in fields(EngineArguments) if f.name not in ("engine", "dtype", "seeded")
 )
@@ -144,7 +144,7 @@ def hardware(engine: object) -> str:
 
 
 def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
-    """Log how many requests of a run the server never answered; the engine's own warnings may be hours old."""
+    """Log how many requests of a run were never answered; the engine's own warnings may be hours old."""
     found = Counter(finish_reasons)
     if found[FAILED]:
         log.warning(

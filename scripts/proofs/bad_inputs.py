@@ -310,7 +310,7 @@ OF_ROLLOUTS = [
     BadInput("no correct reference anywhere", "bundle", every_row("rollouts", answer="99"),
              "no correct reference anywhere; explore with a stronger model or easier problems", model=True),
     BadInput("rollouts that contradict each other", "bundle", row("rollouts", answer="99"),
-             "rollouts.jsonl:3: answer '99', and rollouts.jsonl:1 has '3' for the same problem"),
+             "rollouts.jsonl:3: answer '99', but rollouts.jsonl:1 has '3' for the same problem"),
     BadInput("test problems without rollouts", "bundle", given(test_problems="test.jsonl"),
              "test_problems needs test_rollouts", model=True),
     BadInput("a share out of range", "bundle", given(max_all_wrong=-1),

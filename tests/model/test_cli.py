@@ -192,11 +192,11 @@ def test_a_dry_run_of_a_folder_starts_nothing_and_says_what_is_missing(
     [
         (
             ["--processes", "2"],
-            "processes: name how they are launched, as in --accelerate_config accelerate_configs/ddp.yaml",
+            "processes: name a launch config for them, as in --accelerate_config accelerate_configs/ddp.yaml",
         ),
         (
             ["--accelerate_config", "none.yaml"],
-            "none.yaml: no such file; expected a config of accelerate",
+            "none.yaml: no such file; expected an accelerate config",
         ),
     ],
 )

@@ -181,12 +181,10 @@ def test_a_chunk_that_is_missing_twice_or_wrong_is_named(
         InputError, match=f"^chunk 2 of 0 to 3 is in none of {all_but_one}; finish or name its shard"
     ):
         gather(shards[:2], str(tmp_path / "all"))
-    with pytest.raises(
-        InputError, match=f"{first}/000000.jsonl: this chunk is in {first}/000000.jsonl already"
-    ):
+    with pytest.raises(InputError, match=f"{first}/000000.jsonl: this chunk is also in {first}/000000.jsonl"):
         gather([*shards, shards[0]], str(tmp_path / "all"))
     (second / "000004.jsonl").write_bytes((second / "000001.jsonl").read_bytes())
-    with pytest.raises(InputError, match=f"{second}/000004.jsonl: a chunk more than {config.problems} has"):
+    with pytest.raises(InputError, match=f"{second}/000004.jsonl: one chunk more than {config.problems} has"):
         gather(shards, str(tmp_path / "all"))
     (second / "000004.jsonl").unlink()
     lines = (second / "000001.jsonl").read_text().splitlines(keepends=True)
@@ -205,10 +203,10 @@ def test_shards_of_different_runs_are_not_gathered(
     other = str(tmp_path / "warm")
     explore(replace(config, output_dir=other, shard="2/3", temperature=0.5))
     with pytest.raises(
-        InputError, match=rf"{other}: another run than {shards[0]} \(temperature: 0.5, not 1.0\)"
+        InputError, match=rf"{other}: belongs to another run than {shards[0]} \(temperature: 0.5, not 1.0\)"
     ):
         gather([*shards[:2], other], str(tmp_path / "all"))
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "config.yaml").write_text("rollouts: r.jsonl\n")
-    with pytest.raises(InputError, match="not of `a2r explore`"):
+    with pytest.raises(InputError, match="not written by `a2r explore`"):
         gather([shards[0], str(tmp_path / "bundles")], str(tmp_path / "all"))

@@ -129,7 +129,7 @@ def test_rollouts_that_are_there_are_taken(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = init("mine", choices(tmp_path / "p.csv", generations=6), tiny)
-    assert "its 120 rollouts are taken, and nothing is explored" in said
+    assert "its 120 rollouts are used, and nothing is explored" in said
     assert {path.stem for path in (tmp_path / "mine").iterdir()} == {*STAGES, "task", "prompt"} - {"explore"}
     recipe = load_recipe("mine/bundle.yaml")
     assert (recipe["rollouts"], recipe.get("problems")) == (str(tmp_path / "p.csv"), None)
@@ -223,7 +223,7 @@ def test_a_folder_is_written_with_comments_and_reads_as_it_is(
     said = capsys.readouterr().out
     assert "mine.jsonl: 40 problems (problem in 'prompt', answer in 'answer'), judged by math" in said
     tests = int(re.search(r"; (\d+) are the test set", said)[1])
-    assert ("with which hardly any difference can be told" in said) == (tests < 20)
+    assert ("too few to show most differences" in said) == (tests < 20)
     assert f"{tests} of the 40 ({tests / 40:.0%}), never trained on" in Path("mine/bundle.yaml").read_text()
     assert {path.stem for path in (tmp_path / "mine").iterdir()} == {*STAGES, "task", "prompt"}
     assert load_yaml("mine/task.yaml") == {
@@ -243,12 +243,12 @@ def test_a_folder_is_written_with_comments_and_reads_as_it_is(
 def test_nothing_is_overwritten(tmp_path: Path, tiny: str, problems: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(InputError, match="holds something already; name a new folder"):
+    with pytest.raises(InputError, match="already holds something; name a new folder"):
         init(str(tmp_path / "mine"), problems, tiny)
 
 
 def test_a_model_that_cannot_be_trained(tmp_path: Path, problems: str) -> None:
-    with pytest.raises(InputError, match=r"make a folder of it first: a2r merge --model m\.gguf"):
+    with pytest.raises(InputError, match=r"convert it to a folder first: a2r merge --model m\.gguf"):
         init(str(tmp_path / "mine"), problems, "m.gguf")
     with pytest.raises(InputError, match="no such folder or file"):
         init(str(tmp_path / "mine"), write_rows(tmp_path / "p.jsonl", rows()), "./nowhere")

@@ -190,7 +190,7 @@ def test_the_models_answer_again(
     row = next(row for row in kept["rows"] if row["name"] == "synthesizer/base")
     row.update(low=1.0, high=1.0)
     (folder / "results.json").write_text(json.dumps(kept))
-    with pytest.raises(InputError, match="was regenerated already; remove it"):
+    with pytest.raises(InputError, match="was already regenerated; remove it"):
         rescoring.main(asked)  # else the answers of the first time would be compared again
     shutil.rmtree(tmp_path / "again")
     assert rescoring.main(asked) == 1
@@ -221,7 +221,7 @@ def test_the_first_bundles_alone_are_answered_again(
     )
     part = tmp_path / "again" / "kept" / "evaluation-first-3"
     assert json.loads((part / "results.json").read_text())["setup"]["bundles"] == 3
-    with pytest.raises(InputError, match="--max_bundles: is for --regenerate alone"):
+    with pytest.raises(InputError, match="--max_bundles: works only with --regenerate"):
         rescoring.main([str(tmp_path / "kept"), "--max_bundles", "3"])
 
 
@@ -346,7 +346,7 @@ def test_wrong_input_is_one_line(
     assert a2r("rescore", str(folder)) == 2
     assert "not a complete xz file" in capsys.readouterr().err
     assert a2r("rescore", str(folder), "--base", "x") == 2
-    assert "--base: is for --regenerate alone" in capsys.readouterr().err
+    assert "--base: works only with --regenerate" in capsys.readouterr().err
 
 
 def test_kept_rollouts_are_bundled_as_they_are(rollouts: str, problems: str, tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def test_the_help_is_that_of_the_trainer_and_names_the_two_options(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["--processes", "2"], "processes: name how they are launched"),
-        (["--accelerate_config", "none.yaml"], "none.yaml: no such file; expected a config of accelerate"),
+        (["--processes", "2"], "processes: name a launch config for them"),
+        (["--accelerate_config", "none.yaml"], "none.yaml: no such file; expected an accelerate config"),
     ],
 )
 def test_a_wrong_way_to_launch_is_one_line(

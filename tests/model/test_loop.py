@@ -136,7 +136,7 @@ def test_run_of_a_folder_without_stages(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder; a2r init .* makes one"):
         run(str(tmp_path / "missing"))
     (tmp_path / "explore.yaml").touch()
-    with pytest.raises(InputError, match=rf"a file; give the folder .*, as in a2r run {tmp_path}$"):
+    with pytest.raises(InputError, match=rf"is a file; name the folder .*, as in a2r run {tmp_path}$"):
         run(str(tmp_path / "explore.yaml"))
     (tmp_path / "explore.yaml").unlink()
     with pytest.raises(InputError, match="no stage here"):

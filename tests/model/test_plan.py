@@ -83,7 +83,7 @@ def test_a_folder_that_would_run_has_no_error(
     assert re.fullmatch(
         r"\d+ problems, \d+ of them \(\d+%\) the test set; at most 2 bundles of 4 .*", said[1]
     )
-    assert said[2].startswith("the test set has 2 problems, with which hardly any difference can be told")
+    assert said[2].startswith("the test set has 2 problems, too few to show most differences")
     assert said[3] == "waits for runs/bundles/train.jsonl, which mine/bundle.yaml writes"
     assert said[-1].startswith("rows to generate: synthesizer/alone, synthesizer/base, synthesizer/grpo")
     assert prompt.count("<|im_start|>user") == 1
@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     ),
     "too few samples": (
         {"explore": {"samples_per_problem": 3}},
-        "mine/bundle.yaml: k 4 of 3 samples a problem, by mine/explore.yaml; lower k",
+        "mine/bundle.yaml: k 4, but mine/explore.yaml makes 3 samples per problem; lower k",
     ),
     "a share": ({"bundle": {"test_share": 2}}, "test_share is 2; expected 0 or more, and less than 1"),
     "a greedy GRPO": ({"grpo": {"temperature": 0.0}}, "temperature is 0: GRPO learns from differences"),
@@ -161,7 +161,7 @@ def test_what_would_fail_is_said_before_anything_runs(
     failing = [line for line in shown.out.splitlines() if line.startswith("       fails: ")]
     assert len(failing) == 1
     assert says in failing[0]
-    assert "error: mine: 1 of 5 stages would fail, as said above\n" in shown.err
+    assert "error: mine: 1 of 5 stages would fail; see above\n" in shown.err
     assert not (tmp_path / "runs").exists()
 
 

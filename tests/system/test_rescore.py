@@ -23,6 +23,6 @@ def test_the_shipped_results_come_out_the_same(
     rollouts = "pass@1, pass@4, maj@4, maj@equal_tokens"
     by_rollouts = {folder for folder, line in said.items() if line.startswith(rollouts)}
     assert len(by_rollouts) == 10
-    tables = [folder for folder, line in said.items() if line == "the table alone is kept, not checked"]
+    tables = [folder for folder, line in said.items() if line == "only the table is kept; not checked"]
     assert all(folder.startswith(TABLES) for folder in tables)
     assert len(whole) + len(by_rollouts) + len(tables) == len(said)

@@ -102,7 +102,7 @@ def test_one_verifier_may_judge_all_rows(problems: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "says"),
     [
-        ({"answer": "999"}, r":2: answer '999', and .*:1 has '1' for the same problem"),
+        ({"answer": "999"}, r":2: answer '999', but .*:1 has '1' for the same problem"),
         ({"completion_tokens": 2.5}, r":2: field 'completion_tokens': 2.5; expected a whole number"),
         ({"problem": "Say 2.", "problem_id": "a"}, r":2: problem_id 'a' is used at .*:1 for another problem"),
         ({"text": None}, r":2: column 'text' has no value here"),

@@ -171,7 +171,7 @@ def test_own_problems_are_numbered_over_all_slices(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"r\.jsonl:41: problem_id '7' is used at .*r\.jsonl:8 for another"):
         bundle(BundleConfig(write_rows(tmp_path / "r.jsonl", [*rows_of, clash]), str(tmp_path / "b"), k=2))
     other = {**rows_of[0], "answer": "5"}
-    with pytest.raises(InputError, match=r"r\.jsonl:41: answer '5', and .*r\.jsonl:1 has '1'"):
+    with pytest.raises(InputError, match=r"r\.jsonl:41: answer '5', but .*r\.jsonl:1 has '1'"):
         bundle(BundleConfig(write_rows(tmp_path / "r.jsonl", [*rows_of, other]), str(tmp_path / "b"), k=2))
 
 

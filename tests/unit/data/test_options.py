@@ -145,7 +145,7 @@ def door(kind: str, rows: list[dict[str, Any]], tmp_path: Path) -> list[str]:
         ([*NUMBERS, LISTED | {"answer": 0}], "and no other row tells"),
         (
             [LISTED | {"answer": "green"}, LISTED | {"question": "What?", "answer": "2"}],
-            ":2: answer 2 is only the index of option C, and at .*:1 answer 'green' is the text of option B",
+            ":2: answer 2 is only the index of option C, but at .*:1 answer 'green' is the text of option B",
         ),
     ],
 )
