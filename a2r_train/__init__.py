@@ -4,7 +4,7 @@
 
     rollouts = a2r_train.explore(problems="problems.jsonl", model="MODEL", output_dir="runs/rollouts")
 
-What is public is imported when it is first asked for; the package itself loads nothing heavy.
+Public names are imported when first used; the package itself loads nothing heavy.
 """
 
 import importlib
@@ -15,9 +15,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-os.environ.setdefault(
-    "HF_HUB_DISABLE_TELEMETRY", "1"
-)  # TRL's trainers report that they run, unless told not to
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers send telemetry unless told not to
 
 _PLACES = {
     "TwoStage": "inference.two_stage",
@@ -30,7 +28,7 @@ __all__ = [*_PLACES, "evaluate"]
 
 
 class _Evaluate(ModuleType):
-    """The room `evaluate`, which is also the stage of that name."""
+    """The subpackage `evaluate`, which can also be called as the stage of that name."""
 
     def __call__(self, *config: Any, **keys: Any) -> Any:
         from a2r_train.stages import evaluate
@@ -39,7 +37,7 @@ class _Evaluate(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package: `a2r_train.evaluate` can be called, whoever has imported it first."""
+    """This package: it makes `a2r_train.evaluate` callable, whoever has imported that first."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "evaluate":

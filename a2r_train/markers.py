@@ -1,4 +1,5 @@
-"""What a model's chat template and tokens mark: the thought of a completion, and the turns of a chat.
+"""The markers in a model's chat template and tokens: of the thought in a completion, and of the turns in a
+chat.
 
 Completions are kept with `<think>` and `</think>`, whatever the model writes.
 """
@@ -23,7 +24,7 @@ KNOWN_THINKING = (
 )
 OF_THINKING = re.compile(
     r"think|thought|reason|channel|message", re.IGNORECASE
-)  # special tokens that are no mere layout
+)  # special tokens that are more than layout
 _BRACKETED = re.compile(r"<+[^\s<>]+>+|\[+[^\s\[\]]+\]+")
 _LINE_START = r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))[^\S\n]*"
 _LABEL_WORDS = 3  # `### Response:`; a longer line is prose, and so is a longer text before its colon
@@ -49,8 +50,9 @@ def _has(tokenizer: Any, pair: tuple[str, str]) -> bool:
 
 
 def thinking_markers(tokenizer: Any, named: Sequence[str]) -> list[tuple[str, str]]:
-    """The markers of a thought that are not `<think>`: those named, else what the chat template or the tokens
-    name."""
+    """The markers of a thought other than `<think>`: those that are named, else those that the chat template
+    or the tokens have.
+    """
     if named:
         opened, closed = named
         return [(opened, closed)]
@@ -58,8 +60,8 @@ def thinking_markers(tokenizer: Any, named: Sequence[str]) -> list[tuple[str, st
 
 
 def own_thinking(tokenizer: Any, named: Sequence[str], prompt: str) -> tuple[str, str]:
-    """The two markers that the model writes around its thought: of several that its template or its tokens
-    name, those that the end of its prompt opens, else those that are tokens.
+    """The two markers that the model writes around its thought. If its template or its tokens have several,
+    those that the end of its prompt opens come first, then those that are tokens.
     """
     pairs, tokens = thinking_markers(tokenizer, named), _tokens_of(tokenizer)
     usual = (THINK_OPEN, THINK_CLOSE)
@@ -76,8 +78,8 @@ def own_thinking(tokenizer: Any, named: Sequence[str], prompt: str) -> tuple[str
 def marker_pattern(
     tokenizer: Any, thinking: Sequence[tuple[str, str]], reference_template: str
 ) -> re.Pattern[str]:
-    """What must not appear in data: special and added tokens, the template's own delimiters, the words that
-    close a slot.
+    """A pattern of what must not appear in data: special and added tokens, the template's own delimiters, the
+    words that close a slot.
     """
     added = {token for token in _tokens_of(tokenizer) if len(token.strip()) > 1}
     markers = {re.escape(token) for token in added} | _delimiters(tokenizer, added)
@@ -90,16 +92,16 @@ def marker_pattern(
 
 
 def broken(marker: re.Match[str]) -> str:
-    """A marker with a space behind its first character."""
+    """A marker with a space after its first character."""
     return re.sub(r"(\S)", r"\1 ", marker.group(), count=1)
 
 
 def _delimiters(tokenizer: Any, added: set[str]) -> set[str]:
-    """Patterns of what parts turns where the chat template has no special token for it.
+    """Patterns of what separates turns if the chat template has no special token for it.
 
-    They are taken from the lines directly beside a message: what stands in brackets, such as `[/INST]`, and
-    a label at the start of a line, such as `### Response:` or `USER:`. A word of a preamble is neither, and a
-    label inside a line is left alone: both are prose.
+    They are taken from the lines directly next to a message: what is in brackets, such as `[/INST]`, and a
+    label at the start of a line, such as `### Response:` or `USER:`. Words of a preamble and labels inside a
+    line are prose, and are left alone.
     """
     gaps = _gaps(tokenizer)
     tokens = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))) or r"(?!)")
@@ -114,8 +116,8 @@ def _delimiters(tokenizer: Any, added: set[str]) -> set[str]:
 
 
 def _gaps(tokenizer: Any) -> list[tuple[str, bool]]:
-    """What a chat template puts before, between and after messages, and whether that parts a user's turn from
-    an assistant's.
+    """What a chat template puts before, between and after messages, and whether it separates a user's turn
+    from an assistant's.
     """
     from jinja2 import TemplateError
 
@@ -132,14 +134,14 @@ def _gaps(tokenizer: Any) -> list[tuple[str, bool]]:
 
 
 def _beside(pieces: Sequence[str]) -> Iterator[str]:
-    """The first line and the last line of a gap, without what a special token parts from the messages."""
+    """The first line and the last line of a gap, without what a special token separates from the messages."""
     for piece, at in ((pieces[0], 0), (pieces[-1], -1)):
         if lines := [line for line in piece.splitlines() if line.strip()]:
             yield lines[at]
 
 
 def _label(line: str) -> set[str]:
-    """The pattern of a label that begins a line; none where the line is prose, or a bare word."""
+    """The pattern of a label that begins a line; none if the line is prose, or a bare word."""
     words = line.split()
     ends = [at for at, word in enumerate(words[:_LABEL_WORDS], 1) if word.endswith(":")]
     if not ends and len(words) > _LABEL_WORDS:

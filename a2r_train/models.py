@@ -32,9 +32,7 @@ _trusted: set[str] = set()
 
 
 def trust(model: str) -> None:
-    """Let the code run that this model brings along; a recipe asks for it by `trust_remote_code`, and no
-    other model may.
-    """
+    """Let this model run its own code. A recipe asks for it with `trust_remote_code`; no other model may."""
     _trusted.update((model, base_of(model)))
 
 
@@ -52,9 +50,9 @@ def base_of(model: str) -> str:
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The model's own, or that of its base for an adapter that was kept without one.
+    """The model's own tokenizer, or that of its base for an adapter that was kept without one.
 
-    Raises InputError where there is none, or one without chat template (from `Prompter`).
+    Raises InputError if there is none; `Prompter` raises it for one without a chat template.
     """
     from transformers import AutoTokenizer
 
@@ -76,9 +74,7 @@ def _tokenizer_source(model: str) -> str:
 
 
 def tokenizer_hash(model: str) -> str:
-    """The same for models whose tokenizer files are the same, as those of a base and of what was trained from
-    it.
-    """
+    """A hash that is equal for models with equal tokenizer files, such as a base and its trained models."""
     source = _tokenizer_source(model)
     files = (
         sorted({*Path(source).glob("tokenizer*"), *Path(source).glob("*.jinja")})
@@ -126,12 +122,12 @@ def load_model(model: str, dtype: str = "auto") -> Any:
 
 
 def context_length(model: str) -> int:
-    """The most tokens that the model reads, by its config. Raises InputError where that cannot be read."""
+    """The most tokens that the model reads, by its config. Raises InputError if it cannot be read."""
     return int(getattr(_config(model).get_text_config(), "max_position_embeddings", sys.maxsize))
 
 
 def architectures(model: str) -> list[str]:
-    """The classes that a model's config names. Raises InputError where it cannot be read."""
+    """The classes that a model's config names. Raises InputError if it cannot be read."""
     return list(getattr(_config(model), "architectures", None) or ())
 
 
@@ -159,7 +155,7 @@ def empty_model(model: str) -> Any:
 
 
 def count_parameters(model: str) -> int:
-    """Parameters of a model by its config; 0 where there is no config, as beside a lone tokenizer."""
+    """Parameters of a model by its config; 0 if there is no config, as with a lone tokenizer."""
     try:
         return int(empty_model(model).num_parameters())
     except (OSError, ValueError):
@@ -179,9 +175,9 @@ class Size:
 
 
 def size_of(model: str) -> Size | None:
-    """By the model's config; None where there is none.
+    """The size by the model's config; None if there is none.
 
-    A mixture of experts counts as if all its experts worked.
+    A mixture of experts counts as if all its experts were active.
     """
     try:
         empty = empty_model(model)
@@ -208,8 +204,8 @@ def check_weights(model: str) -> None:
 
 
 def _check_exists(model: str) -> None:
-    """Raise InputError for a path that is not there and cannot be owner/name, or owner/name/file.gguf, of the
-    hub.
+    """Raise InputError for a path that does not exist and cannot be owner/name, or owner/name/file.gguf, of
+    the hub.
     """
     most = 2 if model.endswith(".gguf") else 1
     if not Path(model).exists() and (model.startswith(("/", "./", "../")) or model.count("/") > most):
@@ -219,7 +215,7 @@ def _check_exists(model: str) -> None:
 
 
 def _check_finite(adapter: Path) -> None:
-    """Of an adapter alone, which is small: to read all weights of a large model would take up to a minute."""
+    """Only for an adapter, which is small: reading all weights of a large model would take up to a minute."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -236,13 +232,13 @@ def _check_finite(adapter: Path) -> None:
             ) from None
         if broken:
             raise InputError(
-                f"{file}: {broken} is not finite; name an earlier checkpoint of it, or train it anew"
+                f"{file}: {broken} is not finite; name an earlier checkpoint of it, or train it again"
             )
 
 
 def weights_stamp(model: str) -> list[list[Any]]:
-    """[name, bytes, time in ns] of each weights file of a local model: another one after it was trained
-    anew.
+    """[name, bytes, time in ns] of each weights file of a local model. It changes when the model is trained
+    again.
     """
     path = Path(model)
     files = [path] if path.is_file() else sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
@@ -250,10 +246,10 @@ def weights_stamp(model: str) -> list[list[Any]]:
 
 
 def model_hash(model: str) -> str:
-    """What a model is: sha256 of its weights, config and tokenizer files, and of its base's if it is an
-    adapter.
+    """What identifies a model: the sha256 of its weights, config and tokenizer files, and of its base's if it
+    is an adapter.
 
-    A model of the hub is its name with the commit of the files at hand.
+    For a model of the hub, its name and the commit of the files at hand.
     """
     path = Path(model)
     if not path.exists():
@@ -281,15 +277,15 @@ def model_hash(model: str) -> str:
 
 @cache
 def _digest(file: Path, size: int, changed_ns: int) -> bytes:  # noqa: ARG001
-    """The sha256 of a file, which is read once, and again after a change: several adapters have one base."""
+    """The sha256 of a file. It is read once, and again after a change: several adapters may share a base."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").digest()
 
 
 @contextmanager
 def whole_models() -> Iterator[None]:
-    """Under ZeRO-3 transformers splits every model that is built; not one that only generates, or that has no
-    memory.
+    """Build models whole. Under ZeRO-3, transformers splits every model, also one that only generates or has
+    no memory.
     """
     from transformers.integrations import deepspeed
 
@@ -316,7 +312,7 @@ def cannot_load(model: str, error: Exception) -> InputError:
 
 
 def _nowhere(model: str) -> str:
-    """What a name of the hub may be instead."""
+    """A hint for a name of the hub that was meant as a folder."""
     return "" if Path(model).exists() else "; there is no folder of that name here"
 
 
@@ -325,10 +321,10 @@ def _first_line(error: Exception) -> str:
 
 
 def model_file(model: str, name: str) -> Path | None:
-    """The path of a file of the model, after a download if the model is `owner/name` on the hub; None where
-    it has none.
+    """The path of a file of the model, after a download if the model is `owner/name` on the hub; None if it
+    has none.
 
-    A repository that is not there, or not open, has none either: loading the model says so.
+    A repository that does not exist, or is not open, has none either: loading the model reports it.
     """
     folder = Path(model)
     if folder.exists():
@@ -339,11 +335,11 @@ def model_file(model: str, name: str) -> Path | None:
 
 @cache
 def _hub_file(model: str, name: str) -> Path | None:
-    """Raises InputError where the hub cannot be reached, and nothing here says whether the file is there;
-    with HF_HUB_OFFLINE that is a warning.
+    """Raises InputError if the hub cannot be reached and the cache does not say whether the file exists; with
+    HF_HUB_OFFLINE that is a warning.
 
-    A file that was merely not cached would read as none, and a trained model be asked with another prompt
-    than its own.
+    Otherwise a file that is merely not cached would count as absent, and a trained model would be asked with
+    another prompt than its own.
     """
     from huggingface_hub import hf_hub_download, is_offline_mode
     from huggingface_hub.errors import (
@@ -359,11 +355,13 @@ def _hub_file(model: str, name: str) -> Path | None:
         if _known_absent(model, name):
             return None
         if is_offline_mode():  # the user's own choice: transformers may have cached the model without it
-            log.warning("%s: taken to have no %s, as HF_HUB_OFFLINE is set and it is not cached", model, name)
+            log.warning(
+                "%s: assumed to have no %s, as HF_HUB_OFFLINE is set and it is not cached", model, name
+            )
             return None
         raise InputError(
-            f"{model}: the hub cannot be reached, and whether {model} has a {name} is not known here; "
-            f"try again, or once with a network: hf download {model}"
+            f"{model}: the hub cannot be reached, and the cache does not say whether {model} has a {name}; "
+            f"try again, or run once with a network: hf download {model}"
         ) from None
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
         return None
@@ -372,11 +370,11 @@ def _hub_file(model: str, name: str) -> Path | None:
 def _known_absent(model: str, name: str) -> bool:
     """Whether the cache says, without the hub, that the model has no such file.
 
-    It does where the hub was asked for the file before (`.no_exist`), where it keeps the list of the files of
-    this commit (`trees`, since huggingface_hub 2), and where all of them were downloaded: `.gitattributes` is
-    in each repository, and nothing but a download of the whole brings it. A model with a config.json is no
-    adapter, and one without prompt.yaml was not trained here. Where HF_HUB_OFFLINE is set, a model of which
-    nothing is cached has no files: it cannot be loaded either, which says so.
+    It does if the hub was asked for the file before (`.no_exist`), if it lists the files of this commit
+    (`trees`, since huggingface_hub 2), and if all of them were downloaded: every repository has a
+    `.gitattributes`, which only a download of the whole fetches. A model with a config.json is no adapter,
+    and one without prompt.yaml was not trained here. With HF_HUB_OFFLINE, a model of which nothing is cached
+    has no files: it cannot be loaded either, and that error says so.
     """
     from huggingface_hub import constants, is_offline_mode, try_to_load_from_cache
 
@@ -399,7 +397,7 @@ def _known_absent(model: str, name: str) -> bool:
 
 
 def _listed(file: Path) -> set[str] | None:
-    """The files of a commit as huggingface_hub lists them; None where it keeps no such list."""
+    """The files of a commit as huggingface_hub lists them; None if it keeps no such list."""
     try:
         return set(json.loads(file.read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, LookupError, TypeError):

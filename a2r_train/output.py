@@ -1,4 +1,4 @@
-"""Output folders: each belongs to one resolved config, and says by itself whether it is complete."""
+"""Output folders: each belongs to one resolved config, and records whether it is complete."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ PACKAGES = (
     "reasoning-gym",
 )
 CONFIG, DONE, INPUTS = "config.yaml", "done.json", "inputs.json"
-SETTLED = ("engine", "target_engine")  # a run that says auto goes on with what it was begun with
+SETTLED = ("engine", "target_engine")  # a run with auto continues with what it was started with
 
-_locks: dict[Path, FileLock] = {}  # the system lets go of them when the process ends, however it ends
+_locks: dict[Path, FileLock] = {}  # the system releases them when the process ends, however it ends
 
 
 def prepare(
@@ -48,14 +48,15 @@ def prepare(
     inputs: Sequence[str] = (),
     fixed: Sequence[str] | None = None,
 ) -> bool:
-    """Open an output folder for a config; True if a finished run of that config is there already.
+    """Open an output folder for a config; True if a finished run of that config is already there.
 
-    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. With `fixed` those keys
-    alone may not: what the folder holds depends on no others, and on none if it is empty. A folder that holds
-    config.yaml alone may become any run's. `lock` names the file that keeps a second process out until
-    `finish` or the end of this one; "" for none. With `may_change` a run of another config goes on with this
-    one. `inputs` are keys of files, comma-separated, whose content belongs to the run. Raises InputError for
-    a folder of another run, one that another process is writing, and one that cannot be written.
+    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. With `fixed`, only
+    those keys may not: what the folder holds depends on no others, and on none if `fixed` is empty. A folder
+    that holds only config.yaml may become any run's. `lock` names the file that keeps a second process out
+    until `finish` or the end of this one; "" for none. With `may_change`, a run of another config continues
+    with this one. `inputs` are keys of files, comma-separated, whose content belongs to the run. Raises
+    InputError for a folder of another run, one that another process is writing, and one that cannot be
+    written.
     """
     folder = Path(folder)
     check(folder, config, ignore, may_change, inputs, fixed)
@@ -99,7 +100,7 @@ def check(
 def is_done(
     folder: str | Path, config: Mapping[str, Any], ignore: tuple[str, ...], inputs: Sequence[str]
 ) -> bool:
-    """Whether a finished run of this config is there; what is wrong with the folder `prepare` says."""
+    """Whether a finished run of this config is there; `prepare` reports what is wrong with the folder."""
     folder = Path(folder)
     if not (folder / DONE).exists() or not (folder / CONFIG).exists():
         return False
@@ -108,13 +109,13 @@ def is_done(
 
 
 def stamp(folder: str | Path) -> int:
-    """When the folder was marked as complete; 0 where it is not."""
+    """When the folder was marked as complete; 0 if it is not."""
     path = Path(folder) / DONE
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def holds_only(folder: str | Path, *names: str) -> bool:
-    """Whether all that is there, but for hidden files, is what `prepare` writes and files of these names,
+    """Whether the folder holds, apart from hidden files, only what `prepare` writes and files of these names,
     which may be patterns.
     """
     known = (CONFIG, "versions.json", INPUTS, ".*", *names)
@@ -127,7 +128,7 @@ def _is_started(folder: Path) -> bool:
 
 
 def _refuse(folder: Path, changes: Mapping[str, str], changed: Sequence[str], fixed: Any) -> None:
-    """Raise InputError for the folder of a run of other keys, or of another content of its files."""
+    """Raise InputError for the folder of a run with other keys, or with input files that have changed."""
     other = next((text for key, text in changes.items() if fixed is None or key in fixed), "")
     if other:
         raise InputError(
@@ -146,7 +147,7 @@ def write_config(folder: str | Path, config: Mapping[str, Any]) -> None:
 
 
 def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config belongs to the run, as it is read again."""
+    """The part of a config that belongs to the run, as it is read back."""
     kept = {key: value for key, value in config.items() if key not in ("dry_run", "hub_token")}
     return dict(json.loads(json.dumps(kept, default=str)))
 
@@ -169,14 +170,14 @@ def _changed(digests: Mapping[str, str], before: Mapping[str, str]) -> list[str]
 
 
 def _digests_of(folder: Path) -> dict[str, str]:
-    """What the files were when the run of this folder began."""
+    """The digests of the files when the run of this folder began."""
     return dict(json.loads((folder / INPUTS).read_text())) if (folder / INPUTS).exists() else {}
 
 
 def _changes(folder: Path, resolved: Mapping[str, Any], ignore: tuple[str, ...]) -> dict[str, str]:
     """The keys that differ from the folder's config, with both values in words.
 
-    One that has come since may be empty, and `auto` is what the run was begun with.
+    A key that the folder's config lacks may be empty, and `auto` is what the run was started with.
     """
     path = folder / CONFIG
     if not path.exists():
@@ -216,7 +217,7 @@ def finish(folder: str | Path, summary: Mapping[str, Any] | None = None) -> None
 
 
 def abandon(folder: str | Path, work: Sequence[str] = (), files: Sequence[str] = ()) -> None:
-    """Take back what `prepare` and a refused run have put into a folder: folders of work, and files."""
+    """Remove what `prepare` and a refused run have put into a folder: folders of work, and files."""
     folder = Path(folder)
     for name in work:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -236,7 +237,9 @@ def _unlock(folder: str | Path) -> None:
 
 
 def _writes(process: int) -> bool:
-    """Whether the process of a half-written file is still there: another shard that ends at the same time."""
+    """Whether the process of a half-written file is still running, as another shard that ends at the same
+    time.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -254,7 +257,7 @@ def share(folder: str | Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that matter, those that are installed."""
+    """The versions of Python and of the installed packages that matter."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

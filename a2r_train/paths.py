@@ -2,7 +2,7 @@
 
 A set is named by its file (`train.jsonl`), by a pattern (`OUT-*/chunks/*.jsonl`, `train-*.parquet`), or by
 a folder of nothing but shards, as explore's `chunks`. A stage may have written a large set as Parquet shards,
-so `train.jsonl` also finds `train-00000-of-00004.parquet` where it is not there itself.
+so `train.jsonl` also finds `train-00000-of-00004.parquet` if it does not exist itself.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import re
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1]  # the repository, with data/ and accelerate_configs/
-GYM = "reasoning_gym:"  # tasks of Reasoning Gym, whose names a comma parts, too
+GYM = "reasoning_gym:"  # tasks of Reasoning Gym, whose names are also comma-separated
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _SHARD = re.compile(r"(?:[\w.-]*-)?\d{5,}(?:-of-\d{5})?\.(?:jsonl|parquet)(?:\.gz|\.xz)?")
 _OF = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
 def paths_in(value: str) -> list[str]:
-    """The sets that a recipe names, comma-separated; a file whose name has a comma is one."""
+    """The sets that a recipe names, comma-separated; a file whose own name has a comma is one set."""
     if os.path.exists(value) or value.startswith(GYM):
         return [value]
     return [path for part in value.split(",") if (path := part.strip())]
 
 
 def shards(path: str) -> list[str]:
-    """The files of one set in their order; the path itself for anything else, be it there or not."""
+    """The files of one set in their order; for anything else the path itself, whether it exists or not."""
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
@@ -43,7 +43,7 @@ def has_data(path: str) -> bool:
 
 
 def _in_folder(folder: str) -> list[str]:
-    """The shards in a folder that holds no other data, so that it cannot be meant in two ways."""
+    """The shards in a folder that holds no other data, so that the folder is unambiguous."""
     files = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     data = [name for name in files if name.removesuffix(".gz").removesuffix(".xz").endswith(FORMATS)]
     sets = {re.sub(r"\d{5,}(-of-\d{5})?", "", name) for name in data}
@@ -53,7 +53,7 @@ def _in_folder(folder: str) -> list[str]:
 
 
 def _written_instead(path: str) -> list[str]:
-    """The Parquet shards that a stage has written in the place of one file; [] unless they are all there."""
+    """The Parquet shards that a stage has written in place of one file; [] unless they are all there."""
     stem, ending = os.path.splitext(path)
     if ending not in (".jsonl", ".parquet"):
         return []

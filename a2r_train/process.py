@@ -23,11 +23,11 @@ KEPT = "what is complete is kept, and the same command goes on from there"
 ENDED_BY = {
     signal.SIGTERM: "SIGTERM",
     signal.SIGINT: "Ctrl-C",
-}  # and then with 128 more than the signal as exit status
+}  # the exit status is 128 plus the signal
 
 
-# What Python, torch and safetensors raise where a file cannot be written to its end; the last two say so in
-# words alone.
+# What Python, torch and safetensors raise if a file cannot be written to its end; the last two say so only in
+# the message.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 
 
@@ -43,8 +43,8 @@ _NO_ROOM = (
 def run(stage: Callable[[], None]) -> int:
     """Run a stage; returns its exit status, with one line on stderr where it is not 0.
 
-    That is 2 if the user's input is wrong, and 1 if the disk is full or a run went wrong. SIGTERM ends it
-    with status 143, Ctrl-C with 130, and a second one of the same kind at once.
+    It is 2 if the user's input is wrong, and 1 if the disk is full or a run failed. SIGTERM ends the stage
+    with status 143, Ctrl-C with 130, and a second signal of the same kind ends it at once.
     """
     try:
         with _ending_at_signals():
@@ -66,8 +66,8 @@ def _say(line: object, status: int) -> int:
 
 
 def listened_to() -> list[signal.Signals]:
-    """Those that nobody told this process to ignore, as a shell does with Ctrl-C for what it starts
-    with `&`; none in a thread, which Python lets handle no signal.
+    """The signals that this process was not told to ignore, as a shell does with Ctrl-C for what it starts
+    with `&`; none in a thread, because Python handles signals only in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         return []
@@ -76,11 +76,13 @@ def listened_to() -> list[signal.Signals]:
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While this is open, the handler gets SIGTERM and Ctrl-C; and on, if it is left by SystemExit."""
+    """Within this context the handler gets SIGTERM and Ctrl-C, and also afterwards if it is left by
+    SystemExit.
+    """
     before, ending = {number: signal.signal(number, handler) for number in listened_to()}, False
     try:
         yield
-    except SystemExit:  # a second signal is not to cut short what the process still has to tidy up
+    except SystemExit:  # a second signal must not interrupt the cleanup of the process
         ending = True
         raise
     finally:
@@ -90,8 +92,8 @@ def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterat
 
 @contextmanager
 def _ending_at_signals() -> Iterator[None]:
-    """While this is open, SIGTERM and Ctrl-C end the process with status and one line, and a forked child of
-    it at once.
+    """Within this context, SIGTERM and Ctrl-C end the process with status and one line, and a forked child at
+    once.
     """
     own, ending, said, hook = os.getpid(), 0, False, sys.unraisablehook
 
@@ -99,7 +101,7 @@ def _ending_at_signals() -> Iterator[None]:
         nonlocal ending, said
         if os.getpid() != own or number == ending:
             os._exit(128 + number)
-        if ending:  # `a2r run` passes a Ctrl-C on as SIGTERM, which the terminal has sent already
+        if ending:  # `a2r run` passes Ctrl-C on as SIGTERM, after the terminal has sent it
             return
         ending = number
         if not said:
@@ -125,7 +127,7 @@ def _ending_at_signals() -> Iterator[None]:
     try:
         with handling_signals(end):
             yield
-            if ending:  # some library has a bare except
+            if ending:  # a library caught it with a bare except
                 raise SystemExit(128 + ending)
     finally:
         sys.unraisablehook = send_again if ending else hook
@@ -136,17 +138,16 @@ def no_room(error: BaseException) -> str:
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full or any(message in str(error) for message in _NO_ROOM):
         first = str(error).strip().splitlines()[0]
-        return f"no room left on the disk ({first[:160]}); make room and start the same command again"
+        return f"no space left on the disk ({first[:160]}); free some space and run the same command again"
     return ""
 
 
 def leave(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and end this process with its exit status; one of several ends without taking the
-    interpreter apart.
+    """Run `main` and end this process with its exit status; one of several skips the interpreter's shutdown.
 
-    A thread of gloo, which outlives the process group, may then release what it holds of Python's. That
-    aborts a process whose work is done and saved, and the launcher ends the others and calls the training
-    failed (pytorch pull request 179291). vLLM's engines of one group may wait for each other there, too.
+    A thread of gloo outlives the process group, and may release Python objects during that shutdown. That
+    aborts a process whose work is done and saved; the launcher then ends the others and reports a failed
+    training (pytorch pull request 179291). vLLM's engines of one group may also wait for each other there.
     """
     try:
         status = main()

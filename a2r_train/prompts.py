@@ -1,6 +1,6 @@
 """The only place that renders a prompt: both stages, texts of references, neutralising, token budgets.
 
-Every stage comes through `Prompter`, so training and inference cannot differ. A trained checkpoint carries
+Every stage uses `Prompter`, so training and inference cannot differ. A trained checkpoint carries
 the `PromptConfig` it was trained with (`prompt.yaml`), and is refused with another.
 """
 
@@ -69,7 +69,7 @@ Now write your own complete solution, and put the final answer in \\boxed{{}}.""
 REFERENCE = "Reference {number}:\n{text}\nEnd of reference {number}."
 
 
-# What rollouts depend on; with other values of the rest they can be bundled again.
+# What rollouts depend on. If other keys change, the rollouts can be bundled again.
 OF_ROLLOUTS = (
     *("explorer_template", "system", "system_in", "chat_template_kwargs", "answer_pattern", "thinking"),
     "date",
@@ -81,7 +81,7 @@ class PromptConfig:
     """How prompts are rendered; lengths in tokens of the model that reads the prompt.
 
     reference: `answer` shows only the extracted answer, `solution` the text after `</think>`, `full`
-    everything. `thinking` names the two markers of a thought where they are not `<think>`, and not found in
+    everything. `thinking` names the two markers of a thought if they are not `<think>`, and not found in
     the chat template. With `system_in: user` the system text goes into the user's turn. A template that shows
     the date shows `date`. A reference longer than max_reference_tokens keeps its end, where the answer
     stands. If the prompt is still longer than max_prompt_tokens, all references are cut to one smaller cap,
@@ -89,7 +89,7 @@ class PromptConfig:
     `enable_thinking: false`. answer_pattern says where the answer stands, such as `Answer: (.*)` or
     `<answer>(.*?)</answer>`; the last match counts. Without it a box, `####` or "the answer is" is looked
     for. `sections` are the headings of a synthesis: its own solution, its verdicts and its answer, which is
-    looked for in the last of them alone (`a2r_train.sections`).
+    looked for only in the last of them (`a2r_train.sections`).
     """
 
     explorer_template: str = EXPLORER
@@ -133,7 +133,7 @@ class PromptConfig:
                 getattr(self, name).format(**dict.fromkeys((*needed, *more), ""))
             except (LookupError, ValueError) as error:
                 raise InputError(
-                    f"prompt: {name} cannot be filled ({error}); write a brace of the text twice: {{{{ }}}}"
+                    f"prompt: {name} cannot be filled ({error}); write a literal brace twice: {{{{ }}}}"
                 ) from None
         try:
             if self.answer_pattern and re.compile(self.answer_pattern).groups != 1:
@@ -142,7 +142,7 @@ class PromptConfig:
                 )
         except re.error as error:
             raise InputError(
-                f"prompt: answer_pattern {self.answer_pattern!r} is no pattern ({error})"
+                f"prompt: answer_pattern {self.answer_pattern!r} is not a regular expression ({error})"
             ) from None
         if self.reference not in ("answer", "solution", "full"):
             raise InputError(f"prompt: reference is {self.reference!r}; expected answer, solution or full")
@@ -189,7 +189,7 @@ class PromptConfig:
         return self._matched(text)
 
     def parts_of(self, text: str) -> Parts | None:
-        """The sections of a synthesis, as a verifier reads them; None where it has none."""
+        """The sections of a synthesis, as a verifier reads them; None if it has none."""
         parts = parts_of(visible(text), self.sections) if self.sections else None
         return parts and Parts(self._matched(parts.solution), parts.verdicts, self._matched(parts.answer))
 
@@ -209,7 +209,9 @@ class PromptConfig:
         return rf"\boxed{{{matches[-1].strip()}}}" if matches else ""
 
     def dump(self) -> str:
-        """The file; without sections it has no such key, so that measures and folders from before it stay."""
+        """The file's text. Without sections it has no such key, so that folders and measurements without it
+        stay valid.
+        """
         keys = {key: value for key, value in asdict(self).items() if key != "sections" or value}
         return yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
 
@@ -255,8 +257,8 @@ class Prompter:
     def synthesizer(self, problem: str, references: Sequence[Reference], template: str = "") -> Rendered:
         """The synthesizer's chat over references in the given order.
 
-        `template` takes the place of the configured one where a baseline asks something else of the
-        references; where it is longer, the prompt may be so much longer.
+        `template` replaces the configured one if a baseline asks something else about the references; if it
+        is longer, the prompt may be longer by as much.
 
         Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
         """
@@ -313,25 +315,26 @@ class Prompter:
             ) from None
 
     def end_of_turn(self) -> int:
-        """The token that ends an assistant's turn in the chat template; the tokenizer's eos where it has none
-        there.
+        """The token that ends an assistant's turn in the chat template; the tokenizer's eos if the template
+        has none.
 
-        Raises InputError where there is neither.
+        Raises InputError if there is neither.
         """
         found = self._turn_end()
         if found is None:
             raise InputError(
-                f"{self.tokenizer.name_or_path}: neither its chat template nor its eos_token ends a turn"
+                f"{self.tokenizer.name_or_path}: neither its chat template nor its eos_token ends a "
+                "turn; use an instruct model"
             )
         return found
 
     def stop_ids(self) -> list[int]:
-        """What ends a completion: the end of a turn, and the tokenizer's eos; none where it has neither."""
+        """What ends a completion: the end of a turn, and the tokenizer's eos; none if it has neither."""
         return sorted({int(i) for i in (self._turn_end(), self.tokenizer.eos_token_id) if i is not None})
 
     def _turn_end(self) -> int | None:
         tokenizer: Any = self.tokenizer
-        said = "0said0"  # no word of a template, nor a part of one
+        said = "0said0"  # not a word of any template, nor a part of one
         turns = Chat(
             [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}],
             self.config.chat_template_kwargs,
@@ -343,7 +346,9 @@ class Prompter:
         return ids[0] if ids and ids[0] in special else tokenizer.eos_token_id  # type: ignore[no-any-return]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A completion without special tokens, but those of a thought, as `<think>` and `</think>`."""
+        """A completion without special tokens, except those of a thought, which become `<think>` and
+        `</think>`.
+        """
         tokenizer: Any = self.tokenizer
         shown = [i for i in ids if i not in self._hidden_ids]
         text = self.canonical(str(tokenizer.decode(shown, skip_special_tokens=False)))
@@ -366,7 +371,7 @@ class Prompter:
 
     @cached_property
     def _layout(self) -> dict[int, str]:
-        """The special tokens that are not those of a thought, or only a part of its markers."""
+        """The special tokens that do not mark a thought, or are only a part of its markers."""
         whole = {marker for pair in self._thinking for marker in pair}
         return {i: t for i, t in self._special.items() if not OF_THINKING.search(t) and t not in whole}
 
@@ -381,7 +386,7 @@ class Prompter:
         return {i for i, token in self._layout.items() if token not in self._parts_of_markers}
 
     def canonical(self, text: str) -> str:
-        """A completion with `<think>` and `</think>` in the place of the model's own markers of a thought."""
+        """A completion with `<think>` and `</think>` in place of the model's own markers of a thought."""
         for opened, closed in self._thinking:
             text = text.replace(opened, THINK_OPEN).replace(closed, THINK_CLOSE)
         return text
@@ -405,7 +410,7 @@ class Prompter:
         return len(self.ids(text))
 
     def complete(self, completion: str) -> str:
-        """A completion with its thought between `<think>` and `</think>`, also where the chat template had
+        """A completion with its thought between `<think>` and `</think>`, even if the chat template had
         opened it.
         """
         completion = self.canonical(completion)
@@ -426,11 +431,11 @@ class Prompter:
         return self.neutralise(text.strip()) or "(no answer)"
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of a text by itself."""
+        """The tokens of a text on its own."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def cut(self, text: str, ids: list[int], cap: int) -> str:
-        """A reference of those tokens, or its end if there are more than the cap."""
+        """A reference with those tokens, or its end if there are more than the cap."""
         return (self.after_cut(ids[-cap:]) if len(ids) > cap else "") or text
 
     def after_cut(self, ids: list[int]) -> str:
@@ -460,7 +465,7 @@ class Prompter:
 
 
 def dated(chat_template: str, day: str) -> str:
-    """The chat template with that day in the place of today's, so that a prompt is the same tomorrow."""
+    """The chat template with that day in place of today's, so that a prompt is the same tomorrow."""
 
     def fixed(call: re.Match[str]) -> str:
         return repr(date.fromisoformat(day).strftime(call[2]))

@@ -1,4 +1,4 @@
-"""What libraries say that nobody can act on who trains or asks a model; all else is shown."""
+"""Hides messages of libraries that a user of this package cannot act on; all others are shown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import sys
 import warnings
 
-# TRL and peft ask transformers by a name that it has changed.
+# TRL and peft use a name that transformers has deprecated.
 WARNINGS = ("`is_gradient_checkpointing` is deprecated",)
-# By logger: deepspeed is installed, and there is no GPU, which `use_cpu` and torch say themselves.
+# By logger: deepspeed is installed without a GPU, which `use_cpu` and torch say themselves.
 LOGGED = {"DeepSpeed": ("Setting accelerator to CPU",)}
-# Read by huggingface_hub, and through it by transformers, and by datasets, as they are imported.
+# Read on import by huggingface_hub, through it by transformers, and by datasets.
 BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 
 
 def hide_warnings() -> None:
-    """For the rest of the process."""
+    """Hide them for the rest of the process."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name in LOGGED:
@@ -24,8 +24,8 @@ def hide_warnings() -> None:
 
 
 def hide_bars() -> None:
-    """Where no terminal shows them, in this process and those that it starts; in a file each would be a line
-    for every step.
+    """Hide progress bars if no terminal shows them, in this process and those that it starts; in a file, each
+    step would be a line.
     """
     if not sys.stderr.isatty():
         for name in BARS:

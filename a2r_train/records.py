@@ -1,4 +1,4 @@
-"""The records of the loop: problems, rollouts, bundles with their references, syntheses; and how they are
+"""The records of the loop (problems, rollouts, bundles with their references, syntheses), and how they are
 written.
 
 `a2r_train.data.read` reads them.
@@ -69,8 +69,8 @@ class Reference:
 class Bundle:
     """One problem with k references in a fixed order.
 
-    majority_answer: the most frequent answer among the references, the first one where several tie, ""
-    where nobody votes; majority_verdict is its verdict, then `unparsable`.
+    majority_answer: the most frequent answer among the references, the first one on a tie, "" if none
+    has a vote; majority_verdict is its verdict, in the last case `unparsable`.
     `a2r_train.data.builder.bundle_of` makes bundles.
     """
 
@@ -91,8 +91,8 @@ class Bundle:
 class Synthesis:
     """One synthesizer answer to one bundle; `rationalised` if the gold answer was shown with it.
 
-    verdict_probabilities: of each reference, how probable the model held `right` where it wrote its verdict,
-    0.5 for a reference without one; [] where the prompt asks for no verdicts or the engine does not tell.
+    verdict_probabilities: for each reference, the probability of `right` where the model wrote its verdict,
+    0.5 for a reference without one; [] if the prompt asks for no verdicts or the engine gives none.
     """
 
     bundle_id: str
@@ -110,7 +110,7 @@ class Synthesis:
 
 
 def row_of(problem: Problem | Bundle) -> dict[str, Any]:
-    """The problem as a verifier of one's own sees it."""
+    """The problem as a custom verifier sees it."""
     identity = problem.problem_id if isinstance(problem, Bundle) else problem.id
     return {
         "id": identity,
@@ -127,8 +127,8 @@ def write(records: Iterable[Problem | Rollout | Bundle | Synthesis], path: str |
 
 
 def as_row(record: Problem | Rollout | Bundle | Synthesis) -> dict[str, Any]:
-    """A record as files hold it, without metadata where there is none, as Parquet has no empty objects, and
-    without what says nothing of a synthesis.
+    """A record as files hold it. Empty metadata is left out, because Parquet has no empty objects, and so are
+    the unused fields of a synthesis.
     """
     row = asdict(record)
     for name in ("metadata", "rationalised", "verdict_probabilities"):

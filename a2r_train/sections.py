@@ -6,7 +6,7 @@ A prompt file names the headings:
 
 A heading stands on a line of its own, in any case, with or without `#`, `**` and a colon. With `#` or `**`
 the line may go on: `**Final answer:** \boxed{5}`. A verdict is `Reference 2: wrong`. Its words are right,
-correct, wrong and incorrect, and `not` turns one round. Everything here is linear in the length of the text.
+correct, wrong and incorrect, and `not` reverses one. Everything here is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Parts:
     def judged(self, references: int) -> list[bool | None]:
         """The verdict on each of so many references: True for right, None for none.
 
-        Verdicts on other numbers are left out. Two that contradict each other are none.
+        Verdicts on other numbers are left out. Two that contradict each other count as none.
         """
         said: dict[int, set[bool]] = {}
         for number, turned, word in _VERDICT.findall(self.verdicts):
@@ -64,24 +64,28 @@ def check_sections(headings: Mapping[str, str], synthesizer: str, explorer: str)
         raise InputError(f"prompt: sections are {dict(headings)!r}; expected {EXAMPLE}")
     for heading in headings.values():
         if not _HEADING.fullmatch(heading) or len(heading) > MOST_HEADING_CHARS:
-            raise InputError(f"prompt: sections: {heading!r} is no heading of one short line without braces")
+            raise InputError(
+                f"prompt: sections: {heading!r} is not a heading of one short line without braces"
+            )
     if len({_plain(heading) for heading in headings.values()}) < len(NAMES):
-        raise InputError(f"prompt: sections: two of {list(headings.values())} are one heading")
+        raise InputError(f"prompt: sections: two of {list(headings.values())} are the same heading")
     pattern = _headings(tuple(headings[name] for name in NAMES))
     asked, elsewhere = (
         {str(match.lastgroup) for match in pattern.finditer(text)} for text in (synthesizer, explorer)
     )
     if missing := [headings[name] for name in NAMES if name not in asked]:
         raise InputError(f"prompt: sections: synthesizer_template has no line {missing[0]!r}")
-    if both := elsewhere - {"answer"}:  # by these a text in sections is told from an explorer's
-        raise InputError(f"prompt: sections: explorer_template has {headings[both.pop()]!r}; take another")
+    if both := elsewhere - {"answer"}:  # these distinguish a text in sections from an explorer's
+        raise InputError(
+            f"prompt: sections: explorer_template also has {headings[both.pop()]!r}; use another"
+        )
 
 
 def parts_of(text: str, headings: Mapping[str, str]) -> Parts | None:
     """The parts of a text without its thinking; None for a text without the headings of the first two.
 
-    Of several solutions and lists of verdicts the first counts. The answer is the last one, and none where no
-    answer follows the verdicts: what stands before them ends the solution.
+    If there are several solutions or lists of verdicts, the first counts. Of several answers the last counts,
+    but none before the verdicts: it only ends the solution.
     """
     spans = _spans(text, headings)
     parts = {name: text[start:end].strip() for name, (start, end) in spans.items()}
@@ -101,7 +105,7 @@ def verdict_starts(text: str, headings: Mapping[str, str], references: int) -> l
 
 
 def _spans(text: str, headings: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """From where to where the text below each heading counts."""
+    """The start and the end of the text that counts below each heading."""
     found = list(_headings(tuple(headings[name] for name in NAMES)).finditer(text))
     ends = [*(match.start() for match in found), len(text)][1:]
     spans: dict[str, tuple[int, int]] = {}
@@ -115,7 +119,7 @@ def _spans(text: str, headings: Mapping[str, str]) -> dict[str, tuple[int, int]]
 
 
 def answer_in(text: str, headings: Mapping[str, str]) -> str:
-    """Where the answer stands: the last answer section, or the text where it has no sections."""
+    """Where the answer is: the last answer section, or the whole text if it has no sections."""
     parts = parts_of(text, headings)
     return text if parts is None else parts.answer
 

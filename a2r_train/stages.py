@@ -1,7 +1,7 @@
 """The stages as functions, for Python and notebooks: keyword arguments, or the config object of the stage.
 
 The keys are those of the recipes, and are read as recipes are. What a stage returns prints as a table, and
-may be named wherever a path may be: `bundle(rollouts=explore(...), ...)`.
+can be given wherever a path can: `bundle(rollouts=explore(...), ...)`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def grpo(*configs: Any, **keys: Any) -> Result:
 
 
 def evaluate(config: EvaluateConfig | None = None, **keys: Any) -> Evaluation:
-    """Put every row on the same test bundles. The path is the folder of the report."""
+    """Evaluate every row on the same test bundles. The path is the folder of the report."""
     from a2r_train.evaluate.config import EvaluateConfig
     from a2r_train.evaluate.run import evaluate as stage
 
@@ -178,14 +178,14 @@ def _configs(verb: str, types: Sequence[Any], given: Sequence[Any], keys: dict[s
     there = [config for config in given if config is not None]
     if there and (keys or [type(config) for config in there] != list(types)):
         expected = ", ".join(kind.__name__ for kind in types)
-        raise InputError(f"{verb}: expected keyword arguments, or {expected}, and not both")
+        raise InputError(f"{verb}: expected either keyword arguments or {expected}")
     if not there:
         return configured(types, {key: _plain(value) for key, value in keys.items()}, verb)
     return tuple(_with_texts(config) for config in there)
 
 
 def _with_texts(config: Any) -> Any:
-    """A config whose dicts are text, as a recipe's are; one of TRL's has none, and stays as it is."""
+    """A config with its dicts as text, as in a recipe; a config of TRL has none and stays as it is."""
     texts = as_texts(type(config), vars(config))
     changed = {key: value for key, value in texts.items() if value is not vars(config)[key]}
     return replace(config, **changed) if changed else config
@@ -201,7 +201,7 @@ def _plain(value: Any) -> Any:
 
 
 def _previewed(config: Any) -> bool:
-    """Show what the stage would do, where the config says so."""
+    """Show what the stage would do, if the config asks for it."""
     if config.dry_run:
         from rich.console import Console
 
@@ -213,7 +213,7 @@ def _previewed(config: Any) -> bool:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What the stages log is shown where nobody has set up logging, as in a notebook."""
+    """Show the log of the stages if logging is not set up, as in a notebook."""
     log, handler = logging.getLogger("a2r_train"), logging.StreamHandler()
     if logging.getLogger().handlers or log.handlers:
         yield

@@ -272,7 +272,7 @@ OF_SETTINGS = [
              "is not valid YAML; quote a value that starts with !"),
     BadInput("a prompt with a single brace", "explore", file("prompt.yaml", LOOSE_BRACE,
              prompt="prompt.yaml"),
-             "write a brace of the text twice: {{ }}", model=True),
+             "write a literal brace twice: {{ }}", model=True),
 ]  # fmt: skip
 
 OF_MODELS = [

@@ -108,7 +108,7 @@ def stopped(bench: Bench) -> Row:
 def full(bench: Bench) -> Row:
     """A full disk, simulated by a limit on file size: status 1 and one line; with room the run continues."""
     ended = faults.run(bench.stage, bench.keys, bench.folder / "full", FULL_BYTES[bench.stage])
-    told = ended.status == 1 and "no room left on the disk" in ended.line and "Traceback" not in ended.says
+    told = ended.status == 1 and "no space left on the disk" in ended.line and "Traceback" not in ended.says
     return row("full disk", bench, [bench.again("full") if told else f"status {ended.status}: {ended.line}"])
 
 

@@ -138,7 +138,7 @@ def test_every_stage_refuses_an_adapter_that_is_not_finite(
     name = break_one(adapter / "adapter_model.safetensors")
     says = (
         f"{adapter / 'adapter_model.safetensors'}: {name} is not finite; name "
-        "an earlier checkpoint of it, or train it anew"
+        "an earlier checkpoint of it, or train it again"
     )
     capsys.readouterr()
     for stage in MAIN:

@@ -123,7 +123,7 @@ def test_who_is_offline_on_purpose_is_told_what_is_taken_for_granted(
 ) -> None:
     download(cache, "me/model", tiny, whole=False)
     assert prompt_of("me/model") == PromptConfig()
-    assert "me/model: taken to have no prompt.yaml, as HF_HUB_OFFLINE is set" in caplog.text
+    assert "me/model: assumed to have no prompt.yaml, as HF_HUB_OFFLINE is set" in caplog.text
 
 
 @pytest.mark.usefixtures("outage")
@@ -133,7 +133,8 @@ def test_without_the_hub_a_prompt_is_missing_only_where_that_is_known(
 ) -> None:
     place = download(cache, "me/model", tiny, whole=False)
     with pytest.raises(
-        InputError, match=r"^me/model: the hub cannot be reached, and whether me/model has a "
+        InputError,
+        match=r"^me/model: the hub cannot be reached, and the cache does not say whether me/model has a ",
     ):
         prompt_of("me/model")
     assert a2r("explore", *options({"model": "me/model", "problems": "x", "output_dir": "y"})) == 2
@@ -149,11 +150,11 @@ def test_a_listed_prompt_or_an_interrupted_download_is_not_known_to_be_absent(ti
     place = download(cache, "me/model", tiny)
     (place / "blobs").mkdir()
     (place / "blobs" / "0123.incomplete").touch()
-    with pytest.raises(InputError, match=r"a prompt\.yaml is not known here"):
+    with pytest.raises(InputError, match=r"the cache does not say whether .* has a prompt\.yaml"):
         prompt_of("me/model")
     (place / "trees").mkdir()
     (place / "trees" / f"{COMMIT}.json").write_text(json.dumps({"files": {"prompt.yaml": {}}}))
-    with pytest.raises(InputError, match=r"a prompt\.yaml is not known here"):
+    with pytest.raises(InputError, match=r"the cache does not say whether .* has a prompt\.yaml"):
         prompt_of("me/model")
 
 

@@ -102,7 +102,7 @@ def test_a_wrong_argument_is_an_exception_of_one_line(keys: dict[str, Any], says
 
 
 def test_a_config_and_keywords_are_not_both_taken() -> None:
-    with pytest.raises(InputError, match="bundle: expected keyword arguments, or BundleConfig, and not both"):
+    with pytest.raises(InputError, match="bundle: expected either keyword arguments or BundleConfig"):
         a2r_train.bundle(BundleConfig("r.jsonl", "out"), k=3)
     with pytest.raises(InputError, match="or BundleArguments, SynthesizerGRPOConfig, ModelArguments"):
         a2r_train.grpo(BundleConfig("r.jsonl", "out"))

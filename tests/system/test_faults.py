@@ -454,7 +454,7 @@ def test_explore_on_a_full_disk(exploring: ExploreConfig, tmp_path: Path) -> Non
     run = [sys.executable, "-m", "a2r_train.cli", "explore", *options(keys)]
     done = subprocess.run(run, capture_output=True, text=True, check=False, preexec_fn=limited(1000))
     assert done.returncode == 1
-    assert "no room left on the disk" in done.stderr.splitlines()[-1]
+    assert "no space left on the disk" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert (Path(exploring.output_dir) / "config.yaml").exists()
     assert not any(path.name.endswith((".part", ".jsonl")) for path in Path(exploring.output_dir).rglob("*"))
@@ -479,7 +479,7 @@ def test_training_on_a_full_disk(size: int, recipe: dict[str, Any], tiny: str, t
         preexec_fn=limited(size),
     )
     assert done.returncode == 1
-    assert "no room left on the disk" in done.stderr.splitlines()[-1]
+    assert "no space left on the disk" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").glob("checkpoint-*")]
     assert sft.main(options(keys)) == 0
