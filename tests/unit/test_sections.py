@@ -160,7 +160,7 @@ def test_mistakes_of_sections_are_named(sections: str, says: str, tmp_path: Path
 
 
 def test_a_heading_of_explorers_is_refused() -> None:
-    with pytest.raises(InputError, match="explorer_template has 'My own solution'"):
+    with pytest.raises(InputError, match="explorer_template also has 'My own solution'"):
         PromptConfig(
             sections=HEADINGS,
             synthesizer_template=PROMPT.synthesizer_template,
