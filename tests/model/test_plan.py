@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     ),
     "no test set": (
         {"bundle": {"test_share": 0.0}},
-        "mine/evaluate.yaml: bundles: mine/bundle.yaml writes runs/bundles/train.jsonl, and not runs/",
+        "mine/evaluate.yaml: bundles: mine/bundle.yaml writes runs/bundles/train.jsonl, not runs/",
     ),
     "too few samples": (
         {"explore": {"samples_per_problem": 3}},
