@@ -191,7 +191,7 @@ def test_a_chunk_that_is_missing_twice_or_wrong_is_named(
     for wrong in (lines[:-1], lines[::-1], [*lines[:-1], lines[-1].replace('"seed": ', '"seed": 1')]):
         (second / "000001.jsonl").write_text("".join(wrong))
         with pytest.raises(
-            InputError, match=f"{second}/000001.jsonl: not the 6 rollouts of problems p3 to p4"
+            InputError, match=f"{second}/000001.jsonl: does not hold the 6 rollouts of problems p3 to p4"
         ):
             gather(shards, str(tmp_path / "all"))
     assert not (tmp_path / "all").exists()
