@@ -21,16 +21,17 @@ class EvaluateConfig(EngineArguments):
     )
     output_dir: str = field(metadata={"help": "where the results are written"})
     base: str = field(
-        default="", metadata={"help": "the synthesizer before training; empty: rows without generation alone"}
+        default="",
+        metadata={"help": "the synthesizer before training; empty: only rows that need no generation"},
     )
-    sft: str = field(default="", metadata={"help": "the checkpoint of SFT; empty leaves its rows out"})
+    sft: str = field(default="", metadata={"help": "the SFT checkpoint; empty leaves its rows out"})
     grpo: str = field(
         default="",
-        metadata={"help": "the checkpoint of GRPO, after `sft` if named; empty leaves its rows out"},
+        metadata={
+            "help": "the GRPO checkpoint, trained after `sft` if that is set; empty leaves its rows out"
+        },
     )
-    no_references: str = field(
-        default="", metadata={"help": "the control that was trained without references"}
-    )
+    no_references: str = field(default="", metadata={"help": "the control trained without references"})
     explorer: str = field(default="", metadata={"help": "the explorer, for its greedy row and the cost"})
     explorer_grpo: str = field(
         default="", metadata={"help": "the control: the explorer after RL on the same problems"}
@@ -40,14 +41,14 @@ class EvaluateConfig(EngineArguments):
         default="", metadata={"help": "a sequence classifier with one score, for best-of-K"}
     )
     universal_self_consistency: bool = field(
-        default=False, metadata={"help": "the base names the most agreed reference"}
+        default=False, metadata={"help": "the base names the reference with the most common answer"}
     )
     genselect: bool = field(default=False, metadata={"help": "the base names the best reference"})
     self_refine: int = field(
-        default=0, metadata={"help": "how often the base rewrites its own greedy solution; 0: no row"}
+        default=0, metadata={"help": "times the base rewrites its own greedy solution; 0 leaves the row out"}
     )
     methods_note: str = field(
-        default="", metadata={"help": "said beside the rows of those three prompted methods"}
+        default="", metadata={"help": "a note beside the rows of self-consistency, GenSelect and self-refine"}
     )
     budgets: str = field(
         default="", metadata={"help": "factors of max_completion_tokens, such as 2,4, for rows /2x and /4x"}
@@ -58,57 +59,59 @@ class EvaluateConfig(EngineArguments):
     rounds_population: int = field(
         default=8, metadata={"help": "solutions that each round reads and writes (N)"}
     )
-    rounds_subset: int = field(default=4, metadata={"help": "references of each of its syntheses (K)"})
+    rounds_subset: int = field(default=4, metadata={"help": "references per synthesis in a round (K)"})
     adaptive_validation: str = field(
-        default="", metadata={"help": "bundles on which row adaptive finds its threshold"}
+        default="", metadata={"help": "bundles on which the row adaptive finds its threshold"}
     )
-    adaptive_first: int = field(default=2, metadata={"help": "rollouts before row adaptive may stop"})
+    adaptive_first: int = field(default=2, metadata={"help": "rollouts before the row adaptive may stop"})
     adaptive_skip_unanimous: bool = field(
-        default=True, metadata={"help": "row adaptive: no synthesis where all agree"}
+        default=True, metadata={"help": "the row adaptive makes no synthesis where all references agree"}
     )
     skip_unanimous: bool = field(
         default=False,
         metadata={"help": "a row where the vote answers the bundles whose references all agree"},
     )
     diagnostics: str = field(
-        default="", metadata={"help": f"of {', '.join(DIAGNOSTICS)}, comma-separated, or all"}
+        default="", metadata={"help": f"comma-separated: {', '.join(DIAGNOSTICS)}; or all"}
     )
     k_sweep: str = field(
-        default="1,2,4,8,16", metadata={"help": "numbers of references of diagnostic k; needs rollouts"}
+        default="1,2,4,8,16", metadata={"help": "numbers of references for diagnostic k; needs rollouts"}
     )
     prices: str = field(
-        default="", metadata={"help": "YAML: model -> {prompt, completion}, dollars for a million tokens"}
+        default="", metadata={"help": "YAML file: model -> {prompt, completion}, dollars per million tokens"}
     )
     label: str = field(
         default="is_correct",
-        metadata={"help": "of rollouts made elsewhere: the column with their own verdict"},
+        metadata={"help": "for rollouts made elsewhere: the column with their own verdict"},
     )
-    k: int = field(default=4, metadata={"help": "of rollouts made elsewhere: references a bundle"})
+    k: int = field(default=4, metadata={"help": "for rollouts made elsewhere: references per bundle"})
     cards: bool = field(
         default=True,
         metadata={
-            "help": "write the table into README.md of the trained checkpoints; a card is left alone by an "
-            "evaluation with max_bundles, and where it holds one of more problems"
+            "help": "write the table into README.md of the trained checkpoints; an evaluation with "
+            "max_bundles leaves a card as it is, and so does one of fewer problems than the card's"
         },
     )
     allow_overlap: bool = field(
         default=False,
-        metadata={"help": "go on, with a red line, where test problems are among those trained on"},
+        metadata={"help": "go on if test problems were trained on, with a red line in the report"},
     )
     rollouts: str = field(
         default="", metadata={"help": "all rollouts of the test problems, for the equal-budget majorities"}
     )
-    temperature: float = field(default=1.0, metadata={"help": "of the rows @T; 0 leaves them out"})
-    samples: int = field(default=1, metadata={"help": "syntheses a bundle of the rows @T"})
-    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut"})
-    chunk_bundles: int = field(
-        default=256, metadata={"help": "bundles a chunk: the most that a kill can lose"}
+    temperature: float = field(
+        default=1.0, metadata={"help": "temperature of the rows @T; 0 leaves them out"}
     )
-    max_bundles: int = field(default=0, metadata={"help": "take only the first so many; 0 takes all"})
+    samples: int = field(default=1, metadata={"help": "syntheses per bundle in the rows @T"})
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut off"})
+    chunk_bundles: int = field(
+        default=256, metadata={"help": "bundles per chunk; a killed run loses one chunk at most"}
+    )
+    max_bundles: int = field(default=0, metadata={"help": "use only the first N bundles; 0 uses all"})
     prompt: str = field(
         default="",
         metadata={
-            "help": "a prompt file; empty for the checkpoint's own, that of the bundles, or the default"
+            "help": "a prompt file; if empty, the checkpoint's own, that of the bundles, or the default"
         },
     )
     prompt_override: bool = field(
@@ -119,16 +122,14 @@ class EvaluateConfig(EngineArguments):
         default="",
         metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
     )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "let code run that the models bring along"}
-    )
-    draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
-    seed: int = field(default=0, metadata={"help": "of sampling and bootstrap"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run code that comes with the models"})
+    draws: int = field(default=10_000, metadata={"help": "bootstrap resamples"})
+    seed: int = field(default=0, metadata={"help": "seed of sampling and bootstrap"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the rows, and stop"})
 
 
-# What the numbers of all rows depend on; everything else adds rows or changes none, and may differ in a
-# continuation.
+# The numbers of all rows depend on these. All other keys only add rows or change no number, so they may
+# differ when a run is continued.
 _FIXED = (
     *(
         "bundles",
@@ -170,7 +171,7 @@ def check(config: EvaluateConfig) -> None:
     if config.rounds and not config.temperature:
         raise InputError("rounds: its syntheses are sampled; expected a temperature above 0")
     if "k" in chosen and not config.rollouts:
-        raise InputError("diagnostics: k needs `rollouts:`, from which bundles of other sizes are made")
+        raise InputError("diagnostics: k needs `rollouts:` to make bundles of other sizes")
     if config.prices and not Path(config.prices).is_file():
         raise InputError(
             f"prices {config.prices}: no such file; expected YAML with "
@@ -179,7 +180,7 @@ def check(config: EvaluateConfig) -> None:
 
 
 def grpo_row(config: EvaluateConfig) -> str:
-    """The name of the row of `grpo`, which says whether SFT came first."""
+    """The name of the row of `grpo`; it says whether SFT came first."""
     return "synthesizer/sft+grpo" if config.sft else "synthesizer/grpo"
 
 

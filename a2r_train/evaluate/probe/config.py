@@ -16,64 +16,68 @@ class ProbeConfig(EngineArguments):
     rollouts: str = field(
         metadata={"help": "rollouts, ours or made elsewhere (columns problem, answer, text)"}
     )
-    output_dir: str = field(metadata={"help": "where the probe is written"})
+    output_dir: str = field(metadata={"help": "where the results are written"})
     problems: str = field(
         default="",
         metadata={
-            "help": "their problems; empty where each row holds problem and answer, or, without `model`, "
-            "where the rollouts have verdicts"
+            "help": "the problems; may be empty if each row has problem and answer or, without `model`, if "
+            "the rollouts have verdicts"
         },
     )
     model: str = field(
-        default="", metadata={"help": "the untrained synthesizer; empty: what rollouts alone say"}
+        default="", metadata={"help": "the untrained synthesizer; empty: only what the rollouts say"}
     )
     monolith: str = field(
         default="",
-        metadata={"help": "a larger model whose one answer the cost is compared with; empty for `model`"},
+        metadata={"help": "a larger model; the cost of one of its answers is compared; empty for `model`"},
     )
     explorer: str = field(
         default="", metadata={"help": "the explorer, for its size; empty for the name in the rollouts"}
     )
-    k: int = field(default=4, metadata={"help": "references a bundle"})
+    k: int = field(default=4, metadata={"help": "references per bundle"})
     accuracy: float = field(
         default=0.75,
-        metadata={"help": "of the selector between one right and one wrong reference, above 0.5"},
+        metadata={
+            "help": "of the selector: how often it picks the right one of a right and a wrong reference"
+        },
     )
     bundles_per_problem: int = field(
-        default=1, metadata={"help": "of the evaluation that is planned, for what it can tell apart"}
+        default=1, metadata={"help": "in the planned evaluation, for the differences that it can detect"}
     )
     max_bundles: int = field(
-        default=200, metadata={"help": "bundles that the model answers, one a problem; 0 takes all"}
+        default=200, metadata={"help": "bundles that the model answers, one per problem; 0 uses all"}
     )
     max_pairs: int = field(
         default=100,
-        metadata={"help": "pairs of a right and a wrong solution that it is shown in both orders"},
+        metadata={"help": "pairs of a right and a wrong solution that the model sees in both orders"},
     )
     samples: int = field(
-        default=2, metadata={"help": "sampled answers a bundle, for the groups with signal; at least 2"}
+        default=2, metadata={"help": "sampled answers per bundle, for the groups with signal; at least 2"}
     )
-    temperature: float = field(default=1.0, metadata={"help": "of the sampled answers; 0 leaves them out"})
-    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer answer is cut"})
+    temperature: float = field(
+        default=1.0, metadata={"help": "temperature of the sampled answers; 0 leaves them out"}
+    )
+    max_completion_tokens: int = field(default=1024, metadata={"help": "a longer answer is cut off"})
     prompt: str = field(
         default="",
-        metadata={"help": "a prompt file; empty for the model's own, that of the data, or the default"},
+        metadata={"help": "a prompt file; if empty, the model's own, that of the data, or the default"},
     )
     chat_template_kwargs: str = field(
         default="",
         metadata={"help": "arguments of the chat template; empty for those of the data's task"},
     )
     columns: str = field(
-        default="{}", metadata={"help": "names of columns as JSON, in the files that have them"}
+        default="{}", metadata={"help": "names of columns as JSON, for the files that have them"}
     )
     verifier: str = field(
         default="",
-        metadata={"help": "judges all rows; empty for that of the rollouts, else each row's own, else math"},
+        metadata={
+            "help": "verifier of all rows; if empty, that of the rollouts, else each row's own, else math"
+        },
     )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "let code run that the model brings along"}
-    )
-    draws: int = field(default=2000, metadata={"help": "resamples of the bootstrap"})
-    seed: int = field(default=0, metadata={"help": "of bundles, sampling and bootstrap"})
+    trust_remote_code: bool = field(default=False, metadata={"help": "run code that comes with the model"})
+    draws: int = field(default=2000, metadata={"help": "bootstrap resamples"})
+    seed: int = field(default=0, metadata={"help": "seed of bundles, sampling and bootstrap"})
     dry_run: bool = field(
         default=False, metadata={"help": "show the resolved config and what would be asked, and stop"}
     )
