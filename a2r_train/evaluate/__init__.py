@@ -1,4 +1,4 @@
-"""What the training was worth: the panel of rows, paired statistics, diagnostics and reports."""
+"""Evaluation of the training: the panel of rows, paired statistics, diagnostics and reports."""
 
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.run import evaluate

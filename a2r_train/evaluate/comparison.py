@@ -20,8 +20,8 @@ from a2r_train.records import CORRECT, Bundle
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One evaluation: scores [n_problems] in 0..1 of the vote and of the final synthesizer, greedy and where
-    asked sampled.
+    """One evaluation: scores [n_problems] in 0..1 of the vote and of the final synthesizer, greedy and, if
+    the recipe asked for it, sampled.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Setting:
 def compare(roots: Sequence[str], against: str = "") -> list[str]:
     """The lines of a Markdown table of the evaluations below the roots; "" compares with the first of them.
 
-    An evaluation is named by its path, below the root where there is one root alone. Raises InputError as
+    An evaluation is named by its path; with a single root, by its path below that root. Raises InputError as
     `load` and `table`.
     """
     folders = [folder for root in roots for folder in find_evaluations(root)]
@@ -53,15 +53,15 @@ def _name(folder: Path, roots: Sequence[str]) -> str:
 
 
 def load(folder: Path, name: str) -> Setting:
-    """Judge the kept answers of a folder anew.
+    """Judge the kept answers of a folder again.
 
-    Raises InputError for one without a synthesizer that reads references.
+    Raises InputError for a folder without a synthesizer that reads references.
     """
     with opened(folder) as (_, config):
         bundles, kept, named = read(Bundle, config.bundles), Kept(config, folder), tasks(config)
     final = final_task(named)
     if final is None:
-        raise InputError(f"{folder}: no synthesizer over references; expected one of base, sft and grpo")
+        raise InputError(f"{folder}: no synthesizer that reads references; expected base, sft or grpo")
     scores: dict[str, Scores] = {}
     for task in named:
         if task.name in (final.name, f"{final.name}@T"):
@@ -77,7 +77,7 @@ def load(folder: Path, name: str) -> Setting:
 def table(settings: Sequence[Setting], against: str) -> list[str]:
     """The lines of a Markdown table, the best mean first.
 
-    Raises InputError for other problems, or nothing to compare with.
+    Raises InputError if the problems differ, or if there is no evaluation `against`.
     """
     base = next((one for one in settings if one.name == against), None)
     if base is None:
@@ -88,7 +88,7 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
     for one in rivals:
         if one.problems != base.problems:
             raise InputError(
-                f"{one.name}: not the problems of {against}, in their order; evaluate all on the same bundles"
+                f"{one.name}: not the same problems in the same order as {against}; use the same bundles"
             )
     corrected = holm([paired(one.both, base.both) for one in rivals])
     said = {

@@ -1,8 +1,8 @@
-"""What an answer of each row costs: FLOPs by the model configs, dollars by a price table, seconds as
-measured.
+"""What an answer of each row costs: FLOPs from the model configs, dollars from a price table, measured
+seconds.
 
-And the question of A2R-Efficient (arXiv 2509.22044): at which cost does a pair reach the accuracy of one
-bigger model?
+It also answers the question of A2R-Efficient (arXiv 2509.22044): at what cost does a pair reach the accuracy
+of one bigger model?
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def flops(size: Size, part: Part) -> float:
 
 
 def load_prices(path: str) -> dict[str, Price]:
-    """A YAML file: model -> {prompt, completion} in dollars for a million tokens.
+    """Read a YAML file: model -> {prompt, completion} in dollars per million tokens.
 
-    Raises InputError for another shape.
+    Raises InputError for any other shape.
     """
     prices = {}
     for model, price in (load_yaml(path) if path else {}).items():
@@ -64,7 +64,7 @@ def costs(
     prices: Mapping[str, Price],
     size_of: Callable[[str], Size | None],
 ) -> dict[str, dict[str, float | None]]:
-    """By row `flops` and `dollars` (for 1,000 answers); None: not known."""
+    """By row, `flops` and `dollars` (for 1,000 answers); None if not known."""
     sizes: dict[str, Size | None] = {}
     prompt = float(np.mean([r.prompt_tokens for r in rollouts])) if rollouts else 0.0
     found: dict[str, dict[str, float | None]] = {}
@@ -86,8 +86,8 @@ def costs(
 
 
 def timings(rows: Sequence[Row], work: Answers) -> dict[str, Any]:
-    """By row the `seconds` of an answer, its share of the measured time of whole batches (not its latency),
-    and on what.
+    """By row, the `seconds` of an answer and the hardware. The seconds are its share of the measured time of
+    whole batches, not its latency.
     """
     second, device = _explorer_time(work.config.rollouts)
     seconds = {row.name: sum(_seconds(p, work, second) for p in row.parts) for row in rows if row.parts}
@@ -117,7 +117,7 @@ def _seconds(part: Part, work: Answers, explorer_second: float) -> float:
 
 
 def _explorer_time(rollouts: str) -> tuple[float, str]:
-    """Seconds a rollout, from what `a2r explore` left beside the rollouts; NaN where there is nothing."""
+    """Seconds per rollout, from the timings that `a2r explore` wrote beside the rollouts; NaN without any."""
     timings = (
         [json.loads(path.read_text()) for path in Path(rollouts).parent.glob("timing-*.json")]
         if rollouts
@@ -130,9 +130,7 @@ def _explorer_time(rollouts: str) -> tuple[float, str]:
 
 
 def pareto(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Cost and accuracy of each row that has both, and which of them no cheaper row equals; oracles do not
-    count.
-    """
+    """Cost and accuracy of each row that has both, and the rows that no cheaper row equals; no oracles."""
     cost = results["diagnostics"].get("cost", {})
     unit = "dollars" if any(one["dollars"] is not None for one in cost.values()) else "flops"
     points = [
@@ -156,8 +154,8 @@ def _sweep(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def monolith_sentences(results: Mapping[str, Any]) -> list[str]:
-    """For each synthesizer: the cheapest measured way in which the pair is as accurate as the monolith, if
-    there is one.
+    """For each synthesizer, the cheapest measured setting in which the pair is as accurate as the monolith,
+    if there is one.
     """
     found = pareto(results)
     points = {point["name"]: point for point in found["points"]}

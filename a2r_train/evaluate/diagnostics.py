@@ -1,4 +1,4 @@
-"""Diagnostics of the synthesizer rows: what the table's means hide. Pure functions."""
+"""Diagnostics of the synthesizer rows: what the means of the table hide. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from a2r_train.evaluate.statistics import Scores
 from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import equivalent, majority
 
-MOST_SOURCES = 12  # problem sets; more are templates or chapters, of which a table says nothing
+MOST_SOURCES = 12  # problem sets; more of them are templates or chapters, and a table would say nothing
 
 
 def diagnose(
@@ -28,11 +28,11 @@ def diagnose(
 ) -> dict[str, Any]:
     """Diagnostics of each synthesizer row (name -> syntheses) against the majority, ready for results.json.
 
-    `by_correct` and `by_majority`: accuracy by number of correct references and by votes for the most
-    frequent answer, the majority's too, and `by_source` where there are 2 to MOST_SOURCES; `flips`: counts of
-    syntheses by `flip_kind`; `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of
-    the syntheses whose answer is the majority's; `tokens_by_stage`: means over problems. What compares with
-    votes is left out where there are none.
+    `by_correct` and `by_majority`: accuracy, the majority's too, by number of correct references and by votes
+    for the most frequent answer; `by_source`, if there are 2 to MOST_SOURCES; `flips`: counts of syntheses by
+    `flip_kind`; `new_correct`: accuracy where every reference is wrong; `copy_rate`: share of the syntheses
+    with the majority's answer; `tokens_by_stage`: means over problems. Comparisons with votes are left out if
+    there are no votes.
     """
     keys: dict[str, Sequence[int | str]] = {"by_correct": [b.n_correct for b in bundles]}
     if is_voted := not any(map(math.isnan, votes)):
@@ -64,7 +64,7 @@ def diagnose(
 def unparsable_texts(
     bundles: Sequence[Bundle], rollouts: Sequence[Rollout], syntheses: Mapping[str, Sequence[Synthesis]]
 ) -> dict[str, Any]:
-    """`unparsable`: for each row where no answer could be read from many texts, what to do, and a sample."""
+    """`unparsable`: for each row with many texts without a readable answer, what to do, and a sample."""
     counted = {"pass@1": unparsable(explorer_texts(bundles, rollouts))}
     counted |= {name: unparsable(made) for name, made in syntheses.items()}
     many = {name: one for name, one in counted.items() if one.many}
@@ -73,7 +73,7 @@ def unparsable_texts(
 
 
 def by_explorer(bundles: Sequence[Bundle]) -> dict[str, Any]:
-    """`by_explorer`: accuracy of the references of each model, where the bundles have those of several."""
+    """`by_explorer`: accuracy of the references of each model, if the bundles have those of several."""
     written: defaultdict[str, list[Reference]] = defaultdict(list)
     for reference in (r for bundle in bundles for r in bundle.references):
         written[reference.model].append(reference)
@@ -94,8 +94,8 @@ FLIP_KINDS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wr
 
 
 def flip_kind(vote: float, synthesis: Synthesis) -> str:
-    """From the majority to the synthesis; a tied majority is right if its expected accuracy is at least one
-    half. Where there is no vote it says what the synthesis is.
+    """The change from the majority to the synthesis; a tied majority is right if its expected accuracy is at
+    least one half. Without a vote, the kind is that of the synthesis alone.
     """
     after = "right" if synthesis.verdict == CORRECT else "wrong"
     if math.isnan(vote):
@@ -113,7 +113,7 @@ def _cells(keys: Sequence[int | str], values: Iterable[float]) -> dict[str, dict
 
 
 def _copy_rate(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> float:
-    """Share of syntheses with the majority's answer, where there is a majority; no answer is no copy."""
+    """Share of syntheses with the majority's answer, over bundles with a majority; no answer is no copy."""
     pairs = [
         (b, s.answer) for b, group in zip(bundles, grouped, strict=True) for s in group if b.majority_answer
     ]

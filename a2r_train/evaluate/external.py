@@ -1,6 +1,4 @@
-"""Rollouts that somebody else made: bundles of them, and whether our verdicts agree with the labels that came
-along.
-"""
+"""Rollouts made elsewhere: bundles of them, and whether our verdicts agree with the labels in the file."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     """One bundle of each problem that has k rollouts, all rollouts with our verdicts, and the comparison with
     their labels.
 
-    Raises InputError for what `a2r bundle` refuses, and where no problem has k rollouts.
+    Raises InputError for what `a2r bundle` refuses, and if no problem has k rollouts.
     """
     problems, rollouts = load_rollouts("", config.bundles, prompt=prompt_of_references(config))
     by_problem: defaultdict[str, list[Rollout]] = defaultdict(list)
@@ -55,7 +53,7 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
 
 
 def _label(row: dict[str, Any], column: str, place: str) -> bool | None:
-    """The given verdict; None without one. Raises InputError for what is neither true nor false."""
+    """The verdict in the file; None without one. Raises InputError unless it is true or false."""
     value = row.get(column)
     if value is None or value == "":
         return None

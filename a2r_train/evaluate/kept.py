@@ -1,7 +1,7 @@
-"""Evaluations that were kept: the table made anew from their syntheses without any model, or by running them
+"""Kept evaluations: their table is made again from the stored syntheses, without a model, or by running them
 again.
 
-Of many only the rollouts are kept, and no answer: then the rows that rest on rollouts are made anew.
+Many evaluations keep only their rollouts and no answers. Then only the rows that rest on rollouts are made.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Json = dict[str, Any]
 class Kept:
     """The answers of an earlier run, in place of `Generator`'s.
 
-    Each is judged anew; `differing` says where that changed it.
+    Each is judged again; `differing` lists the verdicts that changed.
     """
 
     def __init__(self, config: EvaluateConfig, folder: Path) -> None:
@@ -59,11 +59,11 @@ class Kept:
 
     @property
     def has_answers(self) -> bool:
-        """Whether answers are kept, or none was asked for."""
+        """Whether answers are kept, or the recipe needs none."""
         return bool(self.manifest.get("tasks")) or not tasks(self.config)
 
     def syntheses(self, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
-        """Raises InputError for what is not one synthesis of each sample of each bundle, in this order."""
+        """Raises InputError unless there is one synthesis for each sample of each bundle, in this order."""
         if task.name not in self._found:
             files = self._of("tasks", task.name)
             stored = [s for file in files for s in read(Synthesis, str(self.folder / file))]
@@ -74,7 +74,7 @@ class Kept:
             ]:
                 raise InputError(
                     f"{self.folder}: the syntheses of {task.name} are not those "
-                    "of its bundles; expected all of them"
+                    "of its bundles; expected one for each sample of each bundle"
                 )
             asked = [b for b in bundles for _ in range(task.samples)]
             self._found[task.name] = self._judged(task, stored, asked)
@@ -88,7 +88,7 @@ class Kept:
         return Size(**known) if known else None
 
     def prompt(self, model: str) -> PromptConfig:
-        """The default one, unless the texts of the run were read by headings or a pattern."""
+        """The default prompt, unless the run read its texts by headings or a pattern."""
         return self._prompt(self.manifest.get("prompts", {}).get(model))
 
     def _prompt(self, keys: Json | None) -> PromptConfig:
@@ -96,11 +96,11 @@ class Kept:
 
     @property
     def prompt_of_references(self) -> PromptConfig:
-        """By which the answers in references and rollouts were read."""
+        """The prompt by which the answers in references and rollouts were read."""
         return self._prompt(self.manifest.get("prompt_of_references"))
 
     def check_references(self, bundles: Sequence[Bundle]) -> None:
-        """Judge what the synthesizers read anew, too: majority and oracle rest on it."""
+        """Judge the references again too, because majority and oracle rest on them."""
         read = self.prompt_of_references.judged_text
         texts = [(read(r.text), b.answer, b.verifier) for b in bundles for r in b.references]
         places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
@@ -109,7 +109,7 @@ class Kept:
         self._compare(places, pairs, judge_all(texts, rows))
 
     def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:
-        """And all rollouts, those of pass@k and of the larger majorities."""
+        """The rollouts, judged again; pass@k and the larger majorities rest on them."""
         found = judged(stored, {b.problem_id: b for b in bundles}, self.prompt_of_references)
         pairs = [(old, new) for old, new in zip(stored, found, strict=True) if old.verdict != CHECK_VERDICT]
         places = [f"rollout of problem {old.problem_id}, sample {old.sample}" for old, _ in pairs]
@@ -136,21 +136,21 @@ class Kept:
     def _of(self, kind: str, name: str) -> Any:
         if name not in self.manifest.get(kind, {}):
             raise InputError(
-                f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; it is not kept, so evaluate again"
+                f"{self.folder / MANIFEST}: nothing under {kind}: {name!r}; it was not kept; evaluate again"
             )
         return self.manifest[kind][name]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A row of a kept table and its accuracy in a new one, None where there is none."""
+    """A row of a kept table, and its accuracy in a new one; None if the new one lacks it."""
 
     name: str
     accuracy: float | None
     low: float | None
     high: float | None
     new: float | None
-    same: str = ""  # verdicts that are as they were, where the row is a model's answers to the bundles
+    same: str = ""  # how many verdicts stayed the same, if the row is a model's answers to the bundles
 
     @property
     def inside(self) -> bool:
@@ -162,7 +162,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Rescored:
-    """Rows that were made anew, rows whose answers are not kept, and what differs; [] for the same bytes."""
+    """Rows that were made again, rows whose answers are not kept, and what differs; [] for the same bytes."""
 
     rows: list[str]
     others: list[str]
@@ -170,7 +170,7 @@ class Rescored:
 
 
 def find_evaluations(root: str | Path) -> list[Path]:
-    """The folders with a results.json, at any depth. Raises InputError where there is none."""
+    """The folders with a results.json, at any depth. Raises InputError if there is none."""
     found = sorted(path.parent for path in Path(root).rglob("results.json"))
     if not found:
         raise InputError(f"{root}: no evaluation below it; expected folders with results.json")
@@ -179,18 +179,18 @@ def find_evaluations(root: str | Path) -> list[Path]:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[tuple[Json, EvaluateConfig]]:
-    """The kept results and their config, with whole bundles, which are there until this ends."""
+    """The kept results, and their config with whole bundles, which exist until the context ends."""
     kept = load_json(folder / "results.json")
     with tempfile.TemporaryDirectory() as made:
         yield kept, made_whole(config_of(folder, kept), Path(made))
 
 
 def rescore(folder: Path) -> Rescored:
-    """Make results.json anew from what is kept with it, and say what differs from the kept file.
+    """Make results.json again from the stored data, and say what differs from the kept file.
 
-    Input files are those beside the evaluation that its manifest names, else those that its config names, as
-    seen from the working directory. Without a manifest nothing is kept with the table. What a kept file does
-    not hold, as it is of an earlier version, is not compared. Raises InputError where something is missing.
+    The input files are those that the manifest names, relative to the evaluation, else those that the config
+    names, relative to the working directory. Without a manifest, only the table is kept. Entries that a file
+    of an earlier version lacks are not compared. Raises InputError if something is missing.
     """
     if not (folder / MANIFEST).is_file():
         return Rescored([], [row["name"] for row in load_json(folder / "results.json")["rows"]], [])
@@ -204,7 +204,7 @@ def rescore(folder: Path) -> Rescored:
         if config.adaptive_validation:
             work.check_references(read(Bundle, config.adaptive_validation))
         results = _made_of(config, work, bundles, rollouts, outside)
-    results["setup"]["config"] = kept["setup"]["config"]  # it names its input files where they were at first
+    results["setup"]["config"] = kept["setup"]["config"]  # it names the input files by their first paths
     results = _as_kept(kept, results)
     said = _listed(work.differing)
     if results_text(results).encode() != (folder / "results.json").read_bytes():
@@ -212,13 +212,13 @@ def rescore(folder: Path) -> Rescored:
     return Rescored([row["name"] for row in results["rows"]], [], said)
 
 
-# Bundles and rollouts as they are kept, the rollouts judged anew, and what differed: of the last evaluation
-# alone, as they are large.
+# Bundles and rollouts as kept, the rollouts judged again, and what differed. Only those of the last
+# evaluation, because they are large.
 _last: list[tuple[list[Bundle], list[Rollout], list[Rollout], list[str]]] = []
 
 
 def _judged_inputs(work: Kept, bundles: list[Bundle], stored: list[Rollout]) -> list[Rollout]:
-    """The rollouts judged anew, and the references: once for evaluations in turn that have the same ones."""
+    """Judge rollouts and references again; consecutive evaluations that share them are judged once."""
     if _last and _last[0][:2] == (bundles, stored):
         work.differing += _last[0][3]
     else:
@@ -230,7 +230,7 @@ def _judged_inputs(work: Kept, bundles: list[Bundle], stored: list[Rollout]) -> 
 def _of_rollouts(
     config: EvaluateConfig, work: Kept, kept: Json, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> Rescored:
-    """The rows that need no answer; at an equal budget the number that votes is the kept one."""
+    """The rows that need no answers; at an equal budget, the number of votes is the kept one."""
     rows = reference_rows(bundles, bundle_votes(bundles), rollouts)
     rows += selected_rows(bundles) if no_vote(bundles) else []
     for row in kept["rows"]:
@@ -245,7 +245,7 @@ def _of_rollouts(
 
 
 def _as_kept(kept: Json, new: Json) -> Json:
-    """Without what versions after that of the kept file add: fields of a row or comparison, and entries."""
+    """Without what later versions add to the kept file: fields of a row or comparison, and entries."""
     found: Json = {}
     for part, value in new.items():
         if part not in kept:
@@ -263,10 +263,10 @@ def regenerate(
 ) -> list[Compared]:
     """Run a kept evaluation again into another folder, and compare its rows with the kept ones.
 
-    `changes` are values of the config, such as paths of models; one that the kept config leaves empty stays
-    so. With `max_bundles` only the first bundles are answered, and compared with the kept answers to them and
-    their own intervals. `problems` is the set that the texts of kept bundles are read from; "" for the one
-    that they name. Whole bundles are written beside the other folder.
+    `changes` are values of the config, such as paths of models; keys that the kept config leaves empty stay
+    empty. With `max_bundles`, only the first bundles are answered; they are compared with the kept answers to
+    the same bundles, whose intervals are wider. `problems` is the set from which the texts of kept bundles
+    are read; "" for the set that they name. Whole bundles are written beside the other folder.
     """
     kept = load_json(folder / "results.json")
     inputs = Path(output_dir).with_name(f"{Path(output_dir).name}-inputs")
@@ -287,7 +287,7 @@ def regenerate(
 
 
 def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
-    """By task: so many verdicts of so many are the same in both; {} where none are kept."""
+    """By task, how many verdicts are the same in both, such as `60 of 64`; {} if none are kept."""
     if not kept.has_answers:
         return {}
     found, bundles = {}, read_inputs(kept.config)[0]
@@ -301,10 +301,10 @@ def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
 def _made_of(
     config: EvaluateConfig, work: Kept, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Json
 ) -> Json:
-    """Results from kept answers. Raises InputError where more is needed."""
+    """Results from kept answers. Raises InputError if they are not enough."""
     if config.reward_model:
         raise InputError(
-            f"{work.folder}: has scores of a reward model, which are not kept; they need the model"
+            f"{work.folder}: the scores of its reward model are not kept; evaluate again with that model"
         )
     return summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)[0]
 
@@ -312,12 +312,12 @@ def _made_of(
 def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:
     """The config of the results, with the input files that are kept with them.
 
-    Raises InputError for that of something else.
+    Raises InputError for results of another command.
     """
     place = f"{folder / 'results.json'}: setup.config"
     values = (results.get("setup") or {}).get("config")
     if not isinstance(values, dict) or "bundles" not in values:
-        raise InputError(f"{place}: not of `a2r evaluate`")
+        raise InputError(f"{place}: not of `a2r evaluate`; name a folder that it wrote")
     check_keys(values, {f.name for f in fields(EvaluateConfig)}, place)
     inputs = load_json(folder / MANIFEST).get("inputs", {})
     check_keys(inputs, set(INPUTS), f"{folder / MANIFEST}: inputs")
@@ -326,7 +326,7 @@ def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:
 
 
 def differences(kept: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line for each row, comparison or other entry of two results that is not the same."""
+    """One line for each row, comparison or other entry that differs between two results."""
     named = [({_name(one): one for one in given["rows"] + given["paired"]}) for given in (kept, new)]
     said = [
         f"{name}: {_changed(named[0].get(name), named[1].get(name))}" for name in {**named[0], **named[1]}
@@ -338,7 +338,7 @@ def differences(kept: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def load_json(path: Path) -> Json:
-    """Raises InputError for a missing file and for what is no JSON object."""
+    """Raises InputError for a missing file, and for anything but a JSON object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -355,7 +355,7 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _changed(before: Any, after: Any) -> str:
-    """What differs, in a line; "" if nothing does."""
+    """What differs, in one line; "" if nothing does."""
     if before == after:
         return ""
     if not isinstance(before, dict) or not isinstance(after, dict):

@@ -1,7 +1,7 @@
-"""Bundles that are kept without a text of anybody's: which of the kept rollouts each holds, and the golds.
+"""Bundles kept without any text: which of the kept rollouts each one holds, and the golds.
 
-Such a file ends in `.kept.json`. Its texts are those of the rollouts, and those of the problems are read from
-their set where something asks for them.
+Such a file ends in `.kept.json`. The texts of its references are those of the rollouts. The texts of the
+problems are read from their data set, but only when they are needed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Drawn = tuple[str, str, list[int]]  # the id of a bundle, that of its problem, a
 
 @dataclass(frozen=True)
 class KeptBundles:
-    """What a `.kept.json` holds; the two paths are relative to it.
+    """What a `.kept.json` holds; the paths of golds and rollouts are relative to it.
 
-    problems: the set that the ids are of. golds: rows of problem_id, answer and verifier. Of programs the set
-    is always read, as their tests are in it.
+    problems: the set that the ids refer to. golds: rows of problem_id, answer and verifier. For programs the
+    set is always read, because it holds their tests.
     """
 
     problems: str
@@ -48,7 +48,7 @@ def is_kept(path: str) -> bool:
 
 
 def read_kept(path: str) -> KeptBundles:
-    """Raises InputError for what is no such file."""
+    """Raises InputError for any other file."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         return KeptBundles(
@@ -57,11 +57,11 @@ def read_kept(path: str) -> KeptBundles:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected kept bundles") from None
     except (ValueError, TypeError, LookupError) as error:
-        raise InputError(f"{path}: not of kept bundles ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a file of kept bundles ({str(error).splitlines()[0]})") from None
 
 
 def write_kept(kept: KeptBundles, path: Path) -> None:
-    """One bundle a line."""
+    """Writes one bundle per line."""
     head = {key: value for key, value in asdict(kept).items() if key != "bundles"}
     bundles = ",\n".join(json.dumps(bundle, ensure_ascii=False) for bundle in kept.bundles)
     write_text(path, f'{json.dumps(head, ensure_ascii=False)[:-1]}, "bundles": [\n{bundles}\n]}}\n')
@@ -79,7 +79,7 @@ def read_golds(path: str) -> dict[str, Problem]:
 
 
 def write_golds(problems: Iterable[Problem], path: Path) -> None:
-    """Ids and answers alone, and the source where there is one; of programs digests, as they are texts."""
+    """Write ids and answers, and the source if there is one; for programs, which are texts, a digest."""
     rows = (
         {"problem_id": p.id, "answer": kept_answer(p), "verifier": p.verifier, "source": p.source}
         for p in problems
@@ -91,17 +91,17 @@ def write_golds(problems: Iterable[Problem], path: Path) -> None:
 
 
 def kept_answer(problem: Problem) -> str:
-    """What is kept of a gold answer: of a program its digest."""
+    """What is kept of a gold answer: for a program, its digest."""
     if problem.verifier != programs.NAME or problem.answer.startswith(DIGEST):
         return problem.answer
     return DIGEST + hashlib.sha256(problem.answer.encode()).hexdigest()[:16]
 
 
 def draw(bundles: Sequence[Bundle], rollouts: Iterable[Rollout]) -> list[Drawn]:
-    """Where the references of bundles are among the rollouts. Of rollouts of one text it is the one that is
-    the reference in all else too: other tokens may have spelt the same text.
+    """Where the references of bundles are among the rollouts. Rollouts can have the same text but different
+    tokens, so one that equals the reference in every field is preferred.
 
-    Raises InputError for a reference that is not there.
+    Raises InputError for a reference that is not among them.
     """
     same_text: defaultdict[tuple[str, str], list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
@@ -122,9 +122,9 @@ def draw(bundles: Sequence[Bundle], rollouts: Iterable[Rollout]) -> list[Drawn]:
 
 
 def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
-    """The bundles, made anew; with the texts of `problems`, where "" is the set that the file names.
+    """The bundles, made again; with the texts of `problems`, where "" is the set that the file names.
 
-    Raises InputError for a rollout or a gold that is not there, and for problems of another set.
+    Raises InputError for a missing rollout or gold, and for problems of another set.
     """
     kept = read_kept(path)
     beside = Path(path).parent
@@ -138,7 +138,7 @@ def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
     bundles = []
     for identity, problem_id, samples in kept.bundles:
         if problem_id not in golds:
-            raise InputError(f"{path}: bundle {identity}: no gold of problem {problem_id!r} in {kept.golds}")
+            raise InputError(f"{path}: bundle {identity}: no gold for problem {problem_id!r} in {kept.golds}")
         missing = [sample for sample in samples if (problem_id, sample) not in by_sample]
         if missing:
             raise InputError(f"{path}: bundle {identity}: no sample {missing[0]} in {kept.rollouts}")
@@ -148,9 +148,7 @@ def bundles_of(path: str, problems: str | None = None) -> list[Bundle]:
 
 
 def rollouts_at(path: str) -> Sequence[Rollout]:
-    """As `read`, but those of the last file stay: it serves several kept evaluations, and each of them
-    twice.
-    """
+    """As `read`, but the last file stays in memory: several kept evaluations use it, each of them twice."""
     there = os.stat(path) if os.path.isfile(path) else None
     return _rollouts_at(path, os.getcwd(), there and (there.st_mtime_ns, there.st_size))
 
@@ -163,21 +161,21 @@ def _rollouts_at(path: str, *_changes: object) -> Sequence[Rollout]:
 def with_texts(golds: Mapping[str, Problem], asked: set[str], problems: str) -> dict[str, Problem]:
     """The golds with the texts of their set, a file or a data set of the hub.
 
-    Raises InputError for a problem that is not there, or has another answer.
+    Raises InputError for a problem that is missing or has another answer.
     """
     if not problems:
         raise InputError(
-            "--problems: the kept bundles have no texts; name the set that their problems are of"
+            "--problems: the kept bundles have no texts; name the set that their problems come from"
         )
     known = {problem.id: problem for problem in read(Problem, problems)}
     found: dict[str, Problem] = {}
     for identity in golds.keys() & asked:
         gold, problem = golds[identity], known.get(identity)
         if problem is None or kept_answer(problem) != gold.answer:
-            there = f"has the answer {problem.answer[:40]!r}" if problem else "is not there"
+            there = f"has the answer {problem.answer[:40]!r}" if problem else "is missing"
             raise InputError(
-                f"{problems}: problem {identity!r} {there}, and the kept gold is {gold.answer[:40]!r}; "
-                "name the set that the kept bundles are of"
+                f"{problems}: problem {identity!r} {there}, but the kept gold is {gold.answer[:40]!r}; "
+                "name the set that the kept bundles come from"
             )
         found[identity] = replace(
             gold, problem=problem.problem, answer=problem.answer, metadata=problem.metadata
@@ -186,7 +184,7 @@ def with_texts(golds: Mapping[str, Problem], asked: set[str], problems: str) -> 
 
 
 def made_whole(config: EvaluateConfig, folder: Path, problems: str | None = None) -> EvaluateConfig:
-    """The config with whole bundles, which are written into the folder, in place of kept ones."""
+    """The config with whole bundles in place of kept ones; they are written into the folder."""
     paths: dict[str, Any] = {}
     for key in ("bundles", "adaptive_validation"):
         if is_kept(path := getattr(config, key)):

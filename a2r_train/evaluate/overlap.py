@@ -1,4 +1,4 @@
-"""Test problems that a model was trained on: its rows say nothing about new ones."""
+"""Test problems that a model was trained on: its rows say nothing about new problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from a2r_train.records import Bundle
 
 @dataclass(frozen=True)
 class Overlap:
-    """So many of the test problems are among those of a training that led to a model."""
+    """How many of the test problems were in a training that led to a model."""
 
     model: str
     stage: str
@@ -32,7 +32,7 @@ class Overlap:
 
 
 def overlaps(models: Sequence[str], bundles: Sequence[Bundle]) -> list[Overlap]:
-    """One for each model and training that read a problem of the bundles."""
+    """One entry for each model and training that read a problem of the bundles."""
     tested = {problem_hash(bundle.problem) for bundle in bundles}
     read = [
         (model, training, len(tested & training.problems))
@@ -47,7 +47,7 @@ def overlaps(models: Sequence[str], bundles: Sequence[Bundle]) -> list[Overlap]:
 
 
 def check_overlap(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[Overlap]:
-    """What overlaps, where that is allowed. Raises InputError where it is not."""
+    """The overlaps, if the recipe allows them. Raises InputError if it does not."""
     found = overlaps(models_of(config, bundles), bundles)
     if found and not config.allow_overlap:
         raise InputError(
@@ -57,12 +57,12 @@ def check_overlap(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[Ove
 
 
 def models_of(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[str]:
-    """All models behind a row, and the explorers that the bundles name, as far as they are folders here."""
+    """All models behind a row, and the explorers named in the bundles if they are local folders."""
     explorers = {reference.model for bundle in bundles for reference in bundle.references}
     local = {name for name in explorers if name and Path(name).is_dir()}
     return sorted({task.model for task in tasks(config)} | local | ({config.explorer} - {""}))
 
 
 def overlap_lines(results: Mapping[str, Any]) -> list[str]:
-    """What the report says of it in red."""
+    """What the report says about it in red."""
     return [str(Overlap(**one)) for one in results.get("overlap", [])]

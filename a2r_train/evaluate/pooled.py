@@ -1,7 +1,7 @@
-"""Several evaluations as one: of trainings that differ in their seed, and of test sets.
+"""Several evaluations as one: trainings that differ only in their seed, and several test sets.
 
-The scores of a problem are averaged over the evaluations of its test set, and the problems of all sets are
-then taken together. So a difference is clustered by problem, and a second training makes no more problems.
+The score of a problem is averaged over the evaluations of its test set. Then the problems of all sets are
+pooled. So differences are clustered by problem, and a second training adds no problems.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from a2r_train.evaluate.statistics import ALPHA, Difference, Scores, holm, paire
 from a2r_train.records import Bundle, write_text
 
 FILE = "scores.json"
-SYSTEM = ("skip_unanimous", *TRAINED)  # the first that all have is what is compared
+SYSTEM = ("skip_unanimous", *TRAINED)  # the first one in all evaluations is compared
 WITHOUT_VOTES = ("reference/random", "best-of-k/medoid")
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores [n_problems] in 0..1 of each row of an evaluation; NaN where a problem has none. `set` names the
-    problems, so that evaluations of one test set are found.
+    """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `set` is a key of
+    the problems, which tells evaluations of the same test set.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Evaluation:
 
 
 def write_scores(folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[Row]) -> None:
-    """Write the score of each problem in each row beside an evaluation's results."""
+    """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
     problems = problem_ids(bundles)
     named = json.dumps([[problem, texts[problem]] for problem in problems])
@@ -64,18 +64,17 @@ def read_scores(folder: str) -> Evaluation:
 
 
 def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
-    """The lines of a Markdown table: what is compared, and its difference to each rival over all evaluations.
+    """The lines of a Markdown table: the compared row, and its difference to each rival over all evaluations.
 
-    The rivals are one family, corrected together (Holm 1979). Raises InputError for a row that an evaluation
-    lacks.
+    The rivals are one family, corrected together (Holm 1979). Raises InputError if an evaluation lacks a row.
     """
     if again := next((one for one in folders if list(folders).count(one) > 1), ""):
-        raise InputError(f"{again} is named twice; a second training has a folder of its own")
+        raise InputError(f"{again} is named twice; name each evaluation once")
     found = [read_scores(folder) for folder in folders]
     if other := next((one for one in found if one.verifiers != found[0].verifiers), None):
         raise InputError(
             f"{other.name} was judged by {', '.join(other.verifiers)}, and {found[0].name} by "
-            f"{', '.join(found[0].verifiers)}; evaluate both by one verifier"
+            f"{', '.join(found[0].verifiers)}; evaluate both with the same verifier"
         )
     system = row or _first(found)
     rivals = list(against) or _rivals(found)
@@ -104,27 +103,25 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
 
 
 def _first(found: Sequence[Evaluation]) -> str:
-    """The system that all evaluations have. Raises InputError where there is none."""
+    """The first system that all evaluations have. Raises InputError if there is none."""
     name = next((name for name in SYSTEM if all(name in one.rows for one in found)), "")
     if not name:
-        raise InputError(
-            f"no trained synthesizer stands in all of {len(found)} evaluations; name one by --row"
-        )
+        raise InputError(f"no trained synthesizer is in all {len(found)} evaluations; name a row with --row")
     return name
 
 
 def _rivals(found: Sequence[Evaluation]) -> list[str]:
-    """The untrained synthesizer, the votes or what replaces them where there are none, and the control."""
+    """The untrained synthesizer, the votes or the rows that replace them, and the control."""
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
     votes = [n for n in names if n.removeprefix("maj@").isdecimal() or n == "maj@equal_tokens"]
     rivals = [n for n in (BASE, *(votes or WITHOUT_VOTES), CONTROL) if n in names]
     if not rivals:
-        raise InputError("no vote and no control stand in all evaluations; name the rivals by --against")
+        raise InputError("no vote and no control are in all evaluations; name the rivals with --against")
     return rivals
 
 
 def _over_all(found: Sequence[Evaluation], name: str) -> Scores:
-    """The scores of a row [n_problems]: means over the evaluations of a test set, the sets end to end."""
+    """The scores of a row [n_problems]: means over the evaluations of each test set, sets concatenated."""
     sets: dict[str, list[Scores]] = {}
     for one in found:
         sets.setdefault(one.set, []).append(one.rows[name])

@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         results["overlap"] = [asdict(one) for one in overlap]
     write_text(folder / "timing.json", json.dumps(timing, indent=1) + "\n")
     work.write_manifest()
-    output.write_config(folder, asdict(config))  # rows may have come since the folder's first run
+    output.write_config(folder, asdict(config))  # the recipe may have gained rows since the first run
     same = done and is_written(folder, results)
     write_results(folder, results)
     write_scores(folder, bundles, rows)
@@ -86,19 +86,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def check_folder(config: EvaluateConfig) -> None:
-    """Raise InputError for the folder of another run."""
+    """Raise InputError if the folder belongs to another run."""
     output.check(config.output_dir, asdict(config), ignore=MAY_DIFFER, fixed=_fixed(config))
 
 
 def _fixed(config: EvaluateConfig) -> tuple[str, ...] | None:
-    """The keys that the folder fixes; none before it holds an answer."""
+    """The keys that may not change any more; none as long as the folder holds no answer."""
     return () if output.holds_only(config.output_dir) else None
 
 
 def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Rollout], dict[str, Any]]:
-    """What answers, and the inputs, judged.
+    """The generator and the judged inputs. Loads no weights.
 
-    Raises InputError for what is wrong with the recipe; loads no weights.
+    Raises InputError for a mistake in the recipe.
     """
     check(config)
     bundles, stored, outside = read_inputs(config)
@@ -116,8 +116,9 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
 def read_inputs(
     config: EvaluateConfig, read_rollouts: Callable[[str], Sequence[Rollout]] | None = None
 ) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
-    """Bundles, rollouts with the verdicts of their file, and the labels of rollouts that were made
-    elsewhere; `read_rollouts` is for who has read them already.
+    """Bundles, rollouts with the verdicts of their file, and the labels of rollouts made elsewhere.
+
+    `read_rollouts` replaces the reader, for a caller that has read the file already.
     """
     outside: dict[str, Any] = {}
     reader = read_rollouts or partial(read, Rollout)
@@ -132,7 +133,7 @@ def read_inputs(
 def answers_of(
     config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]
 ) -> dict[str, list[Synthesis]]:
-    """The answers to each task of the panel; tasks of one model come together, as it is loaded once."""
+    """The answers to each task of the panel; tasks are sorted by model, so that each is loaded once."""
     return {
         task.name: work.syntheses(task, bundles)
         for task in sorted(tasks(config), key=lambda task: task.model)
@@ -142,8 +143,8 @@ def answers_of(
 def _check_inputs(
     config: EvaluateConfig, work: Generator, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> None:
-    """Find what is wrong with a model, too long for its prompt or too few before anything is generated or
-    written.
+    """Raise InputError for an unfit model, a prompt that is too long, or too few rollouts, before anything is
+    generated or written.
     """
     check_references(bundles, config.bundles)
     check_overlap(config, bundles)
@@ -164,7 +165,7 @@ def _check_inputs(
         check_sizes(config, bundles)
     for key in ("adaptive_validation", "skip_unanimous"):
         if getattr(config, key) and (silent := no_vote(bundles)):
-            raise InputError(f"{key}: it goes by votes. {silent} Leave the key out")
+            raise InputError(f"{key}: needs votes. {silent} Leave the key out")
     if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
         for _, task, sized in k_tasks(config, final, bundles, rollouts):
             work.chats(task, sized)
@@ -178,8 +179,8 @@ def summarise(
     found: Mapping[str, list[Synthesis]],
     outside: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any], list[Row]]:
-    """The table and the diagnostics, from what was generated, and what has to be asked because of it; the
-    timings; and the rows of the table.
+    """The results, the timings, and the rows of the table, from the answers given and those that depend on
+    them.
     """
     votes, final = bundle_votes(bundles), final_task(tasks(config))
     parameters = {task.model: work.parameters(task.model) for task in tasks(config)}
@@ -196,7 +197,8 @@ def summarise(
         rows += _equal_budget_rows(config, bundles, rollouts, found[final.name], parameters)
     elif rollouts and final:
         log.warning(
-            "%s: no token counts, so no majority at an equal budget; bundle counts by --tokenizer", uncounted
+            "%s: no token counts, so no majority at an equal budget; add them with `a2r bundle --tokenizer`",
+            uncounted,
         )
     for task in tasks(config):
         note = config.methods_note if task.view in INDEX_VIEWS else ""
@@ -233,7 +235,7 @@ def _chained_rows(
     bundles: Sequence[Bundle],
     rollouts: Sequence[Rollout],
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Rows that ask again because of an earlier answer, and what they have to say besides."""
+    """Rows whose questions depend on earlier answers, and their diagnostics."""
     rows: list[Row] = []
     details: dict[str, Any] = {}
     if config.self_refine:
@@ -267,14 +269,14 @@ def _equal_budget_rows(
 def _uncounted(
     config: EvaluateConfig, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Mapping[str, Any]
 ) -> str:
-    """The file that has no token counts, as of rollouts that were made elsewhere."""
+    """The file without token counts, such as rollouts made elsewhere; "" if all have them."""
     if not any(r.completion_tokens for r in rollouts):
         return config.bundles if outside else config.rollouts
     return "" if any(r.tokens for b in bundles for r in b.references) else config.bundles
 
 
 def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:
-    """Bundles a problem times syntheses a bundle, as they are and not only as the recipe asks for them."""
+    """Bundles per problem times syntheses per bundle, counted and not as the recipe asks for them."""
     sizes = sorted(Counter(bundle.problem_id for bundle in bundles).values())
     spread = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     sampled = f", {config.samples} at T={config.temperature:g}" if config.temperature else ""

@@ -1,7 +1,7 @@
 """Intervals and paired tests of the evaluation. The unit of resampling is always the problem.
 
-Several bundles or samples of one problem are averaged into its score beforehand, so resampling problems keeps
-what they have in common together (a cluster bootstrap).
+Several bundles or samples of one problem are first averaged into its score. So resampling problems keeps
+correlated scores together (a cluster bootstrap).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from a2r_train.errors import InputError
 Scores = NDArray[np.float64]
 ALPHA = 0.05
 DRAWS = 10_000
-_CELLS_PER_CHUNK = 1_000_000  # weights of resamples held at a time: bounds the memory at about 16 MB
-_CELLS_IN_CACHE = 50_000  # resampled scores held at a time: in the memory they would take twice as long
-TWO_SIDED, POWER = 1.959964, 0.841621  # standard errors of a two-sided 5 %, and of a power of 80 %
+_CELLS_PER_CHUNK = 1_000_000  # weights of resamples held at a time: limits the memory to about 16 MB
+_CELLS_IN_CACHE = 50_000  # resampled scores held at a time: beyond the cache they would take twice as long
+TWO_SIDED, POWER = 1.959964, 0.841621  # standard errors for a two-sided 5 %, and for a power of 80 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +42,11 @@ class Difference:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of k samples drawn without replacement from n, of which `correct` are right,
-    is right.
+    """Probability that at least one of k samples is right, drawn without replacement from n of which
+    `correct` are right.
 
-    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1), in its
-    product form that does not overflow. NaN where fewer than k samples exist.
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374, eq. 1), in the
+    product form, which does not overflow. NaN if fewer than k samples exist.
     """
     if n < k:
         return float("nan")
@@ -60,8 +60,7 @@ def gain_ratio(
 ) -> tuple[float, float, float]:
     """mean(a - base) / mean(reference - base) with its 95 % interval, problems resampled together.
 
-    All three are NaN where the interval of the denominator does not exclude 0: a ratio to nothing says
-    nothing.
+    All three are NaN if the interval of the denominator includes 0, because such a ratio means nothing.
     """
     kept = ~np.isnan(a + base + reference)
     if not kept.any():
@@ -71,7 +70,7 @@ def gain_ratio(
     low, high = _quantiles(below, ALPHA)
     if low <= 0 <= high:
         return (float("nan"),) * 3
-    some = below != 0  # of few problems a draw may have no gain at all
+    some = below != 0  # with few problems a draw may have no gain at all
     return (
         float(upper.mean() / lower.mean()),
         *_quantiles(_resample(upper, seed, draws)[some] / below[some], ALPHA),
@@ -82,7 +81,7 @@ def interval(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[floa
     """Mean and 95 % percentile bootstrap interval (Efron 1979) of scores [n_problems]; NaN scores are left
     out.
 
-    Without any score all three are NaN. Where all scores are equal the interval has no width: the bootstrap
+    Without any score all three are NaN. If all scores are equal, the interval has no width: the bootstrap
     cannot know what it has not seen.
     """
     values = scores[~np.isnan(scores)]
@@ -94,8 +93,7 @@ def interval(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> tuple[floa
 def intervals(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> Scores:
     """Means and 95 % intervals, [3, columns], of many scores [n_problems, columns] over the same resamples.
 
-    As `interval` for each column, so a score that is NaN is left out of its column; resampling once keeps it
-    fast.
+    As `interval` for each column: a NaN score is left out of its column. Resampling only once keeps it fast.
     """
     random, n = np.random.default_rng(seed), len(scores)
     known = ~np.isnan(scores)
@@ -104,7 +102,7 @@ def intervals(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> Scores:
     means = []
     for start in range(0, draws, chunk):
         weights = random.multinomial(n, np.full(n, 1 / n), size=min(chunk, draws - start)).astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):  # a column of which a draw has nobody
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have no score of a column
             means.append((weights @ values) / (weights @ known.astype(float)))
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = values.sum(axis=0) / known.sum(axis=0)
@@ -119,11 +117,11 @@ def intervals(scores: Scores, *, seed: int = 0, draws: int = DRAWS) -> Scores:
 def paired(a: Scores, b: Scores, *, seed: int = 0, draws: int = DRAWS) -> Difference:
     """Paired bootstrap of mean(a - b) over the problems that both [n_problems] score.
 
-    The p-value is the share of resampled differences, shifted to mean 0 (the null hypothesis), at least as
-    far from 0 as the one observed, as (count + 1) / (draws + 1) so that it is never 0 (Davison and Hinkley
-    1997, eq. 4.11); and never below 2^(1 - n), the least of an exact test by n sign flips (Fisher 1935): few
-    differences of one sign leave the bootstrap nothing to resample. Raises InputError if no problem is
-    scored in both.
+    The resampled differences are shifted to mean 0 (the null hypothesis). The p-value is the share of them
+    that are at least as far from 0 as the observed one, as (count + 1) / (draws + 1), so that it is never 0
+    (Davison and Hinkley 1997, eq. 4.11). It is also never below 2^(1 - n), the smallest p of an exact test by
+    n sign flips (Fisher 1935), because a few differences of one sign leave the bootstrap nothing to resample.
+    Raises InputError if no problem is scored in both.
     """
     values = (a - b)[~np.isnan(a - b)]
     if not values.size:
@@ -131,7 +129,7 @@ def paired(a: Scores, b: Scores, *, seed: int = 0, draws: int = DRAWS) -> Differ
             "paired comparison: no problem has a score in both rows; evaluate both on the same bundles"
         )
     resampled, mean = _resample(values, seed, draws), float(values.mean())
-    # Differences of counts tie often; without the tolerance rounding would decide whether a tie is counted.
+    # Differences of counts often tie; without the tolerance, rounding would decide whether a tie is counted.
     extreme = int(np.sum(np.abs(resampled - mean) >= abs(mean) - 1e-12))
     p_value = max((extreme + 1) / (draws + 1), 2.0 ** (1 - values.size))
     return Difference(mean, *_quantiles(resampled, ALPHA), p_value, values.size, resampled)
@@ -142,10 +140,10 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
     6:65-70); same order.
 
     The i-th smallest p-value is multiplied by m - i + 1 and made monotone. Its interval has the confidence
-    level of its step, 1 - 0.05 / (m - i + 1); from the first step that does not reject on, the level stays
-    where the procedure stopped, so that an interval beyond it cannot exclude 0 by a milder level than the
-    test was entitled to. The intervals that exclude 0 are claims with a family-wise error of at most 0.05;
-    they are no simultaneous confidence intervals.
+    level of its step, 1 - 0.05 / (m - i + 1). From the first step that does not reject, the level stays the
+    same, so that a later interval cannot exclude 0 only because its level is lower. The intervals that
+    exclude 0 are claims with a family-wise error of at most 0.05; they are not simultaneous confidence
+    intervals.
     """
     corrected = list(differences)
     p_holm, divisor, stopped = 0.0, len(corrected), False
@@ -160,27 +158,27 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def fewest_problems(family: int) -> int:
-    """So many can tell a difference at all: of fewer `paired` has no p that stays small when corrected."""
+    """The fewest problems that can show a difference: with fewer, no p of `paired` is small enough when
+    corrected.
+    """
     return 1 + math.ceil(math.log2(max(1, family) / ALPHA))
 
 
 def smallest_told(low: float, high: float, family: int) -> float:
-    """The smallest true difference that is told in 80 % of evaluations as this one, by its 95 % interval,
-    where so many comparisons are corrected together.
+    """The smallest true difference that 80 % of evaluations like this one detect, from its 95 % interval,
+    when `family` comparisons are corrected together.
     """
     corrected = NormalDist().inv_cdf(1 - ALPHA / (2 * family)) + POWER
     return corrected * (high - low) / (2 * TWO_SIDED)
 
 
 def _strength(one: Difference) -> tuple[float, float]:
-    """Order of the p-values; those tied at the smallest possible one by distance from 0 in standard
-    errors.
-    """
+    """Sort key: the p-value; ties at the smallest possible one by distance from 0 in standard errors."""
     return one.p_value, -abs(one.difference) / (float(one.resampled.std()) + 1e-12)
 
 
 def _resample(values: Scores, seed: int, draws: int) -> Scores:
-    """Means [draws] of resamples with replacement; the size of a chunk changes none."""
+    """Means [draws] of resamples with replacement; the chunk size does not change them."""
     random = np.random.default_rng(seed)
     chunk = max(1, _CELLS_IN_CACHE // values.size)
     sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]

@@ -1,4 +1,4 @@
-"""What else is asked of the references, in the place of a prompt's own template: baselines, and a lie."""
+"""Templates that replace that of the prompt: those of the prompted baselines, and one that lies."""
 
 CONSISTENCY = """\
 Below are a problem and several solutions of it. Find out which answer most of them come to, even if they \

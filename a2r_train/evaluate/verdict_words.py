@@ -9,7 +9,7 @@ from a2r_train.engines import Engine
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, Synthesis
 
-UNSAID = 0.5  # of a reference without a verdict, between wrong (0) and right (1)
+UNSAID = 0.5  # for a reference without a verdict, between wrong (0) and right (1)
 RIGHT, WRONG = ("right", "correct"), ("wrong", "incorrect")
 
 
@@ -20,14 +20,14 @@ def with_probabilities(
     chats: Mapping[str, Chat],
     made: Sequence[Synthesis],
 ) -> list[Synthesis]:
-    """The syntheses with `verdict_probabilities`, for which the engine reads each text up to the words."""
+    """The syntheses with `verdict_probabilities`; for them the engine reads each text up to its verdicts."""
     sizes = {bundle.id: len(bundle.references) for bundle in bundles}
     starts = [prompter.config.verdict_starts(one.text, sizes[one.bundle_id]) for one in made]
     places = [
         (i, at, start) for i, row in enumerate(starts) for at, start in enumerate(row) if start is not None
     ]
     prompts = [
-        # the space before a word is a part of its token
+        # the space before a word is part of its token
         prompter.begun(chats[made[i].bundle_id], made[i].text[:start].rstrip(" \t"))
         for i, _, start in places
     ]
@@ -41,8 +41,8 @@ def with_probabilities(
 
 
 def right_share(tokens: Mapping[str, float], said: str) -> float:
-    """The share of `right` in what the tokens give to the words of either verdict; 1 or 0, as it was said,
-    where they give nothing to any.
+    """The share of `right` in the probability that the tokens give to the words of both verdicts. If they
+    give none, 1 or 0 as the text says.
 
     said: the text from the verdict on. A `not` that was not written would have begun `not right`.
     """
@@ -56,6 +56,6 @@ def right_share(tokens: Mapping[str, float], said: str) -> float:
 
 
 def _given(tokens: Mapping[str, float], words: Sequence[str]) -> float:
-    """What the tokens that begin one of the words have together."""
+    """The sum over the tokens that begin one of the words."""
     begun = ((text.strip().lower(), value) for text, value in tokens.items())
     return sum(value for text, value in begun if text and any(word.startswith(text) for word in words))

@@ -168,7 +168,7 @@ def test_answers_of_an_earlier_run_are_judged_as_the_prompt_reads_them_now(
         asked.append(len(engine.asked))
     assert right == [0.0, 1.0]
     assert asked[0] == asked[1] > 0
-    assert "answers are judged otherwise than by the run before" in caplog.text
+    assert "answers get another verdict than in the previous run" in caplog.text
     stored = (Path(config.output_dir) / "syntheses" / "synthesizer-base").glob("0*.jsonl")
     assert {one.verdict for path in stored for one in read(Synthesis, str(path))} == {"correct"}
 

@@ -290,7 +290,7 @@ def test_kept_bundles_have_no_text_and_get_it_from_their_set(
     assert bundles_of(str(path))[0].references == whole[0].references
 
     other = write_rows(tmp_path / "other.jsonl", [{"id": "p1", "problem": "?", "answer": "7"}])
-    with pytest.raises(InputError, match=r"has the answer '7', and the kept gold is '3'|is not there"):
+    with pytest.raises(InputError, match=r"has the answer '7', but the kept gold is '3'|is missing"):
         bundles_of(str(path), other)
     few = write_rows(tmp_path / "few.jsonl", [{"problem_id": "p1", "sample": 0, "text": "x"}])
     with pytest.raises(InputError, match="bundle p1/0: reference 1 is not among the rollouts"):
@@ -363,7 +363,7 @@ def test_one_name_is_one_question(config: EvaluateConfig, tmp_path: Path) -> Non
     work = Generator(config, tmp_path / "out")
     bundles = read(Bundle, config.bundles)
     work.syntheses(Task("x", config.base), bundles)
-    with pytest.raises(ValueError, match="asked two things"):
+    with pytest.raises(ValueError, match="two tasks are named"):
         work.syntheses(Task("x", config.base), bundles[1:])
 
 

@@ -86,7 +86,7 @@ def test_settings_that_never_differ_have_no_interval() -> None:
 
 
 def test_other_problems_and_unknown_names_are_refused() -> None:
-    with pytest.raises(InputError, match="b: not the problems of a, in their order"):
+    with pytest.raises(InputError, match="b: not the same problems in the same order as a"):
         comparing.table([setting("a", [0, 0, 0, 1]), setting("b", [0, 0, 0, 1], problems="abce")], "a")
     with pytest.raises(InputError, match="--against c: no such evaluation; expected one of a"):
         comparing.table([setting("a", [0, 0, 0, 1])], "c")
@@ -98,8 +98,8 @@ def test_what_is_no_evaluation_of_a_synthesizer_is_one_line_and_status_2(
     monkeypatch.chdir(ROOT)
     for given, said in (
         ([str(tmp_path)], f"{tmp_path}: no evaluation below it"),
-        (["data/results/gsm8k/votes-4"], "data/results/gsm8k/votes-4: no synthesizer over references"),
-        (["data/results/gsm8k/evaluation-1.5b"], "nothing under tasks: 'synthesizer/base'; it is not kept"),
+        (["data/results/gsm8k/votes-4"], "data/results/gsm8k/votes-4: no synthesizer that reads references"),
+        (["data/results/gsm8k/evaluation-1.5b"], "nothing under tasks: 'synthesizer/base'; it was not kept"),
     ):
         assert a2r("compare", *given) == 2
         assert said in capsys.readouterr().err

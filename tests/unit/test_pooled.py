@@ -69,7 +69,7 @@ def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFix
         pool(folders, row="skip_unanimous")
     with pytest.raises(InputError, match=r"c: no scores\.json; name the output folder of `a2r evaluate`"):
         pool([str(tmp_path / "c")])
-    with pytest.raises(InputError, match=r"a is named twice; a second training has a folder of its own"):
+    with pytest.raises(InputError, match=r"a is named twice; name each evaluation once"):
         pool([folders[0], folders[0]])
     other = evaluated(tmp_path / "d", FIRST, 0.3, verifier="exact")
     with pytest.raises(InputError, match=r"d was judged by exact, and .*a by math"):
