@@ -1,4 +1,4 @@
-"""Row `adaptive`: how many tokens does stopping early save, at which accuracy?"""
+"""Row `adaptive`: how many tokens does stopping early save, and at what accuracy?"""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from a2r_train.records import CORRECT, Bundle, Synthesis
 
 @dataclass(frozen=True)
 class Stop:
-    """What an answer is if exploring stops at n references. gain: the chance that another one changes the
-    majority.
+    """The answer if exploring stops at n references. gain: the chance that another one changes the majority.
 
-    Where synthesis is skipped, `prompt` and `completion`, the synthesizer's tokens, are 0.
+    If synthesis is skipped, `prompt` and `completion`, the synthesizer's tokens, are 0.
     """
 
     n: int
@@ -42,11 +41,11 @@ class Stop:
 def adaptive_row(
     config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle]
 ) -> tuple[Row, dict[str, Any]]:
-    """The row at the price that validation bundles chose, and what it saves against all k references, always
-    synthesised.
+    """The row at the price chosen on the validation bundles, and what it saves compared with a synthesis of
+    all k references.
 
-    The price is the one of the fewest tokens whose validation accuracy is not below that of the full answer;
-    0 if none is.
+    Among the prices whose validation accuracy is at least that of the full answer, the one with the fewest
+    tokens is chosen; 0 if there is none.
     """
     validation = replace(final, name="adaptive-validation")
     stops, full = _stops(config, work, validation, read(Bundle, config.adaptive_validation))
@@ -77,12 +76,12 @@ def adaptive_row(
 
 
 def check_sizes(config: EvaluateConfig, bundles: Sequence[Bundle]) -> None:
-    """Raise InputError where a bundle, of the test or of validation, has fewer references than exploring
-    begins with.
-    """
+    """Raise InputError if a test or validation bundle has fewer references than `adaptive_first`."""
     k = min(len(bundle.references) for bundle in [*bundles, *read(Bundle, config.adaptive_validation)])
     if k < config.adaptive_first:
-        raise InputError(f"adaptive_first {config.adaptive_first}: a bundle has only {k} references")
+        raise InputError(
+            f"adaptive_first {config.adaptive_first}: a bundle has only {k} references; lower it"
+        )
 
 
 def _stops(

@@ -49,7 +49,7 @@ def first_populations(
 ) -> list[list[Reference]]:
     """What the first round reads.
 
-    Raises InputError where a problem has fewer rollouts than the population.
+    Raises InputError if a problem has fewer rollouts than the population.
     """
     grouped, n = by_id(rollouts), config.rounds_population
     populations = [extended(bundle, grouped[bundle.problem_id], n) for bundle in bundles]
@@ -58,7 +58,7 @@ def first_populations(
     ]:
         raise InputError(
             f"rounds: problem {short[0].problem_id!r} has fewer rollouts than rounds_population {n}; "
-            "name `rollouts:` with more, or lower it"
+            "name `rollouts:` with more, or lower rounds_population"
         )
     return populations
 

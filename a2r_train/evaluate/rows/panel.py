@@ -13,15 +13,13 @@ from a2r_train.evaluate.rows.row import Part, Row, reference_part, synthesis_row
 from a2r_train.records import UNPARSABLE, Bundle, Synthesis
 from a2r_train.verify import extract
 
-# The first that is there answers the diagnostics.
+# The first one that the recipe has answers the diagnostics.
 FINAL = ("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft", "synthesizer/base")
 INDEX_VIEWS = ("consistency", "select")  # the answer is the number of a reference
 
 
 def tasks(config: EvaluateConfig) -> list[Task]:
-    """The rows that need one generation on the bundles: greedy, sampled, off-the-shelf methods, longer
-    budgets.
-    """
+    """The rows that need one generation per bundle: greedy, sampled, prompted methods, larger budgets."""
     named = [
         ("explorer/greedy", config.explorer, "alone"),
         ("explorer/grpo", config.explorer_grpo, "alone"),
@@ -50,7 +48,7 @@ def tasks(config: EvaluateConfig) -> list[Task]:
 
 
 def _budget_tasks(config: EvaluateConfig, greedy: Sequence[Task]) -> list[Task]:
-    """pass@1 of the explorer and the final synthesizer, with more tokens to think in."""
+    """pass@1 of the explorer and the final synthesizer, with more completion tokens."""
     final = final_task(greedy)
     found: list[Task] = []
     for factor in numbers(config.budgets, "budgets"):
@@ -77,8 +75,8 @@ def final_task(given: Sequence[Task]) -> Task | None:
 
 
 def chosen(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis]) -> list[Synthesis]:
-    """Where a task asks for the number of a reference, that reference's answer and verdict; no such number is
-    unparsable.
+    """If a task asks for the number of a reference, that reference's answer and verdict; without a valid
+    number, the synthesis is unparsable.
     """
     if task.view not in INDEX_VIEWS:
         return list(made)
@@ -94,22 +92,22 @@ def _of_reference(bundle: Bundle, synthesis: Synthesis) -> Synthesis:
 
 
 def named_reference(bundle: Bundle, text: str) -> int:
-    """The number of the reference that a text names, from 1; 0 where it names none."""
+    """The number of the reference that a text names, from 1; 0 if it names none."""
     given = extract(text, "math_last_number")
     number = int(given) if given.isdecimal() and len(given) < 4 else 0
     return number if number <= len(bundle.references) else 0
 
 
 def unnamed(bundles: Sequence[Bundle], made: Sequence[Synthesis]) -> int:
-    """How many texts that had to name a reference name none. A named reference may itself be unparsable."""
+    """How many texts name no reference although asked to. A named reference may itself be unparsable."""
     by_id = {bundle.id: bundle for bundle in bundles}
     return sum(not named_reference(by_id[s.bundle_id], s.text) for s in made)
 
 
 def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], note: str = "") -> Row:
-    """A row of the table; a model that reads no references pays for its own tokens alone.
+    """A row of the table. A model that reads no references pays only for its own tokens.
 
-    Its `tokens` are then those of its completion, as the explorer's; the prompt is in `parts`, for the cost.
+    Then `tokens` are those of its completion, as for the explorer; the prompt is in `parts`, for the cost.
     """
     row = synthesis_row(task.name, bundles, chosen(task, bundles, made))
     own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"), task=task.name)

@@ -1,6 +1,4 @@
-"""Diagnostics that ask again: what becomes of the most trained synthesizer's answers when the bundle is
-changed?
-"""
+"""Diagnostics that ask again: how do the answers of the most trained synthesizer change with the bundle?"""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ Found = dict[str, Any]
 def perturbed(
     config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> tuple[Found, list[Row]]:
-    """`probes`: accuracy of each change against the bundles as they are; `k_sweep`; and a row for each k, for
-    the cost.
+    """`probes`: accuracy on the changed bundles against the unchanged ones; `k_sweep`; and a row for each k,
+    for the cost.
 
     agreement is the share of syntheses whose answer stays the same.
     """
@@ -67,8 +65,8 @@ def perturbed(
 def k_tasks(
     config: EvaluateConfig, final: Task, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]
 ) -> list[tuple[int, Task, list[Bundle]]]:
-    """For each k of the sweep the bundles that have so many rollouts; the prompt's budget grows with k above
-    the usual.
+    """For each k of the sweep, the bundles that have k rollouts; above the usual k, the prompt's budget grows
+    with k.
     """
     grouped, usual = by_id(rollouts), max(len(b.references) for b in bundles)
     found = []
@@ -100,7 +98,7 @@ def _sweep(
 def _compare(
     config: EvaluateConfig, bundles: Sequence[Bundle], plain: Sequence[Synthesis], made: Sequence[Synthesis]
 ) -> Found:
-    """Accuracy now, its paired difference from before, and how many answers stay the same."""
+    """Accuracy after the change, its paired difference from before, and the share of equal answers."""
     scores = [by_problem(bundles, [float(s.verdict == CORRECT) for s in each]) for each in (made, plain)]
     accuracy, low, high = interval(scores[0], seed=config.seed, draws=config.draws)
     change = paired(*scores, seed=config.seed, draws=config.draws)
@@ -127,7 +125,7 @@ def _permuted(bundle: Bundle, seed: int) -> Bundle:
 
 
 def _halved(bundle: Bundle) -> Bundle:
-    """Each reference without the second half of what is shown of it, where its answer stands."""
+    """Each reference without the second half of its visible text, which holds its answer."""
     halves = [(m, visible(m.text)) for m in bundle.references]
     return with_references(bundle, [replace(m, text=text[: len(text) // 2], answer="") for m, text in halves])
 
@@ -142,8 +140,8 @@ def _injected(
 ) -> Found:
     """The last reference becomes a wrong one that claims to be certain: does the synthesizer follow it?
 
-    followed: the share that gives that wrong answer, before and after. Problems without any wrong answer are
-    left out.
+    `followed` and `followed_before`: the share that gives that wrong answer, after and before the change.
+    Problems without any wrong answer are left out.
     """
     wrong = [_wrong(bundle, rollouts.get(bundle.problem_id, [])) for bundle in bundles]
     kept = [(b, m, s) for b, m, s in zip(bundles, wrong, plain, strict=True) if m is not None]
@@ -171,7 +169,7 @@ def _wrong(bundle: Bundle, rollouts: Sequence[Rollout]) -> Reference | None:
 
 
 def _with_certain(bundle: Bundle, wrong: Reference) -> Bundle:
-    """The wrong one comes last; it takes its own place, or that of the last reference."""
+    """The wrong reference comes last; it replaces itself, if it is in the bundle, or the last reference."""
     members = list(bundle.references)
     members.remove(wrong if wrong in members else members[-1])
     return with_references(bundle, [*members, replace(wrong, text=CERTAIN.format(text=visible(wrong.text)))])

@@ -1,4 +1,4 @@
-"""best-of-K: a reward model scores every reference, the best one is the answer."""
+"""best-of-K: a reward model scores every reference, and the best one is the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scored = list[tuple[float, int]]  # score and tokens read, by reference
 
 
 def best_of_row(model: str, bundles: Sequence[Bundle], folder: Path, batch_size: int) -> Row:
-    """The row; scores are kept below `folder` by the model's files and what it read.
+    """The row. Scores are stored below `folder` under a hash of the model's files and of what it read.
 
     References that tie are equally likely.
     """
@@ -46,13 +46,13 @@ def _best(bundle: Bundle, scored: Scored) -> float:
 
 
 def scores(model: str, bundles: Sequence[Bundle], batch_size: int = 32) -> list[Scored]:
-    """One score for each reference, of the chat in which it answers the problem.
+    """One score for each reference, for the chat in which it answers the problem.
 
-    Raises InputError for a model that is no sequence classifier with one score, or without a chat template.
+    Raises InputError unless the model is a sequence classifier with one score and has a chat template.
     """
     classifier, tokenizer = load_classifier(model), load_tokenizer(model)
     if not tokenizer.chat_template:
-        raise InputError(f"{model}: the reward model's tokenizer has no chat template")
+        raise InputError(f"{model}: the tokenizer has no chat template; name a reward model with one")
     chats = [_chat(bundle, reference.text) for bundle in bundles for reference in bundle.references]
     texts = [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -84,8 +84,8 @@ def _score(classifier: Any, tokenizer: Any, ids: list[list[int]]) -> list[float]
 
 
 def load_classifier(model: str) -> Any:
-    """Raises InputError for what `check_weights` refuses, and for what is no sequence classifier with one
-    score.
+    """Raises InputError for what `check_weights` refuses, and unless the model is a sequence classifier with
+    one score.
     """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification

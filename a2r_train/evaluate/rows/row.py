@@ -1,8 +1,8 @@
 """From rollouts, bundles and syntheses to the rows of the result table. Pure functions.
 
-Scores run parallel to `problem_ids(bundles)`; several bundles or samples of a problem are averaged. Tokens of
-an answer are the completions of the first stage and all that the synthesizer reads and writes; the explorer's
-prompt, which any number of rollouts share, is left out on every side.
+Scores are in the order of `problem_ids(bundles)`; several bundles or samples of a problem are averaged. The
+tokens of an answer are the completions of the first stage, and all that the synthesizer reads and writes. The
+explorer's prompt is left out of every row, because any number of rollouts share it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ EXPLORER = "explorer"  # stands for the model of the references, whose name a bu
 
 @dataclass(frozen=True)
 class Part:
-    """What one model does for an answer: it reads a prompt once, and from there writes `completions` of a
-    mean length.
+    """What one model does for an answer: it reads a prompt once and writes `completions` of a mean length.
 
-    `task` is the one whose measured time counts.
+    `task` is the task whose measured time counts.
     """
 
     model: str
@@ -43,8 +42,8 @@ class Part:
 class Row:
     """One line of the table: scores [n_problems] in 0..1 (NaN: not available) and mean tokens of an answer.
 
-    `parts` say which model reads and writes how much of it, for the cost. `unparsable` is the share of its
-    texts that no answer could be read from, NaN where the row has no texts of its own.
+    `parts` say how much each model reads and writes, for the cost. `unparsable` is the share of the row's
+    texts without a readable answer, NaN if the row has no texts of its own.
     """
 
     name: str
@@ -64,7 +63,7 @@ def expected_vote(answers: Sequence[str], verdicts: Sequence[str], verifier: str
     """Expected accuracy of the majority vote: answers that tie for first are equally likely; "" does not
     vote.
 
-    0 if nobody votes. Where there is no vote, any answer is as likely.
+    0 if nobody votes. If the verifier has no vote, all answers are equally likely.
     """
     if not has_vote(verifier):
         return float(np.mean([verdict == CORRECT for verdict in verdicts]))
@@ -80,17 +79,17 @@ def vote_of(references: Sequence[Reference], verifier: str) -> float:
 
 
 def bundle_votes(bundles: Sequence[Bundle]) -> Scores:
-    """Expected accuracy of the references' majority, [n_bundles]; NaN where there is no vote."""
+    """Expected accuracy of the references' majority, [n_bundles]; NaN if there is no vote."""
     return np.array(
         [vote_of(b.references, b.verifier) if has_vote(b.verifier) else math.nan for b in bundles]
     )
 
 
 def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[Rollout] = ()) -> list[Row]:
-    """pass@1, pass@k and maj@k, the last where all answers vote; `votes` are those of `bundle_votes`.
+    """pass@1, pass@k and, if all answers vote, maj@k; `votes` are those of `bundle_votes`.
 
-    pass@1 and pass@k are estimated without bias from all rollouts of a problem (`pass_at`), and from the
-    references alone where fewer than k are given.
+    pass@1 and pass@k are unbiased estimates from all rollouts of a problem (`pass_at`). For a problem with
+    too few rollouts they come from the references alone.
     """
     label, k = size_label(bundles), max(len(b.references) for b in bundles)
     sums = reference_tokens(bundles)
@@ -117,7 +116,7 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
 def explorer_texts(
     bundles: Sequence[Bundle], rollouts: Sequence[Rollout] = ()
 ) -> list[Rollout] | list[Reference]:
-    """All rollouts of the bundles' problems, else the references."""
+    """All rollouts of the bundles' problems; if there are none, the references."""
     ids = set(problem_ids(bundles))
     return [r for r in rollouts if r.problem_id in ids] or [r for b in bundles for r in b.references]
 
@@ -130,9 +129,9 @@ def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores]:
 
 
 def pass_at(bundles: Sequence[Bundle], rollouts: Iterable[Rollout], k: int) -> Scores:
-    """pass@k [n_problems] of all rollouts of each problem; NaN where fewer than k exist.
+    """pass@k [n_problems] of all rollouts of each problem; NaN if fewer than k exist.
 
-    Raises InputError without verdicts.
+    Raises InputError for a rollout without a verdict.
     """
     grouped = by_id(rollouts)
     values = []
@@ -147,7 +146,7 @@ def pass_at(bundles: Sequence[Bundle], rollouts: Iterable[Rollout], k: int) -> S
 
 
 def token_sums(counts: Sequence[Sequence[int]]) -> list[float]:
-    """All NaN where no count is known, as of rollouts that were made elsewhere: they were not free."""
+    """Sums; all NaN if no count is known, as for rollouts made elsewhere, because those were not free."""
     sums = [float(sum(one)) for one in counts]
     return sums if any(sums) else [math.nan] * len(sums)
 
@@ -177,14 +176,14 @@ def equal_budget(
     syntheses: Iterable[Synthesis],
     token_cost: float = 1.0,
 ) -> int:
-    """How many rollouts the budget of the two-stage answer buys: its mean over problems, in mean completions,
-    rounded up.
+    """How many rollouts the budget of a two-stage answer buys: the mean budget over problems, divided by the
+    mean length of a completion, rounded up.
 
-    The budget is the k reference completions plus what the synthesizer reads and writes, each of its tokens
-    counted as `token_cost` explorer tokens: 1 for equal tokens, synthesizer parameters / explorer parameters
-    for equal cost, as a token that is read or written takes 2 x parameters FLOPs (Kaplan et al. 2020, arXiv
-    2001.08361, sec. 2.1). The explorer's prompt is computed once for any number of rollouts (prefix sharing),
-    so it cancels on both sides.
+    The budget is the k reference completions plus what the synthesizer reads and writes. Each synthesizer
+    token counts as `token_cost` explorer tokens: 1 for equal tokens; synthesizer parameters / explorer
+    parameters for equal cost, because reading or writing a token takes 2 x parameters FLOPs (Kaplan et al.
+    2020, arXiv 2001.08361, sec. 2.1). The explorer's prompt is computed once for any number of rollouts
+    (prefix sharing), so it cancels on both sides.
     """
     stages = stage_tokens(bundles, by_bundle(bundles, syntheses))
     budget = stages["references"] + token_cost * (stages["synthesizer_prompt"] + stages["synthesis"])
@@ -199,10 +198,10 @@ def equal_budget(
 
 
 def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollout], m: int) -> Row:
-    """Majority over m rollouts: each bundle's references and, in the order of their samples, further ones of
-    its problem.
+    """Majority over m rollouts: each bundle's references, then further rollouts of its problem in the order
+    of their samples.
 
-    Where fewer than m exist all of them vote, and the note says so. Raises InputError for rollouts without a
+    If fewer than m exist, all of them vote, and the note says so. Raises InputError for rollouts without a
     verdict.
     """
     grouped = by_id(rollouts)
@@ -229,11 +228,10 @@ def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollou
 
 
 def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, float]]:
-    """Each row's gain over pass@1 as a ratio of the majority's gain, with its interval; {} where these are
-    not there.
+    """Each row's gain over pass@1 as a ratio of the majority's gain, with its interval; {} without a majority
+    or pass@1.
 
-    1.75 for the synthesizer is what "75 % better than self-consistency" means in A2R (arXiv 2509.22044) if
-    its gain is meant.
+    If "75 % better than self-consistency" in A2R (arXiv 2509.22044) refers to the gain, it means 1.75 here.
     """
     scores = {row.name: row.scores for row in rows}
     vote = next((name for name in scores if name.startswith("maj@") and "equal" not in name), "")
@@ -247,13 +245,13 @@ def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, flo
 
 
 def size_label(bundles: Iterable[Bundle]) -> str:
-    """The number of references for row names, or "k" where bundles differ in it."""
+    """The number of references for row names, or "k" if it differs between bundles."""
     sizes = {len(bundle.references) for bundle in bundles}
     return str(sizes.pop()) if len(sizes) == 1 else "k"
 
 
 def by_problem(bundles: Sequence[Bundle], values: Iterable[float]) -> Scores:
-    """Means [n_problems] of one value a bundle, NaN left out."""
+    """Means [n_problems] of one value per bundle, NaN left out."""
     grouped: dict[str, list[float]] = {i: [] for i in problem_ids(bundles)}
     for bundle, value in zip(bundles, values, strict=True):
         grouped[bundle.problem_id].append(float(value))
@@ -290,7 +288,7 @@ def accuracies(grouped: Iterable[Sequence[Synthesis]]) -> list[float]:
 
 
 def stage_tokens(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> dict[str, float]:
-    """Mean tokens a problem of each stage."""
+    """Mean tokens per problem of each stage."""
     values = {
         "references": reference_tokens(bundles),
         "synthesizer_prompt": [mean([s.prompt_tokens for s in group]) for group in grouped],

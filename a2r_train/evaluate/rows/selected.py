@@ -1,5 +1,5 @@
-"""Rows that choose one reference without a model where answers do not vote: a random one, the most frequent
-behaviour, the medoid.
+"""Rows that choose one reference without a model, for answers that do not vote: a random one, one with the
+most frequent behaviour, the medoid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def no_vote(bundles: Sequence[Bundle]) -> str:
-    """Why there are no rows of votes; "" where all answers vote."""
+    """Why there are no rows of votes; "" if all answers vote."""
     silent = sorted({b.verifier for b in bundles if not has_vote(b.verifier)})
     if not silent:
         return ""
@@ -40,7 +40,7 @@ def no_vote(bundles: Sequence[Bundle]) -> str:
 
 
 def selected_rows(bundles: Sequence[Bundle]) -> list[Row]:
-    """The rows that stand where those of votes would; ties are equally likely."""
+    """The rows that replace those of votes; ties are equally likely."""
     label, part = size_label(bundles), reference_part(bundles)
     total = mean_over_problems(bundles, reference_tokens(bundles))
     one = part.completion_tokens
@@ -59,7 +59,7 @@ def selected_rows(bundles: Sequence[Bundle]) -> list[Row]:
 
 
 def _scores(bundles: Sequence[Bundle], chosen: Sequence[Sequence[int]]) -> Scores:
-    """Expected accuracy of the chosen references, [n_problems]; 0 where none is chosen."""
+    """Expected accuracy of the chosen references, [n_problems]; 0 if none is chosen."""
     values = [
         float(np.mean([b.references[i].verdict == CORRECT for i in few])) if few else 0.0
         for b, few in zip(bundles, chosen, strict=True)
@@ -68,8 +68,8 @@ def _scores(bundles: Sequence[Bundle], chosen: Sequence[Sequence[int]]) -> Score
 
 
 def behaving_most(bundles: Sequence[Bundle]) -> list[list[int]]:
-    """By bundle: the references of the most frequent behaviour, of all behaviours that tie for first. A
-    program that returns nothing does not count.
+    """By bundle: the references with the most frequent behaviour, or with any that ties for first. A program
+    that returns nothing does not count.
     """
     places = [(at, i) for at, b in enumerate(bundles) for i, r in enumerate(b.references) if r.answer]
     done = programs.behaviours(
@@ -89,7 +89,7 @@ def behaving_most(bundles: Sequence[Bundle]) -> list[list[int]]:
 def medoid(answers: Sequence[str]) -> list[int]:
     """The answers with the largest mean similarity to the others: Dice's coefficient of their bags of tokens.
 
-    Empty answers neither count nor are chosen.
+    Empty answers are ignored.
     """
     bags = {i: Counter(_TOKEN.findall(answer)) for i, answer in enumerate(answers) if answer}
     if not bags:

@@ -18,9 +18,9 @@ from a2r_train.verify.vote import agreements, is_unanimous
 def skipping_row(
     config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle]
 ) -> tuple[Row, dict[str, Any]]:
-    """The row, made of the answers of the most trained synthesizer, and what it saves against them.
+    """The row, made from the answers of the most trained synthesizer, and what it saves compared with them.
 
-    `vote` and `synthesizer` are their accuracies on the unanimous bundles; None where there are none.
+    `vote` and `synthesizer` are the accuracies of both on the unanimous bundles; None if there are none.
     """
     made = work.syntheses(final, bundles)
     votes = [([r.answer for r in b.references], b.verifier) for b in bundles]

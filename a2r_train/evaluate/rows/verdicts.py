@@ -1,7 +1,7 @@
-"""What a synthesizer's verdicts on its references are worth, where its prompt has sections.
+"""What a synthesizer's verdicts on its references are worth, if its prompt has sections.
 
-How well they tell right from wrong within a bundle, and the references' vote weighted by them: by the words,
-and by how probable the model held `right` where the engine told it.
+This is how well they tell right from wrong within a bundle, and a vote of the references weighted by them.
+The weights are the words or, if the engine reports them, the probabilities of `right`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SURE = NOTE + ", as sure as it was of them"
 
 @dataclass(frozen=True)
 class Judged:
-    """The syntheses of one row in parts, with their bundles: one entry a synthesis."""
+    """The syntheses of one row, split into parts, with their bundles: one entry per synthesis."""
 
     bundles: list[Bundle]
     made: list[Synthesis]
@@ -46,20 +46,20 @@ class Judged:
         return Judged([bundle for bundle, _ in pairs], [one for _, one in pairs], parts)
 
     def said_and_true(self) -> list[tuple[list[bool | None], list[bool]]]:
-        """For each synthesis, by reference: what it says, and what is so."""
+        """For each synthesis, by reference: the verdict that it gives, and the true one."""
         return [
             (parts.judged(len(b.references)), [r.verdict == CORRECT for r in b.references])
             for b, parts in zip(self.bundles, self.parts, strict=True)
         ]
 
     def words(self) -> dict[str, list[float]]:
-        """By bundle: the mean verdict on each reference over the samples; 1 is right, 0 wrong."""
+        """By bundle: the mean verdict on each reference over the samples; 1 is right, 0 is wrong."""
         return self._means(
             [UNSAID if one is None else float(one) for one in said] for said, _ in self.said_and_true()
         )
 
     def probabilities(self) -> dict[str, list[float]]:
-        """By bundle: how probable `right` was on the mean; {} where the engine told none of it."""
+        """By bundle: the mean probability of `right` for each reference; {} if the engine reports none."""
         told = [one.verdict_probabilities for one in self.made]
         return self._means(told) if told and all(told) else {}
 
@@ -77,7 +77,7 @@ def verdict_rows(
     found: Mapping[str, list[Synthesis]],
 ) -> tuple[list[Row], dict[str, Any]]:
     """A row of the weighted vote for each greedy synthesizer, and the diagnostics `verdicts` of all that read
-    references; nothing of models whose prompt has no sections.
+    references. Models whose prompt has no sections are left out.
     """
     rows: list[Row] = []
     details: dict[str, Any] = {}
@@ -90,7 +90,10 @@ def verdict_rows(
         words, probabilities = judged.words(), judged.probabilities()
         details[task.name] = {**_told(judged), **within_bundles(bundles, words)}
         if details[task.name]["unsaid"] == 1:
-            log.warning("%s: no text has a verdict on a reference, so none is weighed by them", task.name)
+            log.warning(
+                "%s: no text has a verdict on a reference, so there is no vote weighted by verdicts",
+                task.name,
+            )
             continue
         if probabilities:
             details[task.name]["sure_auc"] = within_bundles(bundles, probabilities)["auc"]
@@ -115,8 +118,8 @@ def _vote_row(
 def weighted_vote(bundle: Bundle, weights: Sequence[float]) -> float:
     """Expected accuracy of the answer with the largest sum of weights.
 
-    Of equal sums the more frequent answer is taken, so that without any verdict it is the plain vote; what
-    ties even so is equally likely. 0 where nobody votes.
+    If sums are equal, the more frequent answer wins, so that without any verdict it is the plain vote.
+    Answers that still tie are equally likely. 0 if nobody votes.
     """
     groups = majority([r.answer for r in bundle.references], bundle.verifier).groups
     if not groups:
@@ -128,7 +131,7 @@ def weighted_vote(bundle: Bundle, weights: Sequence[float]) -> float:
 
 def within_bundles(bundles: Sequence[Bundle], scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """`pairs`: the number of pairs of a right and a wrong reference of one bundle; `auc`: the share of them
-    in which the right one has the better verdict, ties half.
+    in which the right one has the better verdict; a tie counts one half.
     """
     better: list[float] = []
     for bundle in bundles:
@@ -146,8 +149,9 @@ def within_bundles(bundles: Sequence[Bundle], scores: Mapping[str, Sequence[floa
 
 
 def _told(judged: Judged) -> dict[str, float]:
-    """Shares of the syntheses that are whole, and whose own solution is right; of the right references that
-    are called right, and of the wrong ones that are called wrong; and of references without a verdict.
+    """Shares of the syntheses that are complete, and of those whose own solution is right; of the right
+    references that are called right, and of the wrong ones that are called wrong; and of references without a
+    verdict.
     """
     whole = [p.are_whole(len(b.references)) for b, p in zip(judged.bundles, judged.parts, strict=True)]
     asked = [(p.solution, b.answer, b.verifier) for b, p in zip(judged.bundles, judged.parts, strict=True)]
