@@ -406,7 +406,7 @@ OF_THE_PROBE = [
     BadInput("a misspelt key", "probe", given(max_pair=3),
              "command line: unknown key 'max_pair'; did you mean 'max_pairs'?"),
     BadInput("more references than rollouts", "probe", given(k=9),
-             "no problem has k = 9 rollouts, the most are 8; lower k, or explore with more samples"),
+             "no problem has k = 9 rollouts, at most 8; lower k, or explore with more samples"),
     BadInput("a single reference", "probe", given(k=1), "k is 1; expected at least 2"),
     BadInput("a selector worse than a coin flip", "probe", given(accuracy=0.3),
              "accuracy is 0.3; expected 0.5 or more, and less than 1"),
@@ -418,7 +418,8 @@ OF_THE_PROBE = [
     BadInput("a model without problems", "probe",
              file("r.jsonl", OUR_OWN % "correct" + (OUR_OWN % "correct").replace(": 0", ": 1"),
                   rollouts="r.jsonl", k=2, model="m"),
-             "a model reads the problems, and these rollouts have none; name them with `problems:`"),
+             "these rollouts have no problem texts, which the model has to read; name the problems with "
+             "`problems:`"),
     BadInput("no such model", "probe", given(model="./nowhere"), "./nowhere: no such folder or file"),
     BadInput("an output folder with other files", "probe", file("out/notes.txt", "mine\n"), NOT_OURS),
 ]  # fmt: skip

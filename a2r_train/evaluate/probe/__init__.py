@@ -1,1 +1,1 @@
-"""Will training a synthesizer pay here: what rollouts and an untrained model say beforehand."""
+"""Will training a synthesizer pay? What rollouts and an untrained model say before it starts."""

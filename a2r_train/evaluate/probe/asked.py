@@ -1,4 +1,4 @@
-"""What the untrained synthesizer is asked: bundles, the problems alone, and pairs in two orders."""
+"""What the untrained synthesizer is asked: bundles, problems alone, and pairs of solutions in two orders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """Bundles, one a problem, and pairs of one right and one wrong solution, each in both orders."""
+    """Bundles, one per problem, and pairs of one right and one wrong solution, each in both orders."""
 
     bundles: list[Bundle]
     pairs: list[tuple[Bundle, Bundle]]  # right first, wrong first
@@ -45,8 +45,9 @@ class Asked:
 
 
 def bundles_to_ask(config: ProbeConfig, problems: Sequence[Problem], rollouts: Sequence[Rollout]) -> Asked:
-    """The first `max_bundles` problems in a random order, as a bundle of k, and pairs of them. Raises
-    InputError where no problem has k rollouts.
+    """Bundles of k and pairs of solutions for the first `max_bundles` problems in a random order.
+
+    Raises InputError if no problem has k rollouts.
     """
     pools: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
@@ -78,7 +79,7 @@ def _pair(problem: Problem, pool: Sequence[Rollout], seed: int) -> list[tuple[Bu
 
 
 def tasks(config: ProbeConfig) -> dict[str, Task]:
-    """What is asked of the bundles, and, by ANSWER and NAME, of the pairs."""
+    """What is asked about the bundles and, under ANSWER and NAME, about the pairs."""
     found = {
         "base": Task("synthesizer/base", config.model),
         "alone": Task("synthesizer/alone", config.model, "alone"),
@@ -91,8 +92,9 @@ def tasks(config: ProbeConfig) -> dict[str, Task]:
 
 
 def generator(config: ProbeConfig, asked: Asked) -> Generator:
-    """What answers. Raises InputError for what is wrong with the model or too long for its prompt; loads no
-    weights.
+    """The generator. Loads no weights.
+
+    Raises InputError if the model is unfit or a problem is too long for its prompt.
     """
     engine = {key: getattr(config, key) for key in ENGINE_KEYS}
     own = {f.name for f in fields(EvaluateConfig)} & {f.name for f in fields(ProbeConfig)}
@@ -110,7 +112,7 @@ def generator(config: ProbeConfig, asked: Asked) -> Generator:
 
 
 def answers(config: ProbeConfig, work: Generator, asked: Asked) -> dict[str, list[Synthesis]]:
-    """The answers to each of the tasks."""
+    """The answers to each task."""
     found = {
         name: work.syntheses(task, asked.ordered if name in (ANSWER, NAME) else asked.bundles)
         for name, task in tasks(config).items()
@@ -130,7 +132,7 @@ def base_of(asked: Asked, made: Mapping[str, Sequence[Synthesis]]) -> tuple[Sele
 def likeness(asked: Asked, made: Sequence[Synthesis]) -> float:
     """How alike two sampled answers to one bundle are: the intraclass correlation of their verdicts, 0 to 1.
 
-    NaN where all verdicts are equal.
+    NaN if all verdicts are equal.
     """
     grouped = [[float(s.verdict == CORRECT) for s in group] for group in by_bundle(asked.bundles, made)]
     mean = float(np.mean([np.mean(group) for group in grouped]))
@@ -141,8 +143,8 @@ def likeness(asked: Asked, made: Sequence[Synthesis]) -> float:
 
 
 def two_orders(asked: Asked, made: Sequence[Synthesis], task: Task) -> Found:
-    """Of pairs in both orders: `right` and `wrong`, the shares of pairs where both orders choose that
-    solution; `first`, those where both choose the first; `second`; `neither`, the rest.
+    """For pairs in both orders: `right` and `wrong`, the shares of pairs in which it chooses that solution in
+    both orders; `first` and `second`, those in which it chooses that place in both; `neither`, the rest.
 
     scores [pairs]: 1 for a consistent right choice, 0 for a consistent wrong one, else 0.5.
     """
@@ -162,7 +164,7 @@ def two_orders(asked: Asked, made: Sequence[Synthesis], task: Task) -> Found:
 
 
 def _pick(bundle: Bundle, synthesis: Synthesis) -> str:
-    """Which of the two solutions an answer goes with: `right`, `wrong`, or `` for neither."""
+    """Which of the two solutions an answer agrees with: `right`, `wrong`, or `` for neither."""
     if synthesis.verdict == CORRECT:
         return "right"
     wrong = next(r for r in bundle.references if r.verdict != CORRECT)
@@ -173,9 +175,9 @@ def _pick(bundle: Bundle, synthesis: Synthesis) -> str:
 
 
 def check_enough(config: ProbeConfig, pools: Mapping[str, int]) -> None:
-    """Raise InputError where no problem has k rollouts."""
+    """Raise InputError if no problem has k rollouts."""
     if max(pools.values(), default=0) < config.k:
         raise InputError(
-            f"{config.rollouts}: no problem has k = {config.k} rollouts, the most are "
+            f"{config.rollouts}: no problem has k = {config.k} rollouts, at most "
             f"{max(pools.values(), default=0)}; lower k, or explore with more samples"
         )

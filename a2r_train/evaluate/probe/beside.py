@@ -1,4 +1,4 @@
-"""What the probe would have said of the bundles of an evaluation, in one line beside its table."""
+"""What the probe would have said about the bundles of an evaluation, in one line beside its table."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from a2r_train.evaluate.rows.row import accuracies, by_bundle
 from a2r_train.evaluate.statistics import TWO_SIDED
 from a2r_train.records import Bundle, Synthesis
 
-FEWEST = 50  # problems: of fewer chance is above 14 points, whatever is predicted
+FEWEST = 50  # problems: with fewer, chance is above 14 points, whatever is predicted
 
 
 def probe_line(
     bundles: Sequence[Bundle], base: Sequence[Synthesis], results: Mapping[str, Any] | None = None
 ) -> str:
-    """The room over the vote, the prediction from these bundles and the untrained answers to them, and what
-    was measured where `results` have a trained row; "" of so few problems that chance alone decides.
+    """The room over the vote, the prediction from these bundles and the untrained answers to them, and the
+    measured accuracy if `results` have a trained row; "" if there are so few problems that chance decides.
     """
     patterns, shares = shares_of(bundles)
     if len(shares) < FEWEST:
@@ -36,7 +36,7 @@ def probe_line(
     room = float(weights @ [float(p.n_correct > 0) for p in patterns]) - vote
     chances = selector.trained().chances(patterns)
     trained, error = float(weights @ chances), 100 * (ERROR if base else ERROR_ALONE)
-    # of one answer a problem, as if the prediction were right
+    # for one answer per problem, assuming that the prediction is right
     chance = 100 * TWO_SIDED * math.sqrt(float(weights @ (chances * (1 - chances))) / len(shares))
     said = (
         f"a2r probe: a room of {100 * room:.1f} points over the vote; {percent(trained)} % predicted for a "

@@ -1,4 +1,4 @@
-"""What rollouts say by themselves, with intervals over problems. Pure functions of the counted rollouts."""
+"""What the rollouts alone say, with intervals over problems. Pure functions of the counted rollouts."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Facts:
         return weights
 
     def each(self, value: Callable[[Pattern], float]) -> Floats:
-        """A value of the patterns, [U]."""
+        """The value of each pattern, [U]."""
         return np.array([value(pattern) for pattern in self.patterns])
 
     def of_problems(self, value: Callable[[Pattern], float]) -> Floats:
-        """Its mean over the bundles of each problem, [P]."""
+        """The mean value over the bundles of each problem, [P]."""
         found: Floats = self.shares @ self.each(value)
         return found
 
     def told(self, **columns: Floats) -> dict[str, Found]:
-        """Means with intervals of scores [problems] by name."""
+        """Means of scores [problems], with intervals, by name."""
         made = intervals(
             np.stack(list(columns.values()), axis=1), seed=self.config.seed, draws=self.config.draws
         )
@@ -61,7 +61,7 @@ class Facts:
 
 
 def _oracle(pools: Pools) -> Floats:
-    """pass@k [P, n] for k = 1 to n, without bias; NaN where a problem has fewer."""
+    """Unbiased pass@k [P, n] for k = 1 to n; NaN if a problem has fewer rollouts."""
     estimate = cache(pass_at_k)
     correct = (pools.right & (pools.group != -2)).sum(axis=1).tolist()
     return np.array(
@@ -73,7 +73,7 @@ def _oracle(pools: Pools) -> Floats:
 
 
 def by_k(facts: Facts) -> list[Found]:
-    """pass@k, maj@k and the room for each k, with the number of problems that have so many rollouts."""
+    """pass@k, maj@k and the room for each k, with the number of problems that have k rollouts."""
     n = facts.vote.shape[1]
     names = ("pass", "maj", "room")
     values = np.concatenate([facts.oracle, facts.vote, facts.oracle - facts.vote], axis=1)
@@ -89,7 +89,7 @@ def by_k(facts: Facts) -> list[Found]:
 
 
 def by_correct(facts: Facts) -> list[Found]:
-    """Shares of bundles by number of right references, and how often the vote is right there."""
+    """Shares of bundles by number of right references, and how often the vote of these is right."""
     found = []
     for count in range(facts.k + 1):
         here = facts.each(lambda p, count=count: float(p.n_correct == count))  # type: ignore[misc]
@@ -99,8 +99,8 @@ def by_correct(facts: Facts) -> list[Found]:
 
 
 def by_agreement(facts: Facts) -> list[Found]:
-    """By pattern of agreement: share of the bundles, P(vote right), and of a reference that disagrees being
-    right alone. The most frequent first.
+    """By agreement pattern, the most frequent first: the share of the bundles, P(vote right), and the share
+    with a right reference.
     """
     grouped: defaultdict[str, list[int]] = defaultdict(list)
     for at, pattern in enumerate(facts.patterns):
@@ -133,8 +133,8 @@ def _ratio(facts: Facts, here: Floats, value: Floats) -> float:
 
 
 def shares(facts: Facts) -> dict[str, Found]:
-    """How bundles come: unanimous, unanimous and wrong, no reference right, the majority wrong while a
-    minority is right, and a tie with a right answer in it.
+    """Shares of bundles: unanimous, unanimous and wrong, no reference right, the majority wrong while a
+    minority is right, and a tie that includes the right answer.
     """
     return facts.told(
         unanimous=facts.of_problems(lambda p: float(p.unanimous)),
@@ -147,11 +147,11 @@ def shares(facts: Facts) -> dict[str, Found]:
 
 
 def tokens(facts: Facts, asked: Mapping[str, float], problem_tokens: float) -> Found:
-    """Mean tokens of a reference, of k, of the synthesizer's prompt and answer, of an answer alone, and of
-    both stages; NaN where no rollout has counts.
+    """Mean tokens of a reference, of k references, of the synthesizer's prompt and answer, of an answer
+    alone, and of both stages; NaN if no rollout has counts.
 
-    `asked` are those that a model's answers had; else the prompt is taken for k references and a problem, and
-    an answer for as long as a reference.
+    `asked` are the counts of a model's answers. Without them, the prompt is estimated as k references and a
+    problem, and an answer as long as a reference.
     """
     counted = facts.pools.tokens[facts.pools.tokens > 0]
     one = float(counted.mean()) if counted.size else math.nan
@@ -172,9 +172,9 @@ def tokens(facts: Facts, asked: Mapping[str, float], problem_tokens: float) -> F
 
 
 def cost(found: Found, k: int, explorer: Size | None, synthesizer: Size | None, larger: Size | None) -> Found:
-    """FLOPs of a two-stage answer over those of one answer of the larger model, {} where sizes are not known.
+    """FLOPs of a two-stage answer over those of one answer of the larger model; {} if sizes are not known.
 
-    Without the larger one it is the synthesizer alone.
+    Without a larger model, the synthesizer alone takes its place.
     """
     larger = larger or synthesizer
     if explorer is None or synthesizer is None or larger is None or math.isnan(found["two_stages"]):
@@ -186,10 +186,10 @@ def cost(found: Found, k: int, explorer: Size | None, synthesizer: Size | None, 
 
 
 def gains(facts: Facts, equal: int | None) -> dict[str, Found]:
-    """What a perfect selector, and one of the recipe's accuracy, would bring over the vote of k, and over a
+    """What a perfect selector, and one with the recipe's accuracy, would gain over the vote of k, and over a
     vote of equal tokens.
 
-    Of m = `equal` rollouts, or as many as there are.
+    The latter has `equal` rollouts, or all if there are fewer.
     """
     selector = Selector(TRAINED_WEIGHT, facts.config.accuracy, 0.0)
     perfect = facts.of_problems(lambda p: float(p.n_correct > 0))
@@ -203,13 +203,13 @@ def gains(facts: Facts, equal: int | None) -> dict[str, Found]:
 
 
 def last_vote(facts: Facts, m: int) -> Floats:
-    """The vote of m rollouts of each problem, [P], or of all that it has."""
+    """The vote of m rollouts of each problem, [P], or of all if it has fewer."""
     at = np.minimum(facts.pools.sizes, m) - 1
     found: Floats = facts.vote[np.arange(len(at)), at]
     return found
 
 
 def next_k(found: Sequence[Found], k: int) -> Found | None:
-    """The row of 2k, or of the most rollouts, where there are more than k."""
+    """The row nearest to 2k, of those above k that have at least half of its problems; None without one."""
     rows = [row for row in found if row["k"] > k and row["problems"] >= found[k - 1]["problems"] / 2]
     return min(rows, key=lambda row: abs(row["k"] - 2 * k)) if rows else None

@@ -1,4 +1,4 @@
-"""probe.md and report.html of a probe, in the style of an evaluation's report, from what probe.json holds."""
+"""probe.md and report.html of a probe, made from probe.json in the style of an evaluation's report."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def protocol(found: Found) -> str:
 
 
 def sections(found: Found) -> list[Section]:
-    """The tables of the probe, those that it has."""
+    """The tables of the probe; those without data are left out."""
     made = [
         _by_k(found),
         Section(
@@ -86,8 +86,8 @@ def sections(found: Found) -> list[Section]:
         ),
         Section(
             "By agreement",
-            "In %. 2-1-1: two references agree, and two others have an answer each. Some right: bundles with "
-            "a right reference.",
+            "In %. 2-1-1: two references agree, and each of the other two has an answer of its own. Some "
+            "right: bundles with a right reference.",
             ["agreement", "share of bundles", "interval", "P(vote right)", "some right"],
             [
                 [row["pattern"], *_told(row["share"]), percent(row["vote"]), percent(row["some"])]
@@ -134,8 +134,8 @@ def _gains(found: Found) -> Section:
         if key in names
     ]
     intro = (
-        "In points. The accuracy of a selector is that of choosing between one right and one wrong "
-        "reference. A vote of more rollouts than there are is that of all."
+        "In points. The accuracy of a selector is how often it picks the right one of a right and a wrong "
+        "reference. A vote of more rollouts than exist is the vote of all."
     )
     return Section("The largest gain", intro, ["selector", "points", "interval"], rows)
 
@@ -189,9 +189,9 @@ def _orders(found: Found) -> Section:
         rows += [[way, str(told["pairs"]), *shares, of_them]] if told["pairs"] else []
     header = ["asked", "pairs", "right", "wrong", "the first", "the second", "neither", "right of consistent"]
     intro = (
-        "Shown one right and one wrong solution in both orders, in % of the pairs. Answered: whose answer it "
-        "gives, by the usual prompt. Named: whose number it gives. Right and wrong: in both orders; the "
-        "first and the second: by place, whichever stands there."
+        "The model sees a right and a wrong solution in both orders. In % of the pairs. Answered: with the "
+        "usual prompt, whose answer it gives. Named: whose number it gives. Right and wrong: it chooses that "
+        "solution in both orders. The first and the second: it chooses that place in both orders."
     )
     return Section("Two orders", intro, header, rows)
 
@@ -203,8 +203,8 @@ def _signal(found: Found) -> Section:
     ]
     header = ["mixture", "bundles kept", *(f"groups of {size}" for size in GROUP_SIZES)]
     intro = (
-        "Share of groups that are neither all right nor all wrong, in %, with the untrained synthesizer; two "
-        f"answers to one bundle are alike by {found['signal']['likeness']:.2f}."
+        "Share of groups that are neither all right nor all wrong, in %, with the untrained synthesizer. Two "
+        f"answers to one bundle have an intraclass correlation of {found['signal']['likeness']:.2f}."
     )
     return Section("Groups with signal", intro, header, rows)
 
@@ -219,14 +219,14 @@ def _power(found: Found) -> Section:
     ]  # fmt: skip
     header = ["against", "told apart from", "predicted gain", "problems for it", "bundles for it"]
     intro = (
-        f"In points, power 80 %, by problem, of {power['problems']:,} problems with "
+        f"In points, with a power of 80 %, by problem, for {power['problems']:,} problems with "
         f"{power['bundles_per_problem']} bundle{'s' * (power['bundles_per_problem'] > 1)} each."
     )
     return Section("What an evaluation can tell", intro, header, rows)
 
 
 def table(found: Found) -> Group:
-    """What a run ends with in a terminal."""
+    """What a run prints to the terminal at its end."""
     from rich.console import Group
     from rich.text import Text
 

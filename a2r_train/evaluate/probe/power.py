@@ -1,8 +1,8 @@
-"""What an evaluation of so many problems and bundles can tell, before it is made.
+"""Which differences an evaluation with given numbers of problems and bundles can detect.
 
-The difference of two rows is told apart if its 95 % interval excludes 0; a true difference of 2.80 standard
-errors is, in 80 % of such evaluations. Bundles of one problem have much in common, so the variance between
-problems falls with the number of problems alone (cluster sampling, Cochran 1977, ch. 9).
+A difference of two rows is detected if its 95 % interval excludes 0; for a true difference of 2.80 standard
+errors, this happens in 80 % of such evaluations. Bundles of one problem have much in common, so the variance
+between problems falls only with the number of problems (cluster sampling, Cochran 1977, ch. 9).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ STANDARD_ERRORS = TWO_SIDED + POWER
 
 @dataclass(frozen=True)
 class Spread:
-    """Variances of the difference of two rows: of a problem's mean between problems, and within one."""
+    """Variances of the difference of two rows: between the means of problems, and within a problem."""
 
     between: float
     within: float
 
     def smallest(self, problems: int, bundles: float) -> float:
-        """The smallest true difference that is told apart in 80 % of such evaluations, in 0..1."""
+        """The smallest true difference that 80 % of such evaluations detect, in 0..1."""
         return STANDARD_ERRORS * math.sqrt((self.between + self.within / bundles) / problems)
 
     def problems(self, difference: float, bundles: float) -> int:
-        """The problems that it takes to tell a difference apart, at so many bundles of each."""
+        """How many problems it takes to detect a difference, with `bundles` bundles of each."""
         return math.ceil((STANDARD_ERRORS / difference) ** 2 * (self.between + self.within / bundles))
 
 
 def spread_against_vote(patterns: Sequence[Pattern], shares: Floats, trained: Selector) -> Spread:
-    """Of a trained synthesizer's greedy answers against the vote of the same bundles.
+    """A trained synthesizer's greedy answers against the vote of the same bundles.
 
-    shares [P, U]: of each pattern among a problem's bundles. What a synthesizer's answer to a pattern varies
-    by is counted as within a problem.
+    shares [P, U]: of each pattern among a problem's bundles. The variance of a synthesizer's answers to one
+    pattern counts as variance within a problem.
     """
     chances, votes = trained.chances(patterns), np.array([p.vote for p in patterns])
     return _spread(shares, chances - votes, chances * (1 - chances))
@@ -51,8 +51,8 @@ def spread_against_vote(patterns: Sequence[Pattern], shares: Floats, trained: Se
 def spread_against_base(
     patterns: Sequence[Pattern], shares: Floats, trained: Selector, base: Selector
 ) -> Spread:
-    """Against the untrained one, which answers as if it drew anew: they agree more than that, so this is on
-    the safe side.
+    """A trained synthesizer against the untrained one, as if their answers were independent. In fact they
+    correlate, so this is on the safe side.
     """
     a, b = trained.chances(patterns), base.chances(patterns)
     return _spread(shares, a - b, a * (1 - a) + b * (1 - b))
@@ -72,7 +72,7 @@ def shown_pattern(bundle: Bundle) -> Pattern:
 
 
 def shares_of(bundles: Sequence[Bundle]) -> tuple[list[Pattern], Floats]:
-    """The patterns of bundles, and their shares [P, U] among those of each problem."""
+    """The patterns of the bundles, and their shares [P, U] among the bundles of each problem."""
     found = [shown_pattern(bundle) for bundle in bundles]
     patterns = list(dict.fromkeys(found))
     column = {pattern: at for at, pattern in enumerate(patterns)}
@@ -84,7 +84,7 @@ def shares_of(bundles: Sequence[Bundle]) -> tuple[list[Pattern], Floats]:
 
 
 def power_line(bundles: Sequence[Bundle]) -> str:
-    """What an evaluation on these bundles can tell, in one line."""
+    """Which differences an evaluation on these bundles can detect, in one line."""
     patterns, shares = shares_of(bundles)
     base = Selector()
     trained = base.trained()
@@ -92,12 +92,12 @@ def power_line(bundles: Sequence[Bundle]) -> str:
     gain = float(weights @ (trained.chances(patterns) - [p.vote for p in patterns]))
     sizes = Counter(b.problem_id for b in bundles)
     each = len(bundles) / len(sizes)
-    # One bundle a problem does not say what varies between the bundles of one; nothing of it is needed then.
+    # With one bundle per problem the variance between the bundles of a problem is unknown, but not needed.
     return line(spread_against_vote(patterns, shares, trained), len(sizes), each, gain)
 
 
 def line(spread: Spread, problems: int, bundles: float, gain: float) -> str:
-    """The smallest difference to the vote, and what the predicted gain over it would take."""
+    """The smallest detectable difference to the vote, and what detecting the predicted gain would take."""
     smallest = spread.smallest(problems, bundles)
     each = f"{bundles:.3g} bundle{'s' * (bundles != 1)}"
     said = (

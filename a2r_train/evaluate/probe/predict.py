@@ -1,8 +1,7 @@
-"""What a trained synthesizer would have on these bundles, by the selector that training made of others.
+"""The accuracy that a trained synthesizer would have on these bundles, from how training changed others.
 
 The two errors are root mean squares of predicted minus measured accuracy over the evaluations of
-docs/probe.md, each predicted from those of other explorers alone; scripts/proofs/check_probe.py measures
-them.
+docs/probe.md, each predicted only from those of other explorers; scripts/proofs/check_probe.py measures them.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from a2r_train.evaluate.probe.facts import Facts, last_vote
 from a2r_train.evaluate.probe.power import spread_against_base, spread_against_vote
 from a2r_train.evaluate.probe.selector import Selector
 
-ERROR = 0.028  # where the untrained synthesizer was asked
+ERROR = 0.028  # if the untrained synthesizer was asked
 ERROR_ALONE = 0.038  # from rollouts alone
 Found = dict[str, Any]
 
 
 def predict(facts: Facts, base: Selector, greedy: float | None, equal: int | None) -> Found:
     """Accuracy of the trained synthesizer, and its gain over the untrained one, the vote and a vote of equal
-    tokens, each with the interval over problems of these rollouts alone; `error` comes on top.
+    tokens. The intervals cover only the choice of problems; `error` comes on top.
 
     greedy: the measured accuracy of the untrained one; without it, that of its selector on all bundles.
     """
@@ -51,8 +50,8 @@ def predict(facts: Facts, base: Selector, greedy: float | None, equal: int | Non
 
 
 def power(facts: Facts, base: Selector, predicted: Mapping[str, Any], bundles: int) -> Found:
-    """For the vote and the untrained synthesizer: the smallest difference that as many problems as these tell
-    apart, and the problems and bundles that the predicted gain takes.
+    """For the vote and the untrained synthesizer: the smallest difference that this number of problems can
+    detect, and the problems and bundles needed to detect the predicted gain.
     """
     trained, n = base.trained(), len(facts.shares)
     spreads = {
@@ -75,6 +74,6 @@ def power(facts: Facts, base: Selector, predicted: Mapping[str, Any], bundles: i
 
 
 def is_at_chance(told: Mapping[str, Any], low: float, high: float) -> bool:
-    """Whether the consistent choices are as often wrong as right, as far as the interval can tell."""
+    """Whether the interval allows that the consistent choices are as often wrong as right."""
     known = bool(told["pairs"]) and np.isfinite([low, high]).all()
     return bool(known and low <= 0.5 <= high)

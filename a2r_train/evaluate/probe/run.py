@@ -62,7 +62,7 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Prepared:
-    """The inputs, judged; `work` is what answers, None without a model."""
+    """The judged inputs; `work` generates the answers, None without a model."""
 
     problems: list[Problem]
     rollouts: list[Rollout]
@@ -72,8 +72,9 @@ class Prepared:
 
 
 def probe(config: ProbeConfig) -> Found:
-    """Run the stage and return what probe.json holds. Raises InputError for wrong input; nothing is written
-    then.
+    """Run the stage and return the content of probe.json.
+
+    Raises InputError for wrong input; then nothing is written.
     """
     given = prepared(config)
     if given.work:
@@ -91,7 +92,7 @@ def probe(config: ProbeConfig) -> Found:
 
 
 def prepared(config: ProbeConfig) -> Prepared:
-    """Raises InputError for what is wrong with the recipe, the rollouts or the model; loads no weights."""
+    """Raises InputError for a mistake in the recipe, the rollouts or the model; loads no weights."""
     check(config)
     problems, rollouts, verifier = load_pools(
         config.rollouts, config.problems, Columns.parse(config.columns), config.verifier
@@ -104,15 +105,15 @@ def prepared(config: ProbeConfig) -> Prepared:
         return Prepared(problems, rollouts, verifier, Asked([], []), None)
     if not problems:
         raise InputError(
-            f"{config.rollouts}: a model reads the problems, and these rollouts have none; "
-            "name them with `problems:`"
+            f"{config.rollouts}: these rollouts have no problem texts, which the model has to read; "
+            "name the problems with `problems:`"
         )
     asked = bundles_to_ask(config, problems, rollouts)
     return Prepared(problems, rollouts, verifier, asked, generator(config, asked))
 
 
 def summarise(config: ProbeConfig, given: Prepared, made: dict[str, list[Synthesis]]) -> Found:
-    """All of probe.json."""
+    """The content of probe.json."""
     verifiers = {problem.id: problem.verifier for problem in given.problems}
     facts = Facts(config, pools_of(given.rollouts, verifiers, given.verifier))
     base, model, lengths, alike = _of_model(config, given, made)
@@ -156,7 +157,7 @@ def _setup(config: ProbeConfig, facts: Facts, given: Prepared) -> Found:
 
 
 def _sizes(config: ProbeConfig, rollouts: Sequence[Rollout]) -> list[Size | None]:
-    """Of the explorer, the synthesizer and the larger model; only of those that are named or on this disk."""
+    """Sizes of the explorer, the synthesizer and the larger model, if they are named or on this disk."""
     seen = config.explorer or rollouts[0].model
     explorer = seen if config.explorer or Path(seen).is_dir() else ""
     synthesizer = config.model or explorer

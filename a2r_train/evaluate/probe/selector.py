@@ -1,9 +1,9 @@
-"""A synthesizer as a selector of references, and what training makes of one.
+"""A synthesizer as a selector of references, and how training changes it.
 
-It takes the answer of a group of equal answers with a chance in proportion to size ** weight, times the odds
-accuracy / (1 - accuracy) where the group is right. So `accuracy` is that of choosing between one right and
-one wrong reference, weight 1 and accuracy 0.5 name a reference at random (pass@1), and a large weight is the
-vote. docs/probe.md says how well that fits.
+It takes the answer of a group of equal answers with a probability proportional to size ** weight, times the
+odds accuracy / (1 - accuracy) if the group is right. So `accuracy` is how often it chooses the right one of a
+right and a wrong reference. Weight 1 and accuracy 0.5 name a reference at random (pass@1), and a large weight
+is the vote. docs/probe.md says how well this fits.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from a2r_train.data.probe import Floats, Pattern
 
-# Of the untrained models of docs/probe.md, and what training made of them there: the medians.
+# Medians over the models of docs/probe.md, before and after training.
 UNTRAINED_WEIGHT, UNTRAINED_ACCURACY, NEW = 1.0, 0.5, 0.005
 TRAINED_WEIGHT, LIFT = 2.0, 1.8
-# What `fit` tries.
+# The values that `fit` tries.
 WEIGHTS = np.arange(0.5, 6.1, 0.5)
 LOG_ODDS = np.arange(-2.0, 6.01, 0.1)
 
@@ -29,7 +29,7 @@ LOG_ODDS = np.arange(-2.0, 6.01, 0.1)
 @dataclass(frozen=True)
 class Selector:
     """`accuracy` of choosing between a right and a wrong reference, `weight` of agreement, and `new`, how
-    often it is right where no reference is.
+    often it is right although no reference is.
     """
 
     weight: float = UNTRAINED_WEIGHT
@@ -37,7 +37,7 @@ class Selector:
     new: float = NEW
 
     def right(self, pattern: Pattern) -> float:
-        """The chance of a right answer to a bundle of that pattern."""
+        """The probability of a right answer to a bundle of this pattern."""
         if not pattern.n_correct:
             return self.new
         odds = self.accuracy / (1 - self.accuracy)
@@ -45,20 +45,20 @@ class Selector:
         return float(sum(w for w, good in drawn if good) / sum(w for w, _ in drawn))
 
     def chances(self, patterns: Sequence[Pattern]) -> Floats:
-        """Those of many patterns, [U]."""
+        """The probabilities for many patterns, [U]."""
         return np.array([self.right(pattern) for pattern in patterns])
 
     def trained(self) -> Selector:
-        """What training made of such a selector in the runs of docs/probe.md: its odds times LIFT."""
+        """The selector after training, by the runs of docs/probe.md: its odds times LIFT."""
         odds = LIFT * self.accuracy / (1 - self.accuracy)
         return replace(self, weight=max(self.weight, TRAINED_WEIGHT), accuracy=odds / (1 + odds))
 
 
 def fit(patterns: Sequence[Pattern], right: Sequence[float], counts: Sequence[float]) -> Selector:
-    """The likeliest selector, of those that are tried: `right` are shares of right answers to `counts`
-    bundles of a pattern; one may come several times.
+    """The selector with the largest likelihood among those tried. `right` are shares of right answers to
+    `counts` bundles of a pattern; a pattern may occur several times.
 
-    Patterns without a right reference give `new` alone, those without a wrong one nothing.
+    Patterns without a right reference only determine `new`; those without a wrong one determine nothing.
     """
     sums: defaultdict[Pattern, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for pattern, share, count in zip(patterns, right, counts, strict=True):
@@ -79,6 +79,8 @@ def fit(patterns: Sequence[Pattern], right: Sequence[float], counts: Sequence[fl
 
 
 def _likelihood(chances: Floats, totals: Floats) -> float:
-    """Log-likelihood of right answers and counts, [U, 2]; ties go to the selector that is tried first."""
+    """Log-likelihood of right answers and counts, [U, 2]; rounded, so that the first selector tried wins
+    ties.
+    """
     p, good, n = chances.clip(0.005, 0.995), totals[:, 0], totals[:, 1]
     return round(float(np.sum(good * np.log(p) + (n - good) * np.log(1 - p))), 9)

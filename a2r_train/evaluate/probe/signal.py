@@ -1,5 +1,5 @@
-"""Which bundles, in groups of which size, GRPO would learn from: a group has signal if it is neither all
-right nor all wrong.
+"""Which bundles GRPO would learn from, in groups of which size: a group has signal if it is neither all right
+nor all wrong.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from a2r_train.evaluate.probe.facts import Facts
 from a2r_train.evaluate.probe.selector import Selector
 
 GROUP_SIZES = (4, 8, 16, 32)
-ENOUGH = 0.9  # of the share that the largest group has: then twice the completions bring little
-LIKENESS = 0.5  # of two answers to one bundle, where no model was asked
-EASY, BAND = 0.5, 0.375  # as `a2r bundle` has them: easy_percent, max_share_correct
+ENOUGH = 0.9  # of the share with signal in the largest groups: beyond it, more completions bring little
+LIKENESS = 0.5  # of two answers to one bundle, if no model was asked
+EASY, BAND = 0.5, 0.375  # the defaults of `a2r bundle`: easy_percent, max_share_correct
 Found = dict[str, Any]
 
 
 def mixtures(facts: Facts) -> dict[str, Floats]:
-    """By mixture of `a2r bundle` how much of each pattern of each problem is kept, [P, U], shares of all
+    """By mixture of `a2r bundle`, how much of each pattern of each problem is kept, [P, U], as shares of all
     bundles.
     """
     shares = facts.shares / len(facts.shares)
@@ -40,10 +40,10 @@ def mixtures(facts: Facts) -> dict[str, Floats]:
 
 
 def signal(facts: Facts, base: Selector, likeness: float) -> Found:
-    """By mixture the share of bundles kept, and for each group size the share of groups with signal.
+    """By mixture, the share of bundles kept, and for each group size the share of groups with signal.
 
-    The chance of a right answer varies between bundles of one pattern as a beta distribution does, of which
-    `likeness` is the intraclass correlation. `mixture` and `group_size` are what has most of it.
+    The probability of a right answer is beta-distributed over the bundles of one pattern; `likeness` is the
+    intraclass correlation. `mixture` has the most signal, and `group_size` is the smallest with ENOUGH of it.
     """
     likeness = LIKENESS if math.isnan(likeness) else likeness
     with_signal = {
@@ -65,7 +65,7 @@ def signal(facts: Facts, base: Selector, likeness: float) -> Found:
 
 
 def chance(base: Selector, pattern: Pattern, likeness: float, size: int) -> float:
-    """The chance that a group of answers to a bundle of that pattern has signal."""
+    """The probability that a group of answers to a bundle of this pattern has signal."""
     p = min(max(base.right(pattern), 0.0), 1.0)
     if p in (0.0, 1.0) or likeness >= 1:
         return 0.0

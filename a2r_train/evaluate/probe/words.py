@@ -1,4 +1,4 @@
-"""The recommendation: one sentence on top, and reasons with their figures.
+"""The recommendation: one sentence at the top, then reasons with their figures.
 
 They follow from the prediction and its error, as docs/probe.md shows.
 """
@@ -12,7 +12,7 @@ from a2r_train.evaluate.probe.facts import next_k
 from a2r_train.evaluate.report.tables import percent
 
 Found = Mapping[str, Any]
-NO_ROOM = 0.05  # between pass@k and maj@k: the evaluations of docs/probe.md below it gained nothing
+NO_ROOM = 0.05  # between pass@k and maj@k: evaluations of docs/probe.md with less room gained nothing
 MORE = 0.05  # pass@2k above pass@k, from which more references are worth their tokens
 UNANIMOUS = 0.5  # share of the bundles
 NONE_RIGHT = 0.5
@@ -27,7 +27,7 @@ HEADS = {
 
 
 def recommendation(found: Found) -> tuple[str, list[str]]:
-    """The key of HEADS, and the reasons, the deciding one first."""
+    """The key of HEADS, and the reasons, the decisive one first."""
     key, reason = _decided(found)
     return key, [reason, *_more(found)]
 
@@ -56,7 +56,7 @@ def _decided(found: Found) -> tuple[str, str]:
     if found.get("model") and found["model"]["alone"]["low"] > predicted["trained"]["value"] + error:
         return "alone", (
             f"the untrained synthesizer alone is right in {percent(found['model']['alone']['value'])} %, and "
-            f"with references {percent(predicted['trained']['value'])} % are predicted after training "
+            f"the prediction with references after training is {percent(predicted['trained']['value'])} % "
             f"(error {100 * error:.1f})."
         )
     if room["high"] < NO_ROOM or oracle["value"] == vote["value"]:
@@ -75,14 +75,14 @@ def _decided(found: Found) -> tuple[str, str]:
 
 
 def word_of(gain: float, error: float) -> str:
-    """`train` or `vote` where the predicted gain over the harder vote is beyond the error, else `unsure`."""
+    """`train` or `vote` if the predicted gain over the harder vote is beyond the error, else `unsure`."""
     if gain > error:
         return "train"
     return "vote" if gain < -error else "unsure"
 
 
 def _hardest(found: Found) -> tuple[Found, str]:
-    """The predicted gain over the vote of k, or of equal tokens where that is the harder rival."""
+    """The predicted gain over the vote of k or the vote of equal tokens, whichever is the harder rival."""
     predicted, names = found["predicted"], {"over_vote": f"maj@{found['setup']['k']}"}
     if predicted.get("over_equal"):
         names["over_equal"] = f"a vote of as many tokens ({predicted['equal']} rollouts)"
@@ -91,7 +91,7 @@ def _hardest(found: Found) -> tuple[Found, str]:
 
 
 def _more(found: Found) -> list[str]:
-    """What could be changed, and what the untrained model says, each with its figure."""
+    """What could be changed, and what the untrained model shows, each with its figures."""
     k, shares, said = found["setup"]["k"], found["shares"], []
     row, more = found["by_k"][k - 1], next_k(found["by_k"], found["setup"]["k"])
     if shares["unanimous"]["value"] > UNANIMOUS:
@@ -115,7 +115,7 @@ def _more(found: Found) -> list[str]:
 def _of_model(found: Found) -> list[str]:
     model = found.get("model")
     if not model:
-        return ["No model was asked: the untrained one is taken to name a reference nearly at random."]
+        return ["No model was asked: the untrained one is assumed to name a reference nearly at random."]
     said = []
     for way, told in model["two_orders"].items():
         if not told["pairs"]:
