@@ -39,7 +39,7 @@ def test_the_table_comes_between_its_marks_and_is_that_of_the_last_whole_evaluat
 @pytest.mark.parametrize(
     ("problems", "max_bundles", "reason"),
     [
-        (40, 5, "this evaluation took the first 5 bundles alone (max_bundles)"),
+        (40, 5, "this evaluation used only the first 5 bundles (max_bundles)"),
         (39, 0, "it holds an evaluation of 40 problems, and this one has 39"),
     ],
 )
@@ -49,7 +49,7 @@ def test_a_smaller_evaluation_leaves_a_card_alone_and_says_so(
     before = evaluated(tmp_path, 40, 0.5)
     assert before
     assert evaluated(tmp_path, problems, 0.0, max_bundles) == before
-    assert caplog.messages == [f"{tmp_path / 'README.md'}: left alone, as {reason}"]
+    assert caplog.messages == [f"{tmp_path / 'README.md'}: not updated: {reason}"]
     assert evaluated(tmp_path, 40, 0.0) != before  # an equal one is taken
 
 

@@ -325,10 +325,10 @@ def test_what_is_said_agrees_with_the_interval_beside_it() -> None:
 
 def test_a_verdict_of_few_problems_says_how_many_would_do() -> None:
     (few,) = words.power_lines(small([1.0, *[0.0] * 4]))
-    assert few.startswith("5 problems are too few: 2 comparisons, corrected together, take 7 or")
+    assert few.startswith("5 problems are too few: with 2 comparisons corrected together, it takes 7 or")
     (some,) = words.power_lines(small([1.0, 1.0, -1.0, *[0.0] * 27]))
     found = re.fullmatch(
-        r"30 problems tell .* from about (\d+) points on .*; 3.3 points take about ([0-9,]+) .*", some
+        r"30 problems show .* of about (\d+) points .*; a gain of 3.3 points takes about ([0-9,]+) .*", some
     )
     assert found
     smallest, problems = int(found[1]), int(found[2].replace(",", ""))

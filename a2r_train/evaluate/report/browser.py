@@ -38,7 +38,7 @@ class Shown:
 def browser(
     bundles: Sequence[Bundle], votes: Scores, syntheses: Mapping[str, Sequence[Synthesis]], limit: int = 60
 ) -> list[Shown]:
-    """Up to `limit` problems, one bundle each, drawn in turn from the flip kinds of the last row of
+    """Up to `limit` problems, one bundle each, taken in turn from the flip kinds of the last row of
     `syntheses`.
     """
     firsts: dict[str, dict[str, Synthesis]] = {}
@@ -67,6 +67,6 @@ def _shown(bundle: Bundle, vote: float, syntheses: Mapping[str, Synthesis]) -> S
 
 
 def _clip(text: str) -> str:
-    """The end of a long text, where its answer stands."""
+    """The end of a long text, which holds its answer."""
     cut = len(text) - MAX_SHOWN_CHARACTERS
     return text if cut <= 0 else f"[{cut} characters left out]\n{text[cut:]}"

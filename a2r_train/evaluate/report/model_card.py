@@ -1,4 +1,4 @@
-"""The evaluation in a checkpoint's README.md: the hub's model-index in its head, the table in its text."""
+"""The evaluation in a checkpoint's README.md: the model-index in its metadata, the table in its text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BEGIN, END = "<!-- a2r evaluation -->", "<!-- end of a2r evaluation -->"
 def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
     """Put the results of every trained checkpoint that is a local folder into its card.
 
-    A card that is left alone (`reason_to_leave`), and one that cannot be written, is named in one line.
+    Cards that are left as they are (`reason_to_leave`) or cannot be written are named, each in one line.
     """
     trained = {
         "synthesizer/sft": config.sft,
@@ -36,7 +36,7 @@ def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
             path = Path(model) / "README.md"
             try:
                 if reason := reason_to_leave(path, config, _problems(results, row)):
-                    log.warning("%s: left alone, as %s", path, reason)
+                    log.warning("%s: not updated: %s", path, reason)
                     continue
                 text = card(path, row, config.bundles, results)
                 if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -46,9 +46,9 @@ def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
 
 
 def reason_to_leave(path: Path, config: EvaluateConfig, problems: int) -> str:
-    """Why an evaluation must not replace that of a card; "" where it may."""
+    """Why an evaluation must not replace that of a card; "" if it may."""
     if config.max_bundles:
-        return f"this evaluation took the first {config.max_bundles} bundles alone (max_bundles)"
+        return f"this evaluation used only the first {config.max_bundles} bundles (max_bundles)"
     data: Any = _load(path).data
     there = max((evaluated_problems(one) for one in data.eval_results or []), default=0)
     if there > problems:
@@ -57,12 +57,12 @@ def reason_to_leave(path: Path, config: EvaluateConfig, problems: int) -> str:
 
 
 def evaluated_problems(result: EvalResult) -> int:
-    """The size of the test set behind a result of the model index; 0 where it is not known."""
+    """The size of the test set behind a result of the model index; 0 if unknown."""
     return int((result.dataset_args or {}).get("problems", 0))
 
 
 def card(path: Path, row: str, bundles: str, results: Mapping[str, Any]) -> str:
-    """The card at `path`, or a new one, with this evaluation in the place of an earlier one."""
+    """The card at `path`, or a new one, with this evaluation in place of an earlier one."""
     loaded: Any = _load(path)
     data = loaded.data.to_dict()
     for key in ("model-index", "model_name", "eval_results"):
@@ -81,7 +81,7 @@ def _load(path: Path) -> ModelCard:
 
 
 def _table(bundles: str, results: Mapping[str, Any]) -> str:
-    """What a reader of the hub looks for: the sentence on top, accuracies, and what they differ by."""
+    """What a reader on the hub looks for: the sentence at the top, accuracies, and their differences."""
     chosen = [section for section in sections(results) if section.title in IN_CARDS]
     first = [f"**{headline(results)}**", *(f"**{line}**" for line in overlap_lines(results))]
     told = f"On `{bundles}`: {results['setup'].get('protocol', '')}."

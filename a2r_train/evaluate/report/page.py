@@ -1,4 +1,4 @@
-"""report.html: one file without any request to elsewhere; every text of a model is escaped."""
+"""report.html: one file that loads nothing from elsewhere; every text of a model is escaped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Plot:
 
 
 def html(results: Mapping[str, Any], shown: Sequence[Shown] = ()) -> str:
-    """The page: did training pay, then accuracy and cost, then all tables, and some problems to read."""
+    """The page: whether training paid, then accuracy and cost, all tables, and some problems to read."""
     return rendered(
         title="Evaluation",
         headline=headline(results),
@@ -71,7 +71,9 @@ def _plots(results: Mapping[str, Any]) -> Iterator[Plot]:
             "The trained synthesizer against each rival, Holm-corrected intervals", plots.forest, results
         )
     yield plot("Accuracy", plots.accuracies, results["rows"])
-    plain = [row for row in results["rows"] if not split(row["name"])[1]]  # sampled rows cost the same
+    plain = [
+        row for row in results["rows"] if not split(row["name"])[1]
+    ]  # sampled rows cost as much as greedy ones
     if len((costs := pareto({**results, "rows": plain}))["points"]) > 1:
         yield plot("Accuracy against cost", plots.pareto, costs)
     for key, (title, label) in BY_KEY.items():
@@ -84,4 +86,4 @@ def plot(title: str, draw: Any, *data: Any) -> Plot:
     from markupsafe import Markup
 
     wide, narrow = (Markup(draw(*data, width)) for width in (plots.WIDE, plots.NARROW))
-    return Plot(title, wide, narrow)  # the SVG writer has escaped its text
+    return Plot(title, wide, narrow)  # the SVG writer escapes all text

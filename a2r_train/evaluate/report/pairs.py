@@ -1,4 +1,4 @@
-"""Which rows are compared, which of these comparisons are corrected together, and what kind a row is of."""
+"""Which rows are compared, which comparisons are corrected together, and the kind of each row."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from a2r_train.evaluate.statistics import ALPHA
 
-TRAINED = (  # the first that is there is "the trained one"
+TRAINED = (  # the first one present is "the trained one"
     *("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft"),
 )
 BASE, CONTROL, GREEDY = "synthesizer/base", "synthesizer/no_references", "explorer/greedy"
-RIVALS = (  # beside every majority
+RIVALS = (  # in addition to every majority
     *(BASE, "synthesizer/sft", "synthesizer/alone", CONTROL, GREEDY),
     *("reference/random", "universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
     *("explorer/grpo", "monolith"),
 )
-SAMPLED = {GREEDY: "pass@1"}  # what a sampled row meets in the place of a greedy one
+SAMPLED = {GREEDY: "pass@1"}  # the rival of a sampled row in place of the greedy one
 KINDS = ("baseline", "untrained", "trained")
 _UNTRAINED = (BASE, "synthesizer/alone", "universal-self-consistency", "genselect", "self-refine")
 _FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive", "skip_unanimous")
@@ -26,7 +26,8 @@ def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """The comparisons that say whether training paid: the trained synthesizer, greedy and sampled, against
     its rivals.
 
-    A sampled row (`name@T`) meets its rival's sampled row where there is one, else the plain row.
+    A sampled row (`name@T`) is compared with its rival's sampled row if there is one, else with the plain
+    row.
     """
     pairs = []
     rivals = [*RIVALS, *(name for name in names if name.startswith(("maj@", "best-of-")))]
@@ -41,7 +42,7 @@ def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _longer(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Does a synthesizer with more tokens to think in gain, and is it still above pass@1 with as many?"""
+    """Does a synthesizer gain from more completion tokens, and is it still above pass@1 with as many?"""
     pairs = []
     for name in names:
         head, _, factor = name.rpartition("/")
@@ -65,30 +66,30 @@ def family(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def is_told(pair: Mapping[str, Any]) -> bool:
-    """Whether a difference is one, by the corrected interval and the corrected p: of few problems they may
-    disagree.
+    """Whether both the corrected interval and the corrected p show a difference; with few problems the two
+    may disagree.
     """
     return bool(pair["p_holm"] <= ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
 
 
 def is_undone_by_p(pair: Mapping[str, Any]) -> bool:
-    """Whether the corrected interval excludes 0 and the corrected p does not reject, as of few problems."""
+    """Whether the corrected interval excludes 0 but the corrected p does not reject, as with few problems."""
     return bool(pair["p_holm"] > ALPHA and not pair["low_holm"] <= 0 <= pair["high_holm"])
 
 
 P_DECIDES = (
-    "Where the interval excludes 0 and the corrected p is over 0.05, the p decides, and nothing is told: "
-    "the two may differ at the edge, and of few problems the interval is too narrow."
+    "If the interval excludes 0 but the corrected p is over 0.05, the p decides, and no difference is "
+    "claimed: the two may disagree near the limit, and with few problems the interval is too narrow."
 )
 
 
 def told(pair: Mapping[str, Any]) -> str:
-    """`above`, `below`, or `` where the two cannot be told apart."""
+    """`above`, `below`, or `` if the two cannot be told apart."""
     return ("above" if pair["low_holm"] > 0 else "below") if is_told(pair) else ""
 
 
 def kind(name: str) -> str:
-    """One of KINDS: what a row is made by. Rows that no model of the recipe was trained for are baselines."""
+    """One of KINDS. Rows that use no model of the training are baselines."""
     head = split(name.partition(" ")[0])[0]
     head = head if head in (*_UNTRAINED, *_FROM_TRAINING) else head.rpartition("/")[0] or head
     if head in _FROM_TRAINING:

@@ -1,6 +1,4 @@
-"""Plots of a report as SVG text: the same results give the same bytes, and text takes the colour of the page
-around it.
-"""
+"""Plots of a report as SVG text: the same results give the same bytes, and text takes the page's colour."""
 
 from __future__ import annotations
 
@@ -22,14 +20,14 @@ _INK = "#010203"  # stands for the page's text colour, which only the browser kn
 _GRID = "#8888883c"
 COLOURS = ("#4c8fd0", "#e07b39", "#3fa66b", "#b56bc4", "#c9a227", "#d0525f", "#4fb3b3", "#8a8a8a")
 KIND_COLOURS = dict(zip(KINDS, ("#8a8a8a", "#4c8fd0", "#e07b39"), strict=True))
-WIDE, NARROW = 9.6, 3.9  # inches, of a page and of a phone; text has the same size on both
-ROW = 0.27  # inches of height for a row with its name
-LABEL_GAP = 0.16  # and for a name beside a point
+WIDE, NARROW = 9.6, 3.9  # inches, for a page and for a phone; text has the same size on both
+ROW = 0.27  # inches of height per row with its name
+LABEL_GAP = 0.16  # inches of height per name beside a point
 Rows = Sequence[Mapping[str, Any]]
 
 
 def forest(results: Mapping[str, Any], width: float = WIDE) -> str:
-    """Paired differences of the trained synthesizer to each rival, with their corrected intervals; greedy and
+    """Paired differences of the trained synthesizer to each rival, with corrected intervals; greedy and
     sampled on one line.
     """
     greedy, sampled = trained_pairs(results), trained_pairs(results, "@T")
@@ -96,7 +94,7 @@ def _mark(axes: Axes, at: float, values: tuple[float, float, float], color: str,
 
 
 def _legend(figure: Figure, names: Sequence[str], sampled: bool) -> None:
-    """Only what is there: the kinds of rows by colour, and what the two circles are."""
+    """Only what the plot shows: the kinds of rows by colour, and the meaning of the two circles."""
     from matplotlib.lines import Line2D
 
     def circle(color: str, filled: bool, label: str) -> Line2D:
@@ -113,7 +111,7 @@ def _legend(figure: Figure, names: Sequence[str], sampled: bool) -> None:
 
 
 def by_key(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], label: str, width: float = WIDE) -> str:
-    """Accuracy by a number, such as that of correct references; one line a row of the table."""
+    """Accuracy by a number, such as that of correct references; one line for each row of the table."""
     counts = sorted({int(count) for row in cells.values() for count in row})
     sizes = {c: max(row[str(c)]["n"] for row in cells.values() if str(c) in row) for c in counts}
 
@@ -137,7 +135,7 @@ def by_key(cells: Mapping[str, Mapping[str, Mapping[str, Any]]], label: str, wid
 
 
 def by_size(rows: Rows, names: Mapping[str, str], width: float = WIDE) -> str:
-    """Values with their intervals by a number k, in %; `names` are the keys of a row and their labels."""
+    """Values with their intervals by k, in %; `names` maps keys of a row to labels."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -156,7 +154,7 @@ def by_size(rows: Rows, names: Mapping[str, str], width: float = WIDE) -> str:
 
 
 def pareto(found: Mapping[str, Any], width: float = WIDE) -> str:
-    """Accuracy against cost, each row a point with its name at the right; the line joins those that no
+    """Accuracy against cost: each row is a point with its name at the right. The line joins the rows that no
     cheaper row equals.
     """
     points = {point["name"]: point for point in found["points"]}
@@ -184,7 +182,7 @@ def pareto(found: Mapping[str, Any], width: float = WIDE) -> str:
 
 
 def _log_ticks(axes: Axes, costs: Sequence[float], fewest: int) -> None:
-    """As few digits of each power of ten as give so many ticks, written without formulas."""
+    """Ticks at as few digits of each power of ten as give `fewest` ticks, written without formulas."""
     axes.set_xlim(min(costs) / 1.4, max(costs) * 1.4)
     low, high = axes.get_xlim()
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -200,9 +198,7 @@ def _log_ticks(axes: Axes, costs: Sequence[float], fewest: int) -> None:
 def _names_at_the_right(
     axes: Axes, places: Mapping[tuple[float, float], Sequence[str]], height: float
 ) -> None:
-    """Names in a column, in the order of their points and far enough apart, each with a thin line to its
-    point.
-    """
+    """Names in a column in the order of their points, with enough space, each with a line to its point."""
     low, high = axes.get_ylim()
     apart = (high - low) * LABEL_GAP / (height - 0.9)
     ordered = sorted(places, key=lambda place: place[1])
@@ -222,7 +218,7 @@ def _names_at_the_right(
 
 
 def spread(values: Sequence[float], apart: float, low: float, high: float) -> list[float]:
-    """Rising values moved as little as it takes to be so far apart, within low and high if they fit."""
+    """Rising values, moved as little as needed to be `apart`, and within low and high if they fit."""
     placed: list[float] = []
     for value in values:
         placed.append(max(value, placed[-1] + apart) if placed else max(value, low))
@@ -234,7 +230,7 @@ def spread(values: Sequence[float], apart: float, low: float, high: float) -> li
 
 
 def save_png(path: Path, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> None:
-    """Draw a figure into a PNG file; it appears whole or not at all."""
+    """Draw a figure into a PNG file, atomically."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size_inches, layout="constrained")
@@ -249,10 +245,10 @@ def _svg(name: str, size_inches: tuple[float, float], draw: Any) -> str:
     from matplotlib.figure import Figure
 
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    # The salt and the missing date keep the bytes equal; names of rows are text, never formulas.
+    # The salt and the missing date keep the bytes the same; names of rows are text, never formulas.
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
-        "svg.hashsalt": f"{name} {size_inches[0]}",  # ids of two drawings of one figure differ
+        "svg.hashsalt": f"{name} {size_inches[0]}",  # so that the ids of two drawings of one figure differ
         "text.parse_math": False,
         "font.size": 9,
         "axes.axisbelow": True,

@@ -21,7 +21,7 @@ class Section:
 
 
 def sections(results: Mapping[str, Any]) -> list[Section]:
-    """The tables of the report; those without data are left out, the first is always there."""
+    """The tables of the report. Those without data are left out, except the first."""
     diagnostics = results["diagnostics"]
     found = [
         Section(
@@ -142,9 +142,9 @@ def _cost_section(cost: dict[str, Any]) -> Section:
 
     rows = [[name, cell(one["flops"], ".3g"), cell(one["dollars"], ",.4f")] for name, one in cost.items()]
     intro = (
-        "FLOPs by the model configs, dollars by the recipe's price table. The "
-        "measured seconds of each row, with hardware and "
-        "batch size, are in timing.json beside this report, which so is the same each time."
+        "FLOPs from the model configs, dollars from the recipe's price table. The measured seconds of each "
+        "row, with hardware and batch size, are in timing.json beside this report, so that the report is the "
+        "same each time."
     )
     return Section("Cost of an answer", intro, ["row", "FLOPs", "dollars for 1,000"], rows)
 
@@ -286,11 +286,11 @@ def _verdicts_section(verdicts: Mapping[str, Mapping[str, Any]]) -> Section:
     ]
     header = ["row", "complete", "own solution", "right called right", "wrong called wrong", "unsaid"]
     intro = (
-        "In %: texts with all sections and a verdict on each reference; own solutions that are right; "
-        "references by what is said of them, and those of which nothing is. AUC: of the n pairs of a right "
-        "and a wrong reference of one bundle, those in which the right one has the better verdict, ties "
-        "half; 50 is chance. Of several samples the mean verdict counts. Sure AUC: the same by how probable "
-        "the model held `right` where it wrote the verdict, if the engine tells it."
+        "In %: texts with all sections and a verdict on each reference; own solutions that are right; right "
+        "and wrong references that are called so; and references without a verdict. AUC: of the n pairs of a "
+        "right and a wrong reference of one bundle, those in which the right one has the better verdict, "
+        "ties half; 50 is chance. With several samples, the mean verdict counts. Sure AUC: the same by the "
+        "probability that the model gave `right` where it wrote the verdict, if the engine reports it."
     )
     return Section("Verdicts on the references", intro, [*header, "AUC", "sure AUC"], rows)
 
@@ -304,15 +304,15 @@ def points(value: float) -> str:
 
 
 def span(values: Mapping[str, Any], suffix: str = "", signed: bool = True) -> str:
-    """An interval. Where all scores or differences are equal the bootstrap has nothing to resample, and its
-    interval without width would look exact: it is said in words, with the number of problems.
+    """An interval. If all scores or differences are equal, the bootstrap has nothing to resample, and an
+    interval without width would look exact. So it is replaced by words, with the number of problems.
     """
     low, high = values["low" + suffix], values["high" + suffix]
     if low is None or high is None:
         return "-"
     if low == high and (problems := values.get("n")):
         said = f"{'the same' if low else 'no difference'} in {problems} problems"
-        return said if signed else "all the same"  # beside the number of problems
+        return said if signed else "all the same"  # the number of problems is in the next column
     return f"{points(low)} to {points(high)}" if signed else f"{percent(low)} to {percent(high)}"
 
 

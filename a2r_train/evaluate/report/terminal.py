@@ -1,4 +1,4 @@
-"""The results in a terminal of 80 columns: one sentence, accuracy, comparisons, and notes below."""
+"""The results for a terminal of 80 columns: one sentence, accuracy, comparisons, and notes below."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def table(results: Mapping[str, Any]) -> Group:
-    """What a run of `a2r evaluate` ends with."""
+    """What a run of `a2r evaluate` prints at its end."""
     from rich.console import Group
     from rich.text import Text
 
@@ -58,7 +58,7 @@ def _paired(results: Mapping[str, Any]) -> Table:
             first = pair["a"]
             _add(drawn, f"{first} against")
         verdict = told(pair) or "not told apart"
-        if is_undone_by_p(pair):  # else the word would deny the interval beside it
+        if is_undone_by_p(pair):  # else the word would contradict the interval beside it
             verdict = f"no, p {pair['p_holm']:.3f}"
         _add(drawn, f"  {pair['b']}", points(pair["difference"]), span(pair, "_holm"), verdict)
     return drawn

@@ -1,4 +1,4 @@
-"""What the comparisons say, in words: one sentence on top, one for each comparison, and what is wrong."""
+"""The comparisons in words: one sentence at the top, one for each comparison, and what is wrong."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from a2r_train.evaluate.report.pairs import BASE, TRAINED, is_undone_by_p, split
 from a2r_train.evaluate.report.tables import percent, points, span
 from a2r_train.evaluate.statistics import fewest_problems, smallest_told
 
-MOST_NAMED = 4  # rivals in the sentence on top; the plot shows all
-MOST_UNREAD = 0.5  # over this share of texts without an answer a row measures the format, as in `a2r probe`
+MOST_NAMED = 4  # rivals in the sentence at the top; the plot shows all
+MOST_UNREAD = 0.5  # with more texts without an answer, a row measures the format, as in `a2r probe`
 MOST_SHOWN = 100  # characters of an unparsable text
 
 
@@ -38,7 +38,7 @@ def headline(results: Mapping[str, Any]) -> str:
 
 
 def power_lines(results: Mapping[str, Any]) -> list[str]:
-    """Where no gain can be told: the smallest that so many problems tell, and how many this one takes."""
+    """If no gain can be told: the smallest that this many problems can show, and how many this gain needs."""
     pairs = trained_pairs(results)
     base = pairs.get(BASE) or pairs.get(f"{BASE}@T")
     if not base or told(base):
@@ -47,20 +47,20 @@ def power_lines(results: Mapping[str, Any]) -> list[str]:
     least, smallest = fewest_problems(family), smallest_told(base["low"], base["high"], family)
     if problems < least:
         said = (
-            f"{problems} problems are too few: {family} comparisons, corrected together, take {least} or "
-            "more to tell any difference"
+            f"{problems} problems are too few: with {family} comparisons corrected together, it takes "
+            f"{least} or more to show any difference"
         )
     elif smallest:
         said = (
-            f"{problems:,} problems tell a difference to the untrained one from about {100 * smallest:.0f} "
-            f"points on (power 80 %, {family} comparisons corrected together)"
+            f"{problems:,} problems show a difference from the untrained one of about {100 * smallest:.0f} "
+            f"points or more (power 80 %, {family} comparisons corrected together)"
         )
     else:
         return []
     if gain > 0 and smallest:
         needed = max(least, math.ceil(problems * (smallest / gain) ** 2))
-        digits = 2 - len(str(needed))  # all but two are beyond what the spread is known to
-        said += f"; {100 * gain:.1f} points take about {round(needed, min(0, digits)):,} problems"
+        digits = 2 - len(str(needed))  # the spread is not known to more than two digits
+        said += f"; a gain of {100 * gain:.1f} points takes about {round(needed, min(0, digits)):,} problems"
     return [f"{said}."]
 
 
@@ -68,12 +68,12 @@ _BY_FORMAT = "Training beats the untrained model, most of whose texts have no an
 
 
 def _is_unread(row: Mapping[str, Any]) -> bool:
-    """Whether to be above a row says no more than that one keeps to the format."""
+    """Whether most texts of a row have no answer, so that being above it only means keeping to the format."""
     return (row.get("unparsable") or 0.0) > MOST_UNREAD
 
 
 def _of_unread(names: Sequence[str]) -> str:
-    """Which rows are no rivals that were beaten."""
+    """Which rows do not count as beaten rivals."""
     if not names:
         return ""
     most = f"most {'of its' if len(names) == 1 else 'of their'} texts have no answer that can be read"
@@ -90,7 +90,7 @@ def _paid(others: Mapping[str, Mapping[str, Any]], unread: Sequence[str]) -> str
 
 
 def _of_others(others: Mapping[str, Mapping[str, Any]]) -> str:
-    """How it stands to the other rivals; those that it is not above are named."""
+    """How it compares with the other rivals; those that it is not above are named."""
     if not others:
         return ""
     verdicts = {name: told(pair) for name, pair in others.items()}
@@ -111,8 +111,8 @@ def _named(names: Sequence[str]) -> str:
 
 
 def trained_pairs(results: Mapping[str, Any], suffix: str = "") -> dict[str, Mapping[str, Any]]:
-    """The comparisons of the trained synthesizer by rival, greedy, or sampled with suffix `@T`; without any
-    greedy row the sampled ones.
+    """The comparisons of the trained synthesizer by rival: greedy, or sampled with suffix `@T`. Without a
+    greedy row, the sampled ones.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for pair in results["paired"]:
@@ -123,7 +123,7 @@ def trained_pairs(results: Mapping[str, Any], suffix: str = "") -> dict[str, Map
 
 
 def unparsable_lines(results: Mapping[str, Any]) -> list[str]:
-    """One line where many texts have no answer that can be read: the rows, a sample, and what mends it."""
+    """One line if many texts have no readable answer: the rows, a sample, and what to do about it."""
     rows = results["diagnostics"].get("unparsable", {})
     if not rows:
         return []
@@ -135,7 +135,7 @@ def unparsable_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:
-    """What each comparison says. Above and below are said only where `is_told`."""
+    """What each comparison says; `above` and `below` only if `is_told`."""
     said = []
     for pair in results["paired"]:
         a, b, verdict = pair["a"], pair["b"], told(pair)
@@ -158,7 +158,7 @@ def _interval(pair: Mapping[str, Any]) -> str:
 
 
 def other_sentences(results: Mapping[str, Any]) -> list[str]:
-    """What is to be said beside the comparisons."""
+    """What there is to say besides the comparisons."""
     said = monolith_sentences(results)
     if (outside := results["diagnostics"].get("outside", {})).get("labelled"):
         agreed = outside["labelled"] - outside["differing"]

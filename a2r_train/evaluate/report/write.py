@@ -36,7 +36,7 @@ def build_results(
 ) -> Results:
     """Rows with their intervals and the Holm-corrected family of paired comparisons.
 
-    The result is plain JSON: floats of 6 digits, None for what is not available.
+    The result is plain JSON: floats with 6 digits, None for anything not available.
     """
     scores = {row.name: row.scores for row in rows}
     chosen = default_pairs(list(scores))
@@ -67,7 +67,7 @@ def is_written(folder: str | Path, results: Results) -> bool:
 
 
 def results_text(results: Results) -> str:
-    """What results.json holds."""
+    """The text of results.json."""
     return json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -87,7 +87,7 @@ def markdown(results: Results) -> str:
 
 
 def markdown_section(section: Section, level: int = 2) -> str:
-    """A table with its title and what has to be said of it."""
+    """A table with its title and its introduction."""
     lines = [section.header, ["---"] * len(section.header), *section.rows]
     grid = "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
     return "\n\n".join(part for part in (f"{level * '#'} {section.title}", section.intro, grid) if part)
@@ -101,7 +101,7 @@ def _row(row: Row, seed: int, draws: int) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Only what JSON knows, floats rounded to 6 digits, NaN as None."""
+    """Only JSON types, with floats rounded to 6 digits and NaN as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
