@@ -1,14 +1,14 @@
-r"""Extract an answer, compare it with gold, vote by equivalence. Only the verdict `correct` ever earns reward.
+r"""Extract an answer, compare it with gold, vote by equivalence. Only the verdict `correct` earns reward.
 
 Verifiers: `math`, `math_last_number` (falls back to the last number of the text), `exact` (text, ignoring case and
 spacing), `multiple_choice` (a letter A to J, or the text of an option of its problem), `python_tests` (a program, by
-hidden tests), `reasoning_gym` (the library's own score), or the dotted path of a function of one's own (`own.py`). These
-get the answer that `math` extracts, unless their `answer_in` says where it stands; the working directory is on their
-import path. An exception stops the run with an InputError.
+hidden tests), `reasoning_gym` (the library's own score), or the dotted path of a custom function (`own.py`). A custom
+function gets the answer that `math` extracts, unless its `answer_in` says where the answer is. The working directory is
+on its import path. If it raises, the run stops with an InputError.
 
-The verdict does not depend on which of the two is the gold answer, but for own verifiers.
+Except for custom verifiers, the verdict does not depend on which of the two answers is the gold one.
 
-The policy of `math`, which tests/unit/test_verify.py reads from here and holds row by row, each answer against each gold:
+The policy of `math`. tests/unit/test_verify.py reads this table and checks each row, each answer against each gold:
 
 | case | answers -> gold | verdict |
 |---|---|---|

@@ -1,9 +1,9 @@
-"""Comparison by sympy, for the worker alone: irrational numbers, symbols, equations, regions, sums and
+"""Comparison with sympy, only in the worker: irrational numbers, symbols, equations, regions, sums,
 integrals.
 
-Two numbers are different if sympy can prove a digit of their difference that is not zero, and two
-expressions if they differ at one of several points. Numbers are exact throughout, and bounded by the rule
-for sizes of exact.py.
+Two numbers are different if sympy can prove that a digit of their difference is not zero. Two expressions are
+different if they differ at one of several points. Numbers are exact throughout, and the rule for sizes of
+exact.py limits them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from a2r_train.verify.expression import Node, Unreadable
 from a2r_train.verify.kinds import Group, Interval, Quantity, Region
 
 SIGNS = ("+", "+", "-", "+", "+", "-")  # of the symbols at the points where two expressions are compared
-MIXED = 4  # further points with several symbols, where they have different signs
-DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and how deep they are looked for
+MIXED = 4  # further points for several symbols, at which their signs differ
+DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and to what depth
 MAX_POWER = 10**6  # of an irrational number
 INTEGERS = set("nmkNK")  # symbols that stand for whole numbers
 _FUNCTIONS: dict[str, Any] = {
@@ -99,7 +99,7 @@ def _symbol(node: Node) -> Any:
 
 
 def _opaque(node: Node) -> Any:
-    """What only math-verify's parser reads: sums, integrals, limits, derivatives."""
+    """What only math-verify's parser can read: sums, integrals, limits, derivatives."""
     try:
         found = latex2sympy(node.text.replace('"', ""), normalization_config=None)
     except Exception as error:  # noqa: BLE001 (the parser raises bare Exceptions for what it cannot read)
@@ -110,7 +110,7 @@ def _opaque(node: Node) -> Any:
         rate: sympy.Symbol(str(rate))
         for rate in found.atoms(sympy.Derivative)
         if not rate.expr.free_symbols & set(rate.variables)
-    }  # which are not zero: what is derived is the name of a function
+    }  # not zero: the name that is derived stands for a function
     found = found.xreplace(unknown).subs({sympy.Symbol("e"): sympy.E, sympy.Symbol("i"): sympy.I}).doit()
     whole = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in found.free_symbols}
     return found.xreplace({old: new for old, new in whole.items() if old.name in INTEGERS})
@@ -148,7 +148,7 @@ def _determinant(node: Node) -> Any:
 
 
 def _cross(node: Node) -> Any:
-    """A product that does not commute; that of two vectors changes its sign with their order."""
+    """A product that does not commute; for two vectors, swapping them changes its sign."""
     left, right = (expression(part) for part in node.parts)
     vectors = all(
         part.kind == "sym" and part.text != r"\nabla" and (part.text[0] == "\\" or part.text.islower())
@@ -197,7 +197,7 @@ def _same(x: Any, y: Any) -> bool:
 
 
 def _vanishes(x: Any, y: Any, symbols: list[Any]) -> bool:
-    """Whether two expressions agree wherever both have a real value; the points are fixed by the symbols."""
+    """Whether two expressions agree at points where both have a real value; the symbols fix the points."""
     met = 0
     for point in _points(symbols):
         a, b = _at(x, point), _at(y, point)
@@ -229,7 +229,7 @@ def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
 
 
 def _at(x: Any, point: dict[Any, Any]) -> Any:
-    """The value at a point; None where there is none."""
+    """The value at a point; None if there is none."""
     try:
         if not x.has(sympy.I) and not all(_is_defined(part, point) for part in x.atoms(*_PARTIAL)):
             return None
@@ -242,7 +242,7 @@ def _at(x: Any, point: dict[Any, Any]) -> Any:
 
 
 def _is_defined(part: Any, point: dict[Any, Any]) -> bool:
-    """Whether a part has a real value: a root of a number below zero makes none of the whole."""
+    """Whether a part has a real value: with a root of a negative number, the whole has none."""
     if isinstance(part, sympy.binomial):
         return all(argument.subs(point).is_nonnegative is not False for argument in part.args)
     if isinstance(part, sympy.Pow) and (part.exp.is_integer or part.base.is_positive):
@@ -251,7 +251,7 @@ def _is_defined(part: Any, point: dict[Any, Any]) -> bool:
 
 
 def _is_zero(x: Any) -> bool:
-    """False if a digit other than zero is proven; true if it is zero, or none is found down to DEPTHS."""
+    """False if a nonzero digit is proven; true if the number is zero, or no such digit is found to DEPTHS."""
     if x.is_Rational:
         return bool(x == 0)
     if x.has(sympy.core.function.AppliedUndef):

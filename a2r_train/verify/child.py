@@ -1,7 +1,7 @@
 """Child processes that answer over their pipes, killed and replaced when they hang or die.
 
-A child is a fresh interpreter: it shares nothing with the parent, so it works from any thread, beside torch,
-and under any launcher.
+A child is a fresh interpreter that shares nothing with the parent. So it works from any thread, alongside
+torch, and under any launcher.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-# Of the cores that a launcher or a Slurm job has left to this process, where the system can tell.
+# The cores that a launcher or a Slurm job leaves to this process, if the system can tell.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -34,7 +34,7 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def start(self, command: Sequence[str], env: Mapping[str, str], stderr: int | None = None) -> None:
-        """Start it, in the place of an earlier one."""
+        """Start it, replacing an earlier one."""
         self.stop()
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
@@ -42,7 +42,7 @@ class Child:
         )
 
     def end(self) -> None:
-        """Let an idle process end by itself, at the end of its input."""
+        """Let an idle process end, by closing its input."""
         if self._process and self._process.stdin:
             self._process.stdin.close()
             self._process.wait()
@@ -56,7 +56,7 @@ class Child:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the process without touching it: after a fork it is the parent's."""
+        """Drop the process without touching it: after a fork it belongs to the parent."""
         process, self._process = self._process, None
         if process and process.stdin and process.stdout:
             process.returncode = process.returncode or 0  # nothing to wait for
@@ -64,14 +64,14 @@ class Child:
             process.stdout.close()
 
     def send(self, data: bytes) -> None:
-        """Raises BrokenPipeError where the process has ended."""
+        """Raises BrokenPipeError if the process has ended."""
         assert self._process is not None
         assert self._process.stdin is not None
         while data:
             data = data[os.write(self._process.stdin.fileno(), data) :]
 
     def receive(self, most: int, end: float) -> bytes:
-        """Up to so many bytes, as they come; b"" at `end`, by the monotonic clock, and at its death."""
+        """Up to `most` bytes, as they arrive; b"" at `end`, by the monotonic clock, or when it dies."""
         assert self._process is not None
         assert self._process.stdout is not None
         stdout = self._process.stdout.fileno()
@@ -93,7 +93,7 @@ Reply = TypeVar("Reply")
 
 
 class Crew(Generic[Member]):
-    """A few children, of which each thread takes one that is idle."""
+    """A few children; each thread takes one that is idle."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
@@ -117,8 +117,8 @@ class Crew(Generic[Member]):
             return list(threads.map(ask, requests))
 
     def beside(self, do: Callable[[Member], object]) -> list[threading.Thread]:
-        """`do` with each child that is idle, all at once, while the caller goes on. An error is left to the
-        next one who asks the child.
+        """Call `do` for each idle child, all at once, in the background. An error is left to the next request
+        to that child.
         """
         started = []
         with contextlib.suppress(queue.Empty):
@@ -137,7 +137,7 @@ class Crew(Generic[Member]):
             idle.put(member)
 
     def keep(self, count: int) -> None:
-        """Stop all children but the first `count`; none may be taken meanwhile."""
+        """Stop all children but the first `count`; none may be in use."""
         for member in self._members[count:]:
             member.stop()
         self._members = self._members[:count]
@@ -148,15 +148,15 @@ class Crew(Generic[Member]):
             member.stop()
 
     def _renew_after_fork(self) -> None:
-        """A forked data loader must not talk into its parent's pipes, nor wait for children that its threads
-        had taken.
+        """A forked data loader must not write to its parent's pipes, or wait for children that the parent's
+        threads had taken.
         """
         for member in self._members:
             member.forget()
         self._idle = self._all_idle()
 
     def _all_idle(self) -> queue.LifoQueue[Member]:
-        """The last one used is the first taken, so single requests keep one busy and start no others."""
+        """The last one used is taken first, so that single requests use one child and start no others."""
         idle: queue.LifoQueue[Member] = queue.LifoQueue()
         for member in self._members:
             idle.put(member)

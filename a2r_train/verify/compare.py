@@ -1,6 +1,4 @@
-"""Verdicts: what exact rationals can decide is decided here, the rest is asked of the workers, and every
-answer is kept.
-"""
+"""Verdicts, which are cached. Exact rationals decide what they can here; the workers decide the rest."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ from a2r_train.verify.reading import read
 from a2r_train.verify.spelling import spell
 from a2r_train.verify.traits import COMPARING, SHIPPED, traits_of
 
-VERIFIERS = COMPARING  # what their gold answers look like is known here
-MAX_DIFFERENT_BOXES = 8  # more than these cannot all be one answer, and would only cost time
+VERIFIERS = COMPARING  # the form of their gold answers is known here
+MAX_DIFFERENT_BOXES = 8  # more cannot all be one answer, and would only cost time
 CACHE_SIZE = 100_000
-MAX_NAMED = 5  # bad gold answers, in one message
+MAX_NAMED = 5  # bad gold answers in one message
 
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -43,15 +41,15 @@ _cache: dict[Comparison, Verdict] = {}
 
 @dataclass(frozen=True)
 class Judgement:
-    """An extracted answer and its verdict; the answer is "" exactly where the verdict is `unparsable`."""
+    """An extracted answer and its verdict; the answer is "" exactly if the verdict is `unparsable`."""
 
     answer: str
     verdict: Verdict
 
 
 def start_workers(verifiers: Iterable[str]) -> None:
-    """Start the processes that these verifiers may ask, beside what the caller does next: the first answers
-    that need one then do not wait for it.
+    """Start the processes that these verifiers may need in the background, so that the first answers do not
+    wait for them.
     """
     if set(verifiers) - {"exact", "multiple_choice", programs.NAME}:
         pool.start()
@@ -65,11 +63,11 @@ def judge(text: str, gold: str, verifier: str = "math", row: Mapping[str, Any] |
 def judge_all(
     items: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]] | None = None
 ) -> list[Judgement]:
-    """Judge many (text, gold, verifier), in order; equal comparisons are made once, on several processes.
+    """Judge many (text, gold, verifier), in order; equal comparisons are made once, in several processes.
 
-    A text whose boxed answers differ is incorrect even if the last one is right. Raises InputError for an
-    unknown verifier, and for an own one that cannot be imported or raises. `rows` are the problems
-    (`records.row_of`), for verifiers that ask for them, and for options of `multiple_choice`.
+    A text whose boxed answers differ is incorrect even if the last one is right. `rows` are the problems
+    (`records.row_of`), for verifiers that ask for them, and for the options of `multiple_choice`. Raises
+    InputError for an unknown verifier, and for a custom one that cannot be imported or raises.
     """
     apart = {verifier for verifier in {item[2] for item in items} if _is_apart(verifier)}
     rows = rows or [{}] * len(items)
@@ -91,7 +89,7 @@ def judge_all(
 
 
 def _is_apart(verifier: str) -> bool:
-    """Whether answer and gold are not all that a verifier sees. Raises InputError as `judge_all`."""
+    """Whether a verifier sees more than answer and gold. Raises InputError as `judge_all`."""
     if verifier in VERIFIERS:
         return False
     _key("", "", verifier)
@@ -101,8 +99,8 @@ def _is_apart(verifier: str) -> bool:
 def _judge_apart(
     items: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]], apart: Set[str]
 ) -> list[Judgement]:
-    """As `judge_all`, where some verifiers see text or row. A text without visible words is unparsable, and
-    so is one without an answer where it may stand in one place alone.
+    """As `judge_all`, if some verifiers see text or row. A text without visible words is unparsable, and so
+    is one without an answer if the answer can only be in one place.
     """
     others = [i for i, item in enumerate(items) if item[2] not in apart]
     judgements = dict(
@@ -122,7 +120,7 @@ def _judge_apart(
 
 
 def _is_read_whole(text: str, verifier: str) -> bool:
-    """Whether a verifier may find its answer anywhere in a text, as one that looks for no box does."""
+    """Whether a verifier may find its answer anywhere in the text, even without a box."""
     return traits_of(verifier).answer_in == "box" and bool(visible(text))
 
 
@@ -132,8 +130,8 @@ def _judge_several(
     judgements: list[Judgement],
     doubtful: Sequence[int],
 ) -> list[Judgement]:
-    """Texts of several different boxes are correct if each is, or if together they are the parts of the gold
-    answer.
+    """Texts with several different boxes are correct if each box is, or if together they are the parts of the
+    gold answer.
     """
     few = [i for i in doubtful if len(found[i]) <= MAX_DIFFERENT_BOXES]
     asked = [(i, box) for i in few for box in found[i]]
@@ -170,8 +168,8 @@ def _join(gold: str, verifier: str) -> str:
 
 
 def _wholes(item: tuple[str, str, str], boxes: Sequence[str]) -> list[str]:
-    """The boxes of one text put together as its gold answer has them, with the names in front of them, and
-    without.
+    """The boxes of one text joined like the parts of its gold answer, with and without the names in front of
+    them.
     """
     text, gold, verifier = item
     join = _join(gold, verifier)
@@ -187,7 +185,7 @@ def _wholes(item: tuple[str, str, str], boxes: Sequence[str]) -> list[str]:
 
 
 def equivalent(answer: str, gold: str, verifier: str = "math") -> Verdict:
-    """Compare two extracted answers; `gold` is the one that sets the form.
+    """Compare two extracted answers; `gold` sets the form.
 
     Raises InputError as `judge_all`.
     """
@@ -195,7 +193,7 @@ def equivalent(answer: str, gold: str, verifier: str = "math") -> Verdict:
 
 
 def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """Compare many (extracted answer, gold, verifier), in order, each different one once."""
+    """Compare many (extracted answer, gold, verifier), in order; equal ones are compared once."""
     keys = [_key(*comparison) for comparison in comparisons]
     known: dict[Comparison, Verdict] = {}
     for key in dict.fromkeys(keys):
@@ -214,11 +212,11 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
 
 
 def check_gold(problems: Iterable[Problem | Bundle], place: str) -> None:
-    """Raise InputError, naming `place`, where they stand, and the first problems, for gold answers that their
-    verifiers cannot parse, and as `check_contradictions`.
+    """Raise InputError for gold answers that their verifiers cannot parse, and as `check_contradictions`. It
+    names `place`, their file, and the first problems.
 
-    For an own verifier only the path is tried: what its gold may look like is its own affair. Programs need
-    tests, of which those that test nothing are named.
+    For a custom verifier only the path is tried, because its gold may have any form. Programs need tests;
+    those that test nothing are named.
     """
     numbered = list(enumerate(problems, 1))
     if bad := unreadable_golds(numbered):
@@ -230,9 +228,10 @@ Numbered = tuple[int, Problem | Bundle]
 
 
 def check_contradictions(problems: Iterable[Numbered], place: str) -> None:
-    """Raise InputError for problems of one text whose golds are different answers, as one of them is wrong.
+    """Raise InputError for problems with the same text whose golds are different answers: one must be wrong.
 
-    Only verifiers that compare an answer with its gold tell so: to others a gold may be anything.
+    This is checked only for verifiers that compare an answer with its gold; for others a gold may be
+    anything.
     """
     first: dict[tuple[str, str], Numbered] = {}
     pairs: list[tuple[Numbered, Numbered]] = []
@@ -246,16 +245,16 @@ def check_contradictions(problems: Iterable[Numbered], place: str) -> None:
     bad = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict == INCORRECT]
     if bad:
         (row, here), (other, there) = bad[0]
-        more = f" ({len(bad) - 1} more rows are so)" if len(bad) > 1 else ""
+        more = f" (and {len(bad) - 1} more such pairs)" if len(bad) > 1 else ""
         raise InputError(
             f"{place}: row {row}, problem {here.id!r}, and row {other}, problem {there.id!r}, have the same "
-            f"text, and the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or "
+            f"text but the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or "
             "leave it out"
         )
 
 
 def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
-    """Of numbered problems those whose gold answers their verifiers cannot parse."""
+    """The numbered problems whose gold answers their verifiers cannot parse."""
     asked: dict[Comparison, list[Numbered]] = {}
     tested: list[dict[str, Any]] = []
     entries: list[tuple[str, dict[str, Any]]] = []
@@ -279,13 +278,15 @@ def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
 
 
 def tell_failing_golds(problems: Iterable[Problem], place: str) -> None:
-    """Warn of programs that fail the tests of their own problems, once it is known that these can be read."""
+    """Warn about programs that fail the tests of their own problems; call it once these are known to be
+    valid.
+    """
     if rows := [row_of(problem) for problem in problems if problem.verifier == programs.NAME]:
         programs.tell_failing(rows, place)
 
 
 def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
-    """What is known of a gold answer without a worker; None where one has to read it."""
+    """The verdict on a gold answer if it is known without a worker, else None."""
     answer, _, verifier = key
     if verifier not in VERIFIERS:
         return CORRECT if verifier == programs.NAME else None
@@ -305,7 +306,7 @@ def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
 
 
 def check_verifier(verifier: str) -> None:
-    """Raise InputError for an unknown verifier, and for an own one that cannot be imported."""
+    """Raise InputError for an unknown verifier, and for a custom one that cannot be imported."""
     _key("", "", verifier)
     if verifier not in SHIPPED:
         pool.ask_all([("", "", verifier)])
@@ -322,12 +323,12 @@ def bad_golds(rows: Sequence[Numbered], place: str) -> InputError:
     return InputError(
         f"{place}: the verifier cannot parse the gold answer of {len(rows)} "
         f"problem{'s'[: len(rows) > 1]}: {named}{more}; "
-        "mend the answer or name another verifier"
+        "correct the answer or name another verifier"
     )
 
 
 def _key(answer: str, gold: str, verifier: str) -> Comparison:
-    """One spelling for what is one comparison; own verifiers see their gold as it is in the data."""
+    """One spelling for equal comparisons; custom verifiers see their gold as it is in the data."""
     if verifier not in VERIFIERS:
         if verifier not in SHIPPED and not own.NAME.fullmatch(verifier):
             near = get_close_matches(verifier, SHIPPED, 1)
@@ -351,11 +352,11 @@ def normal(answer: str) -> str:
 
 
 def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
-    """The verdict where no worker is needed, else None."""
+    """The verdict if no worker is needed, else None."""
     if not answer:
         return UNPARSABLE
     if verifier not in VERIFIERS and traits_of(verifier).asks:
-        # One that sees more than answers cannot tell whether two of them are the same.
+        # A verifier that sees more than answers cannot tell whether two of them are the same.
         return CORRECT if answer == gold else INCORRECT
     if len(answer) > MAX_ANSWER_CHARS and (verifier in VERIFIERS or traits_of(verifier).answer_in == "box"):
         return UNPARSABLE
@@ -378,7 +379,7 @@ def _at_once(answer: str, gold: str, verifier: str) -> Verdict | None:
 
 
 def same_text(answer: str, gold: str) -> bool:
-    """Whether two normal forms are one text that can be read, whatever it says."""
+    """Whether two normal forms are the same readable text, whatever it says."""
     if answer.replace('"', "") != gold.replace('"', ""):
         return False
     return not isinstance(read(answer), False_)

@@ -19,7 +19,7 @@ _SIGN = r"\equiv"
 def read_congruence(text: str) -> Reading:
     """One congruence, or the list of several.
 
-    Raises Unreadable for what is none, and for those of different moduli, which may be a system.
+    Raises Unreadable for anything else, and for different moduli, which may be a system.
     """
     parts, separators = split(re.sub(r", ?(?=\\mod)", " ", text))
     whole = [_WHOLE.fullmatch(part) for part in parts]
@@ -50,7 +50,7 @@ def _modulus(text: str) -> int:
 def _of_one_modulus(parts: list[str]) -> list[str]:
     r"""Each of `x \equiv 3, 5 \pmod 7` as a statement.
 
-    Raises Unreadable for `x = 3, 5 \pmod 7`, whose first part may be meant exactly.
+    Raises Unreadable for `x = 3, 5 \pmod 7`, whose first part may be an ordinary equation.
     """
     left, found = "", []
     for part in parts:
@@ -69,7 +69,7 @@ def _both_signs(statement: str) -> list[str]:
 
 
 def _congruence(statement: str, modulus: int) -> Reading:
-    """A residue with its name, or an equation. Numbers in front of the residue have to be congruent to it."""
+    """A residue with its name, or an equation. Numbers before the residue have to be congruent to it."""
     *before, last = (side.strip() for side in re.split(r"\\equiv ?|=", statement))
     right = parse(last)
     residue, sign = value(right), f"mod {modulus}"
@@ -96,5 +96,5 @@ def _number(side: str) -> Fraction | None:
 
 
 def _divides(modulus: int, difference: Fraction) -> bool:
-    r"""Whether two numbers are congruent, where `2^{-1}` is an inverse."""
+    r"""Whether two numbers are congruent; `2^{-1}` is an inverse."""
     return difference.numerator % modulus == 0 and gcd(difference.denominator, modulus) == 1

@@ -1,7 +1,6 @@
 """Whether two readings are the same answer. Symmetric: neither side is the gold one.
 
-What can be decided with exact rationals is decided here; the rest is asked of `Leaves`, whose sympy lives in
-the worker.
+Exact rationals decide what they can here. `Leaves` decide the rest, with sympy in the worker.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail
 
 _UNIT_LETTERS = {"i", "j", "k"}
-_WHOLE = {"k", "m", "n"}  # that stand for any whole number
-_VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # that one integrates over
+_WHOLE = {"k", "m", "n"}  # letters for any whole number
+_VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # of integration
 
 
 class Undecided(Exception):
@@ -52,7 +51,7 @@ class Leaves(Protocol):
         ...
 
     def proportional(self, a: Node, b: Node, positive: bool, /) -> bool:
-        """Whether a is a constant times b, a constant above zero if `positive`."""
+        """Whether a is a constant times b; the constant is above zero if `positive`."""
         ...
 
     def same_points(self, a: Region, b: Region, /) -> bool:
@@ -61,7 +60,7 @@ class Leaves(Protocol):
 
 
 class Unasked:
-    """Leaves that refer everything to the worker."""
+    """Leaves that leave everything to the worker."""
 
     def equal(self, _a: Node, _b: Node, _ratio: Fraction, /) -> bool:
         raise Undecided
@@ -80,7 +79,7 @@ class Equality:
     leaves: Leaves
 
     def same(self, a: Reading, b: Reading) -> bool:
-        """Whether the two are one answer. Raises Undecided where the leaves do, and TooLarge."""
+        """Whether the two are the same answer. Raises Undecided if the leaves do, and TooLarge."""
         if isinstance(a, False_) or isinstance(b, False_):
             return False
         if a == b:
@@ -206,7 +205,7 @@ class Equality:
         return True
 
     def _paired(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
-        """Whether each of one list has its own like in the other."""
+        """Whether each item of one list has a counterpart of its own in the other."""
         left = list(b)
         if len(a) != len(b):
             return False
@@ -256,7 +255,7 @@ class Equality:
         return self.leaves.equal(a, b, Fraction(1))
 
     def _vectors(self, a: Reading, b: Reading) -> bool:
-        """A vector beside a column, or beside another sum of i, j and k, whose letters may be plain."""
+        """A vector against a column, or against another sum of i, j and k, whose letters may be plain."""
         if isinstance(a, Vector) and isinstance(b, Vector):
             nothing = Quantity(number(0))
             pairs = zip_longest(a.components, b.components, fillvalue=nothing)
@@ -285,10 +284,10 @@ class Equality:
 
 
 def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
-    """Whether the decimal is the other number, no decimal itself, rounded or cut to at least MIN_DIGITS
+    """Whether the decimal is the other number, itself no decimal, rounded or cut to at least MIN_DIGITS
     digits.
 
-    They are significant digits; of more than a float holds the last ones do not count.
+    These are significant digits; digits beyond those that a float holds do not count.
     """
     found = digits(decimal)
     if found is None or found[0] < MIN_DIGITS or digits(other) is not None:
@@ -315,14 +314,14 @@ def _constant(node: Node) -> str | None:
 
 
 def _period(node: Node) -> str | None:
-    """The letter that counts the periods, as n in `2 pi n`; None where it is not the one letter beside pi."""
+    """The letter that counts the periods, as n in `2 pi n`; None unless it is the only letter besides pi."""
     letters = _symbols(node)
     found = letters - {r"\pi"}
     return found.pop() if r"\pi" in letters and len(found) == 1 and found <= _WHOLE else None
 
 
 def _symbols(node: Node) -> set[str]:
-    """All symbols of a tree, and what could not be read as it stands."""
+    """All symbols of a tree, and its opaque parts as text."""
     own = {node.text} if node.kind in ("sym", "opaque") else set[str]()
     return own.union(*map(_symbols, node.parts))
 
@@ -338,7 +337,7 @@ def _renamed(node: Node, old: str, new: str) -> Node:
 
 
 def _same_argument(a: Named, b: Named) -> Quantity | None:
-    """What b stands for in the letter of a, for `f(t) = 2t + 1` beside `f(x) = 2x + 1`."""
+    """The value of b, written in the letter of a, as for `f(t) = 2t + 1` and `f(x) = 2x + 1`."""
     one, other = (re.fullmatch(r"([A-Za-z]'*)\(([a-z])\)", named.name) for named in (a, b))
     if not one or not other or one[1] != other[1] or not isinstance(b.what, Quantity):
         return None
@@ -367,13 +366,13 @@ def _radians(angle: Quantity) -> Node:
 
 
 def _is_temperature(s: Tail, t: Tail) -> bool:
-    """Whether one is in degrees, and the other says of which scale."""
+    """Whether one is in degrees and the other names the scale."""
     names = {name for tail in (s, t) for name, _ in tail.unit.dimensions}
     return len(names) == 2 and "degree" in names and bool(names & {"celsius", "fahrenheit"})
 
 
 def _figure(node: Node) -> str:
-    r"""The letters of `\overline{AB}`, `\angle B`; their sign may be left out."""
+    r"""The letters of `\overline{AB}`, `\angle B`; an answer may leave the sign out."""
     if node.kind != "sym" or not node.text.startswith(("\\overline ", "\\angle ", "\\triangle ")):
         return ""
     letters = node.text.partition(" ")[2]
@@ -381,7 +380,7 @@ def _figure(node: Node) -> str:
 
 
 def _letters(node: Node) -> str:
-    """`AB` as letters, in the order of the alphabet if two."""
+    """`AB` as letters, in alphabetical order if there are two."""
     if node.kind == "sym":
         return node.text
     if node.kind != "mul":
@@ -410,13 +409,13 @@ def _names(group: Group) -> list[str] | None:
 
 def _by_name(group: Group) -> list[Reading]:
     named = [item for item in group.items if isinstance(item, Named)]
-    if any(item.tree is None for item in named):  # labels in words have no order of their own
+    if any(item.tree is None for item in named):  # labels in words have no order
         return [item.what for item in named]
     return [item.what for item in sorted(named, key=lambda item: _rank(item.name))]
 
 
 def _rank(name: str) -> tuple[int, str]:
-    r"""Where a name stands in a tuple: Greek letters last, but `(\rho, \theta)` and `(r, \theta, z)`."""
+    r"""The place of a name in a tuple: Greek letters last, but `(\rho, \theta)` and `(r, \theta, z)`."""
     plain = name.lstrip("\\")
     if plain == name:
         return (2 if name == "z" else 0), name
@@ -424,7 +423,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _other_join(a: Group, b: Group) -> bool:
-    """Whether one list says `or` and the other does not, of words or of different unknowns."""
+    """Whether one list says `or` and the other does not, for words or different unknowns."""
     words = any(
         isinstance(item, Words) or (isinstance(item, Quantity) and item.node.kind == "sym")
         for item in (*a.items, *b.items)
@@ -466,7 +465,7 @@ def _entries(group: Group) -> tuple[Node, ...] | None:
 
 
 def _total(reading: Reading) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
-    """The amount in base units, and these."""
+    """The amount in base units, and these units."""
     parts = (
         reading.parts if isinstance(reading, Measure) else (reading,) if isinstance(reading, Quantity) else ()
     )

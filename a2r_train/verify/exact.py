@@ -1,8 +1,7 @@
 """Exact values of arithmetic, without sympy: rationals, powers, factorials, binomials, roots of squares.
 
-The rule for sizes: no number of more than `limit.bits` bits is ever made, above or below the line of a
-fraction. What would need more is left to a worker, which can be killed, and is unparsable if it needs more
-than MAX_BITS there.
+The rule for sizes: no numerator or denominator of more than `limit.bits` bits is ever computed. Larger ones
+are left to a worker, which can be killed; over MAX_BITS they are unparsable there too.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from fractions import Fraction
 from a2r_train.verify.expression import Node
 
 MAX_BITS = 65_536  # of a worker's numbers: 2^65536 has 19,729 digits, and 5000! has 54,233 bits
-FEW_BITS = 4_096  # of the numbers that are made anywhere else
-FLOAT_DIGITS = 15  # significant ones, that a float holds for certain
-MIN_DIGITS = 6  # significant ones, of a decimal that stands for a fraction or an irrational number
+FEW_BITS = 4_096  # of numbers outside a worker
+FLOAT_DIGITS = 15  # significant digits that a float always holds
+MIN_DIGITS = 6  # significant digits of a decimal that stands for a fraction or an irrational number
 
 
 class TooLarge(Exception):
@@ -35,8 +34,7 @@ limit = Limit()
 
 
 def value(node: Node) -> Fraction | None:
-    """The exact value of a tree; None for what is no rational number, or not by arithmetic alone. Raises
-    TooLarge."""
+    """The exact value of a tree; None unless it is a rational number by arithmetic alone. Raises TooLarge."""
     if node.kind == "num":
         return _decimal(node.text)
     if node.kind in _OPERATIONS:
@@ -47,7 +45,7 @@ def value(node: Node) -> Fraction | None:
 
 
 def approximation(node: Node) -> float | None:
-    """The value of a tree of real numbers in double precision; None where it has none, or a symbol."""
+    """The value of a tree of real numbers in double precision; None if it has none or contains a symbol."""
     try:
         exact = value(node)
         if exact is not None:
@@ -63,7 +61,7 @@ def approximation(node: Node) -> float | None:
 
 
 def digits(node: Node) -> tuple[int, int] | None:
-    """Significant digits of a decimal, and the power of ten of its last one; None for what is no decimal."""
+    """Significant digits of a decimal, and the power of ten of its last one; None for anything else."""
     if node.kind == "neg":
         return digits(node.parts[0])
     if node.kind == "num":
@@ -84,7 +82,7 @@ def digits(node: Node) -> tuple[int, int] | None:
 
 
 def rounds_to(decimal: Fraction, last: int, other: Fraction) -> bool:
-    """Whether both numbers, rounded or cut at the place 10^last, are one."""
+    """Whether both numbers, rounded or cut at the place 10^last, are equal."""
     place = Fraction(10) ** last
     if abs(decimal - other) * 2 <= place:
         return True
@@ -114,7 +112,7 @@ def _quotient(parts: list[Fraction]) -> Fraction | None:
 
 
 def power(parts: list[Fraction]) -> Fraction | None:
-    """A rational power that is rational. Raises TooLarge before it is made."""
+    """A power, if it is rational, else None. Raises TooLarge before computing a number that is."""
     base, exponent = parts
     if exponent.denominator != 1:
         root = rational_root(base, exponent.denominator) if base >= 0 else None
@@ -130,7 +128,7 @@ def power(parts: list[Fraction]) -> Fraction | None:
 
 
 def rational_root(base: Fraction, index: int) -> Fraction | None:
-    """The real root if it is rational; of negative numbers for odd indices."""
+    """The real root if it is rational; for negative numbers only with odd indices."""
     if base < 0:
         root = rational_root(-base, index) if index % 2 else None
         return None if root is None else -root

@@ -1,6 +1,6 @@
 r"""Mathematics of a normal form as a tree: numbers, symbols, arithmetic, powers, roots, functions, matrices.
 
-A text is read as a whole or not at all. Sums, integrals and limits are no part of it: they stand in an
+A text is read as a whole or not at all. Sums, integrals and limits are not parsed here: they become an
 `opaque` node, which only the worker's sympy can read.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from a2r_train.verify.units import vocabulary
 
-MAX_DEPTH, MAX_HEIGHT = 40, 90  # of brackets within brackets, and of operations upon operations
+MAX_DEPTH, MAX_HEIGHT = 40, 90  # of nested brackets, and of nested operations
 FUNCTIONS = vocabulary(
     "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm max min"
 )
@@ -25,13 +25,13 @@ ACCENTS = vocabulary(
     "vec hat bar overline tilde dot ddot mathcal mathscr mathfrak overrightarrow overleftrightarrow"
 )
 FIGURES = vocabulary("angle triangle square odot")  # named by the letters that follow
-_CALLED = set("fgFGP")  # letters that are functions in front of a bracket
+_CALLED = set("fgFGP")  # letters that are functions before a bracket
 _OPAQUE = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|partial)(?![A-Za-z])|\\frac ?\{d\}\{d[a-z]\}")
 _DERIVATIVE = re.compile(
     r"\\frac ?\{((?:\\partial ?|d)(?:\^ ?\{?\d\}?)? ?(?:[A-Za-z]|\\[a-z]+ ?))\}"
     r"\{((?:(?:\\partial ?|d)(?:[A-Za-z]|\\[a-z]+ ?)(?:\^ ?\{?\d\}?)? ?){1,3})\}"
     r"|(?<![A-Za-z])(d[a-z])/(d[a-z])(?![A-Za-z])"
-)  # of a name, which is a name itself
+)  # of a name; it counts as a name itself
 _TOKEN = re.compile(
     r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+(?![.\d]))?)|(?P<command>\\(?:[A-Za-z]+|[{}|\\]))|"
     r"(?P<letter>[A-Za-z])|(?P<sign>[-+*/^_!'(){}\[\]|,&=%])|(?P<space> )"
@@ -39,7 +39,7 @@ _TOKEN = re.compile(
 
 
 class Unreadable(Exception):
-    """What cannot be read as mathematics."""
+    """The text cannot be read as mathematics."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def number(value: int) -> Node:
 
 @lru_cache(maxsize=20_000)
 def parse(text: str) -> Node:
-    """The tree of one expression. Raises Unreadable for anything that is none from its first to its last
-    character."""
-    if r"\unit" in text:  # a bold letter that may be a unit vector; reading.py reads it as a letter then
+    """The tree of one expression. Raises Unreadable unless the whole text is one."""
+    if r"\unit" in text:  # a bold letter may be a unit vector; reading.py then reads it as a letter
         raise Unreadable(text)
     as_it_stands, text = text, _DERIVATIVE.sub(lambda m: rf"\dot {{{m[1] or m[3]},{m[2] or m[4]}}}", text)
     if _OPAQUE.search(re.sub(r"\\dot \{.*?,.*?\}", "", text) if r"\dot {" in text else text):
@@ -81,7 +80,7 @@ def parse(text: str) -> Node:
 
 
 def _cross(left: Node, right: Node) -> Node:
-    """The product of two vectors or sets, a number in front of them left out."""
+    """The product of two vectors or sets; a number in front stays outside."""
     if left.kind == "mul" and left.parts[1].kind != "cross":
         return Node("mul", (left.parts[0], _cross(left.parts[1], right)))
     if left.kind == "neg":
@@ -90,7 +89,7 @@ def _cross(left: Node, right: Node) -> Node:
 
 
 class _Reader:
-    """Recursive descent over the tokens; each method reads one kind of thing from where `at` stands."""
+    """Recursive descent over the tokens; each method reads one kind of thing from position `at`."""
 
     def __init__(self, text: str) -> None:
         self.tokens: list[str] = []

@@ -1,4 +1,4 @@
-"""Where the answer stands in a text. Everything here is linear in the length of the text."""
+"""Finds the answer in a text. Everything here is linear in the length of the text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from a2r_train.verify.traits import traits_of
 from a2r_train.verify.units import NUMBER_WORDS
 
 MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost parsing time
-MAX_PROGRAM_CHARS = 50_000  # also of what stands between tags
+MAX_PROGRAM_CHARS = 50_000  # also of an answer between tags
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -28,11 +28,11 @@ _PROSE = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\n|(?<!\bRs)\.(?=[*_)\"']*(?:\s|$))")
-# What is said of an answer behind it. With a number or a formula in it, it may be a second answer, and stays.
+# Remarks that follow an answer. One with a number or a formula may be a second answer, and is kept.
 _REASON = re.compile(r",?\s+(?:because|since)\b")
 _ASIDE = re.compile(r"(?:,?\s+(?:so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL)
 _SECOND = re.compile(rf"[\d\\$]|\b(?:or|{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
-_GOES_ON = re.compile(r"[-*+]\s|\d+[.)]\s|```|[A-Za-z]{2,}\s+\S")  # a list or a sentence, in the next line
+_GOES_ON = re.compile(r"[-*+]\s|\d+[.)]\s|```|[A-Za-z]{2,}\s+\S")  # a list or a sentence on the next line
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
 _ENUMERATED = re.compile(r"\(?\d+[.):]\s+\D|\d+\.?\s+[A-Z]")
 _BEGINS_ANSWER = re.compile(r"[-+−–$£€¥₹\\({\[|.√π∞\d]|[A-Za-z](?:\([a-z]\))?\s*=")
@@ -64,11 +64,11 @@ def extract(text: str, verifier: str = "math", problem: str = "") -> str:
     r"""The answer in the text after the last `</think>`, or "" if there is none.
 
     The last complete, non-empty `\boxed{...}`, else the first line after `####` that is no heading, else the
-    last complete sentence after "the answer is" or "Answer:"; `math_last_number` falls back to the last
-    number, unless a box was opened. A text ends where it goes on, after a complete answer, with another
-    question. For `multiple_choice` the answer is the letter, in upper case, also where it is the text of one
-    of the options that stand in `problem`. Verifiers whose answers stand in
-    a fenced block or between tags have the last one, and nothing else.
+    last complete sentence after "the answer is" or "Answer:". `math_last_number` then falls back to the last
+    number, unless a box was opened. If another question follows a complete answer, the text ends there. For
+    `multiple_choice` the answer is the letter in upper case, also if the text gives one of the options in
+    `problem`. Verifiers whose answers are in a fenced block or between tags get the last one, and nothing
+    else.
     """
     return candidates(text, verifier, problem)[-1]
 
@@ -77,8 +77,8 @@ def candidates(text: str, verifier: str, problem: str = "") -> list[str]:
     """All distinct boxed answers in order of their last appearance, or the one answer given otherwise; never
     empty.
 
-    No answer, one that is too long, and one that is no letter or option where `multiple_choice` wants one,
-    stand as "".
+    "" stands for no answer, for one that is too long, and for `multiple_choice` for one that is neither a
+    letter nor an option.
     """
     place = traits_of(verifier).answer_in
     if place != "box":
@@ -92,8 +92,7 @@ def candidates(text: str, verifier: str, problem: str = "") -> list[str]:
 
 
 def _placed(text: str, place: str) -> str:
-    """The last fenced block or the last tagged answer; or the one box that a prompt's `answer_pattern`
-    made."""
+    """The last fenced block or the last tagged answer; or the one box made by a prompt's `answer_pattern`."""
     if text.startswith(r"\boxed{") and text.endswith("}"):
         answer = text[len(r"\boxed{") : -1]
     else:
@@ -110,17 +109,17 @@ def written(answer: str, verifier: str) -> str:
 
 
 def last_block(text: str) -> str:
-    """What stands in the last complete fenced block of a text, "" where there is none; blocks behind another
-    question are not of this one.
+    """The content of the last complete fenced block of a text, "" if there is none. Blocks after another
+    question do not count.
 
-    A fence that is indented by four more than the first belongs to the block, as in a docstring; unless no
-    other ends one.
+    A fence indented by four or more than the opening one belongs to the block, as in a docstring, unless no
+    other fence ends a block.
     """
     return _last_block(text, 4) or _last_block(text, MAX_PROGRAM_CHARS)
 
 
 def _last_block(text: str, indent: int) -> str:
-    """Where a closing fence is indented by less than so much more than the opening one."""
+    """The same, if a closing fence must be indented less than `indent` more than the opening one."""
     found, opened, end = "", None, 0
     for match in _FENCE.finditer(text):
         if opened is None:
@@ -129,7 +128,7 @@ def _last_block(text: str, indent: int) -> str:
                 break
             opened = match
         elif _closes(match, opened, indent):
-            # A block in a list is indented as its fence is.
+            # A block in a list is indented like its fence.
             found, end = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n")), match.end()
             opened = None
     return found
@@ -152,7 +151,7 @@ def labelled_boxes(text: str) -> list[str]:
 
 
 def until_next_question(text: str) -> str:
-    """The text before a line that opens another question, if a complete answer stands before it."""
+    """The text before a line that opens another question, if a complete answer precedes that line."""
     questions = [*islice(_NEXT_QUESTION.finditer(text), 50), *islice(_NEXT_TURN.finditer(text), 50)]
     if not questions:
         return text
@@ -183,8 +182,8 @@ def clean(answer: str) -> str:
 
 
 def letter(answer: str) -> str:
-    r"""The choice A to J of `B`, `(B)`, `B.`, `\text{B}` or `B) text`, or "", also for several choices as in
-    `A, B`.
+    r"""The choice A to J in `B`, `(B)`, `B.`, `\text{B}` or `B) text`; "" for anything else, and for several
+    choices as in `A, B`.
     """
     match = _LETTER.match(answer[:MAX_ANSWER_CHARS])
     if not match:
@@ -200,7 +199,7 @@ def _boxes(text: str) -> list[str]:
 
 
 def _box_spans(text: str) -> list[tuple[int, int]]:
-    r"""Where the contents of the complete `\boxed{...}` stand, outermost ones only, in order."""
+    r"""The spans of the contents of all complete `\boxed{...}`, outermost ones only, in order."""
     found: list[tuple[int, int]] = []
     open_at: list[int | None] = []
     for match in _BRACES.finditer(text, max(0, text.find(r"\boxed"))):
@@ -215,9 +214,7 @@ def _box_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _hashed(text: str, match: re.Match[str]) -> str:
-    """The answer of a line after `####`, or "" if it is a heading; words by themselves count in the last
-    line.
-    """
+    """The answer in a line after `####`, or "" for a heading; several words count only in the last line."""
     line = match[1].strip().strip("*_").strip()
     if prose := _PROSE.match(line):
         return line[prose.end() :].strip()
@@ -231,8 +228,8 @@ def _hashed(text: str, match: re.Match[str]) -> str:
 
 
 def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
-    r"""What follows the last "the answer is" up to the end of its sentence, left out where its `\(` is never
-    closed.
+    r"""What follows the last "the answer is" up to the end of its sentence; one with a `\(` that is never
+    closed is skipped.
     """
     until = len(text)
     for match in reversed(prose):
@@ -263,6 +260,6 @@ def _unboxed(text: str, verifier: str) -> str:
     if prose := list(_prose(text)):
         answer = _sentence(text, prose)
         return answer if verifier == "multiple_choice" else _without_aside(answer)
-    cut = r"\boxed{" in text  # within its answer: what stands there is not all of it
+    cut = r"\boxed{" in text  # the answer itself was cut: a number in it may be only a part
     numbers = _NUMBER.findall(text) if verifier == "math_last_number" and not cut else []
     return numbers[-1] if numbers else ""

@@ -1,4 +1,4 @@
-"""The scorer of Reasoning Gym (arXiv 2505.24760), called in the killable worker and nowhere else: some of its
+"""The scorer of Reasoning Gym (arXiv 2505.24760). It is called only in the killable worker, because some
 tasks evaluate the answer as code.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 try:
     import reasoning_gym
 except ImportError:
-    raise ImportError("no reasoning-gym; pip install 'a2r-train[reasoning-gym]'") from None
+    raise ImportError("reasoning-gym is missing; pip install 'a2r-train[reasoning-gym]'") from None
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ THRESHOLD = 1.0  # the library pays parts of 1 for parts of an answer
 def solved(answer: str, gold: str, row: Mapping[str, Any]) -> bool:  # noqa: ARG001 (the entry has it)
     """Whether the task pays the answer in full.
 
-    Entries went through JSON, which knows no tuples; a scorer that compares with some gets them back. Raises
-    KeyError for a problem that has no entry.
+    Entries went through JSON, which has no tuples; they are restored for a scorer that compares with tuples.
+    Raises KeyError for a problem that has no entry.
     """
     metadata = row["metadata"]
     task = _task(metadata["task"], tuple(sorted((metadata.get("config") or {}).items(), key=str)))
@@ -32,12 +32,12 @@ def solved(answer: str, gold: str, row: Mapping[str, Any]) -> bool:  # noqa: ARG
 
 
 def prepare(task: str) -> None:
-    """Load what a task reads, which may take longer than an answer."""
+    """Load the data of a task, which may take longer than judging an answer."""
     _task(task, ())
 
 
 def _score(task: Any, answer: str, entry: Any) -> float:
-    """0 for an answer at which the scorer fails: it reads what nobody has read before."""
+    """0 for an answer on which the scorer fails: answers of models are arbitrary input."""
     try:
         return float(task.score_answer(answer, entry))
     except Exception as error:  # noqa: BLE001 (scorers parse and evaluate answers, and raise anything)

@@ -1,4 +1,4 @@
-"""Inequalities as regions: what is linear in one unknown is solved, and several of one unknown are joined."""
+"""Inequalities as regions: those linear in one unknown are solved, and several in one unknown are joined."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CONSTANTS = ("\\pi", "e", "i", "\\infty")
 
 
 def solved(left: Node, right: Node, sign: str) -> Region | None:
-    r"""The region of `2x < 6`, `-x \ge 3`, `|x - 2| < 3`; None for what is not linear in one unknown.
+    r"""The region of `2x < 6`, `-x \ge 3`, `|x - 2| < 3`; None unless it is linear in one unknown.
 
     The sign is `<`, `>`, `\le` or `\ge`.
     """
     if sign in ("<", r"\le"):
         left, right = right, left
-    closed = sign in (r"\le", r"\ge")  # and now left is above right
+    closed = sign in (r"\le", r"\ge")  # from here on, left is above right
     if left.kind == "abs" or right.kind == "abs":
         return _absolute(left, right, closed)
     names = sorted(_symbols(left) | _symbols(right))
@@ -74,8 +74,8 @@ def linear(node: Node, name: str) -> tuple[Fraction, Fraction] | None:
 
 
 def joined(regions: Sequence[Region]) -> Region | None:
-    r"""What `x < 1, x > 3` and `1 < x, x < 3` and `x \ge 2, x \ne 5` mean: rays that do not meet are one
-    answer each, rays that do meet hold together. None for anything else."""
+    r"""What `x < 1, x > 3` and `1 < x, x < 3` and `x \ge 2, x \ne 5` mean: rays that do not meet are
+    alternatives, rays that do meet hold together. None for anything else."""
     if len({region.name for region in regions}) != 1 or not regions[0].name:
         return None
     holes = [point for region in regions if region.parts == REALS.parts for point in region.without]
@@ -107,6 +107,6 @@ def fraction(number_: Fraction) -> Node:
 
 def _symbols(node: Node) -> set[str]:
     if node.kind in ("opaque", "call"):
-        return {"", "?"}  # no one unknown
+        return {"", "?"}  # more than one unknown
     own = {node.text} if node.kind == "sym" and node.text not in _CONSTANTS else set()
     return own.union(*(_symbols(part) for part in node.parts))

@@ -1,5 +1,4 @@
-"""What an answer can be, as far as its form goes: a quantity, a list, an equation, a region of numbers,
-words, and so on."""
+"""The kinds of answers by their form: quantities, lists, equations, regions of numbers, words and others."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from a2r_train.verify.units import Tail
 
 @dataclass(frozen=True)
 class Quantity:
-    """An expression with what stands behind it; `ratio` for `3:4`, which is also written as a fraction."""
+    """An expression and what follows it. `3:4` is a quantity too, as it is also written as a fraction."""
 
     node: Node
     tail: Tail = field(default_factory=Tail)
@@ -26,8 +25,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Group:
-    """Several answers: `,` a list, `{` a set, `:` a ratio of three or more, `=` the named parts of a tuple,
-    else a pair of brackets such as `(]`; `join` is the word between the parts of a list."""
+    """Several answers. kind: `,` for a list, `{` a set, `:` a ratio of three or more, `=` the named parts of
+    a tuple, else a pair of brackets such as `(]`. `join` is the word between the parts of a list.
+    """
 
     kind: str
     items: tuple[Reading, ...]
@@ -45,7 +45,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Relation:
-    """An equation or inequality, as a tree that is zero, above zero, or something else."""
+    """An equation or inequality, as the relation of a tree to zero."""
 
     sign: str  # =, <, <=, !=, mod M
     node: Node
@@ -63,7 +63,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Region:
-    """A union of intervals and sets of points, without some points; of the variable `name`, if it has one."""
+    """A union of intervals and sets of points, without some points; of the variable `name`, if given."""
 
     parts: tuple[Interval | Group, ...]
     without: tuple[Node, ...] = ()
@@ -72,14 +72,14 @@ class Region:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Entries row by row; all kinds of brackets are one."""
+    """Entries row by row; the kind of brackets does not matter."""
 
     rows: tuple[tuple[Node, ...], ...]
 
 
 @dataclass(frozen=True)
 class Vector:
-    """A sum of unit vectors by its components, with a unit each; `plain` is the sum with plain letters."""
+    """A sum of unit vectors by its components, each with its unit; `plain` is the sum with plain letters."""
 
     components: tuple[Quantity, ...]
     plain: Quantity
@@ -103,7 +103,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Words:
-    """A text in lower case; a date has its words in order of the alphabet."""
+    """A text in lower case; a date has its words in alphabetical order."""
 
     text: str
 
@@ -134,7 +134,7 @@ def nodes_of(reading: object) -> list[Node]:
 
 
 def is_sentence(reading: Reading) -> bool:
-    """Words that say too much for an answer."""
+    """Whether it is words that are too long for an answer."""
     if not isinstance(reading, Words):
         return False
     found = reading.text.split()

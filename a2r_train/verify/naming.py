@@ -18,7 +18,7 @@ NAME = re.compile(
 
 
 def called(name: str, what: Reading) -> Named:
-    """What a name stands for; the name as a tree too, if it is mathematics."""
+    """A name and what it stands for; also the name as a tree, if it is mathematics."""
     try:
         tree = None if '"' in name else parse(name)
     except Unreadable:

@@ -1,4 +1,4 @@
-"""The options that stand in a multiple choice problem, and the one whose text an answer is."""
+"""The options in a multiple-choice problem, and the one that an answer gives as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from a2r_train.verify.reading import read
 from a2r_train.verify.spelling import spell
 
 LETTERS = "ABCDEFGHIJ"
-MOST_CHARACTERS = 300  # of an answer or an option that is read as a number
+MOST_CHARACTERS = 300  # of an answer or option that is read as a number
 _LINE = re.compile(r"[ \t]*\(?([A-J])[.):][ \t]+(\S.*)")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{([^{}]*)\}")
 _ESCAPE = re.compile(r"\\(?=[%$&#_])")
@@ -23,9 +23,9 @@ _EXACT = Equality(Unasked())
 
 @lru_cache(maxsize=20_000)
 def options_in(problem: str) -> Mapping[str, str]:
-    """The texts of the last lines `A. ...`, `B. ...` and so on by their letters, {} for fewer than two.
+    """The texts of the last lines `A. ...`, `B. ...` and so on, by letter; {} for fewer than two.
 
-    An option goes on over lines without a letter, up to a blank one.
+    An option continues over lines without a letter, up to a blank line.
     """
     lines = problem.splitlines()
     begins = [at for at, line in enumerate(lines) if (match := _LINE.fullmatch(line)) and match[1] == "A"]
@@ -42,8 +42,8 @@ def options_in(problem: str) -> Mapping[str, str]:
 
 
 def option_named(answer: str, problem: str, clean: Callable[[str], str]) -> str:
-    """The letter of the only option of a problem that a cleaned answer is, as a text, or else as a number; ""
-    for none, for several, and for an answer that is a letter itself.
+    """The letter of the only option of a problem that equals a cleaned answer, as text or else as a number.
+    "" for no or several such options, and for an answer that is itself a letter.
     """
     options = options_in(problem) if answer else {}
     if not options or answer.strip("()").rstrip(".").upper() in options:
@@ -63,7 +63,7 @@ def _bare(text: str) -> str:
 
 
 def _same_number(answer: str, option: str) -> bool:
-    """Whether both are one number, or one formula, by arithmetic alone."""
+    """Whether both are the same number or the same formula, by arithmetic alone."""
     if max(len(answer), len(option)) > MOST_CHARACTERS:
         return False
     try:

@@ -1,9 +1,9 @@
-"""Verifiers of one's own: how they are named, and what they ask for.
+"""Custom verifiers: how they are named, and what they ask for.
 
 `package.module.function` or `package.module:function` names `f(answer, gold)`, which returns True or False. A
-function that returns a score is named with a threshold: `package.module.function>=0.8`. It may ask by
-parameter name for `text`, the whole completion, and for `row`, the problem as a dict with its metadata.
-`traits.py` has what else it may say of itself.
+function that returns a score is named with a threshold: `package.module.function>=0.8`. By parameter name, it
+may ask for `text`, the whole completion, and for `row`, the problem as a dict with its metadata. `traits.py`
+has the attributes that it may set.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from a2r_train.verify import pool
 from a2r_train.verify.traits import traits_of
 
 NAME = re.compile(r"[^\W\d]\w*(\.\w+)*[.:]\w+(>=-?\d+(\.\d+)?)?")
-PATHS = {"reasoning_gym": "a2r_train.verify.gym:solved"}  # of ours that are called like one's own
+PATHS = {"reasoning_gym": "a2r_train.verify.gym:solved"}  # ours, but called like custom ones
 
 
 def path_of(verifier: str, row: Mapping[str, Any]) -> str:
-    """What the worker calls: one's own path, or ours with what has to be loaded before the first answer."""
+    """What the worker calls: a custom path, or ours with what has to be loaded before the first answer."""
     if verifier not in PATHS:
         return verifier
     metadata = row.get("metadata") or {}
@@ -34,7 +34,7 @@ def path_of(verifier: str, row: Mapping[str, Any]) -> str:
 
 
 def check_entries(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Raise InputError for a problem of one of `PATHS` without what its scorer reads."""
+    """Raise InputError for a problem with a verifier of `PATHS` but without what its scorer reads."""
     for verifier, row in rows:
         path_of(verifier, row)
 
@@ -42,7 +42,7 @@ def check_entries(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
 def judge_own(
     items: Sequence[tuple[str, str, str]], answers: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> list[Verdict]:
-    """Verdicts of (text, gold, verifier) whose functions see text or row, each different question once."""
+    """Verdicts of (text, gold, verifier) whose functions see text or row; equal questions are asked once."""
     requests = []
     for (text, gold, verifier), answer, row in zip(items, answers, rows, strict=True):
         seen = {"text": text, "row": dict(row)}

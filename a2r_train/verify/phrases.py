@@ -1,7 +1,7 @@
 r"""Words around mathematics, and words instead of it: `twice 5`, `one and a half`, `Total: 5`, `Option C`.
 
-`plain` rewrites a normal form of spelling.py where the whole of it has one of these forms; anything else
-stays as it is, and has to be read by the rules for quantities and words.
+`plain` rewrites a normal form of spelling.py if the whole of it has one of these forms. Anything else is left
+to the rules for quantities and words.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 
 
 def plain(text: str) -> str:
-    """The same answer as mathematics, as far as it is words of the kinds above."""
+    """The same answer as mathematics, if it is words of the kinds above."""
     words = " ".join(re.sub(r'(?<=[a-z])"?-"?(?=[a-z])|"', " ", text).split()).casefold()
     if words in _SAME:
         return _SAME[words]
@@ -84,7 +84,7 @@ def _in_digits(words: str) -> str | None:
 
 
 def _operated(text: str) -> str:
-    """Where words say what is done with numbers."""
+    """The same text with operations in words as signs."""
     text = (
         re.sub(r'"(\w+)"', lambda m: str(NUMBER_WORDS.get(m[1].lower(), m[0])), text)
         if _is_sum(text)
@@ -134,7 +134,7 @@ def _part(words: list[str]) -> Fraction | None:
 
 
 def _whole(words: list[str]) -> Fraction | None:
-    """A whole number in words, or in digits if it stands alone."""
+    """A whole number in words, or in digits if it is the only word."""
     if len(words) == 1 and words[0].isdigit():
         return Fraction(int(words[0])) if len(words[0]) < 20 else None
     if words in (["a", "dozen"], ["one", "dozen"], ["dozen"]):
@@ -162,5 +162,5 @@ def _whole(words: list[str]) -> Fraction | None:
 
 
 def _fits(value: int, last: int) -> bool:
-    """Whether a word may follow one of this size: `twenty one`, `hundred twenty`, and no `one two`."""
+    """Whether a word may follow one of this size: `twenty one`, `hundred twenty`, but not `one two`."""
     return value < last if last >= 100 else 0 < value < 10 and last == 10

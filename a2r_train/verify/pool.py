@@ -1,7 +1,7 @@
 """A few worker processes that compare answers, each killed and replaced when it hangs or dies.
 
-A worker speaks lines of JSON. It ends by itself: at the end of its input when it is idle, by its own alarm
-when it is busy.
+A worker reads and writes lines of JSON. Without its parent it still ends: at the end of its input if idle, by
+its own alarm if busy.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from a2r_train.verify.child import CORES, Child, Crew
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 5.0  # for one comparison, by the clock
-START_S = 120.0  # for a worker to import math_verify, or the module of an own verifier
+START_S = 120.0  # for a worker to import math_verify, or the module of a custom verifier
 WORKERS = min(4, CORES)
-FORM = "form"  # in the place of what an own verifier sees besides: its canonical form is asked for
+FORM = "form"  # in place of the context of a custom verifier: asks for the canonical form
 
-# answer, gold, verifier ("math" or the name of an own one), and for an own one what it sees besides, as JSON
+# answer, gold, verifier ("math" or the name of a custom one), and for a custom one its context as JSON
 Request = tuple[str, ...]
 Reply = dict[str, str]
 
@@ -34,26 +34,27 @@ Reply = dict[str, str]
 def ask_all(requests: Sequence[Request]) -> list[Verdict]:
     """Have the workers make each comparison, in order; `timeout` where a worker hung or died.
 
-    Raises InputError for an own verifier that cannot be imported or raises, RuntimeError if no worker starts.
+    Raises InputError for a custom verifier that cannot be imported or raises, RuntimeError if no worker
+    starts.
     """
     return _crew.map(_ask, requests)
 
 
 def start() -> list[threading.Thread]:
-    """Start the workers beside what the caller does next, as each needs a second or more to import sympy."""
+    """Start the workers in the background, because each needs a second or more to import sympy."""
     return _crew.beside(_Worker.begin)
 
 
 def traits(verifier: str) -> Reply:
-    """What a function of one's own says of itself: `asks`, `vote`, `answer_in`, `deadline_s`.
+    """What a custom function says about itself: `asks`, `vote`, `answer_in`, `deadline_s`.
 
-    Raises InputError where it cannot be imported, and for what no verifier can say.
+    Raises InputError if it cannot be imported, or if a value is not valid.
     """
     return _reply(("", "", verifier)) or {}
 
 
 def share(processes: int) -> None:
-    """Keep this process's share of the workers, as it is one of so many that compare at once."""
+    """Keep this process's share of the workers, if `processes` of them compare answers at once."""
     _crew.keep(max(1, WORKERS // processes))
 
 
@@ -64,20 +65,20 @@ def forms(requests: Sequence[Request]) -> list[str]:
 
 
 class _Worker(Child):
-    """One child process, started when it is first asked. Used by one thread at a time."""
+    """One child process, started at its first request. Used by one thread at a time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._deadline_s = {"math": DEADLINE_S}  # of what is imported
+        self._deadline_s = {"math": DEADLINE_S}  # of the verifiers imported so far
         self._import_path = ""
 
     def ask(self, request: Request) -> Reply | None:
         """The reply, or None if the worker hung or died."""
         path = request[2]
         if path != "math" and self._import_path != _import_path():
-            self.stop()  # a module of that name may stand elsewhere now
+            self.stop()  # a module of that name may now be a different one
         self.begin()
-        if path not in self._deadline_s:  # apart from the answer, whose deadline it would use up
+        if path not in self._deadline_s:  # separately: importing would use up the answer's deadline
             reply = self._exchange(("", "", path), START_S)
             if reply is None or "error" in reply:
                 return reply
@@ -85,7 +86,7 @@ class _Worker(Child):
         return self._exchange(request, self._deadline_s[path])
 
     def begin(self) -> None:
-        """Start it, if it does not run."""
+        """Start it, if it is not running."""
         if not self.is_alive:
             self._start()
 
@@ -103,8 +104,8 @@ class _Worker(Child):
             )
 
     def _exchange(self, request: Request | None, deadline_s: float) -> Reply | None:
-        """Send a request (None: nothing, at the start) and read one reply; None, and the process ended, if
-        none comes.
+        """Send a request (None: nothing, at the start) and read one reply. If none comes, stop the process
+        and return None.
         """
         line = b""
         try:
@@ -114,7 +115,7 @@ class _Worker(Child):
         except BrokenPipeError:
             pass
         finally:
-            # Also after Ctrl-C: a late reply must never be taken for that of the next request.
+            # Also after Ctrl-C: a late reply must never pass for that of the next request.
             if not line:
                 self.stop()
         reply: Reply | None = json.loads(line) if line else None
@@ -132,7 +133,7 @@ class _Worker(Child):
 
 
 def _import_path() -> str:
-    """Where this process finds modules at this moment, the working directory last."""
+    """The current import path of this process, with the working directory last."""
     return os.pathsep.join(map(os.path.abspath, [*sys.path, "."]))
 
 
@@ -146,17 +147,17 @@ def _ask(request: Request) -> Verdict:
 
 @cache
 def _tell_late(verifier: str) -> None:
-    """Once for each function of one's own: else it looks as if the model were wrong."""
+    """Warn once for each custom function, because otherwise the model would seem to be wrong."""
     if verifier != "math":
         log.warning(
-            "verifier %r did not answer within its deadline_s, or ended its process; what it did not judge "
-            "counts as wrong",
+            "verifier %r did not answer within its deadline_s, or ended its process; answers that it did not "
+            "judge count as wrong",
             verifier,
         )
 
 
 def _reply(request: Request) -> Reply | None:
-    """None from a worker that hung or died. Raises InputError for what an own verifier raised."""
+    """None from a worker that hung or died. Raises InputError with the error of a custom verifier."""
     with _crew.taken() as worker:
         reply = worker.ask(request)
     if reply and "error" in reply:

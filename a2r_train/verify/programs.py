@@ -1,8 +1,8 @@
 """`python_tests`: a program is right if its function returns what the hidden tests of its problem expect.
 
-The tests are asserts, a call with literals on one side of `==` and a literal on the other. The calls go
-to the sandbox, the expected values never do: what comes back is compared here, as plain data. So a
-program earns by returning the right values and by nothing else.
+The tests are asserts: a call with literals on one side of `==` and a literal on the other. The calls go to
+the sandbox, the expected values never do. What comes back is compared here, as plain data. So a program can
+earn reward only by returning the right values.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ log = logging.getLogger(__name__)
 
 NAME = "python_tests"
 TESTS, SETUP = "test_list", "test_setup_code"  # in the metadata, as MBPP (arXiv 2108.07732) names them
-LIMITS = ("cpu_s", "wall_s")  # in the metadata, where a problem needs more time than others
+LIMITS = ("cpu_s", "wall_s")  # in the metadata, if a problem needs more time than others
 CACHE_SIZE = 100_000
-MAX_NAMED = 50  # problems, in one message
+MAX_NAMED = 50  # problems in one message
 MAX_LIMIT_S = 60.0
 
 _cache: dict[sandbox.Run, sandbox.Ended] = {}
 
 
 class NoTest(InputError):
-    """None of the asserts of a problem can be judged apart from the program."""
+    """A problem has no assert that can be judged outside the program."""
 
 
 @dataclass(frozen=True)
 class HiddenTests:
-    """The hidden tests of a problem: calls as source, what each has to return, and asserts of other forms,
-    which test nothing. `function` is the one that they call.
+    """The hidden tests of a problem: calls as source, what each has to return, and the asserts of other
+    forms, which are not used. `function` is the one that the tests call.
     """
 
     calls: tuple[str, ...]
@@ -58,7 +58,7 @@ class HiddenTests:
 def hidden_tests(row: Mapping[str, Any]) -> HiddenTests:
     """The tests in the metadata of a problem.
 
-    Raises InputError for a problem without any, and for one that is no Python.
+    Raises InputError for a problem without tests, and for a test that is not Python.
     """
     metadata = row.get("metadata") or {}
     place = f"problem {row['id']!r}: " if row.get("id") else ""
@@ -74,37 +74,37 @@ def hidden_tests(row: Mapping[str, Any]) -> HiddenTests:
 
 
 def check_tests(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InputError for a problem without tests; name the tests that test nothing, and the problems whose
-    text does not name the function.
+    """Raise InputError for a problem without tests. Warn about tests that are not used, and about problems
+    whose text does not name the function.
     """
     unnamed = [str(row["id"]) for row in rows if hidden_tests(row).function not in row["problem"]]
     if unnamed:
         log.warning(
-            "%d problems do not name the function that their tests call, so no model can know it: %s; write "
-            "it into the text",
+            "%d problems do not name the function that their tests call, so no model can know it: %s; name "
+            "it in the text of the problem",
             len(unnamed),
             _first(unnamed),
         )
     dropped = {str(row["id"]): len(tests.dropped) for row in rows if (tests := hidden_tests(row)).dropped}
     if dropped:
         log.warning(
-            "%d tests are no call with literals on one side of == and a literal on the other, and are left "
-            "out: of problems %s",
+            "%d tests are left out, as they are not a call with literals on one side of == and a literal on "
+            "the other: problems %s",
             sum(dropped.values()),
             _first([*dropped]),
         )
 
 
 def tell_failing(rows: Sequence[Mapping[str, Any]], place: str) -> None:
-    """Warn of the problems whose reference solution fails their own tests, as no program could be trained to
-    pass them. Raises InputError as `hidden_tests`.
+    """Warn about problems whose reference solution fails their own tests: no program could learn to pass
+    them. Raises InputError as `hidden_tests`.
     """
     verdicts = judge_programs([row["answer"] for row in rows], rows)
     failing = [str(row["id"]) for row, one in zip(rows, verdicts, strict=True) if one == INCORRECT]
     if failing:
         log.warning(
-            "%s: the reference solution of %d of %d problems fails their own tests: %s; mend solution or "
-            "tests, or leave them out, as the trainers refuse them",
+            "%s: the reference solution of %d of %d problems fails their own tests: %s; correct the solution "
+            "or the tests, or leave the problems out, because the trainers refuse them",
             place,
             len(failing),
             len(rows),
@@ -128,8 +128,8 @@ def _tests(metadata: str) -> HiddenTests:
     usable = [test for _, test in parsed if test]
     if not usable:
         raise NoTest(
-            f"no test of {len(given)} is a call with literals on one side of == and a literal on the other, "
-            f"such as {given[0][:80]!r}"
+            f"none of {len(given)} tests is a call with literals on one side of == and a literal on the "
+            f"other, such as {given[0][:80]!r}"
         )
     limits = {key: _limit(key, known[key]) for key in LIMITS if known[key] is not None}
     calls, expected, functions = zip(*usable, strict=True)
@@ -146,7 +146,7 @@ def _limit(key: str, value: Any) -> float:
 def _parsed(test: str) -> tuple[str, Any, str] | None:
     """(call, expected value, function) of an assert; None for one of another form.
 
-    Raises InputError for what is no Python.
+    Raises InputError unless it is Python.
     """
     try:
         return _read(ast.parse(test.strip()).body)
@@ -156,7 +156,7 @@ def _parsed(test: str) -> tuple[str, Any, str] | None:
 
 
 def _read(body: list[ast.stmt]) -> tuple[str, Any, str] | None:
-    """Of the statements of a test; raises ValueError for a number that Python does not write out."""
+    """The same for the statements of a test; raises ValueError for a number too long for Python to write."""
     compared = body[0].test if len(body) == 1 and isinstance(body[0], ast.Assert) else None
     if not isinstance(compared, ast.Compare) or [type(op) for op in compared.ops] != [ast.Eq]:
         return None
@@ -187,8 +187,8 @@ def _literal(node: ast.expr) -> tuple[Any] | None:
 def judge_programs(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Verdicts of programs, each by the tests of its problem; equal runs are made once.
 
-    `timeout` where the sandbox did not answer; a program that runs past its limits is incorrect. Raises
-    InputError as `hidden_tests`.
+    `timeout` if the sandbox did not answer; a program that exceeds its limits is incorrect. Raises InputError
+    as `hidden_tests`.
     """
     tests = [hidden_tests(row) for row in rows]
     runs = [test.run(program) for test, program in zip(tests, programs, strict=True)]
@@ -197,7 +197,7 @@ def judge_programs(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -
 
 
 def run_once(runs: Sequence[sandbox.Run]) -> list[sandbox.Ended]:
-    """How each run ended; equal ones are made once, and what was answered is kept."""
+    """How each run ended; equal ones are made once, and results are cached."""
     new = [run for run in dict.fromkeys(runs) if run not in _cache]
     found = dict(zip(new, sandbox.run_all(new), strict=True))
     known = {run: found[run] if run in found else _cache[run] for run in dict.fromkeys(runs)}
@@ -208,7 +208,7 @@ def run_once(runs: Sequence[sandbox.Run]) -> list[sandbox.Ended]:
 
 
 def behaviours(programs: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each program does on the inputs of its problem's tests, as text that is equal where the values
+    """What each program returns on the inputs of its problem's tests, as text that is equal if the values
     are; "" for one that returns nothing. Raises InputError as `hidden_tests`.
     """
     runs = [hidden_tests(row).run(program) for row, program in zip(rows, programs, strict=True)]
@@ -223,7 +223,7 @@ def _behaviour(values: list[Any]) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """Equal numbers have one spelling, and sets and dicts one order."""
+    """The value with one spelling for equal numbers, and one order for sets and dicts."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and value[0] in ("list", "tuple", "set", "frozenset", "dict"):
@@ -251,7 +251,7 @@ def _verdict(tests: HiddenTests, ended: sandbox.Ended) -> Verdict:
 
 
 def returned(ended: sandbox.Ended) -> list[Any]:
-    """What a run says that its calls returned, as `sandbox_server.plain` writes it; [] for anything else."""
+    """What a run claims to have returned, as `sandbox_server.plain` writes it; [] for anything else."""
     try:
         values = json.loads(ended.values) if ended.how == "returned" else []
     except (ValueError, RecursionError):
@@ -259,13 +259,13 @@ def returned(ended: sandbox.Ended) -> list[Any]:
     return values if isinstance(values, list) else []
 
 
-JUNK = (ValueError, TypeError, LookupError, OverflowError)  # raised for what is no plain data
+JUNK = (ValueError, TypeError, LookupError, OverflowError)  # raised for anything but plain data
 
 
 def same(expected: Any, value: Any) -> bool:
     """Whether a value that came from a program is equal to the expected one, as Python's == has it.
 
-    Walks along the expected value, so that what a program wrote cannot make it long. Any junk is False.
+    It walks along the expected value, so that the output of a program cannot make it slow. Junk is False.
     """
     try:
         return _same(expected, value)
@@ -291,7 +291,7 @@ def _same(expected: Any, value: Any) -> bool:
 
 
 def _matched(expected: list[Any], parts: list[Any]) -> bool:
-    """Whether each expected member is among the parts, each of which stands for one."""
+    """Whether each expected member has a part of its own that equals it."""
     left = list(parts)
     for one in expected:
         at = next((i for i, part in enumerate(left) if _same(one, part)), None)
@@ -302,7 +302,7 @@ def _matched(expected: list[Any], parts: list[Any]) -> bool:
 
 
 def _scalar(value: Any) -> Any:
-    """Raises ValueError, TypeError or LookupError for what is none."""
+    """Raises ValueError, TypeError or LookupError for anything but a scalar."""
     if value is None or isinstance(value, bool | str):
         return value
     tag, *parts = value
@@ -318,7 +318,7 @@ def _scalar(value: Any) -> Any:
 
 
 def signature(program: str, function: str) -> str:
-    """`name(parameters)` as a program defines it, without annotations; "" where it does not."""
+    """`name(parameters)` as a program defines it, without annotations; "" if it does not."""
     try:
         body = ast.parse(program).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -333,7 +333,7 @@ def signature(program: str, function: str) -> str:
 
 
 def _parameters(node: ast.stmt, function: str) -> ast.arguments | None:
-    """Of the function, where this statement defines it, as `def` or as a lambda."""
+    """The parameters, if this statement defines the function, with `def` or as a lambda."""
     if isinstance(node, ast.FunctionDef) and node.name == function:
         return node.args
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Lambda):

@@ -125,7 +125,7 @@ def read_ratio(text: str) -> Reading | None:
 
 
 def read_sum(text: str) -> Reading | None:
-    """`3 cm + 2 cm`, `3 cm * 2 cm`: amounts of units that are one amount; None for anything else."""
+    """`3 cm + 2 cm`, `3 cm * 2 cm`: amounts with units combined into one; None for anything else."""
     signs = [match.group() for match in top_level(_SIGN, text)] if text.count('"') > 2 else []
     if not signs or (len(set(signs)) > 1 and r"\cdot" in signs):
         return None
@@ -195,7 +195,7 @@ def read_quantity(text: str) -> Reading:
 
 
 def without_tail(text: str) -> str:
-    """The expression in front of a unit."""
+    """The expression before a unit."""
     return _TAIL.sub("", text).strip()
 
 
@@ -218,7 +218,7 @@ def _spoken(text: str) -> Quantity | None:
 
 
 def _tail_items(text: str) -> list[tuple[str, int]]:
-    r"""The words behind a number with their powers; `\frac{m}{s}` is `m/s`."""
+    r"""The words after a number with their powers; `\frac{m}{s}` is `m/s`."""
     text = re.sub(r"\\frac ?\{([^{}]*(?:\{-?\d\})?[^{}]*)\}\{([^{}]*(?:\{-?\d\})?[^{}]*)\}", r"\1/\2", text)
     items: list[tuple[str, int]] = []
     for match in _TAIL_ITEM.finditer(text):

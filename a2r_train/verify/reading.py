@@ -1,8 +1,7 @@
-r"""What an answer says, as far as its form goes: a quantity, a list, a tuple, an equation, a region of
-numbers, or words.
+r"""Reads an answer by its form: a quantity, a list, a tuple, an equation, a region of numbers, or words.
 
-`read` takes a normal form of spelling.py. Everything is read from its first to its last character; what is
-left over makes words of the whole, which equal nothing but the same words.
+`read` takes a normal form of spelling.py. It reads all of it; if anything is left over, the whole counts as
+words, which equal nothing but the same words.
 """
 
 from __future__ import annotations
@@ -103,8 +102,7 @@ _PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
 
 @lru_cache(maxsize=20_000)
 def read(text: str) -> Reading:
-    """What a normal form says. Raises Unreadable for what is neither mathematics nor words, TooLarge as
-    `value`."""
+    """What a normal form says. Raises Unreadable unless it is mathematics or words, TooLarge as `value`."""
     text = plain(text)
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) and _LABEL.sub("", text, count=1) else text
     depth = list(accumulate((char in OPENING) - (char in CLOSING) for char in text))
@@ -113,7 +111,7 @@ def read(text: str) -> Reading:
     if BOLD in text:
         try:
             return _read(text)
-        except Unreadable:  # no unit vectors: bold letters are letters
+        except Unreadable:  # no unit vectors: bold letters are plain letters
             text = text.replace(BOLD, " ")
     try:
         return _read(text)
@@ -122,7 +120,7 @@ def read(text: str) -> Reading:
 
 
 def _formula(text: str) -> Words:
-    """What no comparison understands, and which is a formula nevertheless: it equals only itself."""
+    """A formula that no comparison understands: it equals only itself."""
     depth = list(accumulate((char in OPENING) - (char in CLOSING) for char in text))
     commands = set(re.findall(r"\\([A-Za-z]+)", text))
     if not commands <= _SIGNS or min(depth) < 0 or depth[-1] or re.search(r"\{ ?\}", text) or not commands:
@@ -183,7 +181,7 @@ def _read(text: str) -> Reading:
 
 
 def _approximate(text: str) -> Reading:
-    """What stands before the sign; what stands behind it where that is a mere name or nothing."""
+    """What precedes the sign, or what follows it if only a name or nothing precedes it."""
     before, _, after = text.partition(r"\approx")
     before, after = before.strip(), after.strip()
     if not before or (NAME.fullmatch(before) and before not in (r"\pi", "e")):
@@ -200,8 +198,8 @@ def _approximate(text: str) -> Reading:
 
 
 def _with_thousands(text: str) -> str:
-    """Without the commas of numbers, where no comma of a list can be meant: outside of brackets, and next to
-    no space."""
+    """Without the commas in numbers, if they cannot be commas of a list: outside brackets and not next to a
+    space."""
     inside = re.search(r"[(\[{]", text)
     if inside and not re.search(r"\d, +\S", text):
         head, tail = text[: inside.start()], text[inside.start() :]
@@ -210,7 +208,7 @@ def _with_thousands(text: str) -> str:
 
 
 def _deep_thousands(text: str) -> str:
-    r"""The same within `\frac{1,000}{3}` and behind brackets, but not in brackets that may hold a list."""
+    r"""The same within `\frac{1,000}{3}` and after brackets, but not in brackets that may hold a list."""
     text = re.sub(r"(?<=[^\\]\{)\d{1,3}(?:,\d{3})+(?=\})", lambda m: m.group().replace(",", ""), text)
     depth, found, at = 0, "", 0
     while at < len(text):
@@ -275,7 +273,7 @@ def _overlap(one: Region, other: Region) -> Region | None:
 
 
 def _last_step(text: str, steps: list[str]) -> Reading:
-    """What `2x = 10 \\implies x = 5` comes to, if it is about one name."""
+    """The result of `2x = 10 \\implies x = 5`, if it is about one name."""
     found = [_single(step) for step in steps]
     names = {step.name for step in found if isinstance(step, Named)}
     if len(names) != 1 or not isinstance(found[-1], Named):
@@ -284,7 +282,7 @@ def _last_step(text: str, steps: list[str]) -> Reading:
 
 
 def _single(text: str) -> Reading:
-    """One answer: no comma, and, or, at its top level."""
+    """One answer, without a comma, `and` or `or` at its top level."""
     if _IMPLIES.search(text):
         return _last_step(text, split(text, _IMPLIES.pattern)[0])
     signs = [match.group() for match in top_level(_RELATIONS, text)]
@@ -322,7 +320,7 @@ def _single(text: str) -> Reading:
 
 
 def _rows(text: str) -> Group | None:
-    """`[[1, 2], [3, 4]]` as a list of lists, also of one row, or of one entry in each; None otherwise."""
+    """`[[1, 2], [3, 4]]` as a list of lists, also with one row or one entry per row; None otherwise."""
     parts, _ = bracket_parts(text[1:-1])
     if not all(part[:1] == "[" and part[-1:] == "]" for part in parts):
         return None
@@ -333,7 +331,7 @@ def _rows(text: str) -> Group | None:
 
 
 def _wraps(text: str) -> bool:
-    """Whether brackets stand around one quantity with its unit."""
+    """Whether brackets enclose one quantity with its unit."""
     return re.fullmatch(r'\([^(),;]*["%][^(),;]*\)', text) is not None
 
 
@@ -418,7 +416,7 @@ def _named_parts(names: list[str], values: Reading, text: str) -> Reading:
 
 
 def _holds(side: str, last: str) -> bool:
-    """Whether a middle part of a chain may stand: false only where both are known, and differ."""
+    """Whether a middle part of a chain may be right: false only if both values are known and differ."""
     try:
         a, b = read_quantity(side), read_quantity(last)
     except Unreadable:

@@ -1,4 +1,4 @@
-"""Programs that nobody has read, run by sandbox_server.py in processes of their own; never in this one."""
+"""Runs untrusted programs through sandbox_server.py, in separate processes and never in this one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from a2r_train.verify.child import CORES, Child, Crew
 
 log = logging.getLogger(__name__)
 
-SERVERS = min(16, CORES + 1)  # one more than cores, as a program may wait
-CPU_S, WALL_S = 0.3, 2.0  # of one program with all its calls, unless its problem says more
-START_S, REPLY_S = 60.0, 20.0  # for a server to start; and beyond the limits of a program, on a busy machine
+SERVERS = min(16, CORES + 1)  # one more than cores, because a program may wait
+CPU_S, WALL_S = 0.3, 2.0  # for one program with all its calls, unless its problem sets more
+START_S, REPLY_S = 60.0, 20.0  # for a server to start; for a busy machine, beyond the limits of a program
 MAX_REPLY_BYTES = 2**22
 SERVER = Path(__file__).with_name("sandbox_server.py")
 WALLS = {
@@ -28,7 +28,7 @@ WALLS = {
     "processes": "a pid namespace of its own",
     "files": "no files but the standard library",
     "uid": "another uid",
-    "ipc": "no shared memory of others",
+    "ipc": "no shared memory of other processes",
 }
 
 _said = threading.Lock()
@@ -36,7 +36,7 @@ _said = threading.Lock()
 
 @dataclass(frozen=True)
 class Run:
-    """One program, and the calls that it has to answer; limits in seconds, of all of it."""
+    """One program and the calls that it has to answer; limits in seconds for all of it."""
 
     program: str
     calls: tuple[str, ...]
@@ -46,8 +46,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended (`returned`, `too long`, `too much`, `died`), and the JSON that came from it, of which
-    nothing is to be believed. `lost`: the sandbox itself did not answer.
+    """How a run ended (`returned`, `too long`, `too much`, `died`), and its JSON, which must not be trusted.
+    `lost`: the sandbox itself did not answer.
     """
 
     how: str
@@ -55,12 +55,12 @@ class Ended:
 
 
 def run_all(runs: Sequence[Run]) -> list[Ended]:
-    """Run programs, in order, on as many servers as there are. Raises RuntimeError where none starts."""
+    """Run programs on all servers; results are in order. Raises RuntimeError if no server starts."""
     return _crew.map(_run, runs)
 
 
 class _Server(Child):
-    """One server, started when it is first asked. Used by one thread at a time."""
+    """One server, started at its first request. Used by one thread at a time."""
 
     def run(self, run: Run) -> Ended:
         if not self.is_alive:
@@ -72,12 +72,12 @@ class _Server(Child):
         except BrokenPipeError:
             pass
         finally:
-            if reply is None:  # a late reply must never be taken for that of the next program
+            if reply is None:  # a late reply must never pass for that of the next program
                 self.stop()
         return Ended(reply["ended"], reply["values"]) if reply else Ended("lost", "")
 
     def _start(self) -> None:
-        # The seed of hashes: the same program gives the same sets, in their order, each time.
+        # The hash seed: the same program gives sets in the same order each time.
         environment = {"PYTHONHASHSEED": "0", "PATH": "/nowhere", "LC_ALL": "C.UTF-8"}
         command = [sys.executable, "-s", "-P", "-S", "-B", str(SERVER)]
         self.start(command, environment, stderr=subprocess.DEVNULL)
@@ -97,7 +97,7 @@ class _Server(Child):
         return reply
 
     def _exactly(self, size: int, end: float) -> bytes:
-        """So many bytes, or b"" where they do not come."""
+        """Exactly `size` bytes, or b"" if they do not arrive."""
         data = b""
         while len(data) < size:
             part = self.receive(size - len(data), end)
@@ -118,15 +118,17 @@ def _run(run: Run) -> Ended:
 
 
 def protection(walls: Sequence[str]) -> str:
-    """One line: how far the sandbox protects, and what is missing."""
+    """One line: how the sandbox protects, and what is missing."""
     there = [text for wall, text in WALLS.items() if wall in walls]
     missing = [text for wall, text in WALLS.items() if wall not in walls]
     said = f"programs run with {', '.join([*there, 'limits on time, memory and output'])}"
-    return f"{said}; this system does not give: {', '.join(missing)}" if missing else said
+    return f"{said}; this system does not provide: {', '.join(missing)}" if missing else said
 
 
 def _say(walls: Sequence[str]) -> None:
-    """Once in a process: a warning where the network or the files of this machine are open to programs."""
+    """Log the protection, once per process; as a warning if programs can reach the network, other processes
+    or the files of this machine.
+    """
     if _said.acquire(blocking=False):
         is_weak = not {"network", "processes", "files"} <= {*walls}
         log.log(logging.WARNING if is_weak else logging.INFO, "sandbox: %s", protection(walls))

@@ -1,15 +1,14 @@
-"""Runs programs that nobody has read: started by sandbox.py as `python -s -P -S sandbox_server.py`,
-stdlib alone.
+"""Runs untrusted programs: started by sandbox.py as `python -s -P -S sandbox_server.py`, with only the
+standard library.
 
-It takes what Linux gives: namespaces of its own (mounts, network, processes, IPC), a root of which only
-the standard library is left, another uid, and limits. Then it waits. For each request it forks a helper,
-which reads the request, gives it a pid namespace and an empty /tmp, and forks the candidate into them. So
-the memory that a candidate is forked from has never held another program, and no expected value is ever
-sent here.
+It uses what Linux offers: its own namespaces (mounts, network, processes, IPC), a root with only the standard
+library, another uid, and limits. Then it waits. For each request it forks a helper, which reads the request,
+sets up a pid namespace and an empty /tmp, and forks the candidate into them. So the memory from which a
+candidate is forked has never held another program, and no expected value is ever sent here.
 
-A request and a reply are 4 bytes of length, big-endian, and JSON. Request: `program`, `calls` (each an
+A request or reply is its length in 4 bytes, big-endian, and JSON. Request: `program`, `calls` (each an
 expression of a name and literals), `cpu_s`, `wall_s`. Reply: `ended` (`returned`, `too long`, `too much`,
-`died`) and `values`, what the candidate wrote, of which nothing is believed.
+`died`) and `values`, what the candidate wrote, which is never trusted.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ PROCESSES = 16  # and threads
 FILE_BYTES = TMP_BYTES = 8 * 2**20
 OPEN_FILES = 64
 VALUE_BYTES = 256 * 2**10  # of all that a candidate returns
-LOOK_S = 0.01  # how often the CPU time of a candidate is looked at
-NOBODY = 64_000  # first of the uids that candidates have where this is root
+LOOK_S = 0.01  # how often the CPU time of a candidate is checked
+NOBODY = 64_000  # first uid of candidates, if this process is root
 PRELOADED = [
     "array",
     "bisect",
@@ -65,14 +64,14 @@ PRELOADED = [
     "struct",
     "textwrap",
     "typing",
-]  # what programs import: a fork has it at once
+]  # modules that programs import: a fork has them already
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = (
     1, 2, 4, 32, 4096, 8192, 16384, 1 << 18
 )  # fmt: skip
-KEPT_FLAGS = {2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: 1 << 21}  # of statvfs, as mount knows them
+KEPT_FLAGS = {2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: 1 << 21}  # flags of statvfs to those of mount
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP = 1, 4, 22
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 
@@ -94,7 +93,7 @@ def _mount(source: str, target: str, kind: str = "", flags: int = 0, options: st
 
 
 def _bind(source: str, root: str) -> None:
-    """Show a file or folder of the machine below the new root, to be read alone."""
+    """Show a file or folder of the machine below the new root, read-only."""
     target = root + source
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
@@ -108,7 +107,7 @@ def _bind(source: str, root: str) -> None:
 
 
 def _new_root() -> None:
-    """A root that holds the standard library and the system's shared libraries; nothing else is left."""
+    """A root with the standard library and the system's shared libraries, and nothing else."""
     root, library = "/proc", os.path.dirname(os.__file__)
     _mount("", "/", flags=MS_REC | MS_PRIVATE)
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
@@ -158,7 +157,7 @@ def _unshared(flags: int) -> None:
 
 
 def raise_walls(is_root: bool) -> list[str]:
-    """Everything that this kernel allows, and the names of what it allowed; `mounts` is for what follows."""
+    """Raise all walls that this kernel allows, and return their names; `mounts` is for later steps."""
     mounts = (is_root and _try(_unshare(NEWNS))) or _try(_own_user, _unshare(NEWNS))
     wanted = (("network", NEWNET), ("processes", NEWPID), ("ipc", NEWIPC | NEWUTS))
     return ["mounts"] * mounts + [name for name, flags in wanted if _try(_unshare(flags))]
@@ -168,8 +167,8 @@ def raise_walls(is_root: bool) -> list[str]:
 
 
 def main() -> None:
-    """Build the walls, say which stand, and serve until the end of the input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which may still have to save
+    """Raise the walls, report which ones stand, and serve until the end of the input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # left to the parent, which may still have to save
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     is_root = os.getuid() == 0
     uid = NOBODY + os.getpid() % 1000 if is_root else 0
@@ -180,7 +179,7 @@ def main() -> None:
         _, status = os.waitpid(first, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 255)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if {"mounts", "processes"} <= {*walls}:  # without the second, processes are looked for in /proc
+    if {"mounts", "processes"} <= {*walls}:  # without "processes", children are found through /proc
         walls += ["files"] * _try(_new_root)
     walls += ["uid"] * is_root
     gc.collect()
@@ -201,7 +200,7 @@ def _served(walls: list[str], uid: int) -> bool:
     _, status = os.waitpid(helper, 0)
     if status and os.waitstatus_to_exitcode(status) == 1:
         return False
-    if status:  # killed, as where the machine is out of memory
+    if status:  # killed, such as when the machine is out of memory
         _send(1, {"ended": "died", "values": ""})
     return True
 
@@ -209,7 +208,7 @@ def _served(walls: list[str], uid: int) -> bool:
 def _help(walls: list[str], uid: int) -> NoReturn:
     """The helper: one request, one candidate, one reply."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # where there is no pid namespace, orphans become its children
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # without a pid namespace, orphans become its children
     request = _receive(0)
     if request is None:
         os._exit(1)
@@ -235,7 +234,7 @@ def _help(walls: list[str], uid: int) -> NoReturn:
 
 
 def _empty_folder(walls: list[str], uid: int) -> str:
-    """The one place where a candidate may write: a /tmp of its own, or a folder that is removed behind it."""
+    """The only place where a candidate may write: its own /tmp, or a folder that is removed afterwards."""
     size = f"size={TMP_BYTES},nr_inodes=1024,mode=1777"
     tmp = partial(_mount, "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, size)
     if "files" in walls and _try(_unshare(NEWNS), tmp):
@@ -246,7 +245,9 @@ def _empty_folder(walls: list[str], uid: int) -> str:
 
 
 def _watch(candidate: int, results: int, cpu_s: float, wall_s: float) -> tuple[str, bytes]:
-    """What the candidate wrote until it closed its pipe, ran out of time, or wrote too much."""
+    """How the candidate ended, and what it wrote until it closed its pipe, ran out of time, or wrote too
+    much.
+    """
     ends, values, clock = (
         time.monotonic() + wall_s,
         b"",
@@ -265,13 +266,13 @@ def _watch(candidate: int, results: int, cpu_s: float, wall_s: float) -> tuple[s
         try:
             spent_s = time.clock_gettime(clock)
         except OSError:
-            spent_s = 0.0  # it has ended, and what is left in the pipe is read
+            spent_s = 0.0  # it has ended; the rest of the pipe is still read
         if spent_s > cpu_s or time.monotonic() > ends:
             return "too long", b""
 
 
 def _kill_all(candidate: int) -> None:
-    """The first process of a pid namespace takes all others along; elsewhere they are looked for."""
+    """Killing the first process of a pid namespace kills all others; without one, they are searched for."""
     os.kill(candidate, signal.SIGKILL)
     os.waitpid(candidate, 0)
     while True:
@@ -285,7 +286,7 @@ def _kill_all(candidate: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Pids below one, by /proc; [] where there is none."""
+    """Pids of all descendants, from /proc; [] if there is no /proc."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
         if name.isdigit():
@@ -330,7 +331,7 @@ def _exactly(source: int, size: int) -> bytes | None:
 
 
 def _become_candidate(request: dict[str, Any], written: int, uid: int, folder: str) -> NoReturn:
-    """Give up everything, run the program and its calls, and write what they return."""
+    """Drop all rights, run the program and its calls, and write what they return."""
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDWR)
@@ -341,7 +342,7 @@ def _become_candidate(request: dict[str, Any], written: int, uid: int, folder: s
         os.chdir(folder)
         _limit(request["cpu_s"])
         _give_up(uid)
-        random.seed(0)  # the same program returns the same each time
+        random.seed(0)  # so that the same program returns the same values each time
         _write(3, json.dumps(_results(request["program"], request["calls"])).encode())
     finally:
         os._exit(0)
@@ -367,7 +368,7 @@ def _limit(cpu_s: float) -> None:
 
 
 def _give_up(uid: int) -> None:
-    """Uid, capabilities and system calls that no program of these needs."""
+    """Drop the uid, capabilities and system calls that no such program needs."""
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -376,7 +377,7 @@ def _give_up(uid: int) -> None:
     libc.capset(header, none)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after the uid, which clears it
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # after setting the uid, which clears it
     _filter_calls()
 
 
@@ -393,21 +394,21 @@ REFUSED = {
         92, 435, 429, 430, 428,
     ),
 }  # fmt: skip
-CLONE = {"x86_64": 56, "aarch64": 220}  # refused with a user namespace
+CLONE = {"x86_64": 56, "aarch64": 220}  # refused if it asks for a user namespace
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-OTHER_TABLE = 0x40000000  # x32, a second table of calls of x86_64
+OTHER_TABLE = 0x40000000  # x32, the second call table of x86_64
 ENOSYS, ALLOW, KILL = 0x00050000 | 38, 0x7FFF0000, 0x80000000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, END = 0x20, 0x15, 0x35, 0x45, 0x06
 
 
 def _filter_calls() -> None:
-    """A seccomp filter: calls that widen what a process may do do not exist; other tables of calls kill."""
+    """A seccomp filter: calls that extend a process's rights seem not to exist; other call tables kill."""
     machine = platform.machine()
     if machine not in REFUSED:
         return
     refused = REFUSED[machine]
     lines = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, AUDIT[machine]), (END, 0, 0, KILL), (LOAD, 0, 0, 0)]
-    last = len(lines) + len(refused) + 4  # ALLOW, and ENOSYS behind it
+    last = len(lines) + len(refused) + 4  # ALLOW, with ENOSYS after it
     for test, number in ((AT_LEAST, OTHER_TABLE), *((EQUAL, number) for number in refused)):
         lines.append((test, last - len(lines), 0, number))
     lines += [(EQUAL, 0, 2, CLONE[machine]), (LOAD, 0, 0, 16), (ANY_BIT, 1, 0, NEWUSER)]
@@ -419,9 +420,9 @@ def _filter_calls() -> None:
 
 
 def _results(program: str, calls: list[str]) -> list[Any]:
-    """What each call returns, as plain data; [] if the program itself fails, and nothing after a failure."""
+    """What each call returns, as plain data, up to the first failure; [] if the program itself fails."""
     found: list[Any] = []
-    module = sys.modules["candidate"] = ModuleType("candidate")  # dataclasses look their module up
+    module = sys.modules["candidate"] = ModuleType("candidate")  # dataclasses look up their module
     names = vars(module)
     names["__builtins__"] = __builtins__
     try:

@@ -1,9 +1,8 @@
 r"""The normal form of an answer: one spelling for what Unicode, LaTeX, Markdown and plain text write in many
 ways.
 
-What comes out is plain LaTeX of few commands in which every word stands in double quotes, so that a word is
-never taken for a product of letters: `12\,\mathrm{cm}^2`, `12 cm²` and `12 \text{ cm}^2` all are `12
-"cm"^{2}`.
+It is plain LaTeX with few commands, and every word is in double quotes, so that a word is never taken for a
+product of letters: `12\,\mathrm{cm}^2`, `12 cm²` and `12 \text{ cm}^2` all become `12 "cm"^{2}`.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ _MARKS = r"\\(?:mathbf|textbf|boldsymbol|bm|pmb|bold|underline|widehat|hat|vec|o
 _LETTER = r"(?:\\[ij](?:math)?|[ijk])(?![A-Za-z])\s*"
 _MARKED = rf"(?:{_MARKS})?(?:\{{\s*{_LETTER}\}}|{_LETTER})"
 _UNIT_VECTOR = re.compile(rf"{_MARKS}(?:\{{\s*{_MARKED}\}}|{_MARKED})")
-_HATTED = re.compile("(?<![A-Za-z])(?:\u00ee|\u0135|[ijk]\u0302)(?![A-Za-z])")  # one sign, or two
+_HATTED = re.compile("(?<![A-Za-z])(?:\u00ee|\u0135|[ijk]\u0302)(?![A-Za-z])")  # one character, or two
 _SWITCH = re.compile(
     r"\\(?:bf|it|rm|sf|tt|bfseries|displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]igg?[lrm]?"
     r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
@@ -85,9 +84,9 @@ _SET = "[A-EGMNSTX-Z]"  # letters of sets and groups rather than of lengths
 _CROSS = re.compile(
     rf"(?P<left>{_VECTOR}|(?<![A-Za-z\\]){_SET})\s*\\times\s*(?=\(?(?:{_VECTOR}|{_SET}(?![\w(])))"
     rf"|(?P<closed>\))\s*\\times\s*(?=\(?{_VECTOR})"
-)  # a product of vectors or sets, which is none of numbers
+)  # a product of vectors or sets, not of numbers
 _WRAPPER = re.compile(rf"(?:{_FONT.pattern}|{_SWITCH.pattern}|\s)*\{{(?!\s*\}})(?:{_SWITCH.pattern})?")
-_MAX_WRAPPERS = 8  # one within the other
+_MAX_WRAPPERS = 8  # nested
 _LEADING = re.compile(
     r"^\s*(?:(?:=|:)(?![=:])|\\(?:therefore|implies|Rightarrow|Longrightarrow|rightarrow|to)(?![A-Za-z]))\s*"
 )
@@ -151,7 +150,7 @@ _PLAIN_NAMES = {
     "acos": "arccos",
     "atan": "arctan",
 }
-# Short words that are words only where they stand by themselves.
+# Short words that count as words only on their own.
 _SHORT = vocabulary(
     "or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs "
     "up us we he me my go do it ok hi ox ad oh ho ah eh uh"
@@ -165,7 +164,7 @@ _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
 def spell(answer: str) -> str:
-    """The normal form; idempotent up to the first use. All is linear but for nesting."""
+    """The normal form; idempotent from the first use on. Everything is linear except for nesting."""
     text = _unwrapped(_characters(answer))
     text = _layout(_ORDINAL.sub(_ordinal, text))
     text = _quoted(quote_units(_unboxed_text(text)))
@@ -203,7 +202,7 @@ def _characters(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without the marks of Markdown and TeX around all of it."""
+    """The text without the Markdown and TeX marks around all of it."""
     before = None
     while text != before:
         before = text
@@ -217,7 +216,7 @@ def _bare(text: str) -> str:
                 and mark not in inner
             ):
                 text = inner
-        if text.count("**") == 1:  # the other ones stand outside of the answer
+        if text.count("**") == 1:  # the other pair is outside the answer
             text = text.removesuffix("**").removeprefix("**")
         for left, right in ((r"\(", r"\)"), (r"\[", r"\]")):
             if text.startswith(left) and text.endswith(right) and left not in text[2:]:
@@ -226,12 +225,12 @@ def _bare(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    """Without the end of a sentence, but with the dots of a decimal that goes on."""
+    """The text without the end of a sentence, but with the dots of a decimal that goes on."""
     return text if REPEATS.search(text) else text.rstrip(".,;")
 
 
 def _unwrapped(text: str) -> str:
-    """Without the braces around all of it, whether of a font, of a box, or of nothing."""
+    """The text without the braces around all of it, whether of a font, a box, or nothing."""
     for _ in range(_MAX_WRAPPERS):
         before = text
         text = _LEADING.sub("", _bare(text))
@@ -243,7 +242,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _inner(text: str, start: int) -> str:
-    """What stands in the braces that open before `start`, if they close at the end of the text."""
+    """The content of the braces that open before `start`, if they close at the end of the text."""
     depth = 1
     for at in range(start, len(text)):
         depth += (text[at] == "{") - (text[at] == "}") if text[at - 1] != "\\" else 0
@@ -253,7 +252,7 @@ def _inner(text: str, start: int) -> str:
 
 
 def _figures(text: str) -> str:
-    """`ray AB` as a ray: its name is no product of letters."""
+    """`ray AB` as a ray: its name is not a product of letters."""
     return (
         _FIGURE.sub(lambda m: rf"\{_FIGURE_NAMES[m[1]]} {{{m[2]}}}", text)
         if '"' in text or "ray" in text
@@ -262,7 +261,7 @@ def _figures(text: str) -> str:
 
 
 def _layout(text: str) -> str:
-    """Without what only changes the looks; spaces of all kinds become plain ones."""
+    """The text without what only affects the layout; spaces of all kinds become plain ones."""
     text = re.sub(r"(?:\\newline|\\par|\\\\)\s*$", "", text)
     text = re.sub(
         r"(?<![\\A-Za-z}^_{])\{\s*\}(?=\s*\S)|(?<=\d)\{\s*\}", "", text
@@ -295,8 +294,8 @@ def _layout(text: str) -> str:
 
 
 def _unit_vectors(text: str) -> str:
-    r"""Marked letters i, j and k in one spelling, if there are two: `\unit {i}` if it is but bold."""
-    if "j" not in text and "k" not in text:  # most answers: two of the three letters take one of these
+    r"""Marked letters i, j and k in one spelling, if there are two: `\unit {i}` if a letter is only bold."""
+    if "j" not in text and "k" not in text:  # most answers: two of the three letters include j or k
         return text
     found = _UNIT_VECTOR.findall(text)
     return _UNIT_VECTOR.sub(_unit_vector, text) if len(set(map(_letter_in, found))) > 1 else text
@@ -343,7 +342,7 @@ def _abbreviated(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Runs of letters outside of commands: words are quoted, names of functions become commands."""
+    """Runs of letters outside commands: words are quoted, names of functions become commands."""
     text = re.sub(r"(?<!-)-{2,}(?!-)", ' "--" ', _abbreviated(text))
     parts, at = [], 0
     for match in _RUN.finditer(text):
@@ -383,7 +382,7 @@ def _run(text: str, match: re.Match[str]) -> str:
 
 
 def _is_unit_letter(letter: str, before: str, after: str) -> bool:
-    """A letter by itself is a unit behind a number and a space, or in a quotient of units, at the end."""
+    """A single letter is a unit after a number and a space, or in a quotient of units, at the end."""
     if not re.fullmatch(r"\s*(?:\^\{?-?\d\}?)?\s*(?:/\s*[a-z]+(?:\^\{?\d\}?)?)?\s*", after):
         return False
     if (letter in LETTERS or letter in "AK") and re.search(r"(?<![\^_\w\\{.])[\d.,]+\s+$", before):

@@ -1,4 +1,4 @@
-"""A normal form taken apart at its top level: outside of all brackets, of whatever kind."""
+"""Splits a normal form at its top level: outside all brackets of any kind."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-r"""Symbols of units in a text whose words are quoted already: `5 kg m/s`, `5 \mu m`, `2 h 30 min`.
+r"""Symbols of units in a text whose words are already quoted: `5 kg m/s`, `5 \mu m`, `2 h 30 min`.
 
-A letter is a unit only behind a number and a space, and only where all that follows it belongs to the unit.
+A letter is a unit only after a number and a space, and only if all that follows it belongs to the unit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _prefixed(match: re.Match[str]) -> str:
 
 
 def _run(match: re.Match[str]) -> str:
-    """A product or quotient of units, one of them more than a letter, or to a negative power."""
+    """A product or quotient of units; one of them has more than one letter or a negative power."""
     names = [name.strip('"') for name, _ in _EACH.findall(match[2].replace(r"\cdot", " "))]
     sure = any(len(name) > 1 for name in names) or "^{-" in match[2] or "/" in match[2]
     if not sure or not all(name in UNITS for name in names) or "in" in names:

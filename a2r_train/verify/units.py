@@ -1,7 +1,7 @@
-"""What stands behind a number: units, counted things, multipliers, and marks such as p.m.
+"""What follows a number: units, counted things, multipliers, and marks such as p.m.
 
-A unit is a word or symbol of the lists below, with powers and quotients of them. Counted things that no list
-can hold (`7 marbles`) are taken for units if they are plural and none of their words is in NO_UNIT.
+A unit is a word or symbol of the lists below, or powers and quotients of them. Counted things that no list
+can hold (`7 marbles`) count as units if they are plural and none of their words is in NO_UNIT.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _in_order(words: str) -> list[str]:
     return words.split()
 
 
-# base, then symbols and words of the same unit; a number in front is how many of the base one of them is
+# base, then symbols and words of the same unit; a number in front is its size in base units
 _TABLE = """
 m: m meter metre | 1/1000 mm millimeter millimetre
 m: 1/100 cm centimeter centimetre | 1/10 dm decimeter decimetre
@@ -106,7 +106,7 @@ _TENS = _in_order("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {
     word: 10 * i for i, word in enumerate(_TENS, 2)
 }
-# Words that make another number of the one before them, or another answer beside it, or say something of it.
+# Words that change the number before them, add another answer, or comment on it.
 NO_UNIT = vocabulary(
     "or and but nor "
     "not cannot "
@@ -165,7 +165,7 @@ _LAST = {
     "apart",
     "overall",
 }
-MARKS = {"am", "pm"}  # which only a time of day has
+MARKS = {"am", "pm"}  # only of a time of day
 SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
 _SPEEDS = {
     "mph": ("mile", "/", "hour"),
@@ -188,7 +188,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Tail:
-    """What the words behind a number say: a multiplier, a unit, per cent; the mark `:` is that of a ratio."""
+    """What the words after a number say: a multiplier, a unit, per cent; the mark `:` is that of a ratio."""
 
     multiplier: Fraction = Fraction(1)
     unit: Unit = Unit()
@@ -221,7 +221,7 @@ def named(word: str) -> tuple[str, Fraction] | None:
 def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
     """What (word, power) pairs say together, `/` among them; None unless all of them are understood.
 
-    `single`: the number is 1, so that the thing counted may stand in the singular.
+    `single`: the number is 1, so the counted thing may be in the singular.
     """
     words = [(word if len(word) == 1 else word.strip("."), power) for word, power in words]
     words = [(one, power) for word, power in words for one in _SPEEDS.get(word.lower(), (word,))]
@@ -253,7 +253,7 @@ def _quotient(words: list[tuple[str, int]], single: bool) -> Unit | None:
         words = words[:-1] if words and words[-1][0].lower() == "in" else words
     for i, (word, _) in enumerate(words):
         low = word.lower()
-        if i and low == "of":  # what the unit is made of
+        if i and low == "of":  # cups of sugar
             things = words[i + 1 :]
             return _quotient(words[:i], single) if things and all(_is_thing(w) for w, _ in things) else None
         if low in _PER and (i or low in ("per", "/")):  # 5 per hour

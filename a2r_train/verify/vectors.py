@@ -1,7 +1,7 @@
 r"""Vectors in unit vectors: `3\mathbf{i} + 4\mathbf{j}` is (3, 4).
 
-A letter is a unit vector only if it is marked as one, and only beside another one: a bold i alone may be the
-imaginary unit, and 3i + 4j of plain letters anything. spelling.py writes a bold letter as `\unit {i}`.
+A letter is a unit vector only if it is marked as one and occurs with another one: a bold i alone may be the
+imaginary unit, and 3i + 4j in plain letters may be anything. spelling.py writes a bold letter as `\unit {i}`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from a2r_train.verify.quantities import read_quantity, without_tail
 LETTERS = "ijk"
 BOLD = r"\unit "
 _MARK = re.compile(r"\\(?:unit|hat|vec) ?\{([ijk])\}")
-# So that the cosine in `\cos t \hat {i}` is that of t alone.
+# Makes the cosine in `\cos t \hat {i}` that of t alone.
 _BEHIND_FACTOR = re.compile(rf"(?<=[A-Za-z0-9)}}|!]) ?(?={_MARK.pattern})")
 _TWICE = re.compile(r"\\cdot ?\\cdot ")
 _NONE, _ONE = number(0), number(1)
 
 
 def read_vector(text: str) -> Vector | None:
-    """A sum over two or three different unit vectors; its last one says how many components there are."""
+    """A sum over two or three different unit vectors; the last one determines the number of components."""
     if ("{j}" not in text and "{k}" not in text) or len(set(_MARK.findall(text))) < 2:
         return None
     try:
@@ -42,7 +42,7 @@ def _last(found: dict[str, Node]) -> int:
 
 
 def _coefficients(node: Node) -> dict[str, Node]:
-    """What stands before each unit vector. Raises Unreadable for what is no sum of their multiples."""
+    """The coefficient of each unit vector. Raises Unreadable unless it is a sum of their multiples."""
     if letter := _letter(node):
         return {letter: _ONE}
     if node.kind == "neg":

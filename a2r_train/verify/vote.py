@@ -27,17 +27,17 @@ def majority(answers: Sequence[str], verifier: str = "math") -> Majority:
     """Group equivalent extracted answers; "" does not vote, and nobody does where the verifier has no vote.
 
     Each answer joins the first group whose first member it is equivalent to, so the grouping is transitive by
-    construction. First are the most frequent answers, then the shortest: the groups do not depend on the
-    order of the votes. Two answers are equivalent if either is with the other as gold, which only makes a
-    difference for an own verifier. Where it gives canonical forms, equal forms are one answer. Raises
+    construction. The most frequent answers come first, then the shortest, so the groups do not depend on the
+    order of the votes. Two answers are equivalent if either is correct with the other as gold; the direction
+    only matters for a custom verifier. If it gives canonical forms, equal forms are one answer. Raises
     InputError as `judge_all`.
     """
     return majorities([(answers, verifier)])[0]
 
 
 def majorities(votes: Sequence[tuple[Sequence[str], str]]) -> list[Majority]:
-    """`majority` of many (answers, verifier), each round of comparisons asked at once: the workers are kept
-    busy.
+    """`majority` of many (answers, verifier). Each round of comparisons is one request, which keeps the
+    workers busy.
     """
     members = [_members(answers, verifier) for answers, verifier in votes]
     groups: list[list[list[int]]] = [[] for _ in votes]
@@ -53,7 +53,7 @@ def majorities(votes: Sequence[tuple[Sequence[str], str]]) -> list[Majority]:
 def agreement_of(answers: Sequence[str], verifier: str = "math") -> str:
     """The agreement pattern of the answers: the sizes of their groups, the largest first, such as `3-1`.
 
-    "" agrees with nothing, and is a group of one: two equal answers beside two texts without any are `2-1-1`.
+    "" agrees with nothing and is a group of one: two equal answers and two texts without any are `2-1-1`.
     Raises InputError as `majority`.
     """
     return agreements([(answers, verifier)])[0]
@@ -67,12 +67,12 @@ def agreements(votes: Sequence[tuple[Sequence[str], str]]) -> list[str]:
 
 
 def is_unanimous(agreement: str) -> bool:
-    """Whether it is the pattern of two or more answers that are all there and all the same."""
+    """Whether it is the pattern of two or more answers, none missing and all the same."""
     return agreement.isdigit() and agreement != "1"
 
 
 def _members(answers: Sequence[str], verifier: str) -> dict[str, list[int]]:
-    """Who gave each answer, or its canonical form; "" does not vote, and none does without a vote."""
+    """Who gave each answer, or its canonical form; "" does not vote, and no answer does without a vote."""
     vote = traits_of(verifier).vote
     if vote == "none":
         return {}
@@ -88,7 +88,7 @@ def _in_order(members: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def _equivalent_to_first(left: Sequence[tuple[Sequence[str], str]]) -> list[set[str]]:
-    """Of each list of answers the first, and those that are equivalent to it."""
+    """For each list of answers, the first and those equivalent to it."""
     joined = [{answers[0]} for answers, _ in left]
     compared = [i for i, (_, verifier) in enumerate(left) if traits_of(verifier).vote == "equivalence"]
     asked = [(i, other) for i in compared for other in left[i][0][1:]]
@@ -107,7 +107,7 @@ def _join(
 
 
 def forms_of(answers: Sequence[str], verifier: str) -> list[str]:
-    """The canonical form of each answer, "" of "". Raises InputError as `judge_all`."""
+    """The canonical form of each answer; "" stays "". Raises InputError as `judge_all`."""
     if verifier not in own.PATHS:
         asked = list(dict.fromkeys(answer for answer in answers if answer))
         known = dict(zip(asked, pool.forms([(answer, "", verifier) for answer in asked]), strict=True))

@@ -1,7 +1,7 @@
 """The process behind pool.py, and the only place that imports sympy: `python -m a2r_train.verify.worker`.
 
-One request a line, `[answer, gold, verifier, deadline_s]`; one reply a line, `{"verdict": ...}` or `{"error":
-...}`.
+One request per line, `[answer, gold, verifier, deadline_s]`; one reply per line, `{"verdict": ...}` or
+`{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from a2r_train.verify.expression import Node, Unreadable, parse
 from a2r_train.verify.kinds import nodes_of
 from a2r_train.verify.reading import read
 
-MAX_DEADLINE_S = 600  # that one's own verifier may ask for
-FORM = "form"  # pool.FORM: asked for in the place of a context
+MAX_DEADLINE_S = 600  # that a custom verifier may ask for
+FORM = "form"  # pool.FORM, in place of a context
 MEMORY_BYTES = 4 * 2**30  # of address space: a runaway power must not take the machine with it
 EQUALITY = Equality(Algebra())
 
 
 def compare(answer: str, gold: str) -> Verdict:
-    """Compare two normal forms; `unparsable` if either side is no mathematics. No deadline of its own.
+    """Compare two normal forms; `unparsable` if either side is no mathematics. It has no deadline of its own.
 
-    A comparison with itself only tries whether all of it can be read.
+    Comparing a form with itself only tests whether all of it can be read.
     """
     try:
         if answer == gold:
@@ -50,11 +50,11 @@ def _try(text: str) -> None:
 
 
 def call_own(answer: str, gold: str, verifier: str, context: str = "") -> dict[str, str]:
-    """Call the user's function, or ask for the canonical form; without answer and context only try its name,
-    and say what it says of itself.
+    """Call the user's function, or ask it for the canonical form. Without answer and context, only import it
+    and return its traits.
     """
     path, _, threshold = verifier.partition(">=")
-    path, _, prepared = path.partition("#")  # of ours: what to load before the first answer
+    path, _, prepared = path.partition("#")  # for our own functions: what to load before the first answer
     module, _, name = path.replace(":", ".").rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -74,34 +74,36 @@ def call_own(answer: str, gold: str, verifier: str, context: str = "") -> dict[s
 
 
 def _traits(function: Any) -> dict[str, str]:
-    """Raises TypeError for an attribute that says what no verifier can."""
+    """Raises TypeError for an attribute with a value that is not valid."""
     asks = [name for name in inspect.signature(function).parameters if name in ("text", "row")]
     vote, place = getattr(function, "vote", "equivalence"), getattr(function, "answer_in", "box")
     if not callable(vote) and vote not in ("equivalence", "none"):
-        raise TypeError(f"its vote is {vote!r}, and not equivalence, none, or a function for canonical forms")
+        raise TypeError(
+            f"its vote is {vote!r}, not equivalence, none, or a function that gives canonical forms"
+        )
     if place not in ("box", "code", "tags"):
-        raise TypeError(f"its answer_in is {place!r}, and not box, code or tags")
+        raise TypeError(f"its answer_in is {place!r}, not box, code or tags")
     said = {"asks": ",".join(asks), "vote": "canonical" if callable(vote) else vote, "answer_in": place}
     deadline_s = getattr(function, "deadline_s", None)
     if deadline_s is None:
         return said
     if isinstance(deadline_s, bool) or not 0 < float(deadline_s) <= MAX_DEADLINE_S:
-        raise TypeError(f"its deadline_s is {deadline_s!r}, and not seconds, at most {MAX_DEADLINE_S}")
+        raise TypeError(f"its deadline_s is {deadline_s!r}, not a number of seconds up to {MAX_DEADLINE_S}")
     return {**said, "deadline_s": str(float(deadline_s))}
 
 
 def _right(returned: Any, threshold: str) -> bool:
-    """Raises TypeError for what is no verdict: True, False, or a score with a threshold."""
+    """Raises TypeError unless it returned a verdict: True, False, or a score with a threshold."""
     if threshold:
         return float(returned) >= float(threshold)
     value = returned.item() if type(returned).__module__ in ("numpy", "torch") else returned
     is_number = isinstance(value, bool | int | float)
     if (is_number and value not in (0, 1)) or value is None:
         raise TypeError(
-            f"it returned {value!r}, and a score needs a threshold, such as {'>=0.8'!r} behind the name"
+            f"it returned {value!r}, and a score needs a threshold after the name, such as {'>=0.8'!r}"
         )
     if value and not is_number:
-        raise TypeError(f"it returned {value!r:.80}, and neither True nor False")
+        raise TypeError(f"it returned {value!r:.80}, which is neither True nor False")
     return bool(value)
 
 
@@ -116,7 +118,7 @@ def main() -> None:
     os.write(replies, b"{}\n")
     for line in requests:
         answer, gold, verifier, *context, deadline_s = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, deadline_s + 1)  # should the parent be gone by then
+        signal.setitimer(signal.ITIMER_REAL, deadline_s + 1)  # in case the parent is gone by then
         reply = (
             {"verdict": compare(answer, gold)}
             if verifier == "math"
@@ -127,7 +129,7 @@ def main() -> None:
 
 
 def _restrain() -> None:
-    """Bound the memory, and leave Ctrl-C and a launcher's SIGTERM to the parent, which may still have to
+    """Limit the memory, and leave Ctrl-C and a launcher's SIGTERM to the parent, which may still have to
     save.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -54,7 +54,7 @@ def test_one_text_with_two_golds_is_one_line_with_both_rows(
     door: Callable[[str, Path], None], more: dict[str, Any], tmp_path: Path
 ) -> None:
     path = write_rows(tmp_path / "p.jsonl", [*SUMS, more])
-    says = "row 1, problem '0', and row 10, problem '9', have the same text, and the answers '1' and "
+    says = "row 1, problem '0', and row 10, problem '9', have the same text but the answers '1' and "
     with pytest.raises(InputError, match=f"{says}'{more['answer']}'; correct one"):
         door(path, tmp_path)
 

@@ -22,8 +22,8 @@ def row(number: int, **more: Any) -> dict[str, Any]:
 
 def told(path: str, names: str = "own-3, own-7") -> str:
     return (
-        f"{path}: the reference solution of 2 of 12 problems fails their own tests: {names}; mend "
-        "solution or tests, or leave them out, as the trainers refuse them"
+        f"{path}: the reference solution of 2 of 12 problems fails their own tests: {names}; correct "
+        "the solution or the tests, or leave the problems out, because the trainers refuse them"
     )
 
 

@@ -214,7 +214,7 @@ def test_where_linux_gives_no_walls_limits_hold_and_it_is_said() -> None:
     assert len(others) == len(names)
     assert not [path for path in {*folder.iterdir()} - before if _uid(path) >= 64_000]
     assert not [path for path in Path("/proc").iterdir() if path.name.isdigit() and _uid(path) >= 64_000]
-    assert "this system does not give: no network" in sandbox.protection(hello["walls"])
+    assert "this system does not provide: no network" in sandbox.protection(hello["walls"])
 
 
 def _uid(path: Path) -> int:
@@ -228,5 +228,5 @@ def test_how_far_it_protects_is_one_line() -> None:
     said = sandbox.protection([*sandbox.WALLS])
     assert said == (
         "programs run with no network, a pid namespace of its own, no files but the standard library, "
-        "another uid, no shared memory of others, limits on time, memory and output"
+        "another uid, no shared memory of other processes, limits on time, memory and output"
     )

@@ -88,7 +88,7 @@ def test_a_score_needs_a_threshold() -> None:
     ("name", "says"),
     [
         ("a_pair", "returned .*no match.*neither True nor False"),
-        ("a_word", "returned 'incorrect', and neither"),
+        ("a_word", "returned 'incorrect', which is neither"),
         ("two", "returned 2, and a score needs a threshold"),
         ("a_numpy_score", "returned 0.25, and a score needs a threshold"),
         ("later", "returned <coroutine .* neither True nor False"),
