@@ -232,7 +232,7 @@ def test_unparsable_texts_are_told_beside_pass_at_1_with_one_sample() -> None:
     assert told["unparsable"]["pass@1"]["sample"] == "It is two"
     made = build_results([first], diagnostics=told, draws=50)
     (line,) = words.unparsable_lines(made)
-    assert line.startswith("Texts that no answer could be read from: pass@1 25.0 %.")
+    assert line.startswith("Texts without a readable answer: pass@1 25.0 %.")
     assert 'ends in "It is two".' in line
     assert "prompt file" in line
     assert "answer_pattern" in line

@@ -17,7 +17,7 @@ MORE = 0.05  # pass@2k above pass@k, from which more references are worth their 
 UNANIMOUS = 0.5  # share of the bundles
 NONE_RIGHT = 0.5
 HEADS = {
-    "format": "Mend the format first",
+    "format": "Fix the format first",
     "weak": "Take a stronger explorer or easier problems",
     "alone": "Solve alone",
     "vote": "Vote",

@@ -131,7 +131,7 @@ def unparsable_lines(results: Mapping[str, Any]) -> list[str]:
     name, first = next(((name, one) for name, one in rows.items() if one["sample"]), next(iter(rows.items())))
     end = " ".join(first["sample"].split())[-MOST_SHOWN:]
     sample = f'. One text of {name} ends in "{end}"' if end else ""
-    return [f"Texts that no answer could be read from: {shares}{sample}. Mend: {first['mend']}."]
+    return [f"Texts without a readable answer: {shares}{sample}. To fix this: {first['mend']}."]
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:
@@ -164,9 +164,8 @@ def other_sentences(results: Mapping[str, Any]) -> list[str]:
         agreed = outside["labelled"] - outside["differing"]
         said.append(
             f"Our verdicts agree with the given labels on {agreed} of {outside['labelled']} rollouts "
-            f"({100 * agreed / outside['labelled']:.2f} %); of the "
-            f"{outside['differing']} others the labels call "
-            f"{outside['label_right']} right."
+            f"({100 * agreed / outside['labelled']:.2f} %); the labels call {outside['label_right']} of the "
+            f"{outside['differing']} others right."
         )
     names = {row["name"] for row in results["rows"]}
     if "synthesizer/sft" in names and "synthesizer/sft+grpo" not in names:
