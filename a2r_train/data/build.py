@@ -164,9 +164,11 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
         raise InputError(f"{config.rollouts}: no correct reference anywhere; {why}")
     left_out = ", ".join(f"{count} {reason}" for reason, count in train.dropped.most_common() if count)
     if not train.count:
-        reason = train.dropped.most_common(1)[0][0] if train.dropped else ""
-        raise InputError(
-            f"{config.rollouts}: no bundle is left ({left_out or 'nothing came'}); {MENDS.get(reason, MEND)}"
-        )
+        if not left_out:
+            raise InputError(
+                f"{config.rollouts}: every problem is in the test split; lower test_share, or add problems"
+            )
+        reason = train.dropped.most_common(1)[0][0]
+        raise InputError(f"{config.rollouts}: no bundle is left ({left_out}); {MENDS.get(reason, MEND)}")
     log.info("%d training bundles; left out: %s", train.count, left_out or "none")
     return train

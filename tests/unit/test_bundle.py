@@ -359,6 +359,7 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
         ({"k": 2, "k_min": 3}, "expected 1 <= k_min <= k"),
         ({"k": 0}, "expected 1 <= k_min <= k"),
         ({"k": 7}, "no bundle is left"),
+        ({"test_share": 0.9999}, "every problem is in the test split; lower test_share, or add problems"),
         ({"columns": "{text"}, "expected column names as JSON"),
         ({"columns": '["text"]'}, "expected column names as JSON"),
         ({"test_share": 0.5, "test_rollouts": "x.jsonl"}, "both given"),
