@@ -1,13 +1,15 @@
 """Several evaluations as one: trainings that differ only in their seed, and several test sets.
 
-The score of a problem is averaged over the evaluations of its test set. Then the problems of all sets are
-pooled. So differences are clustered by problem, and a second training adds no problems.
+The score of a problem is averaged over the evaluations that have it, whatever their order and whatever else
+they have. Then all problems are pooled. So differences are clustered by problem, and a second training adds
+no problems.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +30,12 @@ WITHOUT_VOTES = ("reference/random", "best-of-k/medoid")
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `set` is a key of
-    the problems, which tells evaluations of the same test set.
+    """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `keys` of the
+    problems are the same in every evaluation that has them.
     """
 
     name: str
-    set: str
+    keys: list[str]
     verifiers: list[str]
     rows: dict[str, Scores]
 
@@ -42,25 +44,41 @@ def write_scores(folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[R
     """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
     problems = problem_ids(bundles)
-    named = json.dumps([[problem, texts[problem]] for problem in problems])
     scores = {
         row.name: [None if np.isnan(score) else round(float(score), 6) for score in row.scores]
         for row in rows
     }
-    key = hashlib.sha256(named.encode()).hexdigest()[:16]
+    keys = _keys([texts[problem] for problem in problems])
     verifiers = sorted({bundle.verifier for bundle in bundles})
-    content = {"set": key, "verifiers": verifiers, "problems": problems, "rows": scores}
+    content = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
 
 
+def _keys(texts: Sequence[str]) -> list[str]:
+    """A key of each problem: a hash of its text, and its number among equal texts. The id is not in it,
+    because a file without ids gives a problem the number of its line.
+    """
+    seen: Counter[str] = Counter()
+    keys = []
+    for text in texts:
+        keys.append(hashlib.sha256(f"{seen[text]} {text}".encode()).hexdigest()[:16])
+        seen[text] += 1
+    return keys
+
+
 def read_scores(folder: str) -> Evaluation:
-    """Raises InputError for a folder without them."""
+    """Raises InputError for a folder without them, or with those of an earlier version."""
     path = Path(folder) / FILE
     if not path.is_file():
         raise InputError(f"{folder}: no {FILE}; name the output folder of `a2r evaluate`, or evaluate again")
     content = json.loads(path.read_text(encoding="utf-8"))
+    if "keys" not in content:
+        raise InputError(
+            f"{path}: written by an earlier version, and does not tell which problems two evaluations share; "
+            "run the same `a2r evaluate` again, which writes it from the kept answers"
+        )
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    return Evaluation(folder, content["set"], content["verifiers"], rows)
+    return Evaluation(folder, content["keys"], content["verifiers"], rows)
 
 
 def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
@@ -121,11 +139,14 @@ def _rivals(found: Sequence[Evaluation]) -> list[str]:
 
 
 def _over_all(found: Sequence[Evaluation], name: str) -> Scores:
-    """The scores of a row [n_problems]: means over the evaluations of each test set, sets concatenated."""
-    sets: dict[str, list[Scores]] = {}
+    """The scores of a row [n_problems], each the mean over the evaluations that have the problem; NaN if one
+    of them has no score, so that all rows have the mean of the same evaluations.
+    """
+    scores: defaultdict[str, list[float]] = defaultdict(list)
     for one in found:
-        sets.setdefault(one.set, []).append(one.rows[name])
-    return np.concatenate([np.mean(scores, axis=0) for scores in sets.values()])
+        for key, score in zip(one.keys, one.rows[name], strict=True):
+            scores[key].append(float(score))
+    return np.array([np.mean(each) for each in scores.values()])
 
 
 def _mean_difference(one: Evaluation, system: str, rival: str) -> str:

@@ -1,5 +1,6 @@
 """Evaluations of two seeds and two test sets as one."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ VOTE, CONTROL, TRAINED = "maj@4", "synthesizer/no_references", "synthesizer/grpo
 def evaluated(
     folder: Path, texts: Sequence[str], gain: float, verifier: str = "math", **rows: np.ndarray
 ) -> str:
-    """An evaluation whose trained synthesizer is that much above its vote, and as good as its control."""
+    """An evaluation whose trained synthesizer is that much above its vote, and as good as its control. The id
+    of a problem is its place.
+    """
     vote = RANDOM.integers(0, 2, len(texts)).astype(float)
     gains = (RANDOM.random(len(texts)) < gain).astype(float)
     scores = {VOTE: vote, TRAINED: np.maximum(vote, gains), CONTROL: np.maximum(vote, gains[::-1]), **rows}
@@ -56,6 +59,51 @@ def test_a_second_evaluation_of_the_same_answers_tells_no_more(tmp_path: Path) -
     again = str(shutil.copytree(folder, tmp_path / "again"))
     once, twice = pool([folder])[4], pool([folder, again])[4]
     assert once.split("|")[2:6] == twice.split("|")[2:6]
+
+
+def part_of(folder: str, there: Path, texts: Sequence[str], chosen: Sequence[int]) -> str:
+    """The same evaluation of some of its problems, in that order."""
+    bundles = [bundle_with(Problem(str(at), texts[i], "5"), ["5"]) for at, i in enumerate(chosen)]
+    rows = [Row(name, scores[list(chosen)], 1.0) for name, scores in read_scores(folder).rows.items()]
+    write_scores(there, bundles, rows)
+    return str(there)
+
+
+def test_no_order_and_no_missing_problem_makes_more_problems(tmp_path: Path) -> None:
+    whole = evaluated(tmp_path / "a", FIRST, 0.1)
+    other_order = part_of(whole, tmp_path / "b", FIRST, range(199, -1, -1))
+    all_but_one = part_of(whole, tmp_path / "c", FIRST, range(1, 200))
+    once = pool([whole])
+    for folders in ([whole, other_order], [all_but_one, whole], [whole, other_order, all_but_one]):
+        said, *table = pool(folders)
+        assert "of 200 problems" in said
+        for line, alone in zip(table[3:], once[4:], strict=True):
+            (difference, told), (same, as_told) = (one.split("|")[2:6:3] for one in (line, alone))
+            assert difference == same
+            assert float(told) == pytest.approx(float(as_told), rel=0.1)  # it is resampled in another order
+
+
+def test_a_problem_has_the_mean_of_the_evaluations_that_have_it(tmp_path: Path) -> None:
+    texts = FIRST[:3]
+    rows = {VOTE: np.zeros(3), TRAINED: np.array([1.0, 0.0, 0.0])}
+    whole = evaluated(tmp_path / "a", texts, 0.0, **rows)
+    part = evaluated(tmp_path / "b", texts[:2], 0.0, **{name: np.zeros(2) for name in rows})
+    assert pool([whole, part])[0].startswith(f"{TRAINED} is right in 16.7 % of 3 problems")
+
+
+def test_problems_with_the_same_text_are_counted_each(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "a", [*FIRST[:2], *FIRST[:2]], 0.5)
+    again = str(shutil.copytree(folder, tmp_path / "again"))
+    assert "of 4 problems" in pool([folder, again])[0]
+
+
+def test_scores_of_an_earlier_version_are_asked_for_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    old = {"set": "0", "verifiers": ["math"], "problems": ["0"], "rows": {VOTE: [1.0]}}
+    (folder / "scores.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"a/scores\.json: written by an earlier version.*evaluate` again"):
+        pool([str(folder)])
 
 
 def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
