@@ -14,10 +14,11 @@ DESCRIPTION = """Compare the final synthesizers of several evaluations, such as 
     a2r compare runs/levers --against reference
 
 Each folder with an evaluation becomes a line: greedy and sampled accuracy, the mean of both, and the
-difference of that mean from the folder named by --against (by default the first), paired over problems. The
-intervals are 95 %, Holm-corrected for all lines. They cover the choice of problems only: to see how far two
-trainings with the same settings differ, train one twice. The last columns give how often the synthesizer is
-right, greedy and sampled, by the number of right references. Exit status 2 for wrong input."""
+difference of that mean from the folder named by --against (by default the first), paired over problems. If
+one of them has no sampled answers, only greedy ones are compared. The intervals are 95 %, Holm-corrected for
+all lines. They cover the choice of problems only: to see how far two trainings with the same settings differ,
+train one twice. The last columns give how often the synthesizer is right, as compared, by the number of right
+references of a bundle. Exit status 2 for wrong input."""
 
 
 def main(arguments: Sequence[str]) -> int:

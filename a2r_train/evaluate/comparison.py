@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.kept import Kept, find_evaluations, opened
+from a2r_train.evaluate.kept_bundles import NO_TEXT
 from a2r_train.evaluate.report.tables import points, span
 from a2r_train.evaluate.rows.panel import final_task, tasks
-from a2r_train.evaluate.rows.row import bundle_votes, by_problem, problem_ids
+from a2r_train.evaluate.rows.row import bundle_votes
+from a2r_train.evaluate.run import read_inputs
 from a2r_train.evaluate.statistics import Scores, holm, paired
 from a2r_train.records import CORRECT, Bundle
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One evaluation: scores [n_problems] in 0..1 of the vote and of the final synthesizer, greedy and, if
-    the recipe asked for it, sampled.
+    """One evaluation: scores [n_bundles] in 0..1 of the vote and of the final synthesizer, greedy and, if the
+    recipe asked for it, sampled.
     """
 
     name: str
-    problems: list[str]
-    n_correct: Scores  # [n_problems], right references of the problem's first bundle
+    problems: list[str]  # [n_bundles], the problem of each bundle
+    n_correct: Scores  # [n_bundles], its right references
     vote: Scores
     greedy: Scores
     sampled: Scores | None
+    texts: str = ""  # a hash of the texts of the problems; "" if they are not kept
 
-    @property
-    def both(self) -> Scores:
-        return self.greedy if self.sampled is None else (self.greedy + self.sampled) / 2
+    def right(self, with_sampled: bool) -> Scores:
+        """How often the synthesizer is right, [n_bundles]: greedy, or the mean of greedy and sampled."""
+        if not with_sampled or self.sampled is None:
+            return self.greedy
+        return (self.greedy + self.sampled) / 2
+
+    def by_problem(self, values: Scores) -> Scores:
+        """Means over the bundles of each problem, [n_problems]."""
+        at = {problem: i for i, problem in enumerate(dict.fromkeys(self.problems))}
+        places = [at[problem] for problem in self.problems]
+        return np.bincount(places, weights=values) / np.bincount(places)
+
+    def has_problems_of(self, other: Setting) -> bool:
+        """Whether both have the same problems in the same order; texts count if both have them."""
+        same_texts = self.texts == other.texts or "" in (self.texts, other.texts)
+        return same_texts and [*dict.fromkeys(self.problems)] == [*dict.fromkeys(other.problems)]
 
 
 def compare(roots: Sequence[str], against: str = "") -> list[str]:
@@ -58,7 +75,8 @@ def load(folder: Path, name: str) -> Setting:
     Raises InputError for a folder without a synthesizer that reads references.
     """
     with opened(folder) as (_, config):
-        bundles, kept, named = read(Bundle, config.bundles), Kept(config, folder), tasks(config)
+        kept, named = Kept(config, folder), tasks(config)
+        bundles, _, _ = read_inputs(config, lambda _: [])  # no rollout is needed, and they can be large
     final = final_task(named)
     if final is None:
         raise InputError(f"{folder}: no synthesizer that reads references; expected base, sft or grpo")
@@ -66,16 +84,23 @@ def load(folder: Path, name: str) -> Setting:
     for task in named:
         if task.name in (final.name, f"{final.name}@T"):
             right = np.array([s.verdict == CORRECT for s in kept.syntheses(task, bundles)], dtype=float)
-            scores[task.name] = by_problem(bundles, right.reshape(len(bundles), -1).mean(axis=1))
-    first = {b.problem_id: b.n_correct for b in reversed(bundles)}
-    ids = problem_ids(bundles)
-    counts = np.array([first[one] for one in ids], dtype=float)
-    vote = by_problem(bundles, bundle_votes(bundles))
-    return Setting(name, ids, counts, vote, scores[final.name], scores.get(f"{final.name}@T"))
+            scores[task.name] = right.reshape(len(bundles), -1).mean(axis=1)
+    problems = [json.dumps([b.problem_id, b.answer]) for b in bundles]
+    counts = np.array([b.n_correct for b in bundles], dtype=float)
+    greedy, sampled = scores[final.name], scores.get(f"{final.name}@T")
+    return Setting(name, problems, counts, bundle_votes(bundles), greedy, sampled, _texts(bundles))
+
+
+def _texts(bundles: Sequence[Bundle]) -> str:
+    texts = {bundle.problem_id: bundle.problem for bundle in bundles}
+    if NO_TEXT in texts.values():
+        return ""
+    return hashlib.sha256(json.dumps([*texts.values()]).encode()).hexdigest()
 
 
 def table(settings: Sequence[Setting], against: str) -> list[str]:
-    """The lines of a Markdown table, the best mean first.
+    """The lines of a Markdown table, the best first: by the mean of greedy and sampled, or by greedy alone if
+    a setting has no sampled answers.
 
     Raises InputError if the problems differ, or if there is no evaluation `against`.
     """
@@ -83,38 +108,49 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
     if base is None:
         names = ", ".join(one.name for one in settings)
         raise InputError(f"--against {against}: no such evaluation; expected one of {names}")
-    ordered = sorted(settings, key=lambda one: -float(one.both.mean()))
-    rivals = [one for one in ordered if one is not base]
-    for one in rivals:
-        if one.problems != base.problems:
+    for one in settings:
+        if not one.has_problems_of(base):
             raise InputError(
                 f"{one.name}: not the same problems in the same order as {against}; use the same bundles"
             )
-    corrected = holm([paired(one.both, base.both) for one in rivals])
-    said = {
-        one.name: f"{points(d.difference)} ({span({'low': d.low_holm, 'high': d.high_holm, 'n': d.n})})"
-        for one, d in zip(rivals, corrected, strict=True)
-    }
+    greedy_only = [one.name for one in settings if one.sampled is None]
+    with_sampled = not greedy_only
+    scores = {one.name: one.by_problem(one.right(with_sampled)) for one in settings}
+    ordered = sorted(settings, key=lambda one: -float(scores[one.name].mean()))
+    said = _differences(scores, against)
     most = int(max(one.n_correct.max() for one in settings))
-    head = ["setting", "vote", "greedy", "sampled", "mean", f"mean against {against}"]
+    head = ["setting", "vote", "greedy", "sampled", "mean"]
+    head += [f"{'mean' if with_sampled else 'greedy'} against {against}"]
     head += [f"{i} right" for i in range(most + 1)]
-    lines = [head, *(_cells(one, said.get(one.name, ""), most) for one in ordered)]
+    lines = [head, *(_cells(one, said.get(one.name, ""), most, with_sampled) for one in ordered)]
     head_line, *others = ["| " + " | ".join(cells) + " |" for cells in lines]
-    return [head_line, "|---" * len(head) + "|", *others]
+    note = []
+    if greedy_only and len(greedy_only) < len(settings):
+        names = ", ".join(greedy_only)
+        note = ["", f"Only greedy answers are compared, because there are no sampled ones in {names}."]
+    return [head_line, "|---" * len(head) + "|", *others, *note]
 
 
-def _cells(one: Setting, difference: str, most: int) -> list[str]:
-    sampled = "" if one.sampled is None else percent(one.sampled)
-    by_right = [percent(one.both[one.n_correct == i]) for i in range(most + 1)]
-    return [
-        one.name,
-        percent(one.vote),
-        percent(one.greedy),
-        sampled,
-        percent(one.both),
-        difference,
-        *by_right,
-    ]
+def _differences(scores: Mapping[str, Scores], against: str) -> dict[str, str]:
+    """By setting, its difference from `against` with the corrected interval."""
+    rivals = [name for name in scores if name != against]
+    corrected = holm([paired(scores[name], scores[against]) for name in rivals])
+    return {
+        name: f"{points(d.difference)} ({span({'low': d.low_holm, 'high': d.high_holm, 'n': d.n})})"
+        for name, d in zip(rivals, corrected, strict=True)
+    }
+
+
+def _cells(one: Setting, difference: str, most: int, with_sampled: bool) -> list[str]:
+    """A line of the table. The last cells are means over bundles, as in the reports: bundles of one problem
+    can have different numbers of right references.
+    """
+    right = one.right(with_sampled)
+    vote, greedy = (percent(one.by_problem(values)) for values in (one.vote, one.greedy))
+    sampled = "" if one.sampled is None else percent(one.by_problem(one.sampled))
+    mean = percent(one.by_problem(right)) if with_sampled else ""
+    by_right = [percent(right[one.n_correct == i]) for i in range(most + 1)]
+    return [one.name, vote, greedy, sampled, mean, difference, *by_right]
 
 
 def percent(scores: Scores) -> str:

@@ -1,14 +1,18 @@
 """`a2r compare`: several evaluations side by side."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import a2r
+from conftest import a2r, bundle_with
 
 from a2r_train.errors import InputError
 from a2r_train.evaluate import comparison as comparing
+from a2r_train.evaluate.answers import MANIFEST
+from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.records import CORRECT, INCORRECT, Problem, Synthesis, write
 
 ROOT = Path(__file__).parents[2]
 HEADLINES = ["data/results/gsm8k-1.5b/evaluation-1.5b", "data/results/gsm8k-trained/first-1.5b"]
@@ -46,7 +50,7 @@ def test_the_figures_of_a_setting_are_those_of_its_evaluation(
 
 def test_lines_have_means_differences_and_accuracy_by_right_references() -> None:
     lines = comparing.table(
-        [setting("worse", [0, 0, 0, 1]), setting("best", [1, 0, 1, 1], [0.5, 0, 1, 1])], "worse"
+        [setting("worse", [0, 0, 0, 1], [0, 0, 1, 1]), setting("best", [1, 0, 1, 1], [0.5, 0, 1, 1])], "worse"
     )
     head, best, worse = cells(lines[0]), cells(lines[2]), cells(lines[3])
     assert head == [
@@ -61,8 +65,29 @@ def test_lines_have_means_differences_and_accuracy_by_right_references() -> None
         "2 right",
     ]
     assert best[:5] + best[6:] == ["best", "50.0", "75.0", "62.5", "68.8", "37.5", "100.0", "100.0"]
-    assert best[5].startswith("+43.8 (")
-    assert worse == ["worse", "50.0", "25.0", "", "25.0", "", "0.0", "0.0", "100.0"]
+    assert best[5].startswith("+31.2 (")
+    assert worse == ["worse", "50.0", "25.0", "50.0", "37.5", "", "0.0", "50.0", "100.0"]
+
+
+def test_greedy_answers_are_not_compared_with_sampled_ones() -> None:
+    """The same greedy answers; one setting has worse sampled ones, the other has none."""
+    both, one = setting("both", [1, 0, 1, 1], [0, 0, 0, 0]), setting("one", [1, 0, 1, 1])
+    head, _, *lines, empty, note = comparing.table([both, one], "one")
+    assert cells(head)[5:7] == ["greedy against one", "0 right"]
+    shown = {line[0]: line[1:] for line in map(cells, lines)}
+    assert shown["both"][:5] == ["50.0", "75.0", "0.0", "", "+0.0 (no difference in 4 problems)"]
+    assert shown["one"][:5] == ["50.0", "75.0", "", "", ""]
+    assert shown["both"][5:] == shown["one"][5:] == ["50.0", "100.0", "100.0"]
+    assert not empty
+    assert note == "Only greedy answers are compared, because there are no sampled ones in one."
+
+
+def test_right_references_are_those_of_each_bundle() -> None:
+    """Two bundles of a problem: their mean is its score, but each counts where its own references put it."""
+    n_correct, vote, greedy = np.array([[0.0, 2, 2], [0, 1, 1], [0, 1, 0]])
+    one = comparing.Setting("a", ["p", "p", "q"], n_correct, vote, greedy, None)
+    line = cells(comparing.table([one], "a")[2])
+    assert line == ["a", "75.0", "25.0", "", "", "", "0.0", "", "50.0"]
 
 
 def test_intervals_are_corrected_for_the_number_of_settings() -> None:
@@ -83,6 +108,66 @@ def test_settings_that_never_differ_have_no_interval() -> None:
     one, same = setting("a", [0, 0, 0, 1]), setting("b", [0, 0, 0, 1])
     (line,) = [line for line in comparing.table([one, same], "a") if line.startswith("| b")]
     assert f"+0.0 (no difference in {len(one.problems)} problems)" in line
+
+
+def evaluation(folder: Path, right: list[bool], given: str, *, per_problem: int = 1, first: int = 0) -> Path:
+    """A kept evaluation: that many problems named by their numbers, and whether each bundle is answered
+    rightly. Its first `first` bundles were evaluated, or all.
+    """
+    bundles = [
+        replace(
+            bundle_with(
+                Problem(str(i // per_problem), f"{given} {i // per_problem}", "5"), ["5"] * (i % 3 + 1)
+            ),
+            id=f"{i // per_problem}/{i % per_problem}",
+        )
+        for i in range(len(right))
+    ]
+    answered = bundles[: first or None]
+    made = []
+    for bundle, is_right in zip(answered, right, strict=False):
+        answer, verdict = ("5", CORRECT) if is_right else ("6", INCORRECT)
+        made.append(Synthesis(bundle.id, 0, rf"\boxed{{{answer}}}", answer, verdict, 9, 9, "stop", "m", 0))
+    config = EvaluateConfig(
+        str(folder / "bundles.jsonl"), str(folder), base="m", temperature=0, max_bundles=first
+    )
+    write(bundles, folder / "bundles.jsonl")
+    write(made, folder / "made.jsonl")
+    manifest = {"tasks": {"synthesizer/base": ["made.jsonl"]}}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (folder / "results.json").write_text(json.dumps({"setup": {"config": asdict(config)}}))
+    return folder
+
+
+def test_an_evaluation_of_the_first_bundles_is_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four of six bundles, two of each problem."""
+    right = [False, True, True, True, False, False]
+    folder = evaluation(tmp_path / "a", right, "what?", per_problem=2, first=4)
+    assert a2r("compare", str(folder)) == 0
+    line = cells(capsys.readouterr().out.splitlines()[2])
+    assert line[2] == "75.0"
+    assert line[6:] == ["", "50.0", "100.0", "100.0"]  # bundles with 1, 2, 3 and again 1 right references
+
+
+def test_other_problems_with_the_same_ids_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (
+        evaluation(tmp_path / name, [True, False], given) for name, given in (("a", "what?"), ("b", "why?"))
+    )
+    assert a2r("compare", str(one), str(other)) == 2
+    assert f"{other}: not the same problems in the same order as {one}" in capsys.readouterr().err
+
+
+def test_kept_bundles_without_texts_are_paired_by_their_golds() -> None:
+    kept, whole, other = (
+        replace(setting("abc"[i], [0, 0, 0, 1]), texts=text) for i, text in enumerate(["", "x", "y"])
+    )
+    assert kept.has_problems_of(whole)
+    assert whole.has_problems_of(kept)
+    assert not whole.has_problems_of(other)
 
 
 def test_other_problems_and_unknown_names_are_refused() -> None:
