@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +16,11 @@ from a2r_train.evaluate.report import pairs, plots, words
 from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.report.terminal import table
 from a2r_train.evaluate.report.write import build_results, markdown
-from a2r_train.evaluate.rows.row import Row, reference_rows
+from a2r_train.evaluate.rows.row import Row, bundle_votes, majority_row, reference_rows
 from a2r_train.records import Bundle, Reference, Rollout
 
-LONG = "synthesizer/no_references@T"
+CONTROL = "synthesizer/no_references"
+LONG = f"{CONTROL}@T"
 
 
 def row(name: str, accuracy: float, n: int = 400, **values: Any) -> Row:
@@ -43,9 +45,21 @@ BASE = {"synthesizer/base": 0.4}
     ("rows", "sentence"),
     [
         (
-            {**BASE, "maj@4": 0.5, "synthesizer/sft": 0.7},
+            {**BASE, "maj@4": 0.5, CONTROL: 0.5, "synthesizer/sft": 0.7},
             "Training paid: synthesizer/sft is right in 70.0 % of 400 problems, 30.0 points above the "
+            "untrained one (40.0 %), and above all 2 other rivals.",
+        ),
+        (
+            {**BASE, "maj@4": 0.5, "synthesizer/sft": 0.7},
+            "Training beats every rival, but without the control (synthesizer/no_references) it is not known "
+            "whether it paid: synthesizer/sft is right in 70.0 % of 400 problems, 30.0 points above the "
             "untrained one (40.0 %), and above maj@4.",
+        ),
+        (
+            {**BASE, "synthesizer/alone": 0.5, "synthesizer/sft": 0.7},
+            "Training beats every rival, but without a vote and the control (synthesizer/no_references) it "
+            "is not known whether it paid: synthesizer/sft is right in 70.0 % of 400 problems, 30.0 points "
+            "above the untrained one (40.0 %), and above synthesizer/alone.",
         ),
         (
             {**BASE, "maj@4": 0.7, "maj@equal_tokens": 0.9, "explorer/greedy": 0.2, "synthesizer/grpo": 0.7},
@@ -81,9 +95,42 @@ def test_one_sentence_says_whether_training_paid(rows: dict[str, float], sentenc
 
 
 def test_what_sft_adds_is_no_rival_in_that_sentence() -> None:
-    sentence = said({**BASE, "synthesizer/sft": 0.7, "synthesizer/sft+grpo": 0.7, "maj@4": 0.5})
+    rivals = {CONTROL: 0.5, "maj@4": 0.5}
+    sentence = said({**BASE, "synthesizer/sft": 0.7, "synthesizer/sft+grpo": 0.7, **rivals})
     assert sentence.startswith("Training paid: synthesizer/sft+grpo")
-    assert sentence.endswith("and above maj@4.")
+    assert sentence.endswith("and above all 2 other rivals.")
+
+
+def test_where_answers_have_no_vote_random_references_stand_in() -> None:
+    rivals = {CONTROL: 0.5, "reference/random": 0.5}
+    assert said({**BASE, **rivals, "synthesizer/grpo": 0.7}).startswith("Training paid: ")
+
+
+def said_of_vote(mean_votes: str, accuracy: float = 0.5) -> str:
+    """The sentence on top where 20 rollouts are the budget, and fewer exist."""
+    note = f"m=20; fewer rollouts exist for 400 of 400 bundles ({mean_votes} vote on average)"
+    table_of = {**BASE, "maj@4": 0.45, CONTROL: 0.5, "synthesizer/sft": 0.7}
+    rows = [row(name, value) for name, value in table_of.items()]
+    return words.headline(build_results([*rows, row("maj@equal_tokens", accuracy, note=note)], draws=500))
+
+
+def test_a_vote_below_its_budget_is_not_counted_as_beaten() -> None:
+    assert said_of_vote("8.0").endswith(
+        "and above all 2 other rivals; maj@equal_tokens is not counted, as fewer rollouts exist than its "
+        "budget buys."
+    )
+    assert said_of_vote("19.5").endswith("and above all 3 other rivals.")  # the budget was rounded up
+    assert said_of_vote("8.0", 0.7).endswith("cannot be told from maj@equal_tokens.")
+
+
+def test_a_vote_without_further_rollouts_is_no_comparison_of_its_own() -> None:
+    read, unread = replace(RIGHT, tokens=9), replace(UNREAD, tokens=7)
+    made = [bundle(unread, *[read] * 3), replace(bundle(read, unread), id="c", problem_id="q")]
+    votes = [*reference_rows(made, bundle_votes(made)), majority_row("maj@equal_tokens", made, [], 20)]
+    trained = [Row(name, np.array([1.0, 0.0]), 9.0) for name in ("synthesizer/base", "synthesizer/sft")]
+    found = build_results([*votes, *trained], draws=50)
+    assert [pair["b"] for pair in found["paired"]] == ["synthesizer/base", "maj@k"]
+    assert "maj@equal_tokens" in {row["name"] for row in found["rows"]}
 
 
 def said_of(unread: dict[str, float], **accuracies: float) -> str:
@@ -105,7 +152,9 @@ def test_a_rival_that_lost_by_its_format_is_not_counted_as_beaten() -> None:
     )
     assert said_of({"genselect": 0.5}, **asked).endswith("and above all 3 other rivals.")
     alone = said_of(silent, genselect=0.2)
-    assert alone.startswith("Training beats the untrained model, and no other rival could be read: ")
+    assert alone.startswith("Training beats the untrained model, and no other rival counts: ")
+    unread = said_of({CONTROL: 0.6}, **{CONTROL: 0.2, "maj@4": 0.5})
+    assert unread.startswith("Training beats every rival, but without the control")
 
 
 def test_a_rival_that_is_not_beaten_counts_whatever_its_format() -> None:
@@ -118,9 +167,10 @@ def test_a_rival_that_is_not_beaten_counts_whatever_its_format() -> None:
 
 
 def test_training_did_not_pay_by_format_alone() -> None:
-    sentence = said_of({"synthesizer/base": 0.6}, **{"maj@4": 0.5})
+    rivals = {CONTROL: 0.5, "maj@4": 0.5}
+    sentence = said_of({"synthesizer/base": 0.6}, **rivals)
     assert sentence.startswith(f"{words._BY_FORMAT}: synthesizer/sft is right in 70.0 %")
-    assert said_of({"synthesizer/base": 0.3}, **{"maj@4": 0.5}).startswith("Training paid: ")
+    assert said_of({"synthesizer/base": 0.3}, **rivals).startswith("Training paid: ")
 
 
 def test_many_rivals_are_not_all_named() -> None:

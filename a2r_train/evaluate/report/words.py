@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2r_train.evaluate.cost import monolith_sentences
-from a2r_train.evaluate.report.pairs import BASE, TRAINED, is_undone_by_p, split, told
+from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED, is_undone_by_p, split, told
 from a2r_train.evaluate.report.tables import percent, points, span
+from a2r_train.evaluate.rows.row import is_short
+from a2r_train.evaluate.rows.selected import RANDOM
 from a2r_train.evaluate.statistics import fewest_problems, smallest_told
 
 MOST_NAMED = 4  # rivals in the sentence at the top; the plot shows all
 MOST_UNREAD = 0.5  # with more texts without an answer, a row measures the format, as in `a2r probe`
 MOST_SHOWN = 100  # characters of an unparsable text
+VOTES = ("maj@", RANDOM)  # the second stands in for votes where answers have none
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -28,13 +31,16 @@ def headline(results: Mapping[str, Any]) -> str:
     if not base:
         return f"Whether training paid is not known, as there is no {BASE} row: {right}."
     others = {name: pair for name, pair in pairs.items() if split(name)[0] not in (BASE, "synthesizer/sft")}
-    unread = [name for name, pair in others.items() if told(pair) == "above" and _is_unread(rows[name])]
-    others = {name: pair for name, pair in others.items() if name not in unread}
-    paid = _BY_FORMAT if _is_unread(rows[base["b"]]) else _paid(others, unread)
+    beaten = [rows[name] for name, pair in others.items() if told(pair) == "above"]
+    unread = [row["name"] for row in beaten if _is_unread(row)]
+    short = [row["name"] for row in beaten if is_short(row["note"])]
+    others = {name: pair for name, pair in others.items() if name not in (*unread, *short)}
+    paid = _BY_FORMAT if _is_unread(rows[base["b"]]) else _paid(others, [*unread, *short])
     lead = {"above": paid, "below": "Training did harm", "": "No gain from training can be told"}
     size = f"{abs(100 * base['difference']):.1f} points {'above' if base['difference'] >= 0 else 'below'}"
     untrained = f"the untrained one ({percent(rows[base['b']]['accuracy'])} %)"
-    return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}{_of_unread(unread)}."
+    left_out = _of_unread(unread) + _of_short(short)
+    return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}{left_out}."
 
 
 def power_lines(results: Mapping[str, Any]) -> list[str]:
@@ -80,13 +86,30 @@ def _of_unread(names: Sequence[str]) -> str:
     return f"; {_named(names)} {'is' if len(names) == 1 else 'are'} not counted, as {most}"
 
 
-def _paid(others: Mapping[str, Mapping[str, Any]], unread: Sequence[str]) -> str:
-    if not others and unread:
-        return "Training beats the untrained model, and no other rival could be read"
+def _of_short(names: Sequence[str]) -> str:
+    """Which votes do not count as beaten, because they had fewer rollouts than their budget buys."""
+    if not names:
+        return ""
+    its = "its" if len(names) == 1 else "their"
+    are = "is" if len(names) == 1 else "are"
+    return f"; {_named(names)} {are} not counted, as fewer rollouts exist than {its} budget buys"
+
+
+def _paid(others: Mapping[str, Mapping[str, Any]], uncounted: Sequence[str]) -> str:
+    """What it means to be above the untrained model. Training paid only if votes and control are beaten
+    too.
+    """
+    if not others and uncounted:
+        return "Training beats the untrained model, and no other rival counts"
     if not others:
         return "Training beats the untrained model, and nothing else was compared"
-    whole = all(told(pair) == "above" for pair in others.values())
-    return "Training paid" if whole else "Training beats the untrained model, but not every rival"
+    if any(told(pair) != "above" for pair in others.values()):
+        return "Training beats the untrained model, but not every rival"
+    needed = {"a vote": VOTES, f"the control ({CONTROL})": (CONTROL,)}
+    missing = [said for said, heads in needed.items() if not any(n.startswith(heads) for n in others)]
+    if not missing:
+        return "Training paid"
+    return f"Training beats every rival, but without {' and '.join(missing)} it is not known whether it paid"
 
 
 def _of_others(others: Mapping[str, Mapping[str, Any]]) -> str:

@@ -19,7 +19,7 @@ from a2r_train.evaluate.report.page import html
 from a2r_train.evaluate.report.pairs import default_pairs, family
 from a2r_train.evaluate.report.tables import Section, sections
 from a2r_train.evaluate.report.words import headline, sentences, unparsable_lines
-from a2r_train.evaluate.rows.row import Row
+from a2r_train.evaluate.rows.row import Row, is_short
 from a2r_train.evaluate.statistics import DRAWS, holm, interval, paired
 from a2r_train.records import write_text
 
@@ -39,7 +39,7 @@ def build_results(
     The result is plain JSON: floats with 6 digits, None for anything not available.
     """
     scores = {row.name: row.scores for row in rows}
-    chosen = default_pairs(list(scores))
+    chosen = default_pairs([row.name for row in rows if not _repeats(row, rows)])
     differences = holm([paired(scores[a], scores[b], seed=seed, draws=draws) for a, b in chosen])
     keys = ("difference", "low", "high", "p_value", "p_holm", "low_holm", "high_holm", "n")
     results = {
@@ -91,6 +91,17 @@ def markdown_section(section: Section, level: int = 2) -> str:
     lines = [section.header, ["---"] * len(section.header), *section.rows]
     grid = "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
     return "\n\n".join(part for part in (f"{level * '#'} {section.title}", section.intro, grid) if part)
+
+
+def _repeats(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a vote found no further rollouts, so that it is maj@k again and no rival of its own."""
+    return is_short(row.note) and any(
+        other.name.startswith("maj@")
+        and not other.note
+        and other.tokens == row.tokens
+        and np.array_equal(other.scores, row.scores, equal_nan=True)
+        for other in rows
+    )
 
 
 def _row(row: Row, seed: int, draws: int) -> dict[str, Any]:

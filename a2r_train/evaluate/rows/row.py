@@ -8,6 +8,7 @@ explorer's prompt is left out of every row, because any number of rollouts share
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -221,10 +222,19 @@ def majority_row(name: str, bundles: Sequence[Bundle], rollouts: Iterable[Rollou
         note += (
             f"; fewer rollouts exist for {short} of {len(bundles)} bundles "
             f"({np.mean(voters):.1f} vote on average)"
-        )
+        )  # `is_short` reads it
     total = mean_over_problems(bundles, tokens)
     part = Part(EXPLORER, 0.0, total / float(np.mean(voters)), float(np.mean(voters)))
     return Row(name, by_problem(bundles, scores), total, note, (part,))
+
+
+def is_short(note: str) -> bool:
+    """Whether the note of `majority_row` says that fewer rollouts vote than the budget buys.
+
+    m was rounded up, so up to one vote less on average is still at the budget.
+    """
+    found = re.match(r"m=(\d+); fewer .*\((\S+) vote on average\)", note)
+    return bool(found and float(found[2]) <= int(found[1]) - 1)
 
 
 def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, float]]:
