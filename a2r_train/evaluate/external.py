@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
@@ -18,6 +19,7 @@ from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.row import mean
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout
 
+log = logging.getLogger(__name__)
 MAX_LISTED = 50
 
 
@@ -44,12 +46,13 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     if not bundles:
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
     labels = [_label(row, config.label, place) for place, row in rows(config.bundles)]
-    found = _against_labels(problems, rollouts, labels)
-    return (
-        bundles,
-        rollouts,
-        found | {"problems": len(problems), "without_a_bundle": len(problems) - len(bundles)},
-    )
+    counts = {"problems": len(problems), "without_a_bundle": len(problems) - len(bundles)}
+    if without := counts["without_a_bundle"]:
+        log.warning(
+            "%s: %d of %d problems have fewer than %d rollouts and are left out",
+            config.bundles, without, len(problems), config.k,
+        )  # fmt: skip
+    return bundles, rollouts, _against_labels(problems, rollouts, labels) | counts
 
 
 def _label(row: dict[str, Any], column: str, place: str) -> bool | None:

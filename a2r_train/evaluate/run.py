@@ -41,7 +41,15 @@ from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, sel
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
 from a2r_train.evaluate.rows.perturbed import k_tasks, perturbed
 from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
-from a2r_train.evaluate.rows.row import Row, bundle_votes, equal_budget, gains, majority_row, reference_rows
+from a2r_train.evaluate.rows.row import (
+    Row,
+    bundle_votes,
+    equal_budget,
+    gains,
+    majority_row,
+    of_bundles,
+    reference_rows,
+)
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
 from a2r_train.evaluate.rows.skipping import skipping_row
 from a2r_train.evaluate.rows.verdicts import verdict_rows
@@ -211,7 +219,8 @@ def summarise(
         changed, swept = perturbed(config, work, final, bundles, rollouts)
         details |= changed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
-    details["cost"] = costs([*rows, *swept], explorer, rollouts, load_prices(config.prices), work.size)
+    here = of_bundles(bundles, rollouts)
+    details["cost"] = costs([*rows, *swept], explorer, here, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}
     named = {task.name for task in tasks(config) if task.view in INDEX_VIEWS}
     answered = {name: made for name, made in found.items() if name not in named}

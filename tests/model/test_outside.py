@@ -41,10 +41,11 @@ def test_answers_in_tags_are_found_by_the_recipes_pattern(tmp_path: Path) -> Non
     assert [evaluate(one)["rows"][0]["accuracy"] for one in (given, plain)] == [1, 0]
 
 
-def test_rows_agreement_and_disagreements(tmp_path: Path) -> None:
+def test_rows_agreement_and_disagreements(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_rows(tmp_path / "foreign.jsonl", ROWS)
     config = EvaluateConfig(path, str(tmp_path / "out"), k=3, draws=50)
     results = evaluate(config)
+    assert f"{path}: 1 of 4 problems have fewer than 3 rollouts and are left out" in caplog.messages
     rows = {row["name"]: row for row in results["rows"]}
     assert list(rows) == ["pass@1", "pass@3", "maj@3"]
     assert [row["accuracy"] for row in rows.values()] == pytest.approx([1 / 3, 2 / 3, 1 / 3], abs=1e-6)
@@ -70,6 +71,7 @@ def test_rows_agreement_and_disagreements(tmp_path: Path) -> None:
     ]
     report = (tmp_path / "out" / "report.md").read_text()
     assert "Our verdicts agree with the given labels on 9 of 10 rollouts (90.00 %)" in report
+    assert "- 1 of 4 problems have too few rollouts for a bundle and are left out." in report
     assert "## Where our verdict and the given label differ" in report
     assert evaluate(config) == results
 
@@ -83,6 +85,7 @@ def test_the_command_prints_the_agreement(
     assert a2r("evaluate", *arguments) == 0
     shown = capfd.readouterr().out
     assert "agree with the given labels on 9 of 10 rollouts" in shown
+    assert "1 of 4 problems have too few rollouts for a bundle and are left out." in shown
     assert "maj@3" in shown
 
 

@@ -189,6 +189,18 @@ def test_default_pairs_match_greedy_with_greedy_and_sampled_with_sampled() -> No
     budgets = ["pass@1", "synthesizer/base", "pass@1/2x", "synthesizer/base/2x"]
     longer = "synthesizer/base/2x"
     assert report.default_pairs(budgets) == [(longer, "synthesizer/base"), (longer, "pass@1/2x")]
+    trained = [*budgets, "synthesizer/sft", "synthesizer/sft/2x"]
+    assert {b for a, b in report.default_pairs(trained) if a == "synthesizer/sft/2x"} == {
+        "synthesizer/sft",
+        "pass@1/2x",
+    }
+    assert longer not in {a for a, _ in report.default_pairs(trained)}  # it is not the trained one
+    judging = [
+        "synthesizer/base",
+        "synthesizer/sft",
+        *(f"synthesizer/{n}/verdict-vote" for n in ("base", "sft")),
+    ]
+    assert report.default_pairs(judging) == [("synthesizer/sft", "synthesizer/base")]  # votes have no budget
     methods = ["best-of-4", "genselect", "monolith", "monolith@T", "adaptive"]
     found = report.default_pairs(["synthesizer/sft", "synthesizer/sft@T", *methods])
     assert ("synthesizer/sft@T", "monolith@T") in found
@@ -200,6 +212,16 @@ def test_problems_without_rollouts_keep_what_their_references_say(bundles: list[
     one, oracle, _ = rows.reference_rows(bundles, rows.bundle_votes(bundles), given)
     assert one.scores == pytest.approx([0.2, 0.5, 0.25, 0.0])
     assert oracle.scores == pytest.approx([0.8, 1, 1, 0])
+
+
+def test_the_note_counts_only_the_rollouts_of_these_problems(bundles: list[Bundle]) -> None:
+    given = [rollout("right", i, answer, "5") for i, answer in enumerate(["5", "2", "2", "2", "2"])]
+    others = [rollout(f"train {n}", i, "5", "5") for n in range(9) for i in range(64)]
+    made, alone = (
+        rows.reference_rows(bundles, rows.bundle_votes(bundles), r) for r in ([*given, *others], others)
+    )
+    assert made[0].note == "unbiased, over 5 rollouts a problem"
+    assert alone[0].note == ""  # all from the references
 
 
 def results_of(bundles: list[Bundle], gain: float = 0.3) -> report.Results:

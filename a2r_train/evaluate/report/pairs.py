@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,11 +43,14 @@ def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _longer(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Does a synthesizer gain from more completion tokens, and is it still above pass@1 with as many?"""
+    """Does the most trained synthesizer gain from more completion tokens, and is it still above pass@1 with
+    as many?
+    """
+    final = next((name for name in (*TRAINED, BASE) if name in names), "")
     pairs = []
     for name in names:
         head, _, factor = name.rpartition("/")
-        if head.startswith("synthesizer/") and head in names:
+        if head == final and re.fullmatch(r"\d+x", factor):
             pairs += [(name, other) for other in (head, f"pass@1/{factor}") if other in names]
     return pairs
 

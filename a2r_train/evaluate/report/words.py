@@ -183,7 +183,11 @@ def _interval(pair: Mapping[str, Any]) -> str:
 def other_sentences(results: Mapping[str, Any]) -> list[str]:
     """What there is to say besides the comparisons."""
     said = monolith_sentences(results)
-    if (outside := results["diagnostics"].get("outside", {})).get("labelled"):
+    outside = results["diagnostics"].get("outside", {})
+    if without := outside.get("without_a_bundle"):
+        of_all = f"{without} of {outside['problems']} problems"
+        said.append(f"{of_all} have too few rollouts for a bundle and are left out.")
+    if outside.get("labelled"):
         agreed = outside["labelled"] - outside["differing"]
         said.append(
             f"Our verdicts agree with the given labels on {agreed} of {outside['labelled']} rollouts "

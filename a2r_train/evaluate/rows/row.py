@@ -99,12 +99,13 @@ def reference_rows(bundles: Sequence[Bundle], votes: Scores, rollouts: Sequence[
     )
     part = reference_part(bundles)
     (one, oracle), note = _pass_from_references(bundles), ""
-    if rollouts and label != "k":
-        every = pass_at(bundles, rollouts, 1), pass_at(bundles, rollouts, k)
+    here = of_bundles(bundles, rollouts)
+    if here and label != "k":
+        every = pass_at(bundles, here, 1), pass_at(bundles, here, k)
         one, oracle = (np.where(np.isnan(e), own, e) for e, own in zip(every, (one, oracle), strict=True))
-        note = f"unbiased, over {len(rollouts) / len({r.problem_id for r in rollouts}):g} rollouts a problem"
+        note = f"unbiased, over {len(here) / len({r.problem_id for r in here}):g} rollouts a problem"
     total = mean_over_problems(bundles, sums)
-    unread = unparsable(explorer_texts(bundles, rollouts)).share
+    unread = unparsable(explorer_texts(bundles, here)).share
     rows = [
         Row("pass@1", one, single, note, (Part(EXPLORER, 0.0, single),), unread),
         Row(f"pass@{label}", oracle, total, "oracle: any correct" + (f"; {note}" if note else ""), (part,)),
@@ -118,8 +119,13 @@ def explorer_texts(
     bundles: Sequence[Bundle], rollouts: Sequence[Rollout] = ()
 ) -> list[Rollout] | list[Reference]:
     """All rollouts of the bundles' problems; if there are none, the references."""
+    return of_bundles(bundles, rollouts) or [r for b in bundles for r in b.references]
+
+
+def of_bundles(bundles: Sequence[Bundle], rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """The rollouts of the bundles' problems; a file may hold those of other problems too."""
     ids = set(problem_ids(bundles))
-    return [r for r in rollouts if r.problem_id in ids] or [r for b in bundles for r in b.references]
+    return [r for r in rollouts if r.problem_id in ids]
 
 
 def _pass_from_references(bundles: Sequence[Bundle]) -> tuple[Scores, Scores]:
@@ -188,8 +194,7 @@ def equal_budget(
     """
     stages = stage_tokens(bundles, by_bundle(bundles, syntheses))
     budget = stages["references"] + token_cost * (stages["synthesizer_prompt"] + stages["synthesis"])
-    ids = set(problem_ids(bundles))
-    completions = [r.completion_tokens for r in rollouts if r.problem_id in ids]
+    completions = [r.completion_tokens for r in of_bundles(bundles, rollouts)]
     completions = completions or [r.tokens for bundle in bundles for r in bundle.references]
     if not any(completions) or math.isnan(budget):
         raise InputError(
