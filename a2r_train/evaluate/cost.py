@@ -130,12 +130,14 @@ def _explorer_time(rollouts: str) -> tuple[float, str]:
 
 
 def pareto(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Cost and accuracy of each row that has both, and the rows that no cheaper row equals; no oracles."""
+    """Cost and accuracy of each row that has both, and the rows that no cheaper row equals; no oracles, and
+    no number of references that only some problems have.
+    """
     cost = results["diagnostics"].get("cost", {})
     unit = "dollars" if any(one["dollars"] is not None for one in cost.values()) else "flops"
     points = [
         {"name": row["name"], "cost": cost[row["name"]][unit], "accuracy": row["accuracy"]}
-        for row in [*results["rows"], *_sweep(results)]
+        for row in [*results["rows"], *_sweep(results)[0]]
         if row["accuracy"] is not None
         and (cost.get(row["name"]) or {}).get(unit)
         and "oracle" not in row["note"]
@@ -148,9 +150,15 @@ def pareto(results: Mapping[str, Any]) -> dict[str, Any]:
     return {"unit": unit, "points": points, "front": front}
 
 
-def _sweep(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _sweep(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The numbers of references that all problems have, and the names of the others, whose accuracies over
+    fewer problems do not compare.
+    """
+    problems = max((row["n"] for row in results["rows"]), default=0)
     sweep = results["diagnostics"].get("k_sweep") or []
-    return [{"name": one["name"], "accuracy": one["accuracy"], "note": ""} for one in sweep]
+    whole = [one for one in sweep if one["n"] == problems]
+    points = [{"name": one["name"], "accuracy": one["accuracy"], "note": ""} for one in whole]
+    return points, [one["name"] for one in sweep if one["n"] != problems]
 
 
 def monolith_sentences(results: Mapping[str, Any]) -> list[str]:
@@ -183,4 +191,6 @@ def monolith_sentences(results: Mapping[str, Any]) -> list[str]:
         else:
             best = f"{one['name']} has {100 * one['accuracy']:.1f} % at {share}"
             said.append(f"The pair with {name} does not reach {target} at any measured cost; {best}.")
+    if present and (fewer := _sweep(results)[1]):
+        said.append(f"Left out there, as not all problems have as many references: {', '.join(fewer)}.")
     return said

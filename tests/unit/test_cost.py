@@ -25,10 +25,10 @@ def results_of(
     points = {f"synthesizer/sft k={k}": point for k, point in (sweep or {}).items()}
     rows = {name: {"flops": flops, "dollars": None} for name, (_, flops) in (costs | points).items()}
     table = [
-        {"name": n, "accuracy": a, "note": "oracle: any" if "pass" in n else ""}
+        {"name": n, "accuracy": a, "n": 90, "note": "oracle: any" if "pass" in n else ""}
         for n, (a, _) in costs.items()
     ]
-    swept = [{"name": name, "accuracy": accuracy} for name, (accuracy, _) in points.items()]
+    swept = [{"name": name, "accuracy": accuracy, "n": 90} for name, (accuracy, _) in points.items()]
     return {"rows": table, "diagnostics": {"cost": rows, "k_sweep": swept}}
 
 
@@ -59,5 +59,11 @@ def test_the_sentence_says_at_which_cost_the_monolith_is_reached() -> None:
         "The pair with synthesizer/sft reaches the monolith's accuracy (50.0 %) at 40 % of its FLOPs: "
         "synthesizer/sft k=2, 52.0 %."
     )
+    fewer = results_of(table, {2: (0.52, 40.0), 8: (0.62, 120.0)})
+    fewer["diagnostics"]["k_sweep"][0]["n"] = 60  # the easy ones alone may have so many rollouts
+    _, sft, left_out = cost.monolith_sentences(fewer)
+    assert sft.endswith("at 80 % of its FLOPs: synthesizer/sft, 60.0 %.")
+    assert left_out == "Left out there, as not all problems have as many references: synthesizer/sft k=2."
+    assert [p["name"] for p in cost.pareto(fewer)["points"] if "k=" in p["name"]] == ["synthesizer/sft k=8"]
     del table["monolith"]
     assert cost.monolith_sentences(results_of(table)) == []

@@ -87,6 +87,19 @@ def test_pass_at_k_is_without_bias_and_the_room_is_never_below_zero() -> None:
     assert 0 < kept["balanced"] < kept["hard_plus_easy"] < 1
 
 
+def test_more_references_are_advised_over_the_same_problems_alone(tmp_path: Path) -> None:
+    """Easy problems with twice the rollouts: pass@4 is 1 there, and pass@2 too."""
+    hard = [["7", "8"]] * 4 + [["8", "9"]] * 16
+    for easy, said in (["7"] * 4, ""), (["7", "8", "9", "10"], "Raise k: pass@4 is 50.0 points above pass@2"):
+        path = write_rows(tmp_path / "rollouts.jsonl", [vars(r) for r in rollouts_of([easy] * 20 + hard)])
+        found = probe(ProbeConfig(path, str(tmp_path / f"out {said}"), k=2, draws=50))
+        assert found["by_k"][3]["over_k"] == pytest.approx(0.5 if said else 0.0)
+        (line,) = [s for s in found["recommendation"]["reasons"] if s.startswith("Raise k")] or [""]
+        assert line.startswith(said)
+        assert bool(line) == bool(said)
+    assert line.endswith("(of the 20 problems with as many rollouts).")
+
+
 def test_a_selector_at_chance_is_pass_at_1_and_a_heavy_one_the_vote() -> None:
     shown = [Pattern(((2, False), (1, True), (1, False))), Pattern(((3, True), (1, False)))]
     assert Selector(1.0, 0.5).chances(shown) == pytest.approx([0.25, 0.75])

@@ -98,11 +98,11 @@ def _more(found: Found) -> list[str]:
         said.append(
             f"Raise the temperature: {percent(shares['unanimous']['value'])} % of the bundles are unanimous."
         )
-    if more and more["pass"]["value"] - row["pass"]["value"] > MORE:
-        above = more["pass"]["value"] - row["pass"]["value"]
+    if more and more["over_k"] > MORE:
+        fewer = f" (of the {more['problems']:,} problems with as many rollouts)"
         said.append(
-            f"Raise k: pass@{more['k']} is {100 * above:.1f} points above pass@{k}, the room there "
-            f"{100 * more['room']['value']:.1f}."
+            f"Raise k: pass@{more['k']} is {100 * more['over_k']:.1f} points above pass@{k}, the room there "
+            f"{100 * more['room']['value']:.1f}{fewer if more['problems'] < row['problems'] else ''}."
         )
     if shares["none_right"]["value"] > NONE_RIGHT:
         said.append(
