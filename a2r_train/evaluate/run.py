@@ -36,7 +36,7 @@ from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
 from a2r_train.evaluate.report.write import build_results, is_written, write_report, write_results
-from a2r_train.evaluate.rows.adaptive import adaptive_row, check_sizes
+from a2r_train.evaluate.rows.adaptive import adaptive_row, validation_bundles
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
 from a2r_train.evaluate.rows.perturbed import k_tasks, perturbed
@@ -170,7 +170,7 @@ def _check_inputs(
     if config.rounds:
         first_populations(config, bundles, rollouts)
     if config.adaptive_validation:
-        check_sizes(config, bundles)
+        validation_bundles(config, bundles)
     for key in ("adaptive_validation", "skip_unanimous"):
         if getattr(config, key) and (silent := no_vote(bundles)):
             raise InputError(f"{key}: needs votes. {silent} Leave the key out")

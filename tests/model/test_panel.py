@@ -182,6 +182,29 @@ def test_adaptive_by_hand(config: EvaluateConfig, tmp_path: Path, script: Script
     assert details["saved"] == pytest.approx(1 - (6 * 100 + 4 * full) / (10 * full), abs=1e-5)
 
 
+def test_adaptive_walks_each_bundle_to_its_own_size(
+    config: EvaluateConfig, tmp_path: Path, script: Script
+) -> None:
+    """Half of the bundles have two references, half four, of which the synthesizer needs all."""
+
+    def one(at: int, answers: list[str], gold: str) -> dict[str, Any]:
+        problem = Problem(f"p{at}", f"What is {gold}?", gold, "exact")
+        texts = [f"so {a}" for a in answers]
+        return bundle_row(problem, answers, texts=texts, tokens=[50] * len(answers))
+
+    given = [one(i, ["6", "6"], "6") for i in range(3)]
+    given += [one(i, ["5", "2", "5", "2"], "5") for i in range(3, 6)]
+    path = write_rows(tmp_path / "made.jsonl", given)
+    script(lambda asked: f"\\boxed{{{6 if 'is 6?' in asked else 5 if 'Reference 4' in asked else 1}}}")
+    results = evaluate(replace(config, bundles=path, rollouts="", adaptive_validation=path, temperature=0.0))
+    details = results["diagnostics"]["adaptive"]
+    assert details["validation_full"]["accuracy"] == 1.0
+    assert details["validation_full"]["tokens"] == pytest.approx(150 + 107)
+    assert (details["price"], details["references"]) == (0.0, 3.0)
+    assert rows_of(results)["adaptive"]["accuracy"] == 1.0
+    assert details["saved"] == pytest.approx(1 - (100 + 200 + 107) / (100 + 200 + 2 * 107), abs=1e-5)
+
+
 def test_the_row_of_grpo_alone_does_not_claim_sft(config: EvaluateConfig, tmp_path: Path) -> None:
     trained = str(copytree(config.base, tmp_path / "trained"))
     config = replace(
@@ -208,6 +231,18 @@ def test_the_row_of_grpo_alone_does_not_claim_sft(config: EvaluateConfig, tmp_pa
 def test_adaptive_wants_enough_references(config: EvaluateConfig) -> None:
     with pytest.raises(InputError, match="adaptive_first 5: a bundle has only 4 references"):
         evaluate(replace(config, adaptive_validation=config.bundles, adaptive_first=5))
+    assert not Path(config.output_dir).exists()
+
+
+def test_adaptive_wants_counted_references(config: EvaluateConfig, tmp_path: Path) -> None:
+    """Uncounted ones would make every price free, so that the first would be chosen."""
+    uncounted = [
+        asdict(replace(b, references=[replace(r, tokens=0) for r in b.references]))
+        for b in read(Bundle, config.bundles)
+    ]
+    path = write_rows(tmp_path / "uncounted.jsonl", uncounted)
+    with pytest.raises(InputError, match=r"uncounted.jsonl: references without token counts"):
+        evaluate(replace(config, adaptive_validation=path))
     assert not Path(config.output_dir).exists()
 
 

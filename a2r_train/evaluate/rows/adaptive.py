@@ -13,7 +13,7 @@ from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem, reference_tokens
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.inference.adaptive import Adaptive, chance_of_change
 from a2r_train.records import CORRECT, Bundle, Synthesis
@@ -42,13 +42,13 @@ def adaptive_row(
     config: EvaluateConfig, work: Answers, final: Task, bundles: Sequence[Bundle]
 ) -> tuple[Row, dict[str, Any]]:
     """The row at the price chosen on the validation bundles, and what it saves compared with a synthesis of
-    all k references.
+    all references of each bundle.
 
     Among the prices whose validation accuracy is at least that of the full answer, the one with the fewest
-    tokens is chosen; 0 if there is none.
+    tokens is chosen; 0 if there is none. Raises InputError for what `validation_bundles` refuses.
     """
-    validation = replace(final, name="adaptive-validation")
-    stops, full = _stops(config, work, validation, read(Bundle, config.adaptive_validation))
+    validation = validation_bundles(config, bundles)
+    stops, full = _stops(config, work, replace(final, name="adaptive-validation"), validation)
     prices = sorted({stop.gain for path in stops for stop in path} | {0.0})
     curve = [{"price": price} | _means([_at(path, price) for path in stops]) for price in prices]
     whole = _means(full)
@@ -75,38 +75,50 @@ def adaptive_row(
     return row, {**found, "validation": curve, "validation_full": whole}
 
 
-def check_sizes(config: EvaluateConfig, bundles: Sequence[Bundle]) -> None:
-    """Raise InputError if a test or validation bundle has fewer references than `adaptive_first`."""
-    k = min(len(bundle.references) for bundle in [*bundles, *read(Bundle, config.adaptive_validation)])
+def validation_bundles(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[Bundle]:
+    """The bundles that choose the price.
+
+    Raises InputError if a test or validation bundle has fewer references than `adaptive_first`, or references
+    without token counts, which would make every price look free.
+    """
+    validation = read(Bundle, config.adaptive_validation)
+    k = min(len(bundle.references) for bundle in [*bundles, *validation])
     if k < config.adaptive_first:
         raise InputError(
             f"adaptive_first {config.adaptive_first}: a bundle has only {k} references; lower it"
         )
+    for path, given in (config.bundles, bundles), (config.adaptive_validation, validation):
+        if any(r.text and not r.tokens for bundle in given for r in bundle.references):
+            raise InputError(
+                f"adaptive_validation: {path}: references without token counts, by which the price is "
+                "chosen; add them with `a2r bundle --tokenizer`"
+            )
+    return validation
 
 
 def _stops(
     config: EvaluateConfig, work: Answers, asked: Task, bundles: Sequence[Bundle]
 ) -> tuple[list[list[Stop]], list[Stop]]:
-    """By bundle: the stops at each number of references, and the full answer."""
+    """By bundle: the stops at each number of references up to its own, and the full answer."""
     rule = Adaptive(0.0, config.adaptive_first, config.adaptive_skip_unanimous)
-    k = min(len(bundle.references) for bundle in bundles)
+    sizes = [len(bundle.references) for bundle in bundles]
     found: list[list[Stop]] = [[] for _ in bundles]
-    full: list[Stop] = []
-    for n in range(rule.first, k + 1):
-        shorter = [with_references(bundle, bundle.references[:n]) for bundle in bundles]
+    full: dict[int, Stop] = {}
+    for n in range(rule.first, max(sizes) + 1):
+        places = [at for at, size in enumerate(sizes) if size >= n]
+        shorter = [with_references(bundles[at], bundles[at].references[:n]) for at in places]
         made = work.syntheses(replace(asked, name=f"{asked.name}/{n}"), shorter)
-        full = [
-            _stop(*asked_and_made)
-            for asked_and_made in zip(shorter, reference_tokens(shorter), made, strict=True)
-        ]
-        for path, bundle, whole in zip(found, shorter, full, strict=True):
+        for at, bundle, synthesis in zip(places, shorter, made, strict=True):
+            full[at] = _stop(bundle, synthesis)
             right = float(bundle.majority_verdict == CORRECT)
             skips = rule.skips([r.answer for r in bundle.references], bundle.verifier)
-            path.append(replace(whole, score=right, prompt=0, completion=0) if skips else whole)
-    return found, full
+            stop = replace(full[at], score=right, prompt=0, completion=0) if skips else full[at]
+            found[at].append(stop)
+    return found, [full[at] for at in range(len(bundles))]
 
 
-def _stop(bundle: Bundle, references: float, synthesis: Synthesis) -> Stop:
+def _stop(bundle: Bundle, synthesis: Synthesis) -> Stop:
+    references = float(sum(r.tokens for r in bundle.references))
     gain = chance_of_change([r.answer for r in bundle.references], bundle.verifier)
     right = float(synthesis.verdict == CORRECT)
     return Stop(
