@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Problem, Reference, Rollout, Synthesis, seed_of
 from a2r_train.verify import majority
+
+T = TypeVar("T")
 
 
 def bundle_of(problem: Problem, references: Sequence[Reference], identity: str) -> Bundle:
@@ -77,16 +80,39 @@ def extended(bundle: Bundle, rollouts: Iterable[Rollout], n: int) -> list[Refere
 
 
 def others(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Rollout]:
-    """The rollouts that are not among the references.
+    """The rollouts that are not among the references."""
+    return _unpaired(bundle, rollouts)[0]
 
-    Rollouts of equal answer and length are interchangeable.
+
+def unfound(bundle: Bundle, rollouts: Iterable[Rollout]) -> list[Reference]:
+    """The references that are not among the rollouts."""
+    return _unpaired(bundle, rollouts)[1]
+
+
+def _unpaired(bundle: Bundle, rollouts: Iterable[Rollout]) -> tuple[list[Rollout], list[Reference]]:
+    """Rollouts and references that are left when each reference has taken its rollout: an equal one, else one
+    of its text, as where tokens were counted later, else one of its answer and length, as where texts were
+    cut since.
     """
-    taken = Counter((reference.answer, reference.tokens) for reference in bundle.references)
-    remaining = []
-    for rollout in rollouts:
-        key = (rollout.answer, rollout.completion_tokens)
+    rest, lacking = list(rollouts), list(bundle.references)
+    keys: tuple[Callable[[Reference], object], ...] = (
+        lambda one: (one.text, one.answer, one.tokens),
+        lambda one: one.text,
+        lambda one: (one.answer, one.tokens),
+    )
+    for key in keys:
+        given, asked = [key(reference_of(rollout)) for rollout in rest], [key(one) for one in lacking]
+        both = Counter(given) & Counter(asked)
+        rest, lacking = _without(rest, given, both), _without(lacking, asked, both)
+    return rest, lacking
+
+
+def _without(items: Iterable[T], keys: Iterable[object], taken: Counter[object]) -> list[T]:
+    """The items that are left when the first ones of each key are taken, so many of it as are counted."""
+    taken, left = taken.copy(), list[T]()
+    for item, key in zip(items, keys, strict=True):
         if taken[key]:
             taken[key] -= 1
         else:
-            remaining.append(rollout)
-    return remaining
+            left.append(item)
+    return left

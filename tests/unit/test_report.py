@@ -10,6 +10,7 @@ import pytest
 from conftest import bundle_with
 from rich.console import Console
 
+from a2r_train.data.builder import bundle_of, others, unfound
 from a2r_train.errors import InputError
 from a2r_train.evaluate import diagnostics
 from a2r_train.evaluate.report import browser
@@ -127,6 +128,20 @@ def test_majority_over_the_references_and_further_rollouts(bundles: list[Bundle]
     assert short.note == "m=9; fewer rollouts exist for 1 of 1 bundles (7.0 vote on average)"
     with pytest.raises(InputError, match="'tie' has no verdict"):
         rows.majority_row("m", [tie], [*rollouts, replace(rollouts[0], sample=9, verdict="unverified")], 9)
+
+
+def test_a_reference_is_its_own_rollout_whatever_its_tokens() -> None:
+    """By its text; a reference whose text was cut since, by its answer and tokens."""
+    same = [rollout("p", i, answer, "5") for i, answer in enumerate(["5", "5", "2", "5"])]
+    taken = [Reference("text 1", "5", "correct", 0), Reference("cut", "2", "incorrect", 10)]
+    made = bundle_of(Problem("p", "?", "5"), taken, "p")
+    assert [one.sample for one in others(made, same)] == [0, 3]
+    assert unfound(made, same) == []
+    assert [one.text for one in unfound(made, same[:2])] == ["cut"]
+    counted = [replace(one, completion_tokens=10 + one.sample) for one in same]
+    assert [one.sample for one in others(made, counted)] == [0, 2, 3]
+    twice = [replace(same[1], sample=4, completion_tokens=0), *same[1:]]  # the same text again
+    assert [one.sample for one in others(made, twice)] == [1, 3]
 
 
 def test_diagnostics_by_hand(bundles: list[Bundle]) -> None:
