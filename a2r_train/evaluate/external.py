@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from a2r_train.data.builder import make_bundles
-from a2r_train.data.files import rows
-from a2r_train.data.rollouts import load_rollouts
+from a2r_train.data.files import literal, rows
+from a2r_train.data.read import Columns, Row
+from a2r_train.data.rollouts import load_rollouts, samples_in
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import prompt_of_references
 from a2r_train.evaluate.config import EvaluateConfig
@@ -25,7 +26,8 @@ MAX_LISTED = 50
 
 def is_outside(path: str) -> bool:
     """Whether a file holds rollouts made elsewhere rather than bundles."""
-    return any("references" not in row and "text" in row for _, row in islice(rows(path), 1))
+    first = islice(rows(path), 1)
+    return any("references" not in row and row.keys() & {"text", "texts"} for _, row in first)
 
 
 def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
@@ -45,7 +47,7 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     ]
     if not bundles:
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
-    labels = [_label(row, config.label, place) for place, row in rows(config.bundles)]
+    labels = [one for row in Columns().rows(config.bundles) for one in _labels(row, config.label)]
     counts = {"problems": len(problems), "without_a_bundle": len(problems) - len(bundles)}
     if without := counts["without_a_bundle"]:
         log.warning(
@@ -55,9 +57,25 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     return bundles, rollouts, _against_labels(problems, rollouts, labels) | counts
 
 
-def _label(row: dict[str, Any], column: str, place: str) -> bool | None:
-    """The verdict in the file; None without one. Raises InputError unless it is true or false."""
-    value = row.get(column)
+def _labels(row: Row, column: str) -> list[bool | None]:
+    """The verdict in the file on each rollout of a row: one value, or a list beside a list of texts.
+
+    Raises InputError for another number of them: a single verdict beside several texts may be on any of them.
+    """
+    value, count = row.values.get(column), len(samples_in(row, "", 0))
+    values = literal(value) if isinstance(value, str) else value
+    if not isinstance(values, list):
+        values = [value] if value not in (None, "") else [None] * count
+    if len(values) != count:
+        raise InputError(
+            f"{row.place}: {column} is {repr(value)[:40]}, but the row has {count} texts; expected a list "
+            "with a value for each"
+        )
+    return [_label(one, column, row.place) for one in values]
+
+
+def _label(value: Any, column: str, place: str) -> bool | None:
+    """The verdict; None without one. Raises InputError unless it is true or false."""
     if value is None or value == "":
         return None
     known = {"true": True, "1": True, "false": False, "0": False}

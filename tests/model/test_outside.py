@@ -100,6 +100,24 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     assert not Path(config.output_dir).exists()
 
 
+@pytest.mark.parametrize("names", [("text", "texts"), ("texts",)])
+def test_a_row_may_hold_several_texts(names: tuple[str, ...], tmp_path: Path) -> None:
+    """With a label for each of them, or none."""
+    texts = [rf"\boxed{{{n}}}" for n in (5, 5, 6)]
+    row = {"problem": "2 + 3?", "answer": "5"} | {name: texts if name == "texts" else None for name in names}
+    path = tmp_path / "foreign.jsonl"
+    for label, outcome in ((None, (0, 0)), ([True, False, None], (2, 1)), ("[true, true, false]", (3, 0))):
+        write_rows(path, [row | {"is_correct": label}, foreign(9, 9, None, "")])
+        results = evaluate(EvaluateConfig(str(path), str(tmp_path / f"out-{label}"), k=3, draws=50))
+        outside = results["diagnostics"]["outside"]
+        assert (outside["labelled"], outside["differing"]) == outcome
+        assert results["rows"][0]["accuracy"] == pytest.approx(2 / 3, abs=1e-5)
+    for label, shown in ((True, "True"), ([True], r"\[True\]")):
+        write_rows(path, [row | {"is_correct": label}])
+        with pytest.raises(InputError, match=rf"1: is_correct is {shown}, but the row has 3 texts; expec"):
+            evaluate(EvaluateConfig(str(path), str(tmp_path / "out"), k=3))
+
+
 def test_a_synthesizer_reads_them_too(tmp_path: Path, tiny: str, caplog: pytest.LogCaptureFixture) -> None:
     """Of references whose tokens nobody has counted no cost is given, which would be the synthesizer's
     alone.
