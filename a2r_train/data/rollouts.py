@@ -8,16 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from a2r_train.data.builder import bundle_of, problem_in
+from a2r_train.data.builder import bundle_of, problem_in, unfound
 from a2r_train.data.choices import Choices
 from a2r_train.data.programs import is_program
 from a2r_train.data.read import Columns, Row, judged_by, note_choice, problem_of, read
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import CHECK_VERDICT, CORRECT, INCORRECT, UNPARSABLE, Bundle, Problem, Rollout, row_of
-from a2r_train.verify import VERIFIERS, check_gold, equivalent, judge_all
-from a2r_train.verify.traits import SHIPPED
+from a2r_train.records import (
+    CHECK_VERDICT,
+    CORRECT,
+    INCORRECT,
+    UNPARSABLE,
+    Bundle,
+    Problem,
+    Reference,
+    Rollout,
+    row_of,
+)
+from a2r_train.verify import VERIFIERS, Judgement, check_gold, equivalent, judge_all
 
 log = logging.getLogger(__name__)
 
@@ -115,30 +124,39 @@ def check_right(
 
 
 def judged_bundles(bundles: Sequence[Bundle], path: str, prompt: PromptConfig) -> list[Bundle]:
-    """The bundles with new verdicts on their references if a custom verifier judges them: it may have been
-    edited since. Logs how many verdicts changed. A text without an answer keeps the verdict that came with
-    it.
+    """The bundles with new verdicts on their references: since they were bundled, a gold may have been
+    corrected, or a verifier edited. Logs how many references changed.
     """
-    own = [b for b in bundles if b.verifier not in SHIPPED]
-    texts = [(prompt.judged_text(r.text), b.answer, b.verifier) for b in own for r in b.references]
-    anew = iter(judge_all(texts, [row_of(b) for b in own for _ in b.references]))
-    found, changed = dict[str, Bundle](), 0
-    for bundle in own:
-        judged_now = zip(bundle.references, anew, strict=False)
-        references = [
-            replace(r, answer=now.answer, verdict=now.verdict) if now.answer else r for r, now in judged_now
-        ]
-        changed += sum(a != b for a, b in zip(references, bundle.references, strict=True))
-        found[bundle.id] = bundle_of(problem_in(bundle), references, bundle.id)
+    texts = [(prompt.judged_text(r.text), b.answer, b.verifier) for b in bundles for r in b.references]
+    anew = iter(judge_all(texts, [row_of(b) for b in bundles for _ in b.references]))
+    found, changed = list[Bundle](), 0
+    for bundle in bundles:
+        references = [_judged_reference(reference, next(anew), bundle) for reference in bundle.references]
+        changed += sum(
+            old.verdict != CHECK_VERDICT and old != new
+            for old, new in zip(bundle.references, references, strict=True)
+        )
+        found.append(bundle_of(problem_in(bundle), references, bundle.id))
     if changed:
         log.warning(
             "%s: %d of %d references get another verdict than when they were bundled; this table has the new "
-            "verdicts, but models were trained on the old ones: bundle and train again",
+            "verdicts, but bundles for training made at that time still have the old ones: bundle and train "
+            "again",
             path,
             changed,
             len(texts),
         )
-    return [found.get(bundle.id, bundle) for bundle in bundles]
+    return found
+
+
+def _judged_reference(reference: Reference, now: Judgement, bundle: Bundle) -> Reference:
+    """A text without a readable answer keeps the one that came with it; only that one can be judged."""
+    if now.answer or reference.verdict == CHECK_VERDICT:
+        return replace(reference, answer=now.answer, verdict=now.verdict)
+    if reference.answer and bundle.verifier in VERIFIERS:
+        verdict = equivalent(reference.answer, bundle.answer, bundle.verifier)
+        return replace(reference, verdict=verdict)
+    return reference
 
 
 def check_references(bundles: Iterable[Bundle], path: str) -> None:
@@ -255,19 +273,26 @@ def other_explorer(explorer: str, bundles: Iterable[Bundle]) -> str:
 
 
 def warn_of_others(bundles: Sequence[Bundle], rollouts: Sequence[Rollout], path: str) -> None:
-    """Warn if no reference is among the rollouts of its problem.
+    """Warn of references that are not among the rollouts of their problem.
 
-    They are then of another exploration, or of other problems.
+    They are of another exploration; if it is all of them, perhaps of other problems.
     """
-    texts: dict[str, set[str]] = {}
+    grouped: dict[str, list[Rollout]] = {}
     for rollout in rollouts:
-        texts.setdefault(rollout.problem_id, set()).add(rollout.text)
-    known = [bundle for bundle in bundles if bundle.problem_id in texts]
-    if known and not any(
-        reference.text in texts[bundle.problem_id] for bundle in known for reference in bundle.references
-    ):
+        grouped.setdefault(rollout.problem_id, []).append(rollout)
+    known = [bundle for bundle in bundles if bundle.problem_id in grouped]
+    texts = {identity: {rollout.text for rollout in group} for identity, group in grouped.items()}
+    if known and not any(r.text in texts[bundle.problem_id] for bundle in known for r in bundle.references):
         log.warning(
             "%s: no reference of any bundle is among the rollouts of "
             "its problem; were they made from these problems?",
             path,
+        )
+    elif missing := sum(bool(unfound(bundle, grouped[bundle.problem_id])) for bundle in known):
+        log.warning(
+            "%s: not all references of %d of %d bundles are among the rollouts of their problems; a larger "
+            "vote or bundle counts such references beside all rollouts",
+            path,
+            missing,
+            len(known),
         )

@@ -91,6 +91,9 @@ class Answers(Protocol):
 
     def prompt(self, model: str) -> PromptConfig: ...
 
+    @property
+    def prompt_of_references(self) -> PromptConfig: ...
+
 
 class Generator:
     """Finds syntheses below the output folder, or generates them. At most one model is in memory at a time,
@@ -168,6 +171,11 @@ class Generator:
         """The prompt of a model, which also says how its texts are read."""
         return prompt_for(self.config, model)
 
+    @property
+    def prompt_of_references(self) -> PromptConfig:
+        """The prompt by which answers in references and rollouts are read."""
+        return prompt_of_references(self.config)
+
     def write_manifest(self) -> None:
         """List the files with the syntheses of each task, and what is known of the models: enough to score
         them again.
@@ -177,7 +185,7 @@ class Generator:
         prompts = {model: self.prompt(model) for model in self.counts}
         if any(prompt.sections or prompt.answer_pattern for prompt in prompts.values()):
             manifest["prompts"] = {model: asdict(prompt) for model, prompt in prompts.items()}
-        if (of_references := prompt_of_references(self.config)).answer_pattern:
+        if (of_references := self.prompt_of_references).answer_pattern:
             manifest["prompt_of_references"] = asdict(of_references)
         write_text(self.folder.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from a2r_train.data.rollouts import judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.kept import Kept, find_evaluations, opened
 from a2r_train.evaluate.kept_bundles import NO_TEXT
@@ -77,6 +78,7 @@ def load(folder: Path, name: str) -> Setting:
     with opened(folder) as (_, config):
         kept, named = Kept(config, folder), tasks(config)
         bundles, _, _ = read_inputs(config, lambda _: [])  # no rollout is needed, and they can be large
+        bundles = judged_bundles(bundles, config.bundles, kept.prompt_of_references)
     final = final_task(named)
     if final is None:
         raise InputError(f"{folder}: no synthesizer that reads references; expected base, sft or grpo")

@@ -18,7 +18,7 @@ from typing import Any
 
 from a2r_train.config import check_keys
 from a2r_train.data.read import read
-from a2r_train.data.rollouts import judged
+from a2r_train.data.rollouts import judged, judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import MANIFEST, Task, judged_anew
 from a2r_train.evaluate.config import EvaluateConfig
@@ -99,14 +99,18 @@ class Kept:
         """The prompt by which the answers in references and rollouts were read."""
         return self._prompt(self.manifest.get("prompt_of_references"))
 
-    def check_references(self, bundles: Sequence[Bundle]) -> None:
-        """Judge the references again too, because majority and oracle rest on them."""
+    def judged_references(self, bundles: list[Bundle], path: str) -> list[Bundle]:
+        """The bundles, their references judged again too, because majority and oracle rest on them."""
+        before = len(self.differing)
         read = self.prompt_of_references.judged_text
         texts = [(read(r.text), b.answer, b.verifier) for b in bundles for r in b.references]
         places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
         pairs = [(r.answer, r.verdict) for b in bundles for r in b.references]
         rows = [row_of(b) for b in bundles for _ in b.references]
         self._compare(places, pairs, judge_all(texts, rows))
+        if len(self.differing) == before:
+            return bundles
+        return judged_bundles(bundles, path, self.prompt_of_references)
 
     def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:
         """The rollouts, judged again; pass@k and the larger majorities rest on them."""
@@ -198,11 +202,12 @@ def rescore(folder: Path) -> Rescored:
         bundles, rollouts, outside = read_inputs(config, rollouts_at)
         work = Kept(config, folder)
         if not outside:
-            rollouts = _judged_inputs(work, bundles, rollouts)
+            bundles, rollouts = _judged_inputs(work, bundles, rollouts)
         if not work.has_answers:
             return _of_rollouts(config, work, kept, bundles, rollouts)
         if config.adaptive_validation:
-            work.check_references(read(Bundle, config.adaptive_validation))
+            path = config.adaptive_validation
+            work.judged_references(read(Bundle, path), path)
         results = _made_of(config, work, bundles, rollouts, outside)
     results["setup"]["config"] = kept["setup"]["config"]  # it names the input files by their first paths
     results = _as_kept(kept, results)
@@ -212,19 +217,22 @@ def rescore(folder: Path) -> Rescored:
     return Rescored([row["name"] for row in results["rows"]], [], said)
 
 
-# Bundles and rollouts as kept, the rollouts judged again, and what differed. Only those of the last
-# evaluation, because they are large.
-_last: list[tuple[list[Bundle], list[Rollout], list[Rollout], list[str]]] = []
+# Bundles and rollouts as kept, both judged again, and what differed. Only those of the last evaluation,
+# because they are large.
+_last: list[tuple[list[Bundle], list[Rollout], list[Bundle], list[Rollout], list[str]]] = []
 
 
-def _judged_inputs(work: Kept, bundles: list[Bundle], stored: list[Rollout]) -> list[Rollout]:
-    """Judge rollouts and references again; consecutive evaluations that share them are judged once."""
+def _judged_inputs(
+    work: Kept, bundles: list[Bundle], stored: list[Rollout]
+) -> tuple[list[Bundle], list[Rollout]]:
+    """References and rollouts judged again; consecutive evaluations that share them are judged once."""
     if _last and _last[0][:2] == (bundles, stored):
-        work.differing += _last[0][3]
+        work.differing += _last[0][4]
     else:
-        work.check_references(bundles)
-        _last[:] = [(bundles, stored, work.judged_rollouts(stored, bundles), list(work.differing))]
-    return _last[0][2]
+        path = work.config.bundles
+        anew = work.judged_references(bundles, path), work.judged_rollouts(stored, bundles)
+        _last[:] = [(bundles, stored, *anew, list(work.differing))]
+    return _last[0][2:4]
 
 
 def _of_rollouts(
@@ -275,6 +283,7 @@ def regenerate(
         config = replace(config, max_bundles=max_bundles)
         bundles, stored, outside = read_inputs(config)
         work = Kept(config, folder)
+        bundles = work.judged_references(bundles, config.bundles)
         kept = _made_of(config, work, bundles, work.judged_rollouts(stored, bundles), outside)
     given = {key: value for key, value in changes.items() if value and getattr(config, key)}
     again = replace(config, **given, output_dir=output_dir, cards=False)  # type: ignore[arg-type]

@@ -111,7 +111,9 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
     check(config)
     bundles, stored, outside = read_inputs(config)
     prompt = prompt_of_references(config)
-    bundles = judged_bundles(bundles, config.bundles, prompt)
+    if not outside:  # those are judged as they are read
+        check_references(bundles, config.bundles)
+        bundles = judged_bundles(bundles, config.bundles, prompt)
     golds = {bundle.problem_id: bundle for bundle in bundles}
     check_right(stored, golds, config.rollouts, config.bundles)
     rollouts = judged(stored, golds, prompt)
@@ -154,7 +156,6 @@ def _check_inputs(
     """Raise InputError for an unfit model, a prompt that is too long, or too few rollouts, before anything is
     generated or written.
     """
-    check_references(bundles, config.bundles)
     check_overlap(config, bundles)
     warn_of_others(bundles, rollouts, config.rollouts)
     if says := other_explorer(config.explorer, bundles):

@@ -1,6 +1,7 @@
 """Data of one's own, explored, trained on, evaluated and solved with a model."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from a2r_train.data.read import read
 from a2r_train.engines import Completion, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate, run
+from a2r_train.evaluate.comparison import load
+from a2r_train.evaluate.kept import rescore
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.models import load_tokenizer
 from a2r_train.records import Bundle, Rollout
@@ -49,6 +52,50 @@ def test_rollouts_of_another_exploration_vote_and_are_named(
     rows = {row["name"] for row in evaluate(replace(config, rollouts=other))["rows"]}
     assert "maj@equal_tokens" in rows
     assert f"{other}: no reference of any bundle is among the rollouts of its problem" in caplog.text
+
+
+def test_references_of_another_exploration_are_counted(
+    config: EvaluateConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not those that are rollouts with other token counts."""
+    uncounted = rows_of(config.rollouts, lambda row: {**row, "completion_tokens": 1})
+    evaluate(replace(config, rollouts=uncounted))
+    assert "not all references" not in caplog.text
+    first = rows_of(config.rollouts, lambda row: row)
+    rows = Path(first).read_text().splitlines(keepends=True)
+    Path(first).write_text("".join(rows[:3] + rows[6:]))
+    evaluate(replace(config, rollouts=first, output_dir=f"{config.output_dir}-2"))
+    assert f"{first}: not all references of 1 of 7 bundles are among the rollouts" in caplog.text
+
+
+def test_a_corrected_gold_gives_references_their_verdicts(
+    config: EvaluateConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In evaluation, its validation bundles, `a2r compare` and `a2r rescore`; the gold of p1 was wrong."""
+
+    def corrected(row: dict[str, Any]) -> dict[str, Any]:
+        given = row["references"][0]["answer"]
+        return {**row, "answer": given} if row["problem_id"] == "p1" else row
+
+    validation = rows_of(config.bundles, corrected)
+    given = replace(config, bundles=shutil.copy(config.bundles, f"{config.output_dir}-bundles.jsonl"))
+    old = {row["name"]: row["accuracy"] for row in evaluate(given)["rows"]}
+    setting = load(Path(given.output_dir), "old")
+    assert setting.n_correct[setting.problems.index("p1")] == 0
+    assert rescore(Path(given.output_dir)).said == []
+    assert not caplog.messages or "another verdict" not in caplog.text
+
+    shutil.copy(validation, given.bundles)
+    says = "1 of 28 references get another verdict than when they were bundled"
+    setting = load(Path(given.output_dir), "new")
+    assert setting.n_correct[setting.problems.index("p1")] == 1
+    assert f"{given.bundles}: {says}" in caplog.text
+    assert any(line.startswith("row maj@4: accuracy") for line in rescore(Path(given.output_dir)).said)
+    caplog.clear()
+    again = replace(given, output_dir=f"{config.output_dir}-new", adaptive_validation=validation)
+    new = {row["name"]: row["accuracy"] for row in evaluate(again)["rows"]}
+    assert new["maj@4"] - old["maj@4"] == pytest.approx(1 / 4 / 7, abs=1e-5)  # one of four that tie
+    assert [f"{path}: {says}" in caplog.text for path in (given.bundles, validation)] == [True, True]
 
 
 def test_input_that_has_changed_is_no_finished_run(

@@ -1,6 +1,7 @@
 """The task goes with the data: prompt, thinking switch, verifier and columns are said once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,17 +152,21 @@ def test_a_box_is_not_asked_for_where_a_verifier_reads_another_place() -> None:
 
 @pytest.mark.usefixtures("explored")
 def test_references_are_judged_by_a_verifier_as_it_is_now(caplog: pytest.LogCaptureFixture) -> None:
-    """Of one's own, which may have been edited since; a text without an answer keeps its verdict."""
+    """Of one's own, which may have been edited since, or with a gold that was corrected; a text without an
+    answer keeps its verdict, or is judged by the answer that came with it.
+    """
     problem = Problem("p", "?", "5", "close.first")
     texts = [r"\boxed{57}", r"\boxed{7}", "so 57"]
     made = bundle_with(
         problem, ["57", "7", "57"], texts=texts, verdicts=["incorrect", "incorrect", "correct"]
     )
-    exact = bundle_with(Problem("q", "?", "5"), ["7"], texts=["5"], verdicts=["correct"])
-    found, other = judged_bundles([made, exact], "b.jsonl", PromptConfig())
+    old = bundle_with(Problem("q", "?", "6"), ["5", "5", ""], texts=[r"\boxed{5}", "5", "-"])
+    found, other = judged_bundles([made, replace(old, answer="5")], "b.jsonl", PromptConfig())
     assert [r.verdict for r in found.references] == ["correct", "incorrect", "correct"]
-    assert (found.n_correct, found.majority_verdict, other) == (2, "correct", exact)
-    assert "b.jsonl: 1 of 3 references get another verdict than when they were bundled" in caplog.text
+    assert (found.n_correct, found.majority_verdict) == (2, "correct")
+    assert [r.verdict for r in other.references] == ["correct", "correct", "unparsable"]
+    assert (other.n_correct, other.majority_verdict, other.answer) == (2, "correct", "5")
+    assert "b.jsonl: 3 of 6 references get another verdict than when they were bundled" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 
 from a2r_train.data.builder import with_references
 from a2r_train.data.read import read
+from a2r_train.data.rollouts import judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
@@ -47,8 +48,9 @@ def adaptive_row(
     Among the prices whose validation accuracy is at least that of the full answer, the one with the fewest
     tokens is chosen; 0 if there is none. Raises InputError for what `validation_bundles` refuses.
     """
-    validation = validation_bundles(config, bundles)
-    stops, full = _stops(config, work, replace(final, name="adaptive-validation"), validation)
+    path = config.adaptive_validation
+    stored = judged_bundles(validation_bundles(config, bundles), path, work.prompt_of_references)
+    stops, full = _stops(config, work, replace(final, name="adaptive-validation"), stored)
     prices = sorted({stop.gain for path in stops for stop in path} | {0.0})
     curve = [{"price": price} | _means([_at(path, price) for path in stops]) for price in prices]
     whole = _means(full)
