@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
 
 from a2r_train.records import CORRECT, UNPARSABLE, Bundle, Problem, Reference, Rollout, Synthesis, seed_of
 from a2r_train.verify import majority
-
-T = TypeVar("T")
 
 
 def bundle_of(problem: Problem, references: Sequence[Reference], identity: str) -> Bundle:
@@ -101,18 +97,22 @@ def _unpaired(bundle: Bundle, rollouts: Iterable[Rollout]) -> tuple[list[Rollout
         lambda one: (one.answer, one.tokens),
     )
     for key in keys:
-        given, asked = [key(reference_of(rollout)) for rollout in rest], [key(one) for one in lacking]
-        both = Counter(given) & Counter(asked)
-        rest, lacking = _without(rest, given, both), _without(lacking, asked, both)
+        for reference in list(lacking):
+            asked = key(reference)
+            at = next((i for i, rollout in enumerate(rest) if key(reference_of(rollout)) == asked), None)
+            if at is not None:
+                _take(rest, at)
+                lacking.remove(reference)
     return rest, lacking
 
 
-def _without(items: Iterable[T], keys: Iterable[object], taken: Counter[object]) -> list[T]:
-    """The items that are left when the first ones of each key are taken, so many of it as are counted."""
-    taken, left = taken.copy(), list[T]()
-    for item, key in zip(items, keys, strict=True):
-        if taken[key]:
-            taken[key] -= 1
-        else:
-            left.append(item)
-    return left
+def _take(rest: list[Rollout], at: int) -> None:
+    """Remove a rollout; the first one of equal answer and length moves to its place.
+
+    So a vote over some of the rest depends on the answers and lengths of the references alone, which are all
+    that a vote knows of them.
+    """
+    sizes = [(rollout.answer, rollout.completion_tokens) for rollout in rest]
+    first = sizes.index(sizes[at])
+    rest[at] = rest[first]
+    del rest[first]

@@ -140,6 +140,8 @@ def test_a_reference_is_its_own_rollout_whatever_its_tokens() -> None:
     assert [one.text for one in unfound(made, same[:2])] == ["cut"]
     counted = [replace(one, completion_tokens=10 + one.sample) for one in same]
     assert [one.sample for one in others(made, counted)] == [0, 2, 3]
+    last = replace(made, references=[Reference("text 3", "5", "correct", 10)])
+    assert [one.sample for one in others(last, same)] == [1, 2, 0]  # the answers as if the first were taken
     twice = [replace(same[1], sample=4, completion_tokens=0), *same[1:]]  # the same text again
     assert [one.sample for one in others(made, twice)] == [1, 3]
 
