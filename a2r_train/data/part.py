@@ -93,7 +93,7 @@ def bundle_part(task: PartTask) -> None:
     pools: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in judged:
         pools[rollout.problem_id].append(rollout)
-    evaluation = _loaded(task.evaluation) if task.evaluation else None
+    evaluation = _evaluation(task.evaluation) if task.evaluation else None
     splits = {"train": Made(), "test": Made()}
     met: list[tuple[int, str, str]] = []
     for number, problem in problems:
@@ -109,8 +109,14 @@ def bundle_part(task: PartTask) -> None:
     mark(task.out / "said.json", {**said, "met": met})
 
 
+def _evaluation(path: Path) -> Evaluation:
+    state = path.stat()
+    return _loaded(path, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
 @lru_cache(maxsize=1)
-def _loaded(path: Path) -> Evaluation:
+def _loaded(path: Path, *_state: int) -> Evaluation:
+    """The pickled problems. They are read once for all parts, and again when another run has written them."""
     evaluation: Evaluation = pickle.loads(path.read_bytes())
     return evaluation
 
