@@ -10,25 +10,23 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from decimal import Decimal
 from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
 from a2r_train.data.choices import Choices
-from a2r_train.data.files import header_of, literal, rows
+from a2r_train.data.files import header_of, rows
 from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
+from a2r_train.data.typed import is_null, typed
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.records import (
     CORRECT,
-    VERDICTS,
     Bundle,
     Problem,
     Reference,
@@ -136,14 +134,14 @@ class Row:
 
         A mapped column always counts if it is there: no other column stands in for a null.
         """
-        if field not in self.names and not _is_null(self.values.get(field)):
+        if field not in self.names and not is_null(self.values.get(field)):
             return field
         mapped = self.names.get(field, field)
         if field in self.names and mapped in self.values:
             return mapped
         candidates = [field, *ALIASES.get(field, ())]
         there = [name for name in candidates if name in self.values]
-        return next((name for name in there if not _is_null(self.values[name])), (there or [mapped])[0])
+        return next((name for name in there if not is_null(self.values[name])), (there or [mapped])[0])
 
     def value(self, field: str, hint: str) -> Any:
         """Raises InputError for a value of another type than the hint says."""
@@ -151,7 +149,7 @@ class Row:
         value = self.values.get(column)
         if type(value) is str and hint == "str" and value.isascii():  # the common case, for speed
             return value
-        return None if _is_null(value) else _typed(value, hint, f"{self.place}: field {column!r}")
+        return None if is_null(value) else typed(value, hint, f"{self.place}: field {column!r}")
 
     def text(self, field: str) -> str | None:
         value: str | None = self.value(field, "str")
@@ -208,7 +206,7 @@ def read(
             if kind is Problem and _is_untested(row):
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
-            for record in records_in(kind, row, len(records), defaults):
+            for record in records_in(kind, row, len(records) + len(untested), defaults):
                 identity = identity_of(record)
                 if identity in places:
                     raise used_twice(row.place, identity, places[identity])
@@ -386,106 +384,6 @@ def _check_bundle(values: dict[str, Any], place: str) -> None:
         raise InputError(
             f"{place}: n_correct is {values['n_correct']}, but {right} of the references are {CORRECT}"
         )
-
-
-def _is_null(value: Any) -> bool:
-    """Whether a value is missing; pandas writes NaN for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _typed(value: Any, hint: str, place: str) -> Any:
-    if hint in ("str", "Verdict"):
-        return _text(value, hint, place)
-    if hint == "int":
-        return _whole(value, place)
-    if hint == "bool":
-        return _truth(value, place)
-    if hint == "float":
-        return _number(value, place)
-    if hint.startswith("dict"):
-        return _mapping(value, place)
-    if hint == "Reference":
-        return _reference(value, place)
-    if isinstance(value, str):
-        value = literal(value)
-    if not isinstance(value, list):
-        raise InputError(f"{place}: {str(value)[:80]!r}; expected a list, or its JSON")
-    inner = hint.removeprefix("list[").removesuffix("]")
-    return [_typed(item, inner, place) for item in value]
-
-
-def _whole(value: Any, place: str) -> int:
-    """A whole number; also 3.0, which pandas writes in a column with missing values, and its text, as in a
-    CSV.
-    """
-    if isinstance(value, str) and (digits := re.fullmatch(r"\s*(-?[0-9]{1,18})(\.0*)?\s*", value)):
-        return int(digits[1])
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{place}: {value!r}; expected a whole number")
-    return value
-
-
-def _number(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{place}: {str(value)[:80]!r}; expected a number")
-    return float(value)
-
-
-def _truth(value: Any, place: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InputError(f"{place}: {str(value)[:80]!r}; expected true or false")
-
-
-def _text(value: Any, hint: str, place: str) -> str:
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError:
-            raise InputError(f"{place}: bytes that are not UTF-8; expected text") from None
-    if value is None or isinstance(value, bool | list | dict):
-        raise InputError(
-            f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text"
-        )
-    if hint == "Verdict" and value not in VERDICTS:
-        raise InputError(
-            f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no column: `a2r bundle` judges"
-        )
-    if isinstance(value, float) and value.is_integer():  # pandas writes 3 so in a column with missing values
-        value = int(value)
-    if isinstance(value, float | Decimal) and math.isfinite(value):
-        value = format(Decimal(str(value)), "f")  # 1e-07, which no verifier reads, is 0.0000001
-    # half of a surrogate pair, which no tokenizer takes, becomes `?`
-    return str(value).encode(errors="replace").decode()
-
-
-def _mapping(value: Any, place: str) -> dict[str, Any]:
-    """An object, or the JSON text of one, as in tables."""
-    if isinstance(value, str):
-        value = literal(value)
-    if not isinstance(value, dict):
-        raise InputError(f"{place}: {str(value)[:80]!r}; expected an object, or its JSON")
-    return value
-
-
-def _reference(value: Any, place: str) -> Reference:
-    if not isinstance(value, dict):
-        raise InputError(
-            f"{place}: a reference is {str(value)[:40]!r}; expected an "
-            "object with text, answer, verdict, tokens"
-        )
-    hints = {known.name: str(known.type) for known in fields(Reference)}
-    check_keys(value, set(hints), place)
-    if value.get("text") is None:
-        raise InputError(f"{place}: a reference without text")
-    known = {
-        name: _typed(given, hints[name], f"{place}: {name}")
-        for name, given in value.items()
-        if given is not None
-    }
-    return Reference(**known)
 
 
 def identity_of(record: Problem | Rollout | Bundle | Synthesis) -> Any:

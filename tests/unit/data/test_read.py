@@ -5,6 +5,8 @@ named.
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from a2r_train.data.read import Columns, read
+from a2r_train.data.bundle import BundleConfig, bundle
+from a2r_train.data.read import Columns, read, stream
 from a2r_train.data.rollouts import load_rollouts
 from a2r_train.errors import InputError
 from a2r_train.inference.solve import read_questions
@@ -128,6 +131,49 @@ def test_metadata_that_is_no_object_is_refused(given: Any, tmp_path: Path) -> No
         InputError, match=r"a\.jsonl:1: field 'metadata': .*; expected an object, or its JSON$"
     ):
         read(Problem, path)
+
+
+def test_metadata_of_parquet_is_as_json_has_it(tmp_path: Path) -> None:
+    """Dates, decimal numbers and bytes: JSONL of the same table has texts and numbers."""
+    noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
+    given = {
+        "day": noon.date(),
+        "at": [{"time": noon}],
+        "score": Decimal("1.50"),
+        "n": Decimal(7),
+        "b": b"kg",
+    }
+    path = str(tmp_path / "a.parquet")
+    text = r"\boxed{1}"
+    row = {"problem": "1?", "answer": "1", "text": text, "metadata": given}
+    parquet.write_table(pyarrow.Table.from_pylist([row, row | {"text": f"So {text}"}]), path)
+    seen = {
+        "day": "2024-01-01", "at": [{"time": "2024-01-01T12:00:00+00:00"}], "score": 1.5, "n": 7, "b": "kg",
+    }  # fmt: skip
+    assert [one.metadata for one in read(Problem, path)] == [seen, seen]
+    folder = bundle(BundleConfig(path, str(tmp_path / "out"), k=2))
+    assert [one.metadata for one in read(Bundle, str(folder / "train.jsonl"))] == [seen]
+
+
+@pytest.mark.parametrize(("given", "kind"), [(timedelta(1), "timedelta"), (b"\xff", "bytes that are not")])
+def test_metadata_that_json_does_not_have_is_one_line(given: Any, kind: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    row = {"problem": "1?", "answer": "1", "metadata": {"a": [given]}}
+    parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    with pytest.raises(InputError, match=rf"a\.parquet: row 1: field 'metadata': .*{kind}"):
+        read(Problem, path)
+
+
+def test_programs_that_are_left_out_change_no_number(tmp_path: Path) -> None:
+    """Explore and bundle read problems in different ways, and must name them alike."""
+
+    def row(i: int) -> dict[str, Any]:
+        test = f"assert f{i}(1) == {i}" if i != 1 else "assert f1(1)"  # no value that the result must have
+        return {"text": f"Write f{i}.", "code": f"def f{i}(x):\n    return {i}", "test_list": [test]}
+
+    path = write_rows(tmp_path / "a.jsonl", map(row, range(4)))
+    assert [one.id for one in read(Problem, path)] == ["0", "2", "3"]
+    assert [one for _, one in stream(Problem, path)] == read(Problem, path)
 
 
 @pytest.mark.parametrize("given", ["t", "[1", {"a": "t"}, "[" * 100_000])
