@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from a2r_train.data.builder import problem_in
 from a2r_train.data.files import format_of, size_of
 from a2r_train.data.read import Row, read, records_in, stream
 from a2r_train.data.rollouts import check_references, wrong_reference
@@ -22,6 +23,7 @@ from a2r_train.errors import InputError
 from a2r_train.paths import paths_in, shards
 from a2r_train.records import CORRECT, Bundle, Problem
 from a2r_train.verify import bad_golds, check_gold, unreadable_golds
+from a2r_train.verify.traits import SHIPPED
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,12 +101,29 @@ class Bundles(Sequence[Bundle]):
         self._check_references()
 
     def _check_golds(self) -> None:
-        keys = {name: self.column(name) for name in ("answer", "verifier")}
-        rows = pa.table({**keys, "at": pa.array(np.arange(len(self)))})
-        found = rows.group_by(["answer", "verifier"]).aggregate([("at", "min")]).sort_by("at_min").to_pylist()
-        golds = ((one["at_min"] + 1, Problem("", "", one["answer"], one["verifier"])) for one in found)
-        if bad := unreadable_golds(golds):
+        found = self._distinct_golds()
+        bad = []
+        for start in range(0, len(found), CHECKED_AT_ONCE):
+            some = found.slice(start, CHECKED_AT_ONCE).to_pylist()
+            bad += unreadable_golds((one["at_min"] + 1, self._gold(**one)) for one in some)
+        if bad:
             raise bad_golds([(row, self[row - 1]) for row, _ in bad], self.path)
+
+    def _distinct_golds(self) -> pa.Table:
+        """The first place of each different gold. Where tests or an entry in the metadata are what an answer
+        has to pass, those differ too.
+        """
+        verifiers = self.column("verifier")
+        in_row = pc.is_in(verifiers, pa.array([name for name in SHIPPED if _is_in_row(name)]))
+        keys = {"answer": self.column("answer"), "verifier": verifiers}
+        seen = pc.if_else(in_row, self.column("metadata"), pa.scalar(None, pa.string()))
+        rows = pa.table({**keys, "seen": seen, "at": pa.array(np.arange(len(self)))})
+        found = rows.group_by([*keys, "seen"]).aggregate([("at", "min")]).sort_by("at_min")
+        return found.select([*keys, "at_min"])
+
+    def _gold(self, answer: str, verifier: str, at_min: int) -> Problem:
+        """What the check of a gold has to see: the whole problem, or only answer and verifier."""
+        return problem_in(self[at_min]) if _is_in_row(verifier) else Problem("", "", answer, verifier)
 
     def _check_references(self) -> None:
         """Check each distinct (answer, gold, verifier) of a correct reference once."""
@@ -132,6 +151,11 @@ class Bundles(Sequence[Bundle]):
         assert self.mapped is not None
         some = self.mapped.select_columns(["answer", "verifier", "references"]).with_format("arrow")
         return some[start:stop]
+
+
+def _is_in_row(verifier: str) -> bool:
+    """Whether a gold is checked with its row; of custom verifiers only the name is."""
+    return verifier in SHIPPED and "row" in SHIPPED[verifier].asks
 
 
 def bundle_in(row: dict[str, Any], place: str) -> Bundle:

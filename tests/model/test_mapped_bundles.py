@@ -118,6 +118,48 @@ def test_sft_reads_them_too(tiny: str, tmp_path: Path) -> None:
     assert done["trained_on"] == f"3 verified answers to {len(read(Bundle, path))} bundles"
 
 
+def programs(count: int = COUNT) -> list[dict[str, Any]]:
+    """Bundles of problems with hidden tests, two of each problem."""
+    asked = [
+        Problem(
+            f"p{i}", f"Write f{i}.", f"def f{i}():\n    return 1", "python_tests",
+            metadata={"test_list": [f"assert f{i}() == 1"]},
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    return [as_row(bundle_with(one, [one.answer], f"{one.id}/{at}")) for one in asked for at in (0, 1)]
+
+
+def puzzles() -> list[dict[str, Any]]:
+    entry = {"task": "x", "entry": {"question": "?", "answer": "1", "metadata": {}}}
+    asked = [Problem(f"p{i}", "?", "1", "reasoning_gym", metadata=entry) for i in range(COUNT)]
+    return [as_row(bundle_with(one, ["1"], one.id)) for one in asked]
+
+
+@pytest.mark.parametrize("made", [programs, puzzles])
+def test_what_judges_them_may_be_in_the_metadata(made: Any, tmp_path: Path) -> None:
+    rows = made()
+    found = Bundles.open(write_rows(tmp_path / "b.jsonl", rows))
+    assert found.mapped is not None
+    found.check()
+    rows[7].pop("metadata")
+    lacking = Bundles.open(write_rows(tmp_path / "c.jsonl", rows))
+    with pytest.raises(InputError, match=f"problem '{rows[7]['problem_id']}'.* needs"):
+        lacking.check()
+
+
+def test_equal_hidden_tests_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Problem] = []
+    check = opened.unreadable_golds
+    monkeypatch.setattr(opened, "unreadable_golds", lambda some: check([*map(noted(asked), some)]))
+    Bundles.open(write_rows(tmp_path / "b.jsonl", programs())).check()
+    assert [one.id for one in asked] == [f"p{i}" for i in range(COUNT)]
+
+
+def noted(asked: list[Problem]) -> Any:
+    return lambda one: (asked.append(one[1]), one)[1]
+
+
 def rows_with(tmp_path: Path, change: Any) -> Bundles:
     asked = [Problem(f"p{i}", f"{i}?", str(i + 1)) for i in range(COUNT)]
     rows = [as_row(bundle_with(one, [one.answer, "0"], one.id)) for one in asked]
