@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from a2r_train.errors import InputError
-from a2r_train.paths import shards
+from a2r_train.paths import code_of, may_name, shards
 from a2r_train.records import write_text
 
 PACKAGES = (
@@ -34,6 +34,7 @@ PACKAGES = (
     "reasoning-gym",
 )
 CONFIG, DONE, INPUTS = "config.yaml", "done.json", "inputs.json"
+VERIFIER = "verifier "  # in INPUTS, before the name of a custom verifier, whose code is an input too
 SETTLED = ("engine", "target_engine")  # a run with auto continues with what it was started with
 
 _locks: dict[Path, FileLock] = {}  # the system releases them when the process ends, however it ends
@@ -54,16 +55,17 @@ def prepare(
     those keys may not: what the folder holds depends on no others, and on none if `fixed` is empty. A folder
     that holds only config.yaml may become any run's. `lock` names the file that keeps a second process out
     until `finish` or the end of this one; "" for none. With `may_change`, a run of another config continues
-    with this one. `inputs` are keys of files, comma-separated, whose content belongs to the run. Raises
-    InputError for a folder of another run, one that another process is writing, and one that cannot be
-    written.
+    with this one. `inputs` are keys of files, comma-separated, whose content belongs to the run, as does what
+    `note` has recorded. Raises InputError for a folder of another run, one that another process is writing,
+    and one that cannot be written.
     """
     folder = Path(folder)
     check(folder, config, ignore, may_change, inputs, fixed)
     started = _is_started(folder)
     changes = _changes(folder, _resolved(config), ignore) if started else {}
-    digests, before = _digests(config, inputs), _digests_of(folder)
-    changed = _changed(digests, before)
+    before = _digests_of(folder)
+    digests = _digests(config, inputs, before)
+    changed = _changed(digests, before, _sets(config, inputs))
     done = started and not changes and not changed and (folder / DONE).exists()
     try:
         if lock and not done:
@@ -94,7 +96,9 @@ def check(
     changes = _changes(folder, _resolved(config), ignore) if _is_started(folder) else {}
     if not may_change:
         kept = inputs if fixed is None else [key for key in inputs if key in fixed]
-        _refuse(folder, changes, _changed(_digests(config, kept), _digests_of(folder)), fixed)
+        before = _digests_of(folder)
+        digests = _digests(config, kept, before if fixed is None else {})
+        _refuse(folder, changes, _changed(digests, before, _sets(config, kept)), fixed)
 
 
 def is_done(
@@ -104,8 +108,19 @@ def is_done(
     folder = Path(folder)
     if not (folder / DONE).exists() or not (folder / CONFIG).exists():
         return False
-    changed = _changed(_digests(config, inputs), _digests_of(folder))
+    before = _digests_of(folder)
+    changed = _changed(_digests(config, inputs, before), before, _sets(config, inputs))
     return not changed and not _changes(folder, _resolved(config), ignore)
+
+
+def note(folder: str | Path, verifiers: Iterable[str]) -> None:
+    """Record the code of custom verifiers as input of the folder's run; others have none. What names them may
+    be the data, so they are known only once it is read.
+    """
+    before = _digests_of(Path(folder))
+    digests = before | _code_digests(f"{VERIFIER}{name}" for name in verifiers)
+    if digests != before:
+        write_text(Path(folder) / INPUTS, json.dumps(digests, indent=2) + "\n")
 
 
 def stamp(folder: str | Path) -> int:
@@ -127,17 +142,16 @@ def _is_started(folder: Path) -> bool:
     return folder.is_dir() and any(p.name != CONFIG and not p.name.startswith(".") for p in folder.iterdir())
 
 
-def _refuse(folder: Path, changes: Mapping[str, str], changed: Sequence[str], fixed: Any) -> None:
-    """Raise InputError for the folder of a run with other keys, or with input files that have changed."""
+def _refuse(folder: Path, changes: Mapping[str, str], changed: Mapping[str, str], fixed: Any) -> None:
+    """Raise InputError for the folder of a run with other keys, or with inputs that have changed."""
     other = next((text for key, text in changes.items() if fixed is None or key in fixed), "")
     if other:
         raise InputError(
             f"{folder}: belongs to another run ({other}); name another output folder, or remove this one"
         )
-    if changed:
+    for what, how in changed.items():
         raise InputError(
-            f"{folder}: {changed[0]} has changed since this run; name "
-            "another output folder, or remove this one"
+            f"{folder}: {what} {how} since this run; name another output folder, or remove this one"
         )
 
 
@@ -152,21 +166,45 @@ def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(kept, default=str)))
 
 
-def _digests(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of each file that these keys name; what is on the hub has none."""
+def _sets(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """The sets that these keys name; a value with commas may be several, or one file."""
     values = [str(config[key]) for key in keys if config.get(key)]
-    named = {path for value in values for path in (value, *map(str.strip, value.split(",")))}
-    paths = sorted({file for path in named if path for file in shards(path) if Path(file).is_file()})
-    found = {}
-    for path in paths:
-        with open(path, "rb") as file:
-            found[path] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return sorted({path for value in values for path in (value, *map(str.strip, value.split(","))) if path})
 
 
-def _changed(digests: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
-    """The files whose content is not what it was."""
-    return sorted(file for file in digests.keys() & before.keys() if digests[file] != before[file])
+def _digests(config: Mapping[str, Any], keys: Sequence[str], before: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of each file that these keys name, and of the verifiers noted before; what is on the hub
+    has none.
+    """
+    files = {file for path in _sets(config, keys) for file in shards(path) if Path(file).is_file()}
+    code = _code_digests(what for what in before if what.startswith(VERIFIER))
+    return {file: _digest(file) for file in sorted(files)} | code
+
+
+def _code_digests(named: Iterable[str]) -> dict[str, str]:
+    """The digests of the modules of custom verifiers that are found, each by VERIFIER and its name."""
+    files = {what: code_of(what.removeprefix(VERIFIER)) for what in sorted({*named})}
+    return {what: _digest(file) for what, file in files.items() if file}
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _changed(digests: Mapping[str, str], before: Mapping[str, str], sets: Sequence[str]) -> dict[str, str]:
+    """The inputs that are not what they were, and what happened to each: they have other content, or a set
+    has more or fewer files. A set that is gone as a whole is no change: a finished run does not need it.
+    """
+    both = digests.keys() & before.keys()
+    changed = dict.fromkeys((what for what in both if digests[what] != before[what]), "has changed")
+    for path in sets:
+        here = {file for file in shards(path) if file in digests}
+        there = {file for file in before if file in here or may_name(path, file)}
+        if here and there:
+            changed |= dict.fromkeys(here - there, "has been added")
+            changed |= dict.fromkeys(there - here, "has been removed")
+    return dict(sorted(changed.items()))
 
 
 def _digests_of(folder: Path) -> dict[str, str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1]  # the repository, with data/ and accelerate_configs/
@@ -35,6 +37,34 @@ def shards(path: str) -> list[str]:
     if "*" in path or "?" in path:
         return sorted(file for file in glob.glob(path) if os.path.isfile(file)) or [path]
     return _written_instead(path) or [path]
+
+
+def may_name(path: str, file: str) -> bool:
+    """Whether a path of a recipe names this file where it is there."""
+    if path == file or os.path.dirname(file) == path.rstrip("/"):
+        return True
+    if "*" in path or "?" in path:
+        return fnmatchcase(file, path)
+    stem, written = os.path.splitext(path)[0], _OF.search(file)
+    return written is not None and file[: written.start()] == stem
+
+
+def code_of(verifier: str) -> str:
+    """The file of a custom verifier's module, found without importing it; "" if there is none.
+
+    Verifiers are imported from the import path, and then from the working directory.
+    """
+    module = verifier.partition(">=")[0].replace(":", ".").rpartition(".")[0]
+    top, *below = module.split(".")
+    try:
+        spec = find_spec(top) if top else None
+    except ValueError:  # __main__ has no file of its own to find
+        spec = None
+    homes = [*(spec.submodule_search_locations or () if spec else ()), top]
+    stems = [os.path.join(home, *below) for home in homes if module]
+    single = [spec.origin] if spec and spec.origin and not below else []
+    files = [*single, *(stem + ending for stem in stems for ending in (".py", "/__init__.py"))]
+    return next((file for file in files if os.path.isfile(file)), "")
 
 
 def has_data(path: str) -> bool:

@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -54,9 +54,15 @@ class Built:
     met: list[dict[str, str]]
 
 
-def build(config: BundleConfig, prompt: PromptConfig, columns: Columns, work: Path) -> Built:
+def build(
+    config: BundleConfig,
+    prompt: PromptConfig,
+    columns: Columns,
+    work: Path,
+    note: Callable[[set[str]], None] | None = None,
+) -> Built:
     """Write the bundles of both splits to files in the folder `work`, and keep what a killed run has left
-    there.
+    there. `note` gets all verifiers before the first of them judges.
 
     Raises InputError for wrong input, and if no bundle or no correct reference is left.
     """
@@ -66,6 +72,9 @@ def build(config: BundleConfig, prompt: PromptConfig, columns: Columns, work: Pa
     if config.test_rollouts:
         sets = config.test_problems, config.test_rollouts
         tested = _ingested(*sets, columns, work / "test", processes, config.verifier)
+    named = [one.verifiers() for one in (store, tested) if one]
+    if note:
+        note({config.verifier} if config.verifier else set().union(*named))
     evaluation = _evaluation(config, store, tested, columns, work / "evaluation.pickle")
     tasks = [
         PartTask(config, store, i, work / "train", config.problems, config.rollouts, prompt, evaluation)

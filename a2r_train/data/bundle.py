@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -141,7 +142,7 @@ def bundle(config: BundleConfig) -> Path:
         log.info("%s: done already", folder)
         return folder
     try:
-        made = build(config, folder / WORK)
+        made = build(config, folder / WORK, partial(output.note, folder))
         lengths = measure(config, made, folder / WORK)
         _write(config, made, lengths, folder)
     except InputError:
@@ -215,14 +216,16 @@ def built(config: BundleConfig) -> Iterator[Built]:
         yield made
 
 
-def build(config: BundleConfig, work: Path) -> Built:
-    """The bundles of both splits, in files of the folder `work`. Raises InputError as `bundle` does."""
+def build(config: BundleConfig, work: Path, note: Callable[[set[str]], None] | None = None) -> Built:
+    """The bundles of both splits, in files of the folder `work`; `note` gets all their verifiers before these
+    judge. Raises InputError as `bundle` does.
+    """
     check(config)
     task, columns = task_to_carry(config), Columns.parse(config.columns)
     if not columns.names:
         columns = Columns(task.columns, met=set(task.columns.values()))
     prompt = _prompt(config, config.tokenizer)
-    made = building.build(replace(config, verifier=task.verifier), prompt, columns, work)
+    made = building.build(replace(config, verifier=task.verifier), prompt, columns, work, note)
     _tell_prompt(config, made, prompt)
     return made
 

@@ -26,7 +26,16 @@ from a2r_train.data.read import (
     used_twice,
 )
 from a2r_train.data.rollouts import of_another, problem_beside, samples_in
-from a2r_train.data.spill import PROBLEMS, ROLLOUTS, Pile, columns_of, key_of, mark, metadata_text
+from a2r_train.data.spill import (
+    PROBLEMS,
+    ROLLOUTS,
+    Pile,
+    columns_of,
+    distinct,
+    key_of,
+    mark,
+    metadata_text,
+)
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.records import Problem, Rollout
@@ -89,6 +98,10 @@ class Store:
 
     def place(self, piece: int, line: int) -> str:
         return self.slices[piece].place(line)
+
+    def verifiers(self) -> set[str]:
+        """All that the problems name."""
+        return {name for file in self.files("problems") for name in distinct(file, "verifier")}
 
 
 def ingest(

@@ -129,6 +129,13 @@ def columns_of(file: Path, names: Sequence[str]) -> list[np.ndarray]:
         return [table.column(name).to_numpy().copy() for name in names]
 
 
+def distinct(file: Path, name: str) -> list[Any]:
+    """The different values of one column of a file of the store."""
+    with pa.memory_map(str(file)) as source:
+        found: list[Any] = pa.ipc.open_file(source).read_all().column(name).unique().to_pylist()
+    return found
+
+
 def metadata_text(metadata: dict[str, Any]) -> str | None:
     """Metadata as a cell; null where there is none."""
     return json.dumps(metadata) if metadata else None

@@ -85,7 +85,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         return
     watching: list[TrainerCallback] = [Watch()]
     budget = budget_of(args.match_tokens_of, args.max_steps) if args.match_tokens_of else None
-    if open_folder(data, args, model, bundles.prompter.config):  # done already
+    if open_folder(data, args, model, bundles.prompter.config, bundles.bundles):  # done already
         return
     if budget:
         args.max_steps = MOST_LONGER * budget.steps

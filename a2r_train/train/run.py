@@ -84,9 +84,9 @@ def resolved(data: BundleArguments, args: TrainConfig, model: ModelArguments) ->
 
 
 def open_folder(
-    data: BundleArguments, args: TrainConfig, model: ModelArguments, prompt: PromptConfig
+    data: BundleArguments, args: TrainConfig, model: ModelArguments, prompt: PromptConfig, bundles: Bundles
 ) -> bool:
-    """Open the output folder for this run; True if it is finished.
+    """Open the output folder for a run on these bundles; True if it is finished.
 
     Raises InputError for the folder of another run or of a different number of processes, unless
     `resume_from_checkpoint` says where to continue with this config, and for a finished folder that should
@@ -110,6 +110,7 @@ def open_folder(
         _tell_done(args, folder)
     elif state.is_main_process:
         write_text(folder / "prompt.yaml", prompt.dump())
+        output.note(folder, bundles.column("verifier").unique().to_pylist())  # they set the rewards
     return done
 
 

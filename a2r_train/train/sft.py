@@ -67,7 +67,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
         return
     if not supplied:
         settle_engine(args, model)
-    if open_folder(data, args, model, bundles.prompter.config):  # done already
+    if open_folder(data, args, model, bundles.prompter.config, bundles.bundles):  # done already
         return
     end_turns_as_the_template_does(bundles.prompter)
     targets = supplied or sample_targets(args, model, bundles)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import a2r, write_rows
+from conftest import a2r, options, write_rows
 from test_own_data import rows_of
 
 from a2r_train import output
@@ -157,6 +157,33 @@ def test_bundles_that_have_changed_are_no_finished_training(
     assert not output.prepare(
         tmp_path / "s", kept, may_change=True, inputs=["bundles"]
     )  # as with resume_from_checkpoint
+
+
+def test_a_verifier_that_has_changed_makes_another_training(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = tmp_path / "judge_of_a_training.py"
+    code.write_text("def judge(answer, gold):\n    return answer == gold\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = outside(tmp_path, verifier="judge_of_a_training.judge")
+    path = bundle(BundleConfig(named, str(tmp_path / "b"), k=4)) / "train.jsonl"
+    kept = {"sample": 0, "verdict": "correct", "prompt_tokens": 1, "completion_tokens": 5, "seed": 0}
+    targets = [
+        {"bundle_id": b.id, "text": rf"\boxed{{{b.answer}}}", "answer": b.answer, **kept}
+        | {"finish_reason": "stop", "model": "m"}
+        for b in read(Bundle, str(path))
+    ]
+    given = {
+        "bundles": path, "targets": write_rows(tmp_path / "t.jsonl", targets), "output_dir": tmp_path / "s",
+        "model_name_or_path": tiny, "max_steps": 1, "use_cpu": True, "report_to": "none",
+    }  # fmt: skip
+    assert sft.main(options(given)) == 0
+    assert sft.main(options(given)) == 0
+    code.write_text(code.read_text() + "# edited\n")
+    capsys.readouterr()
+    assert sft.main(options(given)) == 2
+    says = "verifier judge_of_a_training.judge has changed since this run"
+    assert says in capsys.readouterr().err
 
 
 def test_rollouts_made_elsewhere_go_through_to_a_table_with_equal_budgets(

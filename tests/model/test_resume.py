@@ -9,6 +9,7 @@ import pytest
 from conftest import options
 
 from a2r_train.config import parse
+from a2r_train.data.bundles import Bundles
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 from a2r_train.train import run, sft
@@ -32,7 +33,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             num_processes=processes, is_main_process=False, main_process_first=nullcontext
         )
         monkeypatch.setattr(run, "PartialState", lambda: state)
-        return run.open_folder(*parsed, PromptConfig())
+        return run.open_folder(*parsed, PromptConfig(), Bundles(""))
 
     return open_one
 
