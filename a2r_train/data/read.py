@@ -290,8 +290,8 @@ def note_choice(choices: Choices, row: Row, record: Record) -> None:
 def _tell_untested(path: str, untested: Sequence[str]) -> None:
     if untested:
         log.warning(
-            "%s: left out %d problems, as none of their tests is a call with literals on one side of == and "
-            "a literal on the other: %s",
+            "%s: left out %d problem(s), as none of their tests is a call with literals on one side of == "
+            "and a literal on the other: %s",
             path,
             len(untested),
             ", ".join(untested[:MAX_NAMED]) + (" and others" if len(untested) > MAX_NAMED else ""),

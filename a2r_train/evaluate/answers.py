@@ -196,6 +196,8 @@ class Generator:
         path = next(self.folder.glob(f"*/*-{self._key(task, part, chats)}.jsonl"), None)
         if path is None:
             return None
+        if self.config.engine == "openai":
+            log.info("%s: reusing answers that the server gave in an earlier run: %s", task.name, path)
         stored = read(Synthesis, str(path))
         asked = [bundle for bundle in part for _ in range(task.samples)]
         anew = judged_anew(self.prompt(task.model), stored, asked)
@@ -264,9 +266,13 @@ class Generator:
         return key
 
     def _identity(self, model: str) -> str:
-        """What identifies a model: a hash of a local one's files, or of a served one's name."""
+        """What identifies a model: a hash of its files.
+
+        What a server holds under a name is unknown, but a checkpoint trained again has other files here.
+        """
         served = self.config.engine == "openai"
-        return hashlib.sha256(f"served {model}".encode()).hexdigest() if served else model_hash(model)
+        found = model_hash(model)
+        return hashlib.sha256(f"served {found}".encode()).hexdigest() if served else found
 
     def _engine(self, model: str) -> Engine:
         if self.loaded is None or self.loaded.name != model:

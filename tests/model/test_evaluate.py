@@ -354,3 +354,21 @@ def test_sft_grpo_solve_and_evaluate_read_the_same_tokens(
     grpo_ids = trainer._tokenize_prompts([grpo.dataset_of(training)[0]["prompt"]])[0][0]
 
     assert list(grpo_ids) == sft_ids == solving.ids[0] == evaluating.ids[0]
+
+
+@pytest.mark.parametrize("engine", ["transformers", "openai"])
+def test_a_checkpoint_that_is_trained_again_is_another_model(
+    engine: str, config: EvaluateConfig, tiny: str, other_tiny: str, tmp_path: Path
+) -> None:
+    """A server's too: it is named by the folder that it serves."""
+    folder = str(copytree(tiny, tmp_path / "checkpoint"))
+    endpoint = "http://localhost:1/v1" if engine == "openai" else ""
+    of_engine = replace(config, engine=engine, endpoint=endpoint)
+
+    def identity() -> str:
+        return generate.Generator(of_engine, tmp_path / "answers").identity(folder)
+
+    first = identity()
+    assert identity() == first
+    copytree(other_tiny, folder, dirs_exist_ok=True)
+    assert identity() != first

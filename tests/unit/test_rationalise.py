@@ -54,7 +54,7 @@ def test_a_hint_of_ones_own_is_found_by_its_words() -> None:
 
 @pytest.mark.parametrize(
     ("hint", "says"),
-    [("It is {gold}", "cannot be filled"), ("{", "write a brace"), ("It is 5", "lacks the slot")],
+    [("It is {gold}", "cannot be filled"), ("{", "double the braces"), ("It is 5", "lacks {answer}")],
 )
 def test_a_hint_that_shows_no_answer_is_refused(hint: str, says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -220,7 +220,8 @@ def test_rows_of_mbpp(tmp_path: Any, caplog: Any) -> None:
     assert problem.problem == "Write f.\n\nThe function is `f(a)`."
     assert (problem.id, problem.verifier, problem.answer) == ("7", "python_tests", "def f(a):\n    return a")
     assert problem.metadata == {"test_list": ["assert f(1) == 1"]}
-    assert "1 problems, 8" in caplog.text
+    assert "left out 1 problem(s), as none of their tests" in caplog.text
+    assert caplog.text.rstrip().endswith("on the other: 8")
 
 
 @pytest.mark.parametrize(
