@@ -86,11 +86,11 @@ class TwoStage:
         self.k, self.verifier, self.seed = k, verifier, seed
         self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
         self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
-        config = prompt or prompt_of(self.synthesizer.name)
+        self._explorer_config = config = prompt or prompt_of(self.synthesizer.name)
         if self.explorer:
             brought = model_file(self.explorer.name, "prompt.yaml")
-            exploring_config = PromptConfig.load(brought) if brought and not prompt else config
-            self._explorer_prompter = Prompter(self.explorer.tokenizer, exploring_config)
+            self._explorer_config = PromptConfig.load(brought) if brought and not prompt else config
+            self._explorer_prompter = Prompter(self.explorer.tokenizer, self._explorer_config)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
 
     def solve(self, problem: Problem | str) -> Answer:
@@ -132,7 +132,7 @@ class TwoStage:
         text, verifier = (
             (problem, "math") if isinstance(problem, str) else (problem.problem, problem.verifier)
         )
-        return Work(text, self.verifier or verifier, self._prompter.config)
+        return Work(text, self.verifier or verifier, self._prompter.config, self._explorer_config)
 
     def _explore(self, works: Sequence[Work]) -> None:
         """Sample the references: all at once, or, if adaptive, the first ones and then one at a time where

@@ -13,11 +13,16 @@ from a2r_train.verify import extract, majority
 
 @dataclass
 class Work:
-    """One problem going through the stages; `syntheses` are those of the last round."""
+    """One problem going through the stages; `syntheses` are those of the last round.
+
+    The answers of the references are read by `explorer_prompt`, those of the syntheses by `prompt`, as each
+    model was asked by its own.
+    """
 
     problem: str
     verifier: str
     prompt: PromptConfig
+    explorer_prompt: PromptConfig
     references: list[Reference] = field(default_factory=list)
     syntheses: list[Reference] = field(default_factory=list)
     tokens: dict[str, int] = field(
@@ -48,17 +53,22 @@ class Work:
         return groups[0][0] if groups else 0
 
     def reference(self, text: str, completion_tokens: int = 0) -> Reference:
-        answer = extract(self.prompt.judged_text(text), self.verifier, self.problem)
+        return self._read(text, completion_tokens, self.explorer_prompt)
+
+    def _read(self, text: str, completion_tokens: int, prompt: PromptConfig) -> Reference:
+        answer = extract(prompt.judged_text(text), self.verifier, self.problem)
         return Reference(text, answer, tokens=completion_tokens)
 
-    def add_explored(self, text: str, completion: Completion) -> None:
-        self.references.append(self.reference(text, completion.completion_tokens))
+    def add_explored(self, text: str, completion: Completion, at: int | None = None) -> None:
+        """Add a reference: as the last one, or before the one at index `at`."""
+        at = len(self.references) if at is None else at
+        self.references.insert(at, self.reference(text, completion.completion_tokens))
         self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all references
         self.tokens["references"] += completion.completion_tokens
 
     def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:
         self.syntheses = [
-            self.reference(text, completion.completion_tokens)
+            self._read(text, completion.completion_tokens, self.prompt)
             for text, completion in zip(texts, completions, strict=True)
         ]
         self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in completions)

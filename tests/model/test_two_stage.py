@@ -168,6 +168,21 @@ def test_a_trained_explorer_brings_its_prompt(tiny: str, other_tiny: str, tmp_pa
     assert engines[0].chats[0][-1]["content"].startswith("GIVEN What is")
 
 
+def test_each_model_is_read_by_its_own_answer_pattern(
+    tiny: str, engines: tuple[Recorded, Recorded], tmp_path: Path
+) -> None:
+    folder = copytree(tiny, tmp_path / "explorer")
+    (folder / "prompt.yaml").write_text(PromptConfig(answer_pattern="Result is (.*)").dump())
+    explorer = Recorded(load_engine(str(folder)), ["6 and 1. Result is 7"] * 3)
+    written = Recorded(engines[1].engine, ["so \\boxed{9}"])
+    answer = loop_of((explorer, written)).solve(PROBLEMS[1])
+    assert (answers_of(answer), answer.answer) == (["7"] * 3, "9")
+    agreed = loop_of((explorer, written), adaptive=Adaptive(first=2, skip_unanimous=True))
+    found = agreed.synthesise(PROBLEMS[1], ["Result is 7", "So Result is 7"])
+    assert (answers_of(found), found.answer) == (["7"] * 2, "7")
+    assert len(written.chats) == 1
+
+
 def test_no_problems_are_no_answers(engines: tuple[Recorded, Recorded]) -> None:
     assert loop_of(engines).solve_all([]) == []
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -123,6 +123,47 @@ def test_n_syntheses_share_one_set_of_references() -> None:
                 texts[choice.index] += choice.delta.content or ""
         assert texts == {0: "text 0", 1: "text 1", 2: "text 2"}
         assert len(pair.explorer.seen) == len(pair.synthesizer.seen) == 2
+
+
+def finishing(*order: int) -> Any:
+    """An explorer whose completions finish in that order, one after another; an empty one is none."""
+
+    async def chunks(body: Body) -> AsyncIterator[dict[str, Any]]:
+        for index in order:
+            if index < body["n"]:
+                yield chunk(index, rf"from {body['n']}: \boxed{{{index}}}", "stop")
+
+    return chunks
+
+
+def test_references_stand_in_the_order_asked_however_they_finish() -> None:
+    found = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        with served(explorer=finishing(*order), k=3) as pair:
+            block = post(pair, seed=1, a2r={"references": True}).json()["a2r"]
+            prompt = pair.synthesizer.seen[0].body["messages"][-1]["content"]
+            found.append((block["votes"], [one["answer"] for one in block["references"]], prompt))
+    assert found[0] == found[1]
+    assert found[0][1] == ["0", "1", "2"]
+
+
+def test_a_reference_that_was_asked_for_again_takes_the_place_of_the_lost_one() -> None:
+    arrived: list[Any] = []
+    with served(explorer=finishing(3, 2, 0), k=4, tries=2) as pair:
+        for part in client_of(pair).chat.completions.create(
+            **ASK, stream=True, extra_body={"a2r": {"references": True}}
+        ):
+            if one := (part.model_extra or {}).get("a2r", {}).get("reference"):
+                arrived.append((one["at"], one["text"]))
+        assert [seen.body["n"] for seen in pair.explorer.seen] == [4, 1]
+        prompt = pair.synthesizer.seen[0].body["messages"][-1]["content"]
+    assert arrived == [
+        (3, r"from 4: \boxed{3}"),
+        (2, r"from 4: \boxed{2}"),
+        (0, r"from 4: \boxed{0}"),
+        (1, r"from 1: \boxed{0}"),
+    ]
+    assert prompt.index(r"4: \boxed{0}") < prompt.index(r"1: \boxed{0}") < prompt.index(r"4: \boxed{2}")
 
 
 def test_each_stage_gets_its_own_settings_and_a_seed_comes_again(pair: Served) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from a2r_train.engines import Completion, Sampling
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Arrived:
-    """A reference has arrived."""
+    """A reference has arrived; `at` is its place in the order asked, in which the synthesizer reads them."""
 
     at: int
     reference: Reference
@@ -61,7 +62,9 @@ class Stage:
 
 @dataclass
 class _Run:
-    """One request under way; `deadline` is in the time of the event loop."""
+    """One request under way; `deadline` is in the time of the event loop. `places` are those of the
+    references in the order asked, as they may finish in another.
+    """
 
     ask: Ask
     path: str
@@ -72,7 +75,7 @@ class _Run:
     work: Work
     report: Report
     adaptive: Adaptive | None
-    shown: int = 0  # references emitted so far
+    places: list[int] = field(default_factory=list)
     votes: asyncio.Future[list[list[int]]] | None = None
 
 
@@ -120,14 +123,15 @@ class Pair:
         if ask.max_tokens and ask.max_tokens >= self.synthesizer.context:
             raise _too_long("max_tokens", f"{ask.max_tokens}", self.synthesizer.context)
         seed = ask.seed if ask.seed is not None else secrets.randbits(31)
+        first, second = self.explorer.prompter, self.synthesizer.prompter
         return _Run(
             ask,
             path,
             emit,
             deadline,
-            self.explorer.prompter,
-            self.synthesizer.prompter,
-            Work(ask.problem, self.config.verifier, self.synthesizer.prompter.config),
+            first,
+            second,
+            Work(ask.problem, self.config.verifier, second.config, first.config),
             Report(ask.k, seed),
             self.config.adaptive_for(ask.k),
         )
@@ -184,16 +188,17 @@ class Pair:
         sampling = Sampling(run.ask.explore_temperature, max_completion_tokens=room)
         for number in range(self.explorer.upstream.tries):
             there = len(run.work.references)
+            free = [place for place in range(wanted) if place not in run.places]
             seed = seed_of(run.report.seed, "explore", there)
             body = {
                 **_chat_keys(chat),
                 **sampling_keys(sampling),
                 **SELDOM,
-                "n": wanted - there,
+                "n": len(free),
                 "seed": seed,
             }
             try:
-                await self._sample_once(run, home + number, body)
+                await self._sample_once(run, home + number, body, free)
                 if len(run.work.references) >= wanted:
                     return
                 if len(run.work.references) == there:
@@ -201,25 +206,23 @@ class Pair:
             except UpstreamError as error:
                 await self.explorer.upstream.wait(error, number)
 
-    async def _sample_once(self, run: _Run, place: int, body: dict[str, Any]) -> None:
-        """One call; each reference counts once it is complete, whatever happens to the others."""
+    async def _sample_once(self, run: _Run, server: int, body: dict[str, Any], free: Sequence[int]) -> None:
+        """One call for references in the free places; each counts once it is complete, whatever happens to
+        the others.
+        """
         texts: dict[int, list[Piece]] = {}
-        counted, before = Usage(), len(run.work.references)
-        pieces = self.explorer.upstream.pieces(place, body, run.path)
+        counted, new = Usage(), list[Reference]()
+        pieces = self.explorer.upstream.pieces(server, body, run.path)
         try:
             async for piece in pieces:
                 if isinstance(piece, Usage):
                     counted = piece
                     continue
                 texts.setdefault(piece.index, []).append(piece)
-                if piece.finish_reason and 0 <= piece.index < body["n"]:
-                    await self._arrive(run, texts.pop(piece.index))
-                    for at in range(run.shown, len(run.work.references)):
-                        run.emit(Arrived(at, run.work.references[at]))
-                    run.shown = len(run.work.references)
+                if piece.finish_reason and 0 <= piece.index < len(free):
+                    await self._arrive(run, texts.pop(piece.index), free[piece.index], new)
         finally:
             await pieces.aclose()
-            new = run.work.references[before:]
             read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if new else 0)
             run.report.tokens["explorer_prompt"] += read
             if counted.completion_tokens is None:  # the server reports no count, or broke off
@@ -228,8 +231,8 @@ class Pair:
             else:
                 run.report.tokens["references"] += counted.completion_tokens
 
-    async def _arrive(self, run: _Run, parts: list[Piece]) -> None:
-        """Add a completion as a reference, unless it is empty."""
+    async def _arrive(self, run: _Run, parts: list[Piece], place: int, new: list[Reference]) -> None:
+        """Add a completion as the reference in that place, and to the new ones, unless it is empty."""
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
         said = with_thinking(thinking, text, run.explorer.opens_thinking)
         if not said.strip():
@@ -238,9 +241,13 @@ class Pair:
         def take(_: _Run) -> None:
             tokens = run.explorer.count(said) + 1 if run.ask.references else 0  # and the end of the turn
             whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
-            run.work.add_explored(run.explorer.complete(said), whole)
+            at = bisect(run.places, place)
+            run.places.insert(at, place)
+            run.work.add_explored(run.explorer.complete(said), whole, at)
+            new.append(run.work.references[at])
 
         await self._rendered(take, run, len(said))
+        run.emit(Arrived(place, new[-1]))
 
     # Stage 2
 
