@@ -21,14 +21,17 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(model: str, answer: Answer, port: int = 0) -> Iterator[str]:
-    """The base URL of a server of one model, whose chat completions `answer` writes."""
+def serving(model: str, answer: Answer, port: int = 0, context: int | None = None) -> Iterator[str]:
+    """The base URL of a server of one model, whose chat completions `answer` writes; vLLM's also tells the
+    `context`.
+    """
+    row = {"id": model} | ({"max_model_len": context} if context else {})
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            reply(self, 200, {"data": [{"id": model}]} if self.path == "/v1/models" else {})
+            reply(self, 200, {"data": [row]} if self.path == "/v1/models" else {})
 
         def do_POST(self) -> None:
             assert self.path == "/v1/chat/completions"

@@ -13,18 +13,20 @@ import logging
 import os
 import random
 import re
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 
-from a2r_train.engines.base import FAILED, Completion, EngineArguments, Sampling
+from a2r_train.engines.base import FAILED, Completion, EngineArguments, Sampling, token_ids_of
 from a2r_train.errors import InputError
 from a2r_train.markers import THINK_CLOSE, THINK_OPEN
-from a2r_train.models import count_parameters, load_tokenizer
+from a2r_train.models import context_length, count_parameters, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,11 @@ class OpenAIEngine:
     `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples
     of one chat go to one endpoint, to use its prefix cache. A refused prompt has finish_reason `refused`. A
     request whose attempts all failed has `failed`, if the server then answers a probe. If not `seeded`,
-    requests have no seed. Raises InputError if no endpoint answers, serves the model or accepts the key, and
-    if the sampling is refused whatever the prompt.
+    requests have no seed. A completion ends where the context does, as in the other engines: servers refuse a
+    request for more tokens than that leaves.
+
+    Raises InputError if no endpoint answers, serves the model or accepts the key, and if the sampling is
+    refused whatever the prompt.
     """
 
     def __init__(
@@ -78,10 +83,14 @@ class OpenAIEngine:
         self._compared = False
         self._probed: set[Sampling] = set()
         self._last = {"refused": "by its content", FAILED: ""}
+        self._contexts: list[int] = []
         self.urls = self._serving(base_urls(arguments.endpoint))
+        self.context = min(self._contexts)
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        found = _finished(self._all(chats, sampling, seeds))
+        rooms = [self.context - len(prompt) for prompt in token_ids_of(self._prompter, chats)]
+        most = [max(1, min(sampling.max_completion_tokens, room)) for room in rooms]
+        found = _finished(self._all(chats, sampling, seeds, most))
         for reason in ("refused", FAILED):
             if count := sum(c.finish_reason == reason for c in found):
                 log.warning(
@@ -98,13 +107,17 @@ class OpenAIEngine:
         """Empty: the chat protocol cannot continue in the middle of an answer."""
         return [{} for _ in prompts]
 
-    async def _all(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    async def _all(
+        self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int], most: Sequence[int]
+    ) -> list[Completion]:
+        """A completion of each chat, of at most so many tokens."""
         slots = {url: asyncio.Semaphore(self.max_concurrent_requests) for url in self.urls}
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(headers=self._headers, timeout=None, limits=limits) as client:
 
-            async def one(chat: Chat, seed: int, home: int) -> Completion:
-                body = {**sampling_keys(sampling), **({"seed": seed} if self.seeded else {})}
+            async def one(chat: Chat, seed: int, home: int, tokens: int) -> Completion:
+                cut = replace(sampling, max_completion_tokens=tokens)
+                body = {**sampling_keys(cut), **({"seed": seed} if self.seeded else {})}
                 found = await self._ask(client, slots, home, chat, body, self.request_deadline_s)
                 if isinstance(found, Completion):
                     if found.finish_reason == "refused" and sampling not in self._probed:
@@ -118,7 +131,7 @@ class OpenAIEngine:
 
             homes: dict[str, int] = {}
             places = [homes.setdefault(str(chat), len(homes)) for chat in chats]
-            return await asyncio.gather(*map(one, chats, seeds, places))
+            return await asyncio.gather(*map(one, chats, seeds, places, most))
 
     async def _check_sampling(
         self, client: httpx2.AsyncClient, slots: dict[str, asyncio.Semaphore], home: int, body: dict[str, Any]
@@ -224,18 +237,20 @@ class OpenAIEngine:
             try:
                 response = httpx2.get(f"{url}/models", headers=self._headers, timeout=PREFLIGHT_S)
                 response.raise_for_status()
-                names = [str(row["id"]) for row in response.json()["data"]]
+                rows = {str(row["id"]): row.get("max_model_len") for row in response.json()["data"]}
             except httpx2.HTTPStatusError as error:
                 hint = "; set OPENAI_API_KEY" if error.response.status_code in (401, 403) else _hint(url)
                 said[url] = f"status {error.response.status_code}: {self._words(error.response)}{hint}"
-            except (httpx2.RequestError, ValueError, KeyError, TypeError) as error:
+            except (httpx2.RequestError, ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = self._clean(str(error)) or type(error).__name__
                 said[url] = f"no server answers /models ({reason}){_hint(url)}"
             else:
-                if self.name in names:
+                if self.name in rows:
                     serving.append(url)
+                    told = rows[self.name]  # by vLLM
+                    self._contexts.append(told if isinstance(told, int) else known_context(self.name))
                 else:
-                    said[url] = f"serves {', '.join(names)}, not {self.name}"
+                    said[url] = f"serves {', '.join(rows)}, not {self.name}"
         for url, words in said.items() if serving else ():
             log.warning("%s: %s; left out", url, words)
         if not serving:
@@ -247,6 +262,14 @@ class OpenAIEngine:
 
     def _clean(self, text: str) -> str:
         return on_one_line(text, self._key)
+
+
+def known_context(model: str) -> int:
+    """The context by the model's config; without a config, no limit, because only its servers know."""
+    try:
+        return context_length(model)
+    except InputError:
+        return sys.maxsize
 
 
 def words_of(response: httpx2.Response, key: str) -> str:

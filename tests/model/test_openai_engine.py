@@ -31,7 +31,8 @@ from a2r_train.engines import openai as module
 from a2r_train.engines.openai import OpenAIEngine, base_urls
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
-from a2r_train.models import count_parameters
+from a2r_train.models import context_length, count_parameters
+from a2r_train.prompts import Prompter
 from a2r_train.records import seed_of
 
 KEY = "sk-secret-0123456789"
@@ -206,6 +207,37 @@ def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogC
     assert [(c.text, c.finish_reason) for c in found] == [("", "refused"), ("", "refused"), ("cut", "length")]
     assert found[0].prompt_tokens == local.generate(CHATS[2:3], GREEDY, [0])[0].prompt_tokens
     assert "2 of 3 requests refused (the last: maximum context length is 8)" in caplog.text
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_completion_ends_where_the_context_does(tells: bool, local: Engine) -> None:
+    """vLLM's server refuses a request for more tokens than the prompt leaves; other engines answer it."""
+    whole = context_length(local.name)
+    context = 64 if tells else whole
+    tokens = Prompter(local.tokenizer).token_ids
+    near, full = ([{"role": "user", "content": "x " * n}] for n in room_for(tokens, context - 5, context))
+    asked: list[int] = []
+
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked.append(body["max_tokens"])
+        fits = len(tokens(body["messages"])) + body["max_tokens"] <= context
+        words = {"error": {"message": "max_tokens is too large"}}
+        reply(handler, 200 if fits else 400, completion("x") if fits else words)
+
+    with serving(local.name, answer, context=context if tells else None) as url:
+        engine = OpenAIEngine(local.name, EngineArguments(endpoint=url, max_concurrent_requests=1))
+        found = engine.generate([CHATS[0], near, full], GREEDY, [0] * 3)
+    assert [one.finish_reason for one in found] == ["stop", "stop", "refused"]
+    assert asked[:3] == [12, context - len(tokens(near)), 1]
+
+
+def room_for(tokens: Any, *sizes: int) -> list[int]:
+    """How often a word is written for a prompt of at least that many tokens."""
+    counts = range(1, max(sizes))
+    return [
+        next(n for n in counts if len(tokens([{"role": "user", "content": "x " * n}])) >= size)
+        for size in sizes
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 422])

@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 
 from a2r_train.data.task import prompt_of
-from a2r_train.engines.openai import api_key, base_urls
+from a2r_train.engines.openai import api_key, base_urls, known_context
 from a2r_train.errors import InputError, RunError
 from a2r_train.inference.serve.app import Endpoint
 from a2r_train.inference.serve.child import Child, started
@@ -24,7 +24,7 @@ from a2r_train.inference.serve.pair import Pair, Stage
 from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.serve.upstream import Upstream
 from a2r_train.inference.two_stage import Price
-from a2r_train.models import context_length, load_tokenizer, model_file
+from a2r_train.models import load_tokenizer, model_file
 from a2r_train.process import handling_signals
 from a2r_train.prompts import PromptConfig
 from a2r_train.verify import check_verifier, has_vote
@@ -108,7 +108,7 @@ async def paired(
             upstream = Upstream(served_as, urls, client, config.tries, config.request_deadline_s)
             if fault := await upstream.fault():
                 raise InputError(f"{name}_url: {fault}")
-            return Stage(model, upstream, prompter, await upstream.context() or _context(model))
+            return Stage(model, upstream, prompter, await upstream.context() or known_context(model))
 
         explorer = await stage("explorer", made.explorer)
         pair = Pair(config, explorer, await stage("synthesizer", made.synthesizer), prices)
@@ -116,14 +116,6 @@ async def paired(
             yield pair
         finally:
             pair.close()
-
-
-def _context(model: str) -> int:
-    """The context by the model's config; without a config, no limit, because only its servers know."""
-    try:
-        return context_length(model)
-    except InputError:
-        return sys.maxsize
 
 
 class _Server(uvicorn.Server):
