@@ -45,6 +45,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
+LONGEST_EXACT = 50  # characters of most golds: longer ones are sentences, which no completion repeats
 MOST_MISTAKES = 0.2  # of the golds: if `math` cannot read more, they are another kind of answer
 TINY = 50_000_000  # parameters: below this, all of them are trained, and a step takes no time
 LORA = """\
@@ -201,9 +202,9 @@ def likely(row: Row, field: str) -> str:
 def verifier_of(problems: list[Problem], data: str) -> str:
     """The verifier of all answers; "" if the rows, or their options, name it themselves.
 
-    Raises InputError for some golds that `math` cannot read among many that it can: these are mistakes. If
-    the rows name their verifiers, it raises it for an unknown one, and for each gold that its own cannot
-    read.
+    Raises InputError for some golds that `math` cannot read among many that it can, which are mistakes, and
+    for golds that are sentences. If the rows name their verifiers, it raises it for an unknown one, and for
+    each gold that its own cannot read.
     """
     if any(problem.verifier != "math" for problem in problems):
         _check_named(problems, data)
@@ -215,6 +216,12 @@ def verifier_of(problems: list[Problem], data: str) -> str:
         return "math"
     if len(bad) < MOST_MISTAKES * len(problems):
         raise bad_golds(bad, data)
+    if statistics.median(len(problem.answer) for problem in problems) > LONGEST_EXACT:
+        shown = " ".join(bad[0][1].answer.split())[:60]
+        raise InputError(
+            f"{data}: the answers are sentences, such as {shown!r}, and `exact` accepts no other words; "
+            "name a column of final answers with --columns, or give the rows a `verifier` of your own"
+        )
     check_gold(judged_by("exact", problems), data)
     return "exact"
 

@@ -1,18 +1,27 @@
 """Multiple choice, a whole set at a time: are its answers letters, texts of options, or their indices?
 
-One row cannot tell if its answer is the text of one option and the index of another; a whole set can.
+One row cannot tell if its answer is the text of one option and the index or the letter of another, as A is
+where the options are blood types; a whole set can.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from a2r_train.data.options import Options, ways_of
+from a2r_train.data.options import Options, options_of, ways_of
+from a2r_train.data.worked import gold_of
 from a2r_train.errors import InputError
+from a2r_train.records import Problem
+
+if TYPE_CHECKING:
+    from a2r_train.data.read import Columns, Row
 
 FEWEST_INDICES = 12  # by chance 3 in 100 such sets of four options have no 0
 TEXT, INDEX, BOTH = "text", "index", "both"
+LABEL, CLASH = "letter", "letter or text"
 log = logging.getLogger(__name__)
 
 
@@ -20,8 +29,9 @@ log = logging.getLogger(__name__)
 class Choices:
     """What the rows of one set say. It can be written as JSON, and the results of several processes added.
 
-    counts: answers that are only a text, only an index, or both for different options. examples: the first of
-    each kind, as [place, answer, letter of the text, letter of the index]. sizes: rows by number of options.
+    counts: answers that are only a text, only an index, or both for different options; only a letter, or the
+    letter of one option and the text of another. examples: the first of each kind, as [place, answer, letter
+    of the text, letter of the index or its own letter]. sizes: rows by number of options.
     from_0: indices in rows that do not number their options; zeros: how many of these are 0.
     """
 
@@ -32,21 +42,31 @@ class Choices:
     zeros: int = 0
     numbers: int = 0  # texts of options that look like indices
 
-    def add(self, place: str, answer: str, options: Options) -> None:
-        """Add one row: its answer as given, and its options."""
+    @property
+    def by_text(self) -> bool:
+        """Whether answers that are a letter and a text are read as texts: others are texts, and none is only
+        a letter.
+        """
+        return CLASH in self.counts and TEXT in self.counts and LABEL not in self.counts
+
+    def add(self, place: str, answer: str, options: Options) -> str:
+        """Add one row: its answer as given, and its options. Returns its kind, "" if it tells nothing."""
         size = str(len(options))
         self.sizes[size] = self.sizes.get(size, 0) + 1
         ways = ways_of(answer, options)
-        if ways.label or ways.text == ways.index:
-            return
+        if ways.text == (ways.label or ways.index):
+            return ""
         looks = answer.strip().isdecimal() and int(answer) <= len(options)  # like an index, also from 1
         kind = (BOTH if looks else TEXT) if ways.text else INDEX
+        if ways.label:
+            kind = CLASH if ways.text else LABEL
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        self.examples.setdefault(kind, [place, answer.strip(), ways.text, ways.index])
+        self.examples.setdefault(kind, [place, answer.strip(), ways.text, ways.label or ways.index])
         self.numbers += kind != INDEX and answer.strip().isdigit()
         if kind == INDEX and not options.first:
             self.from_0 += 1
             self.zeros += int(answer) == 0
+        return kind
 
     def include(self, other: Choices) -> None:
         """Add the counts of a later part of the set."""
@@ -64,6 +84,7 @@ class Choices:
         Raises InputError for ambiguous answers.
         """
         self._check_kinds()
+        self._check_letters()
         if self.from_0 >= FEWEST_INDICES and not self.zeros:
             raise InputError(
                 f"{path}: {self.from_0} answers are indices of options, and none of them is 0; indices "
@@ -72,8 +93,8 @@ class Choices:
         if self.from_0:
             _, answer, _, letter = self.examples[INDEX]
             log.info("%s: answers are indices from 0; %s is option %s", path, answer, letter)
-        elif self.numbers:
-            _, answer, letter, _ = self.examples.get(BOTH) or self.examples[TEXT]
+        elif self.numbers or self.by_text:
+            _, answer, letter, _ = self.examples.get(BOTH) or self.examples.get(CLASH) or self.examples[TEXT]
             log.info("%s: answers are texts of options; %r is option %s", path, answer, letter)
         most, rows = max(map(int, self.sizes), default=0), sum(self.sizes.values())
         if fewer := rows - self.sizes.get(str(most), 0):
@@ -94,3 +115,33 @@ class Choices:
                 f"{index[0]}: answer {index[1]} is only the index of option {index[3]}, but at {text[0]} "
                 f"answer {text[1][:40]!r} is the text of option {text[2]}; give letters in all rows"
             )
+
+    def _check_letters(self) -> None:
+        """Answers that are only a text, or only a letter, settle how those are meant that are both."""
+        if CLASH not in self.counts or (TEXT in self.counts) != (LABEL in self.counts):
+            return
+        place, answer, by_text, letter = self.examples[CLASH]
+        others = "other rows give letters as well as texts" if TEXT in self.counts else "no other row tells"
+        raise InputError(
+            f"{place}: answer {answer} is the letter of option {letter} and the text of option {by_text}, "
+            f"and {others}; give letters, each as ({letter})"
+        )
+
+
+def note_choice(choices: Choices, row: Row, record: object) -> str:
+    """Record what the row of a problem with options tells about its set; returns the kind of its answer."""
+    return _noted(choices, row) if isinstance(record, Problem) and "\nA. " in record.problem else ""
+
+
+def _noted(choices: Choices, row: Row) -> str:
+    options = options_of(row.values, row.names.get("options", ""), row.place)
+    return choices.add(row.place, gold_of(row), options) if options else ""
+
+
+def answered_by_text(paths: Sequence[str], columns: Columns) -> bool:
+    """Whether a whole set names options by their texts, by a second look at its rows."""
+    choices = Choices()
+    for file in paths:
+        for row in columns.rows(file):
+            _noted(choices, row)
+    return choices.by_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from a2r_train.data.choices import Choices
+from a2r_train.data.choices import Choices, note_choice
 from a2r_train.data.files import Slice, rows_of, slices
 from a2r_train.data.processes import Rate, mapped
 from a2r_train.data.read import (
@@ -20,7 +20,6 @@ from a2r_train.data.read import (
     Row,
     judged_by,
     lacks_column,
-    note_choice,
     records_in,
     stream,
     used_twice,
@@ -62,6 +61,7 @@ class Piece:
     names: Mapping[str, str]
     key: str
     parts: int
+    by_text: bool = False  # how options are named, which is known when all pieces have been read once
 
 
 @dataclass
@@ -135,6 +135,8 @@ def ingest(
     for one in counts:
         choices.include(Choices(**one.choices))
     choices.check(rollouts)
+    if choices.by_text:
+        _read_all([replace(piece, by_text=True) for piece in pieces], processes)
     before = np.cumsum([0, *(count for one in counts for count in one.rollouts)]).tolist()
     if not before[-1]:
         none = "; expected at least one rollout"
@@ -175,7 +177,7 @@ def _counted(piece: Piece) -> Counts | None:
 
 
 def _marker(piece: Piece) -> Path:
-    return piece.folder / f"piece-{piece.number:06d}.json"
+    return piece.folder / f"piece-{piece.number:06d}{'-by-text' if piece.by_text else ''}.json"
 
 
 def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Columns) -> None:
@@ -192,7 +194,7 @@ def _check_columns(paths: Sequence[str], counts: Sequence[Counts], columns: Colu
 
 def spill_piece(piece: Piece) -> Counts:
     """Read one piece into the store, and mark it as done. Raises InputError as `read` does."""
-    columns = Columns(piece.names, key=piece.key)
+    columns = Columns(piece.names, key=piece.key, by_text=piece.by_text)
     spilled = _Spilled(piece)
     here: set[str] = set()
     rollouts = []

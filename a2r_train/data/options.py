@@ -109,7 +109,9 @@ def with_options(problem: str, options: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Ways:
-    """The letter of the option that an answer names by letter, by text, and as an index; "" for none."""
+    """The letter of the option that an answer names by letter, by text, and as an index; "" for none. A
+    letter is no index.
+    """
 
     label: str = ""
     text: str = ""
@@ -121,22 +123,22 @@ def ways_of(answer: str, options: Options) -> Ways:
     0.
     """
     answer = answer.strip()
+    by_text = next((letter for letter, text in options.items() if text.strip() == answer), "")
     label = answer.strip("()").rstrip(".").upper()
     if label in options:
-        return Ways(label=label)
-    by_text = next((letter for letter, text in options.items() if text.strip() == answer), "")
+        return Ways(label, by_text)
     index = int(answer) - options.first if answer.isdecimal() and len(answer) < 3 else -1
     return Ways(text=by_text, index=list(options)[index] if 0 <= index < len(options) else "")
 
 
-def letter_of(answer: str, options: Options, place: str) -> str:
-    """The letter of the right option, given as letter, text, or index, tried in this order. `Choices` checks
-    over a whole set whether the order matters.
+def letter_of(answer: str, options: Options, place: str, by_text: bool = False) -> str:
+    """The letter of the right option, given as letter, text, or index, tried in this order; text comes first
+    if the whole set answers `by_text`. `Choices` checks over a whole set whether the order matters.
 
     Raises InputError for an answer that is none of these.
     """
     ways = ways_of(answer, options)
-    if found := ways.label or ways.text or ways.index:
+    if found := (by_text and ways.text) or ways.label or ways.text or ways.index:
         return found
     shown = ", ".join(f"{label} {text[:20]!r}" for label, text in options.items())
     raise InputError(

@@ -18,11 +18,12 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from a2r_train.config import check_keys
-from a2r_train.data.choices import Choices
+from a2r_train.data.choices import CLASH, Choices, answered_by_text, note_choice
 from a2r_train.data.files import header_of, rows
 from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
 from a2r_train.data.typed import is_null, typed
+from a2r_train.data.worked import gold_of
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.records import (
@@ -42,13 +43,12 @@ ALIASES = {
     "text": ("completion", "generation", "response"),
     "texts": ("completions", "generations", "responses"),
 }
-# What other data sets call a field, for the hint of an error.
+# What other data sets call a field, the likeliest first: a label may be a class, and a solution is worked.
 LOOKALIKES = {
     "problem": ("prompt", "query", "input", "instruction", "task", "text"),
-    "answer": ("gold", "target", "label", "final_answer", "solution", "expected_answer", "answerKey"),
+    "answer": ("gold", "target", "final_answer", "expected_answer", "answerKey", "label", "solution"),
     "text": ("output", "answer_text", "solution", "model_output"),
 }
-_IN_THOUSANDS = re.compile(r"[^\d,()\[\]{}]*\d{1,3}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]{}]*")  # one number
 KEY, FLAG = "columns:", "--columns"  # of a recipe, and of a command without one
 MAX_NAMED = 50  # problems, in one message
 READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
@@ -62,6 +62,7 @@ class Columns:
     met: set[str] = field(default_factory=set)  # all columns of the files read so far
     key: str = KEY  # what sets them, for the hint of an error; "" if nothing does
     lacking: dict[str, str] = field(default_factory=dict)  # mapped columns, with the first place without them
+    by_text: bool = False  # whether the set is known to name options by their texts
 
     @staticmethod
     def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
@@ -104,7 +105,7 @@ class Columns:
         if not here.issuperset(values):
             here.update(values)
             self.met.update(values)
-        return Row(place, values, self.names, self.key)
+        return Row(place, values, self.names, self.key, self.by_text)
 
     def check_met(self) -> None:
         """Raise InputError for a name that no row of any file had."""
@@ -128,6 +129,7 @@ class Row:
     values: Mapping[str, Any]
     names: Mapping[str, str]
     key: str = KEY
+    by_text: bool = False
 
     def column(self, field: str) -> str:
         """The column that holds a field in this row; if none does, the one that should.
@@ -213,6 +215,8 @@ def read(
                 places[identity] = row.place
                 records.append(record)
                 note_choice(choices, row, record)
+    if choices.by_text and not columns.by_text:  # which only the whole set tells
+        return read(kind, path, replace(columns, by_text=True), defaults)
     _tell_untested(path, untested)
     choices.check(path)
     if not records:
@@ -232,7 +236,7 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
 
     Raises InputError as `read` does.
     """
-    columns = columns or Columns(key="")
+    columns = replace(columns) if columns else Columns(key="")
     paths = paths_in(path)
     names = _names(paths) if len(paths) > 1 else [""]
     count, untested, choices = 0, list[str](), Choices()
@@ -242,7 +246,9 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
                 untested.append(str(row.values.get("task_id", row.place)))
                 continue
             (record,) = records_in(kind, row, index)
-            note_choice(choices, row, record)
+            if note_choice(choices, row, record) == CLASH and not columns.by_text:
+                columns.by_text = answered_by_text(paths, columns)
+                (record,) = records_in(kind, replace(row, by_text=columns.by_text), index)
             yield row.place, _named(record, name) if name else record
             count += 1
     _tell_untested(path, untested)
@@ -260,16 +266,10 @@ def problem_of(row: Row, identity: str) -> Problem:
     """The problem that a row holds, options rendered; `identity` if it has no id of its own."""
     if is_program(row.values) and (program := program_of(row.values, identity, "", row.place)):
         return program
-    text, gold = row.required_text("problem"), row.required_text("answer")
-    if row.column("problem") == "question" and row.column("answer") == "answer" and "####" in gold:
-        gold = gold.rpartition("####")[2].strip()  # GSM8K keeps the worked solution before it
-        if _IN_THOUSANDS.fullmatch(gold):
-            gold = gold.replace(",", "")
-        if not gold:
-            raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
+    text, gold = row.required_text("problem"), gold_of(row)
     given = {name: value for name in ("verifier", "source") if (value := row.text(name))}
     if options := options_of(row.values, row.names.get("options", ""), row.place):
-        gold, text = letter_of(gold, options, row.place), with_options(text, options)
+        gold, text = letter_of(gold, options, row.place, row.by_text), with_options(text, options)
         given = {"verifier": "multiple_choice", **given}
     metadata = row.value("metadata", "dict") or {}
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
@@ -277,14 +277,6 @@ def problem_of(row: Row, identity: str) -> Problem:
 
 def _is_untested(row: Row) -> bool:
     return is_program(row.values) and program_of(row.values, "", "", row.place) is None
-
-
-def note_choice(choices: Choices, row: Row, record: Record) -> None:
-    """Record what the row of a problem with options tells about its set."""
-    has_options = isinstance(record, Problem) and "\nA. " in record.problem
-    mapped = row.names.get("options", "")
-    if has_options and (options := options_of(row.values, mapped, row.place)):
-        choices.add(row.place, row.required_text("answer"), options)
 
 
 def _tell_untested(path: str, untested: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from a2r_train.data.builder import bundle_of, problem_in, unfound
-from a2r_train.data.choices import Choices
+from a2r_train.data.choices import Choices, note_choice
 from a2r_train.data.programs import is_program
-from a2r_train.data.read import Columns, Row, judged_by, note_choice, problem_of, read
+from a2r_train.data.read import Columns, Row, judged_by, problem_of, read
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
@@ -195,6 +195,8 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
             samples += samples_in(row, known.id, len(samples))
     if not samples:
         raise InputError(f"{path}: no rows; expected at least one rollout")
+    if choices.by_text and not columns.by_text:  # which only the whole set tells
+        return with_their_problems(path, replace(columns, by_text=True))
     choices.check(path)
     return list(problems.values()), samples
 

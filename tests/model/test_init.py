@@ -52,6 +52,43 @@ def test_a_column_that_is_named_goes_before_a_guess(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "column"),
+    [
+        ({}, "solution"),
+        ({"label": 0}, "label"),
+        ({"label": 0, "final_answer": "7"}, "final_answer"),
+        ({"expected_answer": "7"}, "expected_answer"),
+    ],
+)
+def test_a_worked_solution_is_the_last_guess_and_its_box_is_read(
+    more: dict[str, Any], column: str, tmp_path: Path
+) -> None:
+    rows = [
+        {
+            "problem": f"{i} + {i}?",
+            "level": "1",
+            "solution": rf"We add {i} twice: $\boxed{{{2 * i}}}$.",
+            **more,
+        }
+        for i in range(20)
+    ]
+    found = guessed(write_rows(tmp_path / "p.jsonl", rows))
+    assert (found.held["answer"], found.verifier) == (column, "math")
+    assert found.problems[3].answer == str({"solution": 6, "label": 0}.get(column, 7))
+
+
+def test_answers_that_are_sentences_are_one_line(tmp_path: Path) -> None:
+    says = "Take away the cups that broke on Monday, count the others, and that is what is left of {}."
+    rows = [{"problem": f"{i}?", "answer": says.format(i)} for i in range(20)]
+    with pytest.raises(
+        InputError, match=r"p\.jsonl: the answers are sentences, such as 'Take away .*--columns"
+    ):
+        guessed(write_rows(tmp_path / "p.jsonl", rows))
+    found = guessed(write_rows(tmp_path / "p.jsonl", [row | {"verifier": "exact"} for row in rows]))
+    assert found.verifier == ""
+
+
+@pytest.mark.parametrize(
     ("rows", "verifier"),
     [
         ([{"problem": f"{i}?", "answer": "ABCD"[i % 4]} for i in range(20)], "multiple_choice"),

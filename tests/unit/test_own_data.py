@@ -214,6 +214,22 @@ def test_gsm8k_may_be_mapped_to_what_it_is(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("solution", "gold"),
+    [
+        (r"Add: $\boxed{\frac{1}{2}}$, and not \boxed{\text{1,5}}.", r"\text{1,5}"),
+        ("Add.\n#### 1,234\n", "1234"),
+        ("def f(x):\n    #### as it is\n    return x", "def f(x):\n    #### as it is\n    return x"),
+        ("7", "7"),
+    ],
+)
+def test_a_column_of_solutions_gives_their_final_answers(solution: str, gold: str, tmp_path: Path) -> None:
+    row = {"problem": "1?", "solution": solution, "proof": solution}
+    path = write_rows(tmp_path / "own.jsonl", [row])
+    assert read(Problem, path, Columns({"answer": "solution"}))[0].answer == gold
+    assert read(Problem, path, Columns({"answer": "proof"}))[0].answer == solution
+
+
 def test_columns_of_a_recipe_may_be_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(
         tmp_path / "own.jsonl",

@@ -8,6 +8,7 @@ from conftest import write_rows
 
 from a2r_train.data.ingest import ingest
 from a2r_train.data.options import letter_unasked
+from a2r_train.data.part import problems_in
 from a2r_train.data.read import Columns, read, stream
 from a2r_train.data.rollouts import with_their_problems
 from a2r_train.errors import InputError
@@ -128,8 +129,8 @@ def door(kind: str, rows: list[dict[str, Any]], tmp_path: Path) -> list[str]:
     write_rows(path, [{**row, "generations": [r"\boxed{A}"] * 2} for row in rows])
     if kind == "rollouts":
         return [problem.answer for problem in with_their_problems(str(path), Columns())[0]]
-    ingest("", str(path), Columns(), tmp_path / "store", 1, 1)
-    return []
+    store = ingest("", str(path), Columns(), tmp_path / "store", 1, 1)
+    return [problem.answer for _, problem in problems_in(store, 0, "")]
 
 
 @pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
@@ -162,8 +163,55 @@ def test_one_text_that_is_no_index_tells_that_all_are_texts(
 ) -> None:
     caplog.set_level("INFO")
     rows = [*NUMBERS, {"question": "9 + 9?", "options": ["17", "18"], "answer": "18"}]
-    assert door(kind, rows, tmp_path) in (["C", "A", "B", "D", "B"], [])
+    assert door(kind, rows, tmp_path) == ["C", "A", "B", "D", "B"]
     assert "answers are texts of options; '1' is option C" in caplog.text
+
+
+BLOOD = [
+    {"question": f"Which group, {i}?", "options": options, "answer": answer}
+    for i, (options, answer) in enumerate(
+        [(["O", "A", "B", "AB"], "A"), (["AB", "O", "A", "B"], "B"), (["A", "B", "O", "AB"], "B")]
+    )
+]
+VITAMIN = {"question": "Which vitamin?", "options": ["D", "C", "B12"]}
+
+
+@pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
+@pytest.mark.parametrize(
+    ("more", "letters"),
+    [
+        ([LISTED | {"answer": "green"}], "BDBB"),
+        ([VITAMIN | {"answer": "B12"}, LISTED | {"answer": "red"}], "BDBCA"),
+        ([LISTED | {"answer": "(b)"}], "ABBB"),
+        ([LISTED | {"answer": "B"}, VITAMIN | {"answer": "C"}], "ABBBC"),
+    ],
+)
+def test_the_other_rows_tell_whether_a_letter_is_a_text(
+    kind: str, more: list[dict[str, Any]], letters: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert "".join(door(kind, [*BLOOD, *more], tmp_path)) == letters
+    said = "answers are texts of options; 'A' is option B"
+    assert caplog.text.count(said) == (letters[0] == "B")
+
+
+@pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ([], r"jsonl:1: answer A is the letter of option A and the text of option B, and no other row tells"),
+        ([LISTED | {"answer": 0}], "and no other row tells; give letters, each as .A."),
+        ([LISTED | {"answer": "red"}, VITAMIN | {"answer": "B"}], "other rows give letters as well as texts"),
+    ],
+)
+def test_letters_that_may_be_texts_are_refused(
+    kind: str, more: list[dict[str, Any]], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        door(kind, [*BLOOD, *more], tmp_path)
+    (tmp_path / "again").mkdir()
+    letters = [row | {"answer": f"({answer})"} for row, answer in zip(BLOOD, "BDB", strict=True)]
+    assert "".join(door(kind, letters, tmp_path / "again")) == "BDB"
 
 
 @pytest.mark.parametrize("kind", ["read", "stream", "rollouts", "store"])
