@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from a2r_train.data.decontaminate import Evaluation
+from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.files import size_of
 from a2r_train.data.ingest import Store, ingest, parts_of
 from a2r_train.data.mixture import cap_all_wrong, choose, contested, shares_in
@@ -127,7 +127,8 @@ def _evaluation(
         tests: Sequence[Problem] = []
         if config.decontamination != "none" and (tested or config.test_share):
             tests = sorted_problems(tested or store, config, everything=tested is not None)
-        known = Evaluation(chain(tests, others), config.decontamination)  # type: ignore[arg-type]
+        method = cast("Method", config.decontamination)
+        known = Evaluation(chain(tests, others), method, columns.sources)
         part = path.with_suffix(".part")
         part.write_bytes(pickle.dumps(known))
         os.replace(part, path)

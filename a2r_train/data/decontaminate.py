@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from a2r_train.data.spill import key_of
+from a2r_train.data.trained_on import plain
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 
@@ -20,35 +22,41 @@ UNSPACED = (
     "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
+SIGNS = str.maketrans("×÷−⋅·", "*/-**")
 WORD = rf"\d+(?:\.\d+)?|[{UNSPACED}]|[^\W\d_{UNSPACED}]+"
 
 
 class Evaluation:
     """The problems that training must not contain, as sorted hashes of their words: a few bytes each.
 
-    ngram: two problems match if they share 13 consecutive words. Text is lower-cased, without punctuation;
-    numbers are kept, and each Chinese or Japanese character is a word. A problem of fewer words must match as
-    a whole. template: the same `source` and the same numbers in the same order, for sets whose templates
-    repeat; if either problem has no source or no number, they are compared by ngram. Raises InputError for
-    another method.
+    ngram: two problems match if they share 13 consecutive words. Text is lower-cased, without punctuation, in
+    one form of Unicode (NFKC); numbers are kept, and each Chinese or Japanese character is a word. A problem
+    of fewer words must match as a whole. template: the same `source` and the same numbers in the same order,
+    for sets whose templates repeat, or the same text; if either problem has no source or no number, they are
+    compared by ngram. A name in `file_names` is no source of the problems whose ids begin with it: they were
+    read from a file of that name, and have no other. Raises InputError for another method.
     """
 
-    def __init__(self, problems: Iterable[Problem], method: Method) -> None:
+    def __init__(self, problems: Iterable[Problem], method: Method, file_names: Collection[str] = ()) -> None:
         if method not in ("ngram", "template", "none"):
             raise InputError(f"decontamination {method!r}: expected ngram, template or none")
         self.method: Method = method
+        self.file_names = frozenset(file_names)
         self.ids: list[str] = []
-        words, alone, templates = _Hashes(), _Hashes(), _Hashes()
+        words, alone, templates, texts = _Hashes(), _Hashes(), _Hashes(), _Hashes()
         for number, problem in enumerate(problems if method != "none" else ()):
             self.ids.append(problem.id)
             grams, template = _ngrams(problem), self._template_of(problem)
             words.add(grams, number)
             templates.add([template] if template else [], number)
             alone.add(grams if not template else [], number)
-        self.words, self.alone, self.templates = words.sorted(), alone.sorted(), templates.sorted()
+            texts.add([plain(problem.problem)], number)
+        self.words, self.alone = words.sorted(), alone.sorted()
+        self.templates, self.texts = templates.sorted(), texts.sorted()
 
     def _template_of(self, problem: Problem) -> str:
-        return _template(problem) if self.method == "template" else ""
+        named = problem.source in self.file_names and problem.id.startswith(f"{problem.source}/")
+        return _template(problem) if self.method == "template" and not named else ""
 
     def met(self, problem: Problem) -> str:
         """The id of the evaluation problem that a problem matches, or ""."""
@@ -56,6 +64,8 @@ class Evaluation:
             return ""
         template = self._template_of(problem)
         if template and (at := _find(self.templates, [template])) >= 0:
+            return self.ids[at]
+        if (at := _find(self.texts, [plain(problem.problem)])) >= 0:
             return self.ids[at]
         at = _find(self.alone if template else self.words, _ngrams(problem))
         return self.ids[at] if at >= 0 else ""
@@ -89,10 +99,10 @@ def _find(known: tuple[np.ndarray, np.ndarray], texts: Sequence[str]) -> int:
 
 
 def _ngrams(problem: Problem) -> list[str]:
-    text = problem.problem.lower()
+    text = unicodedata.normalize("NFKC", problem.problem).lower().translate(SIGNS)
     words = re.findall(WORD, text)
     if len(words) < NGRAM_WORDS:  # compared whole, as short problems may differ only in a sign
-        return [" ".join(re.findall(rf"{WORD}|[-+*/^=<>]", text))]
+        return [" ".join(re.findall(rf"{WORD}|[-+*/^=<>√]", text))]
     return [" ".join(words[at : at + NGRAM_WORDS]) for at in range(len(words) - NGRAM_WORDS + 1)]
 
 

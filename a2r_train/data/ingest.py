@@ -122,7 +122,10 @@ def ingest(
     folder.mkdir(parents=True, exist_ok=True)
     if problems and not (folder / "problems.json").exists():
         _spill_problems(problems, columns, folder, parts, verifier)
-    columns.met.update(json.loads((folder / "problems.json").read_text()) if problems else ())
+    if problems:
+        seen = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
+        columns.met.update(seen["columns"])
+        columns.sources.update(seen["sources"])
     groups = [(path, some) for path in paths_in(rollouts) for some in _grouped(slices(path, SLICE_BYTES))]
     firsts = np.cumsum([0, *(len(some) for _, some in groups)]).tolist()
     pieces = [
@@ -289,7 +292,8 @@ def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verif
         raise _second_use(path, columns, set(several.tolist()))
     if len(same := _repeated(np.array(texts, dtype=np.uint64))):
         _check_same(path, columns, set(same.tolist()), verifier)
-    mark(folder / "problems.json", sorted(columns.met))
+    seen = {"columns": sorted(columns.met), "sources": sorted(columns.sources)}
+    mark(folder / "problems.json", seen)
 
 
 def _repeated(keys: np.ndarray) -> np.ndarray:

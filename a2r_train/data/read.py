@@ -63,6 +63,7 @@ class Columns:
     key: str = KEY  # what sets them, for the hint of an error; "" if nothing does
     lacking: dict[str, str] = field(default_factory=dict)  # mapped columns, with the first place without them
     by_text: bool = False  # whether the set is known to name options by their texts
+    sources: set[str] = field(default_factory=set)  # names of files whose problems have no other source
 
     @staticmethod
     def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
@@ -249,6 +250,8 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
             if note_choice(choices, row, record) == CLASH and not columns.by_text:
                 columns.by_text = answered_by_text(paths, columns)
                 (record,) = records_in(kind, replace(row, by_text=columns.by_text), index)
+            if name and isinstance(record, Problem) and not record.source:
+                columns.sources.add(name)
             yield row.place, _named(record, name) if name else record
             count += 1
     _tell_untested(path, untested)

@@ -25,10 +25,14 @@ class Trained:
     problems: frozenset[str]
 
 
+def plain(problem: str) -> str:
+    """The text without case, repeated spaces, and differences in how a character is encoded."""
+    return " ".join(unicodedata.normalize("NFKC", problem).casefold().split())
+
+
 def problem_hash(problem: str) -> str:
-    """A hash that ignores case, spaces, and how a character is encoded."""
-    text = " ".join(unicodedata.normalize("NFKC", problem).casefold().split())
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    """A hash of the plain text."""
+    return hashlib.sha256(plain(problem).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write_trained_on(

@@ -4,6 +4,7 @@ elsewhere.
 
 import json
 import random
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +239,56 @@ def test_template_decontamination_meets_equal_source_and_numbers() -> None:
     assert contaminated(train, evaluation, "template") == {"same": "e"}
     with pytest.raises(InputError, match="expected ngram, template or none"):
         contaminated(train, evaluation, "exact")  # type: ignore[arg-type]
+
+
+def test_template_decontamination_meets_the_same_text_of_another_source() -> None:
+    evaluation = [Problem("e", "Tom has 12 pens, 3 are blue.", "9", source="pens-test")]
+    train = [
+        Problem("same", "tom has 12  PENS, 3 are blue.", "9", source="pens"),
+        Problem("other", "Ann has 12 cups, 3 are blue.", "9", source="pens"),
+    ]
+    assert contaminated(train, evaluation, "template") == {"same": "e"}
+
+
+def test_the_name_of_a_file_is_no_template(tmp_path: Path) -> None:
+    """Several files lend their names to problems without a source, which those of other files never share."""
+    texts = {name: f"{LONG} {name}. How many are left of {i}?" for i, name in enumerate(("a", "b", "c"))}
+    files = {
+        name: write_rows(tmp_path / f"{name}.jsonl", [{"problem": text, "answer": "9"}])
+        for name, text in [*texts.items(), ("x", f"Well: {LONG}, and so on."), ("y", "Say 5, not 6.")]
+    }
+    made = ("train", ("a", "b", "c")), ("test", ("x", "y"))
+    rows = {
+        name: write_rows(
+            tmp_path / f"{name}.jsonl",
+            [{"problem_id": f"{one}/0", "text": rf"\boxed{{{9 + n}}}"} for one in some for n in range(3)],
+        )
+        for name, some in made
+    }
+    problems, tests = (",".join(files[one] for one in some) for _, some in made)
+    options = {"problems": problems, "rollouts": rows["train"], "test_problems": tests, "k": 2}
+    options |= {"test_rollouts": rows["test"], "decontamination": "template"}
+    with pytest.raises(InputError, match=r"no bundle is left \(3 problem"):
+        bundle(config_of(tmp_path, "out", **options))
+
+
+VIETNAMESE = "Một cửa hàng bán được hai mươi ba quả táo vào buổi sáng và mười bảy quả táo vào buổi chiều"
+
+
+def test_decontamination_reads_one_form_of_unicode() -> None:
+    evaluation = [
+        Problem("e0", unicodedata.normalize("NFC", VIETNAMESE), "40"),
+        Problem("e1", CHINESE, "16"),
+        Problem("e2", "What is 6 × 2?", "12"),
+    ]
+    train = [
+        Problem("decomposed", unicodedata.normalize("NFD", VIETNAMESE) + "?", "40"),
+        Problem("wide", CHINESE.replace("12", "\uff11\uff12"), "16"),
+        Problem("sign", "what is 6*2", "12"),
+        Problem("other sign", "What is 6 ÷ 2?", "3"),
+    ]
+    expected = {"decomposed": "e0", "wide": "e1", "sign": "e2"}
+    assert contaminated(train, evaluation, "ngram") == expected
 
 
 def test_template_decontamination_reads_words_where_there_is_no_template() -> None:
