@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2r_train.data.read import read, stream
+from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 from a2r_train.verify import extract, has_vote, majority, traits_of
