@@ -352,7 +352,7 @@ OF_TRAINING = [
     BadInput("nothing to learn from", "grpo",
              every_row("bundles", n_correct=0, references=[{"text": r"\boxed{7}",
                       "verdict": "incorrect"}] * 2),
-             "bundle problems of middling difficulty", True),
+             "bundle problems of medium difficulty", True),
     BadInput("bundles judged against another answer", "grpo", every_row("bundles", answer="99"),
              "a reference marked correct with '3', but the answer '99'", True),
     BadInput("checkpoints within a generation", "grpo", given(save_steps=3), TWO_GENERATIONS, True),

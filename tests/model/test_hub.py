@@ -244,4 +244,4 @@ def test_the_finished_folder_is_pushed_and_a_failed_push_goes_on(
     (out / "done.json").write_text('{"stage": "SFT"}')  # of a training that was not to be pushed
     capsys.readouterr()
     assert sft.main(options(keys | {"hub_model_id": "me/sft"})) == 2
-    assert f"push it by hf upload me/sft {out} . --exclude" in capsys.readouterr().err
+    assert f"hf upload me/sft {out} . --exclude" in capsys.readouterr().err
