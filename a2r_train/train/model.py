@@ -59,7 +59,7 @@ ADAPTER_KEYS = {
 
 
 def _check_adapter_keys(model: ModelArguments) -> None:
-    """Raise InputError for a recipe that asks for another adapter than the one that it goes on with."""
+    """Raise InputError for a recipe that asks for another adapter than the one that it continues."""
     if not _goes_on_with_adapter(model):
         return
     saved = peft_of(model)
