@@ -11,7 +11,7 @@ more. The first steps are not counted, and the next ones give the steps per hour
 GPU at each boundary, and show where the time goes. Parts have the names of TRL's own profiling contexts, and
 exclude nested parts. A row is written as soon as its way is measured; a way that fails gives a row with the
 error. `trainer_gib` is the peak of torch's tensors minus what vLLM allocated at its start. With
-`--trace FOLDER` torch's profiler records two micro-batches of the last step.
+`--trace FOLDER` torch's profiler records two micro-batches of one more step.
 
 | way | trainer | base | what it is |
 |---|---|---|---|
@@ -171,7 +171,9 @@ def steps_of(clock: Clock, given: argparse.Namespace) -> Any:
 
 
 def traces_of(given: argparse.Namespace) -> list[Any]:
-    """With `--trace`, a callback that profiles the second and third micro-batch of the last step."""
+    """With `--trace`, a callback that profiles the second and third micro-batch of the last step, which
+    is not counted.
+    """
     from torch.profiler import profile
     from transformers import TrainerCallback
 
@@ -289,15 +291,15 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
 
 def timing_of(steps: Any, given: argparse.Namespace) -> dict[str, Any]:
     """Mean seconds per step, and of its parts in the steps that waited for the GPU."""
-    counted, watched = steps.took[given.warm_up :][: given.steps], steps.parts[given.warm_up + given.steps :]
-    seconds = statistics.mean(counted)
-    parts = {name: round(statistics.mean(one.get(name, 0.0) for one in watched), 4) for name in COLUMNS}
+    end = given.warm_up + given.steps
+    counted, watched = steps.took[given.warm_up : end], slice(end, end + given.watched_steps)
+    seconds, parts = statistics.mean(counted), steps.parts[watched]
     return {
         "seconds": round(seconds, 4),
         "seconds_of_each": [round(one, 4) for one in counted],
         "steps_per_hour": round(3600 / seconds, 1),
-        "watched_seconds": round(statistics.mean(steps.took[given.warm_up + given.steps :]), 4),
-        "parts": parts,
+        "watched_seconds": round(statistics.mean(steps.took[watched]), 4),
+        "parts": {name: round(statistics.mean(one.get(name, 0.0) for one in parts), 4) for name in COLUMNS},
     }
 
 
@@ -311,7 +313,7 @@ def arguments_of(given: argparse.Namespace, way: str, micro_batch: int, folder: 
     micro = min(micro_batch or micro, completions)
     fixed: dict[str, Any] = {
         "output_dir": folder,
-        "max_steps": given.warm_up + given.steps + given.watched_steps,
+        "max_steps": given.warm_up + given.steps + given.watched_steps + bool(given.trace),
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": completions // micro,
         "save_strategy": "no",
