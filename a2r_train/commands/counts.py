@@ -11,7 +11,6 @@ from typing import Any
 from a2r_train.commands.dry_run import rows_of
 from a2r_train.data.build import Built
 from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
-from a2r_train.data.bundles import Bundles
 from a2r_train.data.explore import ExploreConfig
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.probe.power import Spread
@@ -21,6 +20,7 @@ from a2r_train.output import DONE
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Problem, Rollout
 from a2r_train.train.arguments import BundleArguments
+from a2r_train.train.bundles import open_bundles
 from a2r_train.train.preflight import Check
 
 FEW_TESTS = 20
@@ -84,7 +84,7 @@ def few_tests(count: int) -> str:
 
 def checked(data: BundleArguments, checks: Sequence[Check]) -> str:
     """Bundles, and the preflight by colour; what is yellow is named."""
-    bundles = len(Bundles.open(data.bundles, data.max_bundles))
+    bundles = len(open_bundles(data))
     colors = Counter(check.color for check in checks)
     yellow = "; ".join(f"{check.name}: {check.detail}" for check in checks if check.color == "yellow")
     found = ", ".join(f"{count} {color}" for color, count in colors.items())

@@ -19,6 +19,7 @@ from a2r_train.commands.merge import MergeConfig, check_merge
 from a2r_train.config import load_yaml, parse
 from a2r_train.data import bundle as bundling
 from a2r_train.data import explore as exploring
+from a2r_train.data.bundles import Bundles
 from a2r_train.data.read import Columns, read
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
@@ -29,7 +30,7 @@ from a2r_train.evaluate.config import check
 from a2r_train.models import load_tokenizer, model_file
 from a2r_train.paths import has_data, paths_in
 from a2r_train.prompts import PromptConfig, Prompter
-from a2r_train.records import Bundle, Problem, Rollout
+from a2r_train.records import Problem, Rollout
 from a2r_train.train import grpo, sft
 from a2r_train.train import run as training
 
@@ -231,7 +232,7 @@ def _check_parts(stage: Planned) -> list[str]:
     for _, path in stage.inputs(ROLLOUTS):
         read(Rollout, path, columns)
     for _, path in stage.inputs(BUNDLES):
-        read(Bundle, path)
+        Bundles.open(path, or_problems=getattr(config, "plain_share", 0) == 1)
     columns.check_met()
     engine = config if isinstance(config, EngineArguments) else EngineArguments()
     for key, model in stage.inputs(MODELS):

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from a2r_train.data.builder import problem_in
-from a2r_train.data.files import format_of, size_of
+from a2r_train.data.builder import bundle_of, problem_in
+from a2r_train.data.files import format_of, rows, size_of
 from a2r_train.data.read import Row, read, records_in, stream
 from a2r_train.data.rollouts import check_references, wrong_reference
 from a2r_train.data.shards import BUNDLE, bundle_cells
@@ -43,8 +43,13 @@ class Bundles(Sequence[Bundle]):
         self.path, self.held, self.mapped = path, held, mapped
 
     @staticmethod
-    def open(path: str, most: int = 0) -> Bundles:
-        """The first `most` bundles of a recipe's path; 0 for all. Raises InputError as `read` does."""
+    def open(path: str, most: int = 0, *, or_problems: bool = False) -> Bundles:
+        """The first `most` bundles of a recipe's path; 0 for all. With `or_problems`, a file of problems
+        gives bundles without references. Raises InputError as `read` does.
+        """
+        if or_problems and are_problems(path):
+            problems = read(Problem, path)[: most or None]
+            return Bundles(path, [bundle_of(problem, [], problem.id) for problem in problems])
         if size_of(path) < LARGE_BYTES:
             return Bundles(path, read(Bundle, path)[: most or None])
         mapped = _mapped(path)
@@ -162,6 +167,12 @@ def bundle_in(row: dict[str, Any], place: str) -> Bundle:
     """The bundle that a row of BUNDLE holds. Raises InputError as `read` does."""
     bundle: Bundle = records_in(Bundle, Row(place, row, {}, key=""), 0)[0]
     return bundle
+
+
+def are_problems(path: str) -> bool:
+    """Whether a path of a recipe names problems: its first row has neither references nor a problem's id."""
+    _, first = next(rows(paths_in(path)[0]), ("", {}))
+    return not {"references", "problem_id"} & first.keys()
 
 
 def _mapped(path: str) -> Dataset:

@@ -26,7 +26,10 @@ class BundleArguments:
     """What a run trains on, and how it is rendered."""
 
     bundles: str = field(
-        metadata={"help": "training bundles: a .jsonl or .parquet file, or a dataset on the hub"}
+        metadata={
+            "help": "training bundles: a .jsonl or .parquet file, or a dataset on the hub; "
+            "with plain_share 1, also problems without references"
+        }
     )
     prompt: str = field(
         default="",

@@ -12,7 +12,7 @@ from typing import Any, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from a2r_train.data.bundles import Bundles
+from a2r_train.data.bundles import Bundles, are_problems
 from a2r_train.data.lengths import fingerprint
 from a2r_train.data.task import check_asked, prompt_of, task_of
 from a2r_train.errors import InputError
@@ -96,6 +96,16 @@ class TrainingBundles:
         return frozenset(identity for identity in ids if _is_plain(identity, share))
 
 
+def open_bundles(data: BundleArguments) -> Bundles:
+    """The training bundles; problems do where no references are shown. Raises InputError as `read` does."""
+    if data.plain_share < 1 and are_problems(data.bundles):
+        raise InputError(
+            f"{data.bundles}: these are problems, without references; make bundles of them (a2r explore, "
+            "then a2r bundle), or train without references (plain_share: 1)"
+        )
+    return Bundles.open(data.bundles, data.max_bundles, or_problems=data.plain_share == 1)
+
+
 def load_bundles(
     data: BundleArguments,
     model: ModelArguments,
@@ -112,7 +122,7 @@ def load_bundles(
         raise InputError(f"plain_share is {data.plain_share}; expected a share from 0 to 1")
     check_model(model, trust_remote_code)
     name = str(model.model_name_or_path)
-    bundles = Bundles.open(data.bundles, data.max_bundles)
+    bundles = open_bundles(data)
     bundles.check()
     task = task_of(data.bundles)
     prompt = prompt_of(

@@ -108,7 +108,8 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         **model_arguments(args, model),
     )
     run_training(trainer)
-    finish(trainer, data, model, "GRPO", f"{len(bundles.rows)} bundles")
+    what = "bundles" if bundles.bundles[0].references else "problems"
+    finish(trainer, data, model, "GRPO", f"{len(bundles.rows)} {what}")
 
 
 def check_folder(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:

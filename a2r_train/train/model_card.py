@@ -15,7 +15,7 @@ PAPER = "arXiv [2509.22044](https://arxiv.org/abs/2509.22044)"
 TEMPLATE = Path(__file__).parent / "card.md.j2"
 METHODS = {
     "SFT": "supervised fine-tuning on verified answers to reference bundles",
-    "GRPO": "reinforcement learning (GRPO) with a verifiable reward on reference bundles",
+    "GRPO": "reinforcement learning (GRPO) with a verifiable reward",
 }
 
 DEAD = "frac_reward_zero_std"  # share of the groups of a step whose rewards are all equal

@@ -31,6 +31,7 @@ from a2r_train.train.arguments import (
     no_batch,
     rows_of_a_batch,
 )
+from a2r_train.train.bundles import open_bundles
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.fused_lora import fuse_lora
 from a2r_train.train.model import way_of
@@ -275,7 +276,7 @@ def finish(
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         _move_model(folder / ".saving", folder)
-        bundles = Bundles.open(data.bundles, data.max_bundles)
+        bundles = open_bundles(data)
         problems = bundles.column("problem").to_pylist()
         write_trained_on(folder, str(model.model_name_or_path), stage, data.bundles, problems)
         write_text(folder / "README.md", card(trainer, data, model, stage, trained_on, _explorer(bundles[0])))

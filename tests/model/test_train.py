@@ -276,6 +276,33 @@ def test_control_reads_the_explorers_prompt(files, model):
     assert "Reference 2:" in grpo.dataset_of(shown)[0]["prompt"][0]["content"]
 
 
+def test_problems_are_enough_without_references(files, model, capsys):
+    """They train an explorer; the same command with references says what to do."""
+    problems = files / "problems.jsonl"
+    write([Problem(f"p{i}", f"What is {i} more?", str(i), "math") for i in range(8)], problems)
+    argv = arguments(files, model, "explorer", *GRPO, "--bundles", str(problems))
+    assert grpo.main(argv) == 2
+    assert "problems.jsonl: these are problems, without references; make bundles" in capsys.readouterr().err
+    assert grpo.main([*argv, "--plain_share", "1"]) == 0
+    log = json.loads((files / "explorer" / "trainer_state.json").read_text())["log_history"]
+    assert any("reward/plain" in entry for entry in log)
+    card = (files / "explorer" / "README.md").read_text()
+    assert "| data | 8 problems, from" in card
+    assert "It is an explorer, or the no-reference control" in card
+    assert "references of their explorer" not in card
+    assert (
+        len(json.loads((files / "explorer" / "trained_on.json").read_text())["trainings"][0]["problems"]) == 8
+    )
+    data, _, chosen = parse(
+        [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], [*argv, "--plain_share", "1"]
+    )
+    assert load_bundles(replace(data, max_bundles=3), chosen).bundles.column("problem_id").to_pylist() == [
+        "p0",
+        "p1",
+        "p2",
+    ]
+
+
 def test_half_of_the_prompts_are_plain(files, model):
     """Recursive self-aggregation (arXiv 2509.26626) trains so: both kinds from the same bundles, the same
     ones each time.
