@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import time
@@ -38,6 +39,7 @@ def load_engine(
     arguments.check_engine_arguments()
     check_engine(model, arguments)
     arguments = settled(arguments, model)
+    gc.collect()  # reference cycles may keep an engine alive that is no longer used, with its memory
     began = time.monotonic()
     engine = _started(model, arguments, own_process, others)
     log.info("%s: engine %s started in %.1f s", model, arguments.engine, time.monotonic() - began)

@@ -7,7 +7,6 @@ adapter is served beside its base.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.util
 import json
@@ -241,7 +240,6 @@ class _Copy:
     """One `LLM`; adapters are read when they are first asked for."""
 
     def __init__(self, base: str, dtype: str, settings: dict[str, Any]) -> None:
-        gc.collect()  # only reference cycles keep an unused LLM alive, with its memory
         on_cpu = import_vllm()
         from vllm import LLM
 

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
@@ -181,6 +182,7 @@ def sample_targets(
         return read(Synthesis, str(path))
     state, teacher = PartialState(), _teacher(args, model)
     made: list[Synthesis] = gather_object(_samples(args, teacher, bundles, state))
+    gc.collect()  # reference cycles may keep the engine alive, and the training needs its memory
     by_id = {bundle.id: bundle for bundle in bundles.bundles} if bundles.prompter.config.sections else {}
     whole = with_sections(made, by_id, bundles.prompter.config, bundles.plain)
     if len(whole) < len(made):
