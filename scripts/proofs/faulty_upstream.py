@@ -107,7 +107,9 @@ class FaultyUpstream:
         else:
             async for number, chunk in _numbered(self.chunks(seen.body)):
                 seen.first = seen.first or time.monotonic()
-                _part(writer, b"data: " + json.dumps(chunk).encode() + b"\n\n")
+                _part(
+                    writer, b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+                )  # as vLLM does
                 await writer.drain()
                 if fault == "cut" and number == 3:
                     writer.transport.abort()

@@ -334,3 +334,13 @@ def test_thinking_is_shown_apart_and_not_to_the_synthesizer() -> None:
         usage = post(pair).json()["usage"]  # of servers that count no tokens
         assert usage["completion_tokens"] > usage["completion_tokens_details"]["reasoning_tokens"] > 0
         assert usage["prompt_tokens"] > 0
+
+
+def test_a_text_may_contain_what_unicode_calls_the_end_of_a_line() -> None:
+    text = "one\u2028two\u2029three\x85four \U0001f600"
+    with served(saying(lambda body: [rf"{text} \boxed{{1}}"] * body["n"]), saying(lambda _: [text])) as pair:
+        found = post(pair, a2r={"references": True}).json()
+        assert found["choices"][0]["message"]["content"] == text
+        assert found["a2r"]["references"][0]["text"].startswith(text)
+        parts = client_of(pair).chat.completions.create(**ASK, stream=True)
+        assert "".join(part.choices[0].delta.content or "" for part in parts) == text

@@ -159,13 +159,13 @@ class Upstream:
 async def _streamed(response: httpx2.Response) -> AsyncIterator[Piece | Usage]:
     """Raises ValueError if the stream ends early, and UpstreamError for an error in it."""
     began, ended = set[int](), set[int]()
-    async for line in response.aiter_lines():
-        if not line.startswith("data:"):
+    async for line in _lines(response):
+        if not line.startswith(b"data:"):
             continue
         data = line[5:].strip()
-        if data == "[DONE]":
+        if data == b"[DONE]":
             continue  # read to the end of the body, so that the connection can be reused
-        content = json.loads(data)
+        content = json.loads(data.decode("utf-8", "replace"))
         if "error" in content:
             raise UpstreamError("error", f"{response.url}: {str(content['error'])[:200]}")
         for choice in content["choices"]:
@@ -181,6 +181,16 @@ async def _streamed(response: httpx2.Response) -> AsyncIterator[Piece | Usage]:
             yield _usage(content)
     if not ended or began - ended:
         raise ValueError("the stream ended early")
+
+
+async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The lines of a stream. `aiter_lines` also ends a line at U+2028 or U+0085, which a text may contain."""
+    held = b""
+    async for part in response.aiter_bytes():
+        *lines, held = (held + part).split(b"\n")
+        for line in lines:
+            yield line
+    yield held
 
 
 def _usage(content: Mapping[str, Any]) -> Usage:
