@@ -80,6 +80,7 @@ class OpenAIEngine:
         self._key = api_key()
         self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._prompter = Prompter(self.tokenizer)
+        self._stops = self._prompter.stop_ids()
         self._compared = False
         self._probed: set[Sampling] = set()
         self._last = {"refused": "by its content", FAILED: ""}
@@ -117,7 +118,7 @@ class OpenAIEngine:
 
             async def one(chat: Chat, seed: int, home: int, tokens: int) -> Completion:
                 cut = replace(sampling, max_completion_tokens=tokens)
-                body = {**sampling_keys(cut), **({"seed": seed} if self.seeded else {})}
+                body = {**sampling_keys(cut, self._stops), **({"seed": seed} if self.seeded else {})}
                 found = await self._ask(client, slots, home, chat, body, self.request_deadline_s)
                 if isinstance(found, Completion):
                     if found.finish_reason == "refused" and sampling not in self._probed:
@@ -375,10 +376,11 @@ def api_key() -> str:
     return key
 
 
-def sampling_keys(sampling: Sampling) -> dict[str, Any]:
-    """The request's sampling.
+def sampling_keys(sampling: Sampling, stops: Sequence[int]) -> dict[str, Any]:
+    """The request's sampling, and the tokens that end a turn.
 
-    vLLM takes missing values from the model's generation_config.json, so all of them are sent.
+    vLLM takes missing values from the model's generation_config.json, so all of them are sent. Its own ends
+    of a turn may lack the one of the chat template, as with base models that are packaged as chat models.
     """
     return {
         "temperature": sampling.temperature,
@@ -387,6 +389,7 @@ def sampling_keys(sampling: Sampling) -> dict[str, Any]:
         "min_p": 0.0,
         "repetition_penalty": 1.0,
         "max_tokens": sampling.max_completion_tokens,
+        "stop_token_ids": list(stops),
     }
 
 

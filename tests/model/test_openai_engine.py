@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from conftest import files_of, options, save_tiny, write_rows
 from serving import answering, completion, reply, saying, serving
+from transformers import AutoTokenizer
 
 from a2r_train.data.bundle import BundleConfig, built
 from a2r_train.data.explore import ExploreConfig, explore
@@ -80,6 +81,23 @@ def test_without_seeds_a_request_has_none(local: Engine) -> None:
                 CHATS[:1], GREEDY, [7]
             )
     assert [body.get("seed") for body in asked] == [7, None]
+
+
+def test_a_request_names_the_end_of_a_turn_even_where_eos_is_another_token(tmp_path: Path) -> None:
+    path = save_tiny(tmp_path / "packaged", seed=0)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(path)
+    asked: list[dict[str, Any]] = []
+
+    def note(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked.append(body)
+        reply(handler, 200, completion("5"))
+
+    with serving(path, note) as url:
+        load_engine(path, EngineArguments(engine="openai", endpoint=url)).generate(CHATS[:1], GREEDY, [7])
+    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert asked[0]["stop_token_ids"] == sorted(ends)
 
 
 class Faults:

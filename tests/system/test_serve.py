@@ -178,6 +178,7 @@ def test_each_stage_gets_its_own_settings_and_a_seed_comes_again(pair: Served) -
     assert (second[0]["n"], second[0]["temperature"], second[0]["top_p"]) == (1, 0.7, 0.9)
     assert (second[0]["stop"], second[0]["max_tokens"]) == (["END"], 50)
     assert (first[0], second[0]) == (first[1], second[1])
+    assert first[0]["stop_token_ids"] == second[0]["stop_token_ids"] == [2]  # <|im_end|>
     assert first[0]["seed"] != first[2]["seed"]
     assert second[0]["seed"] != second[2]["seed"]
 

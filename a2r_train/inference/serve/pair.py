@@ -52,12 +52,15 @@ Emit = Callable[[Event], None]
 
 @dataclass
 class Stage:
-    """A model with the prompter for its tokenizer; `context` is the most tokens it can read and write."""
+    """A model with the prompter for its tokenizer; `context` is the most tokens it can read and write, and
+    `stops` are the tokens that end its turn.
+    """
 
     model: str
     upstream: Upstream
     prompter: TurnPrompter
     context: int
+    stops: list[int]
 
 
 @dataclass
@@ -192,7 +195,7 @@ class Pair:
             seed = seed_of(run.report.seed, "explore", there)
             body = {
                 **_chat_keys(chat),
-                **sampling_keys(sampling),
+                **sampling_keys(sampling, self.explorer.stops),
                 **SELDOM,
                 "n": len(free),
                 "seed": seed,
@@ -328,9 +331,10 @@ class Pair:
             says = f"{ask.max_tokens} beside a prompt of {rendered.prompt_tokens}"
             raise _too_long("max_tokens", says, self.synthesizer.context)
         longest = ask.max_tokens or min(room, self.config.max_completion_tokens)
+        sampling = Sampling(ask.temperature, ask.top_p, max_completion_tokens=longest)
         body = {
             **_chat_keys(rendered.chat),
-            **sampling_keys(Sampling(ask.temperature, ask.top_p, max_completion_tokens=longest)),
+            **sampling_keys(sampling, self.synthesizer.stops),
             "n": ask.n,
             "seed": seed_of(run.report.seed, "synthesis"),
             **({} if ask.stream else SELDOM),

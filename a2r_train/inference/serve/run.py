@@ -108,7 +108,8 @@ async def paired(
             upstream = Upstream(served_as, urls, client, config.tries, config.request_deadline_s)
             if fault := await upstream.fault():
                 raise InputError(f"{name}_url: {fault}")
-            return Stage(model, upstream, prompter, await upstream.context() or known_context(model))
+            context = await upstream.context() or known_context(model)
+            return Stage(model, upstream, prompter, context, prompter.stop_ids())
 
         explorer = await stage("explorer", made.explorer)
         pair = Pair(config, explorer, await stage("synthesizer", made.synthesizer), prices)
