@@ -295,9 +295,18 @@ class Prompter:
             chat_template=dated(template_of(self.tokenizer), day),
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            **{"date_string": f"{date.fromisoformat(day):%d %b %Y}", **getattr(chat, "template_kwargs", {})},
+            **self.template_arguments(chat),
         )
         return str(rendered)
+
+    def template_arguments(self, chat: Messages) -> dict[str, Any]:
+        """What the chat template is rendered with; a server that gets the same renders the same prompt."""
+        day = getattr(chat, "day", "") or self.config.date
+        dates = {"date_string": f"{date.fromisoformat(day):%d %b %Y}"}
+        return {
+            **(dates if "date_string" in self.chat_template else {}),
+            **getattr(chat, "template_kwargs", {}),
+        }
 
     def _check_system(self) -> None:
         """Raise InputError for a template that refuses the system turn of the recipe."""

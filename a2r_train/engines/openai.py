@@ -164,9 +164,7 @@ class OpenAIEngine:
             asked = 0.0
             try:
                 async with slots[url], asyncio.timeout(deadline_s):
-                    given = {"model": self.name, "messages": chat, **body}
-                    if template_kwargs := getattr(chat, "template_kwargs", None):
-                        given["chat_template_kwargs"] = template_kwargs
+                    given = {"model": self.name, **chat_keys(self._prompter, chat), **body}
                     return self._completion(
                         url, chat, await client.post(f"{url}/chat/completions", json=given)
                     )
@@ -374,6 +372,12 @@ def api_key() -> str:
     if not (key.isascii() and (key.isprintable() and " " not in key)):
         raise InputError("OPENAI_API_KEY: contains a space or a character that no key has; set it again")
     return key
+
+
+def chat_keys(prompter: Prompter, chat: Chat) -> dict[str, Any]:
+    """The request's messages, and what the chat template is rendered with, such as the date that it shows."""
+    arguments = prompter.template_arguments(chat)
+    return {"messages": list(chat), **({"chat_template_kwargs": arguments} if arguments else {})}
 
 
 def sampling_keys(sampling: Sampling, stops: Sequence[int]) -> dict[str, Any]:

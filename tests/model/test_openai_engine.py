@@ -33,7 +33,7 @@ from a2r_train.engines.openai import OpenAIEngine, base_urls
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.models import context_length, count_parameters
-from a2r_train.prompts import Prompter
+from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import seed_of
 
 KEY = "sk-secret-0123456789"
@@ -98,6 +98,31 @@ def test_a_request_names_the_end_of_a_turn_even_where_eos_is_another_token(tmp_p
         load_engine(path, EngineArguments(engine="openai", endpoint=url)).generate(CHATS[:1], GREEDY, [7])
     ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
     assert asked[0]["stop_token_ids"] == sorted(ends)
+
+
+def test_a_server_renders_the_date_that_the_prompt_shows(tmp_path: Path) -> None:
+    path = save_tiny(tmp_path / "dated", seed=0)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    today = "{% if not date_string is defined %}{% set date_string = 'today' %}{% endif %}{{ date_string }}"
+    tokenizer.chat_template = f"{today} {{{{ tone }}}}\n{tokenizer.chat_template}"
+    tokenizer.save_pretrained(path)
+    rendered: list[str] = []
+
+    def render(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        given = body.get("chat_template_kwargs", {})
+        rendered.append(
+            tokenizer.apply_chat_template(
+                body["messages"], add_generation_prompt=True, tokenize=False, **given
+            )
+        )
+        reply(handler, 200, completion("5"))
+
+    prompter = Prompter(tokenizer, PromptConfig(date="2024-07-01", chat_template_kwargs={"tone": "plain"}))
+    chat = prompter.explorer("2 + 3")
+    with serving(path, render) as url:
+        load_engine(path, EngineArguments(engine="openai", endpoint=url)).generate([chat], GREEDY, [7])
+    assert rendered == [prompter.text(chat)]
+    assert rendered[0].startswith("01 Jul 2024 plain\n")
 
 
 class Faults:

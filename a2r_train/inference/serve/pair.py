@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from a2r_train.engines import Completion, Sampling
-from a2r_train.engines.openai import sampling_keys, with_thinking
+from a2r_train.engines.openai import chat_keys, sampling_keys, with_thinking
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.serve.config import ServeConfig
@@ -194,7 +194,7 @@ class Pair:
             free = [place for place in range(wanted) if place not in run.places]
             seed = seed_of(run.report.seed, "explore", there)
             body = {
-                **_chat_keys(chat),
+                **chat_keys(run.explorer, chat),
                 **sampling_keys(sampling, self.explorer.stops),
                 **SELDOM,
                 "n": len(free),
@@ -333,7 +333,7 @@ class Pair:
         longest = ask.max_tokens or min(room, self.config.max_completion_tokens)
         sampling = Sampling(ask.temperature, ask.top_p, max_completion_tokens=longest)
         body = {
-            **_chat_keys(rendered.chat),
+            **chat_keys(run.synthesizer, rendered.chat),
             **sampling_keys(sampling, self.synthesizer.stops),
             "n": ask.n,
             "seed": seed_of(run.report.seed, "synthesis"),
@@ -381,11 +381,6 @@ class Pair:
 
 def _length(ask: Ask) -> int:
     return len(ask.problem) + len(ask.system) + sum(len(turn.content) for turn in ask.earlier)
-
-
-def _chat_keys(chat: Chat) -> dict[str, Any]:
-    kwargs = {"chat_template_kwargs": chat.template_kwargs} if chat.template_kwargs else {}
-    return {"messages": list(chat), **kwargs}
 
 
 def _too_long(param: str, what: str, context: int) -> Exception:
