@@ -36,8 +36,10 @@ def test_it_goes_on_with_the_references_that_are_there() -> None:
         block = post(pair).json()["a2r"]
         assert (block["references_used"], block["warnings"]) == (4, [])
         assert pair.explorer.seen[1].body["n"] < 4
-    with served(lambda body: saying(references)({**body, "n": 1})) as pair:  # one that knows no n
-        assert post(pair).json()["a2r"]["references_used"] == 4
+    with served(lambda body: saying(references)({**body, "n": 1}), tries=2) as pair:  # one that knows no n
+        block = post(pair, a2r={"k": 7}).json()["a2r"]
+        assert (block["references_used"], block["warnings"]) == (7, [])
+        assert len({seen.body["seed"] for seen in pair.explorer.seen}) == 7
 
 
 @pytest.mark.parametrize("stream", [False, True])

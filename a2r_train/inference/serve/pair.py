@@ -184,13 +184,13 @@ class Pair:
         return chat, min(room, self.config.max_reference_completion_tokens)
 
     async def _sample(self, run: _Run, chat: Chat, room: int, size: int) -> None:
-        """`size` more references in one call; further calls replace the ones that a failed call did not
-        return.
+        """`size` more references in one call; further calls replace the ones that a call did not return. Only
+        failed calls count as tries, as some servers return one completion whatever `n` is.
         """
         home, wanted = self.explorer.upstream.home(), len(run.work.references) + size
         sampling = Sampling(run.ask.explore_temperature, max_completion_tokens=room)
-        for number in range(self.explorer.upstream.tries):
-            there = len(run.work.references)
+        failed = 0
+        while (there := len(run.work.references)) < wanted:
             free = [place for place in range(wanted) if place not in run.places]
             seed = seed_of(run.report.seed, "explore", there)
             body = {
@@ -201,13 +201,12 @@ class Pair:
                 "seed": seed,
             }
             try:
-                await self._sample_once(run, home + number, body, free)
-                if len(run.work.references) >= wanted:
-                    return
+                await self._sample_once(run, home + failed, body, free)
                 if len(run.work.references) == there:
                     raise UpstreamError("broken", f"{self.explorer.model}: no text in any completion")
             except UpstreamError as error:
-                await self.explorer.upstream.wait(error, number)
+                await self.explorer.upstream.wait(error, failed)
+                failed += 1
 
     async def _sample_once(self, run: _Run, server: int, body: dict[str, Any], free: Sequence[int]) -> None:
         """One call for references in the free places; each counts once it is complete, whatever happens to
