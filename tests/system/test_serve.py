@@ -314,6 +314,18 @@ def test_health_asks_both_models_and_metrics_count(pair: Served) -> None:
         assert httpx2.get(f"{other.url}/health").json()["synthesizer"] == "down"
 
 
+def test_a_server_that_counts_with_every_part_is_counted_once() -> None:
+    async def count(_: Body) -> Any:
+        for at, word in enumerate(("so ", r"\boxed{5}"), 1):
+            yield {**chunk(0, word), "usage": {"prompt_tokens": 10, "completion_tokens": at}}
+        yield {**chunk(0, reason="stop"), "usage": {"prompt_tokens": 10, "completion_tokens": 3}}
+
+    with served(count, count, k=1) as pair:
+        assert post(pair).json()["a2r"]["tokens"] == {
+            "explorer_prompt": 10, "references": 3, "synthesizer_prompt": 10, "synthesis": 3
+        }  # fmt: skip
+
+
 def test_dollars_by_a_price_table() -> None:
     with served() as pair:
         models = pair.endpoint.config

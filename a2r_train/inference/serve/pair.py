@@ -291,22 +291,23 @@ class Pair:
         home, tokens = upstream.home(), run.report.tokens
         for number in range(upstream.tries):
             sent.again()
-            pieces = upstream.pieces(home + number, body, run.path)
+            pieces, counted = upstream.pieces(home + number, body, run.path), Usage()
             try:
                 async for piece in pieces:
                     if isinstance(piece, Usage):
-                        tokens["synthesizer_prompt"] += piece.prompt_tokens or 0
-                        tokens["synthesis"] += piece.completion_tokens or 0
+                        counted = piece  # some servers send the counts so far with every part
                     elif new := sent.take(piece):
                         run.report.seconds.setdefault("first_token", loop.time() - began)
                         run.emit(new)
                         self._vote(run)  # runs next to the synthesis, whose first token does not wait for it
-                await self._count_where_nobody_did(run, sent)
-                return
+                break
             except UpstreamError as error:
                 await upstream.wait(error, number)
             finally:
                 await pieces.aclose()
+                tokens["synthesizer_prompt"] += counted.prompt_tokens or 0
+                tokens["synthesis"] += counted.completion_tokens or 0
+        await self._count_where_nobody_did(run, sent)
 
     async def _count_where_nobody_did(self, run: _Run, sent: Sent) -> None:
         if not run.report.tokens["synthesis"]:
