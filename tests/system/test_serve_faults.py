@@ -43,6 +43,22 @@ def test_it_goes_on_with_the_references_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_writes_one_synthesis_whatever_n_is_is_asked_for_the_others(stream: bool) -> None:
+    def write(body: Body) -> Any:
+        return saying(lambda body: [f"by {body['seed']}", "nobody's"][: 2 if body["n"] == 2 else 1])(body)
+
+    with served(synthesizer=write, tries=2) as pair:
+        pair.synthesizer.fault = faults("", "503")
+        answer = post(pair, n=4, temperature=1.0, stream=stream)
+        asked = [seen.body for seen in pair.synthesizer.seen]
+        assert [body["n"] for body in asked] == [4, 3, 3, 2]
+        assert asked[1]["seed"] == asked[2]["seed"]
+        texts = texts_of(answer) if stream else [c["message"]["content"] for c in answer.json()["choices"]]
+        assert texts == [f"by {asked[i]['seed']}" for i in (0, 1, 3)] + ["nobody's"]
+        assert len(set(texts)) == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
     with served(tries=2) as pair:
         pair.synthesizer.fault = lambda: "503"
@@ -76,8 +92,16 @@ def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
 
 def text_of(answer: httpx2.Response) -> str:
     """Of a stream."""
+    return "".join(texts_of(answer))
+
+
+def texts_of(answer: httpx2.Response) -> list[str]:
+    """The syntheses of a stream."""
     rows = [json.loads(event[6:]) for event in answer.text.split("\n\n") if event.startswith("data: {")]
-    return "".join(row["choices"][0]["delta"].get("content", "") for row in rows)
+    texts: dict[int, str] = {}
+    for choice in (row["choices"][0] for row in rows):
+        texts[choice["index"]] = texts.get(choice["index"], "") + choice["delta"].get("content", "")
+    return [texts[index] for index in sorted(texts)]
 
 
 @pytest.mark.parametrize(

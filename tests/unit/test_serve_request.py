@@ -294,7 +294,7 @@ def test_another_try_goes_on_where_the_last_one_broke(parts: list[str], broke: i
     whole, at = "".join(parts), 0
     for part in parts[:broke]:
         take(part)
-    sent.again()
+    sent.again([0])
     for size in sizes:
         take(whole[at : at + size])
         at += size
@@ -309,8 +309,7 @@ def test_another_try_that_says_something_else_is_noticed() -> None:
     for other, reason in (("ax", ""), ("b", ""), ("a", "stop")):
         sent = Sent(2)
         sent.take(Piece(1, text="abc"))
-        sent.again()
+        sent.again([1])
         with pytest.raises(UpstreamError) as raised:
             sent.take(Piece(1, text=other, finish_reason=reason))
         assert raised.value.kind == "diverged"
-    assert sent.take(Piece(7, text="x")) is None  # an index that nobody asked for

@@ -8,7 +8,7 @@ import threading
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
 from a2r_train.engines import Completion, Sampling
@@ -283,31 +283,45 @@ class Pair:
         return run.votes
 
     async def _write(self, run: _Run, sent: Sent) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        """Write the syntheses; further calls write those that a call left out, as some servers return one
+        completion whatever `n` is.
+        """
+        began = asyncio.get_running_loop().time()
         length = _length(run.ask) + sum(len(reference.text) for reference in run.work.references)
         body = await self._rendered(self._synthesis_body, run, length)
-        upstream = self.synthesizer.upstream
-        home, tokens = upstream.home(), run.report.tokens
+        while open_ := sent.open():
+            seed = seed_of(run.report.seed, "synthesis", run.ask.n - len(open_))
+            await self._write_some(run, sent, open_, {**body, "n": len(open_), "seed": seed}, began)
+            if sent.open() == open_:
+                raise UpstreamError("broken", f"{self.synthesizer.model}: none of the completions asked for")
+        await self._count_where_nobody_did(run, sent)
+
+    async def _write_some(
+        self, run: _Run, sent: Sent, places: Sequence[int], body: dict[str, Any], began: float
+    ) -> None:
+        """One call for the syntheses in these places, tried again where it fails before their end."""
+        loop, upstream, tokens = asyncio.get_running_loop(), self.synthesizer.upstream, run.report.tokens
+        home = upstream.home()
         for number in range(upstream.tries):
-            sent.again()
+            sent.again(places)
             pieces, counted = upstream.pieces(home + number, body, run.path), Usage()
             try:
                 async for piece in pieces:
                     if isinstance(piece, Usage):
                         counted = piece  # some servers send the counts so far with every part
-                    elif new := sent.take(piece):
+                    elif 0 <= piece.index < len(places) and (
+                        new := sent.take(replace(piece, index=places[piece.index]))
+                    ):
                         run.report.seconds.setdefault("first_token", loop.time() - began)
                         run.emit(new)
                         self._vote(run)  # runs next to the synthesis, whose first token does not wait for it
-                break
+                return
             except UpstreamError as error:
                 await upstream.wait(error, number)
             finally:
                 await pieces.aclose()
                 tokens["synthesizer_prompt"] += counted.prompt_tokens or 0
                 tokens["synthesis"] += counted.completion_tokens or 0
-        await self._count_where_nobody_did(run, sent)
 
     async def _count_where_nobody_did(self, run: _Run, sent: Sent) -> None:
         if not run.report.tokens["synthesis"]:
@@ -335,8 +349,6 @@ class Pair:
         body = {
             **chat_keys(run.synthesizer, rendered.chat),
             **sampling_keys(sampling, self.synthesizer.stops),
-            "n": ask.n,
-            "seed": seed_of(run.report.seed, "synthesis"),
             **({} if ask.stream else SELDOM),
         }
         return {**body, "stop": list(ask.stop)} if ask.stop else body

@@ -4,6 +4,7 @@ off.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from a2r_train.inference.serve.errors import UpstreamError
@@ -44,17 +45,16 @@ class Sent:
         self._text = [_Channel() for _ in range(n)]
         self._ended = [False] * n
 
-    def again(self) -> None:
-        """Another try begins."""
-        for channel in (*self._thinking, *self._text):
-            channel.again()
+    def again(self, places: Iterable[int]) -> None:
+        """Another try of the syntheses in these places begins."""
+        for place in places:
+            self._thinking[place].again()
+            self._text[place].again()
 
     def take(self, piece: Piece) -> Piece | None:
         """The part of a piece that is still to be sent. Raises UpstreamError if it does not match what was
         sent.
         """
-        if not 0 <= piece.index < len(self._ended):
-            return None
         thinking = self._thinking[piece.index].take(piece.thinking)
         text = self._text[piece.index].take(piece.text)
         if self._ended[piece.index]:
