@@ -59,6 +59,16 @@ def test_a_server_that_writes_one_synthesis_whatever_n_is_is_asked_for_the_other
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_connection_that_is_lost_after_the_end_takes_nothing_back(stream: bool) -> None:
+    three = saying(lambda body: [r"so \boxed{3} !"] * body["n"])
+    with served(three, three, tries=1, k=1) as pair:
+        pair.explorer.fault = pair.synthesizer.fault = lambda: "cut"  # after the third word and its end
+        answer = post(pair, stream=stream)
+        assert '"answered_by":"synthesizer","warnings":[]' in answer.text
+        assert len(pair.explorer.seen) == len(pair.synthesizer.seen) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
     with served(tries=2) as pair:
         pair.synthesizer.fault = lambda: "503"

@@ -205,6 +205,8 @@ class Pair:
                 if len(run.work.references) == there:
                     raise UpstreamError("broken", f"{self.explorer.model}: no text in any completion")
             except UpstreamError as error:
+                if len(run.work.references) >= wanted:
+                    return
                 await self.explorer.upstream.wait(error, failed)
                 failed += 1
 
@@ -317,6 +319,8 @@ class Pair:
                         self._vote(run)  # runs next to the synthesis, whose first token does not wait for it
                 return
             except UpstreamError as error:
+                if not sent.open():
+                    return
                 await upstream.wait(error, number)
             finally:
                 await pieces.aclose()
