@@ -115,14 +115,36 @@ def test_n_syntheses_share_one_set_of_references() -> None:
         return [f"text {at}" for at in range(body["n"])]
 
     with served(synthesizer=saying(write)) as pair:
-        answer = client_of(pair).chat.completions.create(**ASK, n=3)
+        answer = client_of(pair).chat.completions.create(**ASK, n=3, temperature=1)
         assert [choice.message.content for choice in answer.choices] == ["text 0", "text 1", "text 2"]
         texts = {0: "", 1: "", 2: ""}
-        for part in client_of(pair).chat.completions.create(**ASK, n=3, stream=True):
+        for part in client_of(pair).chat.completions.create(**ASK, n=3, temperature=1, stream=True):
             for choice in part.choices:
                 texts[choice.index] += choice.delta.content or ""
         assert texts == {0: "text 0", 1: "text 1", 2: "text 2"}
         assert len(pair.explorer.seen) == len(pair.synthesizer.seen) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_equal_completions_are_asked_for_once_as_vllm_refuses_more(stream: bool) -> None:
+    with served() as pair:
+        asked = {"n": 3, "temperature": 0, "stream": stream}
+        more = {"stream_options": {"include_usage": True}} if stream else {}
+        answer = post(pair, **asked, **more, a2r={"k": 2, "explore_temperature": 0, "references": True})
+        assert [one.body["n"] for one in (*pair.explorer.seen, *pair.synthesizer.seen)] == [1, 1]
+        rows = [json.loads(row[6:]) for row in answer.text.split("\n\n") if row.startswith("data: {")]
+        last = rows[-1] if stream else answer.json()
+        choices = [choice for row in rows for choice in row["choices"]] or last["choices"]
+        texts = ["", "", ""]
+        for choice in choices:
+            texts[choice["index"]] += choice.get("message", choice.get("delta", {})).get("content", "")
+        assert texts == synthesis({"n": 3})
+        assert [one["text"] for one in last["a2r"]["references"]] == [r"so \boxed{3}"] * 2
+        assert last["a2r"]["votes"] == [{"answer": "3", "count": 2}]
+        assert last["usage"]["completion_tokens"] == 2 + 8  # each as often as it was written
+        assert [row["a2r"]["reference"]["at"] for row in rows if "reference" in row.get("a2r", {})] == (
+            [0, 1] if stream else []
+        )
 
 
 def finishing(*order: int) -> Any:

@@ -192,16 +192,17 @@ class Pair:
         failed = 0
         while (there := len(run.work.references)) < wanted:
             free = [place for place in range(wanted) if place not in run.places]
+            shares = _shares(run.ask.explore_temperature, free)
             seed = seed_of(run.report.seed, "explore", there)
             body = {
                 **chat_keys(run.explorer, chat),
                 **sampling_keys(sampling, self.explorer.stops),
                 **SELDOM,
-                "n": len(free),
+                "n": len(shares),
                 "seed": seed,
             }
             try:
-                await self._sample_once(run, home + failed, body, free)
+                await self._sample_once(run, home + failed, body, shares)
                 if len(run.work.references) == there:
                     raise UpstreamError("broken", f"{self.explorer.model}: no text in any completion")
             except UpstreamError as error:
@@ -210,9 +211,11 @@ class Pair:
                 await self.explorer.upstream.wait(error, failed)
                 failed += 1
 
-    async def _sample_once(self, run: _Run, server: int, body: dict[str, Any], free: Sequence[int]) -> None:
-        """One call for references in the free places; each counts once it is complete, whatever happens to
-        the others.
+    async def _sample_once(
+        self, run: _Run, server: int, body: dict[str, Any], shares: Sequence[Sequence[int]]
+    ) -> None:
+        """One call, of whose completions each is the reference in some free places. Each counts once it is
+        complete, whatever happens to the others.
         """
         texts: dict[int, list[Piece]] = {}
         counted, new = Usage(), list[Reference]()
@@ -223,8 +226,8 @@ class Pair:
                     counted = piece
                     continue
                 texts.setdefault(piece.index, []).append(piece)
-                if piece.finish_reason and 0 <= piece.index < len(free):
-                    await self._arrive(run, texts.pop(piece.index), free[piece.index], new)
+                if piece.finish_reason and 0 <= piece.index < len(shares):
+                    await self._arrive(run, texts.pop(piece.index), shares[piece.index], new)
         finally:
             await pieces.aclose()
             read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if new else 0)
@@ -235,8 +238,10 @@ class Pair:
             else:
                 run.report.tokens["references"] += counted.completion_tokens
 
-    async def _arrive(self, run: _Run, parts: list[Piece], place: int, new: list[Reference]) -> None:
-        """Add a completion as the reference in that place, and to the new ones, unless it is empty."""
+    async def _arrive(
+        self, run: _Run, parts: list[Piece], places: Sequence[int], new: list[Reference]
+    ) -> None:
+        """Add a completion as the reference in those places, and to the new ones, unless it is empty."""
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
         said = with_thinking(thinking, text, run.explorer.opens_thinking)
         if not said.strip():
@@ -245,13 +250,15 @@ class Pair:
         def take(_: _Run) -> None:
             tokens = run.explorer.count(said) + 1 if run.ask.references else 0  # and the end of the turn
             whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
-            at = bisect(run.places, place)
-            run.places.insert(at, place)
-            run.work.add_explored(run.explorer.complete(said), whole, at)
+            for place in places:
+                at = bisect(run.places, place)
+                run.places.insert(at, place)
+                run.work.add_explored(run.explorer.complete(said), whole, at)
             new.append(run.work.references[at])
 
         await self._rendered(take, run, len(said))
-        run.emit(Arrived(place, new[-1]))
+        for place in places:
+            run.emit(Arrived(place, new[-1]))
 
     # Stage 2
 
@@ -293,30 +300,33 @@ class Pair:
         body = await self._rendered(self._synthesis_body, run, length)
         while open_ := sent.open():
             seed = seed_of(run.report.seed, "synthesis", run.ask.n - len(open_))
-            await self._write_some(run, sent, open_, {**body, "n": len(open_), "seed": seed}, began)
+            shares = _shares(run.ask.temperature, open_)
+            await self._write_some(run, sent, shares, {**body, "n": len(shares), "seed": seed}, began)
             if sent.open() == open_:
                 raise UpstreamError("broken", f"{self.synthesizer.model}: none of the completions asked for")
         await self._count_where_nobody_did(run, sent)
 
     async def _write_some(
-        self, run: _Run, sent: Sent, places: Sequence[int], body: dict[str, Any], began: float
+        self, run: _Run, sent: Sent, shares: Sequence[Sequence[int]], body: dict[str, Any], began: float
     ) -> None:
-        """One call for the syntheses in these places, tried again where it fails before their end."""
+        """One call, of whose completions each is the synthesis in some places, tried again where it fails
+        before their end.
+        """
         loop, upstream, tokens = asyncio.get_running_loop(), self.synthesizer.upstream, run.report.tokens
         home = upstream.home()
         for number in range(upstream.tries):
-            sent.again(places)
+            sent.again(place for share in shares for place in share)
             pieces, counted = upstream.pieces(home + number, body, run.path), Usage()
             try:
                 async for piece in pieces:
                     if isinstance(piece, Usage):
                         counted = piece  # some servers send the counts so far with every part
-                    elif 0 <= piece.index < len(places) and (
-                        new := sent.take(replace(piece, index=places[piece.index]))
-                    ):
-                        run.report.seconds.setdefault("first_token", loop.time() - began)
-                        run.emit(new)
-                        self._vote(run)  # runs next to the synthesis, whose first token does not wait for it
+                        continue
+                    for place in shares[piece.index] if 0 <= piece.index < len(shares) else ():
+                        if new := sent.take(replace(piece, index=place)):
+                            run.report.seconds.setdefault("first_token", loop.time() - began)
+                            run.emit(new)
+                            self._vote(run)  # runs next to the synthesis, whose first token does not wait
                 return
             except UpstreamError as error:
                 if not sent.open():
@@ -329,7 +339,7 @@ class Pair:
 
     async def _count_where_nobody_did(self, run: _Run, sent: Sent) -> None:
         if not run.report.tokens["synthesis"]:
-            texts = sent.texts()
+            texts = [sent.texts()[share[0]] for share in _shares(run.ask.temperature, range(run.ask.n))]
             run.report.tokens["synthesis"] = await self._rendered(
                 lambda run: sum(run.synthesizer.count(text) + 1 for text in texts), run, sum(map(len, texts))
             )
@@ -393,6 +403,13 @@ class Pair:
         """Run a function in a thread that may wait for verifiers."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._voting, lambda: function(*args, **kwargs))
+
+
+def _shares(temperature: float, places: Sequence[int]) -> list[Sequence[int]]:
+    """The places that each completion of a call takes: one, or all of them at temperature 0, where all
+    completions are equal and vLLM refuses to write more than one.
+    """
+    return [[place] for place in places] if temperature > 0 else [places]
 
 
 def _length(ask: Ask) -> int:
