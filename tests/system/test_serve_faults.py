@@ -100,6 +100,31 @@ def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
         assert text.endswith("\n\nso \\boxed{3}")
 
 
+def test_who_reads_no_stream_gets_the_whole_text_of_another_try() -> None:
+    turn = itertools.count()
+    other = saying(lambda body: [f"{'AB'[min(1, next(turn))]} b c d e f"] * body["n"])
+    with served(synthesizer=other) as pair:
+        pair.synthesizer.fault = faults("cut")
+        answer = post(pair).json()
+        assert answer["choices"][0]["message"]["content"] == "B b c d e f"
+        assert (answer["a2r"]["answered_by"], answer["a2r"]["warnings"]) == ("synthesizer", [])
+    with served(tries=1) as pair:  # and of the vote
+        pair.synthesizer.fault = faults("cut")
+        assert post(pair).json()["choices"][0]["message"]["content"] == r"so \boxed{3}"
+
+    async def one_of_two(_: Body) -> Any:
+        if len(pair.synthesizer.seen) == 1:
+            for row in (chunk(0, "first", "stop"), chunk(1, "half"), chunk(1, " of it")):
+                yield row
+        yield chunk(0, "again", "stop")
+        yield chunk(1, "second", "stop")
+
+    with served(synthesizer=one_of_two) as pair:  # what had ended before stays
+        pair.synthesizer.fault = faults("cut")
+        choices = post(pair, n=2, temperature=1.0).json()["choices"]
+        assert [choice["message"]["content"] for choice in choices] == ["first", "second"]
+
+
 def text_of(answer: httpx2.Response) -> str:
     """Of a stream."""
     return "".join(texts_of(answer))

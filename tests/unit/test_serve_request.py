@@ -285,7 +285,7 @@ def test_every_failure_upstream_has_a_status() -> None:
 )
 def test_another_try_goes_on_where_the_last_one_broke(parts: list[str], broke: int, sizes: list[int]) -> None:
     """However the other try is cut into pieces."""
-    sent, read = Sent(1), list[str]()
+    sent, read = Sent(1, True), list[str]()
 
     def take(part: str, reason: str = "") -> None:
         if new := sent.take(Piece(0, text=part, finish_reason=reason)):
@@ -307,7 +307,7 @@ def test_another_try_goes_on_where_the_last_one_broke(parts: list[str], broke: i
 
 def test_another_try_that_says_something_else_is_noticed() -> None:
     for other, reason in (("ax", ""), ("b", ""), ("a", "stop")):
-        sent = Sent(2)
+        sent = Sent(2, True)
         sent.take(Piece(1, text="abc"))
         sent.again([1])
         with pytest.raises(UpstreamError) as raised:

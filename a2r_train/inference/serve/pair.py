@@ -104,7 +104,7 @@ class Pair:
         if await self._skips(run):
             run.report.answered_by = UNANIMOUS
             groups = await self._voted(run.work.groups)
-            await self._give(run, groups, Sent(ask.n))
+            await self._give(run, groups, Sent(ask.n, ask.stream))
         else:
             groups = await self._synthesise(run)
         run.report.seconds["synthesise"] = asyncio.get_running_loop().time() - explored
@@ -264,7 +264,7 @@ class Pair:
 
     async def _synthesise(self, run: _Run) -> list[list[int]]:
         """Write the syntheses, or answer with the vote if that fails; returns the groups of the vote."""
-        sent, error = Sent(run.ask.n), None
+        sent, error = Sent(run.ask.n, run.ask.stream), None
         try:
             async with asyncio.timeout_at(run.deadline):
                 await self._write(run, sent)
@@ -322,11 +322,11 @@ class Pair:
                     if isinstance(piece, Usage):
                         counted = piece  # some servers send the counts so far with every part
                         continue
+                    run.report.seconds.setdefault("first_token", loop.time() - began)
                     for place in shares[piece.index] if 0 <= piece.index < len(shares) else ():
                         if new := sent.take(replace(piece, index=place)):
-                            run.report.seconds.setdefault("first_token", loop.time() - began)
                             run.emit(new)
-                            self._vote(run)  # runs next to the synthesis, whose first token does not wait
+                    self._vote(run)  # runs next to the synthesis, whose first token does not wait for it
                 return
             except UpstreamError as error:
                 if not sent.open():

@@ -1,5 +1,5 @@
 """What a client has already read of its syntheses, so that another try continues where the last one broke
-off.
+off; who reads no stream gets the whole text of one try.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ class _Channel:
 
 
 class Sent:
-    """The n syntheses of a request, as far as they have been sent."""
+    """The n syntheses of a request, as far as they have been sent. If not `streamed`, each is sent at its
+    end, and what a broken try wrote of it is forgotten.
+    """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, streamed: bool) -> None:
+        self._streamed = streamed
         self._thinking = [_Channel() for _ in range(n)]
         self._text = [_Channel() for _ in range(n)]
         self._ended = [False] * n
@@ -48,13 +51,18 @@ class Sent:
     def again(self, places: Iterable[int]) -> None:
         """Another try of the syntheses in these places begins."""
         for place in places:
-            self._thinking[place].again()
-            self._text[place].again()
+            if self._streamed:
+                self._thinking[place].again()
+                self._text[place].again()
+            elif not self._ended[place]:
+                self._thinking[place], self._text[place] = _Channel(), _Channel()
 
     def take(self, piece: Piece) -> Piece | None:
         """The part of a piece that is still to be sent. Raises UpstreamError if it does not match what was
         sent.
         """
+        if not self._streamed and self._ended[piece.index]:
+            return None
         thinking = self._thinking[piece.index].take(piece.thinking)
         text = self._text[piece.index].take(piece.text)
         if self._ended[piece.index]:
@@ -62,15 +70,21 @@ class Sent:
         if piece.finish_reason and (self._thinking[piece.index].held or self._text[piece.index].held):
             raise UpstreamError("diverged", "another try ends before the end of what was already sent")
         self._ended[piece.index] = bool(piece.finish_reason)
+        if not self._streamed:
+            thinking, text = (
+                "".join(self._thinking[piece.index].parts),
+                "".join(self._text[piece.index].parts),
+            )
         new = replace(piece, thinking=thinking, text=text)
-        return new if thinking or text or piece.finish_reason else None
+        return new if piece.finish_reason or (self._streamed and (thinking or text)) else None
 
     def open(self) -> list[int]:
         """The syntheses that have not ended."""
         return [index for index, ended in enumerate(self._ended) if not ended]
 
     def began(self, index: int) -> bool:
-        return bool(self._text[index].parts)
+        """Whether the client has read some text of a synthesis."""
+        return self._streamed and bool(self._text[index].parts)
 
     def texts(self) -> list[str]:
         """Everything sent so far, by synthesis."""
