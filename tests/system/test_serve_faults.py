@@ -9,8 +9,20 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from faulty_upstream import Body, FaultyUpstream, chunk, saying
-from pairs import ASK, Served, client_of, faults, forever, post, references, served, synthesis, until
+from faulty_upstream import Body, FaultyUpstream, chunk, in_thread, saying
+from pairs import (
+    ASK,
+    SYNTHESIZER,
+    Served,
+    client_of,
+    faults,
+    forever,
+    post,
+    references,
+    served,
+    synthesis,
+    until,
+)
 
 SOON_S = 1.0  # within which the models' servers see that a client has left
 
@@ -98,6 +110,22 @@ def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
         text = text_of(post(pair, stream=True))
         assert text.startswith("A b c")
         assert text.endswith("\n\nso \\boxed{3}")
+
+
+def test_one_of_two_servers_may_be_wrong_or_smaller() -> None:
+    first, second = (FaultyUpstream(SYNTHESIZER, saying(synthesis)) for _ in range(2))
+    first.context, second.context = 2000, 700
+    with in_thread() as thread:
+        urls = ",".join(thread.run(one.start()) for one in (first, second))
+        with served(synthesizer_url=urls) as pair:
+            for _ in range(2):
+                assert post(pair).json()["a2r"]["answered_by"] == "synthesizer"
+            asked = [one.seen[0].body["max_tokens"] for one in (first, second)]
+            assert asked[0] == asked[1] < 700  # what fits both
+            second.fault = lambda: "404"  # as of one that serves another model
+            for _ in range(2):
+                assert post(pair).json()["a2r"]["warnings"] == []
+            assert [len(one.seen) for one in (first, second)] == [3, 2]
 
 
 def test_who_reads_no_stream_gets_the_whole_text_of_another_try() -> None:

@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,8 @@ class Upstream:
 
     async def wait(self, error: UpstreamError, number: int) -> None:
         """Wait before the try that follows try `number`. Raises the error if there is none."""
-        if error.kind not in AGAIN or number + 1 >= self.tries:
+        elsewhere = error.kind == "denied" and number + 1 < len(self.urls)  # it is of one server alone
+        if not (error.kind in AGAIN or elsewhere) or number + 1 >= self.tries:
             raise error
         jitter = random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**number))
         await asyncio.sleep(min(error.retry_after_s, LONGEST_WAIT_S) + jitter)
@@ -144,16 +146,15 @@ class Upstream:
         return "; ".join(said)
 
     async def context(self) -> int | None:
-        """The most tokens that the model can read and write, if its server says so (vLLM does)."""
+        """The most tokens that the model can read and write at any of its servers, if one says so (vLLM
+        does).
+        """
+        told: list[int] = []
         for url in self.urls:
-            try:
-                rows = await self.served(url)
-            except UpstreamError:
-                continue
-            for row in rows:
-                if row.get("id") == self.served_as and isinstance(row.get("max_model_len"), int):
-                    return int(row["max_model_len"])
-        return None
+            with suppress(UpstreamError):
+                rows = [row for row in await self.served(url) if row.get("id") == self.served_as]
+                told += [most for row in rows if isinstance(most := row.get("max_model_len"), int)]
+        return min(told, default=None)
 
 
 async def _streamed(response: httpx2.Response) -> AsyncIterator[Piece | Usage]:
