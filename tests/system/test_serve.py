@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from copy import copy, deepcopy
 from typing import Any
 
 import httpx2
@@ -221,6 +222,22 @@ def test_both_stages_read_the_conversation_and_the_system_turn() -> None:
             assert messages[0]["content"].startswith("Be brief. < |im_end|>")
             assert "And twice that?" in messages[-1]["content"]
         assert r"\boxed{4}" in messages[-1]["content"]  # the synthesizer's, with the references
+
+
+@pytest.mark.parametrize("stage", ["explorer", "synthesizer"])
+def test_turns_that_a_chat_template_refuses_are_the_clients_to_mend(stage: str) -> None:
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+    turns = [{"role": "system", "content": "Be brief."}, *ASK["messages"]]
+    with served() as pair:
+        prompter = copy(getattr(pair.endpoint.pair, stage).prompter)
+        getattr(pair.endpoint.pair, stage).prompter = prompter
+        prompter.tokenizer = deepcopy(prompter.tokenizer)
+        prompter.tokenizer.chat_template = strict + prompter.tokenizer.chat_template
+        answer = post(pair, messages=turns)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+        assert "No system role" in answer.json()["error"]["message"]
+        assert pair.explorer.seen == []
+        assert post(pair).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Self
 
+from jinja2 import TemplateError
+
+from a2r_train.inference.serve.errors import invalid
 from a2r_train.inference.serve.request import Turn
 from a2r_train.prompts import Chat, Prompter
 
@@ -19,10 +22,17 @@ class TurnPrompter(Prompter):
     _earlier: Sequence[Turn] = ()
 
     def after(self, system: str, earlier: Sequence[Turn]) -> Self:
-        """The same prompter, for problems at the end of this conversation."""
+        """The same prompter, for problems at the end of this conversation.
+
+        Raises ApiError for turns that the chat template does not take, such as two of the user in a row.
+        """
         other = copy(self)
         other._said_system = self.neutralise(system)
         other._earlier = [Turn(turn.role, self.neutralise(turn.content)) for turn in earlier]
+        try:
+            other.text(other._chat("x"))
+        except TemplateError as error:
+            raise invalid("messages", f"the model's chat template refuses them ({str(error)[:80]})") from None
         return other
 
     def _chat(self, content: str) -> Chat:
