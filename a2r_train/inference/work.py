@@ -63,7 +63,8 @@ class Work:
         """Add a reference: as the last one, or before the one at index `at`."""
         at = len(self.references) if at is None else at
         self.references.insert(at, self.reference(text, completion.completion_tokens))
-        self.tokens["explorer_prompt"] = completion.prompt_tokens  # read once for all references
+        # read once for all references; a request that was never answered counts none
+        self.tokens["explorer_prompt"] = max(self.tokens["explorer_prompt"], completion.prompt_tokens)
         self.tokens["references"] += completion.completion_tokens
 
     def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:

@@ -84,6 +84,19 @@ def test_tokens_add_up_and_prices_apply(engines: tuple[Recorded, Recorded]) -> N
     assert loop_of(engines).solve(PROBLEMS[0]).cost == 0
 
 
+def test_a_reference_that_was_never_answered_takes_no_prompt_tokens_away(
+    engines: tuple[Recorded, Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = [
+        Completion("so 1", 10, 5, "stop"),
+        Completion("so 2", 10, 5, "stop"),
+        Completion("", 0, 0, "failed"),
+    ]
+    monkeypatch.setattr(engines[0], "generate", lambda *_: lost)
+    answer = loop_of(engines).solve(PROBLEMS[0])
+    assert (answer.tokens["explorer_prompt"], answer.tokens["references"]) == (10, 10)
+
+
 def test_one_problem_is_solved_as_in_a_batch_and_seeds_repeat(engines: tuple[Recorded, Recorded]) -> None:
     together = loop_of(engines, seed=4).solve_all(PROBLEMS)
     alone = loop_of(engines, seed=4).solve(Problem("id", PROBLEMS[1], "7"))
