@@ -89,6 +89,11 @@ def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
         assert r"so \\boxed{3}" in answer.text
         assert '"answered_by":"vote"' in answer.text
         assert "synthesizer: no answer, so the vote answered (" in answer.text
+    with served(saying(lambda body: ["\U0001f600 \U0001f600 so"] * body["n"]), tries=1) as pair:
+        pair.synthesizer.fault = lambda: "503"
+        cut = [post(pair, max_tokens=most).json()["choices"][0] for most in range(1, 24)]
+        assert {one["finish_reason"] for one in cut} == {"stop", "length"}
+        assert all("\U0001f600 \U0001f600 so".startswith(one["message"]["content"]) for one in cut)
     with served() as pair:  # but a request that it does not take is the client's to mend
         pair.synthesizer.fault = lambda: "400"
         assert post(pair, stream=stream).status_code == 400

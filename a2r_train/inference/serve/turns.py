@@ -49,8 +49,10 @@ class TurnPrompter(Prompter):
         return Chat(turns, self.config.chat_template_kwargs, self.config.date)
 
     def first_tokens(self, text: str, most: int) -> tuple[str, str]:
-        """The first `most` tokens of a text, and the finish reason, which says whether it was cut."""
+        """The first `most` tokens of a text, without a character that they end within, and the finish reason,
+        which says whether it was cut.
+        """
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) <= most:
             return text, "stop"
-        return str(self.tokenizer.decode(ids[:most])), "length"
+        return str(self.tokenizer.decode(ids[:most])).rstrip("\ufffd"), "length"
