@@ -388,6 +388,15 @@ def test_thinking_is_shown_apart_and_not_to_the_synthesizer() -> None:
         assert usage["prompt_tokens"] > 0
 
 
+def test_a_part_may_say_that_there_is_no_error() -> None:
+    async def fine(body: Body) -> Any:
+        for index in range(body["n"]):
+            yield {**chunk(index, r"\boxed{5}", "stop"), "error": None}
+
+    with served(fine, fine) as pair:
+        assert post(pair).json()["a2r"]["answered_by"] == "synthesizer"
+
+
 def test_a_text_may_contain_what_unicode_calls_the_end_of_a_line() -> None:
     text = "one\u2028two\u2029three\x85four \U0001f600"
     with served(saying(lambda body: [rf"{text} \boxed{{1}}"] * body["n"]), saying(lambda _: [text])) as pair:

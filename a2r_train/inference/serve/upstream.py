@@ -167,7 +167,7 @@ async def _streamed(response: httpx2.Response) -> AsyncIterator[Piece | Usage]:
         if data == b"[DONE]":
             continue  # read to the end of the body, so that the connection can be reused
         content = json.loads(data.decode("utf-8", "replace"))
-        if "error" in content:
+        if content.get("error"):
             raise UpstreamError("error", f"{response.url}: {str(content['error'])[:200]}")
         for choice in content["choices"]:
             index = int(choice.get("index", 0))
