@@ -248,7 +248,7 @@ class Prompter:
         self._check_system()
         generation_prompt = self.text(self._chat("x"))
         self.thinking_openers = (THINK_OPEN, *(opened for opened, _ in self._thinking))
-        self.opens_thinking = generation_prompt.rstrip().endswith(self.thinking_openers)
+        self.opens_thinking = self.opens(generation_prompt)
         self._own_thinking = own_thinking(tokenizer, self.config.thinking, generation_prompt)
 
     def explorer(self, problem: str) -> Chat:
@@ -287,6 +287,10 @@ class Prompter:
     def text(self, chat: Messages) -> str:
         """The chat with the generation prompt, as the model reads it."""
         return self._render(chat, add_generation_prompt=True)
+
+    def opens(self, generation_prompt: str) -> bool:
+        """Whether a prompt ends with the opened thought."""
+        return generation_prompt.rstrip().endswith(self.thinking_openers)
 
     def _render(self, chat: Messages, add_generation_prompt: bool) -> str:
         day = getattr(chat, "day", "") or self.config.date

@@ -196,20 +196,24 @@ class OpenAIEngine:
             reason = (
                 "refused" if choice["finish_reason"] == "content_filter" else str(choice["finish_reason"])
             )
-            text = self._text(choice["message"])
+            text = self._text(chat, choice["message"])
             found = Completion(text, int(usage["prompt_tokens"]), int(usage["completion_tokens"]), reason)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _Again(f"a broken answer ({type(error).__name__})") from None
         self._compare(url, chat, found)
         return found
 
-    def _text(self, message: dict[str, Any]) -> str:
-        """The completion as the model wrote it, even if the server split off the thinking."""
-        return with_thinking(*parted(message), self._prompter.opens_thinking)
+    def _text(self, chat: Chat, message: dict[str, Any]) -> str:
+        """The completion as the model wrote it, even if the server split off the thinking. Whether its prompt
+        opened that may depend on the arguments of the chat's template.
+        """
+        thinking, text = parted(message)
+        opened = bool(thinking) and self._prompter.opens(self._prompter.text(chat))
+        return with_thinking(thinking, text, opened)
 
     def _counted(self, chat: Chat, choice: dict[str, Any]) -> dict[str, int]:
         """Token counts by the model's own tokenizer, for a server that returns none."""
-        text = self._text(choice["message"])
+        text = self._text(chat, choice["message"])
         prompt = len(self._prompter.token_ids(chat))
         return {
             "prompt_tokens": prompt,

@@ -319,6 +319,21 @@ def test_thinking_that_the_server_has_parted_is_put_back(
     assert {c.text for c in found} == {f"{opened}hm</think>so 3", f"{opened}hm"}
 
 
+@pytest.mark.parametrize("thinking", [True, False])
+def test_thinking_is_put_back_once_where_an_argument_of_the_template_opens_it(
+    thinking: bool, tmp_path: Path
+) -> None:
+    path = save_tiny(tmp_path / "hybrid", seed=0)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.chat_template += "{% if add_generation_prompt and thinking %}<think>{% endif %}"
+    tokenizer.save_pretrained(path)
+    prompter = Prompter(tokenizer, PromptConfig(chat_template_kwargs={"thinking": thinking}))
+    with serving(path, saying(completion("so 3", reasoning_content="hm"))) as url:
+        engine = OpenAIEngine(path, EngineArguments(endpoint=url))
+        (found,) = engine.generate([prompter.explorer("1 + 2")], GREEDY, [0])
+    assert prompter.complete(found.text) == "<think>hm</think>so 3"
+
+
 def test_a_server_that_is_down_or_goes_down_ends_in_one_line(tiny: str, other_tiny: str) -> None:
     with serving(tiny, saying(completion("x"))) as url:
         engine = OpenAIEngine(tiny, EngineArguments(endpoint=url))
