@@ -105,6 +105,8 @@ def test_it_starts_vllm_answers_with_the_tiny_pair_and_takes_its_children_along(
             block = answers[0].model_extra["a2r"]
             assert usage.total_tokens == sum(block["tokens"].values())
             assert len(ask(rows[0]["problem"], n=3, temperature=1.0).choices) == 3
+            equal = ask(rows[0]["problem"], n=3, extra_body={"a2r": {"explore_temperature": 0}}).choices
+            assert len({choice.message.content for choice in equal}) == 1 < len(equal) == 3
         assert httpx2.get(f"{url}/health").json()["status"] == "ok"
         run_the_example_of_the_page(url)
         one.process.send_signal(signal.SIGTERM)
