@@ -363,8 +363,16 @@ class Prompter:
         `</think>`.
         """
         tokenizer: Any = self.tokenizer
-        shown = [i for i in ids if i not in self._hidden_ids]
-        text = self.canonical(str(tokenizer.decode(shown, skip_special_tokens=False)))
+        shown = [i for i in ids if i not in self._hidden]
+        return self._marked(str(tokenizer.decode(shown, skip_special_tokens=False)))
+
+    def decoded(self, text: str) -> str:
+        """The same of a completion that a server has decoded with its special tokens."""
+        hidden = sorted(self._hidden.values(), key=len, reverse=True)
+        return self._marked(re.sub("|".join(map(re.escape, hidden)), "", text) if hidden else text)
+
+    def _marked(self, text: str) -> str:
+        text = self.canonical(text)
         for token in self._parts_of_markers:  # one that closed no thought
             text = text.replace(token, "")
         return text
@@ -395,8 +403,8 @@ class Prompter:
         }
 
     @cached_property
-    def _hidden_ids(self) -> set[int]:
-        return {i for i, token in self._layout.items() if token not in self._parts_of_markers}
+    def _hidden(self) -> dict[int, str]:
+        return {i: token for i, token in self._layout.items() if token not in self._parts_of_markers}
 
     def canonical(self, text: str) -> str:
         """A completion with `<think>` and `</think>` in place of the model's own markers of a thought."""

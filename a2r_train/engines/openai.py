@@ -118,7 +118,11 @@ class OpenAIEngine:
 
             async def one(chat: Chat, seed: int, home: int, tokens: int) -> Completion:
                 cut = replace(sampling, max_completion_tokens=tokens)
-                body = {**sampling_keys(cut, self._stops), **({"seed": seed} if self.seeded else {})}
+                body = {
+                    **sampling_keys(cut, self._stops),
+                    **decoding_keys(self._prompter),
+                    **({"seed": seed} if self.seeded else {}),
+                }
                 found = await self._ask(client, slots, home, chat, body, self.request_deadline_s)
                 if isinstance(found, Completion):
                     if found.finish_reason == "refused" and sampling not in self._probed:
@@ -209,7 +213,7 @@ class OpenAIEngine:
         """
         thinking, text = parted(message)
         opened = bool(thinking) and self._prompter.opens(self._prompter.text(chat))
-        return with_thinking(thinking, text, opened)
+        return self._prompter.decoded(with_thinking(thinking, text, opened))
 
     def _counted(self, chat: Chat, choice: dict[str, Any]) -> dict[str, int]:
         """Token counts by the model's own tokenizer, for a server that returns none."""
@@ -399,6 +403,13 @@ def sampling_keys(sampling: Sampling, stops: Sequence[int]) -> dict[str, Any]:
         "max_tokens": sampling.max_completion_tokens,
         "stop_token_ids": list(stops),
     }
+
+
+def decoding_keys(prompter: Prompter) -> dict[str, Any]:
+    """Asks for special tokens where they may mark a thought; servers leave them out of a text, and the
+    thought would count as a part of the answer.
+    """
+    return {"skip_special_tokens": False} if prompter.loses_thinking else {}
 
 
 def retry_after_s(response: httpx2.Response) -> float:

@@ -334,6 +334,26 @@ def test_thinking_is_put_back_once_where_an_argument_of_the_template_opens_it(
     assert prompter.complete(found.text) == "<think>hm</think>so 3"
 
 
+def test_a_thought_between_special_tokens_is_asked_for(tmp_path: Path, tiny: str) -> None:
+    path = save_tiny(tmp_path / "special", seed=0)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    tokenizer.save_pretrained(path)
+    asked: list[dict[str, Any]] = []
+
+    def say(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked.append(body)
+        whole = "<|im_start|>[THINK]maybe 4[/THINK]It is 5."
+        skips = body.get("skip_special_tokens", True)
+        reply(handler, 200, completion(re.sub(r"\[/?THINK\]|<\|im_start\|>", "", whole) if skips else whole))
+
+    for model, text in ((path, "<think>maybe 4</think>It is 5."), (tiny, "maybe 4It is 5.")):
+        with serving(model, say) as url:
+            (found,) = OpenAIEngine(model, EngineArguments(endpoint=url)).generate(CHATS[:1], GREEDY, [0])
+        assert found.text == text
+    assert [body.get("skip_special_tokens") for body in asked] == [False, None]  # only where it is needed
+
+
 def test_a_server_that_is_down_or_goes_down_ends_in_one_line(tiny: str, other_tiny: str) -> None:
     with serving(tiny, saying(completion("x"))) as url:
         engine = OpenAIEngine(tiny, EngineArguments(endpoint=url))

@@ -14,6 +14,7 @@ import pytest
 from faulty_upstream import Body, chunk, saying
 from pairs import ASK, Served, client_of, post, served, synthesis, until
 
+from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.two_stage import Price
 
 
@@ -386,6 +387,22 @@ def test_thinking_is_shown_apart_and_not_to_the_synthesizer() -> None:
         usage = post(pair).json()["usage"]  # of servers that count no tokens
         assert usage["completion_tokens"] > usage["completion_tokens_details"]["reasoning_tokens"] > 0
         assert usage["prompt_tokens"] > 0
+
+
+def test_a_thought_between_special_tokens_is_not_shown_to_the_synthesizer() -> None:
+    def think(body: Body) -> Any:
+        keeps = body.get("skip_special_tokens") is False
+        text = r"[THINK]secret[/THINK]so \boxed{5}" if keeps else r"secretso \boxed{5}"
+        return saying(lambda body: [text] * body["n"])(body)
+
+    with served(think) as pair:
+        stage = pair.endpoint.pair.explorer
+        tokenizer = deepcopy(stage.prompter.tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+        stage.prompter = TurnPrompter(tokenizer, stage.prompter.config)
+        block = post(pair, a2r={"references": True}).json()["a2r"]
+        assert [one["text"] for one in block["references"]] == [r"<think>secret</think>so \boxed{5}"] * 4
+        assert "secret" not in json.dumps(pair.synthesizer.seen[0].body)
 
 
 def test_a_part_may_say_that_there_is_no_error() -> None:

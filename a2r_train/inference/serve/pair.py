@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
 from a2r_train.engines import Completion, Sampling
-from a2r_train.engines.openai import chat_keys, sampling_keys, with_thinking
+from a2r_train.engines.openai import chat_keys, decoding_keys, sampling_keys, with_thinking
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.serve.config import ServeConfig
@@ -197,6 +197,7 @@ class Pair:
             body = {
                 **chat_keys(run.explorer, chat),
                 **sampling_keys(sampling, self.explorer.stops),
+                **decoding_keys(self.explorer.prompter),
                 **SELDOM,
                 "n": len(shares),
                 "seed": seed,
@@ -243,7 +244,8 @@ class Pair:
     ) -> None:
         """Add a completion as the reference in those places, and to the new ones, unless it is empty."""
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
-        said = with_thinking(thinking, text, run.explorer.opens_thinking)
+        prompter = self.explorer.prompter  # which looks its special tokens up once, for all requests
+        said = prompter.decoded(with_thinking(thinking, text, prompter.opens_thinking))
         if not said.strip():
             return
 
