@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 from conftest import files_of, options, save_tiny, write_rows
 from serving import answering, completion, reply, saying, serving
-from transformers import AutoTokenizer
 
 from a2r_train.data.bundle import BundleConfig, built
 from a2r_train.data.explore import ExploreConfig, explore
@@ -33,7 +32,7 @@ from a2r_train.engines.openai import OpenAIEngine, base_urls
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.models import context_length, count_parameters
-from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.prompts import Prompter
 from a2r_train.records import seed_of
 
 KEY = "sk-secret-0123456789"
@@ -81,48 +80,6 @@ def test_without_seeds_a_request_has_none(local: Engine) -> None:
                 CHATS[:1], GREEDY, [7]
             )
     assert [body.get("seed") for body in asked] == [7, None]
-
-
-def test_a_request_names_the_end_of_a_turn_even_where_eos_is_another_token(tmp_path: Path) -> None:
-    path = save_tiny(tmp_path / "packaged", seed=0)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.eos_token = "<|endoftext|>"
-    tokenizer.save_pretrained(path)
-    asked: list[dict[str, Any]] = []
-
-    def note(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        asked.append(body)
-        reply(handler, 200, completion("5"))
-
-    with serving(path, note) as url:
-        load_engine(path, EngineArguments(engine="openai", endpoint=url)).generate(CHATS[:1], GREEDY, [7])
-    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
-    assert asked[0]["stop_token_ids"] == sorted(ends)
-
-
-def test_a_server_renders_the_date_that_the_prompt_shows(tmp_path: Path) -> None:
-    path = save_tiny(tmp_path / "dated", seed=0)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    today = "{% if not date_string is defined %}{% set date_string = 'today' %}{% endif %}{{ date_string }}"
-    tokenizer.chat_template = f"{today} {{{{ tone }}}}\n{tokenizer.chat_template}"
-    tokenizer.save_pretrained(path)
-    rendered: list[str] = []
-
-    def render(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        given = body.get("chat_template_kwargs", {})
-        rendered.append(
-            tokenizer.apply_chat_template(
-                body["messages"], add_generation_prompt=True, tokenize=False, **given
-            )
-        )
-        reply(handler, 200, completion("5"))
-
-    prompter = Prompter(tokenizer, PromptConfig(date="2024-07-01", chat_template_kwargs={"tone": "plain"}))
-    chat = prompter.explorer("2 + 3")
-    with serving(path, render) as url:
-        load_engine(path, EngineArguments(engine="openai", endpoint=url)).generate([chat], GREEDY, [7])
-    assert rendered == [prompter.text(chat)]
-    assert rendered[0].startswith("01 Jul 2024 plain\n")
 
 
 class Faults:
@@ -298,60 +255,6 @@ def test_a_server_that_refuses_the_sampling_ends_in_one_line(status: int, tiny: 
         pytest.raises(InputError, match=rf"^{url}: refuses every request \(unknown key top_k\)"),
     ):
         OpenAIEngine(tiny, EngineArguments(endpoint=url)).generate(CHATS, GREEDY, range(4))
-
-
-def test_another_chat_template_is_told(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(tiny, saying(completion("x", prompt=7))) as url:
-        OpenAIEngine(tiny, EngineArguments(endpoint=url)).generate(CHATS, GREEDY, range(4))
-    assert caplog.text.count("the server's chat template differs from the tokenizer's") == 1
-
-
-@pytest.mark.parametrize(("model", "opened"), [("tiny", "<think>"), ("thinking_tiny", "")])
-def test_thinking_that_the_server_has_parted_is_put_back(
-    model: str, opened: str, request: pytest.FixtureRequest
-) -> None:
-    path = request.getfixturevalue(model)
-    parted = [completion("so 3", reasoning_content="hm"), completion(None, reasoning="hm", reason="length")]
-    with serving(path, saying(*parted)) as url:
-        found = OpenAIEngine(path, EngineArguments(endpoint=url, max_concurrent_requests=1)).generate(
-            CHATS[:2], GREEDY, [0, 0]
-        )
-    assert {c.text for c in found} == {f"{opened}hm</think>so 3", f"{opened}hm"}
-
-
-@pytest.mark.parametrize("thinking", [True, False])
-def test_thinking_is_put_back_once_where_an_argument_of_the_template_opens_it(
-    thinking: bool, tmp_path: Path
-) -> None:
-    path = save_tiny(tmp_path / "hybrid", seed=0)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.chat_template += "{% if add_generation_prompt and thinking %}<think>{% endif %}"
-    tokenizer.save_pretrained(path)
-    prompter = Prompter(tokenizer, PromptConfig(chat_template_kwargs={"thinking": thinking}))
-    with serving(path, saying(completion("so 3", reasoning_content="hm"))) as url:
-        engine = OpenAIEngine(path, EngineArguments(endpoint=url))
-        (found,) = engine.generate([prompter.explorer("1 + 2")], GREEDY, [0])
-    assert prompter.complete(found.text) == "<think>hm</think>so 3"
-
-
-def test_a_thought_between_special_tokens_is_asked_for(tmp_path: Path, tiny: str) -> None:
-    path = save_tiny(tmp_path / "special", seed=0)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
-    tokenizer.save_pretrained(path)
-    asked: list[dict[str, Any]] = []
-
-    def say(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        asked.append(body)
-        whole = "<|im_start|>[THINK]maybe 4[/THINK]It is 5."
-        skips = body.get("skip_special_tokens", True)
-        reply(handler, 200, completion(re.sub(r"\[/?THINK\]|<\|im_start\|>", "", whole) if skips else whole))
-
-    for model, text in ((path, "<think>maybe 4</think>It is 5."), (tiny, "maybe 4It is 5.")):
-        with serving(model, say) as url:
-            (found,) = OpenAIEngine(model, EngineArguments(endpoint=url)).generate(CHATS[:1], GREEDY, [0])
-        assert found.text == text
-    assert [body.get("skip_special_tokens") for body in asked] == [False, None]  # only where it is needed
 
 
 def test_a_server_that_is_down_or_goes_down_ends_in_one_line(tiny: str, other_tiny: str) -> None:
