@@ -2,10 +2,8 @@
 input.
 """
 
-import gc
 import json
 import shutil
-import weakref
 from dataclasses import replace
 
 import pytest
@@ -17,12 +15,12 @@ from trl import SFTTrainer
 
 from a2r_train.config import parse
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine
+from a2r_train.engines import Completion, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Problem, Reference, Synthesis, write
-from a2r_train.train import grpo, sft, targets
+from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import load_bundles
 from a2r_train.train.rewards import VerifiableReward
@@ -348,41 +346,6 @@ def test_targets_are_correct_capped_and_hardest_first(model):
     drawn = syntheses_of(Scripted(texts), prompter, [easy, hard, other], Sampling(), samples=3)
     kept = select(drawn, [easy, hard, other], 2)
     assert [(s.bundle_id, s.sample) for s in kept] == [("b0", 0), ("b1", 1), ("b2", 0)]
-
-
-def test_the_engine_of_the_targets_is_gone_before_the_training(files, model, monkeypatch):
-    """Even where a reference cycle holds it: otherwise its memory would be taken from the training."""
-    engines = []
-
-    def cyclic(*args, **more):
-        engine = load_engine(*args, **more)
-        engine.itself = engine
-        engines.append(weakref.ref(engine))
-        return engine
-
-    monkeypatch.setattr(targets, "load_engine", cyclic)
-    monkeypatch.setattr(targets, "select", lambda made, *_: made[:1])
-    argv = arguments(files, model, "x", *QUICK, "--target_engine", "transformers", "--max_target_tokens", "4")
-    data, args, chosen = parse([BundleArguments, sft.SynthesizerSFTConfig, ModelArguments], argv)
-    gc.disable()
-    try:
-        assert len(targets.sample_targets(args, chosen, load_bundles(data, chosen))) == 1
-        assert [engine() for engine in engines] == [None]
-    finally:
-        gc.enable()
-
-
-def test_an_unused_engine_is_gone_before_the_next_one(model):
-    engine = load_engine(model, EngineArguments(engine="transformers"))
-    engine.itself, held = engine, weakref.ref(engine)
-    gc.disable()
-    try:
-        del engine
-        assert held() is not None
-        load_engine(model, EngineArguments(engine="transformers"))
-        assert held() is None
-    finally:
-        gc.enable()
 
 
 def test_targets_of_others_need_two_columns_alone(files):
