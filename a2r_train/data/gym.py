@@ -1,5 +1,4 @@
-"""Problems of Reasoning Gym (arXiv 2505.24760), drawn from its generators: `pip install
-'a2r-train[reasoning-gym]'`.
+"""Problems of Reasoning Gym (arXiv 2505.24760), drawn from its generators: `pip install -e '.[reasoning-gym]'`.
 
 `reasoning_gym:knights_knaves,number_sequence?size=2000&seed=1` draws that many of each task. A YAML file
 can set more:
@@ -74,7 +73,7 @@ def _entries(draw: Mapping[str, Any], place: str) -> Any:
         from reasoning_gym.factory import DATASETS
     except ImportError:
         raise InputError(
-            f"{place}: needs reasoning-gym, which is not installed: pip install 'a2r-train[reasoning-gym]'"
+            f"{place}: needs reasoning-gym, which is not installed: pip install -e '.[reasoning-gym]'"
         ) from None
     task = str(draw.get(TASK, ""))
     if task not in DATASETS:

@@ -12,7 +12,7 @@ from typing import Any
 try:
     import reasoning_gym
 except ImportError:
-    raise ImportError("reasoning-gym is missing; pip install 'a2r-train[reasoning-gym]'") from None
+    raise ImportError("reasoning-gym is missing; pip install -e '.[reasoning-gym]'") from None
 
 log = logging.getLogger(__name__)
 
