@@ -1,4 +1,4 @@
-"""Problems of Reasoning Gym (arXiv 2505.24760), drawn from its generators: `pip install -e '.[reasoning-gym]'`.
+"""Problems of Reasoning Gym (arXiv 2505.24760), drawn by its generators. Install the extra `reasoning-gym`.
 
 `reasoning_gym:knights_knaves,number_sequence?size=2000&seed=1` draws that many of each task. A YAML file
 can set more:
