@@ -57,11 +57,11 @@ class OpenAIEngine:
     """One model behind the endpoints that serve it (comma-separated base URLs, such as
     `http://localhost:8000/v1`).
 
-    `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try. The samples
-    of one chat go to one endpoint, to use its prefix cache. A refused prompt has finish_reason `refused`. A
-    request whose attempts all failed has `failed`, if the server then answers a probe. If not `seeded`,
-    requests have no seed. A completion ends where the context does, as in the other engines: servers refuse a
-    request for more tokens than that leaves.
+    `max_concurrent_requests` is the bound of each endpoint, `request_deadline_s` that of one try, and of the
+    wait that a server asks for. The samples of one chat go to one endpoint, to use its prefix cache. A
+    refused prompt has finish_reason `refused`. A request whose attempts all failed has `failed`, if the
+    server then answers a probe. If not `seeded`, requests have no seed. A completion ends where the context
+    does, as in the other engines: servers refuse a request for more tokens than that leaves.
 
     Raises InputError if no endpoint answers, serves the model or accepts the key, and if the sampling is
     refused whatever the prompt.
@@ -173,7 +173,7 @@ class OpenAIEngine:
                         url, chat, await client.post(f"{url}/chat/completions", json=given)
                     )
             except _Again as error:
-                reason, asked = str(error), error.wait_s
+                reason, asked = str(error), min(error.wait_s, deadline_s)  # a server may say a day
             except TimeoutError:
                 reason = f"nothing in {deadline_s:g} s"
             except httpx2.RequestError as error:

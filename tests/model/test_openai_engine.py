@@ -187,6 +187,22 @@ def test_retry_after_is_waited_for(tiny: str) -> None:
     assert times[1] - times[0] >= 1
 
 
+def test_retry_after_is_waited_for_up_to_the_deadline(tiny: str) -> None:
+    asked: list[float] = []
+
+    def answer(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        asked.append(time.monotonic())
+        reply(
+            *((handler, 429, {}) if len(asked) == 1 else (handler, 200, completion("x"))), retry_after="86400"
+        )
+
+    with serving(tiny, answer) as url:
+        given = EngineArguments(endpoint=url, request_deadline_s=1)
+        (made,) = OpenAIEngine(tiny, given).generate(CHATS[:1], GREEDY, [0])
+    assert made.text == "x"
+    assert 1 <= asked[1] - asked[0] < 30
+
+
 def test_cut_and_refused_prompts_are_recorded(local: Engine, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[Any] = []
 
