@@ -139,14 +139,18 @@ def kill(
     delay_s: float,
     began: bool = True,
     how: signal.Signals = signal.SIGKILL,
+    once: Callable[[], bool] = lambda: True,
 ) -> Run | None:
-    """Start a stage and send it a signal `delay_s` after its output folder appears (or after its start).
+    """Start a stage and send it a signal `delay_s` after its output folder appears (or after its start), and
+    after `once` is true.
 
     Returns None if the stage finished first. Raises RuntimeError if one of its processes survives.
     """
     process = start(stage, keys, folder)
     if began:
         await_folder(process, folder)
+    while process.exitcode is None and not once():
+        time.sleep(0.002)
     process.join(delay_s)
     if process.exitcode is not None:
         return None

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return faults.write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
+def saved(stage: str, cut: Path) -> list[Path]:
+    """What a killed run has saved. A kill may fall into the writing of a trainer's state; chunks are renamed
+    when they are whole.
+    """
+    found = (cut / "out").rglob(SAVED[stage])
+    return [path for path in found if stage not in faults.TRAINERS or is_complete(path)]
+
+
+def has_saved(stage: str, cut: Path) -> bool:
+    return stage == "bundle" or bool(saved(stage, cut))
+
+
 @pytest.mark.parametrize("stage", faults.STAGES)
 def test_killed_and_started_again_it_ends_the_same(
     stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path
@@ -32,19 +45,18 @@ def test_killed_and_started_again_it_ends_the_same(
     keys = inputs[stage]
     whole = faults.run(stage, keys, tmp_path / "whole")
     assert whole.status == 0, whole.says
-    killed = None
-    # Runs differ in speed: one may be done by then, or have saved nothing yet that it could resume from.
+    killed, kept = None, dict[Path, int]()
+    # Runs differ in speed: one may be done before it is killed.
     for number, share in enumerate((0.5, 0.7, 0.85, 0.35, 0.6, 0.8, 0.95, 0.25, 0.15, 0.05, 0.02)):
         cut = tmp_path / f"cut-{number}"
-        killed = faults.kill(stage, keys, cut, whole.work_s * share)
-        found = (cut / "out").rglob(SAVED[stage])
-        # A kill may fall into the writing of a state; chunks are renamed when they are whole.
-        whole_files = filter(is_complete, found) if stage in faults.TRAINERS else found
-        kept = {path: path.stat().st_mtime_ns for path in whole_files}
-        if killed and (kept or stage == "bundle"):
+        delay_s = whole.work_s * share if stage == "bundle" else 0.0
+        killed = faults.kill(stage, keys, cut, delay_s, once=partial(has_saved, stage, cut))
+        kept = {path: path.stat().st_mtime_ns for path in saved(stage, cut)}
+        if killed:
             break
     assert killed
     assert killed.status == -9
+    assert kept or stage == "bundle"
     again = faults.run(stage, keys, cut)
     assert again.status == 0, again.says
     assert faults.difference(stage, tmp_path / "whole" / "out", cut / "out") == ""
