@@ -116,12 +116,13 @@ def test_in_a_job_with_one_core_there_is_one_worker():
 
 
 RANK = r"""
+import os
 from accelerate import PartialState
 from a2r_train.verify import judge_all
 state = PartialState(cpu=True)
 items = [(r"\boxed{\frac{%d}{3}}" % (3 * (i + state.process_index)), "5", "math") for i in range(8)]
 right = [i for i, judged in enumerate(judge_all(items)) if judged.verdict == "correct"]
-print(state.num_processes, state.process_index, right, flush=True)
+os.write(1, f"{state.num_processes} {state.process_index} {right}\n".encode())  # at once: both share a pipe
 state.wait_for_everyone()
 state.destroy_process_group()
 """
