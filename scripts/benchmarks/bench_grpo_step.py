@@ -246,8 +246,6 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
     args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs
     grpo.end_turns_as_the_template_does(bundles.prompter)
     grpo.prepare_vllm(args, bundles.prompter.stop_ids())
-    if way == "before":
-        packing.MOST_PADDED = 0.0  # pad each group separately
     if way in TRLS_SYNC:
         grpo_trainer.VLLMGeneration = VLLMGeneration
     if way in (*STOCK, "before") and args.use_vllm:

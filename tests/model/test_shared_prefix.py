@@ -34,7 +34,7 @@ from trl.trainer.utils import (
 from a2r_train.errors import InputError
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.shared_prefix import trainer as shared_prefix
-from a2r_train.train.shared_prefix.attention import ATTENTION, SharedPrefixAttention, piece
+from a2r_train.train.shared_prefix.attention import ATTENTION, Sequences, SharedPrefixAttention, need_a_kernel
 from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer, pack, regroup
 
 SMALL: dict[str, Any] = {
@@ -229,21 +229,22 @@ def test_rows_are_short_and_lay_out_as_documented() -> None:
     packed = pack(ids, mask, columns)
     assert (packed.source % 10).tolist() == [1, 2, 3, 3, 4, 5, 6, 4, 5, 4]
     assert packed.target.tolist() == [-1, -1, -1, -1, 5, 6, 7, 25, 26, 35]
-    assert packed.groups.pairs == ((slice(0, 3), slice(4, 9)), (slice(3, 4), slice(9, 10)))
-    (together,) = packed.groups.paddings
-    assert (together.tokens, together.shape) == (slice(4, 10), (4, 3))
-    assert together.places.tolist() == [0, 1, 2, 6, 7, 9]
+    groups = packed.groups
+    assert groups.own.stops == (0, 3, 4, 7, 9, 10)
+    assert (groups.prompts.stops, groups.answers.stops, groups.begin) == ((0, 3, 4), (0, 5, 6), 4)
+    assert groups.answers.offsets.tolist() == [0, 5, 6]
+    assert (groups.own.longest, groups.answers.longest) == (3, 5)
     assert packed.token_ratio == 4 * 10 / 10
     whole = pack(*batch_of([(512, [64] * 8)]))
     assert whole.token_ratio == 8 * (512 + 64) / (512 - 1 + 8 * 64)
 
 
-def test_a_long_completion_pads_its_own_group_alone() -> None:
-    packed = pack(*batch_of([(4, [9, 8]), (2, [0, 0]), (3, [1, 2, 2])]))
-    assert [(one.tokens, one.shape) for one in packed.groups.paddings] == [
-        (slice(7, 24), (2, 9)),
-        (slice(24, 29), (3, 2)),
-    ]
+def test_groups_that_attend_across_come_first() -> None:
+    packed = pack(*batch_of([(1, [2, 1]), (3, [0, 0]), (4, [3, 0])]))
+    groups = packed.groups
+    assert packed.source.tolist()[:3] == [28, 29, 30]  # the shared tokens of the last group
+    assert groups.own.stops == (0, 3, 6, 9, 11, 12)
+    assert (groups.prompts.stops, groups.answers.stops, groups.begin) == ((0, 3), (0, 3), 6)
 
 
 def test_other_masks_are_an_error() -> None:
@@ -276,32 +277,30 @@ def cuda_batch(groups: Groups, **more: int) -> Batch:
     return ids.cuda(), mask.cuda(), columns
 
 
-@pytest.mark.parametrize(
-    "backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name
-)
 @pytest.mark.parametrize("groups", BATCHES.values(), ids=BATCHES)
-def test_the_kernels_of_a_gpu_take_what_they_are_given(
-    backend: Any, groups: Groups, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernels_of_a_gpu_take_what_they_are_given(groups: Groups) -> None:
     """Without values: names, order and shapes of the arguments as this torch declares them."""
     packed = pack(*batch_of(groups))
-    paddings = tuple(replace(one, places=one.places.to("meta")) for one in packed.groups.paddings)
-    placed = replace(packed.groups, paddings=paddings)
+
+    def placed(sequences: Sequences) -> Sequences:
+        return replace(sequences, offsets=sequences.offsets.to("meta"))
+
+    own, prompts, answers = map(placed, (packed.groups.own, packed.groups.prompts, packed.groups.answers))
+    on_gpu = replace(packed.groups, own=own, prompts=prompts, answers=answers)
     tokens = len(packed.source)
     made = {"device": "meta", "dtype": torch.bfloat16, "requires_grad": True}
-    query, key, value = (torch.empty(1, tokens, heads, 64, **made).transpose(1, 2) for heads in (4, 2, 2))
-    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: backend.value)
-    out = SharedPrefixAttention.apply(query, key, value, placed, 0.125)
+    query, key, value = (torch.empty(tokens, heads, 64, **made) for heads in (4, 2, 2))
+    out = SharedPrefixAttention.apply(query, key, value, on_gpu, 0.125)
     grads = torch.autograd.grad(out, (query, key, value), torch.empty_like(out))
-    assert [tuple(grad.shape) for grad in grads] == [(1, heads, tokens, 64) for heads in (4, 2, 2)]
+    assert [tuple(grad.shape) for grad in grads] == [(tokens, heads, 64) for heads in (4, 2, 2)]
 
 
-def test_a_kernel_that_is_not_served_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, **__: SDPBackend.EFFICIENT_ATTENTION.value)
-    with pytest.raises(
-        InputError, match=r"no kernel for torch.float32 with head size 8 on meta; set bf16: true"
-    ):
-        piece(*(torch.empty(1, 2, 5, 8, device="meta") for _ in range(3)), causal=True, scale=1.0)
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float32, 8), (torch.bfloat16, 12), (torch.bfloat16, 264)], ids=str
+)
+def test_a_kernel_that_is_not_served_is_named(dtype: torch.dtype, size: int) -> None:
+    with pytest.raises(InputError, match=f"no kernel for {dtype} with head size {size} on meta; set bf16"):
+        need_a_kernel(torch.empty(1, 2, 5, size, device="meta", dtype=dtype))
 
 
 def test_autocast_gives_the_kernels_one_dtype(trainers: Any) -> None:
@@ -313,10 +312,7 @@ def test_autocast_gives_the_kernels_one_dtype(trainers: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize(
-    "backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION], ids=lambda backend: backend.name
-)
-def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backend: Any) -> None:
+def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any) -> None:
     exact, rounded = (
         prepared(qwen3(head_dim=64)).to("cuda", dtype) for dtype in (torch.float32, torch.bfloat16)
     )
@@ -325,10 +321,7 @@ def test_on_a_gpu_bf16_is_as_near_to_float32_as_dense_bf16(trainers: Any, backen
             [(length, [length // 4, 130, 7, 0]), (length // 2 + 1, [9, 9, 64, 1])], seed=length
         )
         logps, _, gradient = computed(trainers[0], exact, batch)
-        order = dict.fromkeys(
-            [backend, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-        )  # MATH: dense has a mask, for padding
-        with sdpa_kernel([*order], set_priority=True):
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # MATH: dense has a mask
             results = [computed(trainer, rounded, batch) for trainer in trainers]
         off = [float((result[0] - logps).norm() / logps.norm()) for result in results]
         off_gradient = [float((result[2].float() - gradient).norm() / gradient.norm()) for result in results]

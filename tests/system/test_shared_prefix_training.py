@@ -81,9 +81,11 @@ def test_a_wrong_mask_ends_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Completions that see those before them, as if all were one: the tests above would notice."""
-    padding = shared_prefix._padding
+    layout = shared_prefix._groups
     monkeypatch.setattr(
-        shared_prefix, "_padding", lambda tokens, lengths, to: padding(tokens, [sum(lengths)], to)
+        shared_prefix,
+        "_groups",
+        lambda prefixes, completions, to: layout(prefixes, [[sum(c)] for c in completions], to),
     )
     _, shared = trained(tiny, tmp_path, True)
     assert relative_difference(*dense, shared) > 1e-2

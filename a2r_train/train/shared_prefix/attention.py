@@ -1,21 +1,21 @@
-"""Attention over groups that share a prompt, using the kernels that SDPA itself would choose; no mask,
-nothing to compile.
+"""Attention over groups that share a prompt, by FlashAttention's calls for sequences of any lengths; no mask,
+no padding, nothing to compile.
 
-A row is computed in three pieces: each group's prompt attends causally to itself; its completions together
-attend to the prompt, without a mask; each completion of the row attends causally to itself, all in one call.
-A completion's two results are merged by their log-sum-exp, which is exact, and the kernels' backward, given
-the merged result and log-sum-exp, returns each piece's share of the gradient (both as in Ring Attention,
-arXiv 2310.01889). The kernels are cuDNN's or FlashAttention on a GPU, in bf16 or fp16, and torch's own on a
-CPU.
+A row is computed in two calls. In the first, every prompt and every completion attends causally to itself.
+In the second, all completions of a group attend to the group's prompt, without a mask. A completion's two
+results are merged by their log-sum-exp, which is exact. The kernel's backward, given the merged result and
+log-sum-exp, returns each call's share of the gradient (both as in Ring Attention, arXiv 2310.01889). On a GPU
+the kernel is torch's FlashAttention, in bf16 or fp16. On a CPU it is torch's own, one sequence at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -23,189 +23,160 @@ from transformers.masking_utils import sdpa_mask
 from a2r_train.errors import InputError
 
 ATTENTION = "shared_prefix"  # the name under which `attention` is registered with transformers
+LARGEST_HEAD = 256  # of FlashAttention, which also needs a multiple of 8
 
 aten = torch.ops.aten
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-State = tuple[Any, ...] | None  # what the backward of a piece needs
 
 
 @dataclass(frozen=True)
-class Padding:
-    """Completions that attend to themselves in one call: where their T tokens are in the row.
-
-    `places` (T,) says where these tokens go when each completion is padded to `shape`, (completions,
-    longest), flattened.
+class Sequences:
+    """Neighbouring sequences of tokens: `stops` (n + 1) are where they meet, from 0; `offsets` are the same
+    as int32 on the device.
     """
 
-    tokens: slice
-    shape: tuple[int, int]
-    places: torch.Tensor
+    stops: tuple[int, ...]
+    offsets: torch.Tensor
 
-    def padded(self, row: torch.Tensor) -> torch.Tensor:
-        """(1, heads, N, size) to (completions, heads, longest, size); padding is zero."""
-        _, heads, _, size = row.shape
-        wide = row.new_zeros(self.shape[0] * self.shape[1], heads, size)
-        wide.index_copy_(0, self.places, row[0, :, self.tokens].transpose(0, 1))
-        return wide.view(*self.shape, heads, size).transpose(1, 2)
+    @cached_property
+    def longest(self) -> int:
+        return max((stop - start for start, stop in pairwise(self.stops)), default=0)
 
-    def unpadded(self, wide: torch.Tensor) -> torch.Tensor:
-        """The inverse of `padded`, to (1, heads, T, size)."""
-        return wide.transpose(1, 2).flatten(0, 1).index_select(0, self.places).transpose(0, 1)[None]
+    @property
+    def tokens(self) -> int:
+        return self.stops[-1]
+
+    def split(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """(T, heads, size) to (1, heads, length, size) of each sequence, as torch's CPU kernel takes it."""
+        return [rows[start:stop].transpose(0, 1)[None] for start, stop in pairwise(self.stops)]
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The layout of a packed row: the shared tokens of every group, then the tokens of all completions, one
-    after the other.
+    """The layout of a packed row: the shared tokens of every group, then the tokens of all completions, in
+    the same order of groups.
 
-    `pairs` are the slices of each group's prompt and of its completions; either may be empty.
+    `own` are the prompts and completions. `prompts` and `answers` are the shared tokens and the completions
+    of each group that has both; these groups are the first ones. Completions begin at token `begin`.
     """
 
-    pairs: tuple[tuple[slice, slice], ...]
-    paddings: tuple[Padding, ...]
+    own: Sequences
+    prompts: Sequences
+    answers: Sequences
+    begin: int
+
+    @property
+    def across(self) -> tuple[slice, slice]:
+        """Where the tokens of `answers` and of `prompts` are in the row."""
+        return slice(self.begin, self.begin + self.answers.tokens), slice(0, self.prompts.tokens)
 
 
-def piece(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool, scale: float
-) -> tuple[Any, ...]:
-    """Attention of (B, heads, S, size): the result, its log-sum-exp (B, heads, S), and what the backward
-    needs.
+def attend(
+    qkv: Tensors, queries: Sequences, keys: Sequences, *, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+    """Attention of each sequence of queries (T, heads, size) to its keys and values: the result, its
+    log-sum-exp (heads, T) and what the backward needs.
     """
-    if q.device.type == "cpu":
-        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
-        return out, lse, (SDPBackend.MATH,)
-    backend = SDPBackend(torch._fused_sdp_choice(q, k, v, None, 0.0, causal, scale=scale, enable_gqa=True))
-    if backend == SDPBackend.CUDNN_ATTENTION:
-        out, lse, *rest = aten._scaled_dot_product_cudnn_attention(
-            q, k, v, None, True, 0.0, causal, False, scale=scale
-        )
-    elif backend == SDPBackend.FLASH_ATTENTION:
-        out, lse, *rest = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
-    else:
-        raise InputError(
-            f"shared_prefix: no kernel for {q.dtype} with head size {q.size(-1)} on {q.device}; "
-            "set bf16: true"
-        )
-    return out, lse.reshape(out.shape[:3]), (backend, *rest[:6])
+    if qkv[0].device.type == "cpu":
+        return _attend_on_cpu(qkv, queries, keys, causal, scale)
+    lengths = queries.offsets, keys.offsets, queries.longest, keys.longest
+    out, lse, *state, _ = aten._flash_attention_forward(*qkv, *lengths, 0.0, causal, False, scale=scale)
+    return out, lse, state
 
 
-def piece_backward(
+def attend_backward(
     grad: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+    qkv: Tensors,
     out: torch.Tensor,
     lse: torch.Tensor,
+    queries: Sequences,
+    keys: Sequences,
     *,
     causal: bool,
     scale: float,
-    state: tuple[Any, ...],
+    state: list[Any],
 ) -> Tensors:
-    """The gradients of query, key and value; `out` and `lse` (B, heads, S, 1) may be those of several pieces,
-    merged.
-    """
-    backend, *rest = state
-    sequences, seeds = rest[:4], rest[4:]
-    lse = lse.contiguous()
-    if backend == SDPBackend.CUDNN_ATTENTION:
-        kernel, more = (
-            aten._scaled_dot_product_cudnn_attention_backward,
-            (*seeds, None, *sequences, 0.0, causal),
-        )
-    elif backend == SDPBackend.FLASH_ATTENTION:
-        kernel, more = aten._scaled_dot_product_flash_attention_backward, (*sequences, 0.0, causal, *seeds)
-    else:
-        kernel, more = aten._scaled_dot_product_flash_attention_for_cpu_backward, (0.0, causal)
-    lse = lse if backend == SDPBackend.CUDNN_ATTENTION else lse[..., 0]
-    return kernel(grad, q, k, v, out, lse, *more, scale=scale)  # type: ignore[no-any-return]
+    """The gradients of query, key and value; `out` and `lse` may be those of several calls, merged."""
+    if grad.device.type == "cpu":
+        return _backward_on_cpu(grad, qkv, out, lse, queries, keys, causal, scale)
+    lengths = queries.offsets, keys.offsets, queries.longest, keys.longest
+    kernel: Any = aten._flash_attention_backward
+    gradients: Tensors = kernel(grad, *qkv, out, lse.contiguous(), *lengths, 0.0, causal, *state, scale=scale)
+    return gradients
+
+
+def _attend_on_cpu(
+    qkv: Tensors, queries: Sequences, keys: Sequences, causal: bool, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+    rows = zip(queries.split(qkv[0]), keys.split(qkv[1]), keys.split(qkv[2]), strict=True)
+    kernel: Any = aten._scaled_dot_product_flash_attention_for_cpu
+    parts = [kernel(*row, 0.0, causal, scale=scale) for row in rows]
+    out = torch.cat([part[0][0].transpose(0, 1) for part in parts])
+    return out, torch.cat([part[1][0] for part in parts], dim=1), []
+
+
+def _backward_on_cpu(
+    grad: torch.Tensor,
+    qkv: Tensors,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    queries: Sequences,
+    keys: Sequences,
+    causal: bool,
+    scale: float,
+) -> Tensors:
+    of = (*map(queries.split, (grad, qkv[0])), *map(keys.split, qkv[1:]), queries.split(out))
+    sums = [lse[None, :, start:stop] for start, stop in pairwise(queries.stops)]
+    kernel: Any = aten._scaled_dot_product_flash_attention_for_cpu_backward
+    parts = [kernel(*row, 0.0, causal, scale=scale) for row in zip(*of, sums, strict=True)]
+    first, second, third = (torch.cat([part[i][0].transpose(0, 1) for part in parts]) for i in range(3))
+    return first, second, third
 
 
 class SharedPrefixAttention(torch.autograd.Function):
-    """`apply(query, key, value, groups, scale)` of (1, heads, N, size); the groups cover the row."""
+    """`apply(query, key, value, groups, scale)` of (N, heads, size); the groups cover the row."""
 
     @staticmethod
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: Groups, scale: float
     ) -> torch.Tensor:
-        out = torch.empty_like(q)
-        lse = q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
-        prompts = [_prompt(prompt, (q, k, v), out, lse, scale) for prompt, _ in groups.pairs]
-        own = [_own(padding, (q, k, v), out, lse, scale) for padding in groups.paddings]
-        across = [_across(*pair, (q, k, v), out, lse, scale) for pair in groups.pairs]
+        out, lse, state = attend((q, k, v), groups.own, groups.own, causal=True, scale=scale)
+        ctx.groups, ctx.scale, ctx.state, ctx.state_across = groups, scale, state, []
+        if groups.answers.tokens:
+            answers, prompts = groups.across
+            across = q[answers], k[prompts], v[prompts]
+            other, other_lse, ctx.state_across = attend(
+                across, groups.answers, groups.prompts, causal=False, scale=scale
+            )
+            _merge(out[answers], lse[:, answers], other, other_lse)
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.groups, ctx.scale, ctx.states = groups, scale, (prompts, own, across)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        *saved, lse = ctx.saved_tensors
-        gradients = [torch.empty_like(t) for t in saved[:3]]
-        _backward(ctx.groups, (grads[0], *saved, lse[..., None]), gradients, ctx.scale, ctx.states)
-        return *gradients, None, None
+        q, k, v, out, lse = ctx.saved_tensors
+        groups, scale, (grad, *_) = ctx.groups, ctx.scale, grads
+        grad_q, grad_k, grad_v = attend_backward(
+            grad, (q, k, v), out, lse, groups.own, groups.own, causal=True, scale=scale, state=ctx.state
+        )
+        if groups.answers.tokens:
+            answers, prompts = groups.across
+            across, of = (q[answers], k[prompts], v[prompts]), (out[answers], lse[:, answers])
+            sequences, state = (groups.answers, groups.prompts), ctx.state_across
+            parts = attend_backward(
+                grad[answers], across, *of, *sequences, causal=False, scale=scale, state=state
+            )
+            grad_q[answers] += parts[0]
+            grad_k[prompts] += parts[1]
+            grad_v[prompts] += parts[2]
+        return grad_q, grad_k, grad_v, None, None
 
 
-def _prompt(tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> State:
-    """Fills in a prompt's part of `out` and `lse`; returns what its backward needs, None if it has no
-    tokens.
-    """
-    shared = [t[:, :, tokens] for t in qkv]
-    if not shared[0].numel():
-        return None
-    state: State
-    out[:, :, tokens], lse[:, :, tokens], state = piece(*shared, causal=True, scale=scale)
-    return state
-
-
-def _own(padding: Padding, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float) -> State:
-    """Fills in the completions' attention to themselves."""
-    state: State
-    wide, wide_lse, state = piece(*map(padding.padded, qkv), causal=True, scale=scale)
-    out[:, :, padding.tokens] = padding.unpadded(wide)
-    lse[:, :, padding.tokens] = padding.unpadded(wide_lse[..., None])[..., 0]
-    return state
-
-
-def _across(
-    prompt: slice, tokens: slice, qkv: Tensors, out: torch.Tensor, lse: torch.Tensor, scale: float
-) -> State:
-    """Merges the attention of a group's completions to its prompt into their attention to themselves."""
-    q, k, v = (t[:, :, place] for t, place in zip(qkv, (tokens, prompt, prompt), strict=True))
-    if not (q.numel() and k.numel()):
-        return None
-    state: State
-    other, other_lse, state = piece(q, k, v, causal=False, scale=scale)
-    own, own_lse = out[:, :, tokens].to(lse.dtype), lse[:, :, tokens]
-    out[:, :, tokens] = own.lerp(other.to(lse.dtype), (other_lse - own_lse).sigmoid()[..., None])
-    lse[:, :, tokens] = torch.logaddexp(own_lse, other_lse)
-    return state
-
-
-def _backward(
-    groups: Groups,
-    saved: tuple[torch.Tensor, ...],
-    gradients: list[torch.Tensor],
-    scale: float,
-    states: tuple[list[State], ...],
-) -> None:
-    """Fills in `gradients`; `saved` is the result's gradient, query, key, value, result and log-sum-exp."""
-    prompts, own, across = states
-    for (tokens, _), state in zip(groups.pairs, prompts, strict=True):
-        if state:
-            shared = [t[:, :, tokens] for t in saved]
-            parts = piece_backward(*shared, causal=True, scale=scale, state=state)
-            for total, part in zip(gradients, parts, strict=True):
-                total[:, :, tokens] = part
-    for padding, state in zip(groups.paddings, own, strict=True):
-        parts = piece_backward(*map(padding.padded, saved), causal=True, scale=scale, state=state or ())
-        for total, part in zip(gradients, parts, strict=True):
-            total[:, :, padding.tokens] = padding.unpadded(part)
-    for (prompt, tokens), state in zip(groups.pairs, across, strict=True):
-        if state:
-            places = (tokens, tokens, prompt, prompt, tokens, tokens)
-            of = (t[:, :, place] for t, place in zip(saved, places, strict=True))
-            parts = piece_backward(*of, causal=False, scale=scale, state=state)
-            for total, part, place in zip(gradients, parts, places[1:4], strict=True):
-                total[:, :, place] += part
+def _merge(out: torch.Tensor, lse: torch.Tensor, other: torch.Tensor, other_lse: torch.Tensor) -> None:
+    """Merge the attention to other keys into `out` (T, heads, size) and `lse` (heads, T), in place."""
+    share = (other_lse - lse).sigmoid().t()[..., None]
+    out.copy_(out.to(lse.dtype).lerp_(other.to(lse.dtype), share))
+    torch.logaddexp(lse, other_lse, out=lse)
 
 
 def attention(
@@ -220,16 +191,28 @@ def attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention over the groups if the model was called with them, otherwise SDPA, as in generation.
 
-    The kernels need a single dtype, but autocast leaves normalised queries and keys in float32.
+    The kernels need a single dtype, but autocast leaves normalised queries and keys in float32. Raises
+    InputError if there is no kernel.
     """
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    need_a_kernel(query)
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
-    out = SharedPrefixAttention.apply(query, key, value, shared_prefix, scale)  # type: ignore[no-untyped-call]
-    return out.transpose(1, 2).contiguous(), None
+    rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return SharedPrefixAttention.apply(*rows, shared_prefix, scale)[None], None  # type: ignore[no-untyped-call]
+
+
+def need_a_kernel(query: torch.Tensor) -> None:
+    """Raise InputError if FlashAttention does not take this query (1, heads, N, size) on a GPU."""
+    size, is_half = query.size(-1), query.dtype in (torch.bfloat16, torch.float16)
+    if query.device.type != "cpu" and (not is_half or size % 8 or size > LARGEST_HEAD):
+        raise InputError(
+            f"shared_prefix: no kernel for {query.dtype} with head size {size} on {query.device}; "
+            "set bf16: true"
+        )
 
 
 AttentionInterface.register(ATTENTION, attention)

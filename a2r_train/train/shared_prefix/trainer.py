@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from a2r_train.models import empty_model, model_file
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.preflight import Check
 from a2r_train.train.sampling import EpochGRPOTrainer
-from a2r_train.train.shared_prefix.attention import ATTENTION, Groups, Padding
+from a2r_train.train.shared_prefix.attention import ATTENTION, Groups, Sequences
 
 SERVED = (
     "gemma",
@@ -46,7 +46,6 @@ SERVED = (
 # saves. At 1.2 the update takes 0.95 to 1.06 times as long on a CPU (the smallest model of
 # scripts/benchmarks/bench_shared_prefix.py) and 0.88 to 1.01 times on an H200 (docs/shared_prefix.md).
 MIN_TOKEN_RATIO = 1.2
-MOST_PADDED = 1.5  # times the tokens of padding within each group
 
 Batch = dict[str, Any]
 
@@ -115,7 +114,10 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     starts = [0, *((prompt[1:] != prompt[:-1]).any(1).nonzero().flatten() + 1).tolist(), rows]
     prompt_tokens, completion_tokens = prompts.tolist(), completions.tolist()
     prefixes, targets, lengths = [], [], []
-    for first, end in pairwise(starts):
+    for first, end in sorted(
+        pairwise(starts),
+        key=lambda group: prompt_tokens[group[0]] == 1 or not any(completion_tokens[slice(*group)]),
+    ):  # groups that attend across come first
         lengths.append(completion_tokens[first:end])
         last = first * columns + prompt_columns - 1
         begin = last - prompt_tokens[first] + 1
@@ -126,31 +128,21 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_colum
     source = torch.cat((prefix, target - 1))
     target = torch.cat((torch.full_like(prefix, -1), target))
     source, target = torch.stack((source, target)).to(device)
-    groups = _groups(list(map(len, prefixes)), lengths, device)
-    return Packed(source, target, groups, (rows, columns))
+    return Packed(source, target, _groups(list(map(len, prefixes)), lengths, device), (rows, columns))
 
 
 def _groups(prefixes: list[int], completions: list[list[int]], device: torch.device) -> Groups:
-    """The layout of groups, given the numbers of shared tokens and the lengths of their completions.
-
-    All completions are padded to the longest one, unless it is far longer than most groups need.
-    """
-    stops = list(accumulate([*prefixes, *map(sum, completions)], initial=0))
-    slices = [slice(start, stop) for start, stop in pairwise(stops)]
-    own = slices[len(prefixes) :]
-    together = [length for lengths in completions for length in lengths]
-    apart = sum(len(lengths) * max(lengths) for lengths in completions)
-    whole = slice(own[0].start, own[-1].stop)
-    if len(together) * max(together) <= MOST_PADDED * apart:
-        own, completions = [whole], [together]
-    paddings = (_padding(*one, device) for one in zip(own, completions, strict=True) if any(one[1]))
-    return Groups(tuple(zip(slices[: len(prefixes)], slices[len(prefixes) :], strict=True)), tuple(paddings))
+    """The layout of groups, given the numbers of shared tokens and the lengths of their completions."""
+    sums = list(map(sum, completions))
+    across = sum(bool(prefix and answers) for prefix, answers in zip(prefixes, sums, strict=True))
+    own = _sequences([*prefixes, *chain.from_iterable(completions)], device)
+    prompts, answers = (_sequences(lengths[:across], device) for lengths in (prefixes, sums))
+    return Groups(own, prompts, answers, sum(prefixes))
 
 
-def _padding(tokens: slice, lengths: list[int], device: torch.device) -> Padding:
-    longest = max(lengths)
-    places = torch.cat([i * longest + torch.arange(length) for i, length in enumerate(lengths)])
-    return Padding(tokens, (len(lengths), longest), places.to(device))
+def _sequences(lengths: list[int], device: torch.device) -> Sequences:
+    stops = tuple(accumulate(filter(None, lengths), initial=0))
+    return Sequences(stops, torch.tensor(stops, dtype=torch.int32).to(device))
 
 
 class SharedPrefixGRPOTrainer(EpochGRPOTrainer):
