@@ -17,10 +17,13 @@ HALF = 0.5  # share of the completions
 MOST_PASSES = 4  # times that a bundle is trained on
 LOGS = 3  # logging steps to average over, because a single step is noisy
 
+MOST_AHEAD = 0.2  # of accuracy, that training may gain over validation
+
 NEARLY = 0.05  # this close to 0 or 1, the choice of problems does not help
 
 LENGTH, DEAD, CUT = "completions/length_ratio", "frac_reward_zero_std", "completions/clipped_ratio"
 RIGHT, UNREAD = "right_rate", "unparsable_rate"  # of all completions, as the verified reward counts them
+HELD_OUT = "eval_right_rate"
 
 
 class Watch(TrainerCallback):
@@ -29,6 +32,8 @@ class Watch(TrainerCallback):
     def __init__(self) -> None:
         self.said: set[str] = set()
         self.seen: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOGS))
+        self.first_right: float | None = None  # in training
+        self.evaluations: list[tuple[float | None, float]] = []  # accuracy in training and in validation
 
     def on_log(
         self,
@@ -38,10 +43,15 @@ class Watch(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        if not state.is_world_process_zero or DEAD not in (logs or {}):
+        if not state.is_world_process_zero or not logs:
             return
-        for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
-            self.seen[name].append(float((logs or {}).get(name, missing)))
+        if DEAD in logs:
+            for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
+                self.seen[name].append(float(logs.get(name, missing)))
+        right = sum(self.seen[RIGHT]) / LOGS if len(self.seen[RIGHT]) == LOGS else None
+        self.first_right = right if self.first_right is None else self.first_right
+        if HELD_OUT in logs:
+            self.evaluations.append((right, float(logs[HELD_OUT])))
         for kind, warning in self.warnings(args, state).items():
             if kind not in self.said:
                 log.warning("step %d: %s", state.global_step, warning)
@@ -61,7 +71,24 @@ class Watch(TrainerCallback):
             found["passes"] = (
                 f"each bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
             )
+        in_training, in_validation = self._gains()
+        if in_training - in_validation > MOST_AHEAD:
+            found["memorised"] = (
+                f"accuracy rose by {100 * in_training:.0f} points in training, and by "
+                f"{100 * in_validation:.0f} in validation: the training problems are memorised; "
+                "bundle more problems, stop earlier, or lower learning_rate"
+            )
         return found
+
+    def _gains(self) -> tuple[float, float]:
+        """The gain in accuracy since the first evaluation, in training and in validation."""
+        if len(self.evaluations) < 2:
+            return 0.0, 0.0
+        (before, held_out_before), (now, held_out) = self.evaluations[0], self.evaluations[-1]
+        before = self.first_right if before is None else before
+        if before is None or now is None:
+            return 0.0, 0.0
+        return now - before, held_out - held_out_before
 
     def _mend(self, args: Any) -> str:
         """What would restore the signal: it depends on whether answers are right, and whether they can be

@@ -61,3 +61,33 @@ def test_dead_groups_have_the_mend_of_their_kind(
     assert "90% of the groups have no signal" in warning
     assert mend in warning
     assert ("oversampling_factor" in warning) == (right == 0.4)
+
+
+def right(rate: float) -> dict[str, float]:
+    return entry() | {"right_rate": rate}
+
+
+def evaluated(rate: float) -> dict[str, float]:
+    return {"eval_right_rate": rate, "eval_frac_reward_zero_std": 0.9}
+
+
+def test_problems_that_are_memorised_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    rising = [right(0.5)] * 3 + [right(0.85)] * 3
+    (warning,) = said(caplog, evaluated(0.48), *rising, evaluated(0.53), evaluated(0.53))
+    assert "step 8: accuracy rose by 35 points in training, and by 5 in validation" in warning
+
+
+@pytest.mark.parametrize(
+    "logs",
+    [
+        [evaluated(0.4), *[right(0.5)] * 3, *[right(0.8)] * 3, evaluated(0.55)],  # both rise
+        [*[right(0.9)] * 3, evaluated(0.5), *[right(0.95)] * 3, evaluated(0.5)],  # only easier from the start
+        [evaluated(0.4), right(0.9), evaluated(0.4)],  # a single step says nothing
+        [*[right(0.5)] * 3, *[right(0.9)] * 3, evaluated(0.5)],  # nothing to compare with
+        [evaluated(0.4), evaluated(0.4), *[entry()] * 4],
+    ],
+)
+def test_a_rise_in_training_alone_is_needed(
+    logs: list[dict[str, float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert said(caplog, *logs) == []
