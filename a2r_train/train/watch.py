@@ -35,6 +35,15 @@ class Watch(TrainerCallback):
         self.first_right: float | None = None  # in training
         self.evaluations: list[tuple[float | None, float]] = []  # accuracy in training and in validation
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A resumed training goes on from what it logged before: a baseline of its own would be memorised
+        already.
+        """
+        for logs in state.log_history:
+            self._learn(logs)
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -45,6 +54,13 @@ class Watch(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
+        self._learn(logs)
+        for kind, warning in self.warnings(args, state).items():
+            if kind not in self.said:
+                log.warning("step %d: %s", state.global_step, warning)
+            self.said.add(kind)
+
+    def _learn(self, logs: Mapping[str, Any]) -> None:
         if DEAD in logs:
             for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
                 self.seen[name].append(float(logs.get(name, missing)))
@@ -52,10 +68,6 @@ class Watch(TrainerCallback):
         self.first_right = right if self.first_right is None else self.first_right
         if HELD_OUT in logs:
             self.evaluations.append((right, float(logs[HELD_OUT])))
-        for kind, warning in self.warnings(args, state).items():
-            if kind not in self.said:
-                log.warning("step %d: %s", state.global_step, warning)
-            self.said.add(kind)
 
     def warnings(self, args: Any, state: TrainerState) -> dict[str, str]:
         """What has gone wrong so far, by kind."""

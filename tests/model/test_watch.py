@@ -1,5 +1,6 @@
 """Warnings of a training that goes wrong."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +11,22 @@ from a2r_train.train.watch import Watch
 
 
 def said(
-    caplog: pytest.LogCaptureFixture, *logs: dict[str, float], epoch: float = 1.0, factor: int = 1
+    caplog: pytest.LogCaptureFixture,
+    *logs: dict[str, float],
+    epoch: float = 1.0,
+    factor: int = 1,
+    resumed_after: Sequence[int] = (),
 ) -> list[str]:
+    """The warnings of a training that logs this; a new process goes on after each of `resumed_after` logs."""
     watch, nothing = Watch(), SimpleNamespace()
     args: Any = SimpleNamespace(oversampling_factor=factor, num_iterations=1)
     state = TrainerState(is_world_process_zero=True, epoch=epoch)
     for step, entry in enumerate(logs, 1):
+        if step == 1 or step - 1 in resumed_after:
+            watch = Watch()
+            watch.on_train_begin(args, state, nothing)  # type: ignore[arg-type]
         state.global_step = step
+        state.log_history.append({**entry, "step": step})
         watch.on_log(args, state, nothing, logs=entry)  # type: ignore[arg-type]
     return [record.getMessage() for record in caplog.records]
 
@@ -75,6 +85,17 @@ def test_problems_that_are_memorised_are_told(caplog: pytest.LogCaptureFixture) 
     rising = [right(0.5)] * 3 + [right(0.85)] * 3
     (warning,) = said(caplog, evaluated(0.48), *rising, evaluated(0.53), evaluated(0.53))
     assert "step 8: accuracy rose by 35 points in training, and by 5 in validation" in warning
+
+
+@pytest.mark.parametrize("resumed_after", [(1,), (4,), (7,), (2, 5)], ids=str)
+def test_what_was_memorised_before_a_resume_is_told_after_it(
+    resumed_after: Sequence[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    rising = [right(0.5)] * 3 + [right(0.85)] * 3
+    (warning,) = said(
+        caplog, evaluated(0.48), *rising, evaluated(0.53), evaluated(0.53), resumed_after=resumed_after
+    )
+    assert "accuracy rose by 35 points in training, and by 5 in validation" in warning
 
 
 @pytest.mark.parametrize(
