@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -18,6 +21,8 @@ MOST_PASSES = 4  # times that a bundle is trained on
 LOGS = 3  # logging steps to average over, because a single step is noisy
 
 MOST_AHEAD = 0.2  # of accuracy, that training may gain over validation
+MOST_ERRORS = 3  # the same in standard errors of the gain, because steps may be of few groups
+LEAST_ODDS = 0.01  # 0 and 1 count as this far from themselves, because their odds have no logarithm
 
 NEARLY = 0.05  # this close to 0 or 1, the choice of problems does not help
 
@@ -32,8 +37,8 @@ class Watch(TrainerCallback):
     def __init__(self) -> None:
         self.said: set[str] = set()
         self.seen: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOGS))
-        self.first_right: float | None = None  # in training
-        self.evaluations: list[tuple[float | None, float]] = []  # accuracy in training and in validation
+        self.rates: list[float] = []  # accuracy in training, of each logging step
+        self.evaluations: list[tuple[int, float]] = []  # how many of them came before, and the accuracy
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -64,10 +69,9 @@ class Watch(TrainerCallback):
         if DEAD in logs:
             for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
                 self.seen[name].append(float(logs.get(name, missing)))
-        right = sum(self.seen[RIGHT]) / LOGS if len(self.seen[RIGHT]) == LOGS else None
-        self.first_right = right if self.first_right is None else self.first_right
+            self.rates.append(self.seen[RIGHT][-1])
         if HELD_OUT in logs:
-            self.evaluations.append((right, float(logs[HELD_OUT])))
+            self.evaluations.append((len(self.rates), float(logs[HELD_OUT])))
 
     def warnings(self, args: Any, state: TrainerState) -> dict[str, str]:
         """What has gone wrong so far, by kind."""
@@ -83,24 +87,32 @@ class Watch(TrainerCallback):
             found["passes"] = (
                 f"each bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
             )
-        in_training, in_validation = self._gains()
-        if in_training - in_validation > MOST_AHEAD:
-            found["memorised"] = (
-                f"accuracy rose by {100 * in_training:.0f} points in training, and by "
-                f"{100 * in_validation:.0f} in validation: the training problems are memorised; "
-                "bundle more problems, stop earlier, or lower learning_rate"
-            )
+        if memorised := self._memorised():
+            found["memorised"] = memorised
         return found
 
-    def _gains(self) -> tuple[float, float]:
-        """The gain in accuracy since the first evaluation, in training and in validation."""
-        if len(self.evaluations) < 2:
-            return 0.0, 0.0
-        (before, held_out_before), (now, held_out) = self.evaluations[0], self.evaluations[-1]
-        before = self.first_right if before is None else before
-        if before is None or now is None:
-            return 0.0, 0.0
-        return now - before, held_out - held_out_before
+    def _memorised(self) -> str:
+        """The warning if, since the first evaluation, accuracy rose far more in training than in validation,
+        and more than noise explains; otherwise "".
+
+        Validation may be easier or harder than training. So training's gain counts as what the same step in
+        log-odds would bring in validation, if that is less. Near 0 and 1 both can gain little.
+        """
+        if len(self.evaluations) < 2 or self.evaluations[-1][0] < LOGS:
+            return ""
+        (first, held_out_before), (last, held_out) = self.evaluations[0], self.evaluations[-1]
+        before, now = (fmean(self.rates[end - LOGS : end]) for end in (max(first, LOGS), last))
+        carried_over = _accuracy(_log_odds(held_out_before) + _log_odds(now) - _log_odds(before))
+        in_training, in_validation = now - before, held_out - held_out_before
+        ahead = min(in_training, carried_over - held_out_before) - max(in_validation, 0.0)
+        between = fmean((later - earlier) ** 2 for earlier, later in pairwise(self.rates))  # twice a variance
+        if ahead <= max(MOST_AHEAD, MOST_ERRORS * math.sqrt(between / LOGS)):
+            return ""
+        return (
+            f"accuracy rose by {100 * in_training:.0f} points in training, and by "
+            f"{100 * in_validation:.0f} in validation: the training problems are memorised; "
+            "bundle more problems, stop earlier, or lower learning_rate"
+        )
 
     def _mend(self, args: Any) -> str:
         """What would restore the signal: it depends on whether answers are right, and whether they can be
@@ -126,3 +138,12 @@ class Watch(TrainerCallback):
         """The mean of the last values; `before` until there are enough."""
         seen = self.seen[name]
         return sum(seen) / LOGS if len(seen) == LOGS else before
+
+
+def _log_odds(accuracy: float) -> float:
+    inside = min(max(accuracy, LEAST_ODDS), 1 - LEAST_ODDS)
+    return math.log(inside / (1 - inside))
+
+
+def _accuracy(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-log_odds))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import TrainerState
 
@@ -106,9 +107,41 @@ def test_what_was_memorised_before_a_resume_is_told_after_it(
         [evaluated(0.4), right(0.9), evaluated(0.4)],  # a single step says nothing
         [*[right(0.5)] * 3, *[right(0.9)] * 3, evaluated(0.5)],  # nothing to compare with
         [evaluated(0.4), evaluated(0.4), *[entry()] * 4],
+        [evaluated(0.9), *[right(0.5)] * 3, *[right(0.76)] * 3, evaluated(0.93)],  # easier
+        [evaluated(0.02), *[right(0.3)] * 3, *[right(0.6)] * 3, evaluated(0.05)],  # harder
+        [evaluated(0.6), *[right(0.5)] * 3, *[right(0.45)] * 3, evaluated(0.3)],  # both fall
+        [evaluated(0.0), *[right(0.0)] * 3, *[right(0.15)] * 3, evaluated(0.0)],
+        [evaluated(0.5), *map(right, (0.2, 0.6, 0.3, 0.9, 0.5, 0.8)), evaluated(0.5)],  # noise of small steps
     ],
 )
 def test_a_rise_in_training_alone_is_needed(
     logs: list[dict[str, float]], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert said(caplog, *logs) == []
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_small_steps_of_a_model_that_learns_nothing_are_no_alarm(
+    groups: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most one in a hundred trainings."""
+    draw = np.random.default_rng(0)
+    for _ in range(100):
+        logs = [evaluated(0.5)]
+        for _ in range(6):
+            steps = draw.binomial(8, draw.beta(0.6, 0.6, (20, groups))).mean(1) / 8
+            logs += [*map(right, steps.tolist()), evaluated(draw.binomial(128, 0.5) / 128)]
+        said(caplog, *logs)
+    assert len(caplog.records) <= 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_memorised_shows_through_the_noise(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Accuracies of a training on few problems, in steps of 32 groups."""
+    draw, logs = np.random.default_rng(seed), [evaluated(0.28)]
+    for step in range(60):
+        mean = float(np.interp(step, [0, 33, 60], [0.34, 0.66, 0.8]))
+        logs.append(right(float(draw.normal(mean, 0.06))))
+        logs += [evaluated(0.43)] if step % 20 == 19 else []
+    (warning,) = said(caplog, *logs)
+    assert "the training problems are memorised" in warning
