@@ -200,15 +200,16 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         kept = pass_rates.chosen(alive.tolist(), len(groups) // args.oversampling_factor)
         dropped = np.delete(np.reshape(tokens, (len(groups), -1)), kept, axis=0)
         self.made["dropped_tokens"] = self.made.get("dropped_tokens", 0) + int(dropped.sum())
-        self._log_choice(alive, kept, float(np.nanmean(total)))
+        self._log_choice(alive, kept, float(np.nanmean(total)), float(verified[: len(kept)].mean()))
         return kept
 
-    def _log_choice(self, alive: Any, kept: Sequence[int], reward: float) -> None:
+    def _log_choice(self, alive: Any, kept: Sequence[int], reward: float, right: float) -> None:
         """Log one generation, but the dropped tokens of all so far. `alive` (groups,) marks groups with a
-        signal.
+        signal; `right` is the accuracy on the sampler's groups, whose difficulty does not change.
         """
         used = float(alive[kept].sum())
         metrics = {"groups_made": len(alive), "groups_used": used, "signal": alive.mean(), "reward": reward}
+        metrics["sampler_right_rate"] = right
         for name, value in metrics.items():
             self._metrics["train"][f"dynamic_sampling/{name}"].append(float(value))
         self._metrics["train"]["dynamic_sampling/dropped_tokens"] = [self.made["dropped_tokens"]]

@@ -29,6 +29,7 @@ NEARLY = 0.05  # this close to 0 or 1, the choice of problems does not help
 LENGTH, DEAD, CUT = "completions/length_ratio", "frac_reward_zero_std", "completions/clipped_ratio"
 RIGHT, UNREAD = "right_rate", "unparsable_rate"  # of all completions, as the verified reward counts them
 HELD_OUT = "eval_right_rate"
+OF_SAMPLER = "dynamic_sampling/sampler_right_rate"  # which problems are drawn changes with the pass rates
 
 
 class Watch(TrainerCallback):
@@ -69,7 +70,7 @@ class Watch(TrainerCallback):
         if DEAD in logs:
             for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
                 self.seen[name].append(float(logs.get(name, missing)))
-            self.rates.append(self.seen[RIGHT][-1])
+            self.rates.append(float(logs.get(OF_SAMPLER, self.seen[RIGHT][-1])))
         if HELD_OUT in logs:
             self.evaluations.append((len(self.rates), float(logs[HELD_OUT])))
 

@@ -131,7 +131,9 @@ def test_dead_groups_fill_a_batch_with_too_few_others(
     monkeypatch.setattr(Alternating, "every", 8)
     state = train({**given, "oversampling_factor": 2})
     assert all(sum(one["kept"].rewards[:, 0].tolist()) == 2 for one in watched)
-    assert [row["frac_reward_zero_std"] for row in state["log_history"] if "loss" in row] == [0.75, 0.75]
+    logged = [row for row in state["log_history"] if "loss" in row]
+    assert [row["frac_reward_zero_std"] for row in logged] == [0.75, 0.75]
+    assert [row["dynamic_sampling/sampler_right_rate"] for row in logged] == [2 / 16] * 2  # without the drawn
 
 
 def test_pass_rates_are_learnt_from_verdicts_and_not_from_credits(

@@ -120,6 +120,12 @@ def test_a_rise_in_training_alone_is_needed(
     assert said(caplog, *logs) == []
 
 
+def test_groups_that_are_drawn_for_their_signal_are_no_rise(caplog: pytest.LogCaptureFixture) -> None:
+    """They are easier than the others where most problems are too hard."""
+    steps = [right(rate) | {"dynamic_sampling/sampler_right_rate": 0.2} for rate in [0.25] * 3 + [0.5] * 3]
+    assert said(caplog, evaluated(0.2), *steps, evaluated(0.2)) == []
+
+
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_small_steps_of_a_model_that_learns_nothing_are_no_alarm(
     groups: int, caplog: pytest.LogCaptureFixture
