@@ -8,6 +8,7 @@ import json
 import runpy
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,11 +297,22 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given(groups: Groups) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size"), [(torch.float32, 8), (torch.bfloat16, 12), (torch.bfloat16, 264)], ids=str
-)
-def test_a_kernel_that_is_not_served_is_named(dtype: torch.dtype, size: int) -> None:
-    with pytest.raises(InputError, match=f"no kernel for {dtype} with head size {size} on meta; set bf16"):
-        need_a_kernel(torch.empty(1, 2, 5, size, device="meta", dtype=dtype))
+    ("device", "capability", "dtype", "size", "mend"),
+    [
+        ("cuda:0", (9, 0), torch.float32, 8, "bf16"), ("mps", (0, 0), torch.bfloat16, 64, "shared_prefix"),
+        ("cuda:0", (9, 0), torch.bfloat16, 12, "shared_prefix"),
+        ("cuda:0", (9, 0), torch.bfloat16, 264, "shared_prefix"),
+        ("cuda:0", (7, 5), torch.float16, 64, "shared_prefix"), ("cuda:0", (8, 0), torch.float16, 80, ""),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_is_not_served_is_named(
+    device: str, capability: Any, dtype: Any, size: int, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    query: Any = SimpleNamespace(device=torch.device(device), dtype=dtype, size=lambda _: size)
+    told = f"no kernel for {dtype} with head size {size} on {device}; set {mend}"
+    with pytest.raises(InputError, match=told) if mend else nullcontext():
+        need_a_kernel(query)
 
 
 def test_autocast_gives_the_kernels_one_dtype(trainers: Any) -> None:

@@ -24,6 +24,7 @@ from a2r_train.errors import InputError
 
 ATTENTION = "shared_prefix"  # the name under which `attention` is registered with transformers
 LARGEST_HEAD = 256  # of FlashAttention, which also needs a multiple of 8
+OLDEST_GPU = (8, 0)  # of FlashAttention: the compute capability of Ampere
 
 aten = torch.ops.aten
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -207,11 +208,15 @@ def attention(
 
 def need_a_kernel(query: torch.Tensor) -> None:
     """Raise InputError if FlashAttention does not take this query (1, heads, N, size) on a GPU."""
-    size, is_half = query.size(-1), query.dtype in (torch.bfloat16, torch.float16)
-    if query.device.type != "cpu" and (not is_half or size % 8 or size > LARGEST_HEAD):
+    device, size, is_half = query.device, query.size(-1), query.dtype in (torch.bfloat16, torch.float16)
+    if device.type == "cpu":
+        return
+    has_kernel = device.type == "cuda" and torch.cuda.get_device_capability(device) >= OLDEST_GPU
+    takes_size = size % 8 == 0 and size <= LARGEST_HEAD
+    if not (has_kernel and takes_size and is_half):
+        mend = "set shared_prefix: false" if not (has_kernel and takes_size) else "set bf16: true"
         raise InputError(
-            f"shared_prefix: no kernel for {query.dtype} with head size {size} on {query.device}; "
-            "set bf16: true"
+            f"shared_prefix: no kernel for {query.dtype} with head size {size} on {device}; {mend}"
         )
 
 
