@@ -107,7 +107,7 @@ def computed(
         model, ids, mask, columns, compute_entropy=True
     )
     draw = torch.Generator().manual_seed(1)
-    weigh, weigh_entropy = (torch.randn(logps.shape, generator=draw).to(logps.dtype) for _ in range(2))
+    weigh, weigh_entropy = (torch.randn(logps.shape, generator=draw).to(logps) for _ in range(2))
     ((logps * weigh).sum() + (entropies * weigh_entropy).sum() / 10).backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return logps.detach(), entropies.detach(), gradient
