@@ -5,13 +5,17 @@
     python scripts/benchmarks/bench_grpo_step.py --table rows.jsonl                 # the table again
     python scripts/benchmarks/bench_grpo_step.py --output rows.jsonl -- --use_vllm true --vllm_mode colocate
 
-The last command is a trial on a CPU, with the tiny synthesizer and made-up bundles. Keys of the recipe follow
-`--`. Every way uses the recipe's adapter, lengths and completions per step; a smaller micro-batch accumulates
-more. The first steps are not counted, and the next ones give the steps per hour. The last ones wait for the
-GPU at each boundary, and show where the time goes. Parts have the names of TRL's own profiling contexts, and
-exclude nested parts. A row is written as soon as its way is measured; a way that fails gives a row with the
-error. `trainer_gib` is the peak of torch's tensors minus what vLLM allocated at its start. With
-`--trace FOLDER` torch's profiler records two micro-batches of one more step.
+The last command is a trial on a CPU, with the tiny synthesizer and made-up bundles. It takes about a minute
+for each of `--ways`, and needs vLLM; without the keys after `--`, transformers generates. The two `lookup`
+ways need a GPU.
+
+Keys of the recipe follow `--`. Every way uses the recipe's adapter, lengths and completions per step; a
+smaller micro-batch accumulates more. All ways start the verifier processes early, as ours does. The first
+steps are not counted, and the next ones give the steps per hour. The last ones wait for the GPU at each
+boundary, and show where the time goes. Parts have the names of TRL's own profiling contexts, and exclude
+nested parts. A row is written as soon as its way is measured; a way that fails gives a row with the error.
+`trainer_gib` is the peak of torch's tensors minus what vLLM allocated at its start. With `--trace FOLDER`
+torch's profiler records two micro-batches of one more step, which must have at least four.
 
 | way | trainer | base | what it is |
 |---|---|---|---|
@@ -113,9 +117,11 @@ def timed(kind: Any, way: str) -> Any:
     from trl import GRPOTrainer
     from trl.extras.profiling import profiling_context, profiling_decorator
 
+    from a2r_train.train.lean import LeanGRPOTrainer
+
     names = ("_compute_loss", "_generate_and_score_completions") if way in TRLS_PASS else ()
     names += LEAN if way == "before" else ()
-    its = {name: getattr(GRPOTrainer, name) for name in names}
+    its = {name: getattr(GRPOTrainer if way == "before" else LeanGRPOTrainer, name) for name in names}
 
     def logps(self: Any, *args: Any, **kwargs: Any) -> Any:
         return kind._get_per_token_logps_and_entropies(self, *args, **kwargs)
