@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/bench_engines.py --output rows.jsonl --models MODEL_0.5B,MODEL_1.5B \\
         --problems openai/gsm8k:main:train --prompt "" --count 1000 --max_completion_tokens 512 \\
-        --temperature 0.8 --batch_size 2000 --warm_up 100       # one GPU
+        --temperature 0.8 --batch_size 2000 --warm_up 100 --most_s 1200     # one GPU
     python scripts/benchmarks/bench_engines.py --starts ours,server,transformers --repeats 3   # a CPU
     python scripts/benchmarks/bench_engines.py --table rows.jsonl     # the table again
 
@@ -12,9 +12,11 @@ or without seeds, with texts or only token ids. The way `vllm bench` is what vLL
 does: no seeds, one request of n, and texts. Some ways use only a share of the problems.
 
 A row is written as soon as its cell is measured. `again` is the share of completions that are equal to those
-of the start's first seeded way: `ours, again` asks the same in the same order, and `ours, other batch` asks
-in quarters. Wall seconds are the median of `--repeats`. On a machine with other work, compare CPU seconds.
-They cover only the start's own process: on a CPU the engine runs in it, unless it has copies.
+of the start's first seeded way, which asks all problems at once. `ours, again` asks a quarter of them, so in
+another batch, and `ours, other batch` asks this quarter in four calls. `same` is the share that is equal in
+the last two of `--repeats`, which are the same calls. Wall seconds are the median of the repeats. On a
+machine with other work, compare CPU seconds. They cover only the start's own process: on a CPU the engine
+runs in it, unless it has copies.
 """
 
 from __future__ import annotations
@@ -153,9 +155,9 @@ def measure(given: argparse.Namespace, work: Work, engine: Any, way: Way) -> tup
     """Measure a way; returns its row, and the checksums of its completions."""
     count = max(1, round(len(work.chats) * way.share))
     bounds = [round(count * part / way.parts) for part in range(way.parts + 1)]
-    wall, cpu = [], []
+    wall, cpu, before, sums = [], [], list[int](), list[int]()
     for _ in range(given.repeats):
-        tokens, sums = [], []
+        tokens, before, sums = [], sums, []
         began, used = time.perf_counter(), time.process_time()
         with Smi() as smi:
             for begin, end in pairwise(bounds):
@@ -167,7 +169,13 @@ def measure(given: argparse.Namespace, work: Work, engine: Any, way: Way) -> tup
     seconds = statistics.median(wall)
     row = {"completions": len(tokens), "tokens": sum(tokens), "seconds": round(seconds, 2)}
     row |= {"tokens_per_s": round(sum(tokens) / seconds), "cpu_seconds": round(statistics.median(cpu), 2)}
-    return {**row, "gpu_used": smi.mean}, sums
+    return {**row, "gpu_used": smi.mean, "same": share_equal(before, sums)}, sums
+
+
+def share_equal(first: Sequence[int], second: Sequence[int]) -> float | None:
+    """The share of equal values, up to the end of the shorter sequence; None if one is empty."""
+    equal = [a == b for a, b in zip(first, second, strict=False)]
+    return round(statistics.mean(equal), 4) if equal else None
 
 
 class Smi:
@@ -231,13 +239,15 @@ def run_start(given: argparse.Namespace) -> int:
         row = {"model": given.model, "start": given.only, "start_s": round(time.perf_counter() - began, 1)}
         row |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
         row |= {"versions": versions(), "settings": asdict(start)["settings"]}
-        work.ask(engine, OURS, 0, work.warm_up or len(work.chats))
+        ways = chosen(start, given.ways)
+        for way in (OURS, FREE):  # on a CPU, the first request without seeds compiles for seconds
+            if any(way.seeded == other.seeded for other in ways):
+                work.ask(engine, way, 0, work.warm_up or len(work.chats))
         first: list[int] = []
-        for way in chosen(start, given.ways):
+        for way in ways:
             found, sums = measure(given, work, engine, way)
             if way.ours and way.seeded:
-                again = [a == b for a, b in zip(first, sums, strict=False)]
-                found["again"] = round(statistics.mean(again), 4) if again else None
+                found["again"] = share_equal(first, sums)
                 first = first or sums
             write_row(given.output, {**row, "way": way.name, **found, "share": way.share})
     return 0
@@ -293,7 +303,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         if row.get("way") == BENCH.name:
             ceiling[row["model"]] = max(ceiling.get(row["model"], 0), row["tokens_per_s"])
     heads = ["model", "start", "way", "tokens", "s", "tokens/s", f"of the best {BENCH.name}", "CPU s"]
-    heads += ["GPU used, %", "again", "start, s"]
+    heads += ["GPU used, %", "again", "same", "start, s"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     show: Callable[[Any], str] = lambda value: "" if value is None else str(value)  # noqa: E731
     for row in rows:
@@ -303,6 +313,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         share = f"{row['tokens_per_s'] / top:.2f}" if top else ""
         cells = [Path(row["model"]).name, row["start"], row["way"], row["tokens"], row["seconds"]]
         cells += [row["tokens_per_s"], share, row["cpu_seconds"], row["gpu_used"], row.get("again")]
+        cells.append(row.get("same"))
         lines.append(f"| {' | '.join(map(show, [*cells, row['start_s']]))} |")
     lines += [f"{row['model']}, {row['start']}: {row['error']}" for row in rows if "error" in row]
     return "\n".join(lines)
