@@ -89,7 +89,7 @@ class EngineArguments:
         default=True,
         metadata={
             "help": "vllm and openai: each completion has a seed, so that it can "
-            "be reproduced; false leaves the seeds out and is faster"
+            "be reproduced on a CPU; false leaves the seeds out, which is faster there"
         },
     )
 
