@@ -1,7 +1,7 @@
 """Measure what the transformers engine saves when finished completions leave the batch (`leave`), and when
 others take their places (`refill`), compared with a fixed batch (`stay`).
 
-    python scripts/benchmarks/bench_leaving.py                                  # two CPU cores: three minutes
+    python scripts/benchmarks/bench_leaving.py --rows 32                        # two CPU cores: three minutes
     python scripts/benchmarks/bench_leaving.py --rows 660 --model MODEL_0.5B    # a GPU
 
 Prompts are as long as with four references, so that each step mainly reads the batch's KV cache. Without
