@@ -1,6 +1,4 @@
-"""The shared prefix computes what TRL's dense batch computes: log-probabilities, entropies, gradients; and
-what is refused.
-"""
+"""The shared prefix computes what TRL's dense batch computes: log-probabilities, entropies, gradients."""
 
 import hashlib
 import inspect
@@ -8,7 +6,6 @@ import json
 import runpy
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,10 +29,8 @@ from trl.trainer.utils import (
     split_tensor_dict,
 )
 
-from a2r_train.errors import InputError
-from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.shared_prefix import trainer as shared_prefix
-from a2r_train.train.shared_prefix.attention import ATTENTION, Sequences, SharedPrefixAttention, need_a_kernel
+from a2r_train.train.shared_prefix.attention import ATTENTION, Sequences, SharedPrefixAttention
 from a2r_train.train.shared_prefix.trainer import SharedPrefixGRPOTrainer, pack, regroup
 
 SMALL: dict[str, Any] = {
@@ -296,25 +291,6 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given(groups: Groups) -> None:
     assert [tuple(grad.shape) for grad in grads] == [(tokens, heads, 64) for heads in (4, 2, 2)]
 
 
-@pytest.mark.parametrize(
-    ("device", "capability", "dtype", "size", "mend"),
-    [
-        ("cuda:0", (9, 0), torch.float32, 8, "bf16"), ("mps", (0, 0), torch.bfloat16, 64, "shared_prefix"),
-        ("cuda:0", (9, 0), torch.bfloat16, 12, "shared_prefix"),
-        ("cuda:0", (9, 0), torch.bfloat16, 264, "shared_prefix"),
-        ("cuda:0", (7, 5), torch.float16, 64, "shared_prefix"), ("cuda:0", (8, 0), torch.float16, 80, ""),
-    ],
-)  # fmt: skip
-def test_a_kernel_that_is_not_served_is_named(
-    device: str, capability: Any, dtype: Any, size: int, mend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    query: Any = SimpleNamespace(device=torch.device(device), dtype=dtype, size=lambda _: size)
-    told = f"no kernel for {dtype} with head size {size} on {device}; set {mend}"
-    with pytest.raises(InputError, match=told) if mend else nullcontext():
-        need_a_kernel(query)
-
-
 def test_autocast_gives_the_kernels_one_dtype(trainers: Any) -> None:
     ids, mask, columns = batch_of(BATCHES["several groups"], left=3)
     with torch.autocast("cpu"):
@@ -426,74 +402,3 @@ def test_regroup_keeps_rows_together_with_what_belongs_to_them() -> None:
     batches = regroup(split_tensor_dict(rows, 3))
     assert torch.cat([batch["advantages"] for batch in batches]).tolist() == [0, 2, 4, 5, 1, 3]
     assert all(batch["total"] == 7 and batch["none"] is None for batch in batches)
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"per_device_train_batch_size": 12}, "a multiple of num_generations"),
-        ({"use_liger_kernel": True}, "use_liger_kernel"),
-        ({"torch_compile": True}, "torch_compile"),
-        ({"use_transformers_continuous_batching": True}, "use_transformers_continuous_batching"),
-        ({"model_init_kwargs": {"attn_implementation": "eager"}}, "remove attn_implementation"),
-        ({"attn_implementation": "flash_attention_2"}, "remove attn_implementation"),
-        ({}, ""),
-    ],
-)
-def test_settings_that_cannot_be_served(changes: dict[str, Any], reason: str) -> None:
-    given_model = {key: changes[key] for key in changes.keys() & {"attn_implementation"}}
-    plain = {
-        "num_generations": 8,
-        "per_device_train_batch_size": 16,
-        "use_liger_kernel": False,
-        "torch_compile": False,
-    }
-    more = {"use_transformers_continuous_batching": False, "model_init_kwargs": None}
-    args: Any = SimpleNamespace(**{**plain, **more, **changes})
-    reasons = shared_prefix.refused_settings(args, ModelArguments("m", **given_model))
-    assert len(reasons) == bool(reason)
-    assert reason in "".join(reasons)
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "reason"),
-    [
-        (
-            "qwen3",
-            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
-            "sliding_attention",
-        ),
-        ("mistral", {"sliding_window": 8}, "sliding_attention"),
-        (
-            "llama",
-            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
-            "longest row",
-        ),
-        ("llama", {"attention_dropout": 0.1}, "disable_dropout"),
-        (
-            "qwen3_moe",
-            {"router_aux_loss_coef": 0.1, "num_experts": 2, "moe_intermediate_size": 16},
-            "router_aux_loss_coef",
-        ),
-        ("gpt2", {}, "gpt2 is not among the tested models: gemma, granite,"),
-        ("qwen3_vl", {}, "qwen3_vl is not among the tested models"),
-    ],
-)
-def test_models_that_cannot_be_served(kind: str, changes: dict[str, Any], reason: str) -> None:
-    config = AutoConfig.for_model(kind, **{**SMALL, **changes} if kind != "qwen3_vl" else {})
-    args: Any = SimpleNamespace(router_aux_loss_coef=None, disable_dropout=False)
-    reasons = shared_prefix.refused_model(config, args)
-    assert any(reason in found for found in reasons), reasons
-
-
-def test_adapters_that_cannot_be_served(tmp_path: Path) -> None:
-    assert shared_prefix.refused_adapter(str(tmp_path)) == []
-    for kind, reasons in (
-        ("LORA", []),
-        ("PREFIX_TUNING", ["the adapter is PREFIX_TUNING, and only LORA is tested"]),
-    ):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
-        assert shared_prefix.refused_adapter(str(tmp_path)) == reasons

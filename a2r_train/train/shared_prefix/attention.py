@@ -209,15 +209,18 @@ def attention(
 def need_a_kernel(query: torch.Tensor) -> None:
     """Raise InputError if FlashAttention does not take this query (1, heads, N, size) on a GPU."""
     device, size, is_half = query.device, query.size(-1), query.dtype in (torch.bfloat16, torch.float16)
-    if device.type == "cpu":
+    if has_kernel(device, size) and (is_half or device.type == "cpu"):
         return
-    has_kernel = device.type == "cuda" and torch.cuda.get_device_capability(device) >= OLDEST_GPU
-    takes_size = size % 8 == 0 and size <= LARGEST_HEAD
-    if not (has_kernel and takes_size and is_half):
-        mend = "set shared_prefix: false" if not (has_kernel and takes_size) else "set bf16: true"
-        raise InputError(
-            f"shared_prefix: no kernel for {query.dtype} with head size {size} on {device}; {mend}"
-        )
+    mend = "set bf16: true" if has_kernel(device, size) else "set shared_prefix: false"
+    raise InputError(f"shared_prefix: no kernel for {query.dtype} with head size {size} on {device}; {mend}")
+
+
+def has_kernel(device: torch.device, size: int) -> bool:
+    """Whether there is a kernel on this device for heads of this size, on a GPU in bf16 or fp16."""
+    if device.type == "cpu":
+        return True
+    is_new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= OLDEST_GPU
+    return is_new and size % 8 == 0 and size <= LARGEST_HEAD
 
 
 AttentionInterface.register(ATTENTION, attention)

@@ -28,7 +28,7 @@ from a2r_train.models import empty_model, model_file
 from a2r_train.train.arguments import ModelArguments
 from a2r_train.train.preflight import Check
 from a2r_train.train.sampling import EpochGRPOTrainer
-from a2r_train.train.shared_prefix.attention import ATTENTION, Groups, Sequences
+from a2r_train.train.shared_prefix.attention import ATTENTION, LARGEST_HEAD, Groups, Sequences, has_kernel
 
 SERVED = (
     "gemma",
@@ -226,10 +226,13 @@ def _join(values: list[Any]) -> Any:
 def checks(args: GRPOConfig, model: ModelArguments) -> list[Check]:
     """Whether model and settings are supported; loads no weights."""
     name = str(model.model_name_or_path)
+    config = empty_model(name).config
+    is_on_gpu = torch.cuda.is_available() and not args.use_cpu
     reasons = [
         *refused_settings(args, model),
         *refused_adapter(name),
-        *refused_model(empty_model(name).config, args),
+        *refused_model(config, args),
+        *refused_device(config, torch.device("cuda" if is_on_gpu else "cpu")),
     ]
     return [
         Check(
@@ -290,3 +293,15 @@ def refused_model(config: Any, args: GRPOConfig) -> list[str]:
         "set router_aux_loss_coef to 0": bool(hasattr(config, "output_router_logits") and router),
     }
     return [reason for reason, is_so in refused.items() if is_so]
+
+
+def refused_device(config: Any, device: torch.device) -> list[str]:
+    """Why a tested model with this config cannot be trained on this device."""
+    if config.model_type not in SERVED:
+        return []
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    needed = (
+        "its kernel needs an Ampere GPU or a newer one, and a head size that is a multiple of 8 and at most "
+        f"{LARGEST_HEAD} (here {head_size})"
+    )
+    return [] if has_kernel(device, head_size) else [needed]
