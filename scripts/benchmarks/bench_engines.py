@@ -54,6 +54,7 @@ class Way:
 
 OURS = Way("ours, seeds", ours=True)
 FREE = Way("ours, seeded: false", ours=True, seeded=False)
+PART = Way("ours, seeds, a quarter", ours=True, share=0.25)
 BENCH = Way("vllm bench", one_request=True, seeded=False, texts=True)
 ALL = (
     OURS,
@@ -72,11 +73,14 @@ QUARTER = tuple(Way(w.name, w.ours, w.one_request, w.seeded, w.texts, share=0.25
 
 @dataclass(frozen=True)
 class Start:
-    """An engine. `settings` override ours for vLLM's `LLM`; `environment` goes to its process."""
+    """An engine. `settings` override ours for vLLM's `LLM`; `environment` goes to its process. `batching`:
+    how the transformers engine makes its batches, if not in our way.
+    """
 
     ways: tuple[Way, ...]
     arguments: dict[str, Any] = field(default_factory=dict)  # of EngineArguments
     settings: dict[str, Any] = field(default_factory=dict)
+    batching: str = ""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -92,7 +96,9 @@ GRAPHS_BEYOND = {"max_cudagraph_capture_size": 4096}
 STARTS: dict[str, Start] = {
     "ours": Start(ALL),
     "vllm_defaults": Start((BENCH, OURS), settings={"max_num_seqs": None, "compilation_config": None}),
-    "transformers": Start((Way("ours, seeds", ours=True, share=0.25),), {"engine": "transformers"}),
+    "transformers": Start((OURS, PART), {"engine": "transformers"}),
+    "static": Start((OURS, PART), {"engine": "transformers"}, batching="static"),
+    "continuous": Start((FREE,), {"engine": "transformers"}, batching="continuous"),
     "copies_2": Start((OURS, FREE), {"copies_per_gpu": 2}),
     "copies_3": Start((OURS,), {"copies_per_gpu": 3}),
     "copies_4": Start((OURS,), {"copies_per_gpu": 4}),
@@ -105,7 +111,7 @@ STARTS: dict[str, Start] = {
     "runner_v1": Start(QUARTER, environment={"VLLM_USE_V2_MODEL_RUNNER": "0"}),
     "server": Start((OURS, FREE), {"engine": "openai"}),
 }
-ON_CPU = ("ours", "transformers", "copies_2", "sync", "server")
+ON_CPU = ("ours", "transformers", "static", "continuous", "copies_2", "sync", "server")
 
 
 class Work:
@@ -199,6 +205,45 @@ class Smi:
             self.mean = round(statistics.mean(seen), 1) if seen else None
 
 
+class Continuous:
+    """transformers' own continuous batching, which has no seeds."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def generate(self, chats: Sequence[Any], sampling: Any, _seeds: Sequence[int]) -> list[Any]:
+        from transformers import GenerationConfig
+
+        from a2r_train.engines.base import token_ids_of
+
+        prompts = [list(prompt) for prompt in token_ids_of(self.engine._prompter, chats)]
+        own = self.engine.model.generation_config
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=sampling.temperature,
+            max_new_tokens=sampling.max_completion_tokens,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+        )
+        done = self.engine.model.generate_batch(prompts, generation_config=config).values()
+        made = zip(prompts, done, strict=True)
+        return [self.engine._completion(len(prompt), one.generated_tokens) for prompt, one in made]
+
+
+def batched(engine: Any, batching: str) -> Any:
+    """The transformers engine with another way to make its batches.
+
+    `static` has a cache of fixed size, which transformers compiles with CUDA graphs on a GPU; a completion
+    that has ended then stays in its batch. `continuous` is transformers' own continuous batching.
+    """
+    if batching == "continuous":
+        return Continuous(engine)
+    if batching == "static":
+        engine._joins = engine._refills = False
+        engine.model.generation_config.cache_implementation = "static"
+    return engine
+
+
 def started(given: argparse.Namespace, start: Start) -> Any:
     """Load the engine of a start. A setting of `None` removes ours."""
     from a2r_train.engines import EngineArguments, load_engine
@@ -206,7 +251,7 @@ def started(given: argparse.Namespace, start: Start) -> Any:
     arguments: dict[str, Any] = {"engine": "vllm", "batch_size": given.batch_size, **start.arguments}
     arguments |= {"max_concurrent_requests": given.batch_size, "endpoint": given.endpoint}
     if not start.settings:
-        return load_engine(given.model, EngineArguments(**arguments))
+        return batched(load_engine(given.model, EngineArguments(**arguments)), start.batching)
     import vllm
 
     from a2r_train.engines.vllm import import_vllm
