@@ -17,8 +17,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from a2r_train.errors import InputError
-from a2r_train.paths import code_of, may_name, shards
+from a2r_train.paths import may_name, shards
 from a2r_train.records import write_text
+from a2r_train.verifier_code import sources_of
 
 PACKAGES = (
     "a2r-train",
@@ -182,9 +183,11 @@ def _digests(config: Mapping[str, Any], keys: Sequence[str], before: Mapping[str
 
 
 def _code_digests(named: Iterable[str]) -> dict[str, str]:
-    """The digests of the modules of custom verifiers that are found, each by VERIFIER and its name."""
-    files = {what: code_of(what.removeprefix(VERIFIER)) for what in sorted({*named})}
-    return {what: _digest(file) for what, file in files.items() if file}
+    """The digests of the custom verifiers whose code is found, each by VERIFIER and its name."""
+    files = {what: sources_of(what.removeprefix(VERIFIER)) for what in sorted({*named})}
+    digests = {what: [_digest(file) for file in some] for what, some in files.items() if some}
+    joined = {what: hashlib.sha256("".join(some).encode()).hexdigest() for what, some in digests.items()}
+    return {what: some[0] if len(some) == 1 else joined[what] for what, some in digests.items()}
 
 
 def _digest(path: str) -> str:

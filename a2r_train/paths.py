@@ -11,7 +11,6 @@ import glob
 import os
 import re
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1]  # the repository, with data/ and accelerate_configs/
@@ -47,24 +46,6 @@ def may_name(path: str, file: str) -> bool:
         return fnmatchcase(file, path)
     stem, written = os.path.splitext(path)[0], _OF.search(file)
     return written is not None and file[: written.start()] == stem
-
-
-def code_of(verifier: str) -> str:
-    """The file of a custom verifier's module, found without importing it; "" if there is none.
-
-    Verifiers are imported from the import path, and then from the working directory.
-    """
-    module = verifier.partition(">=")[0].replace(":", ".").rpartition(".")[0]
-    top, *below = module.split(".")
-    try:
-        spec = find_spec(top) if top else None
-    except ValueError:  # __main__ has no file of its own to find
-        spec = None
-    homes = [*(spec.submodule_search_locations or () if spec else ()), top]
-    stems = [os.path.join(home, *below) for home in homes if module]
-    single = [spec.origin] if spec and spec.origin and not below else []
-    files = [*single, *(stem + ending for stem in stems for ending in (".py", "/__init__.py"))]
-    return next((file for file in files if os.path.isfile(file)), "")
 
 
 def has_data(path: str) -> bool:

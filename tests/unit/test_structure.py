@@ -31,6 +31,7 @@ LINES = [
         "paths",
         "process",
         "quiet",
+        "verifier_code",
     },
     {"verify", "engines"},
     {"inference", "data"},

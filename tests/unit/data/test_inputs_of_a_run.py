@@ -13,8 +13,8 @@ from a2r_train.data import build
 from a2r_train.data.bundle import BundleConfig, bundle, check_folder
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
-from a2r_train.paths import code_of
 from a2r_train.records import Bundle
+from a2r_train.verifier_code import code_of, sources_of
 from a2r_train.verify import pool
 from a2r_train.verify import traits as known
 
@@ -174,6 +174,46 @@ def test_a_verifier_of_the_working_directory_is_found(
     Path("here_alone.py").write_text("")
     assert os.path.samefile(code_of("here_alone:judge"), "here_alone.py")
     assert [code_of(name) for name in ("math", "no_such.module.f", "of_mine.f")] == [""] * 3
+
+
+def test_what_a_verifier_imports_is_its_code_too(code: Path, tmp_path: Path) -> None:
+    """From its own folder, whatever the form of the import; not from elsewhere, and not a2r_train."""
+    lib = code.parents[1]
+    code.write_text(
+        "import json\nimport of_mine.units as u\nfrom . import rounding\nfrom .deep.parts import half\n"
+        "from a2r_train.records import Rollout\n\n"
+        "def judge(answer, gold):\n    import late_one\n    return True\n"
+    )
+    imports = {
+        "of_mine/units.py": "import of_mine.judges\nfrom outside import x\n",
+        "of_mine/rounding.py": "from .units import m",
+        "of_mine/deep/__init__.py": "from .. import further",
+        "of_mine/deep/parts.py": "from . import __init__ as d",
+        "of_mine/further.py": "a syntax error",
+        "late_one.py": "",
+    }
+    for name, text in {**imports, "of_mine/unused.py": "", "a2r_train/records.py": ""}.items():
+        (lib / name).parent.mkdir(exist_ok=True)
+        (lib / name).write_text(text)
+    (tmp_path / "outside.py").write_text("")
+    assert sources_of("of_mine.judges:judge") == [str(code), *sorted(str(lib / name) for name in imports)]
+    assert sources_of("of_mine.deep.f")[0] == str(lib / "of_mine/deep/__init__.py")
+    assert sources_of("math") == sources_of("no_such.f") == []
+
+
+def test_another_helper_of_a_verifier_makes_another_run(code: Path, tmp_path: Path) -> None:
+    """A verifier without helpers keeps the digest that earlier versions have noted."""
+    chunk(tmp_path / "chunks", 0)
+    alone = output._code_digests([f"{output.VERIFIER}of_mine.judges:judge"])
+    assert [*alone.values()] == [output._digest(str(code))]
+    code.write_text("from .same import same as judge\n")
+    helper = code.with_name("same.py")
+    helper.write_text("def same(answer, gold):\n    return answer == gold\n")
+    run = config(tmp_path, str(tmp_path / "chunks"), verifier="of_mine.judges:judge")
+    bundle(run)
+    helper.write_text("def same(answer, gold):\n    return answer != gold\n")
+    with pytest.raises(InputError, match="judges:judge has changed since this run"):
+        bundle(run)
 
 
 def test_a_second_run_of_a_process_has_its_own_evaluation_set(tmp_path: Path) -> None:
