@@ -141,7 +141,10 @@ def init(
     model: Annotated[str, typer.Option(help="the model to train: a folder, or a model on the hub")],
     explorer: Annotated[str, typer.Option(help="the model of stage 1; empty: the model to train")] = "",
     columns: Annotated[
-        str, typer.Option(help="column names as JSON; columns that you do not name are guessed")
+        str,
+        typer.Option(
+            help="column names, such as {problem: prompt}; columns that you do not name are guessed"
+        ),
     ] = "{}",
     test_share: Annotated[
         float, typer.Option(help="share of the problems to test on; 0: a quarter, at most 500")
@@ -244,7 +247,7 @@ def solve(
     file: Annotated[
         str, typer.Option(help="a file of problems instead of one question; its references are used, if any")
     ] = "",
-    columns: Annotated[str, typer.Option(help="the file's column names as JSON")] = "{}",
+    columns: Annotated[str, typer.Option(help="the file's column names, such as {problem: prompt}")] = "{}",
     engine: Annotated[str, typer.Option(help="the engine: transformers, vllm or openai")] = "transformers",
     endpoint: Annotated[str, typer.Option(help="base URLs of the servers for openai, comma-separated")] = "",
     k: Annotated[int, typer.Option(help="number of references")] = 4,

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -116,7 +116,7 @@ def configured(
     parser = _parser(types, "" if place == "command line" else f"{place}: ")
     parser.set_defaults_with_config(**recipe)
     try:
-        configs = tuple(parser.parse_args_into_dataclasses(args=list(arguments)))
+        configs = tuple(parser.parse_args_into_dataclasses(args=[*_with_json(types, arguments)]))
     except (ValueError, TypeError) as error:
         raise InputError(f"{place}: {' '.join(str(error).split())}") from None
     for config in configs:
@@ -146,6 +146,34 @@ def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
         key: json.dumps(value) if key in as_json and isinstance(value, dict) else value
         for key, value in recipe.items()
     }
+
+
+def mapping_in(text: str) -> dict[str, Any] | None:
+    """A mapping as a recipe has it, such as {enable_thinking: false}, or in JSON; None for anything else."""
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
+
+
+def _with_json(types: Sequence[Any], arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments, with mappings in JSON, which is all that TRL's parser reads."""
+    mappings = {
+        name
+        for kind in types
+        for name, kinds in kinds_of(kind).items()
+        if any(dict in (one, get_origin(one)) for one in kinds)
+    }
+    key = ""
+    for argument in arguments:
+        before, value = "", argument
+        if argument.startswith("--"):
+            key, equals, value = argument.partition("=")
+            before = f"{key}{equals}"
+        asked = value.startswith("{") and key[2:].replace("-", "_") in mappings
+        found = mapping_in(value) if asked else None
+        yield argument if found is None else f"{before}{json.dumps(found)}"
 
 
 def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str, Any]:

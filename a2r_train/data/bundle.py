@@ -108,7 +108,7 @@ class BundleConfig:
         },
     )
     columns: str = field(
-        default="{}", metadata={"help": "column names as JSON, for the files that have them"}
+        default="{}", metadata={"help": "column names, such as {text: output}, for the files that have them"}
     )
     verifier: str = field(
         default="",

@@ -103,9 +103,7 @@ class ExploreConfig(EngineArguments):
     shard: str = field(
         default="0/1", metadata={"help": "i/n: this process takes every n-th chunk, starting at chunk i"}
     )
-    columns: str = field(
-        default="{}", metadata={"help": 'column names as JSON, such as {"problem": "prompt"}'}
-    )
+    columns: str = field(default="{}", metadata={"help": "column names, such as {problem: prompt}"})
     verifier: str = field(
         default="", metadata={"help": "for all rows; empty takes each row's own, else math"}
     )

@@ -6,7 +6,6 @@ They need only a few numbers of each bundle, so the bundles need not be in memor
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from a2r_train.config import mapping_in
 from a2r_train.errors import InputError
 from a2r_train.verify import has_vote
 from a2r_train.verify.vote import is_unanimous
@@ -96,18 +96,16 @@ def check_vote(mixture: str, verifier: str, contested_only: bool = False) -> Non
 
 
 def shares_in(text: str, sizes: range) -> dict[str, float]:
-    """The shares that `pattern_shares` asks for, by pattern, from their JSON; `sizes` are those of bundles.
+    """The shares that `pattern_shares` asks for, by pattern; `sizes` are those of bundles.
 
     Raises InputError for anything that is not a pattern of these sizes, and for shares that are not from 0 to
     1 or add up to more than 1.
     """
-    expected = "expected patterns and their shares, such as {3-1: 0.5, 2-1-1: 0.3}"
-    try:
-        shares = json.loads(text)
-    except ValueError:
-        shares = None
-    if not isinstance(shares, dict):
-        raise InputError(f"pattern_shares {text!r}: {expected}")
+    shares = mapping_in(text)
+    if shares is None:
+        raise InputError(
+            f"pattern_shares {text!r}: expected patterns and their shares, such as {{3-1: 0.5, 2-1-1: 0.3}}"
+        )
     for name, share in shares.items():
         groups = [int(size) for size in name.split("-")] if re.fullmatch(r"\d+(-\d+)*", name) else [0]
         if min(groups) < 1 or sum(groups) not in sizes or groups != sorted(groups, reverse=True):

@@ -8,7 +8,6 @@ A recipe's `columns` maps a field to the column that holds it. A field may also 
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -16,7 +15,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from a2r_train.config import check_keys
+from a2r_train.config import check_keys, mapping_in
 from a2r_train.data.choices import CLASH, Choices, answered_by_text, note_choice
 from a2r_train.data.files import header_of, rows
 from a2r_train.data.options import letter_of, options_of, with_options
@@ -66,21 +65,14 @@ class Columns:
 
     @staticmethod
     def parse(columns: str | Mapping[str, str], more: Iterable[str] = ()) -> Columns:
-        """From a JSON object or a dict of fields to column names; `more` fields are allowed besides
+        """From a mapping of fields to column names, or the text of one; `more` fields are allowed besides
         `READABLE`.
 
         Raises InputError for anything else.
         """
-        names: Any = columns
-        if isinstance(columns, str):
-            try:
-                names = json.loads(columns)
-            except json.JSONDecodeError:
-                names = None
+        names = mapping_in(columns) if isinstance(columns, str) else columns
         if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
-            raise InputError(
-                f'columns {columns!r}: expected column names as JSON, such as {{"problem": "prompt"}}'
-            )
+            raise InputError(f"columns {columns!r}: expected column names, such as {{problem: prompt}}")
         check_keys(names, {*more, *READABLE}, "columns")
         return Columns(dict(names))
 

@@ -6,7 +6,6 @@ and columns from there. `a2r_train.config` reads the `task.yaml` that a recipe f
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from a2r_train.config import check_keys, load_yaml
+from a2r_train.config import check_keys, load_yaml, mapping_in
 from a2r_train.errors import InputError
 from a2r_train.models import model_file
 from a2r_train.paths import paths_in, shards
@@ -177,14 +176,11 @@ def difference(one: PromptConfig, other: PromptConfig) -> str:
 
 
 def parse_mapping(value: str | Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object, or the JSON of one. Raises InputError for anything else."""
+    """A mapping, or the text of one. Raises InputError for anything else."""
     if isinstance(value, Mapping):
         return dict(value)
-    try:
-        found = json.loads(value or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    found = mapping_in(value or "{}")
+    if found is None:
         raise InputError(f"{key} is {value!r}; expected an object, such as {{enable_thinking: false}}")
     return found
 

@@ -257,7 +257,7 @@ OF_SETTINGS = [
     *(BadInput(f"{key} of 0", "explore", given(**{key: 0}), f"{key} is 0; expected at least 1")
       for key in ("samples_per_problem", "batch_size", "chunk_problems")),
     BadInput("an invalid shard", "explore", given(shard="2/2"), "expected i/n"),
-    BadInput("columns that are not JSON", "explore", given(columns="{"), "expected column names as JSON"),
+    BadInput("columns that are no mapping", "explore", given(columns="{"), "expected column names"),
     BadInput("an unknown dtype", "explore", given(dtype="fp16"),
              "dtype 'fp16': expected auto, float32, bfloat16 or float16"),
     BadInput("an unknown dtype", "evaluate", given(dtype="bf16"),

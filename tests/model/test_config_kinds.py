@@ -81,3 +81,15 @@ def test_a_second_reading_in_one_process_takes_what_the_first_took() -> None:
     for _ in range(2):
         _, args, _ = configured(grpo.ARGUMENTS, given, "grpo.yaml")
         assert args.chat_template_kwargs == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("text", ["{enable_thinking: false}", '{"enable_thinking": false}'])
+def test_a_mapping_on_the_command_line_is_written_as_in_a_recipe(joined: bool, text: str, here: Path) -> None:
+    """TRL's parser reads JSON alone."""
+    given = [f"--chat_template_kwargs={text}"] if joined else ["--chat-template-kwargs", text]
+    (here / "r.yaml").write_text(yaml.safe_dump(SMALL))
+    args = parse(grpo.ARGUMENTS, ["--config", "r.yaml", *given])[1]
+    assert args.chat_template_kwargs == {"enable_thinking": False}
+    said = configured(grpo.ARGUMENTS, SMALL, "r.yaml", ["--run_name", "{a: 1}"])[1].run_name
+    assert said == "{a: 1}"  # a text stays one

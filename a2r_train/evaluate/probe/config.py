@@ -67,7 +67,8 @@ class ProbeConfig(EngineArguments):
         metadata={"help": "arguments of the chat template; empty for those of the data's task"},
     )
     columns: str = field(
-        default="{}", metadata={"help": "names of columns as JSON, for the files that have them"}
+        default="{}",
+        metadata={"help": "names of columns, such as {text: output}, for the files that have them"},
     )
     verifier: str = field(
         default="",

@@ -1,6 +1,5 @@
 """Bundles by the agreement of their references: patterns, mixtures by them, and what agreement means."""
 
-import json
 import math
 import random
 from collections import Counter
@@ -227,7 +226,7 @@ def test_the_stage_draws_by_patterns_and_its_card_says_what_came(
     for name, side in by_pattern(made).items():
         assert f"| {name} | {side.bundles} | {side.bundles / len(made):.1%} | {side.right:.1%} |" in card
 
-    shares = json.dumps({"3": 0.0, "2": 0.0, "2-1": 0.5})
+    shares = "{3: 0.0, 2: 0.0, 2-1: 0.5}"
     named = {"mixture": "patterns", "pattern_shares": shares, **keys}
     folder = bundle(config_of(tmp_path, "patterns", rollouts, problems, **named))
     found = by_pattern(read(Bundle, str(folder / "train.jsonl")))

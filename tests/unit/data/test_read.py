@@ -345,9 +345,9 @@ def test_a_text_that_is_missing_is_named_with_its_like(tmp_path: Path) -> None:
     ("columns", "says"),
     [
         ('{"probem": "ask"}', "columns: unknown key 'probem'; did you mean 'problem'"),
-        ("problem=ask", r"columns 'problem=ask': expected column names as JSON, such as {\"problem\""),
-        ('["problem"]', "expected column names as JSON"),
-        ('{"problem": 3}', "expected column names as JSON"),
+        ("problem=ask", r"columns 'problem=ask': expected column names, such as \{problem: prompt\}"),
+        ('["problem"]', "expected column names"),
+        ('{"problem": 3}', "expected column names"),
     ],
 )
 def test_columns_that_cannot_be_are_refused(columns: str, says: str) -> None:
@@ -386,3 +386,10 @@ def test_any_problem_comes_back(
     write(problems, folder / "a.jsonl")
     assert read(Problem, str(folder / "a.jsonl")) == problems
     assert read(Problem, save(folder / "a.csv", [vars(problem) for problem in problems])) == problems
+
+
+@pytest.mark.parametrize(
+    "columns", ['{"problem": "ask"}', "{problem: ask}", "{'problem': ask}", "problem: ask"]
+)
+def test_columns_are_named_as_in_a_recipe_or_in_json(columns: str) -> None:
+    assert Columns.parse(columns) == Columns.parse({"problem": "ask"})
