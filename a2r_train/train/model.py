@@ -168,8 +168,8 @@ def avoid_cudnn_attention(args: TrainConfig) -> None:
 
     Since torch 2.11 its backward gives NaN on Hopper if a padded batch is 64 tokens longer than a multiple of
     128 (pytorch issue 196678; Qwen2.5 is affected). And it builds a plan for each new shape, which every
-    batch of a training has: on an H200 an update at new lengths takes 0.543 s with cuDNN and 0.189 s with
-    flash (docs/shared_prefix.md).
+    batch of a training has: on an H200 an update at new lengths took 0.543 s with cuDNN and 0.189 s with
+    flash, in an earlier form of the attention (docs/shared_prefix.md).
     """
     if args.device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)

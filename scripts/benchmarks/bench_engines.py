@@ -9,7 +9,8 @@
 A start is an engine with its settings, in a separate process. A way is how it is asked for the same
 completions: through our engine, or through `LLM.generate`, as one request of n samples or as n requests, with
 or without seeds, with texts or only token ids. The way `vllm bench` is what vLLM's own throughput benchmark
-does: no seeds, one request of n, and texts. Some ways use only a share of the problems.
+does: no seeds, one request of n, and texts. Some ways use only a share of the problems. On a CPU, the start
+`continuous` takes 60 % of the memory.
 
 A row is written as soon as its cell is measured. `again` is the share of completions that are equal to those
 of the start's first seeded way, which asks all problems at once. `ours, again` asks a quarter of them, so in

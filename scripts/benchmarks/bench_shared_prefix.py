@@ -4,7 +4,7 @@ with beta 0 and random weights.
     python scripts/benchmarks/bench_shared_prefix.py --output rows.jsonl    # one H200, bf16, about 5 minutes
     python scripts/benchmarks/bench_shared_prefix.py --parts table          # or check, longest, lengths
     python scripts/benchmarks/bench_shared_prefix.py --parts table --profile    # where our update spends time
-    python scripts/benchmarks/bench_shared_prefix.py --shape tiny    # a trial on the CPU, some minutes
+    python scripts/benchmarks/bench_shared_prefix.py --shape tiny    # a trial on the CPU, half a minute
 
 `check` compares the gradients of both. In `table` (the shape of Qwen3-1.7B) both get the same batch. Stock
 runs at its best: SDPA's faster kernel, with and without activation checkpointing, each with the largest

@@ -44,7 +44,7 @@ SERVED = (
 )  # each is tested
 # Below this ratio of dense to packed tokens the batch stays dense, because packing may cost more than it
 # saves. At 1.2 the update takes 0.95 to 1.06 times as long on a CPU (the smallest model of
-# scripts/benchmarks/bench_shared_prefix.py) and 0.88 to 1.01 times on an H200 (docs/shared_prefix.md).
+# scripts/benchmarks/bench_shared_prefix.py) and 0.93 times on an H200 (docs/shared_prefix.md).
 MIN_TOKEN_RATIO = 1.2
 
 Batch = dict[str, Any]
