@@ -66,7 +66,7 @@ class Result:
     way: Way
     micro_batch: int
     seconds: float
-    peak_gib: float
+    peak_gib: float | None  # None on a CPU
 
 
 def build(
@@ -170,8 +170,8 @@ def measure(trainer: GRPOTrainer, way: Way, batch: dict[str, torch.Tensor], repe
     return Result(way, size, statistics.median(seconds), peak_gib())
 
 
-def peak_gib() -> float:
-    return torch.cuda.max_memory_allocated() / GIB if CUDA else float("nan")
+def peak_gib() -> float | None:
+    return torch.cuda.max_memory_allocated() / GIB if CUDA else None
 
 
 def fastest_kernel(trainer: GRPOTrainer, batch: dict[str, torch.Tensor]) -> str:
@@ -268,7 +268,8 @@ def row_of(bound: float, found: list[Result]) -> dict[str, Any]:
         if stock and ours:
             speedup = stock.seconds / ours.seconds
             row |= {f"{prefix}speedup": speedup, f"{prefix}share": speedup / bound}
-            row[f"{prefix}memory"] = ours.peak_gib / stock.peak_gib
+            if ours.peak_gib and stock.peak_gib:
+                row[f"{prefix}memory"] = ours.peak_gib / stock.peak_gib
     return row
 
 
