@@ -30,6 +30,10 @@ from a2r_train.verify import VERIFIERS, Judgement, check_gold, equivalent, judge
 
 log = logging.getLogger(__name__)
 
+# Share of the problems whose golds may have changed since their rollouts were judged. Of other problems with
+# the same ids, nearly all golds differ, and half if the answers are yes and no.
+MOST_CORRECTED = 0.3
+
 
 def load_rollouts(
     problems: str,
@@ -108,19 +112,30 @@ def judged(
 def check_right(
     rollouts: Sequence[Rollout], golds: Mapping[str, Problem | Bundle], path: str, problems: str
 ) -> None:
-    """Raise InputError for a rollout marked correct that does not have the gold answer of its problem.
+    """Raise InputError if many rollouts marked correct do not have the gold answers of their problems.
 
-    It is of another problem with the same id (in a file without ids, they are the numbers of its lines), or
-    was judged by another verifier.
+    They are of other problems with the same ids (in a file without ids, these are the numbers of its lines),
+    or were judged by another verifier. A few are logged: a gold has been corrected since, or the verifier.
     """
+    right, wrong = set[str](), dict[str, str]()
     for sample in rollouts:
         problem = golds.get(sample.problem_id)
-        if problem and sample.verdict == CORRECT and wrong_reference(sample.answer, problem):
-            raise InputError(
-                f"{path}: sample {sample.sample} of problem {sample.problem_id!r} is marked "
-                f"correct with {sample.answer[:40]!r}, but {problems} has "
-                f"{problem.answer[:40]!r}; name the problems it was made from, and their verifier"
+        if not problem or sample.verdict != CORRECT:
+            continue
+        right.add(sample.problem_id)
+        if sample.problem_id not in wrong and wrong_reference(sample.answer, problem):
+            wrong[sample.problem_id] = (
+                f"sample {sample.sample} of problem {sample.problem_id!r} is marked correct with "
+                f"{sample.answer[:40]!r}, but {problems} has {problem.answer[:40]!r}"
             )
+    if not wrong:
+        return
+    first = next(iter(wrong.values()))
+    if len(wrong) > MOST_CORRECTED * len(right):
+        raise InputError(f"{path}: {first}; name the problems it was made from, and their verifier")
+    log.warning(
+        "%s: %s; such are %d of %d problems, and all are judged anew", path, first, len(wrong), len(right)
+    )
 
 
 def judged_bundles(bundles: Sequence[Bundle], path: str, prompt: PromptConfig) -> list[Bundle]:

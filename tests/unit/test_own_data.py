@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_rollouts_of_other_problems_are_refused_by_bundle(
     ):
         bundle(BundleConfig(rollouts, str(tmp_path / "out"), other))
     assert not (tmp_path / "out").exists()
+
+
+def test_rollouts_are_judged_anew_by_a_corrected_gold(
+    problems: str, rollouts: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corrected = rows_of(problems, lambda row: {**row, "answer": "99" if row["id"] == "p2" else row["answer"]})
+    made = bundle(BundleConfig(rollouts, str(tmp_path / "out"), corrected))
+    assert re.search(
+        r"sample 0 of problem 'p2' is marked correct with '6', but .* has '99'; such are 1 of \d+ problems",
+        caplog.text,
+    )
+    bundles = read(Bundle, str(made / "train.jsonl"))
+    assert {one.n_correct for one in bundles if one.problem_id == "p2"} <= {0}
+    assert any(one.n_correct for one in bundles)
 
 
 def test_a_key_that_came_later_and_is_empty_makes_no_other_run(
