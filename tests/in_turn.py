@@ -19,6 +19,11 @@ from pathlib import Path
 from a2r_train.train import grpo, sft
 
 IMPORTED = (grpo, sft)  # which starts no thread, so that a fork is as good as a new process
+if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+    from deepspeed.comm import torch as backend
+
+    # Of inference alone, and compiled for a minute on two cores where no earlier run has done so.
+    backend.build_shm_op = lambda: None
 
 
 def become(command: list[str], port: int, said: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,23 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
 ROOT = Path(__file__).parent.parent
 ON_CPU = {"OMP_NUM_THREADS": "1", "DS_BUILD_OPS": "0"}
-
-
-def need_deepspeed() -> None:
-    """Skip the test where DeepSpeed cannot run: between processes on a CPU it compiles a part of itself
-    first.
-    """
-    pytest.importorskip("deepspeed")
-    if not shutil.which(os.environ.get("CXX", "c++")):
-        pytest.skip("deepspeed needs a C++ compiler")
 
 
 def without_vllm(**more: str) -> dict[str, str]:
@@ -80,10 +70,17 @@ def launcher(config: str, *command: str) -> list[str]:
     return [*start, "--config_file", config_file, "--main_process_port", "0", *wrapped, *command]
 
 
+class Said(NamedTuple):
+    """Of two processes together."""
+
+    out: str
+    err: str
+
+
 @contextmanager
-def in_turn(config: str, folder: Path, timeout_s: float = 300) -> Iterator[Callable[..., None]]:
+def in_turn(config: str, folder: Path, timeout_s: float = 300) -> Iterator[Callable[..., Said]]:
     """Launch two processes, and let them run one script after the other, each in a fork; see
-    tests/in_turn.py.
+    tests/in_turn.py. What runs a script returns what both have said, and fails unless both end with `status`.
     """
     turns = count()
 
@@ -93,17 +90,21 @@ def in_turn(config: str, folder: Path, timeout_s: float = 300) -> Iterator[Calla
         (folder / f"{turn}.part").rename(folder / f"{turn}.json")
         return turn
 
-    def run(*command: str) -> None:
+    def run(*command: str, status: int = 0) -> Said:
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as the launcher has one
         turn, until = ask(json.dumps([store.port, *command])), time.monotonic() + timeout_s
         found: list[str] = []
-        while len(found) < 2 and set(found) <= {"0"}:
+        while len(found) < 2 and set(found) <= {str(status)}:
             time.sleep(0.02)
             found = [path.read_text() for path in folder.glob(f"{turn}-*.status")]
             said = [path.read_text()[-3000:] for path in sorted(folder.glob(f"{turn}-*.err"))]
             assert process.poll() is None, said
             assert time.monotonic() < until, said
-        assert found == ["0", "0"], said
+        assert found == [str(status)] * 2, said
+        out, err = (
+            "".join(p.read_text() for p in folder.glob(f"{turn}-*.{name}")) for name in ("out", "err")
+        )
+        return Said(out, err)
 
     process = subprocess.Popen(
         launcher(config, "tests/in_turn.py", str(folder)),

@@ -14,18 +14,22 @@ from typing import Any
 
 import pytest
 import replay
+import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from conftest import bundle_with
-from launching import ROOT, in_turn, launch, need_deepspeed, weights_in
+from conftest import bundle_with, options
+from launching import ROOT, Said, in_turn, launched, weights_in
 from pyarrow.parquet import read_table
-from test_train import bundle
+from test_epochs import EPOCHS, GRPO, differences, write_files
+from test_finite import of_stage, write_keys
+from test_shared_prefix_training import relative_difference, trained
+from test_train import bundle, last_step
 
 from a2r_train.data.builder import problem_in
 from a2r_train.data.read import read
 from a2r_train.records import Bundle, Synthesis, write
 from a2r_train.train import sft
 
-Two = tuple[str, Callable[..., None]]
+Two = tuple[str, Callable[..., Said]]
 ON_CPU = ("ddp", "zero2", "zero3", "fsdp2")
 # The first step of gradient descent at rate 1 moves the weights by the gradient of the global batch, of 16
 # rows. The momentum is what a resumed run must find again; FSDP2 cannot load the state of an optimizer that
@@ -90,9 +94,14 @@ def words(values: dict[str, Any], dashes: str = "") -> list[str]:
     return [f"{dashes}{key}={value}" for key, value in values.items()]
 
 
+def on_cpu(config: str) -> dict[str, Any]:
+    """Under fsdp2 the processes are told of GPUs, and have none; see tests/fsdp_on_cpu.py."""
+    return {"use_cpu": config != "fsdp2"}
+
+
 def command(stage: str, model: str, out: Path, files: Path, a_process: int, config: str = "") -> list[str]:
     """A training of two steps on 16 rows each, whose folder is `out`."""
-    run = {**RUN, "per_device_train_batch_size": a_process, "use_cpu": config != "fsdp2"}
+    run = {**RUN, "per_device_train_batch_size": a_process, **on_cpu(config)}
     if stage == "grpo":
         return ["tests/replay.py", model, f"{out}.pt", "false", *words(run)]
     named = {
@@ -121,7 +130,7 @@ def alone(tiny: str, tmp_path_factory: pytest.TempPathFactory, sft_files: Path) 
 def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     """A config, and what runs a script in the two processes that were launched with it."""
     if "zero" in request.param:
-        need_deepspeed()
+        pytest.importorskip("deepspeed")
     with in_turn(request.param, tmp_path_factory.mktemp("turns")) as run:
         yield request.param, run
 
@@ -170,7 +179,7 @@ def test_live_grpo_in_two_processes(two: Two, speaking: str, tmp_path: Path) -> 
         "max_steps": 3,
     }
     quiet = {
-        "use_cpu": config != "fsdp2",
+        **on_cpu(config),
         "report_to": "none",
         "save_steps": 3,
         "logging_steps": 1,
@@ -183,7 +192,65 @@ def test_live_grpo_in_two_processes(two: Two, speaking: str, tmp_path: Path) -> 
     assert (weights_in(tmp_path / "grpo") != weights_in(speaking)).any()
 
 
-def test_two_processes_choose_the_same_groups(speaking: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def dense(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, torch.Tensor]:
+    """Before and after 20 updates of one process without sharing."""
+    return trained(tiny, tmp_path_factory.mktemp("dense"), False)
+
+
+def test_two_processes_with_a_shared_prefix_end_at_the_dense_weights(
+    two: Two, tiny: str, tmp_path: Path, dense: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """What they end at without is held above."""
+    config, run = two
+    out = tmp_path / "shared.pt"
+    run("tests/replay.py", tiny, str(out), "true", "per_device_train_batch_size=8", *words(on_cpu(config)))
+    ours = torch.load(out)
+    assert relative_difference(*dense, ours["weights"]) < 1e-2
+    ratios = [entry["shared_prefix/token_ratio"] for entry in ours["log"] if "loss" in entry]
+    assert min(ratios) > 1
+
+
+def test_all_processes_end_when_one_is_not_finite(two: Two, tiny: str, tmp_path: Path) -> None:
+    config, run = two
+    keys = {**write_keys(tiny, tmp_path), **on_cpu(config), "bf16": False}
+    given = options(of_stage("sft", keys))
+    poisoned = ["tests/poisoned.py", "sft", "4", *given]
+    if config == "ddp":  # and the launcher says so
+        done = launched(config, *poisoned, timeout_s=120)
+        assert done.returncode == 1
+        err = done.stderr
+    else:
+        err = run(*poisoned, status=1).err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert (
+        f"{keys['output_dir']}: step 4: the weights are not finite; checkpoint-2 is the last good one"
+        in lines[0]
+    )
+    assert [path.name for path in keys["output_dir"].glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not (keys["output_dir"] / "done.json").exists()
+    run("scripts/sft.py", *given)
+    assert last_step(keys["output_dir"]) == 4
+
+
+@pytest.mark.parametrize("two", ["ddp"], indirect=True)
+def test_two_processes_go_on_in_a_later_epoch(two: Two, tmp_path: Path) -> None:
+    """accelerate skips the batches of one of several processes in another way than those of one alone."""
+    files = write_files(tmp_path)
+    given = {
+        **EPOCHS,
+        **GRPO,
+        "gradient_accumulation_steps": 2,
+        "bundles": files / "bundles.jsonl",
+        "output_dir": files / "out",
+    }
+    arguments = ["--config", "recipes/tiny/grpo.yaml", *options(given)]
+    assert differences(lambda: two[1]("scripts/grpo.py", *arguments), files / "out") == []
+
+
+@pytest.mark.parametrize("two", ["ddp"], indirect=True)
+def test_two_processes_choose_the_same_groups(two: Two, speaking: str, tmp_path: Path) -> None:
     """Three groups of six are made for one, and of each group both processes have a part: what is kept is
     moved between them, and a completion keeps its prompt, its reward and its verdict.
     """
@@ -200,7 +267,7 @@ def test_two_processes_choose_the_same_groups(speaking: str, tmp_path: Path) -> 
         "max_steps": 2,
     }
     keys = {"use_cpu": True, "report_to": "none", "log_completions": True, "logging_steps": 1, "bf16": False}
-    launch("ddp", "scripts/grpo.py", *words({**named, **small, **keys, "oversampling_factor": 3}, "--"))
+    two[1]("scripts/grpo.py", *words({**named, **small, **keys, "oversampling_factor": 3}, "--"))
     for step in (1, 2):
         rows = read_table(tmp_path / f"grpo/completions/completions_0000{step}.parquet").to_pylist()
         assert len({str(row["prompt"]) for row in rows}) == 1
@@ -217,9 +284,9 @@ def test_two_processes_choose_the_same_groups(speaking: str, tmp_path: Path) -> 
     assert made["generated_tokens"] == pytest.approx(1.5 * made["dropped_tokens"], rel=0.1)
 
 
-def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("two", ["zero3"], indirect=True)
+def test_targets_are_sampled_under_zero3(two: Two, speaking: str, tmp_path: Path) -> None:
     """The model that answers the bundles is whole in each process, though that which is trained is split."""
-    need_deepspeed()
     write([gold_of_three(i) for i in range(8)], tmp_path / "bundles.jsonl")
     named = {
         "bundles": tmp_path / "bundles.jsonl",
@@ -227,7 +294,7 @@ def test_targets_are_sampled_under_zero3(speaking: str, tmp_path: Path) -> None:
         "output_dir": tmp_path / "sft",
     }
     small = {"target_samples": 4, "max_target_tokens": 12, "max_steps": 1, "per_device_train_batch_size": 2}
-    launch("zero3", "scripts/sft.py", *words({**named, **small, "use_cpu": True, "report_to": "none"}, "--"))
+    two[1]("scripts/sft.py", *words({**named, **small, "use_cpu": True, "report_to": "none"}, "--"))
     targets = read(Synthesis, str(tmp_path / "sft" / "targets.jsonl"))
     assert len({t.bundle_id for t in targets}) >= 6  # it says 3 every other time, and is asked four times
     assert all(t.text == r"\boxed{3}" for t in targets)
@@ -248,14 +315,14 @@ def test_a2r_run_trains_in_two_processes(tiny: str, sft_files: Path, tmp_path: P
     assert state["epoch"] == 1 / 8  # 32 rows, 4 of them a step: both processes had two
 
 
-def test_a_dry_run_knows_how_it_was_launched(tiny: str, sft_files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("two", ["zero3"], indirect=True)
+def test_a_dry_run_knows_how_it_was_launched(two: Two, tiny: str, sft_files: Path, tmp_path: Path) -> None:
     """And is shown once, though there are two processes."""
-    need_deepspeed()
     named = {
         "bundles": sft_files / "bundles.jsonl",
         "model_name_or_path": tiny,
         "output_dir": tmp_path,
         "dry_run": True,
     }
-    shown = launch("zero3", "scripts/grpo.py", *words({**named, "use_cpu": True, "bf16": False}, "--"))
-    assert shown.count("memory: zero3 on 2 GPU(s), micro-batch 8\n") == 1
+    said = two[1]("scripts/grpo.py", *words({**named, "use_cpu": True, "bf16": False}, "--"))
+    assert said.out.count("memory: zero3 on 2 GPU(s), micro-batch 8\n") == 1

@@ -1,5 +1,5 @@
-"""GRPO trained with a shared prefix ends where it ends without: through the real trainers, on one process and
-on two.
+"""GRPO trained with a shared prefix ends where it ends without: through the real trainers, in one process.
+What two do is in test_distributed.py.
 """
 
 import json
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import replay
 import torch
-from launching import launch, need_deepspeed, weights_in
 from peft import LoraConfig
 
 from a2r_train.train import grpo
@@ -89,21 +88,6 @@ def test_a_wrong_mask_ends_elsewhere(
     )
     _, shared = trained(tiny, tmp_path, True)
     assert relative_difference(*dense, shared) > 1e-2
-
-
-@pytest.mark.parametrize("config", ["cpu2", "zero2", "zero3"])
-def test_two_processes_end_at_the_dense_weights(
-    tiny: str, tmp_path: Path, dense: tuple[torch.Tensor, torch.Tensor], config: str
-) -> None:
-    """tests/replay.py in two processes; what they end at without sharing is held by test_distributed.py."""
-    if "zero" in config:
-        need_deepspeed()
-    out = str(tmp_path / "shared.pt")
-    launch(config, "tests/replay.py", tiny, out, "true", "per_device_train_batch_size=8", timeout_s=900)
-    ours = torch.load(out)
-    assert relative_difference(weights_in(tiny), dense[1], ours["weights"]) < 1e-2
-    ratios = [entry["shared_prefix/token_ratio"] for entry in ours["log"] if "loss" in entry]
-    assert min(ratios) > 1
 
 
 def test_the_switch_of_a_recipe(speaking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
