@@ -1,5 +1,6 @@
 """What several tests share: random checkpoints of one tiny layer, and small problems and rollouts on disk."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -38,6 +39,34 @@ WORDS = [
     "and",
     "How many apples are left?",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """What all files import stays to the end, and every engine that is loaded collects garbage first."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In tests/model the plots of a report are not laid out and rendered: that takes longer than the models.
+
+    They are by tests that ask for `drawn`, and in tests/unit and tests/system.
+    """
+    if "model" not in request.path.parts or "drawn" in request.fixturenames:
+        return
+
+    def blank(_: str, size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+        from matplotlib.figure import Figure
+
+        draw(Figure(size))
+        return "<svg></svg>"
+
+    monkeypatch.setattr("a2r_train.evaluate.report.plots._svg", blank)
+
+
+@pytest.fixture
+def drawn() -> None:
+    """The plots of a report as they are."""
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:

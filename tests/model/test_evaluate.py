@@ -51,6 +51,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_rows_and_the_files(config: EvaluateConfig) -> None:
     results = evaluate(config)
     folder = Path(config.output_dir)
