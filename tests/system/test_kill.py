@@ -4,7 +4,8 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,23 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return faults.write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
+Whole = Callable[[str], tuple[Path, faults.Run]]
+
+
+@pytest.fixture(scope="module")
+def whole_of(inputs: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The undisturbed run of a stage and its folder, made once."""
+
+    @cache
+    def run(stage: str) -> tuple[Path, faults.Run]:
+        folder = tmp_path_factory.mktemp("whole")
+        done = faults.run(stage, inputs[stage], folder)
+        assert done.status == 0, done.says
+        return folder, done
+
+    return run
+
+
 def saved(stage: str, cut: Path) -> list[Path]:
     """What a killed run has saved. A kill may fall into the writing of a trainer's state; chunks are renamed
     when they are whole.
@@ -40,11 +58,10 @@ def has_saved(stage: str, cut: Path) -> bool:
 
 @pytest.mark.parametrize("stage", faults.STAGES)
 def test_killed_and_started_again_it_ends_the_same(
-    stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path
+    stage: str, inputs: dict[str, dict[str, Any]], whole_of: Whole, tmp_path: Path
 ) -> None:
     keys = inputs[stage]
-    whole = faults.run(stage, keys, tmp_path / "whole")
-    assert whole.status == 0, whole.says
+    folder, whole = whole_of(stage)
     killed, kept = None, dict[Path, int]()
     # Runs differ in speed: one may be done before it is killed.
     for number, share in enumerate((0.5, 0.7, 0.85, 0.35, 0.6, 0.8, 0.95, 0.25, 0.15, 0.05, 0.02)):
@@ -59,7 +76,7 @@ def test_killed_and_started_again_it_ends_the_same(
     assert kept or stage == "bundle"
     again = faults.run(stage, keys, cut)
     assert again.status == 0, again.says
-    assert faults.difference(stage, tmp_path / "whole" / "out", cut / "out") == ""
+    assert faults.difference(stage, folder / "out", cut / "out") == ""
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items()), (
         "what is complete is not made again"
     )
@@ -68,17 +85,17 @@ def test_killed_and_started_again_it_ends_the_same(
 
 @pytest.mark.parametrize("stage", faults.TRAINERS)
 def test_killed_after_its_last_step_a_training_takes_no_further_one(
-    stage: str, inputs: dict[str, dict[str, Any]], tmp_path: Path
+    stage: str, inputs: dict[str, dict[str, Any]], whole_of: Whole, tmp_path: Path
 ) -> None:
-    assert faults.run(stage, inputs[stage], tmp_path / "whole").status == 0
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut", symlinks=True)
+    folder, _ = whole_of(stage)
+    shutil.copytree(folder, tmp_path / "cut", symlinks=True)
     for name in ("model.safetensors", "trainer_state.json", "done.json"):
         (tmp_path / "cut/out" / name).unlink()
     again = faults.run(stage, inputs[stage], tmp_path / "cut")
     assert again.status == 0, again.says
     assert "its last step was saved before it ended" in again.says
-    assert faults.difference(stage, tmp_path / "whole/out", tmp_path / "cut/out") == ""
-    ours, theirs = ((tmp_path / name / "out/model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert faults.difference(stage, folder / "out", tmp_path / "cut/out") == ""
+    ours, theirs = ((at / "out/model.safetensors").read_bytes() for at in (folder, tmp_path / "cut"))
     assert ours == theirs
 
 
