@@ -4,6 +4,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,15 @@ SIZE = memory.Size(
 LORA = replace(SIZE, parameters=N + 40_000_000, trained=40_000_000, weight_bytes=2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def narrow() -> Iterator[None]:
+    """In all tests, so that each of its sizes is traced once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measure_memory.SHAPES, "tiny", (256, 768, 8, 4, 2, 64, 512, True))
+        measure_memory.size_at.cache_clear()
+        yield
+
+
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize(("stage", "completions", "groups"), [("sft", 1, 2), ("grpo", 4, 1)])
@@ -52,8 +62,6 @@ def test_real_steps_need_what_is_estimated(
     """
     monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 256)
     monkeypatch.setattr(memory, "HEAD_WORDS", 256)
-    monkeypatch.setitem(measure_memory.SHAPES, "tiny", (256, 768, 8, 4, 2, 64, 512, True))
-    measure_memory.size_at.cache_clear()
     row = measure_memory.measure(
         measure_memory.Point("tiny", stage, lora, 512, 64, completions, checkpointing, groups)
     )
@@ -64,7 +72,6 @@ def test_real_steps_need_what_is_estimated(
 def test_the_script_writes_a_row_as_soon_as_it_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure_memory.size_at.cache_clear()
     monkeypatch.setattr(
         sys, "argv", ["measure_memory.py", "--shapes", "tiny", "--output", str(tmp_path / "rows.jsonl")]
     )

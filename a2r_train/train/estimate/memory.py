@@ -9,7 +9,10 @@ estimates with measured peaks.
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -131,8 +134,9 @@ def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None
 
     held = BFLOAT16 if dtype_of(args, model, bool(peft)) in ("bfloat16", "float16") else FLOAT32
     dtype = torch.bfloat16 if held == BFLOAT16 else torch.float32
-    plain = trace(config, fused, dtype, checkpointing)
-    sharded = plain if held == BFLOAT16 and not peft else trace(config, wrap, torch.bfloat16, checkpointing)
+    known = partial(_traced, config, peft, checkpointing)
+    plain = known(fused, dtype)
+    sharded = plain if held == BFLOAT16 and not peft else known(wrap, torch.bfloat16)
     bits = 4 if model.load_in_4bit else 8 if model.load_in_8bit else 0
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     embedding = empty.get_input_embeddings().weight.numel()
@@ -150,6 +154,23 @@ def size_of(model: ModelArguments, checkpointing: bool, args: TrainConfig | None
         sharded=sharded,
         checkpointing=checkpointing,
     )
+
+
+_traces: dict[str, TokenBytes] = {}
+
+
+def _traced(
+    config: Any, peft: Any, checkpointing: bool, wrap: Callable[[Any], Any], dtype: torch.dtype
+) -> TokenBytes:
+    """What `trace` finds, which takes seconds; the proposals of one dry run ask for the same again.
+
+    `wrap` has a name, and depends on no more than the adapter.
+    """
+    shape, adapter = ({**one.to_dict(), "_name_or_path": ""} if one else None for one in (config, peft))
+    key = json.dumps([wrap.__name__, str(dtype), checkpointing, shape, adapter], default=str)
+    if key not in _traces:
+        _traces[key] = trace(config, wrap, dtype, checkpointing)
+    return _traces[key]
 
 
 def update(
