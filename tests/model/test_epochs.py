@@ -30,7 +30,7 @@ GRPO = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 4,
     "num_generations": 4,
-    "max_completion_length": 48,
+    "max_completion_length": 24,
 }
 SFT = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 

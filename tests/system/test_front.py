@@ -55,20 +55,23 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("name", ["problems.csv", "problems.jsonl"])
+@pytest.mark.parametrize(("name", "more"), [("problems.csv", []), ("problems.jsonl", ["--dry_run"])])
 def test_init_and_run_train_and_evaluate_on_ones_own_file(
-    name: str, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    more: list[str],
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(init.SIZES, "tiny", SMALL)
     stories(checkout / name)
     pair = ["--model", "data/tiny/synthesizer", "--explorer", "data/tiny/explorer"]
     assert a2r("init", "mine", "--data", name, *pair) == 0
     assert "60 problems" in capsys.readouterr().out
-    stages = ["dry", "run"] if name.endswith(".csv") else ["dry"]
-    for stage in stages:
-        done = command("a2r_train.cli", "run", "mine", *(["--dry_run"] if stage == "dry" else []))
-        assert done.returncode == 0, done.stderr[-2000:]
-    if "run" not in stages:
+    done = command("a2r_train.cli", "run", "mine", *more)
+    assert done.returncode == 0, done.stderr[-2000:]
+    if more:
+        assert not (checkout / "runs").exists()
         return
     results = json.loads((checkout / "runs/mine/evaluation/results.json").read_text())
     rows = {row["name"] for row in results["rows"]}
