@@ -1,7 +1,8 @@
 """Run by test_grpo_vllm.py and scripts/proofs/prove_gpus.py: GRPO with vLLM; prints what trainer and engine
 say, as JSON.
 
-Arguments: bundles, output folder, and options of the recipe.
+Arguments: bundles, output folder, and options of the recipe. Those of several runs are separated by `--next`:
+each run is a fork of the process that has imported TRL and vLLM, which takes as long as to train.
 """
 
 import json
@@ -107,5 +108,19 @@ def main(bundles: str, folder: str, *options: str) -> int:
     return 0
 
 
+def in_forks(arguments: list[str]) -> int:
+    """Each run in turn; stops at the first that fails."""
+    while arguments:
+        at = arguments.index("--next") if "--next" in arguments else len(arguments)
+        own, arguments = arguments[:at], arguments[at + 1 :]
+        if (child := os.fork()) == 0:
+            leave(partial(main, *own))
+        if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            return status
+    return 0
+
+
 if __name__ == "__main__":
+    if "--next" in sys.argv:
+        sys.exit(in_forks(sys.argv[1:]))
     leave(lambda: main(*sys.argv[1:]))

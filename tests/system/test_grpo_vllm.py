@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,44 +28,51 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("at_root")
 
 
-@pytest.fixture
-def bundles(tmp_path: Path) -> str:
+def write_bundles(folder: Path) -> str:
     problems = enumerate(read(Problem, str(ROOT / "data/tiny/train.jsonl"))[:8])
     rows = [bundle_row(p, [p.answer, "0"], f"b{i}") for i, p in problems]
-    return write_rows(tmp_path / "bundles.jsonl", rows)
+    return write_rows(folder / "bundles.jsonl", rows)
 
 
-@pytest.fixture
-def adapter(tmp_path: Path) -> str:
+def save_adapter(folder: Path) -> str:
     """A LoRA adapter that already changes what the model says, as SFT leaves one."""
     torch.manual_seed(0)
     config = LoraConfig(
         r=4, target_modules="all-linear", init_lora_weights=False, lora_alpha=1, task_type="CAUSAL_LM"
     )
     model: Any = get_peft_model(
-        AutoModelForCausalLM.from_pretrained("data/tiny/synthesizer", dtype="float32"), config
+        AutoModelForCausalLM.from_pretrained(str(ROOT / "data/tiny/synthesizer"), dtype="float32"), config
     )
-    model.save_pretrained(tmp_path / "adapter")
-    load_tokenizer("data/tiny/synthesizer").save_pretrained(tmp_path / "adapter")
-    return str(tmp_path / "adapter")
+    model.save_pretrained(folder)
+    load_tokenizer(str(ROOT / "data/tiny/synthesizer")).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What trainer and engine say of each kind of training."""
+    folder = tmp_path_factory.mktemp("trained")
+    bundles = write_bundles(folder)
+    kinds = {
+        "full": ["--learning_rate", "1e-3"],
+        "lora": ["--learning_rate", "3e-3", "--use_peft", "true"],
+        "adapter": ["--learning_rate", "3e-3", "--model_name_or_path", save_adapter(folder / "start")],
+    }
+    runs = [["--next", bundles, str(folder / kind), *given] for kind, given in kinds.items()]
+    script = [sys.executable, "tests/grpo_vllm_run.py", *chain(*runs)]
+    script.remove("--next")  # the first run has none before it
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"differences"')]
+    return dict(zip(kinds, said, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["full", "lora", "adapter"])
-def test_after_three_updates_trainer_and_engine_agree(
-    kind: str, bundles: str, adapter: str, tmp_path: Path
-) -> None:
+def test_after_three_updates_trainer_and_engine_agree(kind: str, trained: dict[str, Any]) -> None:
     """TRL logs the largest difference between the log-probability that the engine drew a token with and the
     trainer's.
     """
-    given = {
-        "full": ["--learning_rate", "1e-3"],
-        "lora": ["--learning_rate", "3e-3", "--use_peft", "true"],
-        "adapter": ["--learning_rate", "3e-3", "--model_name_or_path", adapter],
-    }
-    script = [sys.executable, "tests/grpo_vllm_run.py", bundles, str(tmp_path / "out"), *given[kind]]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found = trained[kind]
     assert found["tied"]
     assert found["dtype"] == "torch.float32"
     assert found["syncs"] >= 4
@@ -76,7 +84,7 @@ def test_after_three_updates_trainer_and_engine_agree(
 
 
 def test_the_engine_that_samples_the_targets_is_gone_before_training(
-    bundles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
     run_training = sft.run_training
@@ -87,7 +95,7 @@ def test_the_engine_that_samples_the_targets_is_gone_before_training(
 
     monkeypatch.setattr(sft, "run_training", counted)
     changes = {
-        "bundles": bundles,
+        "bundles": write_bundles(tmp_path),
         "output_dir": tmp_path / "sft",
         "target_engine": "vllm",
         "target_samples": 4,
