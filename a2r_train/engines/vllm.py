@@ -401,12 +401,18 @@ def _launched() -> bool:
 
 
 def prepare_colocate() -> None:
-    """Make TRL's colocated vLLM correct on the CPU, before the trainer is made; does nothing on a GPU.
+    """Give TRL's colocated vLLM a port of its own before the trainer is made, and make it right on the CPU.
 
+    TRL takes one of four ports, and trainings that start at the same time take the same one. On the CPU,
     oneDNN packs weights, and what the trainer then writes into them is lost (with tied embeddings) or
     refused. TRL leaves the dtype to vLLM, which uses bfloat16 for weights that are trained in float32.
     """
-    if not import_vllm():
+    on_cpu = import_vllm()
+    from vllm.utils.network_utils import get_open_port
+
+    if not _launched():
+        os.environ.setdefault("MASTER_PORT", str(get_open_port()))
+    if not on_cpu:
         return
     from trl.generation import vllm_generation
     from vllm import LLM, _custom_ops

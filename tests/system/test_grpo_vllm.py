@@ -4,6 +4,7 @@ behind.
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from itertools import chain
@@ -108,10 +109,25 @@ def test_the_engine_that_samples_the_targets_is_gone_before_training(
     assert (tmp_path / "sft" / "model.safetensors").exists()
 
 
+def test_trainings_that_start_together_have_other_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both choose theirs before either listens; one that is given is kept."""
+    monkeypatch.setattr(vllm, "import_vllm", lambda: False)
+    ports = set()
+    for given in ("", "", "29501"):
+        monkeypatch.setenv("MASTER_PORT", given)
+        if not given:
+            monkeypatch.delenv("MASTER_PORT")
+        vllm.prepare_colocate()
+        ports.add(os.environ["MASTER_PORT"])
+    assert len(ports) == 3
+    assert "29501" in ports
+
+
 def test_the_onednn_line_is_for_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from trl.generation import vllm_generation
     from vllm import LLM, _custom_ops
 
+    monkeypatch.setenv("MASTER_PORT", "29501")
     monkeypatch.setattr(vllm_generation, "LLM", LLM)  # the name that TRL calls
     monkeypatch.setattr(_custom_ops, "_supports_onednn", True)
     monkeypatch.setattr(vllm, "import_vllm", lambda: False)
