@@ -209,8 +209,9 @@ class SynthesizerSFTConfig(SFTConfig):
     targets: str = field(
         default="",
         metadata={
-            "help": "answers from elsewhere, to be verified: rows with bundle_id and text; `references` "
-            "takes the shortest right reference of each bundle; if empty, they are sampled"
+            "help": "answers from elsewhere, to be verified: rows with bundle_id and text; rollouts, of "
+            "which each bundle gets a right one that it does not show; `references` takes the shortest "
+            "right reference of each bundle; if empty, they are sampled"
         },
     )
     teacher: str = field(

@@ -33,6 +33,7 @@ from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Synthesis, row_of,
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
 from a2r_train.train.rationalise import mentions, rationalised, within_share
+from a2r_train.train.unshown import holds_rollouts, unshown
 from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def supplied_targets(
     targets = []
     if args.targets == REFERENCES:
         targets = reference_targets(args, bundles)
+    elif args.targets and holds_rollouts(args.targets):
+        targets = rollout_targets(args, bundles)
     elif args.targets:
         targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
     if args.teacher or not targets:
@@ -115,6 +118,26 @@ def reference_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> l
     whole = verified(found, "targets: references", bundles.bundles, bundles.prompter.config, bundles.plain)
     right_ones = [replace(target, verdict=CORRECT) for target in whole]
     return select(right_ones, bundles.bundles, args.max_targets_per_problem)
+
+
+def rollout_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> list[Synthesis]:
+    """For each bundle a right rollout that it does not show, of the file that `targets` names; judged again.
+
+    Raises InputError if none is left.
+    """
+    chosen = unshown(
+        args.targets,
+        bundles.bundles,
+        bundles.prompter,
+        most=args.max_targets_per_problem,
+        max_tokens=args.max_target_tokens,
+        seed=args.seed,
+    )
+    found = [
+        Synthesis(identity, 0, rollout.text, **{**UNSAID, "answer": rollout.answer, "model": rollout.model})
+        for identity, rollout in chosen
+    ]
+    return verified(found, args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
 
 
 def verified(

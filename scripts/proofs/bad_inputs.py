@@ -112,6 +112,18 @@ def broken_line(key: str) -> Spoil:
     return spoil
 
 
+def rollouts_as_targets(**changes: Any) -> Spoil:
+    """SFT's targets are rollouts of its bundles' problems, with some fields changed."""
+
+    def spoil(folder: Path, keys: Keys) -> Keys:
+        rollouts = Path(keys["bundles"]).with_name("rollouts.jsonl")
+        rows = [json.loads(line) for line in rollouts.read_text().splitlines()]
+        (folder / "r.jsonl").write_text("".join(json.dumps({**row, **changes}) + "\n" for row in rows))
+        return {"targets": "r.jsonl"}
+
+    return spoil
+
+
 def targets(right: bool = True, of: str = "", **more: Any) -> Spoil:
     """SFT reads targets, right or wrong, for its bundles or for another one; and keys change."""
 
@@ -342,6 +354,8 @@ OF_TRAINING = [
     BadInput("no target is right", "sft", targets(right=False), "targets is correct", True),
     BadInput("targets of other bundles", "sft", targets(of="x"),
              "targets.jsonl: a target is for bundle 'x', which is not among the bundles", True),
+    BadInput("rollouts of other problems as targets", "sft", rollouts_as_targets(problem_id="x"),
+             "r.jsonl: no right rollout of the bundles' problems; is it of other problems?", True),
     BadInput("targets too short for the answer", "sft", given(max_target_tokens=1),
              "a completion of 1 tokens cannot hold a gold answer of", True),
     BadInput("packing without a length", "sft", given(packing=True), "packing: set max_length", True),
