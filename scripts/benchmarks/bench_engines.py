@@ -251,6 +251,7 @@ def started(given: argparse.Namespace, start: Start) -> Any:
 
     arguments: dict[str, Any] = {"engine": "vllm", "batch_size": given.batch_size, **start.arguments}
     arguments |= {"max_concurrent_requests": given.batch_size, "endpoint": given.endpoint}
+    arguments["gpu_memory_utilization"] = given.gpu_memory_utilization
     if not start.settings:
         return batched(load_engine(given.model, EngineArguments(**arguments)), start.batching)
     import vllm
@@ -314,12 +315,11 @@ def run_all(given: argparse.Namespace) -> None:
     import torch
 
     names = given.starts.split(",") if given.starts else list(STARTS if torch.cuda.is_available() else ON_CPU)
-    keys = ("output", "problems", "prompt", "count", "samples", "temperature", "max_completion_tokens")
+    keys = ["output", "problems", "prompt", "count", "samples", "temperature", "max_completion_tokens"]
+    keys += ["batch_size", "gpu_memory_utilization", "repeats", "warm_up", "ways"]
     for model in given.models.split(","):
         for name in names:
-            options = {
-                key: getattr(given, key) for key in (*keys, "batch_size", "repeats", "warm_up", "ways")
-            }
+            options = {key: getattr(given, key) for key in keys}
             command = [text for key, value in options.items() for text in (f"--{key}", str(value))]
             ended = run_one(
                 [sys.executable, __file__, *command, "--models", model, "--only", name], name, given
@@ -384,6 +384,12 @@ def main() -> int:
         type=int,
         default=256,
         help="batch size of transformers, and concurrent requests to the server",
+    )
+    parser.add_argument(
+        "--gpu_memory_utilization",
+        type=float,
+        default=0.9,
+        help="share of the GPU's memory for vLLM inside the process; lower it to measure two side by side",
     )
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--warm_up", type=int, default=0, help="problems for warm-up; 0: all")
