@@ -1,4 +1,4 @@
-"""Compare the engines' tokens per second on the same work: starts times ways, one JSON row per cell.
+"""Compare the engines' tokens per second on the same work: starts times ways, one JSON row per repeat.
 
     python scripts/benchmarks/bench_engines.py --output rows.jsonl --models MODEL_0.5B,MODEL_1.5B \\
         --problems openai/gsm8k:main:train --prompt "" --count 1000 --max_completion_tokens 512 \\
@@ -12,12 +12,17 @@ or without seeds, with texts or only token ids. The way `vllm bench` is what vLL
 does: no seeds, one request of n, and texts. Some ways use only a share of the problems. On a CPU, the start
 `continuous` takes 60 % of the memory.
 
-A row is written as soon as its cell is measured. `again` is the share of completions that are equal to those
-of the start's first seeded way, which asks all problems at once. `ours, again` asks a quarter of them, so in
-another batch, and `ours, other batch` asks this quarter in four calls. `same` is the share that is equal in
-the last two of `--repeats`, which are the same calls. Wall seconds are the median of the repeats. On a
-machine with other work, compare CPU seconds. They cover only the start's own process: on a CPU the engine
-runs in it, unless it has copies.
+On a shared machine, speed drifts over minutes. So the ways of a start take turns: first `repeat` 1 of all its
+ways, then 2, up to `--repeats`. A row is written as soon as it is measured. The table has one line per model,
+start and way, with the medians of the repeats and the range of tokens/s. Starts run one after the other, so
+compare the ways of one start first.
+
+`again` is the share of completions that are equal to those of the start's first seeded way in the same turn,
+which asks all problems at once. `ours, again` asks a quarter of them, so in another batch, and `ours, other
+batch` asks this quarter in four calls. `same` is the share that is equal in the way's previous repeat, which
+is the same call. On a machine with other work, compare CPU seconds. They cover only the start's own process:
+on a CPU the engine runs in it, unless it has copies. If other work uses the same CPU cores, torch's threads
+spin while they wait for each other, which counts as CPU seconds; OMP_NUM_THREADS=1 avoids it.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -158,31 +163,44 @@ class Work:
         return [len(one) for one in ids], [zlib.crc32(str(one).encode()) for one in ids]
 
 
-def measure(given: argparse.Namespace, work: Work, engine: Any, way: Way) -> tuple[dict[str, Any], list[int]]:
-    """Measure a way; returns its row, and the checksums of its completions."""
+def measure(work: Work, engine: Any, way: Way) -> tuple[dict[str, Any], list[int]]:
+    """Measure a way once; returns its row, and the checksums of its completions."""
     count = max(1, round(len(work.chats) * way.share))
     bounds = [round(count * part / way.parts) for part in range(way.parts + 1)]
-    wall, cpu, before, sums = [], [], list[int](), list[int]()
-    for _ in range(given.repeats):
-        tokens, before, sums = [], sums, []
+    tokens, sums = list[int](), list[int]()
+    with Smi() as smi:
         began, used = time.perf_counter(), time.process_time()
-        with Smi() as smi:
-            for begin, end in pairwise(bounds):
-                found = work.ask(engine, way, begin, end)
-                tokens += found[0]
-                sums += found[1]
-            wall.append(time.perf_counter() - began)
-            cpu.append(time.process_time() - used)
-    seconds = statistics.median(wall)
+        for begin, end in pairwise(bounds):
+            found = work.ask(engine, way, begin, end)
+            tokens += found[0]
+            sums += found[1]
+        seconds, cpu = time.perf_counter() - began, time.process_time() - used
     row = {"completions": len(tokens), "tokens": sum(tokens), "seconds": round(seconds, 2)}
-    row |= {"tokens_per_s": round(sum(tokens) / seconds), "cpu_seconds": round(statistics.median(cpu), 2)}
-    return {**row, "gpu_used": smi.mean, "same": share_equal(before, sums)}, sums
+    row |= {"tokens_per_s": round(sum(tokens) / seconds), "cpu_seconds": round(cpu, 2)}
+    return {**row, "gpu_used": smi.mean}, sums
+
+
+def by_turns(
+    work: Work, engine: Any, ways: Sequence[Way], repeats: int
+) -> Iterator[tuple[Way, dict[str, Any]]]:
+    """Measure each way once, then each once more; yields a row as soon as it is measured."""
+    previous: dict[str, list[int]] = {}
+    for repeat in range(1, repeats + 1):
+        first: list[int] = []
+        for way in ways:
+            row, sums = measure(work, engine, way)
+            row |= {"repeat": repeat, "same": share_equal(previous.get(way.name, []), sums)}
+            previous[way.name] = sums
+            if way.ours and way.seeded:
+                row["again"] = share_equal(first, sums)
+                first = first or sums
+            yield way, row
 
 
 def share_equal(first: Sequence[int], second: Sequence[int]) -> float | None:
     """The share of equal values, up to the end of the shorter sequence; None if one is empty."""
     equal = [a == b for a, b in zip(first, second, strict=False)]
-    return round(statistics.mean(equal), 4) if equal else None
+    return round(statistics.fmean(equal), 4) if equal else None
 
 
 class Smi:
@@ -270,7 +288,7 @@ def started(given: argparse.Namespace, start: Start) -> Any:
 
 
 def run_start(given: argparse.Namespace) -> int:
-    """Measure the ways of `--only` in this process, and write a row after each."""
+    """Measure the ways of `--only` in this process, and write each row as soon as it is measured."""
     from contextlib import nullcontext
 
     import torch
@@ -290,12 +308,7 @@ def run_start(given: argparse.Namespace) -> int:
         for way in (OURS, FREE):  # on a CPU, the first request without seeds compiles for seconds
             if any(way.seeded == other.seeded for other in ways):
                 work.ask(engine, way, 0, work.warm_up or len(work.chats))
-        first: list[int] = []
-        for way in ways:
-            found, sums = measure(given, work, engine, way)
-            if way.ours and way.seeded:
-                found["again"] = share_equal(first, sums)
-                first = first or sums
+        for way, found in by_turns(work, engine, ways, given.repeats):
             write_row(given.output, {**row, "way": way.name, **found, "share": way.share})
     return 0
 
@@ -343,26 +356,48 @@ def run_one(command: Sequence[str], name: str, given: argparse.Namespace) -> str
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown; shares are relative to the model's fastest `vllm bench` row."""
-    ceiling: dict[str, int] = {}
-    for row in rows:
-        if row.get("way") == BENCH.name:
-            ceiling[row["model"]] = max(ceiling.get(row["model"], 0), row["tokens_per_s"])
+    """Markdown; shares are relative to the model's fastest `vllm bench` line of the same run."""
+    lines = lines_of([row for row in rows if "error" not in row])
+    ceiling: dict[tuple[str, str], int] = {}
+    for line in lines:
+        if line["way"] == BENCH.name:
+            of = line["run"], line["model"]
+            ceiling[of] = max(ceiling.get(of, 0), line["tokens_per_s"])
     heads = ["model", "start", "way", "tokens", "s", "tokens/s", f"of the best {BENCH.name}", "CPU s"]
     heads += ["GPU used, %", "again", "same", "start, s"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    shown = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     show: Callable[[Any], str] = lambda value: "" if value is None else str(value)  # noqa: E731
-    for row in rows:
-        if "error" in row:
-            continue
-        top = ceiling.get(row["model"])
-        share = f"{row['tokens_per_s'] / top:.2f}" if top else ""
-        cells = [Path(row["model"]).name, row["start"], row["way"], row["tokens"], row["seconds"]]
-        cells += [row["tokens_per_s"], share, row["cpu_seconds"], row["gpu_used"], row.get("again")]
-        cells.append(row.get("same"))
-        lines.append(f"| {' | '.join(map(show, [*cells, row['start_s']]))} |")
-    lines += [f"{row['model']}, {row['start']}: {row['error']}" for row in rows if "error" in row]
-    return "\n".join(lines)
+    for line in lines:
+        top = ceiling.get((line["run"], line["model"]))
+        share = f"{line['tokens_per_s'] / top:.2f}" if top else ""
+        cells = [Path(line["model"]).name, line["start"], line["way"], line["tokens"], line["seconds"]]
+        cells += [f"{line['tokens_per_s']}{line['range']}", share, line["cpu_seconds"], line["gpu_used"]]
+        cells += [line["again"], line["same"], line["start_s"]]
+        shown.append(f"| {' | '.join(map(show, cells))} |")
+    shown += [f"{row['model']}, {row['start']}: {row['error']}" for row in rows if "error" in row]
+    return "\n".join(shown)
+
+
+def lines_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for the repeats of a way in one process, with their medians. A row without `repeat` is older:
+    its repeats are in it, so it has its own line.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows):
+        of = [row.get(key) for key in ("run", "model", "start", "start_s", "way")]
+        groups.setdefault((*of, None if "repeat" in row else number), []).append(row)
+    digits = {"tokens": None, "tokens_per_s": None, "seconds": 2, "cpu_seconds": 2, "gpu_used": 1}
+    lines = []
+    for (run, model, start, start_s, way, _), group in groups.items():
+        line = {"run": run, "model": model, "start": start, "start_s": start_s, "way": way, "range": ""}
+        for key, places in {**digits, "again": 4, "same": 4}.items():
+            values = [row[key] for row in group if row.get(key) is not None]
+            line[key] = round(statistics.median(values), places) if values else None
+        if len(group) > 1:
+            rates = [row["tokens_per_s"] for row in group]
+            line["range"] = f" ({min(rates)} to {max(rates)})"
+        lines.append(line)
+    return lines
 
 
 def main() -> int:
@@ -391,7 +426,7 @@ def main() -> int:
         default=0.9,
         help="share of the GPU's memory for vLLM inside the process; lower it to measure two side by side",
     )
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1, help="turns, each with all ways of a start")
     parser.add_argument("--warm_up", type=int, default=0, help="problems for warm-up; 0: all")
     parser.add_argument("--starts", default="", help=f"some of {', '.join(STARTS)}; empty: all")
     parser.add_argument("--ways", default="", help="parts of the names of ways, separated by `;`")

@@ -1,9 +1,10 @@
-"""The tables of the benchmarks: shares are of the right row, and one that failed is told."""
+"""The tables of the benchmarks: shares are of the right row, repeats are one line, a failure is told."""
 
 from typing import Any
 
 import bench_engines
 import bench_grpo_step
+import pytest
 
 
 def test_the_steps_table_compares_the_fastest_micro_batch_of_each_way() -> None:
@@ -37,6 +38,48 @@ def test_the_engines_table_has_shares_of_what_vllms_own_benchmark_reaches() -> N
     lines = bench_engines.table(rows).splitlines()
     assert [line.split(" | ")[6] for line in lines[2:6]] == ["0.95", "0.80", "1.00", ""]
     assert lines[6] == "b, sync: no"
+
+
+def test_the_repeats_of_a_way_are_one_line_with_medians_and_the_range() -> None:
+    def row(way: str, rate: int, start_s: float = 3.0, **more: Any) -> dict[str, Any]:
+        found = {"tokens": 9, "seconds": 100 / rate, "cpu_seconds": rate / 10, "gpu_used": None, **more}
+        names = {"model": "a", "start": "ours", "start_s": start_s, "way": way}
+        return {**names, "tokens_per_s": rate, **found}
+
+    best = bench_engines.BENCH.name
+    rows = [row("ours, seeds", 70, repeat=1, same=None), row(best, 100, repeat=1)]
+    rows += [row("ours, seeds", 90, repeat=2, same=0.5), row(best, 50, repeat=2)]
+    rows += [row("ours, seeds", 80, repeat=3, same=0.6), row(best, 80, repeat=3)]
+    rows += [row("ours, seeds", 40, start_s=4.0, repeat=1), row("ours, seeds", 20), row("ours, seeds", 10)]
+    rows += [row(best, 200, run="another")]
+    lines = [line.strip("| ").split(" | ") for line in bench_engines.table(rows).splitlines()[2:]]
+    rates = ["80 (70 to 90)", "80 (50 to 100)", "40", "20", "10", "200"]
+    assert [line[5] for line in lines] == rates, "two rows without `repeat` are two older measurements"
+    assert [line[6] for line in lines] == ["1.00", "1.00", "0.50", "0.25", "0.12", "1.00"]
+    assert lines[0][4] == "1.25"  # seconds of the median repeat
+    assert lines[0][7] == "8.0"
+    assert lines[0][10] == "0.55"
+
+
+def test_ways_take_turns_and_same_compares_with_the_previous_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def measure(_work: object, _engine: object, way: bench_engines.Way) -> tuple[dict[str, Any], list[int]]:
+        asked.append(way.name)
+        return {}, [1 if way.seeded else len(asked)]
+
+    monkeypatch.setattr(bench_engines, "measure", measure)
+    ways = [bench_engines.OURS, bench_engines.FREE, bench_engines.Way("ours, again", ours=True)]
+    work: Any = None
+    turns = bench_engines.by_turns(work, None, ways, 2)
+    found = [next(turns)]
+    assert asked == ["ours, seeds"], "a row comes before the next way is asked"
+    found += turns
+    assert asked == [way.name for way, _ in found] == [way.name for way in ways] * 2
+    rows = [row for _, row in found]
+    assert [row["repeat"] for row in rows] == [1, 1, 1, 2, 2, 2]
+    assert [row["same"] for row in rows] == [None, None, None, 1, 0, 1]
+    assert [row.get("again") for row in rows] == [None, None, 1, None, None, 1]
 
 
 def test_every_start_names_ways_and_those_of_a_cpu_exist() -> None:
