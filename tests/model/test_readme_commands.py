@@ -77,7 +77,7 @@ def split(line: str) -> Iterator[list[str]]:
     words.whitespace_split = True
     command: list[str] = []
     for word in [*words, ";"]:
-        if set(word) <= set("|&;"):
+        if word and set(word) <= set("|&;"):
             while command and re.fullmatch(r"\w+=.*", command[0]):
                 command = command[1:]
             if command:
