@@ -130,8 +130,8 @@ class VLLMEngine:
     is the share of a GPU's memory that weights and cache of all copies on it may use.
     vLLM samples each seed separately. If not `seeded`, it samples all rows of a batch at once, and no
     completion can be reproduced. A prompt that leaves no room in the context has finish_reason `refused`.
-    `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start. Raises InputError where vLLM
-    is not installed or cannot load the model.
+    `prompt_tokens` and `cached_prompt_tokens` are vLLM's counts since the start, and `cache_tokens` is the
+    size of each copy's KV cache. Raises InputError where vLLM is not installed or cannot load the model.
     """
 
     def __init__(
@@ -166,6 +166,18 @@ class VLLMEngine:
             for start in starts:
                 start.result()
             self._copies = [*copies]
+        self.cache_tokens = [copy.cache_tokens().result() for copy in self._copies]
+        self._tell_cache()
+
+    def _tell_cache(self) -> None:
+        """Log how many tokens fit: another program that starts on the GPU meanwhile shrinks the cache."""
+        sizes = " and ".join(f"{tokens:,}" for tokens in self.cache_tokens)
+        log.info("%s: vLLM's KV cache holds %s tokens", self.name, sizes)
+        if 2 * min(self.cache_tokens) < max(self.cache_tokens):
+            log.warning(
+                "%s: the KV caches are unequal; if another program started on a GPU meanwhile, start again",
+                self.name,
+            )
 
     def switch(self, model: str) -> bool:
         """Answer as another of the models that the engine was started for; False for any other model."""
@@ -287,6 +299,11 @@ class _Copy:
             found[i] = (list(made.token_ids), str(made.finish_reason), int(output.num_cached_tokens or 0))
         return _Done(found)
 
+    def cache_tokens(self) -> _Done[int]:
+        """How many tokens of prompts and completions its KV cache holds at once."""
+        cache = self.llm.llm_engine.vllm_config.cache_config
+        return _Done(int(cache.num_gpu_blocks or 0) * int(cache.block_size))
+
     def next_tokens(self, prompts: list[list[int]], adapter: str) -> _Done[list[dict[int, float]]]:
         from vllm import SamplingParams
 
@@ -329,6 +346,9 @@ class _Remote:
 
     def start(self, *how: Any) -> Any:
         return self.pool.submit(_start_copy, *how)
+
+    def cache_tokens(self) -> Any:
+        return self.pool.submit(_ask_copy, "cache_tokens")
 
     def submit(self, *work: Any) -> Any:
         return self.pool.submit(_ask_copy, "submit", *work)

@@ -85,7 +85,9 @@ def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) 
         vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
 
 
-def test_copies_that_share_a_gpu_start_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_that_share_a_gpu_start_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import torch
 
     seen: list[Any] = []
@@ -107,7 +109,12 @@ def test_copies_that_share_a_gpu_start_one_after_the_other(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(vllm, "_copy", [])
     monkeypatch.setattr(vllm._Remote, "start", start)
-    vllm.VLLMEngine(MODEL, EngineArguments(engine="vllm", data_parallel_size=2, copies_per_gpu=2))
+    sizes = iter((900, 900, 900, 100))
+    monkeypatch.setattr(vllm._Remote, "cache_tokens", lambda _: vllm._Done(next(sizes)))
+    with caplog.at_level("INFO"):
+        vllm.VLLMEngine(MODEL, EngineArguments(engine="vllm", data_parallel_size=2, copies_per_gpu=2))
+    assert f"{MODEL}: vLLM's KV cache holds 900 and 900 and 900 and 100 tokens" in caplog.messages
+    assert "the KV caches are unequal; if another program started on a GPU meanwhile" in caplog.text
     assert seen[:12] == [one for gpu in "0011" for one in (gpu, "asked", "started")]
     with pytest.raises(InputError, match="copies_per_gpu is for a model on one GPU"):
         EngineArguments(tensor_parallel_size=2, copies_per_gpu=2).check_engine_arguments()
@@ -144,7 +151,15 @@ def test_an_engine_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPat
 
 def test_a_base_is_the_same_model_by_any_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(vllm, "_Copy", lambda *how: started.append(how))
+
+    class Copy:
+        def __init__(self, *how: Any) -> None:
+            started.append(how)
+
+        def cache_tokens(self) -> Any:
+            return vllm._Done(900)
+
+    monkeypatch.setattr(vllm, "_Copy", Copy)
     monkeypatch.chdir(Path(MODEL).parent)
     near = Path(MODEL).name  # as a recipe names it; the adapter has the whole path
     config = {"base_model_name_or_path": str(Path(MODEL).resolve()), "r": 24}

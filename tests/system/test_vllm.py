@@ -63,6 +63,12 @@ def test_greedy_syntheses_are_those_of_transformers(
     assert engine.parameters == count_parameters(MODEL)
 
 
+def test_the_size_of_the_kv_cache_is_known(engine: Any) -> None:
+    config = engine._copies[0].llm.llm_engine.vllm_config.cache_config
+    assert engine.cache_tokens == [config.num_gpu_blocks * config.block_size]
+    assert engine.cache_tokens[0] > 10_000
+
+
 def test_next_tokens_are_as_probable_as_in_transformers(engine: Any, chats: list[Chat]) -> None:
     prompts = [engine._prompter.begun(chat, "The answer")[: 40 + at] for at, chat in enumerate(chats[:6])]
     told = engine.next_tokens([*prompts, [1] * 4000])
