@@ -6,6 +6,7 @@ each run is a fork of the process that has imported TRL and vLLM, which takes as
 """
 
 import json
+import logging
 import os
 import sys
 from functools import partial
@@ -58,6 +59,7 @@ def cached(llm: Any) -> int:
 
 
 def main(bundles: str, folder: str, *options: str) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     grpo.VerifiableReward = LengthReward  # type: ignore[assignment, misc]
     engines: list[Any] = []
     equal: list[bool] = []

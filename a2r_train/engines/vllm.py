@@ -301,8 +301,7 @@ class _Copy:
 
     def cache_tokens(self) -> _Done[int]:
         """How many tokens of prompts and completions its KV cache holds at once."""
-        cache = self.llm.llm_engine.vllm_config.cache_config
-        return _Done(int(cache.num_gpu_blocks or 0) * int(cache.block_size))
+        return _Done(cache_tokens_of(self.llm))
 
     def next_tokens(self, prompts: list[list[int]], adapter: str) -> _Done[list[dict[int, float]]]:
         from vllm import SamplingParams
@@ -418,6 +417,12 @@ def _launched() -> bool:
     own.
     """
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def cache_tokens_of(llm: Any) -> int:
+    """How many tokens the KV cache of a vLLM `LLM` holds."""
+    cache = llm.llm_engine.vllm_config.cache_config
+    return int(cache.num_gpu_blocks or 0) * int(cache.block_size)
 
 
 def prepare_colocate() -> None:

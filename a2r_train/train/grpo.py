@@ -22,7 +22,7 @@ from a2r_train import process
 from a2r_train.config import load_dotted, parse
 from a2r_train.data.bundles import bundle_in
 from a2r_train.engines import begun_with
-from a2r_train.engines.vllm import check_vllm, prepare_colocate
+from a2r_train.engines.vllm import cache_tokens_of, check_vllm, prepare_colocate
 from a2r_train.records import CORRECT, row_of
 from a2r_train.train import dry_run, preflight, run, weight_sync
 from a2r_train.train.agreement import agreement_checks
@@ -56,6 +56,8 @@ from a2r_train.train.section_rewards import default_weights, section_rewards, se
 from a2r_train.train.shared_prefix import trainer as shared_prefix
 from a2r_train.train.watch import Watch
 from a2r_train.verify import start_workers
+
+log = logging.getLogger(__name__)
 
 ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
 
@@ -107,9 +109,19 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         processing_class=bundles.prompter.tokenizer,
         **model_arguments(args, model),
     )
+    tell_cache(trainer, args)
     run_training(trainer)
     what = "bundles" if bundles.bundles[0].references else "problems"
     finish(trainer, data, model, "GRPO", f"{len(bundles.rows)} {what}")
+
+
+def tell_cache(trainer: Any, args: SynthesizerGRPOConfig) -> None:
+    """Log the size of a colocated vLLM's KV cache: another program that starts on the GPU meanwhile makes it
+    small, and generation slow.
+    """
+    if args.use_vllm and args.vllm_mode == "colocate" and trainer.accelerator.is_main_process:
+        tokens = cache_tokens_of(trainer.vllm_generation.llm)
+        log.info("%s: vLLM's KV cache holds %s tokens", args.output_dir, f"{tokens:,}")
 
 
 def check_folder(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArguments) -> None:

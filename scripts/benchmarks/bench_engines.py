@@ -304,6 +304,7 @@ def run_start(given: argparse.Namespace) -> int:
         row = {"model": given.model, "start": given.only, "start_s": round(time.perf_counter() - began, 1)}
         row |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
         row |= {"versions": versions(), "settings": asdict(start)["settings"]}
+        row["cache_tokens"] = getattr(engine, "cache_tokens", None)  # of each copy of vLLM
         ways = chosen(start, given.ways)
         for way in (OURS, FREE):  # on a CPU, the first request without seeds compiles for seconds
             if any(way.seeded == other.seeded for other in ways):

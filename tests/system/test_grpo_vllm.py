@@ -5,6 +5,7 @@ behind.
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from itertools import chain
@@ -64,6 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     script.remove("--next")  # the first run has none before it
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert len(re.findall(r"vLLM's KV cache holds [\d,]{5,} tokens", done.stderr)) == len(kinds)
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"differences"')]
     return dict(zip(kinds, said, strict=True))
 
