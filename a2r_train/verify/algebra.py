@@ -21,6 +21,8 @@ from a2r_train.verify.kinds import Group, Interval, Quantity, Region
 
 SIGNS = ("+", "+", "-", "+", "+", "-")  # of the symbols at the points where two expressions are compared
 MIXED = 4  # further points for several symbols, at which their signs differ
+NEAREST_FAR = 20  # from zero are the further points, for functions with pieces
+FARTHEST = {False: 10**15, True: 10_000}  # are these points, also for factorials and powers by a symbol
 DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and to what depth
 MAX_POWER = 10**6  # of an irrational number
 INTEGERS = set("nmkNK")  # symbols that stand for whole numbers
@@ -28,11 +30,11 @@ _FUNCTIONS: dict[str, Any] = {
     "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec,
     "csc": sympy.csc,
     "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "coth": sympy.coth, "arcsin": sympy.asin,
-    "arccos": sympy.acos, "arctan": sympy.atan, "acot": sympy.acot, "exp": sympy.exp, "gcd": sympy.gcd,
-    "lcm": sympy.lcm, "max": sympy.Max, "min": sympy.Min,
+    "arccos": sympy.acos, "arctan": sympy.atan, "acot": sympy.acot, "exp": sympy.exp, "max": sympy.Max,
+    "min": sympy.Min,
 }  # fmt: skip
 _CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I, r"\infty": sympy.oo}
-_PARTIAL = (sympy.Pow, sympy.log, sympy.asin, sympy.acos, sympy.binomial)  # not defined everywhere
+_PIECES = (sympy.Abs, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.binomial, sympy.factorial)
 _MISHAPS = (
     TypeError,
     ValueError,
@@ -42,6 +44,42 @@ _MISHAPS = (
     RecursionError,
     LookupError,
 )
+
+
+class Divisor(sympy.Function):  # type: ignore[misc]  # sympy has no types
+    """The greatest common divisor of numbers. sympy's own takes letters for polynomials: gcd(n, 10) is 1."""
+
+    @classmethod
+    def eval(cls, *numbers: Any) -> Any:
+        return _of_numbers(cls, sympy.gcd_list, numbers)
+
+
+class Multiple(sympy.Function):  # type: ignore[misc]
+    """The least common multiple of numbers."""
+
+    @classmethod
+    def eval(cls, *numbers: Any) -> Any:
+        return _of_numbers(cls, sympy.lcm_list, numbers)
+
+
+def _of_numbers(kind: Any, found: Any, numbers: tuple[Any, ...]) -> Any:
+    """The value for numbers; with letters the function itself, its arguments in one order."""
+    if all(number.is_Rational for number in numbers):
+        return found(list(numbers))
+    ordered = tuple(sorted(numbers, key=sympy.default_sort_key))
+    return None if ordered == numbers else kind(*ordered)
+
+
+_FUNCTIONS |= {"gcd": Divisor, "lcm": Multiple}
+_PARTIAL = (
+    sympy.Pow,
+    sympy.log,
+    sympy.asin,
+    sympy.acos,
+    sympy.binomial,
+    Divisor,
+    Multiple,
+)  # not defined everywhere
 
 
 class Algebra:
@@ -199,7 +237,8 @@ def _same(x: Any, y: Any) -> bool:
 def _vanishes(x: Any, y: Any, symbols: list[Any]) -> bool:
     """Whether two expressions agree at points where both have a real value; the symbols fix the points."""
     met = 0
-    for point in _points(symbols):
+    far = _far_points(symbols, x - y) if _has_pieces(x - y) else []
+    for point in [*_points(symbols), *far]:
         a, b = _at(x, point), _at(y, point)
         if a is None or b is None or not (x.has(sympy.I) or y.has(sympy.I) or (a.is_real and b.is_real)):
             continue
@@ -228,6 +267,29 @@ def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
     return points
 
 
+def _has_pieces(x: Any) -> bool:
+    """Whether it may follow one formula near zero and another one far from it, as |x - 10| does."""
+    return x.has(*_PIECES, Divisor, Multiple) or any(
+        power.exp.is_integer is not True for power in x.atoms(sympy.Pow)
+    )
+
+
+def _far_points(symbols: list[Any], x: Any) -> list[dict[Any, Any]]:
+    """Points of both signs and both orders of the symbols, beyond all numbers that are written in x."""
+    largest = max((abs(number) for number in x.atoms(sympy.Rational)), default=0)
+    grows = x.has(sympy.binomial, sympy.factorial) or any(p.exp.free_symbols for p in x.atoms(sympy.Pow))
+    size = min(max(2 * int(largest), NEAREST_FAR), FARTHEST[grows])
+    points = []
+    for ordered, beside in ((symbols, 1), (symbols[::-1], 0)):  # 0: multiples of a number that is written
+        for sign in (1, -1):
+            sizes = [(size + beside) * place for place in range(1, len(ordered) + 1)]
+            pairs = zip(ordered, sizes, strict=True)
+            points.append(
+                {s: sign * (n if s.is_integer else n + sympy.Rational(beside, n + 2)) for s, n in pairs}
+            )
+    return points
+
+
 def _at(x: Any, point: dict[Any, Any]) -> Any:
     """The value at a point; None if there is none."""
     try:
@@ -245,6 +307,8 @@ def _is_defined(part: Any, point: dict[Any, Any]) -> bool:
     """Whether a part has a real value: with a root of a negative number, the whole has none."""
     if isinstance(part, sympy.binomial):
         return all(argument.subs(point).is_nonnegative is not False for argument in part.args)
+    if isinstance(part, Divisor | Multiple):
+        return all(argument.subs(point).is_positive is not False for argument in part.args)
     if isinstance(part, sympy.Pow) and (part.exp.is_integer or part.base.is_positive):
         return True
     return part.subs(point).is_real is not False
