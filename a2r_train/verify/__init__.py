@@ -44,6 +44,9 @@ The policy of `math`. tests/unit/test_verify.py reads this table and checks each
 | multipliers | `\boxed{1.5\text{ million}}` -> 1500000 | correct |
 | numbers in words | `\boxed{\text{one hundred and five}}` -> 105 | correct |
 | words that are no unit | `\boxed{5 cents or six}`, `\boxed{5 squared}` -> 5 | incorrect or unparsable |
+| a decimal comma, and a list | `\boxed{3,5}` -> 3.5 | correct |
+| a list with a space, and a decimal | `\boxed{3, 5}` -> 3.5 | incorrect |
+| a list that goes on | `\boxed{1, 2, 3, ...}` -> 1, 2, 3 | incorrect |
 | percent | `\boxed{50\%}` -> 0.5 or 50 | correct |
 | morning and evening | `\boxed{8:30 \text{ a.m.}}` -> 8:30 \text{ p.m.} | incorrect |
 | a time of day is no ratio | `\boxed{4:15 \text{ p.m.}}`, `\boxed{2}` -> 8:30 \text{ p.m.} | incorrect |
@@ -82,6 +85,13 @@ The policy of `math`. tests/unit/test_verify.py reads this table and checks each
 | product of vectors, other order | `\boxed{\vec{b} \times \vec{a}}` -> \vec{a} \times \vec{b} | incorrect |
 | matrix, other brackets | `\boxed{\begin{pmatrix}1&2\end{pmatrix}}` -> \begin{bmatrix}1&2\end{bmatrix} | correct |
 | matrix, as a list of its rows | `\boxed{[[1,2],[3,4]]}` -> \begin{pmatrix}1&2\\3&4\end{pmatrix} | correct |
+| equal only near zero | `\boxed{|x-10|}` -> 10-x | incorrect |
+| a divisor of letters | `\boxed{\gcd(n,10)}` -> 1 | incorrect |
+| a date, other order of its words | `\boxed{14 \text{ March } 2015}`, `\boxed{2015-03-14}` -> \text{March 14, 2015} | correct |
+| two dates, days exchanged | `\boxed{\text{May 3 and June 5}}` -> \text{May 5 and June 3} | incorrect |
+| a remark in brackets | `\boxed{6 \text{ (by symmetry)}}`, `\boxed{6 \text{ (in cm)}}` -> 6 | correct |
+| a remark that is more than a reason | `\boxed{6 \text{ (rejected)}}`, `\boxed{6 \text{ (or 7)}}` -> 6 | incorrect |
+| an article | `\boxed{\text{an octagon}}` -> octagon | correct |
 | words | `\boxed{\text{paris}}` -> Paris | correct |
 | a choice and what it says | `\boxed{\text{(C) } 12}` -> C | correct |
 | words, an anagram | `\boxed{Pairs}` -> Paris | incorrect |

@@ -30,9 +30,10 @@ from a2r_train.verify.kinds import (
     Vector,
     Words,
     as_region,
+    decimal_comma,
 )
 from a2r_train.verify.spelling import GREEK_ORDER
-from a2r_train.verify.units import Tail
+from a2r_train.verify.units import Tail, may_be_same
 
 _UNIT_LETTERS = {"i", "j", "k"}
 _WHOLE = {"k", "m", "n"}  # letters for any whole number
@@ -94,6 +95,8 @@ class Equality:
             return self._quantities(a, b)
         if isinstance(a, Group) and isinstance(b, Group):
             return self._groups(a, b)
+        if (pair := decimal_comma(a, b)) is not None:
+            return self._quantities(*pair)
         if isinstance(a, Relation) and isinstance(b, Relation):
             return self._relations(a, b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):
@@ -162,7 +165,7 @@ class Equality:
                 not (s.unit.dimensions and t.unit.dimensions) and self.equal(a.node, b.node, ratio)
             )
         if s.unit.dimensions and t.unit.dimensions:
-            if s.unit.dimensions != t.unit.dimensions and not _is_temperature(s, t):
+            if s.unit.dimensions != t.unit.dimensions and not may_be_same(s, t):
                 return False
             ratio *= t.unit.factor / s.unit.factor
         if s.percent == t.percent:
@@ -363,12 +366,6 @@ def _radians(angle: Quantity) -> Node:
     degrees = Fraction(180) / angle.tail.unit.factor / angle.tail.multiplier
     parts = (number(degrees.numerator), number(degrees.denominator))
     return Node("div", (Node("mul", (angle.node, Node("sym", text=r"\pi"))), Node("div", parts)))
-
-
-def _is_temperature(s: Tail, t: Tail) -> bool:
-    """Whether one is in degrees and the other names the scale."""
-    names = {name for tail in (s, t) for name, _ in tail.unit.dimensions}
-    return len(names) == 2 and "degree" in names and bool(names & {"celsius", "fahrenheit"})
 
 
 def _figure(node: Node) -> str:

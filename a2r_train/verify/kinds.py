@@ -26,12 +26,14 @@ class Measure:
 @dataclass(frozen=True)
 class Group:
     """Several answers. kind: `,` for a list, `{` a set, `:` a ratio of three or more, `=` the named parts of
-    a tuple, else a pair of brackets such as `(]`. `join` is the word between the parts of a list.
+    a tuple, else a pair of brackets such as `(]`. `join` is the word between the parts of a list. `decimal`
+    is what `3,5` is if its comma is that of a decimal.
     """
 
     kind: str
     items: tuple[Reading, ...]
     join: str = ""
+    decimal: Quantity | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -171,3 +173,10 @@ def as_region(reading: Reading) -> Region | None:
         if len(nodes) == 2:
             return Region((Interval(nodes[0], nodes[1], reading.kind[0] == "[", reading.kind[1] == "]"),))
     return None
+
+
+def decimal_comma(a: Reading, b: Reading) -> tuple[Quantity, Quantity] | None:
+    """The two as quantities if one of them is, and the other has a comma that may be that of a decimal."""
+    one = a.decimal if isinstance(a, Group) else a
+    other = b.decimal if isinstance(b, Group) else b
+    return (one, other) if isinstance(one, Quantity) and isinstance(other, Quantity) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from a2r_train.verify.units import MULTIPLIERS, NUMBER_WORDS
+from a2r_train.verify.units import MULTIPLIERS, NUMBER_WORDS, vocabulary
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _TERM = (
@@ -18,6 +18,7 @@ _TERM = (
 _STARTS = r"(?=[-$\d(.]|\\[a-z])"  # what a number or formula starts with
 _LABEL = re.compile(rf'(^|[,;] ?)((?:"[A-Za-z]+" ?){{1,3}}) ?: ?{_STARTS}')
 _NAMED = re.compile(rf'((?:[A-Za-z]|(?:"[A-Za-z]+" ?){{1,4}})) ?"is" ?{_STARTS}')
+_DENIED = vocabulary("not wrong incorrect false never no nothing none except without invalid rejected isn't")
 _HEDGE = re.compile(
     rf'"(?:exactly|precisely|about|approximately|approx|roughly|around|positive)" ?{_STARTS}', re.I
 )
@@ -28,6 +29,14 @@ _OPERATION = re.compile(rf'(-?{_TERM}) ?"(plus|minus|times|over|divided)" ?("by"
 _OPERATORS = {"plus": "+", "minus": "-", "times": r"\cdot ", "over": "/", "divided": "/"}
 _SHARE = re.compile(r'(\d+) ?(?:"?out"? "of"|"in") ?(\d+)')
 _PERCENT_OF = re.compile(rf'({_NUMBER}) ?(?:%|"percent") ?"of" \$?({_NUMBER})', re.I)
+# A remark in brackets that says why or how exactly, and one that is the unit.
+_REMARK = re.compile(
+    r'(.*[\w)}%]) ?\( ?"(?:(?:since|because|rounded)"[^()]*'
+    r'|(?:by|as|using|approx(?:imately)?|exact(?:ly)?|double|repeated)"[^()\d]*)\)$',
+    re.I,
+)
+_SECOND = re.compile(r'"(?:or|not|no|wrong|incorrect|and)"', re.I)
+_UNIT_IN_BRACKETS = re.compile(r'(.*[\d}]) ?\( ?(?:"in" ?)?((?:"[A-Za-z]+"(?:\^\{?\d\}?)? ?)+)\)$')
 _MONEY = re.compile(r'\$ ?(\d+) ?"and" ?(\d\d?) ?"cents?"')
 _BOUNDS = {"at least": r"[{},\infty)", "at most": r"(-\infty,{}]", "more than": r"({},\infty)"}
 _BOUNDS |= {"greater than": r"({},\infty)", "less than": r"(-\infty,{})"}
@@ -65,11 +74,20 @@ def plain(text: str) -> str:
     text = re.sub(r"^(\d{1,2}) o'\"clock\"$", r"\1", text)
     if (spoken := _in_digits(words)) is not None:
         return spoken
-    text = _ARTICLE.sub("", _HEDGE.sub("", text, count=1), count=1)
+    text = _ARTICLE.sub("", _HEDGE.sub("", _without_remark(text), count=1), count=1)
+    if _DENIED & set(words.replace(":", " ").split()):  # what is denied is no answer
+        return _operated(text)
     text = _LABEL.sub(lambda m: f"{m[1]}{m[2].strip()}=", text)
-    if (match := _NAMED.match(text)) and "not" not in words:
+    if match := _NAMED.match(text):
         text = f"{match[1].strip()}={text[match.end() :]}"
     return _operated(text)
+
+
+def _without_remark(text: str) -> str:
+    """`6 (by symmetry)` as 6, and `18 (in cm)` as 18 cm; a remark that names a second answer stays."""
+    if (match := _REMARK.fullmatch(text)) and not _SECOND.search(text, match.end(1)):
+        return match[1]
+    return f"{match[1]} {match[2].strip()}" if (match := _UNIT_IN_BRACKETS.fullmatch(text)) else text
 
 
 def _in_digits(words: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from a2r_train.verify.expression import Node, Unreadable, number, parse
@@ -43,6 +44,7 @@ _BASE_WORDS = {
     "ten": 10,
 }
 _BASE_WORDS |= {"twelve": 12, "sixteen": 16}
+_TRANSPOSE = re.compile(r"(.*[)\]}]) ?\^(?: ?\{)* ?(?:T|\\top|\\intercal) ?(?:\} ?)*")
 _MATRIX = re.compile(r"\\begin ?\{([pbBs]?(?:mall)?matrix|array)\}")
 
 
@@ -84,6 +86,18 @@ def read_matrix(text: str) -> Reading | None:
     for factor in scale:
         rows = [tuple(Node("mul", (factor, entry)) for entry in row) for row in rows]
     return Matrix(tuple(rows))
+
+
+def read_transpose(text: str, read: Callable[[str], Reading]) -> Reading | None:
+    """The columns of `(1, 2)^T` and of a matrix; None for anything else."""
+    match = _TRANSPOSE.fullmatch(text)
+    if not match:
+        return None
+    found = read(match[1])
+    if isinstance(found, Group) and found.kind in ("()", "[]"):
+        nodes = tuple((item.node,) for item in found.items if isinstance(item, Quantity))
+        return Matrix(nodes) if len(nodes) == len(found.items) else None
+    return Matrix(tuple(zip(*found.rows, strict=True))) if isinstance(found, Matrix) else None
 
 
 def read_based(text: str) -> Reading | None:

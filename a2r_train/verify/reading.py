@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from a2r_train.verify.congruences import read_congruence
+from a2r_train.verify.dates import date_alone, in_one_order
 from a2r_train.verify.exact import approximation, digits, value
 from a2r_train.verify.expression import (
     ACCENTS,
@@ -52,11 +53,12 @@ from a2r_train.verify.quantities import (
     read_quantity,
     read_ratio,
     read_sum,
+    read_transpose,
     without_money,
 )
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
-from a2r_train.verify.units import NO_UNIT, number_word, vocabulary
+from a2r_train.verify.units import NO_UNIT, Tail, number_word, vocabulary
 from a2r_train.verify.vectors import BOLD, read_vector
 
 _EMPTY_WORDS = {
@@ -76,7 +78,6 @@ _ALL_WORDS = {
     "all real x",
     "the set of real numbers",
 }
-_MONTHS = vocabulary("january february march april may june july august september october november december")
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![A-Za-z])")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
@@ -97,6 +98,7 @@ _SIGNS |= vocabulary(
     "pm mp setminus oplus "
     "otimes circ deg mod propto therefore ldots emptyset land lor top bot"
 )
+_ARTICLE = re.compile(r"(?:the|an?) (?=[^\W\d]{2})")  # the article before a name: `an octagon`
 _PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
 
 
@@ -146,7 +148,8 @@ def _words(text: str) -> Words | None:
     parts = said.replace(",", " ").split()
     if re.fullmatch(r"[pqr] (?:and|or) [pqr]", said):  # a statement of logic
         return Words(f"{parts[1]} {' '.join(sorted(parts[::2]))}")
-    return Words(" ".join(sorted(parts)) if _MONTHS & set(parts) else said)
+    said = in_one_order(said) or said
+    return Words(_ARTICLE.sub("", said))
 
 
 def _read(text: str) -> Reading:
@@ -160,6 +163,8 @@ def _read(text: str) -> Reading:
         return EMPTY
     if said in _ALL_WORDS:
         return REALS
+    if date := date_alone(text):
+        return Words(date)
     if (spoken := _spoken_number(said)) is not None and not text[0].isdigit():
         return Quantity(number(spoken))
     if re.fullmatch(r"[A-Z]{3,}|\d+[A-Z]{2,}|(?=.*[aeiouAEIOU])[A-Za-z]{3,}", text):
@@ -176,7 +181,7 @@ def _read(text: str) -> Reading:
     text = _with_thousands(text)
     parts, separators = split(text)
     if len(parts) > 1:
-        return _several(parts, separators)
+        return _several(parts, separators, tight=re.fullmatch(r"[^,]*\d,\d[^,]*", text) is not None)
     return _single(text)
 
 
@@ -219,7 +224,7 @@ def _deep_thousands(text: str) -> str:
     return found
 
 
-def _several(parts: list[str], separators: list[str]) -> Reading:
+def _several(parts: list[str], separators: list[str], tight: bool) -> Reading:
     words = [found for part in parts if (found := _words_alone(part))]
     items: tuple[Reading, ...] = tuple(words)
     if len(words) < len(parts):
@@ -242,7 +247,22 @@ def _several(parts: list[str], separators: list[str]) -> Reading:
     for item in items:  # 3, \pm 5 has three parts
         flat += item.items if isinstance(item, Group) and item.kind == "," else (item,)
     join = "or" if '"or"' in separators else "and" if '"and"' in separators else ""
-    return Group(",", tuple(flat), join)
+    return Group(",", tuple(flat), join, _decimal(items) if tight and separators == [","] else None)
+
+
+def _decimal(items: tuple[Reading, ...]) -> Quantity | None:
+    """`3,50 €` as 3.50, which it may also be."""
+    found = [item for item in items if isinstance(item, Quantity)]
+    if len(found) < 2 or found[1].node.kind != "num":
+        return None
+    whole, decimals = found[0].node, found[1].node.text
+    sign, size = ("-", whole.parts[0]) if whole.kind == "neg" else ("", whole)
+    tails = [item.tail for item in found]
+    if size.kind != "num" or not (size.text + decimals).isdigit() or Tail() not in tails:
+        return None
+    node = Node("num", text=f"{size.text}.{decimals}")
+    tail = tails[1] if tails[0] == Tail() else tails[0]
+    return Quantity(Node("neg", (node,)) if sign else node, tail)
 
 
 def _words_alone(part: str) -> Words | None:
@@ -285,6 +305,8 @@ def _single(text: str) -> Reading:
     """One answer, without a comma, `and` or `or` at its top level."""
     if _IMPLIES.search(text):
         return _last_step(text, split(text, _IMPLIES.pattern)[0])
+    if date := date_alone(text):
+        return Words(date)
     signs = [match.group() for match in top_level(_RELATIONS, text)]
     if signs:
         return _relation(text, signs)
@@ -302,6 +324,8 @@ def _single(text: str) -> Reading:
         return Named(match[1], _single(match[2]))
     if (match := _POINT.fullmatch(text)) and isinstance(point := _single(match[2]), Group):
         return Named(match[1], point)
+    if (columns := read_transpose(text, _single)) is not None:
+        return columns
     if _wraps(text):  # (5 dollars), (50%)
         return _single(text[1:-1])
     if text.startswith(r"\{") and text.endswith(r"\}"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from a2r_train.verify.notation import rewritten
 from a2r_train.verify.symbols import quote_units
 from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS, vocabulary
 
@@ -159,13 +160,13 @@ _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
 _SIZES = {"M": "million", "B": "billion", "K": "thousand", "k": "thousand"}
 _OPEN_INTERVAL = re.compile(r"^(?=\]|.*\[$)([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$")
-REPEATS = re.compile(r"\.\d*(\d{1,6})\1\.\.\.$")  # a decimal that goes on
+REPEATS = re.compile(r"(?:\.\d*(\d{1,6})\1|[,;]\s*)\.\.\.$")  # a decimal or a list that goes on
 _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
 def spell(answer: str) -> str:
     """The normal form; idempotent from the first use on. Everything is linear except for nesting."""
-    text = _unwrapped(_characters(answer))
+    text = rewritten(_unwrapped(_characters(answer)))
     text = _layout(_ORDINAL.sub(_ordinal, text))
     text = _quoted(quote_units(_unboxed_text(text)))
     text = _figures(_commands(text))
@@ -325,6 +326,8 @@ def _quote_all(content: str) -> str:
     stripped = content.strip()
     if stripped in LETTERS:
         return f' "{stripped}"'
+    if all(part in UNITS for part in re.split(r"\s*/\s*|\s+", stripped)):  # m/s, m s
+        return " " + re.sub(r"[A-Za-z]+", r'"\g<0>"', stripped)
     if stripped in _FUNCTIONS - {"min", "sec", "max"}:
         return rf"\{stripped} "
     content = _abbreviated(content)

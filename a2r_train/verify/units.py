@@ -16,7 +16,7 @@ def vocabulary(words: str) -> set[str]:
     return set(words.split())
 
 
-def _in_order(words: str) -> list[str]:
+def in_order(words: str) -> list[str]:
     return words.split()
 
 
@@ -96,13 +96,25 @@ MULTIPLIERS = {
     "fourth": Fraction(1, 4), "fifth": Fraction(1, 5), "sixth": Fraction(1, 6), "seventh": Fraction(1, 7),
     "eighth": Fraction(1, 8), "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "hundredth": Fraction(1,
     100),
+    "lakh": Fraction(10**5), "lac": Fraction(10**5), "crore": Fraction(10**7),
+    "quadrillion": Fraction(10**15), "quintillion": Fraction(10**18), "sextillion": Fraction(10**21),
     "thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "twelfth": Fraction(1, 12),
 }  # fmt: skip
-_NUMBER_WORDS = _in_order(
+# Plurals of other languages that would count as things otherwise: `5 millones`, `3 douzaines`.
+MULTIPLIERS |= {
+    **dict.fromkeys(["millones", "milhoes"], Fraction(10**6)), "milliard": Fraction(10**9),
+    **dict.fromkeys(["millar", "millares", "millier", "milhare"], Fraction(1000)),
+    **dict.fromkeys(["centena", "centaine", "ciento"], Fraction(100)),
+    **dict.fromkeys(["decena", "dezena", "dizaine"], Fraction(10)),
+    **dict.fromkeys(["docena", "douzaine"], Fraction(12)),
+    **dict.fromkeys(["tercio", "tiers"], Fraction(1, 3)),
+    "cuarto": Fraction(1, 4), "quinto": Fraction(1, 5), "medio": Fraction(1, 2), "demi": Fraction(1, 2),
+}  # fmt: skip
+_NUMBER_WORDS = in_order(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
 )
-_TENS = _in_order("twenty thirty forty fifty sixty seventy eighty ninety")
+_TENS = in_order("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {
     word: 10 * i for i, word in enumerate(_TENS, 2)
 }
@@ -135,8 +147,10 @@ NO_UNIT = vocabulary(
     "instead rather "
     "as of in on per a an the each every first up down out off"
 ) | set(NUMBER_WORDS)
+NO_UNIT |= {f"{word.removesuffix('y')}ies" if word[-1] == "y" else f"{word}s" for word in NUMBER_WORDS}
+NO_UNIT |= vocabulary("sixes minuses pluses negatives positives percents factorials basis")
 _FRACTION_WORD = re.compile(
-    r"\w*(?:teen|tie|if|six|seven|eigh|nin|ten|eleven|twelf|dred|sand|llion|ir|ur)th?s?"
+    r"\w*(?:teen|tie|if|six|seven|eigh|nin|ten|eleven|twelf|dred|sand|llion|ir|ur)th?s?|\w*illions?"
 )
 _ADJECTIVES = vocabulary(
     "more fewer different "
@@ -167,12 +181,14 @@ _LAST = {
 }
 MARKS = {"am", "pm"}  # only of a time of day
 SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
-_SPEEDS = {
+_COMPOUND: dict[str, tuple[str, ...]] = {
     "mph": ("mile", "/", "hour"),
     "kph": ("km", "/", "hour"),
     "kmh": ("km", "/", "hour"),
     "mps": ("m", "/", "s"),
+    "Nm": ("N", "m"),  # by the case of its letters: nm is a length
 }
+_OTHER_SIZES = {"Mm", "Mg", "Ms", "mHz"}  # not what the same letters in lower case are
 _DISCOUNTS = {"discount", "off"}
 
 Dimensions = tuple[tuple[str, int], ...]
@@ -209,13 +225,15 @@ def _units() -> dict[str, tuple[str, Fraction]]:
 
 
 UNITS = _units()
-WORDS = {name.lower() for name in UNITS if len(name) > 1} | set(_SPEEDS)
+WORDS = {name.lower() for name in UNITS if len(name) > 1} | set(_COMPOUND)
 LETTERS = vocabulary("m s g h L l N J W V")
 
 
 def named(word: str) -> tuple[str, Fraction] | None:
     """Base and factor of one unit word or symbol."""
-    return UNITS.get(word) or UNITS.get(word.lower()) if len(word) > 1 else UNITS.get(word)
+    if word in UNITS or len(word) < 2 or word in _OTHER_SIZES:
+        return UNITS.get(word)
+    return UNITS.get(word.lower())
 
 
 def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
@@ -224,7 +242,7 @@ def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
     `single`: the number is 1, so the counted thing may be in the singular.
     """
     words = [(word if len(word) == 1 else word.strip("."), power) for word, power in words]
-    words = [(one, power) for word, power in words for one in _SPEEDS.get(word.lower(), (word,))]
+    words = [(one, power) for word, power in words for one in _parts_of(word)]
     multiplier, at = Fraction(1), 0
     while at < len(words) and (by := _multiplier(words[at][0])) is not None:
         multiplier, at = multiplier * by, at + 1
@@ -239,6 +257,11 @@ def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
         rest = rest[:-1]
     unit = _quotient(rest, single)
     return None if unit is None else Tail(multiplier, unit, percent)
+
+
+def _parts_of(word: str) -> tuple[str, ...]:
+    """The units that one word stands for: `mph`, `Nm`."""
+    return _COMPOUND.get(word) or _COMPOUND.get(word.lower()) or (word,)
 
 
 def _multiplier(word: str) -> Fraction | None:
@@ -288,7 +311,7 @@ def _unit_of(base: str, factor: Fraction) -> Unit:
 def _thing(words: list[str], single: bool) -> Unit | None:
     """Counted things of up to three words, the last one plural: `red marbles`, `ways`."""
     last = words[-1].lower()
-    if len(words) > 3 or not all(_is_thing(word) for word in words):
+    if len(words) > 3 or words[-1] in _OTHER_SIZES or not all(_is_thing(word) for word in words):
         return None
     if known := named(last):
         return _unit_of(*known)
@@ -330,3 +353,11 @@ def number_word(words: list[str]) -> int | None:
     if len(values) == 2 and values[0] and values[1] and values[0] >= 20 and values[1] < 10:
         return values[0] + values[1]
     return None
+
+
+def may_be_same(s: Tail, t: Tail) -> bool:
+    """Whether units with two names may be one: a degree is one of some scale, and pounds are also money."""
+    names = {name for tail in (s, t) for name, _ in tail.unit.dimensions}
+    if len(names) == 2 and "degree" in names:
+        return bool(names & {"celsius", "fahrenheit"})
+    return {s.unit.dimensions, t.unit.dimensions} == {(("lb", 1),), (("pound-sterling", 1),)}

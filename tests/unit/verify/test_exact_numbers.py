@@ -90,6 +90,34 @@ def test_any_text_has_a_normal_form_and_a_verdict_at_once_or_none(text: str) -> 
     assert _at_once(answer, "5", "math") in (CORRECT, INCORRECT, UNPARSABLE, None)
 
 
+@given(st.integers(-(10**9), 10**9).filter(bool))
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_an_absolute_value_is_no_line_however_far_its_corner_is(corner: int) -> None:
+    line = f"{corner}-x" if corner > 0 else f"x+{-corner}"
+    assert equivalent(f"|x-({corner})|", line) == INCORRECT
+    assert equivalent(f"|x-({corner})|", rf"\sqrt{{(x-({corner}))^2}}") == CORRECT
+
+
+MONTHS = ("January", "March", "May", "September")
+
+
+@given(st.sampled_from(MONTHS), st.integers(1, 31), st.sampled_from(MONTHS), st.integers(1, 31))
+@GENERATED
+def test_a_day_belongs_to_its_month(month: str, day: int, other_month: str, other: int) -> None:
+    both, exchanged = f"{month} {day} to {other_month} {other}", f"{month} {other} to {other_month} {day}"
+    assert equivalent(both, f"{day} {month} to {other} {other_month}") == CORRECT
+    assert equivalent(both, exchanged) == (CORRECT if day == other else INCORRECT)
+
+
+@given(st.integers(0, 999), st.text("0123456789", min_size=1, max_size=2))
+@GENERATED
+def test_a_decimal_comma_is_a_comma_without_a_space(whole: int, decimals: str) -> None:
+    assert equivalent(f"{whole},{decimals}", f"{whole}.{decimals}") == CORRECT
+    assert equivalent(f"{whole}.{decimals}", f"{whole},{decimals}") == CORRECT
+    assert equivalent(f"{whole}, {decimals}", f"{whole}.{decimals}") == INCORRECT
+    assert equivalent(f"({whole},{decimals})", f"{whole}.{decimals}") == INCORRECT
+
+
 def test_no_large_number_is_made() -> None:
     started = time.process_time()
     for bomb in (

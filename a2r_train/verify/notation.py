@@ -1,0 +1,51 @@
+r"""Notations that stand for another one: `\mathrm{d}x` for `dx`, `{}^5C_2` for a binomial, dots for a period.
+
+Each rewrite leaves a text alone that it does not understand, and its own result.
+"""
+
+from __future__ import annotations
+
+import re
+
+_COMMAND_OF_TWO = re.compile(r"(\\[dtc]?(?:frac|binom)) +([A-Za-z]) ?([A-Za-z])(?![A-Za-z])")
+_UPRIGHT_D = r"\\(?:mathrm|text|operatorname|rm)\s*\{\s*d\s*\}\s*"
+_DIFFERENTIAL = re.compile(
+    rf"{_UPRIGHT_D}(?:[A-Za-z](?![A-Za-z])|\\(?:theta|phi|rho|mu|sigma|omega|tau)(?![a-z]))"
+)
+_UPRIGHT = re.compile(_UPRIGHT_D)
+_DOT = r"\\dot ?\{?(\d)\}?"
+_DOTTED = re.compile(rf"(?<=\.)(\d*){_DOT}(\d*){_DOT}")
+_SIZE = r"(?:\{(\d+|[a-z])\}|(\d+|[a-z](?![a-z])))"
+_KIND = r"(?:\\mathrm ?)?\{?([CP])\}? ?"
+_SELECTED = re.compile(rf"(?<![\w)}}]) ?(?:\{{ ?\}})?[\^_] ?{_SIZE} ?{_KIND}_ ?{_SIZE}")
+_SELECTED_BELOW = re.compile(r"(?<![A-Za-z\\])\{?C\}? ?_ ?(?:\{(\d+)\}|(\d)) ?\^ ?(?:\{(\d+)\}|(\d))")
+_APOSTROPHES = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
+_POINTS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){2,})(?:,(\d+))?(?![\d.,])")
+_GOES_ON = re.compile(r"([,;])\s*\.\.\.$")
+
+
+def rewritten(text: str) -> str:
+    """The text in the notation that the other rules know."""
+    if "\\" in text:
+        text = _COMMAND_OF_TWO.sub(r"\1{\2}{\3}", text)
+        if _DIFFERENTIAL.search(text):
+            text = _UPRIGHT.sub("d", text)
+        text = _DOTTED.sub(r"\1\\overline{\2\3\4}", text)
+    if "_" in text:
+        text = _SELECTED_BELOW.sub(_binomial, _SELECTED.sub(_selection, text))
+    if "'" in text:
+        text = _APOSTROPHES.sub(lambda m: m.group().replace("'", ""), text)
+    text = _GOES_ON.sub(r"\1 \\ldots", text)
+    return _POINTS.sub(lambda m: m[1].replace(".", "") + (f".{m[2]}" if m[2] else ""), text)
+
+
+def _selection(match: re.Match[str]) -> str:
+    """`{}^5C_2` is the number of selections, `{}^5P_2` that of their orders."""
+    n, kind, k = match[1] or match[2], match[3], match[4] or match[5]
+    return rf"\binom{{{n}}}{{{k}}}" if kind == "C" else rf"\frac{{{n}!}}{{({n}-{k})!}}"
+
+
+def _binomial(match: re.Match[str]) -> str:
+    """`C_5^2`, the same where the larger number is below; otherwise C is a name with an index."""
+    n, k = match[1] or match[2], match[3] or match[4]
+    return rf"\binom{{{n}}}{{{k}}}" if int(n) >= int(k) else match.group()
