@@ -15,9 +15,11 @@ import json
 import lzma
 import os
 import re
+import tokenize
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import IO, Any
 
@@ -31,22 +33,49 @@ OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UNPACKED = 4  # times the size of compressed files
 PARQUET_ROWS = 1024  # read at a time
+FLOAT_DIGITS = 17  # significant digits that name one float
 MAX_CELL_CHARACTERS = 2**27  # of a CSV; the csv module's own limit of 131,072 is below one long solution
+_SIDE_BY_SIDE = re.compile(r"""['"]\s*['"]""")
 
 
 def literal(text: str) -> Any:
-    """What a cell of a table holds: JSON, or a list or object as Python writes it; else the text itself."""
+    """What a cell of a table holds: JSON, or a list or object as Python writes it; else the text itself.
+
+    A list without commas is a text: so pandas writes arrays of numpy, and Python would join their texts.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     if not text.lstrip().startswith(("[", "{", "(")):
         return text
+    if _SIDE_BY_SIDE.search(text) and _joins_texts(text.strip()):
+        return text
     try:
         found = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return list(found) if isinstance(found, tuple) else found
+
+
+def _joins_texts(text: str) -> bool:
+    """Whether two texts stand side by side without a comma."""
+    before = tokenize.ENCODING
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == before == tokenize.STRING:
+                return True
+            if token.type not in (tokenize.NL, tokenize.NEWLINE):
+                before = token.type
+    except (tokenize.TokenError, SyntaxError):
+        return False  # which ast says as well
+    return False
+
+
+def _exact(text: str) -> float | Decimal:
+    """A number of JSON; with more digits than a float holds, a decimal: a gold answer keeps them all."""
+    digits = re.sub(r"[eE].*|[-.]", "", text).strip("0")
+    return Decimal(text) if len(digits) > FLOAT_DIGITS else float(text)
 
 
 @dataclass(frozen=True)
@@ -264,7 +293,7 @@ def _jsonl_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_float=_exact)
         except (ValueError, RecursionError) as error:  # also endless digits and endless nesting
             reason = getattr(error, "msg", str(error))
             raise InputError(

@@ -149,6 +149,23 @@ class Row:
         value: str | None = self.value(field, "str")
         return value
 
+    def texts(self) -> list[str] | None:
+        """The texts of a row that lists several, None for one that has a single text.
+
+        Raises InputError for a row with both, unless one of them is mapped: that one counts.
+        """
+        column, listed = self.column("text"), self.column("texts")
+        has_text, has_list = (not is_null(self.values.get(name)) for name in (column, listed))
+        if has_text and has_list and ("text" in self.names) == ("texts" in self.names):
+            raise InputError(
+                f"{self.place}: {column!r} holds a text and {listed!r} a list of them; say which are the "
+                f"rollouts, with {self.key or KEY} {{text: {column}}} or {{texts: {listed}}}"
+            )
+        if has_text and "texts" not in self.names:
+            return None
+        found: list[str] | None = self.value("texts", "list[str]")
+        return found
+
     def required_text(self, field: str) -> str:
         """Raises InputError for a column that is missing, null or empty."""
         value = self.text(field)
@@ -321,7 +338,7 @@ def records_in(
     """
     if kind is Problem:
         return [problem_of(row, str(index))]
-    texts = row.value("texts", "list[str]") if kind is Rollout and row.text("text") is None else None
+    texts = row.texts() if kind is Rollout else None
     if texts is not None:  # several such rows may share a problem; the tokens are those of all texts
         known = _fields(Rollout, row, {"text": "", "sample": 0}) | {"completion_tokens": 0}
         return [Rollout(**known | {"text": text, "sample": index + at}) for at, text in enumerate(texts)]

@@ -241,8 +241,8 @@ def problem_beside(row: Row, identity: str) -> Problem:
         raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
     for field in ("problem", "answer"):
         row.required_text(field)
-    texts = row.value("texts", "list[str]")
-    if row.text("text") is None and texts is None:
+    texts = row.texts()
+    if texts is None and row.text("text") is None:
         raise row.missing("text")
     own = row.text("problem_id")
     if own is None and texts is not None:  # with a single text, `id` is the rollout's
@@ -252,9 +252,9 @@ def problem_beside(row: Row, identity: str) -> Problem:
 
 def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
     """One rollout, or one for each text of the row, numbered from `number`."""
-    text = None if is_program(row.values) else row.text("text")
-    texts = row.value("texts", "list[str]") if text is None else [text]
-    tokens = row.value("completion_tokens", "int") or 0 if text is not None else 0
+    listed = row.value("texts", "list[str]") if is_program(row.values) else row.texts()
+    texts = [row.text("text") or ""] if listed is None else listed
+    tokens = row.value("completion_tokens", "int") or 0 if listed is None else 0
     model = _without(row, "model").text("model") or ""
     return [
         Rollout(problem_id, number + at, one, completion_tokens=tokens, model=model)

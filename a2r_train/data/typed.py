@@ -58,7 +58,7 @@ def _whole(value: Any, place: str) -> int:
 
 
 def _number(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise InputError(f"{place}: {str(value)[:80]!r}; expected a number")
     return float(value)
 

@@ -31,8 +31,10 @@ MAX_NAMED = 5  # bad gold answers in one message
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NOT_MATHEMATICS = re.compile(
-    r"[+-]?(?:nan|inf|infinity)|b'.*'|b\".*\"|.*\ufffd.*", re.IGNORECASE | re.DOTALL
+    r"[+-]?(?:nan|inf|infinity)|null|(?-i:NA|N/A|#N/A|<NA>|NaT)|b'.*'|b\".*\"|.*\ufffd.*",
+    re.IGNORECASE | re.DOTALL,
 )
+_WORKED = re.compile(r"####|\\f?box")  # of a worked solution, not of its answer
 _EXACT = Equality(Unasked())
 
 Comparison = tuple[str, str, str]  # answer, gold, verifier
@@ -301,6 +303,8 @@ def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
     except TooLarge:
         return None
     if isinstance(reading, False_) or is_sentence(reading):
+        return UNPARSABLE
+    if isinstance(reading, Words) and _WORKED.search(gold):
         return UNPARSABLE
     return CORRECT if _is_plain(reading) else None
 

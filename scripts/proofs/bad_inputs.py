@@ -318,6 +318,8 @@ OF_ROLLOUTS = [
              "rollouts.jsonl:3: no column 'text'; the columns are answer, id, problem"),
     *(BadInput(f"rollouts with an empty {key}", "bundle", row("rollouts", **{key: ""}),
                f"rollouts.jsonl:3: field '{key}' is empty") for key in ("problem", "answer")),
+    BadInput("a text beside a list of texts", "bundle", row("rollouts", completions=["5", "6"]),
+             "rollouts.jsonl:3: 'text' holds a text and 'completions' a list of them; say which are"),
     BadInput("a broken line", "bundle", broken_line("rollouts"), "rollouts.jsonl:3: not valid JSON"),
     BadInput("no correct reference anywhere", "bundle", every_row("rollouts", answer="99"),
              "no correct reference anywhere; explore with a stronger model or easier problems", model=True),

@@ -5,15 +5,19 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import a2r, write_rows
+from hypothesis import given
+from hypothesis import strategies as st
 
 from a2r_train.data.builder import bundle_of
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, load_problems
+from a2r_train.data.files import literal
 from a2r_train.data.options import letters_judged_as_text
 from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import check_references, load_rollouts, other_explorer
@@ -331,6 +335,46 @@ def test_rollouts_in_a_cell_of_a_table(written: Callable[[Any], str], tmp_path: 
         csv.writer(file).writerows([["question", "answer", "generations"], ["2 + 2?", "4", written(texts)]])
     _, found = load_rollouts("", str(path))
     assert [(one.text, one.verdict) for one in found] == [*zip(texts, ("correct", "incorrect"), strict=True)]
+
+
+@pytest.mark.parametrize("cell", ["['a' 'b']", """['a' "it's b"\n 'c']""", "[['a'], ['b' 'c']]"])
+def test_an_array_of_numpy_in_a_cell_is_no_list_of_one_text(cell: str, tmp_path: Path) -> None:
+    """pandas writes it without commas, and Python would join its texts."""
+    path = tmp_path / "p.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["question", "answer", "generations"], ["2 + 2?", "4", cell]])
+    with pytest.raises(InputError, match=r"p.csv:2: field 'generations': .*; expected a list, or its JSON"):
+        load_rollouts("", str(path))
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1, max_size=4))
+def test_any_list_of_texts_that_python_writes_comes_back(texts: list[str]) -> None:
+    assert literal(str(texts)) == texts
+
+
+@pytest.mark.parametrize("problems", [True, False])
+def test_a_list_of_texts_that_is_mapped_counts_beside_a_text(problems: bool, tmp_path: Path) -> None:
+    own = {"problem_id": "q"} if problems else {"problem": "Say 3.", "answer": "3"}
+    row = {**own, "response": "a worked solution", "generations": [r"\boxed{3}", r"\boxed{4}"]}
+    path = write_rows(tmp_path / "r.jsonl", [row])
+    known = [{"id": "q", "problem": "Say 3.", "answer": "3"}]
+    named = write_rows(tmp_path / "p.jsonl", known) if problems else ""
+    found = load_rollouts(named, path, Columns({"texts": "generations"}))[1]
+    assert [r.text for r in found] == row["generations"]
+    found = load_rollouts(named, path, Columns({"text": "response"}))[1]
+    assert [r.text for r in found] == ["a worked solution"]
+    with pytest.raises(InputError, match=r"r.jsonl:1: 'response' holds a text and 'generations' a list of"):
+        load_rollouts(named, path)
+
+
+@pytest.mark.parametrize(
+    "number", ["3.14159265358979323846", "12345678901234567890.5", "-0.10", "1e-7", "42.0"]
+)
+def test_a_number_of_json_keeps_its_value_as_a_gold(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"problem": "?", "answer": {number}}}')
+    (problem,) = read(Problem, str(path))
+    assert Decimal(problem.answer) == Decimal(number)
 
 
 @pytest.mark.parametrize(

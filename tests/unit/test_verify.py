@@ -373,6 +373,10 @@ def test_check_gold():
         ("1" * 3000, "math"),
         ("Z", "multiple_choice"),
         ("$", "math"),
+        ("NA", "math"),
+        ("null", "math"),
+        ("Add 2 and 3.\n#### 5", "math"),
+        (r"so \boxed 5", "math"),
         (" ", "exact"),
     ]:
         with pytest.raises(InputError, match="problem 'p7'"):
