@@ -268,7 +268,12 @@ def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
 
 
 def _has_pieces(x: Any) -> bool:
-    """Whether it may follow one formula near zero and another one far from it, as |x - 10| does."""
+    """Whether it may follow one formula near zero and another one far from it, as |x - 10| does.
+
+    Towers of powers are left out, as their values far from zero are never computed.
+    """
+    if any(inner.exp.free_symbols for outer in x.atoms(sympy.Pow) for inner in outer.exp.atoms(sympy.Pow)):
+        return False
     return x.has(*_PIECES, Divisor, Multiple) or any(
         power.exp.is_integer is not True for power in x.atoms(sympy.Pow)
     )
