@@ -98,7 +98,7 @@ _SIGNS |= vocabulary(
     "pm mp setminus oplus "
     "otimes circ deg mod propto therefore ldots emptyset land lor top bot"
 )
-_ARTICLE = re.compile(r"(?:the|an?) (?=[^\W\d]{2})")  # the article before a name: `an octagon`
+_ARTICLE = re.compile(r"(?:the|an?) ([^\W\d]{2}\S*(?: \S+){0,2})")  # before a name: `an octagon`
 _PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
 
 
@@ -149,7 +149,7 @@ def _words(text: str) -> Words | None:
     if re.fullmatch(r"[pqr] (?:and|or) [pqr]", said):  # a statement of logic
         return Words(f"{parts[1]} {' '.join(sorted(parts[::2]))}")
     said = in_one_order(said) or said
-    return Words(_ARTICLE.sub("", said))
+    return Words(match[1] if (match := _ARTICLE.fullmatch(said)) else said)
 
 
 def _read(text: str) -> Reading:
