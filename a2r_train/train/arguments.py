@@ -52,6 +52,7 @@ class BundleArguments:
     )
 
     def __post_init__(self) -> None:
+        check_least(self, max_bundles=0)
         callbacks_of(self.callbacks)  # fail before anything is read
 
 

@@ -377,6 +377,8 @@ OF_TRAINING = [
     BadInput("a missing run to match", "grpo",
              given(match_tokens_of="nowhere", lr_scheduler_type="constant"),
              "match_tokens_of: nowhere is not a finished training; run it first", True),
+    BadInput("fewer than no bundles", "grpo", given(max_bundles=-1),
+             "max_bundles is -1; expected at least 0", True),
     BadInput("a missing checkpoint to resume from", "grpo", given(resume_from_checkpoint="nowhere"),
              "resume_from_checkpoint: nowhere is not a complete checkpoint", True),
     BadInput("a share of plain prompts out of range", "grpo", given(plain_share=1.5),
