@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import PeftType
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.utils import get_peft_config, get_quantization_config
 
@@ -39,14 +40,14 @@ def check_model(model: ModelArguments, trust_remote_code: bool = False) -> None:
             f"and name that: hf download {name} --revision {model.model_revision} --local-dir FOLDER"
         )
     check_weights(name)
+    if trust_remote_code:
+        trust(name)
     _check_adapter_keys(model)
     if base_of(name).endswith(".gguf"):
         raise InputError(
             f"{name}: a GGUF file cannot be trained; convert it to a folder: "
             "a2r merge --model FILE --output_dir FOLDER"
         )
-    if trust_remote_code:
-        trust(name)
 
 
 # Of the recipe, and what an adapter's config calls it.
@@ -55,7 +56,11 @@ ADAPTER_KEYS = {
     "lora_alpha": "lora_alpha",
     "use_rslora": "use_rslora",
     "use_dora": "use_dora",
+    "lora_target_modules": "target_modules",
+    "lora_target_parameters": "target_parameters",
+    "lora_modules_to_save": "modules_to_save",
 }
+LISTED = ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save")
 
 
 def _check_adapter_keys(model: ModelArguments) -> None:
@@ -65,11 +70,44 @@ def _check_adapter_keys(model: ModelArguments) -> None:
     saved = peft_of(model)
     for key, its in ADAPTER_KEYS.items():
         asked, held = getattr(model, key), getattr(saved, its, None)
-        if asked != getattr(ModelArguments, key) and asked != held:
+        if asked != getattr(ModelArguments, key) and not _is_same(key, asked, held, model):
+            has = _ends(held) if key in LISTED else held
             raise InputError(
-                f"{key} is {asked}, but the adapter {model.model_name_or_path} has {held}, and is trained "
+                f"{key} is {asked}, but the adapter {model.model_name_or_path} has {has}, and is trained "
                 "further as it is; remove the key"
             )
+
+
+def _is_same(key: str, asked: Any, held: Any, model: ModelArguments) -> bool:
+    """Whether a key asks for what the adapter has. Names of modules may be spelled in several ways, of which
+    `all-linear` is one.
+    """
+    if key not in LISTED:
+        return bool(asked == held)
+    if key == "lora_target_parameters":
+        return _listed(asked) == _listed(held)
+    empty = empty_model(str(model.model_name_or_path))
+    return _modules(empty, asked) == _modules(empty, held)
+
+
+def _ends(names: Any) -> str:
+    """A pattern, or names without their layer, which may be hundreds with it."""
+    return ", ".join(sorted({name.rpartition(".")[2] for name in _listed(names)})) or "none"
+
+
+def _listed(names: Any) -> set[str]:
+    return {names} if isinstance(names, str) else set(names or ())
+
+
+def _modules(model: Any, asked: Any) -> set[str]:
+    """The names of the modules that an adapter's key means."""
+    named = dict(model.named_modules())
+    if asked != "all-linear":
+        return {name for name in named if _names(asked, name)}
+    head = model.get_output_embeddings()
+    return {
+        name for name, one in named.items() if isinstance(one, torch.nn.Linear | Conv1D) and one is not head
+    }
 
 
 def tied_adapters(model: str, config: PeftConfig | None) -> list[str]:
@@ -200,9 +238,9 @@ def model_arguments(args: TrainConfig, model: ModelArguments) -> dict[str, Any]:
     if not _goes_on_with_adapter(model):
         return {"model": name, "peft_config": get_peft_config(model), "quantization_config": quantization}
     device = {"device_map": {"": args.device}} if quantization else {}
-    base = AutoModelForCausalLM.from_pretrained(
-        base_of(name), quantization_config=quantization, **options, **device
-    )
+    own = {**options, "quantization_config": quantization, **device, **mapping(args.model_init_kwargs)}
+    args.model_init_kwargs = None  # they are used here; TRL would warn that it ignores them
+    base = AutoModelForCausalLM.from_pretrained(base_of(name), **own)
     return {"model": PeftModel.from_pretrained(base, name, is_trainable=True)}
 
 
