@@ -27,6 +27,7 @@ _SHAPE = (
     "*.jinja",
 )  # config, generation, adapter and tokenizer configs; chat template
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.gguf")
+PARTS, PART_BYTES = 256, 2**18  # of a weights file, to see whether it has changed: 64 MB
 
 _trusted: set[str] = set()
 
@@ -243,6 +244,39 @@ def weights_stamp(model: str) -> list[list[Any]]:
     path = Path(model)
     files = [path] if path.is_file() else sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def weights_digest(folder: str) -> str:
+    """What changes when the model of this folder, or GGUF file, is trained again: the sha256 of its weights,
+    and of its base's if it is an adapter. Of a large file only parts are read, spread over it; "" for any
+    other path.
+    """
+    path = Path(folder)
+    files = [path] if path.is_file() and path.suffix == ".gguf" else []
+    files += sorted(f for pattern in WEIGHTS for f in path.glob(pattern)) if path.is_dir() else []
+    if not files:
+        return ""
+    whole = hashlib.sha256()
+    for file in files:
+        state = file.stat()
+        whole.update(f"{file.name} {state.st_size} ".encode())
+        whole.update(_sampled(file.resolve(), state.st_size, state.st_mtime_ns))
+    base = base_of(folder)
+    whole.update(weights_digest(base).encode() if base != folder else b"")
+    return whole.hexdigest()
+
+
+@cache
+def _sampled(file: Path, size: int, changed_ns: int) -> bytes:  # noqa: ARG001
+    """The sha256 of PARTS parts of a file, or of all of it if they would overlap."""
+    found = hashlib.sha256()
+    with open(file, "rb") as content:
+        if size <= PARTS * PART_BYTES:
+            return hashlib.file_digest(content, "sha256").digest()
+        for at in range(PARTS):
+            content.seek((size - PART_BYTES) * at // (PARTS - 1))
+            found.update(content.read(PART_BYTES))
+    return found.digest()
 
 
 def model_hash(model: str) -> str:

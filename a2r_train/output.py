@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from a2r_train.errors import InputError
+from a2r_train.models import weights_digest
 from a2r_train.paths import may_name, shards
 from a2r_train.records import write_text
 from a2r_train.verifier_code import sources_of
@@ -35,6 +36,7 @@ PACKAGES = (
     "reasoning-gym",
 )
 CONFIG, DONE, INPUTS = "config.yaml", "done.json", "inputs.json"
+MODEL = "model "  # in INPUTS, before the folder of a model
 VERIFIER = "verifier "  # in INPUTS, before the name of a custom verifier, whose code is an input too
 SETTLED = ("engine", "target_engine")  # a run with auto continues with what it was started with
 
@@ -56,9 +58,9 @@ def prepare(
     those keys may not: what the folder holds depends on no others, and on none if `fixed` is empty. A folder
     that holds only config.yaml may become any run's. `lock` names the file that keeps a second process out
     until `finish` or the end of this one; "" for none. With `may_change`, a run of another config continues
-    with this one. `inputs` are keys of files, comma-separated, whose content belongs to the run, as does what
-    `note` has recorded. Raises InputError for a folder of another run, one that another process is writing,
-    and one that cannot be written.
+    with this one. `inputs` are keys of files, comma-separated, or of folders of models, whose content
+    belongs to the run, as does what `note` has recorded. Raises InputError for a folder of another run, one
+    that another process is writing, and one that cannot be written.
     """
     folder = Path(folder)
     check(folder, config, ignore, may_change, inputs, fixed)
@@ -98,7 +100,8 @@ def check(
     if not may_change:
         kept = inputs if fixed is None else [key for key in inputs if key in fixed]
         before = _digests_of(folder)
-        digests = _digests(config, kept, before if fixed is None else {})
+        judged = fixed is None or bool(kept)  # what is kept was judged: as all of a run, so sampled targets
+        digests = _digests(config, kept, before if judged else {})
         _refuse(folder, changes, _changed(digests, before, _sets(config, kept)), fixed)
 
 
@@ -174,12 +177,15 @@ def _sets(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
 
 
 def _digests(config: Mapping[str, Any], keys: Sequence[str], before: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 of each file that these keys name, and of the verifiers noted before; what is on the hub
-    has none.
+    """The SHA-256 of each file that these keys name, that of the weights in each folder of a model, and those
+    of the verifiers noted before; what is on the hub has none.
     """
-    files = {file for path in _sets(config, keys) for file in shards(path) if Path(file).is_file()}
+    sets = _sets(config, keys)
+    files = {file for path in sets for file in shards(path) if Path(file).is_file()}
+    files -= {file for file in files if file.endswith(".gguf")}  # a model
+    models = {f"{MODEL}{path}": digest for path in sets if (digest := weights_digest(path))}
     code = _code_digests(what for what in before if what.startswith(VERIFIER))
-    return {file: _digest(file) for file in sorted(files)} | code
+    return {file: _digest(file) for file in sorted(files)} | models | code
 
 
 def _code_digests(named: Iterable[str]) -> dict[str, str]:

@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 # Between a run and its continuation, and between shards.
 MAY_DIFFER = ("shard", *ENGINE_MAY_DIFFER)
-INPUTS = ("problems", "prompt")
+INPUTS = ("problems", "prompt", "model")
 OTHER_SHARDS = (
     ".lock-*-of-[2-9]*",
     ".lock-*-of-1?*",

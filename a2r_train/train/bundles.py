@@ -18,7 +18,7 @@ from a2r_train.data.task import check_asked, prompt_of, task_of
 from a2r_train.errors import InputError
 from a2r_train.models import context_length, load_tokenizer
 from a2r_train.output import DONE
-from a2r_train.prompts import Chat, Prompter
+from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Bundle, seed_of
 from a2r_train.train.arguments import BundleArguments, ModelArguments, SynthesizerGRPOConfig, mapping
 from a2r_train.train.model import check_model
@@ -124,14 +124,24 @@ def load_bundles(
     name = str(model.model_name_or_path)
     bundles = open_bundles(data)
     bundles.check()
-    task = task_of(data.bundles)
-    prompt = prompt_of(
-        name, data.prompt, task=task, template_kwargs=template_kwargs, override=data.prompt_override
-    )
+    prompt = prompt_of_run(data, model, template_kwargs)
     template = "explorer_template" if data.plain_share == 1 else "synthesizer_template"
     check_asked(bundles.column("verifier").unique().to_pylist(), prompt, template)
     prompter = Prompter(load_tokenizer(name), prompt)
     return _opened(Rows(bundles, prompter, data.plain_share), context_length(name), name)
+
+
+def prompt_of_run(
+    data: BundleArguments, model: ModelArguments, template_kwargs: str | Mapping[str, Any] = ""
+) -> PromptConfig:
+    """The prompt by which the bundles are shown. Raises InputError as `prompt_of`."""
+    return prompt_of(
+        str(model.model_name_or_path),
+        data.prompt,
+        task=task_of(data.bundles),
+        template_kwargs=template_kwargs,
+        override=data.prompt_override,
+    )
 
 
 def _opened(rows: Rows, context: int, model: str) -> TrainingBundles:

@@ -78,7 +78,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         check_vllm()
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
     settle_weights(args, bundles)
-    if not data.dry_run and is_done(data, args, model):
+    if not data.dry_run and is_done(data, args, model, bundles.prompter.config):
         return
     validation = load_validation(data, args, model, bundles)
     preflight.require(checks_of(args, model, bundles, validation))

@@ -18,8 +18,10 @@ from transformers import Trainer
 
 from a2r_train import output, process
 from a2r_train.data.bundles import Bundles
+from a2r_train.data.task import difference
 from a2r_train.data.trained_on import write_trained_on
 from a2r_train.errors import InputError, RunError
+from a2r_train.paths import has_data
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, write_text
 from a2r_train.train import vacuous
@@ -31,7 +33,7 @@ from a2r_train.train.arguments import (
     no_batch,
     rows_of_a_batch,
 )
-from a2r_train.train.bundles import open_bundles
+from a2r_train.train.bundles import open_bundles, prompt_of_run
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.fused_lora import fuse_lora
 from a2r_train.train.model import way_of
@@ -48,7 +50,10 @@ from a2r_train.train.resume import (
 
 log = logging.getLogger(__name__)
 
-INPUTS = ("bundles", "validation", "targets", "prompt")  # files whose content is part of a run's identity
+# Files and models whose content is part of a run's identity.
+INPUTS = (
+    "bundles", "validation", "targets", "prompt", "model_name_or_path", "teacher", "match_tokens_of",
+)  # fmt: skip
 # A run may resume with other values of these: they set how it is shown, stored and distributed, not what it
 # learns. The keys of an evaluation are not among them: it samples completions, which changes those of the
 # next step, and it decides which checkpoint is kept.
@@ -100,6 +105,8 @@ def open_folder(
         )
     state, recipe = PartialState(), resolved(data, args, model)
     lock = ".lock" if state.is_main_process else ""
+    if not checkpoint:
+        _check_prompt(folder, prompt, _fixed(folder, recipe))
     with state.main_process_first():
         done = output.prepare(
             folder, recipe, IGNORE, lock, bool(checkpoint), inputs=INPUTS, fixed=_fixed(folder, recipe)
@@ -126,14 +133,19 @@ def check_folder(
     ignore = (*IGNORE, "steps_per_generation", *settled)
     may_change, fixed = bool(args.resume_from_checkpoint), _fixed(folder, recipe)
     output.check(folder, recipe, ignore, may_change, INPUTS, fixed)
+    if has_data(data.bundles) and not may_change:
+        _check_prompt(
+            folder, prompt_of_run(data, model, getattr(args, "chat_template_kwargs", None) or ""), fixed
+        )
     if output.stamp(folder):
         _check_pushed(args, folder)
 
 
-def is_done(data: BundleArguments, args: TrainConfig, model: ModelArguments) -> bool:
+def is_done(data: BundleArguments, args: TrainConfig, model: ModelArguments, prompt: PromptConfig) -> bool:
     """Whether this run is finished, which is then logged; checks and writes nothing."""
     folder = Path(str(args.output_dir))
     done = output.is_done(folder, resolved(data, args, model), IGNORE, INPUTS)
+    done = done and not _other_prompt(folder, prompt)
     if done:
         _tell_done(args, folder)
     return done
@@ -153,6 +165,23 @@ def _fixed(folder: Path, recipe: dict[str, Any]) -> tuple[str, ...] | None:
         return None
     sampled = (folder / "targets.jsonl").exists() and not recipe.get("targets")
     return TARGET_KEYS if sampled else ()
+
+
+def _check_prompt(folder: Path, prompt: PromptConfig, fixed: Sequence[str] | None) -> None:
+    """Raise InputError if the folder's run, or its sampled targets, read another prompt. The recipe may name
+    neither: it is that of the bundles' task, or that of the model.
+    """
+    if (fixed is None or "prompt" in fixed) and (key := _other_prompt(folder, prompt)):
+        raise InputError(
+            f"{folder}: the prompt has changed since this run ({key}); name another output folder, or remove "
+            "this one"
+        )
+
+
+def _other_prompt(folder: Path, prompt: PromptConfig) -> str:
+    """The first key in which the prompt differs from that of the folder's run; "" if none does."""
+    known = folder / "prompt.yaml"
+    return difference(PromptConfig.load(known), prompt) if known.is_file() else ""
 
 
 def _check_pushed(args: TrainConfig, folder: Path) -> None:

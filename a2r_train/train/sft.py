@@ -58,7 +58,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """
     check_launch(args)
     bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
-    if not data.dry_run and is_done(data, args, model):
+    if not data.dry_run and is_done(data, args, model, bundles.prompter.config):
         return
     supplied = supplied_targets(args, model, bundles)
     preflight.require(checks_of(args, model, bundles, supplied))
