@@ -62,6 +62,8 @@ FLOAT32_BYTES = 4
 # embeddings twice.
 CHECKPOINT_BYTES = {"ddp": 12, "zero2": 17, "zero3": 14, "zero3_offload": 14, "fsdp2": 18}
 
+STARTS_OVER = "checkpoints have no optimizer: a run that is killed starts over"
+
 _THINKING = re.compile(rf"\s*(?:{THINK_OPEN}.*?{THINK_CLOSE})?\s*", re.DOTALL)
 _CLOSED_THINKING = re.compile(rf"{THINK_OPEN}\s*{THINK_CLOSE}\s*$")
 
@@ -113,6 +115,7 @@ def preflight(
         _disk(args, model, steps),
         *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(shown)),
         *([Check("verifier", True, letters, True)] if (letters := letters_judged_as_text(shown)) else []),
+        *([Check("save_only_model", True, STARTS_OVER, True)] if args.save_only_model else []),
     ]
     if isinstance(args, GRPOConfig):
         checks += [*_sections(args, bundles, shown), *_signal(args, bundles.sample)]

@@ -15,19 +15,32 @@ from a2r_train.errors import InputError
 log = logging.getLogger(__name__)
 
 
+# What any way of training saves beside the weights; transformers would go on without all of it, with the
+# first learning rate and a new optimizer.
+STATES = ("optimizer*", "global_step*", "scheduler.pt", "rng_state*")
+
+
 def last_checkpoint(folder: str) -> str | None:
-    """The newest complete checkpoint (its trainer_state.json is written last), or None."""
-    states = filter(is_complete, Path(folder).glob("checkpoint-*/trainer_state.json"))
-    newest = max(states, key=lambda path: int(path.parent.name.rpartition("-")[2]), default=None)
-    return str(newest.parent) if newest else None
+    """The newest checkpoint that a training can go on from, or None."""
+    found = [path for path in Path(folder).glob("checkpoint-*") if not lacks(path)]
+    newest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return str(newest) if newest else None
 
 
-def is_complete(state: Path) -> bool:
-    """Whether a trainer_state.json was written completely."""
+def lacks(checkpoint: Path) -> str:
+    """What a checkpoint lacks for a training to go on from it; "" if nothing.
+
+    Its trainer_state.json is written last. With `save_only_model` it has weights alone.
+    """
     try:
-        return "global_step" in json.loads(state.read_text(encoding="utf-8"))
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        state = {}
+    if "global_step" not in state:
+        return "no trainer_state.json"
+    if not any(True for pattern in STATES for _ in checkpoint.glob(pattern)):
+        return "no optimizer, as with save_only_model"
+    return ""
 
 
 def check_processes(checkpoint: Path, processes: int, save_on_each_node: bool) -> None:

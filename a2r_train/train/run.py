@@ -41,7 +41,7 @@ from a2r_train.train.model_card import card, without_signal
 from a2r_train.train.progress import show_progress
 from a2r_train.train.resume import (
     check_processes,
-    is_complete,
+    lacks,
     last_checkpoint,
     load_best,
     remove_half_written,
@@ -99,10 +99,8 @@ def open_folder(
     have been pushed but was not.
     """
     checkpoint, folder = args.resume_from_checkpoint, Path(str(args.output_dir))
-    if checkpoint and not is_complete(Path(checkpoint) / "trainer_state.json"):
-        raise InputError(
-            f"resume_from_checkpoint: {checkpoint} is not a complete checkpoint (no trainer_state.json)"
-        )
+    if checkpoint and (lacking := lacks(Path(checkpoint))):
+        raise InputError(f"resume_from_checkpoint: {checkpoint} is not a complete checkpoint ({lacking})")
     state, recipe = PartialState(), resolved(data, args, model)
     lock = ".lock" if state.is_main_process else ""
     if not checkpoint:
@@ -281,7 +279,8 @@ def _end_as_stopped(trainer: Trainer, stopper: StopOnSignal) -> NoReturn:
     number = stopper.received[0] if stopper.received else signal.SIGTERM  # another process may have got it
     name, step = process.ENDED_BY[number], trainer.state.global_step
     folder = str(trainer.args.output_dir)
-    log.info("%s: stopped by %s, step %d is saved; the same command goes on", folder, name, step)
+    goes_on = "goes on" if last_checkpoint(folder) else "starts over, as it has no optimizer"
+    log.info("%s: stopped by %s, step %d is saved; the same command %s", folder, name, step, goes_on)
     trainer.accelerator.end_training()
     raise SystemExit(128 + number)
 

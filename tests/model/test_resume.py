@@ -1,5 +1,8 @@
-"""What a training may go on from: a checkpoint of as many processes as there are now, on all machines."""
+"""What a training may go on from: a checkpoint with its optimizer, of as many processes as there are now, on
+all machines.
+"""
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +10,8 @@ from typing import Any
 
 import pytest
 from conftest import options
+from safetensors.torch import load_file
+from test_train import files, sft_arguments  # noqa: F401
 
 from a2r_train.config import parse
 from a2r_train.data.bundles import Bundles
@@ -52,3 +57,28 @@ def test_as_many_processes_go_on(saved: int, processes: int, more: dict[str, Any
 def test_two_machines_are_not_one(saved: int, processes: int, more: dict[str, Any], opened: Any) -> None:
     with pytest.raises(InputError, match=f"saved by {saved} processes, but {processes} would resume"):
         opened(saved, processes, **more)
+
+
+def test_weights_alone_are_nothing_to_go_on_from(
+    files: Path,  # noqa: F811
+    tiny: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """transformers would: with a new optimizer, and the first learning rate once more."""
+    caplog.set_level("INFO")
+    more = ("--max_steps", "4", "--save_steps", "2", "--save_only_model", "true")
+    given = sft_arguments(files, tiny, "sft", *more)
+    assert sft.main(given) == 0
+    assert "yellow, save_only_model: checkpoints have no optimizer: a run that is killed" in caplog.text
+    out = files / "sft"
+    whole = load_file(out / "model.safetensors")
+    for name in ("done.json", "model.safetensors", "trainer_state.json"):
+        (out / name).unlink()
+    shutil.rmtree(out / "checkpoint-4")
+    assert sft.main([*given, "--resume_from_checkpoint", str(out / "checkpoint-2")]) == 2
+    says = "checkpoint-2 is not a complete checkpoint (no optimizer, as with save_only_model)"
+    assert says in capsys.readouterr().err
+    assert sft.main(given) == 0
+    again = load_file(out / "model.safetensors")
+    assert all(whole[name].equal(again[name]) for name in whole)

@@ -287,7 +287,8 @@ def test_what_a_shell_lets_nobody_interrupt_is_not_interrupted(tmp_path: Path) -
 def test_a_half_written_checkpoint_is_skipped(state: str | None, tmp_path: Path) -> None:
     for name, content in {"checkpoint-9": '{"global_step": 9}', "checkpoint-10": state}.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        for file in ("model.safetensors", "optimizer.pt"):
+            (tmp_path / name / file).write_bytes(b"weights")
         if content is not None:
             (tmp_path / name / "trainer_state.json").write_text(content)
     assert last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-9")

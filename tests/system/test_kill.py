@@ -13,7 +13,7 @@ import faults
 import pytest
 from launching import children, left_running
 
-from a2r_train.train.resume import is_complete
+from a2r_train.train.resume import lacks
 
 # What a killed run finds again and leaves as it is; bundle has nothing before its end.
 SAVED = {
@@ -49,7 +49,7 @@ def saved(stage: str, cut: Path) -> list[Path]:
     when they are whole.
     """
     found = (cut / "out").rglob(SAVED[stage])
-    return [path for path in found if stage not in faults.TRAINERS or is_complete(path)]
+    return [path for path in found if stage not in faults.TRAINERS or not lacks(path.parent)]
 
 
 def has_saved(stage: str, cut: Path) -> bool:
