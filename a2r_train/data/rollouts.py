@@ -278,13 +278,15 @@ def _without(row: Row, *fields: str) -> Row:
 def other_explorer(explorer: str, bundles: Iterable[Bundle]) -> str:
     """A warning if the references name their models and the recipe's explorer is not among them, else "".
 
-    Costs and the vote of equal cost are counted with the recipe's explorer.
+    Costs and the vote of equal cost are counted with the recipe's explorer, unless several wrote references.
     """
     wrote = sorted({reference.model for bundle in bundles for reference in bundle.references} - {""})
     if not (explorer and wrote) or os.path.abspath(explorer) in map(os.path.abspath, wrote):
         return ""
+    if len(wrote) > 1:
+        return f"the references were written by {', '.join(wrote)}, and none by the explorer {explorer}"
     return (
-        f"the references were written by {', '.join(wrote)}, but costs are counted for the explorer "
+        f"the references were written by {wrote[0]}, but costs are counted for the explorer "
         f"{explorer}; set explorer: {wrote[0]}, if that is still the name of the model"
     )
 

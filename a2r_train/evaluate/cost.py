@@ -10,19 +10,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from a2r_train.config import load_yaml
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers
-from a2r_train.evaluate.rows.row import EXPLORER, Part, Row
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, mean
 from a2r_train.inference.two_stage import Price
 from a2r_train.models import Size
-from a2r_train.records import Rollout
+from a2r_train.records import Bundle, Rollout
 
 PAIRS = ("synthesizer/base", "synthesizer/sft", "synthesizer/grpo", "synthesizer/sft+grpo")
 
@@ -37,8 +35,8 @@ def flops(size: Size, part: Part) -> float:
             last**2 - first**2
         )
 
-    end = part.prompt_tokens + part.completion_tokens
-    return between(0, part.prompt_tokens) + part.completions * between(part.prompt_tokens, end)
+    end, reads = part.prompt_tokens + part.completion_tokens, min(1.0, part.completions)
+    return reads * between(0, part.prompt_tokens) + part.completions * between(part.prompt_tokens, end)
 
 
 def load_prices(path: str) -> dict[str, Price]:
@@ -57,21 +55,63 @@ def load_prices(path: str) -> dict[str, Price]:
     return prices
 
 
+@dataclass(frozen=True)
+class Writer:
+    """One of the explorers: its share of the rollouts, their mean length relative to all, and the mean
+    tokens of the prompts that it read.
+    """
+
+    model: str
+    share: float
+    length: float
+    prompt_tokens: float
+
+
+def writers_of(explorer: str, bundles: Sequence[Bundle], rollouts: Sequence[Rollout]) -> list[Writer]:
+    """Who wrote the references: the recipe's explorer, or those that the references name if they are
+    several.
+    """
+    prompt = mean(float(r.prompt_tokens) for r in rollouts) if rollouts else 0.0
+    written = [reference for bundle in bundles for reference in bundle.references]
+    if len(names := sorted({reference.model for reference in written})) < 2:
+        return [Writer(explorer, 1.0, 1.0, prompt)]
+    total = mean(float(reference.tokens) for reference in written)
+    found = []
+    for name in names:
+        own = [float(reference.tokens) for reference in written if reference.model == name]
+        read = [float(r.prompt_tokens) for r in rollouts if r.model == name]
+        length = mean(own) / total if total else 1.0
+        found.append(Writer(name, len(own) / len(written), length, mean(read) if read else prompt))
+    return found
+
+
+def _by_writer(part: Part, writers: Sequence[Writer]) -> list[Part]:
+    """The explorer's share of an answer, as the parts of those who wrote the rollouts."""
+    if part.model != EXPLORER:
+        return [part]
+    return [
+        replace(
+            part,
+            model=one.model,
+            prompt_tokens=one.prompt_tokens,
+            completion_tokens=part.completion_tokens * one.length,
+            completions=part.completions * one.share,
+        )
+        for one in writers
+    ]
+
+
 def costs(
     rows: Sequence[Row],
-    explorer: str,
-    rollouts: Sequence[Rollout],
+    writers: Sequence[Writer],
     prices: Mapping[str, Price],
     size_of: Callable[[str], Size | None],
 ) -> dict[str, dict[str, float | None]]:
     """By row, `flops` and `dollars` (for 1,000 answers); None if not known."""
     sizes: dict[str, Size | None] = {}
-    prompt = float(np.mean([r.prompt_tokens for r in rollouts])) if rollouts else 0.0
     found: dict[str, dict[str, float | None]] = {}
     for row in rows:
-        parts = [
-            replace(p, model=explorer, prompt_tokens=prompt) if p.model == EXPLORER else p for p in row.parts
-        ]
+        parts = [part for p in row.parts for part in _by_writer(p, writers)]
         for part in parts:
             if part.model and part.model not in sizes:
                 sizes[part.model] = size_of(part.model)
@@ -102,7 +142,8 @@ def _dollars(parts: Sequence[Part], prices: Mapping[str, Price]) -> float | None
     priced = [(p, prices[p.model]) for p in parts]
     return (
         sum(
-            p.prompt_tokens * at.prompt + p.completions * p.completion_tokens * at.completion
+            min(1.0, p.completions) * p.prompt_tokens * at.prompt
+            + p.completions * p.completion_tokens * at.completion
             for p, at in priced
         )
         / 1e3

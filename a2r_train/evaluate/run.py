@@ -27,7 +27,7 @@ from a2r_train.engines import check_engine, settled, tell_failed
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Generator, Task, prompt_of_references
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
-from a2r_train.evaluate.cost import costs, load_prices, timings
+from a2r_train.evaluate.cost import costs, load_prices, timings, writers_of
 from a2r_train.evaluate.diagnostics import by_explorer, diagnose, unparsable_texts
 from a2r_train.evaluate.external import is_outside, load
 from a2r_train.evaluate.overlap import check_overlap
@@ -221,7 +221,8 @@ def summarise(
         details |= changed
     explorer = config.explorer or (rollouts[0].model if rollouts else "")
     here = of_bundles(bundles, rollouts)
-    details["cost"] = costs([*rows, *swept], explorer, here, load_prices(config.prices), work.size)
+    writers = writers_of(explorer, bundles, here)
+    details["cost"] = costs([*rows, *swept], writers, load_prices(config.prices), work.size)
     details |= {"outside": outside} if outside else {}
     named = {task.name for task in tasks(config) if task.view in INDEX_VIEWS}
     answered = {name: made for name, made in found.items() if name not in named}
@@ -269,8 +270,10 @@ def _equal_budget_rows(
     parameters: Mapping[str, int],
 ) -> list[Row]:
     rows = [majority_row("maj@equal_tokens", bundles, rollouts, equal_budget(bundles, rollouts, syntheses))]
-    if config.base and config.explorer and parameters[config.base] and parameters[config.explorer]:
-        ratio = parameters[config.base] / parameters[config.explorer]
+    one = len({reference.model for bundle in bundles for reference in bundle.references}) == 1
+    base, explorer = parameters.get(config.base), parameters.get(config.explorer)
+    if one and base and explorer:  # rollouts of several explorers do not cost the same
+        ratio = base / explorer
         m = equal_budget(bundles, rollouts, syntheses, token_cost=ratio)
         rows.append(majority_row("maj@equal_cost", bundles, rollouts, m))
     return rows

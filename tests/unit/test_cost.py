@@ -1,11 +1,19 @@
 """What an answer costs: operations by hand, the front of cost and accuracy, and the sentence."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+from conftest import bundle_with
+
 from a2r_train.evaluate import cost
+from a2r_train.evaluate.answers import Task
 from a2r_train.evaluate.report import plots
-from a2r_train.evaluate.rows.row import Part
+from a2r_train.evaluate.rows.panel import task_row
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, bundle_votes, reference_rows
+from a2r_train.inference.two_stage import Price
 from a2r_train.models import Size
+from a2r_train.records import Bundle, Problem, Reference, Rollout, Synthesis
 
 
 def test_flops_by_hand() -> None:
@@ -67,3 +75,62 @@ def test_the_sentence_says_at_which_cost_the_monolith_is_reached() -> None:
     assert [p["name"] for p in cost.pareto(fewer)["points"] if "k=" in p["name"]] == ["synthesizer/sft k=8"]
     del table["monolith"]
     assert cost.monolith_sentences(results_of(table)) == []
+
+
+def written_by(identity: str, *references: tuple[str, int]) -> Bundle:
+    """A bundle with references of these models and lengths."""
+    made = bundle_with(Problem(identity.split("/")[0], "1 + 1?", "2"), ["2"], identity)
+    texts = [Reference(r"\boxed{2}", "2", "correct", tokens, model) for model, tokens in references]
+    return replace(made, references=texts, n_correct=len(texts))
+
+
+def test_an_answer_costs_what_each_of_its_explorers_costs() -> None:
+    """Two of three references are of a model of 10 parameters, one is of a model of 1000, with a longer text
+    and a longer prompt. Whichever of them the recipe names, both are paid.
+    """
+    bundle = written_by("p/0", ("small", 10), ("small", 20), ("large", 60))
+    rollouts = [
+        Rollout("p", at, "", "", "correct", prompt, 10, "stop", model)
+        for at, (model, prompt) in enumerate([("small", 4), ("small", 6), ("large", 8)])
+    ]
+    rows = reference_rows([bundle], bundle_votes([bundle]), rollouts)
+    sizes = {"small": Size(10, 1, 1), "large": Size(1000, 1, 1)}
+    prices = {"small": Price(1, 2), "large": Price(100, 200)}
+    for named in ("small", "large", "", "elsewhere/small"):
+        found = cost.costs(rows, cost.writers_of(named, [bundle], rollouts), prices, sizes.get)
+        parts = (Part("small", 5, 15, completions=2), Part("large", 8, 60))
+        flops = sum(cost.flops(sizes[part.model], part) for part in parts)
+        assert found["maj@3"]["flops"] == pytest.approx(flops)
+        dollars = (5 * 1 + 30 * 2 + 8 * 100 + 60 * 200) / 1e3
+        assert found["maj@3"]["dollars"] == pytest.approx(dollars)
+        # one of them is drawn, and only that one reads its prompt
+        one = (2 * (5 * 1 + 15 * 2) + 8 * 100 + 60 * 200) / 3 / 1e3
+        assert found["pass@1"]["dollars"] == pytest.approx(one)
+    del prices["large"]
+    found = cost.costs(rows, cost.writers_of("small", [bundle], rollouts), prices, sizes.get)
+    assert found["maj@3"]["dollars"] is None
+
+
+def test_a_single_explorer_may_have_another_name_now() -> None:
+    bundle = written_by("p/0", ("there", 10), ("there", 30))
+    (one,) = cost.writers_of("here", [bundle], [])
+    assert one == cost.Writer("here", 1.0, 1.0, 0.0)
+    row = Row("maj@2", bundle_votes([bundle]), 40, parts=(Part(EXPLORER, 0.0, 20.0, 2.0),))
+    found = cost.costs([row], [one], {"here": Price(1, 1)}, lambda _: None)
+    assert found == {"maj@2": {"flops": None, "dollars": 40 / 1e3}}
+
+
+@pytest.mark.parametrize("view", ["alone", "references"])
+def test_tokens_are_means_over_problems_however_many_bundles_each_has(view: str) -> None:
+    """As accuracies are; a problem with many rollouts has more bundles."""
+    bundles = [written_by(name, ("m", 10)) for name in ("p/0", "q/0", "q/1", "q/2")]
+    lengths = {"p/0": 10, "q/0": 100, "q/1": 200, "q/2": 300}
+    made = [
+        Synthesis(name, at, "", "2", "correct", 5 * tokens, tokens + at, "stop", "m", 0)
+        for name, tokens in lengths.items()
+        for at in (0, 2)
+    ]
+    row = task_row(Task("synthesizer/grpo", "m", view), bundles, made)
+    completion, prompt = (11 + 201) / 2, (50 + 1000) / 2
+    assert row.parts[-1] == Part("m", prompt, completion, task="synthesizer/grpo")
+    assert row.tokens == (completion if view == "alone" else 10 + prompt + completion)

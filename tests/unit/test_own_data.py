@@ -409,8 +409,11 @@ def test_letters_of_options_that_are_there_need_no_column() -> None:
 def test_an_explorer_that_wrote_no_reference_is_told() -> None:
     references = [Reference("1", "5", "correct", 1, model=model) for model in ("runs/one", "owner/two")]
     made = bundle_of(Problem("a", "2+3?", "5"), references, "a")
-    assert "written by owner/two, runs/one, but costs are counted for the explorer other" in other_explorer(
-        "other", [made]
+    says = "the references were written by owner/two, runs/one, and none by the explorer other"
+    assert other_explorer("other", [made]) == says
+    alone = bundle_of(Problem("a", "2+3?", "5"), references[:1], "a")
+    assert "written by runs/one, but costs are counted for the explorer other" in other_explorer(
+        "other", [alone]
     )
     for known in ("", "owner/two", "runs/one/", "./runs/one", str(Path("runs/one").absolute())):
         assert not other_explorer(known, [made]), known

@@ -14,7 +14,7 @@ from a2r_train.data.rollouts import judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem, mean_over_problems
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.inference.adaptive import Adaptive, chance_of_change
 from a2r_train.records import CORRECT, Bundle, Synthesis
@@ -60,10 +60,10 @@ def adaptive_row(
     chosen = [_at(path, price) for path in test_stops]
     tokens, all_tokens = (by_problem(bundles, [stop.tokens for stop in made]) for made in (chosen, test_full))
     left, low, high = gain_ratio(tokens, 0 * tokens, all_tokens, seed=config.seed, draws=config.draws)
-    skipped = float(np.mean([not stop.prompt for stop in chosen]))
+    skipped = mean_over_problems(bundles, [float(not stop.prompt) for stop in chosen])
     found: dict[str, Any] = {
         "price": price,
-        "references": float(np.mean([stop.n for stop in chosen])),
+        "references": mean_over_problems(bundles, [stop.n for stop in chosen]),
         "skipped": skipped,
     }
     found |= {"saved": 1 - left, "low": 1 - high, "high": 1 - low}
@@ -73,7 +73,7 @@ def adaptive_row(
     )
     found["change"] = {"difference": change.difference, "low": change.low, "high": change.high}
     note = f"{found['references']:.2f} references on average, {100 * skipped:.0f} % without synthesis"
-    row = Row("adaptive", scores, float(np.mean(tokens)), note, _parts(final.model, chosen))
+    row = Row("adaptive", scores, float(np.mean(tokens)), note, _parts(final.model, bundles, chosen))
     return row, {**found, "validation": curve, "validation_full": whole}
 
 
@@ -140,9 +140,9 @@ def _means(stops: Sequence[Stop]) -> dict[str, float]:
     }
 
 
-def _parts(model: str, stops: Sequence[Stop]) -> tuple[Part, Part]:
+def _parts(model: str, bundles: Sequence[Bundle], stops: Sequence[Stop]) -> tuple[Part, Part]:
     n, references, prompt, completion = (
-        float(np.mean([getattr(s, key) for s in stops]))
+        mean_over_problems(bundles, [getattr(s, key) for s in stops])
         for key in ("n", "references", "prompt", "completion")
     )
     return Part(EXPLORER, 0.0, references / n, n), Part(model, prompt, completion)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from a2r_train.data.builder import extended, reference_of, with_references
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
@@ -15,14 +13,16 @@ from a2r_train.evaluate.rows.row import (
     EXPLORER,
     Part,
     Row,
+    by_bundle,
     by_id,
     by_problem,
     expected_vote,
     mean_over_problems,
+    part_of,
     token_sums,
 )
 from a2r_train.inference.rounds import Rounds
-from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis
+from a2r_train.records import CORRECT, Bundle, Reference, Rollout
 
 
 def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bundle]) -> Row:
@@ -31,11 +31,11 @@ def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bun
     """
     made = work.syntheses(Task("synthesizer/alone", config.base, "alone"), bundles)
     written = [float(s.completion_tokens) for s in made]
-    parts = [_part(config.base, made, "synthesizer/alone")]
+    parts = [part_of(config.base, bundles, by_bundle(bundles, made), "synthesizer/alone")]
     for turn in range(1, config.self_refine + 1):
         drafts = [with_references(bundle, [reference_of(s)]) for bundle, s in zip(bundles, made, strict=True)]
         made = work.syntheses(Task(f"self-refine/{turn}", config.base, "refine"), drafts)
-        parts.append(_part(config.base, made, f"self-refine/{turn}"))
+        parts.append(part_of(config.base, bundles, by_bundle(bundles, made), f"self-refine/{turn}"))
         written = [
             before + s.prompt_tokens + s.completion_tokens for before, s in zip(written, made, strict=True)
         ]
@@ -71,7 +71,7 @@ def rounds_row(
     n = rounds.population
     populations = first_populations(config, bundles, rollouts)
     first = token_sums([[m.tokens for m in population] for population in populations])
-    tokens, parts = first, [Part(EXPLORER, 0.0, float(np.mean(first)) / n, n)]
+    tokens, parts = first, [Part(EXPLORER, 0.0, mean_over_problems(bundles, first) / n, n)]
     for turn in range(rounds.rounds):
         asked = [
             with_references(bundle, [population[i] for i in members], f"round{turn}.{at}")
@@ -85,17 +85,10 @@ def rounds_row(
             for t, g in zip(tokens, groups, strict=True)
         ]
         populations = [[reference_of(s) for s in group] for group in groups]
-        parts += [_part(final.model, made, f"rounds/{turn + 1}")] * n
+        parts += [part_of(final.model, bundles, groups, f"rounds/{turn + 1}")] * n
     votes = [
         expected_vote([m.answer for m in population], [m.verdict for m in population], bundle.verifier)
         for bundle, population in zip(bundles, populations, strict=True)
     ]
     note = f"N={rounds.population}, K={rounds.subset}, T={rounds.rounds}, majority of the last"
     return Row("rounds", by_problem(bundles, votes), mean_over_problems(bundles, tokens), note, tuple(parts))
-
-
-def _part(model: str, made: Sequence[Synthesis], task: str) -> Part:
-    prompt, completion = (
-        float(np.mean([getattr(s, f"{name}_tokens") for s in made])) for name in ("prompt", "completion")
-    )
-    return Part(model, prompt, completion, task=task)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from a2r_train.data.unparsable import unparsable
 from a2r_train.evaluate.answers import Task
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row, numbers
-from a2r_train.evaluate.rows.row import Part, Row, reference_part, synthesis_row
+from a2r_train.evaluate.rows.row import Row, by_bundle, part_of, reference_part, synthesis_row
 from a2r_train.records import UNPARSABLE, Bundle, Synthesis
 from a2r_train.verify import extract
 
@@ -110,7 +110,7 @@ def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], n
     Then `tokens` are those of its completion, as for the explorer; the prompt is in `parts`, for the cost.
     """
     row = synthesis_row(task.name, bundles, chosen(task, bundles, made))
-    own = Part(task.model, _mean(made, "prompt_tokens"), _mean(made, "completion_tokens"), task=task.name)
+    own = part_of(task.model, bundles, by_bundle(bundles, made), task.name)
     if task.view == "alone":
         unread = unparsable(made).share
         return replace(row, tokens=own.completion_tokens, parts=(own,), note=note, unparsable=unread)
@@ -120,7 +120,3 @@ def task_row(task: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis], n
     if none := unnamed(bundles, made):
         note = f"{note}{'; ' if note else ''}{none} of {len(made)} named no reference"
     return replace(row, parts=parts, note=note, unparsable=none / len(made) if made else math.nan)
-
-
-def _mean(made: Sequence[Synthesis], name: str) -> float:
-    return sum(getattr(s, name) for s in made) / len(made) if made else math.nan

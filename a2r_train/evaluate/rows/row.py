@@ -22,7 +22,7 @@ from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
 from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import has_vote, majority
 
-EXPLORER = "explorer"  # stands for the model of the references, whose name a bundle does not hold
+EXPLORER = "explorer"  # stands for the models of the references; `cost.writers_of` names them
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,16 @@ def synthesis_row(name: str, bundles: Sequence[Bundle], syntheses: Iterable[Synt
     grouped = by_bundle(bundles, syntheses)
     tokens = sum(stage_tokens(bundles, grouped).values())
     return Row(name, by_problem(bundles, accuracies(grouped)), tokens)
+
+
+def part_of(
+    model: str, bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]], task: str = ""
+) -> Part:
+    """What a model reads and writes for an answer, if it was asked this about each bundle: means over
+    problems, as of every row.
+    """
+    stages = stage_tokens(bundles, grouped)
+    return Part(model, stages["synthesizer_prompt"], stages["synthesis"], task=task)
 
 
 def equal_budget(

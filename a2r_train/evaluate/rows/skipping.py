@@ -9,7 +9,15 @@ import numpy as np
 
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.row import Part, Row, by_problem, mean, reference_part, reference_tokens
+from a2r_train.evaluate.rows.row import (
+    Part,
+    Row,
+    by_problem,
+    mean,
+    mean_over_problems,
+    reference_part,
+    reference_tokens,
+)
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.records import CORRECT, Bundle
 from a2r_train.verify.vote import agreements, is_unanimous
@@ -44,6 +52,7 @@ def skipping_row(
     found["change"] = {"difference": change.difference, "low": change.low, "high": change.high}
     found |= {"vote": mean(vote[skipped]), "synthesizer": mean(own[skipped])}
     note = f"{100 * share:.0f} % unanimous, answered by their vote"
-    stage = Part(final.model, mean(np.where(skipped, 0, prompt)), mean(np.where(skipped, 0, completion)))
+    asked = [mean_over_problems(bundles, np.where(skipped, 0, values)) for values in (prompt, completion)]
+    stage = Part(final.model, asked[0], asked[1])
     parts = (reference_part(bundles), stage)
     return Row("skip_unanimous", scores, mean(tokens), note, parts), found
