@@ -11,14 +11,15 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from a2r_train.data.builder import problem_in
 from a2r_train.data.bundles import Bundles
 from a2r_train.data.files import rows
 from a2r_train.data.read import read
+from a2r_train.data.rollouts import check_right, judged
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
-from a2r_train.prompts import Prompter
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Rollout, row_of, seed_of
-from a2r_train.verify import judge_all
+from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Rollout, seed_of
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ def unshown(
     """Ids of bundles, each with a right rollout that the bundle does not show: at most `most` of a problem,
     from its bundles with the fewest right references first, and no rollout twice.
 
-    A rollout without a verdict is judged. Raises InputError if there is no such rollout.
+    Rollouts are judged again. Raises InputError if there is no such rollout, and for rollouts of other
+    problems with the same ids.
     """
-    left = _right(path, bundles)
+    left = _right(path, bundles, prompter.config)
     if not left:
         raise InputError(f"{path}: no right rollout of the bundles' problems; is it of other problems?")
     right_references = bundles.column("n_correct").to_pylist()
@@ -62,29 +64,24 @@ def unshown(
     return chosen
 
 
-def _right(path: str, bundles: Bundles) -> dict[str, list[Rollout]]:
-    """The right and finished rollouts of each problem of the bundles."""
-    problems = set(bundles.column("problem_id").to_pylist())
-    found = [r for r in read(Rollout, path) if r.problem_id in problems and r.finish_reason != "length"]
-    unjudged = _judged([r for r in found if r.verdict == CHECK_VERDICT], bundles)
+def _right(path: str, bundles: Bundles, prompt: PromptConfig) -> dict[str, list[Rollout]]:
+    """The finished rollouts of each problem of the bundles that are right by its gold, judged again.
+
+    Raises InputError as `check_right`.
+    """
+    golds = {bundle.problem_id: problem_in(bundle) for bundle in bundles}
+    asked = (CORRECT, CHECK_VERDICT)
+    found = [
+        rollout
+        for rollout in read(Rollout, path)
+        if rollout.problem_id in golds and rollout.finish_reason != "length" and rollout.verdict in asked
+    ]
+    check_right(found, golds, path, bundles.path)
     right = defaultdict(list)
-    for rollout in [r for r in found if r.verdict == CORRECT] + unjudged:
-        right[rollout.problem_id].append(rollout)
+    for rollout in judged(found, golds, prompt):
+        if rollout.verdict == CORRECT:
+            right[rollout.problem_id].append(rollout)
     return right
-
-
-def _judged(rollouts: Sequence[Rollout], bundles: Bundles) -> list[Rollout]:
-    """The right ones among rollouts without a verdict."""
-    if not rollouts:
-        return []
-    wanted = {rollout.problem_id for rollout in rollouts}
-    problems = {bundle.problem_id: bundle for bundle in bundles if bundle.problem_id in wanted}
-    theirs = [problems[rollout.problem_id] for rollout in rollouts]
-    judged = judge_all(
-        [(rollout.text, its.answer, its.verifier) for rollout, its in zip(rollouts, theirs, strict=True)],
-        [row_of(its) for its in theirs],
-    )
-    return [rollout for rollout, one in zip(rollouts, judged, strict=True) if one.verdict == CORRECT]
 
 
 def _fitting(

@@ -11,6 +11,7 @@ from test_train import QUICK, arguments
 from a2r_train.data.bundles import Bundles
 from a2r_train.data.read import read
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem, Reference, Rollout, Synthesis, write
 from a2r_train.train import sft
 from a2r_train.train.unshown import holds_rollouts, unshown
@@ -18,6 +19,9 @@ from a2r_train.train.unshown import holds_rollouts, unshown
 
 class Words:
     """Stands in for a Prompter: a token is a word."""
+
+    def __init__(self, pattern: str = "") -> None:
+        self.config = PromptConfig(answer_pattern=pattern)
 
     def count(self, text: str) -> int:
         return len(text.split())
@@ -36,10 +40,10 @@ def bundle_of(problem: int, number: int, shown: list[Rollout]):
     return replace(made, references=references, n_correct=sum(r.verdict == "correct" for r in references))
 
 
-def chosen_of(tmp_path, bundles, rollouts, most=2, max_tokens=50, seed=0):
+def chosen_of(tmp_path, bundles, rollouts, most=2, max_tokens=50, seed=0, pattern=""):
     write(rollouts, tmp_path / "rollouts.jsonl")
     how = {"most": most, "max_tokens": max_tokens, "seed": seed}
-    return unshown(str(tmp_path / "rollouts.jsonl"), Bundles("b", bundles), Words(), **how)
+    return unshown(str(tmp_path / "rollouts.jsonl"), Bundles("b", bundles), Words(pattern), **how)
 
 
 def test_the_hardest_bundles_get_a_right_rollout_that_they_do_not_show(tmp_path):
@@ -66,6 +70,37 @@ def test_rollouts_without_a_verdict_are_judged(tmp_path):
     unjudged = [solution(0, 0, "7", "unverified"), solution(0, 1, "5", "unverified")]
     found = chosen_of(tmp_path, [bundle_of(0, 0, [])], unjudged)
     assert [(name, one.sample) for name, one in found] == [("p0/0", 1)]
+
+
+def test_rollouts_without_a_verdict_are_read_by_the_prompt(tmp_path):
+    texts = {"5": "I had 7 first. RESULT=5", "7": "I had 5 first. RESULT=7"}
+    unjudged = [
+        replace(solution(0, at, answer, "unverified"), text=texts[answer], answer="")
+        for at, answer in enumerate(texts)
+    ]
+    (found,) = chosen_of(tmp_path, [bundle_of(0, 0, [])], unjudged, pattern=r"RESULT=(\d+)")
+    assert (found[1].text, found[1].answer) == (texts["5"], "5")
+
+
+def test_rollouts_of_other_problems_with_the_same_ids_are_refused(tmp_path):
+    """In a file without ids, these are the numbers of its lines. Some have the right answer by chance, as one
+    letter in four.
+    """
+    bundles = [bundle_of(at, 0, []) for at in range(20)]
+    others = [solution(at, 0, "5" if at % 4 == 0 else "9") for at in range(20)]
+    with pytest.raises(
+        InputError, match=r"'p1' is marked correct with '9', but b has '5'; name the problems"
+    ):
+        chosen_of(tmp_path, bundles, others)
+
+
+def test_a_corrected_gold_takes_another_rollout(tmp_path):
+    """The stored verdicts are of the time before; what they call right is judged before one is chosen."""
+    bundles = [bundle_of(at, 0, []) for at in range(40)]
+    stale = [solution(0, at, "9") for at in range(1, 9)]
+    found = dict(chosen_of(tmp_path, bundles, [*stale, *(solution(at, 0, "5") for at in range(40))]))
+    assert len(found) == 40
+    assert found["p0/0"].sample == 0
 
 
 def test_rollouts_of_other_problems_are_refused(tmp_path):
@@ -134,7 +169,7 @@ def test_a_false_verdict_of_somebody_else_is_found(tmp_path, tiny, capsys):
     write([solution(0, 0, "7", "correct")], tmp_path / "rollouts.jsonl")
     targets = ("--targets", str(tmp_path / "rollouts.jsonl"))
     assert sft.main(arguments(tmp_path, tiny, "sft", *QUICK, *targets)) == 2
-    assert "none of 1 targets is correct" in capsys.readouterr().err
+    assert "is marked correct with '7', but" in capsys.readouterr().err
 
 
 def test_targets_of_bundles_are_read_as_before(tmp_path):
