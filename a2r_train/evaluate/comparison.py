@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from a2r_train.evaluate.rows.row import bundle_votes
 from a2r_train.evaluate.run import read_inputs
 from a2r_train.evaluate.statistics import Scores, holm, paired
 from a2r_train.records import CORRECT, Bundle
+
+SAME = 1e-6  # tables are rounded to six digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,7 @@ class Setting:
     greedy: Scores
     sampled: Scores | None
     texts: str = ""  # a hash of the texts of the problems; "" if they are not kept
+    told: float = math.nan  # the accuracy of the vote in its own table, if that has one
 
     def right(self, with_sampled: bool) -> Scores:
         """How often the synthesizer is right, [n_bundles]: greedy, or the mean of greedy and sampled."""
@@ -61,7 +66,10 @@ def compare(roots: Sequence[str], against: str = "") -> list[str]:
     `load` and `table`.
     """
     folders = [folder for root in roots for folder in find_evaluations(root)]
-    named = {_name(folder, roots): folder for folder in folders}
+    once = {
+        folder.resolve(): folder for folder in reversed(folders)
+    }  # a rival of itself would be corrected for
+    named = {_name(folder, roots): folder for folder in reversed(once.values())}
     return table([load(folder, name) for name, folder in named.items()], against or next(iter(named)))
 
 
@@ -75,7 +83,7 @@ def load(folder: Path, name: str) -> Setting:
 
     Raises InputError for a folder without a synthesizer that reads references.
     """
-    with opened(folder) as (_, config):
+    with opened(folder) as (results, config):
         kept, named = Kept(config, folder), tasks(config)
         bundles, _, _ = read_inputs(config, lambda _: [])  # no rollout is needed, and they can be large
         bundles = judged_bundles(bundles, config.bundles, kept.prompt_of_references)
@@ -90,7 +98,14 @@ def load(folder: Path, name: str) -> Setting:
     problems = [json.dumps([b.problem_id, b.answer]) for b in bundles]
     counts = np.array([b.n_correct for b in bundles], dtype=float)
     greedy, sampled = scores[final.name], scores.get(f"{final.name}@T")
-    return Setting(name, problems, counts, bundle_votes(bundles), greedy, sampled, _texts(bundles))
+    votes, told = bundle_votes(bundles), _vote_in(results)
+    return Setting(name, problems, counts, votes, greedy, sampled, _texts(bundles), told)
+
+
+def _vote_in(results: Mapping[str, Any]) -> float:
+    """The accuracy of the references' vote in kept results; NaN if they have none."""
+    rows = (row for row in results.get("rows", ()) if row["name"].startswith("maj@"))
+    return next((float(row["accuracy"]) for row in rows if "equal" not in row["name"]), math.nan)
 
 
 def _texts(bundles: Sequence[Bundle]) -> str:
@@ -126,11 +141,26 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
     head += [f"{i} right" for i in range(most + 1)]
     lines = [head, *(_cells(one, said.get(one.name, ""), most, with_sampled) for one in ordered)]
     head_line, *others = ["| " + " | ".join(cells) + " |" for cells in lines]
-    note = []
+    notes = [note for one in ordered if (note := _of_changed_vote(one))]
     if greedy_only and len(greedy_only) < len(settings):
         names = ", ".join(greedy_only)
-        note = ["", f"Only greedy answers are compared, because there are no sampled ones in {names}."]
-    return [head_line, "|---" * len(head) + "|", *others, *note]
+        notes.append(f"Only greedy answers are compared, because there are no sampled ones in {names}.")
+    return [head_line, "|---" * len(head) + "|", *others, *(line for note in notes for line in ("", note))]
+
+
+def _of_changed_vote(one: Setting) -> str:
+    """A note on an evaluation whose vote is another now; "" for the same one, and where none is known.
+
+    Its answers are read from its folder, but references from where its recipe says: they may have been
+    bundled again since.
+    """
+    now = float(one.by_problem(one.vote).mean())
+    if math.isnan(one.told) or abs(now - one.told) < SAME:
+        return ""
+    return (
+        f"The vote of {one.name} is {100 * one.told:.1f} in its own table: since then its bundles were made "
+        "again, or the verifier has changed. Its answers are to the bundles of that time."
+    )
 
 
 def _differences(scores: Mapping[str, Scores], against: str) -> dict[str, str]:

@@ -86,7 +86,8 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
 
     The rivals are one family, corrected together (Holm 1979). Raises InputError if an evaluation lacks a row.
     """
-    if again := next((one for one in folders if list(folders).count(one) > 1), ""):
+    places = [Path(folder).resolve() for folder in folders]
+    if again := next((one for at, one in enumerate(folders) if places[at] in places[:at]), ""):
         raise InputError(f"{again} is named twice; name each evaluation once")
     found = [read_scores(folder) for folder in folders]
     if other := next((one for one in found if one.verifiers != found[0].verifiers), None):

@@ -161,6 +161,33 @@ def test_other_problems_with_the_same_ids_are_refused(
     assert f"{other}: not the same problems in the same order as {one}" in capsys.readouterr().err
 
 
+def test_an_evaluation_is_no_rival_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would widen the corrected intervals of the others."""
+    one, other = (evaluation(tmp_path / name, [True, False], "what?") for name in ("a", "b"))
+    assert a2r("compare", str(one), str(other), f"{other}/../a", str(tmp_path / "b")) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert sorted(cells(line)[0] for line in lines) == [str(one), str(other)]
+
+
+@pytest.mark.parametrize("what", ["same", "references", "no vote there"])
+def test_bundles_that_were_made_again_are_told(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answers are read from the evaluation, the references from where its recipe says."""
+    folder = evaluation(tmp_path / "a", [True, False], "what?")
+    results = json.loads((folder / "results.json").read_text())
+    vote = [{"name": "pass@1", "accuracy": 0.3}, {"name": "maj@k", "accuracy": 1.0}]
+    results["rows"] = vote[: 1 if what == "no vote there" else 2]
+    (folder / "results.json").write_text(json.dumps(results))
+    if what == "references":
+        problems = [Problem(str(i), f"what? {i}", "5") for i in range(2)]
+        write([bundle_with(p, ["57"[i]], f"{i}/0") for i, p in enumerate(problems)], folder / "bundles.jsonl")
+    assert a2r("compare", str(folder)) == 0
+    out = capsys.readouterr().out
+    says = f"The vote of {folder} is 100.0 in its own table: since then its bundles were made again"
+    assert (says in out) == (what == "references")
+
+
 def test_kept_bundles_without_texts_are_paired_by_their_golds() -> None:
     kept, whole, other = (
         replace(setting("abc"[i], [0, 0, 0, 1]), texts=text) for i, text in enumerate(["", "x", "y"])

@@ -119,6 +119,8 @@ def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFix
         pool([str(tmp_path / "c")])
     with pytest.raises(InputError, match=r"a is named twice; name each evaluation once"):
         pool([folders[0], folders[0]])
+    with pytest.raises(InputError, match=r"/b/\.\./a/ is named twice"):
+        pool([folders[0], f"{folders[1]}/../a/"])
     other = evaluated(tmp_path / "d", FIRST, 0.3, verifier="exact")
     with pytest.raises(InputError, match=r"d was judged by exact, and .*a by math"):
         pool([folders[0], other])
