@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train import output
+from a2r_train.errors import InputError
 from a2r_train.records import write_text
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.bundles import TrainingBundles, load_bundles
@@ -70,8 +71,14 @@ def export(config: ExportConfig) -> str:
     if config.dry_run:
         return f"{json.dumps(rows[0], ensure_ascii=False, indent=1)}\n{command}"
     folder = Path(config.output_dir)
-    if not output.prepare(folder, asdict(config), inputs=("bundles", "prompt")):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    done = output.prepare(folder, asdict(config), inputs=("bundles", "prompt"))
+    if done and (folder / "train.jsonl").read_text(encoding="utf-8") != text:
+        raise InputError(
+            f"{folder}: the prompt or the tokenizer has changed since this run; name another output folder, "
+            "or remove this one"
+        )
+    if not done:
         write_text(folder / "train.jsonl", text)
         write_text(folder / "README.md", _card(config, len(rows), command, text))
         output.finish(folder, {"rows": len(rows)})

@@ -227,10 +227,15 @@ class SynthesizerSFTConfig(SFTConfig):
     target_samples: int = field(default=4, metadata={"help": "answers sampled for each bundle"})
     target_temperature: float = field(default=1.0, metadata={"help": "sampling temperature of these answers"})
     max_targets_per_problem: int = field(
-        default=2, metadata={"help": "verified answers kept per problem, from its hardest bundles first"}
+        default=2,
+        metadata={
+            "help": "verified answers kept per problem, from its hardest bundles first; a file of answers "
+            "of your own is used whole"
+        },
     )
     max_target_tokens: int = field(
-        default=1024, metadata={"help": "answers longer than this are not used as targets"}
+        default=1024,
+        metadata={"help": "answers longer than this are not used as targets, except those of your own file"},
     )
     target_batch_size: int = field(
         default=64, metadata={"help": "with transformers: answers generated at once"}

@@ -44,7 +44,8 @@ class Bank:
         """
         counts = self.counts.copy()
         for identity, seen in known.items():
-            counts[:, self.at[identity]] = seen
+            if identity in self.at:  # a training that resumes with other bundles knows those of before
+                counts[:, self.at[identity]] = seen
         right, made = counts
         return signal_chance(right + PRIOR, made - right + PRIOR, group)
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import write_rows
+from conftest import files_of, write_rows
 from test_train import GRPO, QUICK, arguments, bundle, files, sft_arguments  # noqa: F401
 
+from a2r_train.commands.export import ExportConfig, export
 from a2r_train.commands.plan import plan
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
@@ -171,3 +172,15 @@ def test_a_large_file_is_read_in_parts_up_to_its_ends(tmp_path: Path) -> None:
             file.write(b"x" * min(2 * PART_BYTES, size - at))
         found.add(weights_digest(str(tmp_path)))
     assert len(found) == 4
+
+
+def test_an_export_with_another_prompt_is_not_done_already(files: Path, tiny: str) -> None:  # noqa: F811
+    config = ExportConfig(str(files / "bundles.jsonl"), str(files / "out"), tiny)
+    (files / "task.yaml").write_text(PROMPT % "One")
+    command = export(config)
+    before = files_of(files / "out")
+    assert export(config) == command
+    (files / "task.yaml").write_text(PROMPT % "Two")
+    with pytest.raises(InputError, match=f"the prompt or the tokenizer{HAS_CHANGED}; name another output"):
+        export(config)
+    assert files_of(files / "out") == before

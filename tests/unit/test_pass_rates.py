@@ -71,3 +71,9 @@ def test_a_draw_leaves_out_the_samplers_and_follows_from_what_is_saved() -> None
         drawn = bank().draw(3, [1, 2], known, 8, seed)
         assert sorted(drawn) == [0, 3, 4]
         assert drawn == bank().draw(3, [1, 2], saved, 8, seed)
+
+
+def test_a_training_that_resumes_with_other_bundles_forgets_those_of_before() -> None:
+    bank = Bank(["a", "b"], [1, 0], [2, 2])
+    assert bank.chances({"gone": [1.0, 2.0]}, 4).tolist() == bank.chances({}, 4).tolist()
+    assert bank.chances({"gone": [1.0, 2.0], "b": [4.0, 8.0]}, 4)[1] > bank.chances({}, 4)[1]
