@@ -14,11 +14,14 @@ from a2r_train.models import base_of, model_file
 from a2r_train.records import write_text
 
 NAME = "trained_on.json"
+CHOICE = " validation"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training of the chain: its stage, its file of bundles, and the hashes of their problems."""
+    """One training of the chain: its stage, its file of bundles, and the hashes of their problems. Problems
+    that chose which of its steps is kept have an entry of their own, whose stage ends in CHOICE.
+    """
 
     stage: str
     bundles: str
@@ -36,11 +39,20 @@ def problem_hash(problem: str) -> str:
 
 
 def write_trained_on(
-    folder: str | Path, base_model: str, stage: str, bundles: str, problems: Iterable[str]
+    folder: str | Path,
+    base_model: str,
+    stage: str,
+    bundles: str,
+    problems: Iterable[str],
+    chosen_on: tuple[str, Iterable[str]] | None = None,
 ) -> None:
-    """Record a training, and what its base model was trained on, because that folder may not be kept."""
-    trained = Trained(stage, bundles, frozenset(map(problem_hash, problems)))
-    chain = [*trainings(base_model), trained]
+    """Record a training, and what its base model was trained on, because that folder may not be kept.
+    `chosen_on` are the file and the problems that chose the step that is kept.
+    """
+    chain = [*trainings(base_model), Trained(stage, bundles, frozenset(map(problem_hash, problems)))]
+    if chosen_on:
+        path, held_out = chosen_on
+        chain.append(Trained(f"{stage}{CHOICE}", path, frozenset(map(problem_hash, held_out))))
     rows = [asdict(one) | {"problems": sorted(one.problems)} for one in chain]
     write_text(Path(folder) / NAME, json.dumps({"base_model": base_model, "trainings": rows}) + "\n")
 

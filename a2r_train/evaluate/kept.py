@@ -210,6 +210,8 @@ def rescore(folder: Path) -> Rescored:
             work.judged_references(read(Bundle, path), path)
         results = _made_of(config, work, bundles, rollouts, outside)
     results["setup"]["config"] = kept["setup"]["config"]  # it names the input files by their first paths
+    if "overlap" in kept:  # what the models were trained on is recorded with them
+        results["overlap"] = kept["overlap"]
     results = _as_kept(kept, results)
     said = _listed(work.differing)
     if results_text(results).encode() != (folder / "results.json").read_bytes():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from a2r_train.data.trained_on import problem_hash, trainings
+from a2r_train.data.trained_on import CHOICE, problem_hash, trainings
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.panel import tasks
@@ -16,7 +16,9 @@ from a2r_train.records import Bundle
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many of the test problems were in a training that led to a model."""
+    """How many of the test problems were in a training that led to a model, or chose which of its steps is
+    kept.
+    """
 
     model: str
     stage: str
@@ -24,7 +26,16 @@ class Overlap:
     count: int
     total: int
 
+    @property
+    def is_choice(self) -> bool:
+        return self.stage.endswith(CHOICE)
+
     def __str__(self) -> str:
+        if self.is_choice:
+            return (
+                f"{self.count} of {self.total} test problems chose the step that is kept: {self.model} was "
+                f"validated on them in {self.stage.removesuffix(CHOICE)}, from {self.bundles}"
+            )
         return (
             f"{self.count} of {self.total} test problems were trained on: "
             f"{self.model} read them in {self.stage}, from {self.bundles}"
@@ -47,11 +58,14 @@ def overlaps(models: Sequence[str], bundles: Sequence[Bundle]) -> list[Overlap]:
 
 
 def check_overlap(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[Overlap]:
-    """The overlaps, if the recipe allows them. Raises InputError if it does not."""
+    """The overlaps, which the report shows in red. Raises InputError for problems that were trained on, if
+    the recipe does not allow them; those that only chose a step may be looked at.
+    """
     found = overlaps(models_of(config, bundles), bundles)
-    if found and not config.allow_overlap:
+    trained = [one for one in found if not one.is_choice]
+    if trained and not config.allow_overlap:
         raise InputError(
-            f"{found[0]}; name other bundles, or set allow_overlap: true to see the table anyway"
+            f"{trained[0]}; name other bundles, or set allow_overlap: true to see the table anyway"
         )
     return found
 

@@ -156,7 +156,9 @@ def _check_inputs(
     """Raise InputError for an unfit model, a prompt that is too long, or too few rollouts, before anything is
     generated or written.
     """
-    check_overlap(config, bundles)
+    for one in check_overlap(config, bundles):
+        if one.is_choice:  # nobody has allowed it
+            log.warning("%s: %s", config.bundles, one)
     warn_of_others(bundles, rollouts, config.rollouts)
     if says := other_explorer(config.explorer, bundles):
         log.warning("%s: %s", config.bundles, says)

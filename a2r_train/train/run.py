@@ -306,7 +306,9 @@ def finish(
         _move_model(folder / ".saving", folder)
         bundles = open_bundles(data)
         problems = bundles.column("problem").to_pylist()
-        write_trained_on(folder, str(model.model_name_or_path), stage, data.bundles, problems)
+        write_trained_on(
+            folder, str(model.model_name_or_path), stage, data.bundles, problems, _chosen_on(trainer)
+        )
         write_text(folder / "README.md", card(trainer, data, model, stage, trained_on, _explorer(bundles[0])))
         pushed = {"pushed_to": _push(trainer, folder, stage)} if trainer.args.push_to_hub else {}
         output.finish(
@@ -314,6 +316,17 @@ def finish(
         )
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+
+
+def _chosen_on(trainer: Trainer) -> tuple[str, list[str]] | None:
+    """The validation bundles that chose the best step, and their problems: to a test they are as trained on.
+    None where the last step is kept.
+    """
+    path = str(getattr(trainer.args, "validation", ""))
+    if not (path and trainer.args.load_best_model_at_end):
+        return None
+    used = Bundles.open(path).first(len(trainer.eval_dataset))  # type: ignore[arg-type]
+    return path, used.column("problem").to_pylist()
 
 
 def _explorer(bundle: Bundle) -> str:

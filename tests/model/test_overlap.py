@@ -11,6 +11,8 @@ from a2r_train.data.read import read
 from a2r_train.data.trained_on import write_trained_on
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate.kept import rescore
+from a2r_train.evaluate.overlap import overlaps
 from a2r_train.records import Bundle
 
 
@@ -33,3 +35,26 @@ def test_it_is_refused_or_red(
     assert "2 of 7 test problems" in capsys.readouterr().out
     html = (Path(config.output_dir) / "report.html").read_text()
     assert f'<p class="bad"><b>{line}</b></p>' in html
+
+
+def test_a_test_set_that_chose_the_step_is_red(
+    config: EvaluateConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be looked at, as one evaluates on validation problems on purpose; but it is no test."""
+    chosen = copytree(config.base, tmp_path / "chosen")
+    problems = [bundle.problem for bundle in read(Bundle, config.bundles)]
+    write_trained_on(chosen, config.base, "GRPO", "train.jsonl", ["another"], ("test.jsonl", problems[:3]))
+    evaluate(replace(config, grpo=str(chosen), temperature=0.0))
+    line = (
+        f"3 of 7 test problems chose the step that is kept: {chosen} was validated on them in GRPO, from "
+        "test.jsonl"
+    )
+    assert f"{config.bundles}: {line}" in caplog.messages
+    for name in ("report.md", "report.html"):
+        assert line in (Path(config.output_dir) / name).read_text()
+    assert rescore(Path(config.output_dir)).said == []
+    later = copytree(config.base, tmp_path / "later")  # a model that goes on from it
+    write_trained_on(later, str(chosen), "GRPO", "more.jsonl", ["yet another"])
+    assert [str(one) for one in overlaps([str(later)], read(Bundle, config.bundles))] == [
+        line.replace(str(chosen), str(later))
+    ]

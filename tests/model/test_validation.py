@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 
 from a2r_train.config import parse
 from a2r_train.data.read import read
+from a2r_train.data.trained_on import problem_hash, trainings
 from a2r_train.errors import InputError
-from a2r_train.records import Problem, write
+from a2r_train.records import Bundle, Problem, write
 from a2r_train.train import grpo, preflight
 from a2r_train.train.bundles import load_bundles, load_validation
 from a2r_train.train.estimate import report as estimate
@@ -69,6 +70,19 @@ def test_the_best_on_validation_is_kept(given: dict[str, Any], shared: bool) -> 
     assert all(kept[name].equal(ours[name]) for name in kept)
     assert not all(kept[name].equal(other[name]) for name in kept)
     assert f"of which step {best} is kept (reward {rewards[best]:.4g})" in (out / "README.md").read_text()
+    trained, validated = trainings(str(out))
+    assert (trained.stage, validated.stage, validated.bundles) == (
+        "GRPO",
+        "GRPO validation",
+        given["validation"],
+    )
+    problems = [bundle.problem for bundle in read(Bundle, given["validation"])]
+    assert validated.problems == {problem_hash(problem) for problem in problems}
+
+
+def test_validation_that_chooses_no_step_is_a_test_set_still(given: dict[str, Any]) -> None:
+    assert train({**given, "max_steps": 1, "load_best_model_at_end": False}) == 0
+    assert [one.stage for one in trainings(given["output_dir"])] == ["GRPO"]
 
 
 def checkpoints(out: Path, best: int) -> tuple[Path, Path]:
