@@ -20,7 +20,7 @@ from a2r_train.models import context_length, load_tokenizer
 from a2r_train.output import DONE
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Bundle, seed_of
-from a2r_train.train.arguments import BundleArguments, ModelArguments, SynthesizerGRPOConfig, mapping
+from a2r_train.train.arguments import BundleArguments, ModelArguments, SynthesizerGRPOConfig
 from a2r_train.train.model import check_model
 
 log = logging.getLogger(__name__)
@@ -111,9 +111,11 @@ def load_bundles(
     model: ModelArguments,
     trust_remote_code: bool = False,
     template_kwargs: str | Mapping[str, Any] = "",
+    prompt: PromptConfig | None = None,
 ) -> TrainingBundles:
     """Read, check and render the bundles; loads the tokenizer but no weights, and runs the model's own code
-    only if told to. `template_kwargs` are the recipe's own arguments of the chat template.
+    only if told to. `template_kwargs` are the recipe's own arguments of the chat template. `prompt` takes the
+    place of the one that these bundles would have.
 
     Raises InputError for a broken bundle, an unparsable gold answer, a prompt over the budget, or a model
     that cannot be trained.
@@ -124,7 +126,7 @@ def load_bundles(
     name = str(model.model_name_or_path)
     bundles = open_bundles(data)
     bundles.check()
-    prompt = prompt_of_run(data, model, template_kwargs)
+    prompt = prompt or prompt_of_run(data, model, template_kwargs)
     template = "explorer_template" if data.plain_share == 1 else "synthesizer_template"
     check_asked(bundles.column("verifier").unique().to_pylist(), prompt, template)
     prompter = Prompter(load_tokenizer(name), prompt)
@@ -187,7 +189,7 @@ def load_validation(
         replace(data, bundles=path, max_bundles=0),
         model,
         args.trust_remote_code,
-        mapping(args.chat_template_kwargs),
+        prompt=training.prompter.config,
     )
     both_have = set(pc.unique(_in(training.bundles, validation.bundles)).to_pylist())
     if both := [bundle.id for bundle in validation.bundles if bundle.problem in both_have]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from safetensors.torch import load_file
 
 from a2r_train.config import parse
 from a2r_train.data.read import read
+from a2r_train.data.task import Task
 from a2r_train.data.trained_on import problem_hash, trainings
 from a2r_train.errors import InputError
+from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, Problem, write
 from a2r_train.train import grpo, preflight
 from a2r_train.train.bundles import load_bundles, load_validation
@@ -269,3 +272,34 @@ def test_a_majority_that_deserves_less_trust_in_training_is_red(
     assert few.color == "yellow"
     assert "no pattern has 30 problems" in few.detail
     assert few.detail.endswith("answer such problems by the vote (skip_unanimous)")
+
+
+def test_validation_is_shown_as_the_training_bundles_are(given: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever prompt lies beside its own file: none where the user has put it together."""
+    del given["prompt"]
+    (tmp_path / "elsewhere").mkdir()
+    path = Path(given["validation"]).rename(tmp_path / "elsewhere" / "validation.jsonl")
+    prompt = PromptConfig(
+        synthesizer_template="Ours: {problem} {references} \\boxed{{}}",
+        chat_template_kwargs={"enable_thinking": False},
+    )
+    Task(prompt).write(tmp_path)
+    given |= {"validation": str(path), "model_name_or_path": str(bare(tmp_path))}
+    for other in (None, replace(prompt, system="Other.", synthesizer_template="{references} {problem}")):
+        if other:
+            Task(other).write(path.parent)
+        data, args, model = parse(
+            grpo.ARGUMENTS, ["--config", "recipes/tiny/grpo.yaml", *options(given), "--prompt", ""]
+        )
+        training = load_bundles(data, model)
+        validation = load_validation(data, args, model, training)
+        assert validation is not None
+        assert validation.prompter.config == training.prompter.config == prompt
+        assert validation.rows[0].chat[0]["content"].startswith("Ours: ")
+
+
+def bare(folder: Path) -> Path:
+    """The tiny model without a prompt of its own."""
+    copied = Path(shutil.copytree(ROOT / QUICK["model_name_or_path"], folder / "bare"))
+    (copied / "prompt.yaml").unlink(missing_ok=True)
+    return copied
