@@ -66,7 +66,7 @@ def prepare(
     check(folder, config, ignore, may_change, inputs, fixed)
     started = _is_started(folder)
     changes = _changes(folder, _resolved(config), ignore) if started else {}
-    before = _digests_of(folder)
+    before = digests_of(folder)
     digests = _digests(config, inputs, before)
     changed = _changed(digests, before, _sets(config, inputs))
     done = started and not changes and not changed and (folder / DONE).exists()
@@ -99,7 +99,7 @@ def check(
     changes = _changes(folder, _resolved(config), ignore) if _is_started(folder) else {}
     if not may_change:
         kept = inputs if fixed is None else [key for key in inputs if key in fixed]
-        before = _digests_of(folder)
+        before = digests_of(folder)
         judged = fixed is None or bool(kept)  # what is kept was judged: as all of a run, so sampled targets
         digests = _digests(config, kept, before if judged else {})
         _refuse(folder, changes, _changed(digests, before, _sets(config, kept)), fixed)
@@ -112,7 +112,7 @@ def is_done(
     folder = Path(folder)
     if not (folder / DONE).exists() or not (folder / CONFIG).exists():
         return False
-    before = _digests_of(folder)
+    before = digests_of(folder)
     changed = _changed(_digests(config, inputs, before), before, _sets(config, inputs))
     return not changed and not _changes(folder, _resolved(config), ignore)
 
@@ -121,7 +121,7 @@ def note(folder: str | Path, verifiers: Iterable[str]) -> None:
     """Record the code of custom verifiers as input of the folder's run; others have none. What names them may
     be the data, so they are known only once it is read.
     """
-    before = _digests_of(Path(folder))
+    before = digests_of(Path(folder))
     digests = before | _code_digests(f"{VERIFIER}{name}" for name in verifiers)
     if digests != before:
         write_text(Path(folder) / INPUTS, json.dumps(digests, indent=2) + "\n")
@@ -216,8 +216,8 @@ def _changed(digests: Mapping[str, str], before: Mapping[str, str], sets: Sequen
     return dict(sorted(changed.items()))
 
 
-def _digests_of(folder: Path) -> dict[str, str]:
-    """The digests of the files when the run of this folder began."""
+def digests_of(folder: Path) -> dict[str, str]:
+    """The digests of the inputs when the run of this folder began, by file, model or verifier."""
     return dict(json.loads((folder / INPUTS).read_text())) if (folder / INPUTS).exists() else {}
 
 

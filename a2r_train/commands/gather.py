@@ -25,8 +25,8 @@ from a2r_train.errors import InputError
 def gather(shards: Sequence[str], output_dir: str) -> Path:
     """Join the output folders of shards into one complete folder, and return the path of its rollouts.jsonl.
 
-    Raises InputError for folders of different runs, and for a chunk that is missing, in two folders, or not
-    of its problems.
+    Raises InputError for folders of different runs, or of one whose input has changed between two shards, and
+    for a chunk that is missing, in two folders, or not of its problems.
     """
     first, *others = configs = [_config_of(shard) for shard in shards]
     for shard, config in zip(shards[1:], others, strict=True):
@@ -36,6 +36,7 @@ def gather(shards: Sequence[str], output_dir: str) -> Path:
                     f"{shard}: belongs to another run than {shards[0]} "
                     f"({key}: {getattr(config, key)!r}, not {value!r})"
                 )
+    _check_inputs(shards)
     config = replace(configs[0], shard="0/1", output_dir=output_dir)
     chunks = chunks_of(config, load_problems(config))
     paths = [_only(shards, i, len(chunks)) for i in range(len(chunks))]
@@ -52,6 +53,18 @@ def gather(shards: Sequence[str], output_dir: str) -> Path:
     except InputError:
         output.abandon(folder, files=(TASK,))
         raise
+
+
+def _check_inputs(shards: Sequence[str]) -> None:
+    """Raise InputError for shards that have read other files, models or prompts under the same names."""
+    known: dict[str, tuple[str, str]] = {}
+    for shard in shards:
+        task = Path(shard) / TASK
+        prompt = {"the prompt": task.read_text(encoding="utf-8")} if task.is_file() else {}
+        for what, content in {**output.digests_of(Path(shard)), **prompt}.items():
+            first, before = known.setdefault(what, (shard, content))
+            if content != before:
+                raise InputError(f"{shard}: {what} has changed since {first}; explore this shard again")
 
 
 def _only(shards: Sequence[str], index: int, of: int) -> Path:

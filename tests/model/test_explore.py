@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree, rmtree
 from typing import Any
 
 import accelerate
@@ -210,3 +210,30 @@ def test_shards_of_different_runs_are_not_gathered(
     (tmp_path / "bundles" / "config.yaml").write_text("rollouts: r.jsonl\n")
     with pytest.raises(InputError, match="not written by `a2r explore`"):
         gather([shards[0], str(tmp_path / "bundles")], str(tmp_path / "all"))
+
+
+@pytest.mark.parametrize("what", ["problems", "model", "prompt"])
+def test_shards_of_another_input_under_the_same_name_are_not_gathered(
+    what: str, config: ExploreConfig, tiny: str, other_tiny: str, tmp_path: Path
+) -> None:
+    """The ids are the same, and so are the keys of the recipe."""
+    model = Path(copytree(tiny, tmp_path / "model"))
+    config = replace(config, model=str(model))
+    folders = [str(tmp_path / name) for name in ("one", "two", "three")]
+    for at, folder in enumerate(folders):
+        explore(replace(config, output_dir=folder, shard=f"{at}/3"))
+    target = gather(folders, str(tmp_path / "all"))
+    assert target.exists()
+    rmtree(folders[1])
+    if what == "problems":
+        changed = Path(config.problems).read_text().replace('"answer": "', '"answer": "1')
+        Path(config.problems).write_text(changed)
+    elif what == "model":
+        copyfile(Path(other_tiny) / "model.safetensors", model / "model.safetensors")
+    else:
+        (model / "prompt.yaml").write_text("system: Think.\n")
+    explore(replace(config, output_dir=folders[1], shard="1/3"))
+    named = {"problems": config.problems, "model": f"model {model}", "prompt": "the prompt"}[what]
+    with pytest.raises(InputError, match=f"two: {named} has changed since .*one; explore this shard again"):
+        gather(folders, str(tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
