@@ -4,6 +4,8 @@
     python scripts/proofs/prove_lever.py dynamic --grpo oversampling_factor=2 --control oversampling_factor=2
     python scripts/proofs/prove_lever.py k-4-16 --explore samples_per_problem=32 --bundle k=16 k_min=4 \
         --evaluate diagnostics=k k_sweep=4,8,16 --no_control
+    python scripts/proofs/prove_lever.py unshown --no_control \
+        --sft targets=runs/levers/rollouts-train/rollouts.jsonl
 
 A setting is a name and the keys that it changes in each stage. With `--match` its control generates as many
 tokens. Rollouts, bundles and SFT that a setting does not change are shared with the others, and all are
