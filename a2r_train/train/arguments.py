@@ -142,10 +142,7 @@ class SynthesizerGRPOConfig(GRPOConfig):
             )
         if self.load_best_model_at_end:
             self._check_best_model()
-        if not 1 <= self.pass_at_k <= int(self.num_generations or 1):
-            raise ValueError(
-                f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {self.num_generations}"
-            )
+        self._check_pass_at_k()
 
     @property
     def eval_completions(self) -> int:
@@ -156,6 +153,18 @@ class SynthesizerGRPOConfig(GRPOConfig):
         """Whether the learning rate does not depend on the total number of steps."""
         kind = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         return kind in ("constant", "constant_with_warmup") and not 0 < self.warmup_steps < 1
+
+    def _check_pass_at_k(self) -> None:
+        """Raises ValueError for a k outside the group, and for processes that would score parts of groups."""
+        group = int(self.num_generations or 1)
+        if not 1 <= self.pass_at_k <= group:
+            raise ValueError(f"pass_at_k is {self.pass_at_k}; expected 1 to num_generations, {group}")
+        scored = self.per_device_train_batch_size * int(self.steps_per_generation or 1)
+        if self.pass_at_k > 1 and scored % group:
+            raise ValueError(
+                f"pass_at_k: each process scores {scored} completions, not whole groups of {group}; make "
+                "per_device_train_batch_size x gradient_accumulation_steps a multiple of num_generations"
+            )
 
     def _check_validation(self) -> None:
         """Raises ValueError for an evaluation that would abort the training."""

@@ -15,6 +15,7 @@ from a2r_train.data.read import read
 from a2r_train.prompts import Prompter
 from a2r_train.records import Bundle, Rollout
 from a2r_train.train import grpo
+from a2r_train.train.arguments import SynthesizerGRPOConfig
 from a2r_train.train.rewards import PassAtKReward
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,18 @@ def test_a_k_outside_the_group_is_refused(
     ]
     assert grpo.main([*named, "--use_cpu", "true", "--num_generations", "8", "--pass_at_k", str(k)]) == 2
     assert f"pass_at_k is {k}; expected 1 to num_generations, 8" in capsys.readouterr().err
+
+
+def test_parts_of_groups_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that share a group: TRL allows it, but no credit can be computed from a part."""
+    monkeypatch.setattr(SynthesizerGRPOConfig, "world_size", property(lambda _: 2))
+    given = {"output_dir": str(tmp_path), "use_cpu": True, "num_generations": 8, "bf16": False}
+    with pytest.raises(ValueError, match="each process scores 4 completions, not whole groups of 8"):
+        SynthesizerGRPOConfig(**given, per_device_train_batch_size=4, pass_at_k=2)
+    assert SynthesizerGRPOConfig(**given, per_device_train_batch_size=4).pass_at_k == 1
+    assert SynthesizerGRPOConfig(**given, per_device_train_batch_size=8, pass_at_k=2).pass_at_k == 2
 
 
 def test_every_round_reads_what_the_explorer_says_now(tmp_path: Path) -> None:
