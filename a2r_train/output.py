@@ -181,8 +181,8 @@ def _digests(config: Mapping[str, Any], keys: Sequence[str], before: Mapping[str
     of the verifiers noted before; what is on the hub has none.
     """
     sets = _sets(config, keys)
-    files = {file for path in sets for file in shards(path) if Path(file).is_file()}
-    files -= {file for file in files if file.endswith(".gguf")}  # a model
+    named = [file for path in sets for file in shards(path) if not file.endswith(".gguf")]  # which is a model
+    files = {file for file in named if Path(file).is_file()}
     models = {f"{MODEL}{path}": digest for path in sets if (digest := weights_digest(path))}
     code = _code_digests(what for what in before if what.startswith(VERIFIER))
     return {file: _digest(file) for file in sorted(files)} | models | code

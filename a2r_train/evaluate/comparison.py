@@ -66,9 +66,8 @@ def compare(roots: Sequence[str], against: str = "") -> list[str]:
     `load` and `table`.
     """
     folders = [folder for root in roots for folder in find_evaluations(root)]
-    once = {
-        folder.resolve(): folder for folder in reversed(folders)
-    }  # a rival of itself would be corrected for
+    # A folder under two spellings would be its own rival, and be corrected for.
+    once = {folder.resolve(): folder for folder in reversed(folders)}
     named = {_name(folder, roots): folder for folder in reversed(once.values())}
     return table([load(folder, name) for name, folder in named.items()], against or next(iter(named)))
 

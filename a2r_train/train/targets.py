@@ -121,9 +121,9 @@ def reference_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> l
 
 
 def rollout_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> list[Synthesis]:
-    """For each bundle a right rollout that it does not show, of the file that `targets` names; judged again.
+    """For each bundle a right rollout that it does not show, of the file that `targets` names.
 
-    Raises InputError if none is left.
+    Raises InputError as `unshown` does, and if the prompt asks for sections, which rollouts do not have.
     """
     chosen = unshown(
         args.targets,
@@ -137,7 +137,11 @@ def rollout_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> lis
         Synthesis(identity, 0, rollout.text, **{**UNSAID, "answer": rollout.answer, "model": rollout.model})
         for identity, rollout in chosen
     ]
-    return verified(found, args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
+    by_id = {bundle.id: bundle for bundle in bundles.bundles} if bundles.prompter.config.sections else {}
+    whole = with_sections(found, by_id, bundles.prompter.config, bundles.plain)
+    if not whole:
+        raise InputError(f"{args.targets}: rollouts lack sections of the prompt; let the targets be sampled")
+    return whole
 
 
 def verified(

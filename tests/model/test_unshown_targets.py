@@ -1,6 +1,7 @@
 """SFT targets from a file of rollouts: each bundle gets a right one that it does not show."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import bundle_with
@@ -178,3 +179,13 @@ def test_targets_of_bundles_are_read_as_before(tmp_path):
     assert not holds_rollouts(str(tmp_path / "targets.jsonl"))
     assert holds_rollouts(str(tmp_path / "rollouts.jsonl"))
     assert len(read(Rollout, str(tmp_path / "rollouts.jsonl"))) == 1
+
+
+def test_a_prompt_with_sections_needs_other_targets(tmp_path, tiny, capsys):
+    """An explorer's solution has no verdicts on references."""
+    write([bundle_of(0, 0, [solution(0, 1, "7", "incorrect")])], tmp_path / "bundles.jsonl")
+    write([solution(0, 0, "5")], tmp_path / "rollouts.jsonl")
+    prompt = str(Path(__file__).parents[2] / "recipes/prompts/prompt-judge.yaml")
+    targets = ("--targets", str(tmp_path / "rollouts.jsonl"), "--prompt", prompt)
+    assert sft.main(arguments(tmp_path, tiny, "sft", *QUICK, *targets)) == 2
+    assert "rollouts lack sections of the prompt; let the targets be sampled" in capsys.readouterr().err
