@@ -224,9 +224,7 @@ def compare(context: typer.Context) -> None:
 @app.command(rich_help_panel=INSPECT)
 def pool(
     folders: Annotated[list[str], typer.Argument(help="output folders of `a2r evaluate`")],
-    row: Annotated[
-        str, typer.Option(help="the row to compare; empty: skip_unanimous, or else the trained synthesizer")
-    ] = "",
+    row: Annotated[str, typer.Option(help="the row to compare; empty: the trained synthesizer")] = "",
     against: Annotated[
         str, typer.Option(help="rows to compare it with, comma-separated; empty: base, votes and control")
     ] = "",

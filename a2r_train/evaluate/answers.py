@@ -71,9 +71,14 @@ class Task:
     room: Fraction = Fraction(1)
 
     @property
+    def is_synthesis(self) -> bool:
+        """Whether it is a synthesizer's own row over references."""
+        return self.name.startswith("synthesizer/") and self.view == "references"
+
+    @property
     def has_verdicts(self) -> bool:
-        """Whether it is a synthesizer's own row over references, whose verdicts are reported."""
-        return self.name.startswith("synthesizer/") and self.view == "references" and self.budget == 1
+        """Whether its verdicts on the references are reported."""
+        return self.is_synthesis and self.budget == 1
 
 
 class Answers(Protocol):

@@ -19,6 +19,7 @@ from a2r_train.evaluate.kept_bundles import NO_TEXT
 from a2r_train.evaluate.report.tables import points, span
 from a2r_train.evaluate.rows.panel import final_task, tasks
 from a2r_train.evaluate.rows.row import bundle_votes
+from a2r_train.evaluate.rows.skipping import answers_to
 from a2r_train.evaluate.run import read_inputs
 from a2r_train.evaluate.statistics import Scores, holm, paired
 from a2r_train.records import CORRECT, Bundle
@@ -92,7 +93,7 @@ def load(folder: Path, name: str) -> Setting:
     scores: dict[str, Scores] = {}
     for task in named:
         if task.name in (final.name, f"{final.name}@T"):
-            right = np.array([s.verdict == CORRECT for s in kept.syntheses(task, bundles)], dtype=float)
+            right = np.array([s.verdict == CORRECT for s in answers_to(kept, task, bundles)], dtype=float)
             scores[task.name] = right.reshape(len(bundles), -1).mean(axis=1)
     problems = [json.dumps([b.problem_id, b.answer]) for b in bundles]
     counts = np.array([b.n_correct for b in bundles], dtype=float)

@@ -69,7 +69,10 @@ class EvaluateConfig(EngineArguments):
     )
     skip_unanimous: bool = field(
         default=False,
-        metadata={"help": "a row where the vote answers the bundles whose references all agree"},
+        metadata={
+            "help": "as in solve and serve, bundles whose references all agree are answered by their vote: "
+            "the synthesizers' rows are those of the whole system"
+        },
     )
     diagnostics: str = field(
         default="", metadata={"help": f"comma-separated: {', '.join(DIAGNOSTICS)}; or all"}
@@ -142,7 +145,7 @@ _FIXED = (
         "chat_template_kwargs",
         "engine",
     ),
-    *("dtype", "chunk_bundles", "seed", "k", "label"),
+    *("dtype", "chunk_bundles", "seed", "k", "label", "skip_unanimous"),
 )
 MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXED)
 
@@ -168,6 +171,8 @@ def check(config: EvaluateConfig) -> None:
             raise InputError(f"{row}: needs a synthesizer; name it with `base:`")
     if config.skip_unanimous and not (config.base or config.sft or config.grpo):
         raise InputError("skip_unanimous: needs a synthesizer; name it with `base:`, `sft:` or `grpo:`")
+    if config.skip_unanimous and chosen:
+        raise InputError("skip_unanimous: diagnostics ask about every bundle; remove one of the two keys")
     if config.rounds and not config.temperature:
         raise InputError("rounds: its syntheses are sampled; expected a temperature above 0")
     if "k" in chosen and not config.rollouts:

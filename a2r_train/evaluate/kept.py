@@ -27,6 +27,7 @@ from a2r_train.evaluate.report.write import build_results, results_text
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_rows
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
+from a2r_train.evaluate.rows.skipping import answers_to
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
 from a2r_train.prompts import PromptConfig
@@ -303,7 +304,7 @@ def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
         return {}
     found, bundles = {}, read_inputs(kept.config)[0]
     for task in tasks(kept.config):
-        pairs = zip(kept.syntheses(task, bundles), again.syntheses(task, bundles), strict=True)
+        pairs = zip(answers_to(kept, task, bundles), answers_to(again, task, bundles), strict=True)
         equal = [one.verdict == other.verdict for one, other in pairs]
         found[task.name] = f"{sum(equal)} of {len(equal)}"
     return found

@@ -24,7 +24,6 @@ from a2r_train.evaluate.statistics import ALPHA, Difference, Scores, holm, paire
 from a2r_train.records import Bundle, write_text
 
 FILE = "scores.json"
-SYSTEM = ("skip_unanimous", *TRAINED)  # the first one in all evaluations is compared
 WITHOUT_VOTES = ("reference/random", "best-of-k/medoid")
 
 
@@ -123,7 +122,7 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
 
 def _first(found: Sequence[Evaluation]) -> str:
     """The first system that all evaluations have. Raises InputError if there is none."""
-    name = next((name for name in SYSTEM if all(name in one.rows for one in found)), "")
+    name = next((name for name in TRAINED if all(name in one.rows for one in found)), "")
     if not name:
         raise InputError(f"no trained synthesizer is in all {len(found)} evaluations; name a row with --row")
     return name

@@ -51,7 +51,7 @@ from a2r_train.evaluate.rows.row import (
     reference_rows,
 )
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
-from a2r_train.evaluate.rows.skipping import skipping_row
+from a2r_train.evaluate.rows.skipping import answers_to, note_of
 from a2r_train.evaluate.rows.verdicts import verdict_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
@@ -145,7 +145,7 @@ def answers_of(
 ) -> dict[str, list[Synthesis]]:
     """The answers to each task of the panel; tasks are sorted by model, so that each is loaded once."""
     return {
-        task.name: work.syntheses(task, bundles)
+        task.name: answers_to(work, task, bundles)
         for task in sorted(tasks(config), key=lambda task: task.model)
     }
 
@@ -212,8 +212,9 @@ def summarise(
             uncounted,
         )
     for task in tasks(config):
-        note = config.methods_note if task.view in INDEX_VIEWS else ""
-        rows.append(task_row(task, bundles, found[task.name], note))
+        made = found[task.name]
+        note = config.methods_note if task.view in INDEX_VIEWS else note_of(bundles, made)
+        rows.append(task_row(task, bundles, made, note))
     swept: list[Row] = []
     judged_rows, verdicts = verdict_rows(config, work, bundles, found)
     chained, details = _chained_rows(config, work, final, bundles, rollouts)
@@ -257,9 +258,6 @@ def _chained_rows(
         rows.append(rounds_row(config, work, final, bundles, rollouts))
     if config.adaptive_validation and final:
         row, details["adaptive"] = adaptive_row(config, work, final, bundles)
-        rows.append(row)
-    if config.skip_unanimous and final:
-        row, details["skip_unanimous"] = skipping_row(config, work, final, bundles)
         rows.append(row)
     return rows, details
 

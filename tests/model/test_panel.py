@@ -13,6 +13,8 @@ from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate import answers as generate
+from a2r_train.evaluate.comparison import load
+from a2r_train.evaluate.kept import rescore
 from a2r_train.evaluate.rows import reward_model
 from a2r_train.evaluate.rows.panel import named_reference, unnamed
 from a2r_train.evaluate.templates import CONSISTENCY, REFINE, SELECT
@@ -303,7 +305,7 @@ def test_gain_ratios_are_relative_to_the_majority(config: EvaluateConfig, script
     assert set(gain) >= {"pass@4", "synthesizer/base", "maj@equal_tokens"}
 
 
-def test_unanimous_bundles_by_their_vote_by_hand(
+def test_unanimous_bundles_are_answered_by_their_vote(
     config: EvaluateConfig, tmp_path: Path, script: Script
 ) -> None:
     """Of four problems two are unanimous, one of them wrongly; the synthesizer is right everywhere."""
@@ -313,16 +315,43 @@ def test_unanimous_bundles_by_their_vote_by_hand(
         for i, some in enumerate(answers)
     ]
     path = write_rows(tmp_path / "some.jsonl", rows)
-    script(lambda _: r"\boxed{1}")
+    asked = list[str]()
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return r"\boxed{1}"
+
+    script(answer)
+    config = replace(config, bundles=path, rollouts="", samples=2, skip_unanimous=True)
+    results = evaluate(config)
+    assert not any(f"Number {i}?" in prompt and "Reference 1" in prompt for prompt in asked for i in (0, 1))
+    for name in ("synthesizer/base", "synthesizer/base@T"):
+        row = rows_of(results)[name]
+        assert (row["accuracy"], row["note"]) == (0.75, "50 % unanimous, answered by their vote")
+        assert row["tokens"] == 40 + 107 / 2
+    assert rows_of(results)["synthesizer/alone"]["accuracy"] == 1.0
+    assert rows_of(results)["synthesizer/alone"]["note"] == ""
+    stages = results["diagnostics"]["tokens_by_stage"]["synthesizer/base"]
+    assert stages["references"] == 40
+    assert rescore(Path(config.output_dir)).said == []
+    load(Path(config.output_dir), "it")  # what `a2r compare` reads
+    with pytest.raises(InputError, match=r"belongs to another run \(skip_unanimous"):
+        evaluate(replace(config, skip_unanimous=False))
+
+
+def test_without_contested_bundles_no_synthesizer_is_asked(
+    config: EvaluateConfig, tmp_path: Path, script: Script
+) -> None:
+    rows = [bundle_row(Problem(f"p{i}", f"Number {i}?", "1"), ["1", "1"], f"b{i}") for i in range(3)]
+    path = write_rows(tmp_path / "agreed.jsonl", rows)
+    script(lambda prompt: pytest.fail(prompt) if "Reference 1" in prompt else r"\boxed{2}")
     results = evaluate(replace(config, bundles=path, rollouts="", temperature=0.0, skip_unanimous=True))
-    row, found = rows_of(results)["skip_unanimous"], results["diagnostics"]["skip_unanimous"]
-    assert (row["accuracy"], row["note"]) == (0.75, "50 % unanimous, answered by their vote")
-    assert row["tokens"] == 40 + 107 / 2
-    assert (found["of"], found["skipped"], found["vote"]) == ("synthesizer/base", 0.5, 0.5)
-    assert found["synthesizer"] == 1.0
-    assert found["saved"] == pytest.approx(107 / 2 / 147, abs=1e-6)
-    assert found["change"]["difference"] == -0.25
-    report = (Path(config.output_dir) / "report.md").read_text()
-    assert "## Unanimous bundles by their vote" in report
+    assert rows_of(results)["synthesizer/base"]["accuracy"] == 1.0
+    assert rescore(Path(config.output_dir)).said == []
+
+
+def test_what_skip_unanimous_refuses(config: EvaluateConfig) -> None:
     with pytest.raises(InputError, match="skip_unanimous: needs a synthesizer"):
         evaluate(replace(config, base="", skip_unanimous=True))
+    with pytest.raises(InputError, match="skip_unanimous: diagnostics ask about every bundle"):
+        evaluate(replace(config, diagnostics="order", skip_unanimous=True))

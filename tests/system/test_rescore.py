@@ -1,6 +1,6 @@
 """`a2r rescore`: kept tables come out the same again, without a model and without a text.
 
-One of each kind is made again here. `a2r rescore data/results` makes all 46, in a minute: CONTRIBUTING.md.
+One of each kind is made again here. `a2r rescore data/results` makes all 48, in a minute: CONTRIBUTING.md.
 """
 
 import re
@@ -12,10 +12,14 @@ from a2r_train.commands.rescore import report_scores
 from a2r_train.evaluate.kept import find_evaluations
 
 ROOT = Path(__file__).parents[2]
-HEADLINES = {"gsm8k/evaluation-0.5b", "gsm8k-1.5b/evaluation-1.5b", "gsm8k-trained/first-1.5b"}
+WITH_ANSWERS = {
+    *("gsm8k/evaluation-0.5b", "gsm8k-1.5b/evaluation-1.5b", "gsm8k-trained/first-1.5b"),
+    *("gsm8k-trained/four-bundles-1.5b", "gsm8k-levers-1.5b/unsolved-explorer"),
+    "gsm8k-levers-1.5b/unsolved-synthesizer",
+}
 TABLES = (
     *("mawps", "mbpp", "gsm8k-levers/validation/", "gsm8k-levers-1.5b/"),
-    *("gsm8k-trained/two-bundles", "gsm8k-trained/four-bundles"),
+    "gsm8k-trained/two-bundles",
 )
 SAMPLE = {
     "gsm8k-1.5b/evaluation-1.5b": "same bytes",
@@ -28,14 +32,14 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def test_what_is_kept_of_each_shipped_result() -> None:
-    """All answers of the headlines, rollouts of ten others and of the votes, and the tables of the rest."""
+    """All answers of six, rollouts of ten others and of the votes, and the tables of the rest."""
     found = {str(path.relative_to("data/results")) for path in find_evaluations("data/results")}
-    assert len(found) == 46
+    assert len(found) == 48
     judged = {name for name in found if Path("data/results", name, "manifest.json").is_file()}
     votes = {name for name in found if "/votes-" in name}
-    assert {name for name in judged if Path("data/results", name, "syntheses").is_dir()} == HEADLINES
-    assert HEADLINES | votes <= judged
-    assert len(judged - HEADLINES - votes) == 10
+    assert {name for name in judged if Path("data/results", name, "syntheses").is_dir()} == WITH_ANSWERS
+    assert WITH_ANSWERS | votes <= judged
+    assert len(judged - WITH_ANSWERS - votes) == 10
     assert all(name.startswith(TABLES) for name in found - judged)
 
 

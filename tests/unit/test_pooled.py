@@ -107,14 +107,14 @@ def test_scores_of_an_earlier_version_are_asked_for_anew(tmp_path: Path) -> None
 
 
 def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = {"skip_unanimous": np.ones(200)}
+    given = {"rounds": np.ones(200)}
     folders = [evaluated(tmp_path / "a", FIRST, 0.3, **given), evaluated(tmp_path / "b", FIRST, 0.3)]
-    assert pool(folders[:1])[2].startswith("| skip_unanimous, against")
-    assert pool(folders)[2].startswith(f"| {TRAINED}, against")  # that both have
+    assert pool(folders[:1], row="rounds")[2].startswith("| rounds, against")
+    assert pool(folders)[2].startswith(f"| {TRAINED}, against")
     assert a2r("pool", *folders, "--row", CONTROL, "--against", VOTE) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"| {VOTE} | +")
-    with pytest.raises(InputError, match=r"b: no row 'skip_unanimous'; expected it in all evaluations"):
-        pool(folders, row="skip_unanimous")
+    with pytest.raises(InputError, match=r"b: no row 'rounds'; expected it in all evaluations"):
+        pool(folders, row="rounds")
     with pytest.raises(InputError, match=r"c: no scores\.json; name the output folder of `a2r evaluate`"):
         pool([str(tmp_path / "c")])
     with pytest.raises(InputError, match=r"a is named twice; name each evaluation once"):

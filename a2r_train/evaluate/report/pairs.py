@@ -20,7 +20,7 @@ RIVALS = (  # in addition to every majority
 SAMPLED = {GREEDY: "pass@1"}  # the rival of a sampled row in place of the greedy one
 KINDS = ("baseline", "untrained", "trained")
 _UNTRAINED = (BASE, "synthesizer/alone", "universal-self-consistency", "genselect", "self-refine")
-_FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive", "skip_unanimous")
+_FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive")
 
 
 def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:

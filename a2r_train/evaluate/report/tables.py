@@ -60,7 +60,6 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _perturbed_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
         _adaptive_section(diagnostics.get("adaptive", {})),
-        _skipping_section(diagnostics.get("skip_unanimous", {})),
         Section(
             "Tokens by stage",
             "Means over problems, as the engines count them.",
@@ -226,20 +225,6 @@ def _adaptive_section(found: dict[str, Any]) -> Section:
         "Below: the validation bundles."
     )
     return Section("Adaptive exploring", intro, ["price of a rollout", "accuracy", "tokens", ""], rows)
-
-
-def _skipping_section(found: dict[str, Any]) -> Section:
-    if not found:
-        return Section("", "", [], [])
-    change = f"{points(found['change']['difference'])} ({span(found['change'])})"
-    saved = f"{percent(found['saved'])} ({span(found, signed=False)})"
-    cells = [percent(found["skipped"]), saved, change, percent(found["vote"]), percent(found["synthesizer"])]
-    intro = (
-        f"Contested bundles are answered by {found['of']}, unanimous ones by their vote. In %, "
-        "with 95 % intervals; the change of accuracy in points."
-    )
-    header = ["unanimous", "tokens saved", "change", "right there: the vote", "the synthesizer"]
-    return Section("Unanimous bundles by their vote", intro, header, [cells])
 
 
 def _accuracy_cells(one: Mapping[str, Any]) -> list[str]:

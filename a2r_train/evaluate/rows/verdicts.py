@@ -18,6 +18,7 @@ from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.panel import task_row, tasks
 from a2r_train.evaluate.rows.row import Row, by_bundle, by_problem, mean
+from a2r_train.evaluate.rows.skipping import VOTED
 from a2r_train.evaluate.verdict_words import UNSAID
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Synthesis, row_of
@@ -32,7 +33,9 @@ SURE = NOTE + ", as sure as it was of them"
 
 @dataclass(frozen=True)
 class Judged:
-    """The syntheses of one row, split into parts, with their bundles: one entry per synthesis."""
+    """The syntheses of one row, split into parts, with their bundles: one entry per synthesis. Bundles that
+    `skip_unanimous` left to their vote have none.
+    """
 
     bundles: list[Bundle]
     made: list[Synthesis]
@@ -41,7 +44,7 @@ class Judged:
     @staticmethod
     def of(bundles: Sequence[Bundle], made: Sequence[Synthesis], prompt: PromptConfig) -> Judged:
         grouped = zip(bundles, by_bundle(bundles, made), strict=True)
-        pairs = [(bundle, one) for bundle, group in grouped for one in group]
+        pairs = [(bundle, one) for bundle, group in grouped for one in group if one.finish_reason != VOTED]
         parts = [prompt.parts_of(one.text) or Parts() for _, one in pairs]
         return Judged([bundle for bundle, _ in pairs], [one for _, one in pairs], parts)
 
@@ -109,7 +112,7 @@ def _vote_row(
     made: Sequence[Synthesis],
     scores: Mapping[str, Sequence[float]],
 ) -> Row:
-    values = [weighted_vote(b, scores[b.id]) if b.id in scores else math.nan for b in bundles]
+    values = [weighted_vote(b, scores.get(b.id, [0.0] * len(b.references))) for b in bundles]
     row = task_row(task, bundles, made)
     name = f"{task.name}{SUFFIX}"
     return replace(row, name=name, scores=by_problem(bundles, values), note=NOTE, unparsable=math.nan)
