@@ -237,15 +237,6 @@ def _check_finite(adapter: Path) -> None:
             )
 
 
-def weights_stamp(model: str) -> list[list[Any]]:
-    """[name, bytes, time in ns] of each weights file of a local model. It changes when the model is trained
-    again.
-    """
-    path = Path(model)
-    files = [path] if path.is_file() else sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-
-
 def weights_digest(folder: str) -> str:
     """What changes when the model of this folder, or GGUF file, is trained again: the sha256 of its weights,
     and of its base's if it is an adapter. Of a large file only parts are read, spread over it; "" for any

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from a2r_train import output
 from a2r_train.data.trained_on import NAME as TRAINED_ON
@@ -19,11 +18,11 @@ from a2r_train.models import (
     load_tokenizer,
     model_file,
     source_of,
-    weights_stamp,
 )
 from a2r_train.records import write_text
 
 log = logging.getLogger(__name__)
+INPUTS = ("model",)
 
 
 @dataclass
@@ -49,7 +48,7 @@ def merge(config: MergeConfig) -> Path:
     """
     check_merge(config)
     tokenizer, folder = load_tokenizer(config.model), Path(config.output_dir)
-    if output.prepare(folder, _resolved(config)):
+    if output.prepare(folder, asdict(config), inputs=INPUTS):
         log.info("%s: done already", folder)
         return folder
     load_model(config.model).save_pretrained(folder)
@@ -63,11 +62,7 @@ def merge(config: MergeConfig) -> Path:
 
 def check_folder(config: MergeConfig) -> None:
     """Raise InputError for the folder of another run."""
-    output.check(config.output_dir, _resolved(config))
-
-
-def _resolved(config: MergeConfig) -> dict[str, Any]:
-    return asdict(config) | {"weights": weights_stamp(config.model)}
+    output.check(config.output_dir, asdict(config), inputs=INPUTS)
 
 
 def check_merge(config: MergeConfig) -> None:

@@ -3,6 +3,7 @@ load.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -242,11 +243,18 @@ def test_checkpoints_load_as_they_are_and_a_merged_one_says_the_same(
         said = [greedy(model, tokenizer, content) for content in ("1", "How many?", "x" * 40)]
         assert said != [greedy(base, tokenizer, content) for content in ("1", "How many?", "x" * 40)]
         if lora:
-            merge(MergeConfig(str(tmp_path / name), str(tmp_path / f"{name}-merged")))
+            asked = MergeConfig(str(tmp_path / name), str(tmp_path / f"{name}-merged"))
+            merge(asked)
+            (tmp_path / name / "adapter_model.safetensors").touch()  # another time, the same weights
+            merge(asked)
             merged = AutoModelForCausalLM.from_pretrained(tmp_path / f"{name}-merged")
             assert [greedy(merged, tokenizer, content) for content in ("1", "How many?", "x" * 40)] == said
             assert (tmp_path / f"{name}-merged" / "prompt.yaml").exists()
-    if not lora:
+    if lora:
+        shutil.copyfile(*(tmp_path / name / "adapter_model.safetensors" for name in ("sft", "grpo")))
+        with pytest.raises(InputError, match="grpo has changed since this run"):
+            merge(asked)
+    else:
         with pytest.raises(InputError, match="expected the folder of a LoRA adapter"):
             merge(MergeConfig(str(tmp_path / "sft"), str(tmp_path / "merged")))
         assert not (tmp_path / "merged").exists()
