@@ -87,6 +87,9 @@ class Bundle:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+VOTED = "voted"  # the finish_reason of an answer that the vote of the references gave, and no model wrote
+
+
 @dataclass(frozen=True)
 class Synthesis:
     """One synthesizer answer to one bundle; `rationalised` if the gold answer was shown with it.

@@ -153,8 +153,10 @@ def _dollars(parts: Sequence[Part], prices: Mapping[str, Price]) -> float | None
 def _seconds(part: Part, work: Answers, explorer_second: float) -> float:
     if part.model == EXPLORER:
         return part.completions * explorer_second
+    if not part.completions:
+        return 0.0  # it was not asked at all
     timing = work.seconds.get(part.task)
-    return timing["seconds"] / timing["answers"] if timing else math.nan
+    return part.completions * timing["seconds"] / timing["answers"] if timing else math.nan
 
 
 def _explorer_time(rollouts: str) -> tuple[float, str]:

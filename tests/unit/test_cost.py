@@ -1,6 +1,7 @@
 """What an answer costs: operations by hand, the front of cost and accuracy, and the sentence."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from a2r_train.evaluate.rows.panel import task_row
 from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, bundle_votes, reference_rows
 from a2r_train.inference.two_stage import Price
 from a2r_train.models import Size
-from a2r_train.records import Bundle, Problem, Reference, Rollout, Synthesis
+from a2r_train.records import VOTED, Bundle, Problem, Reference, Rollout, Synthesis
 
 
 def test_flops_by_hand() -> None:
@@ -134,3 +135,29 @@ def test_tokens_are_means_over_problems_however_many_bundles_each_has(view: str)
     completion, prompt = (11 + 201) / 2, (50 + 1000) / 2
     assert row.parts[-1] == Part("m", prompt, completion, task="synthesizer/grpo")
     assert row.tokens == (completion if view == "alone" else 10 + prompt + completion)
+
+
+def test_a_bundle_that_its_vote_answers_costs_no_time_and_no_flops() -> None:
+    """Of five problems four are answered by their vote; the fifth costs what it costs by itself."""
+    bundles = [written_by(f"{problem}/0", ("m", 10)) for problem in "pqrst"]
+    made = [Synthesis(b.id, 0, "", "2", "correct", 0, 0, VOTED, "s", 0) for b in bundles]
+    made[2] = Synthesis("r/0", 0, "", "2", "correct", 100, 20, "stop", "s", 0)
+    task = Task("synthesizer/grpo", "s")
+    size = Size(1000, 2, 8)
+    work: Any = SimpleNamespace(
+        config=SimpleNamespace(rollouts=""),
+        seconds={task.name: {"seconds": 3.0, "answers": 1, "device": "", "batch_size": 1}},
+    )
+
+    def told(row: Row) -> tuple[float, float]:
+        own = replace(row, parts=row.parts[1:])
+        found = cost.costs([own], [], {"s": Price(1, 10)}, lambda _: size)[row.name]
+        assert found["dollars"] == pytest.approx(row.parts[1].completions * (100 + 200) / 1e3)
+        return found["flops"] or 0.0, cost.timings([own], work)["seconds"][row.name]
+
+    alone = told(task_row(task, [bundles[2]], [made[2]]))
+    assert alone == (cost.flops(size, Part("s", 100, 20)), 3.0)
+    assert told(task_row(task, bundles, made)) == pytest.approx([one / 5 for one in alone])
+    work.seconds = {}  # no bundle was contested, so nothing was timed
+    none = task_row(task, bundles[:2], made[:2])
+    assert told(none) == (0.0, 0.0)

@@ -14,7 +14,7 @@ from a2r_train.data.rollouts import judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, by_problem, mean_over_problems
+from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, asked_part, by_problem, mean_over_problems
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.inference.adaptive import Adaptive, chance_of_change
 from a2r_train.records import CORRECT, Bundle, Synthesis
@@ -145,4 +145,5 @@ def _parts(model: str, bundles: Sequence[Bundle], stops: Sequence[Stop]) -> tupl
         mean_over_problems(bundles, [getattr(s, key) for s in stops])
         for key in ("n", "references", "prompt", "completion")
     )
-    return Part(EXPLORER, 0.0, references / n, n), Part(model, prompt, completion)
+    share = mean_over_problems(bundles, [float(s.prompt > 0) for s in stops])
+    return Part(EXPLORER, 0.0, references / n, n), asked_part(model, prompt, completion, share)

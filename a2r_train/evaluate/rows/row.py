@@ -19,7 +19,7 @@ from a2r_train.data.builder import extended
 from a2r_train.data.unparsable import unparsable
 from a2r_train.errors import InputError
 from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Reference, Rollout, Synthesis
+from a2r_train.records import CHECK_VERDICT, CORRECT, VOTED, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import has_vote, majority
 
 EXPLORER = "explorer"  # stands for the models of the references; `cost.writers_of` names them
@@ -29,7 +29,8 @@ EXPLORER = "explorer"  # stands for the models of the references; `cost.writers_
 class Part:
     """What one model does for an answer: it reads a prompt once and writes `completions` of a mean length.
 
-    `task` is the task whose measured time counts.
+    Below 1, `completions` are the share of the answers for which the model is asked; the tokens are those of
+    one that it is asked for. `task` is the task whose measured time counts.
     """
 
     model: str
@@ -180,11 +181,22 @@ def synthesis_row(name: str, bundles: Sequence[Bundle], syntheses: Iterable[Synt
 def part_of(
     model: str, bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]], task: str = ""
 ) -> Part:
-    """What a model reads and writes for an answer, if it was asked this about each bundle: means over
-    problems, as of every row.
+    """What a model reads and writes for an answer, if it was asked this about each bundle that no vote
+    answered: means over problems, as of every row.
     """
     stages = stage_tokens(bundles, grouped)
-    return Part(model, stages["synthesizer_prompt"], stages["synthesis"], task=task)
+    asked = [mean([float(s.finish_reason != VOTED) for s in group]) for group in grouped]
+    share = mean_over_problems(bundles, asked)
+    return asked_part(model, stages["synthesizer_prompt"], stages["synthesis"], share, task)
+
+
+def asked_part(model: str, prompt: float, completion: float, share: float, task: str = "") -> Part:
+    """The part of a model that is asked for a share of the answers, from its mean tokens over all of them.
+
+    A token costs the more FLOPs the more precede it, so a long text now and then is not a short one each time.
+    """
+    some = share or 1.0
+    return Part(model, prompt / some, completion / some, share, task)
 
 
 def equal_budget(

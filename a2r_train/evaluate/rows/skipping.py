@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.rows.row import by_problem, mean
-from a2r_train.records import Bundle, Synthesis
+from a2r_train.records import VOTED, Bundle, Synthesis
 from a2r_train.verify.vote import agreements, is_unanimous
-
-VOTED = "voted"  # the finish_reason of an answer that no model wrote
 
 
 def answers_to(work: Answers, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:

@@ -18,10 +18,9 @@ from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.panel import task_row, tasks
 from a2r_train.evaluate.rows.row import Row, by_bundle, by_problem, mean
-from a2r_train.evaluate.rows.skipping import VOTED
 from a2r_train.evaluate.verdict_words import UNSAID
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import CORRECT, Bundle, Synthesis, row_of
+from a2r_train.records import CORRECT, VOTED, Bundle, Synthesis, row_of
 from a2r_train.sections import Parts
 from a2r_train.verify import has_vote, judge_all, majority
 
