@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from a2r_train.records import UNPARSABLE, Reference, Rollout, Synthesis
+from a2r_train.records import UNPARSABLE, VOTED, Reference, Rollout, Synthesis
 from a2r_train.verify import extract
 
 MANY = 0.05  # share of the texts above which one of them is shown
@@ -57,8 +57,11 @@ class Unparsable:
 
 
 def unparsable(texts: Iterable[Rollout | Reference | Synthesis]) -> Unparsable:
-    """Count the texts without a readable answer; the sample is the end of one, where answers usually are."""
-    judged = list(texts)
+    """Count the texts without a readable answer; the sample is the end of one, where answers usually are.
+
+    An answer that is the vote's is no text of a model: it would hide how many of the model's are unreadable.
+    """
+    judged = [text for text in texts if getattr(text, "finish_reason", "") != VOTED]
     without = [text for text in judged if text.verdict == UNPARSABLE]
     cut = sum(getattr(text, "finish_reason", "") == "length" for text in without)
     sample = next((text.text.strip()[-MAX_SHOWN_CHARACTERS:] for text in without if text.text.strip()), "")

@@ -17,7 +17,7 @@ from a2r_train.evaluate.rows.row import (
     stage_tokens,
 )
 from a2r_train.evaluate.statistics import Scores
-from a2r_train.records import CORRECT, Bundle, Reference, Rollout, Synthesis
+from a2r_train.records import CORRECT, VOTED, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import equivalent, majority
 
 MOST_SOURCES = 12  # problem sets; more of them are templates or chapters, and a table would say nothing
@@ -113,9 +113,14 @@ def _cells(keys: Sequence[int | str], values: Iterable[float]) -> dict[str, dict
 
 
 def _copy_rate(bundles: Sequence[Bundle], grouped: Sequence[Sequence[Synthesis]]) -> float:
-    """Share of syntheses with the majority's answer, over bundles with a majority; no answer is no copy."""
+    """Share of syntheses with the majority's answer, over bundles with a majority; no answer is no copy, and
+    an answer that the vote gave is no synthesis.
+    """
     pairs = [
-        (b, s.answer) for b, group in zip(bundles, grouped, strict=True) for s in group if b.majority_answer
+        (b, s.answer)
+        for b, group in zip(bundles, grouped, strict=True)
+        for s in group
+        if b.majority_answer and s.finish_reason != VOTED
     ]
     return mean(
         float(bool(answer) and equivalent(answer, b.majority_answer, b.verifier) == CORRECT)

@@ -13,7 +13,7 @@ from a2r_train.evaluate.report.pairs import TRAINED
 from a2r_train.evaluate.report.tables import percent, points
 from a2r_train.evaluate.rows.row import accuracies, by_bundle
 from a2r_train.evaluate.statistics import TWO_SIDED
-from a2r_train.records import Bundle, Synthesis
+from a2r_train.records import VOTED, Bundle, Synthesis
 
 FEWEST = 50  # problems: with fewer, chance is above 14 points, whatever is predicted
 
@@ -29,7 +29,7 @@ def probe_line(
         return ""
     weights = shares.mean(axis=0)
     selector = Selector()
-    if base:
+    if base := [one for one in base if one.finish_reason != VOTED]:  # a vote says nothing about the model
         right = accuracies(by_bundle(bundles, base))
         selector = fit([shown_pattern(b) for b in bundles], right, [1.0] * len(bundles))
     vote = float(weights @ [p.vote for p in patterns])

@@ -55,7 +55,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _cells_section("votes for the most frequent answer", diagnostics.get("by_majority", {})),
         _cells_section("source", diagnostics.get("by_source", {})),
         _explorer_section(diagnostics.get("by_explorer", {})),
-        _synthesizer_section(diagnostics),
+        _synthesizer_section(diagnostics, answers_by_vote(results)),
         _verdicts_section(diagnostics.get("verdicts", {})),
         _perturbed_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
@@ -235,7 +235,12 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _synthesizer_section(diagnostics: Mapping[str, Any]) -> Section:
+def answers_by_vote(results: Mapping[str, Any]) -> bool:
+    """Whether unanimous bundles are answered by their vote, so that the synthesizers' rows are of systems."""
+    return bool((results.get("setup", {}).get("config") or {}).get("skip_unanimous"))
+
+
+def _synthesizer_section(diagnostics: Mapping[str, Any], by_vote: bool) -> Section:
     rows = []
     for name, flips in diagnostics.get("flips", {}).items():
         new = diagnostics["new_correct"][name]
@@ -255,6 +260,8 @@ def _synthesizer_section(diagnostics: Mapping[str, Any]) -> Section:
         "New correct: % right where every reference is wrong. Copy "
         "rate: % of answers that are the majority's."
     )
+    if by_vote:
+        intro += " Answers to unanimous bundles, which are their votes, count in all but the copy rate."
     return Section("Flips against the majority", intro, header, rows)
 
 

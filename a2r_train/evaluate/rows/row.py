@@ -193,7 +193,8 @@ def part_of(
 def asked_part(model: str, prompt: float, completion: float, share: float, task: str = "") -> Part:
     """The part of a model that is asked for a share of the answers, from its mean tokens over all of them.
 
-    A token costs the more FLOPs the more precede it, so a long text now and then is not a short one each time.
+    The more tokens precede a token, the more FLOPs it takes: long texts now and then are not short ones
+    each time.
     """
     some = share or 1.0
     return Part(model, prompt / some, completion / some, share, task)

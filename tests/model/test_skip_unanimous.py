@@ -1,0 +1,47 @@
+"""`skip_unanimous` in all that is made from the answers: a vote's answer is none of the synthesizer's."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Script, bundle_row, write_rows
+
+from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate.probe import beside
+from a2r_train.records import Problem
+
+AGREED, CONTESTED = ["1"] * 4, ["1", "1", "1", "2"]
+
+
+def bundles_of(path: Path, answers: Sequence[Sequence[str]]) -> str:
+    rows = [
+        bundle_row(Problem(f"p{i}", f"Number {i}?", "1"), list(some), f"b{i}", tokens=[10] * 4)
+        for i, some in enumerate(answers)
+    ]
+    return write_rows(path, rows)
+
+
+@pytest.fixture
+def skipping(config: EvaluateConfig, tmp_path: Path) -> EvaluateConfig:
+    """Three unanimous bundles of four."""
+    path = bundles_of(tmp_path / "some.jsonl", [AGREED, AGREED, ["2"] * 4, CONTESTED])
+    return replace(config, bundles=path, rollouts="", temperature=0.0, skip_unanimous=True)
+
+
+def test_a_model_that_cannot_be_read_is_not_hidden_by_the_votes(
+    skipping: EvaluateConfig, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(lambda prompt: "I cannot say." if "Reference 1" in prompt else r"\boxed{1}")
+    monkeypatch.setattr(beside, "FEWEST", 1)
+    asked = list[Any]()
+    monkeypatch.setattr(beside, "fit", lambda *given: asked.append(given) or beside.Selector())
+    results = evaluate(skipping)
+    row = next(one for one in results["rows"] if one["name"] == "synthesizer/base")
+    assert (row["accuracy"], row["unparsable"]) == (0.5, 1.0)
+    diagnostics = results["diagnostics"]
+    assert diagnostics["unparsable"]["synthesizer/base"]["share"] == 1.0
+    assert diagnostics["copy_rate"]["synthesizer/base"] == 0.0
+    _, right, _ = asked[0]  # nothing is fitted to what the model was not asked
+    assert [one for one in right if one == one] == [0.0]
