@@ -41,6 +41,7 @@ class Setting:
     sampled: Scores | None
     texts: str = ""  # a hash of the texts of the problems; "" if they are not kept
     told: float = math.nan  # the accuracy of the vote in its own table, if that has one
+    by_vote: bool = False  # whether unanimous bundles are answered by their vote (skip_unanimous)
 
     def right(self, with_sampled: bool) -> Scores:
         """How often the synthesizer is right, [n_bundles]: greedy, or the mean of greedy and sampled."""
@@ -99,7 +100,8 @@ def load(folder: Path, name: str) -> Setting:
     counts = np.array([b.n_correct for b in bundles], dtype=float)
     greedy, sampled = scores[final.name], scores.get(f"{final.name}@T")
     votes, told = bundle_votes(bundles), _vote_in(results)
-    return Setting(name, problems, counts, votes, greedy, sampled, _texts(bundles), told)
+    texts = _texts(bundles)
+    return Setting(name, problems, counts, votes, greedy, sampled, texts, told, config.skip_unanimous)
 
 
 def _vote_in(results: Mapping[str, Any]) -> float:
@@ -145,6 +147,10 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
     if greedy_only and len(greedy_only) < len(settings):
         names = ", ".join(greedy_only)
         notes.append(f"Only greedy answers are compared, because there are no sampled ones in {names}.")
+    systems = [one.name for one in settings if one.by_vote]
+    if systems and len(systems) < len(settings):
+        names = ", ".join(systems)
+        notes.append(f"Unanimous bundles are answered by their vote (skip_unanimous) only in {names}.")
     return [head_line, "|---" * len(head) + "|", *others, *(line for note in notes for line in ("", note))]
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,20 @@ WITHOUT_VOTES = ("reference/random", "best-of-k/medoid")
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `keys` of the
-    problems are the same in every evaluation that has them.
+    problems are the same in every evaluation that has them. `by_vote` are the rows of systems that answer
+    unanimous bundles by their vote (`skip_unanimous`).
     """
 
     name: str
     keys: list[str]
     verifiers: list[str]
     rows: dict[str, Scores]
+    by_vote: list[str] = field(default_factory=list)
 
 
-def write_scores(folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[Row]) -> None:
+def write_scores(
+    folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[Row], by_vote: Sequence[str] = ()
+) -> None:
     """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
     problems = problem_ids(bundles)
@@ -50,6 +54,7 @@ def write_scores(folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[R
     keys = _keys([texts[problem] for problem in problems])
     verifiers = sorted({bundle.verifier for bundle in bundles})
     content = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
+    content |= {"by_vote": list(by_vote)} if by_vote else {}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
 
 
@@ -77,7 +82,7 @@ def read_scores(folder: str) -> Evaluation:
             "run the same `a2r evaluate` again, which writes it from the kept answers"
         )
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    return Evaluation(folder, content["keys"], content["verifiers"], rows)
+    return Evaluation(folder, content["keys"], content["verifiers"], rows, content.get("by_vote", []))
 
 
 def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
@@ -99,6 +104,7 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
     for name in (system, *rivals):
         if lacking := next((one.name for one in found if name not in one.rows), ""):
             raise InputError(f"{lacking}: no row {name!r}; expected it in all evaluations")
+        _check_same_kind(found, name)
     scores = {name: _over_all(found, name) for name in (system, *rivals)}
     differences = holm([paired(scores[system], scores[rival]) for rival in rivals])
     own = [[_mean_difference(one, system, rival) for one in found] for rival in rivals]
@@ -118,6 +124,16 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
     evaluations = f"{len(found)} evaluation{'s' * (len(found) > 1)}"
     said = f"{system} is right in {100 * mean:.1f} % of {size} problems, the mean of {evaluations}."
     return [said, "", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))]
+
+
+def _check_same_kind(found: Sequence[Evaluation], name: str) -> None:
+    """Raise InputError if a row is a model's in one evaluation, and a system's in another."""
+    skips = {name in one.by_vote: one.name for one in found}
+    if len(skips) > 1:
+        raise InputError(
+            f"{skips[True]}: {name} answers unanimous bundles by their vote (skip_unanimous), and in "
+            f"{skips[False]} it does not; evaluate both in the same way"
+        )
 
 
 def _first(found: Sequence[Evaluation]) -> str:

@@ -51,7 +51,7 @@ from a2r_train.evaluate.rows.row import (
     reference_rows,
 )
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
-from a2r_train.evaluate.rows.skipping import answers_to, note_of
+from a2r_train.evaluate.rows.skipping import answers_to, is_skipping, note_of
 from a2r_train.evaluate.rows.verdicts import verdict_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
@@ -78,7 +78,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     output.write_config(folder, asdict(config))  # the recipe may have gained rows since the first run
     same = done and is_written(folder, results)
     write_results(folder, results)
-    write_scores(folder, bundles, rows)
+    write_scores(folder, bundles, rows, [one.name for one in tasks(config) if is_skipping(config, one)])
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
@@ -293,8 +293,10 @@ def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:
     sizes = sorted(Counter(bundle.problem_id for bundle in bundles).values())
     spread = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     sampled = f", {config.samples} at T={config.temperature:g}" if config.temperature else ""
+    voted = "; unanimous bundles are answered by their vote (skip_unanimous)" if config.skip_unanimous else ""
     return (
-        f"{len(sizes)} problems x {spread} bundles x 1 greedy synthesis{sampled}; intervals resample problems"
+        f"{len(sizes)} problems x {spread} bundles x 1 greedy synthesis{sampled}{voted}; "
+        "intervals resample problems"
     )
 
 

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 from conftest import Script, bundle_row, write_rows
 
+from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate.comparison import compare
+from a2r_train.evaluate.pooled import pool
 from a2r_train.evaluate.probe import beside
+from a2r_train.evaluate.report.browser import OF_THE_VOTE
 from a2r_train.records import Problem
 
 AGREED, CONTESTED = ["1"] * 4, ["1", "1", "1", "2"]
@@ -45,3 +50,27 @@ def test_a_model_that_cannot_be_read_is_not_hidden_by_the_votes(
     assert diagnostics["copy_rate"]["synthesizer/base"] == 0.0
     _, right, _ = asked[0]  # nothing is fitted to what the model was not asked
     assert [one for one in right if one == one] == [0.0]
+
+
+def test_a_system_is_never_taken_for_its_model(
+    skipping: EvaluateConfig, script: Script, tmp_path: Path
+) -> None:
+    script(lambda _: r"\boxed{1}")
+    trained = str(copytree(skipping.base, tmp_path / "trained"))
+    system = replace(skipping, grpo=trained, cards=True, output_dir=str(tmp_path / "system"))
+    model = replace(system, skip_unanimous=False, output_dir=str(tmp_path / "model"))
+    name = f"{tmp_path}/trained/README.md"
+    for config, accuracy, said in ((model, 100.0, "grpo"), (system, 75.0, "grpo with skip_unanimous")):
+        results = evaluate(config)
+        card = Path(name).read_text()
+        assert f"value: {accuracy}\n      name: accuracy of synthesizer/{said} in %" in card
+        assert f"synthesizer/{said} is right in {accuracy} % of 4 problems" in card
+        assert ("by their vote (skip_unanimous)" in results["setup"]["protocol"]) is config.skip_unanimous
+        page = (Path(config.output_dir) / "report.html").read_text()
+        assert page.count(OF_THE_VOTE) == 6 * config.skip_unanimous  # three bundles, base and trained
+    (note,) = [line for line in compare([model.output_dir, system.output_dir]) if "skip_unanimous" in line]
+    assert note.endswith(f"only in {system.output_dir}.")
+    with pytest.raises(InputError, match=r"system: synthesizer/grpo answers unanimous.*model it does not"):
+        pool([model.output_dir, system.output_dir])
+    assert pool([model.output_dir, system.output_dir], "maj@4", ["explorer/greedy"])
+    assert pool([system.output_dir])[0].startswith("synthesizer/grpo is right in 75.0 %")

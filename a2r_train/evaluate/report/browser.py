@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from a2r_train.evaluate.diagnostics import FLIP_KINDS, flip_kind
 from a2r_train.evaluate.statistics import Scores
-from a2r_train.records import Bundle, Synthesis
+from a2r_train.records import VOTED, Bundle, Synthesis
 
 MAX_SHOWN_CHARACTERS = 4000
+OF_THE_VOTE = "[the vote of the references, which all agree; no synthesis was made]"
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,13 @@ def _shown(bundle: Bundle, vote: float, syntheses: Mapping[str, Synthesis]) -> S
         Text(f"Reference {i}", _clip(r.text), r.answer, r.verdict) for i, r in enumerate(bundle.references, 1)
     ]
     written = [
-        Text(name, _clip(s.text), s.answer, s.verdict, flip_kind(vote, s)) for name, s in syntheses.items()
+        Text(name, _written(s), s.answer, s.verdict, flip_kind(vote, s)) for name, s in syntheses.items()
     ]
     return Shown(bundle.problem_id, bundle.problem, bundle.answer, vote, references, written)
+
+
+def _written(one: Synthesis) -> str:
+    return OF_THE_VOTE if one.finish_reason == VOTED else _clip(one.text)
 
 
 def _clip(text: str) -> str:

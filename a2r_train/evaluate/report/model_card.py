@@ -11,7 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row
 from a2r_train.evaluate.overlap import overlap_lines
-from a2r_train.evaluate.report.tables import sections
+from a2r_train.evaluate.report.pairs import TRAINED
+from a2r_train.evaluate.report.tables import answers_by_vote, sections
 from a2r_train.evaluate.report.words import headline
 from a2r_train.evaluate.report.write import markdown_section
 from a2r_train.records import write_text
@@ -95,6 +96,7 @@ def _problems(results: Mapping[str, Any], row: str) -> int:
 def _eval_results(row: str, bundles: str, results: Mapping[str, Any]) -> list[EvalResult]:
     """Accuracy in %, greedy and at the recipe's temperature."""
     name = "/".join(Path(bundles.removesuffix(".xz")).with_suffix("").parts[-2:])
+    of_system = " with skip_unanimous" if answers_by_vote(results) and row in TRAINED else ""
     return [
         EvalResult(
             task_type="text-generation",
@@ -103,7 +105,7 @@ def _eval_results(row: str, bundles: str, results: Mapping[str, Any]) -> list[Ev
             dataset_name=name,
             dataset_args={"problems": one["n"]},
             metric_type="accuracy",
-            metric_name=f"accuracy of {one['name']} in %",
+            metric_name=f"accuracy of {one['name']}{of_system} in %",
             metric_value=round(100 * one["accuracy"], 2),
         )
         for one in results["rows"]

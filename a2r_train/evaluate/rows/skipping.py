@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from a2r_train.evaluate.answers import Answers, Task
+from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.row import by_problem, mean
 from a2r_train.records import VOTED, Bundle, Synthesis
 from a2r_train.verify.vote import agreements, is_unanimous
+
+
+def is_skipping(config: EvaluateConfig, task: Task) -> bool:
+    """Whether the task is asked about contested bundles only."""
+    return config.skip_unanimous and task.is_synthesis
 
 
 def answers_to(work: Answers, task: Task, bundles: Sequence[Bundle]) -> list[Synthesis]:
@@ -16,7 +22,7 @@ def answers_to(work: Answers, task: Task, bundles: Sequence[Bundle]) -> list[Syn
     With `skip_unanimous`, a synthesizer is asked about contested bundles only. The others get the answer of
     their references, for no token of the synthesizer's.
     """
-    if not (work.config.skip_unanimous and task.is_synthesis):
+    if not is_skipping(work.config, task):
         return work.syntheses(task, bundles)
     votes = [([r.answer for r in b.references], b.verifier) for b in bundles]
     asked = [not is_unanimous(pattern) for pattern in agreements(votes)]
