@@ -27,7 +27,7 @@ from a2r_train.evaluate.report.write import build_results, results_text
 from a2r_train.evaluate.rows.panel import tasks
 from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_rows
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
-from a2r_train.evaluate.rows.skipping import answers_to
+from a2r_train.evaluate.rows.skipping import answers_to, is_skipping
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
 from a2r_train.prompts import PromptConfig
@@ -68,7 +68,9 @@ class Kept:
         if task.name not in self._found:
             files = self._of("tasks", task.name)
             stored = [s for file in files for s in read(Synthesis, str(self.folder / file))]
-            if self.config.max_bundles:
+            if is_skipping(self.config, task):
+                stored = self._of_contested(task, stored, bundles)
+            elif self.config.max_bundles:
                 stored = stored[: len(bundles) * task.samples]
             if [(s.bundle_id, s.sample) for s in stored] != [
                 (b.id, i) for b in bundles for i in range(task.samples)
@@ -80,6 +82,25 @@ class Kept:
             asked = [b for b in bundles for _ in range(task.samples)]
             self._found[task.name] = self._judged(task, stored, asked)
         return self._found[task.name]
+
+    def _of_contested(
+        self, task: Task, stored: Sequence[Synthesis], bundles: Sequence[Bundle]
+    ) -> list[Synthesis]:
+        """The answers to the bundles that are contested by today's verifier, which need not be those of then.
+
+        Raises InputError for one that nobody was asked about.
+        """
+        known = {bundle.id for bundle in bundles}
+        found = [synthesis for synthesis in stored if synthesis.bundle_id in known]
+        have = {(synthesis.bundle_id, synthesis.sample) for synthesis in found}
+        for bundle in bundles:
+            for sample in range(task.samples):
+                if (bundle.id, sample) not in have:
+                    raise InputError(
+                        f"{self.folder}: no answer of {task.name} to bundle {bundle.id}, sample {sample}; if "
+                        "its references agreed at that time, it is contested now: evaluate again"
+                    )
+        return found
 
     def parameters(self, model: str) -> int:
         return int(self._of("parameters", model))
@@ -302,7 +323,8 @@ def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
     """By task, how many verdicts are the same in both, such as `60 of 64`; {} if none are kept."""
     if not kept.has_answers:
         return {}
-    found, bundles = {}, read_inputs(kept.config)[0]
+    found, config = {}, kept.config
+    bundles = judged_bundles(read_inputs(config)[0], config.bundles, kept.prompt_of_references)
     for task in tasks(kept.config):
         pairs = zip(answers_to(kept, task, bundles), answers_to(again, task, bundles), strict=True)
         equal = [one.verdict == other.verdict for one, other in pairs]

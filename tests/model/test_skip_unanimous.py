@@ -1,5 +1,6 @@
 """`skip_unanimous` in all that is made from the answers: a vote's answer is none of the synthesizer's."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import Script, bundle_row, write_rows
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.comparison import compare
+from a2r_train.evaluate.kept import regenerate, rescore
 from a2r_train.evaluate.pooled import pool
 from a2r_train.evaluate.probe import beside
 from a2r_train.evaluate.report.browser import OF_THE_VOTE
@@ -74,3 +76,35 @@ def test_a_system_is_never_taken_for_its_model(
         pool([model.output_dir, system.output_dir])
     assert pool([model.output_dir, system.output_dir], "maj@4", ["explorer/greedy"])
     assert pool([system.output_dir])[0].startswith("synthesizer/grpo is right in 75.0 %")
+
+
+def test_bundles_judged_by_another_verifier_since_are_regenerated(
+    skipping: EvaluateConfig, script: Script, tmp_path: Path
+) -> None:
+    """Their stored answers disagree, and the same texts read today all agree."""
+    script(lambda _: r"\boxed{1}")
+    path = Path(skipping.bundles)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["references"][0] |= {"answer": "7", "verdict": "incorrect"}
+    rows[0]["n_correct"] = 3
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate(skipping)
+    found = regenerate(Path(skipping.output_dir), str(tmp_path / "again"), {})
+    assert {one.same for one in found if one.name.startswith("synthesizer/base")} == {"4 of 4"}
+
+
+def test_answers_that_a_verifier_asks_for_since_are_missed(skipping: EvaluateConfig, script: Script) -> None:
+    """Texts that agreed disagree now, and the other way round."""
+    script(lambda _: r"\boxed{1}")
+    evaluate(skipping)
+    path, folder = Path(skipping.bundles), Path(skipping.output_dir)
+    before = path.read_text()
+    path.write_text(before.replace(r"\boxed{2}", r"\boxed{1}"))
+    found = rescore(folder)
+    assert any("bundle b3" in line for line in found.said)
+    first, *others = before.splitlines(keepends=True)
+    path.write_text(first.replace(r"\boxed{1}", r"\boxed{2}", 1) + "".join(others))
+    with pytest.raises(
+        InputError, match=r"no answer of synthesizer/base to bundle b0, sample 0.*contested now"
+    ):
+        rescore(folder)
