@@ -1,6 +1,7 @@
 """What an answer costs: operations by hand, the front of cost and accuracy, and the sentence."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from conftest import bundle_with
 from a2r_train.evaluate import cost
 from a2r_train.evaluate.answers import Task
 from a2r_train.evaluate.report import plots
+from a2r_train.evaluate.rows import reward_model
 from a2r_train.evaluate.rows.panel import task_row
 from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, bundle_votes, reference_rows
 from a2r_train.inference.two_stage import Price
@@ -161,3 +163,21 @@ def test_a_bundle_that_its_vote_answers_costs_no_time_and_no_flops() -> None:
     work.seconds = {}  # no bundle was contested, so nothing was timed
     none = task_row(task, bundles[:2], made[:2])
     assert told(none) == (0.0, 0.0)
+
+
+def test_a_reward_model_reads_each_reference_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Bundles of two references and of one: they cost what the three chats cost by themselves."""
+    bundles = [written_by("p/0", ("m", 10), ("m", 20)), written_by("q/0", ("m", 30))]
+    read = [[(0.5, 100), (0.1, 100)], [(0.2, 100)]]
+    monkeypatch.setattr(reward_model, "model_hash", lambda _: "")
+    monkeypatch.setattr(reward_model, "scores", lambda *_: read)
+    row = reward_model.best_of_row("rm", bundles, tmp_path, 1)
+    assert row.tokens == 30 + 150
+    size = Size(1000, 2, 8)
+    one = cost.flops(size, Part("rm", 100, 0))
+    assert sum(cost.flops(size, part) for part in row.parts[1:]) == pytest.approx(1.5 * one)
+    prices = {"rm": Price(1, 0), "m": Price(0, 0)}
+    found = cost.costs([row], cost.writers_of("m", bundles, []), prices, lambda _: size)
+    assert found[row.name]["dollars"] == pytest.approx(150 / 1e3)

@@ -12,7 +12,15 @@ import numpy as np
 
 from a2r_train import __version__
 from a2r_train.errors import InputError
-from a2r_train.evaluate.rows.row import Part, Row, by_problem, mean_over_problems, reference_part, size_label
+from a2r_train.evaluate.rows.row import (
+    Part,
+    Row,
+    asked_part,
+    by_problem,
+    mean_over_problems,
+    reference_part,
+    size_label,
+)
 from a2r_train.models import check_weights, load_tokenizer, model_hash
 from a2r_train.prompts import Messages
 from a2r_train.records import CORRECT, Bundle, write_text
@@ -35,8 +43,18 @@ def best_of_row(model: str, bundles: Sequence[Bundle], folder: Path, batch_size:
     read = mean_over_problems(bundles, [sum(tokens for _, tokens in scored) for scored in found])
     references = reference_part(bundles)
     total = references.completions * references.completion_tokens + read
-    parts = (references, Part(model, read, 0.0))
+    parts = (references, *_parts(model, bundles, found))
     return Row(f"best-of-{size_label(bundles)}", by_problem(bundles, values), total, "", parts)
+
+
+def _parts(model: str, bundles: Sequence[Bundle], found: Sequence[Scored]) -> list[Part]:
+    """What it reads: each reference in a chat of its own, in which no token attends to another chat."""
+    parts = []
+    for at in range(max(map(len, found))):
+        tokens = [float(scored[at][1]) if at < len(scored) else 0.0 for scored in found]
+        share = mean_over_problems(bundles, [float(at < len(scored)) for scored in found])
+        parts.append(asked_part(model, mean_over_problems(bundles, tokens), 0.0, share))
+    return parts
 
 
 def _best(bundle: Bundle, scored: Scored) -> float:
