@@ -59,13 +59,16 @@ class Work:
         answer = extract(prompt.judged_text(text), self.verifier, self.problem)
         return Reference(text, answer, tokens=completion_tokens)
 
-    def add_explored(self, text: str, completion: Completion, at: int | None = None) -> None:
+    def add_explored(self, text: str, completion: Completion) -> None:
+        """Add a completion as the last reference."""
+        self.add_reference(self.reference(text, completion.completion_tokens), completion.prompt_tokens)
+
+    def add_reference(self, reference: Reference, prompt_tokens: int, at: int | None = None) -> None:
         """Add a reference: as the last one, or before the one at index `at`."""
-        at = len(self.references) if at is None else at
-        self.references.insert(at, self.reference(text, completion.completion_tokens))
+        self.references.insert(len(self.references) if at is None else at, reference)
         # read once for all references; a request that was never answered counts none
-        self.tokens["explorer_prompt"] = max(self.tokens["explorer_prompt"], completion.prompt_tokens)
-        self.tokens["references"] += completion.completion_tokens
+        self.tokens["explorer_prompt"] = max(self.tokens["explorer_prompt"], prompt_tokens)
+        self.tokens["references"] += reference.tokens
 
     def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:
         self.syntheses = [

@@ -24,6 +24,10 @@ from pairs import (
     until,
 )
 
+from a2r_train.inference.serve.pair import SHORT
+from a2r_train.inference.work import Work
+from a2r_train.records import Reference
+
 SOON_S = 1.0  # within which the models' servers see that a client has left
 
 
@@ -52,6 +56,31 @@ def test_it_goes_on_with_the_references_that_are_there() -> None:
         block = post(pair, a2r={"k": 7}).json()["a2r"]
         assert (block["references_used"], block["warnings"]) == (7, [])
         assert len({seen.body["seed"] for seen in pair.explorer.seen}) == 7
+
+
+def test_a_reference_that_is_still_being_read_at_the_deadline_changes_no_vote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be the first in the order asked, and is as long as texts that a thread reads."""
+    whole = Work.reference
+
+    def slowly(work: Work, text: str, tokens: int = 0) -> Reference:
+        time.sleep(2.0 if len(text) > SHORT else 0.0)
+        return whole(work, text, tokens)
+
+    async def the_first_comes_last(_: Body) -> Any:
+        for index, text in ((1, ""), (2, ""), (0, "so " * SHORT)):
+            yield chunk(index, text + rf"\boxed{{{8 if index else 9}}}")
+            yield chunk(index, reason="stop")
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Work, "reference", slowly)
+    with served(the_first_comes_last, explore_deadline_s=1.0, skip_unanimous=True) as pair:
+        block = post(pair, a2r={"k": 3, "references": True}).json()["a2r"]
+    assert block["answered_by"] == "unanimous"
+    assert block["votes"] == [{"answer": "8", "count": 2}]
+    assert [one["answer"] for one in block["references"]] == ["8", "8"]
+    assert block["warnings"] == ["explorer: 2 of 3 references (not done within 1 s)"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

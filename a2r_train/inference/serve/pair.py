@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
-from a2r_train.engines import Completion, Sampling
+from a2r_train.engines import Sampling
 from a2r_train.engines.openai import chat_keys, decoding_keys, sampling_keys, with_thinking
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
@@ -242,25 +242,27 @@ class Pair:
     async def _arrive(
         self, run: _Run, parts: list[Piece], places: Sequence[int], new: list[Reference]
     ) -> None:
-        """Add a completion as the reference in those places, and to the new ones, unless it is empty."""
+        """Add a completion as the reference in those places, and to the new ones, unless it is empty.
+
+        It is read in a thread, which goes on where a deadline ends the wait. So the thread changes nothing.
+        """
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
         prompter = self.explorer.prompter  # which looks its special tokens up once, for all requests
         said = prompter.decoded(with_thinking(thinking, text, prompter.opens_thinking))
         if not said.strip():
             return
 
-        def take(_: _Run) -> None:
+        def read(run: _Run) -> Reference:
             tokens = run.explorer.count(said) + 1 if run.ask.references else 0  # and the end of the turn
-            whole = Completion(said, run.work.tokens["explorer_prompt"], tokens, parts[-1].finish_reason)
-            for place in places:
-                at = bisect(run.places, place)
-                run.places.insert(at, place)
-                run.work.add_explored(run.explorer.complete(said), whole, at)
-            new.append(run.work.references[at])
+            return run.work.reference(run.explorer.complete(said), tokens)
 
-        await self._rendered(take, run, len(said))
+        reference = await self._rendered(read, run, len(said))
+        new.append(reference)
         for place in places:
-            run.emit(Arrived(place, new[-1]))
+            at = bisect(run.places, place)
+            run.places.insert(at, place)
+            run.work.add_reference(reference, run.work.tokens["explorer_prompt"], at)
+            run.emit(Arrived(place, reference))
 
     # Stage 2
 
