@@ -132,6 +132,23 @@ def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
         assert "not done within 1.5 s" in answer.text
 
 
+def test_what_a_synthesizer_wrote_before_it_failed_is_counted() -> None:
+    """Three words without a count, as the call never ends; the vote costs nothing more."""
+
+    async def never_ends(_: Body) -> Any:
+        for word in ("So ", "we ", "think"):
+            yield chunk(0, word)
+        await asyncio.sleep(60)
+
+    with served(synthesizer=never_ends, deadline_s=2.0) as pair:
+        answer = post(pair).json()
+    tokens = answer["a2r"]["tokens"]
+    assert answer["a2r"]["answered_by"] == "vote"
+    assert tokens["synthesizer_prompt"] > 20
+    assert 3 <= tokens["synthesis"] <= 12
+    assert answer["usage"]["completion_tokens"] == tokens["references"] + tokens["synthesis"]
+
+
 def test_a_stream_that_breaks_goes_on_where_it_was() -> None:
     with served() as pair:
         pair.synthesizer.fault = faults("cut", "429")

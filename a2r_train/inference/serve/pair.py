@@ -66,7 +66,8 @@ class Stage:
 @dataclass
 class _Run:
     """One request under way; `deadline` is in the time of the event loop. `places` are those of the
-    references in the order asked, as they may finish in another.
+    references in the order asked, as they may finish in another. `uncounted` are texts of stage 2 whose
+    tokens no server has counted.
     """
 
     ask: Ask
@@ -80,6 +81,7 @@ class _Run:
     adaptive: Adaptive | None
     places: list[int] = field(default_factory=list)
     votes: asyncio.Future[list[list[int]]] | None = None
+    uncounted: list[str] = field(default_factory=list)
 
 
 class Pair:
@@ -287,6 +289,7 @@ class Pair:
             run.report.answered_by = VOTE
             run.report.warnings.append(f"synthesizer: no answer, so the vote answered ({error})")
             await self._give(run, groups, sent)
+        await self._count_where_nobody_did(run)
         return groups
 
     def _vote(self, run: _Run) -> asyncio.Future[list[list[int]]]:
@@ -308,7 +311,6 @@ class Pair:
             await self._write_some(run, sent, shares, {**body, "n": len(shares), "seed": seed}, began)
             if sent.open() == open_:
                 raise UpstreamError("broken", f"{self.synthesizer.model}: none of the completions asked for")
-        await self._count_where_nobody_did(run, sent)
 
     async def _write_some(
         self, run: _Run, sent: Sent, shares: Sequence[Sequence[int]], body: dict[str, Any], began: float
@@ -321,12 +323,14 @@ class Pair:
         for number in range(upstream.tries):
             sent.again(place for share in shares for place in share)
             pieces, counted = upstream.pieces(home + number, body, run.path), Usage()
+            heard: dict[int, list[str]] = {}
             try:
                 async for piece in pieces:
                     if isinstance(piece, Usage):
                         counted = piece  # some servers send the counts so far with every part
                         continue
                     run.report.seconds.setdefault("first_token", loop.time() - began)
+                    heard.setdefault(piece.index, []).append(piece.thinking + piece.text)
                     for place in shares[piece.index] if 0 <= piece.index < len(shares) else ():
                         if new := sent.take(replace(piece, index=place)):
                             run.emit(new)
@@ -338,16 +342,18 @@ class Pair:
                 await upstream.wait(error, number)
             finally:
                 await pieces.aclose()
-                tokens["synthesizer_prompt"] += counted.prompt_tokens or 0
+                read = counted.prompt_tokens or (run.work.tokens["synthesizer_prompt"] if heard else 0)
+                tokens["synthesizer_prompt"] += read
                 tokens["synthesis"] += counted.completion_tokens or 0
+                if counted.completion_tokens is None:  # the server reports no count, or broke off
+                    run.uncounted += ["".join(parts) for parts in heard.values()]
 
-    async def _count_where_nobody_did(self, run: _Run, sent: Sent) -> None:
-        if not run.report.tokens["synthesis"]:
-            texts = [sent.texts()[share[0]] for share in _shares(run.ask.temperature, range(run.ask.n))]
-            run.report.tokens["synthesis"] = await self._rendered(
+    async def _count_where_nobody_did(self, run: _Run) -> None:
+        texts = run.uncounted
+        if texts:
+            run.report.tokens["synthesis"] += await self._rendered(
                 lambda run: sum(run.synthesizer.count(text) + 1 for text in texts), run, sum(map(len, texts))
             )
-            run.report.tokens["synthesizer_prompt"] = run.work.tokens["synthesizer_prompt"]
 
     def _synthesis_body(self, run: _Run) -> dict[str, Any]:
         ask = run.ask

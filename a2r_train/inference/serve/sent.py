@@ -85,8 +85,3 @@ class Sent:
     def began(self, index: int) -> bool:
         """Whether the client has read some text of a synthesis."""
         return self._streamed and bool(self._text[index].parts)
-
-    def texts(self) -> list[str]:
-        """Everything sent so far, by synthesis."""
-        both = zip(self._thinking, self._text, strict=True)
-        return ["".join((*thinking.parts, *text.parts)) for thinking, text in both]

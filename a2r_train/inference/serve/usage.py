@@ -16,8 +16,9 @@ SYNTHESIZER, VOTE, UNANIMOUS = "synthesizer", "vote", "unanimous"
 class Report:
     """What is reported about an answer, gathered while it is made.
 
-    tokens: by stage, as the servers count them, over all calls. seconds: by stage; `first_token` is from the
-    end of stage 1 to the first token of stage 2. votes: (answer, count), the most frequent first.
+    tokens: by stage, over all calls, as the servers count them, or by our own count where they do not.
+    seconds: by stage; `first_token` is from the end of stage 1 to the first token of stage 2. votes: (answer,
+    count), the most frequent first.
     """
 
     k: int
