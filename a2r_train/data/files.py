@@ -17,7 +17,7 @@ import os
 import re
 import tokenize
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -76,6 +76,16 @@ def _exact(text: str) -> float | Decimal:
     """A number of JSON; with more digits than a float holds, a decimal: a gold answer keeps them all."""
     digits = re.sub(r"[eE].*|[-.]", "", text).strip("0")
     return Decimal(text) if len(digits) > FLOAT_DIGITS else float(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a key that is there twice, as only the last would count."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,13 @@ def _parquet_file(path: str) -> Any:
         raise _no_parquet(path, error) from None
 
 
+def _check_unique(names: Sequence[str], path: str) -> None:
+    """Raise InputError for two columns with one name: a row would hold only the last of them."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: header: two columns are called {name!r}; rename or drop one")
+
+
 def _no_parquet(path: str, error: Exception) -> InputError:
     reason = next(iter(str(error).splitlines()), "")
     return InputError(f"{path}: cannot be read as Parquet ({reason})")
@@ -218,6 +235,7 @@ def _parquet_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
     from pyarrow import ArrowException
 
     file = _parquet_file(part.file)
+    _check_unique(file.schema_arrow.names, part.file)
     groups = list(range(part.start, part.stop or file.metadata.num_row_groups))
     batches, number = file.iter_batches(PARQUET_ROWS, row_groups=groups), part.first
     while True:
@@ -293,7 +311,7 @@ def _jsonl_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_float=_exact)
+            row = json.loads(line, parse_float=_exact, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # also endless digits and endless nesting
             reason = getattr(error, "msg", str(error))
             raise InputError(

@@ -172,6 +172,27 @@ def test_a_parquet_file_that_is_broken_is_one_line(tmp_path: Path) -> None:
     assert refusal(path, path.read_bytes()).startswith("a.parquet: cannot be read as Parquet (")
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"problem": "1+1?", "answer": "2", "answer": "3"}', "answer"),
+        ('{"id": "a", "problem": "1+1?", "answer": "2", "id": "a"}', "id"),
+        ('{"problem": "1+1?", "answer": "2", "metadata": {"level": 1, "level": 2}}', "level"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_at_its_line(line: str, key: str, tmp_path: Path) -> None:
+    says = f"a.jsonl:2: not valid JSON (the key {key!r} is there twice); expected one object per line"
+    assert refusal(tmp_path / "a.jsonl", f'{{"problem": "?"}}\n{line}\n'.encode()) == says
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet(tmp_path: Path) -> None:
+    cells = [pyarrow.array(["1?"]), pyarrow.array(["4"]), pyarrow.array(["5"])]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_arrays(cells, names=["problem", "answer", "answer"]), path)
+    says = "a.parquet: header: two columns are called 'answer'; rename or drop one"
+    assert refusal(path, path.read_bytes()) == says
+
+
 def test_a_name_with_a_comma_is_one_file(tmp_path: Path) -> None:
     (tmp_path / "a, b.jsonl").write_text("")
     assert paths_in(str(tmp_path / "a, b.jsonl")) == [str(tmp_path / "a, b.jsonl")]
