@@ -17,7 +17,7 @@ import os
 import re
 import tokenize
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -236,6 +236,7 @@ def _parquet_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
 
     file = _parquet_file(part.file)
     _check_unique(file.schema_arrow.names, part.file)
+    narrow = _narrow_columns(file.schema_arrow)
     groups = list(range(part.start, part.stop or file.metadata.num_row_groups))
     batches, number = file.iter_batches(PARQUET_ROWS, row_groups=groups), part.first
     while True:
@@ -246,8 +247,25 @@ def _parquet_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
             raise _no_parquet(part.file, error) from None
         if batch is None:
             return
-        yield from enumerate(found, number)
+        yield from enumerate((_widened(row, narrow) for row in found), number)
         number += len(found)
+
+
+def _narrow_columns(schema: Any) -> dict[str, Any]:
+    """The columns of an Arrow schema that hold floats of 16 or 32 bits, with a function that makes one."""
+    import numpy as np
+    import pyarrow as pa
+
+    kinds = {pa.float16(): np.float16, pa.float32(): np.float32}
+    return {column.name: kinds[column.type] for column in schema if column.type in kinds}
+
+
+def _widened(row: dict[str, Any], narrow: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the shortest decimals that name its narrow floats: 0.1 is 0.10000000149011612 as a wide
+    one, and no answer equals that.
+    """
+    wide = {name: row[name] for name in narrow if isinstance(row[name], float)}
+    return row | {name: float(str(narrow[name](value))) for name, value in wide.items()}
 
 
 def _table_rows(path: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -394,5 +412,6 @@ def _hub_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         dataset = load_dataset(name, *parts, split=split)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a file, and the hub says: {str(error).splitlines()[0]}") from None
+    narrow = _narrow_columns(dataset.features.arrow_schema)
     for number, row in enumerate(dataset, 1):
-        yield number, dict(row)
+        yield number, _widened(dict(row), narrow)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from hypothesis import given
@@ -191,6 +192,15 @@ def test_two_columns_of_one_name_are_refused_in_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_arrays(cells, names=["problem", "answer", "answer"]), path)
     says = "a.parquet: header: two columns are called 'answer'; rename or drop one"
     assert refusal(path, path.read_bytes()) == says
+
+
+@pytest.mark.parametrize("kind", [pyarrow.float16(), pyarrow.float32(), pyarrow.float64()])
+def test_floats_of_parquet_are_the_decimals_that_were_written(kind: pyarrow.DataType, tmp_path: Path) -> None:
+    given = [0.1, 2.5, -0.3, None, 7.0, float("inf")]
+    cells = pyarrow.array([None if x is None else np.float16(x) for x in given], pyarrow.float16())
+    cells = cells if kind == pyarrow.float16() else pyarrow.array(given, kind)
+    parquet.write_table(pyarrow.table({"answer": cells, "text": ["t"] * 6}), tmp_path / "a.parquet")
+    assert found(tmp_path / "a.parquet") == [{"answer": x, "text": "t"} for x in given]
 
 
 def test_a_name_with_a_comma_is_one_file(tmp_path: Path) -> None:
