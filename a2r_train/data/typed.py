@@ -75,10 +75,10 @@ def _text(value: Any, hint: str, place: str) -> str:
             value = value.decode()
         except UnicodeDecodeError:
             raise InputError(f"{place}: bytes that are not UTF-8; expected text") from None
-    if value is None or isinstance(value, bool | list | dict):
-        raise InputError(
-            f"{place}: {'null' if value is None else f'a {type(value).__name__}'}; expected text"
-        )
+    if is_null(value):  # also NaN in a list of texts
+        raise InputError(f"{place}: null; expected text")
+    if isinstance(value, bool | list | dict):
+        raise InputError(f"{place}: a {type(value).__name__}; expected text")
     if hint == "Verdict" and value not in VERDICTS:
         raise InputError(
             f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no column: `a2r bundle` judges"

@@ -183,6 +183,13 @@ def test_a_list_that_is_none_is_refused(given: Any, tmp_path: Path) -> None:
         read(Rollout, path)
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_a_text_of_a_list_that_is_missing_is_refused(nothing: Any, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem_id": "1", "texts": ["So 5.", nothing]}])
+    with pytest.raises(InputError, match=r"a\.jsonl:1: field 'texts': null; expected text$"):
+        read(Rollout, path)
+
+
 @anywhere
 @pytest.mark.parametrize("nothing", [None, float("nan")])
 def test_no_answer_is_named_and_no_source_is_none(kind: str, nothing: Any, tmp_path: Path) -> None:
