@@ -127,21 +127,35 @@ class _Reader:
         return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
 
     def product(self) -> Node:
-        node = self.signed()
+        node = last = self.signed()
         while True:
             if self.peek() in (r"\cdot", "*"):
                 self.take()
-                node = Node("mul", (node, self.signed()))
+                last = self.signed()
+                node = Node("mul", (node, last))
             elif self.peek() == r"\cross":
                 self.take()
-                node = _cross(node, self.factor())
+                node = _cross(node, last := self.factor())
             elif self.peek() == "/":
                 self.take()
-                node = Node("div", (node, self.factor()))
-            elif self.starts_factor() and not self.peek()[0].isdigit() and self.peek()[0] != ".":
-                node = Node("mul", (node, self.factor()))
+                last = self.factor()
+                node = Node("div", (node, last))
+            elif self.follows(last):
+                last = self.factor()
+                node = Node("mul", (node, last))
             else:
                 return node
+
+    def follows(self, last: Node) -> bool:
+        """Whether a factor stands here without a sign. Digits do only behind a factorial or a power of a
+        number, as in `2!3!` and `2^3 3^2`: `2 3` may be anything, and `2^3 1/2` may be a mixed number.
+        """
+        if not self.starts_factor() or not (self.peek()[0].isdigit() or self.peek()[0] == "."):
+            return self.starts_factor()
+        while last.kind == "neg":
+            last = last.parts[0]
+        closed = last.kind in ("fact", "double_fact") or (last.kind == "pow" and last.parts[0].kind == "num")
+        return closed and self.peek()[0] != "." and self.peek(1) != "/"
 
     def signed(self) -> Node:
         minus = False
