@@ -160,6 +160,8 @@ _SHORT_ANYWHERE = {"or", "and"}
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
 _SIZES = {"M": "million", "B": "billion", "K": "thousand", "k": "thousand"}
 _OPEN_INTERVAL = re.compile(r"^(?=\]|.*\[$)([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$")
+# `!=` as in programs; in `n! = 6` and `3!=6` the sign is that of a factorial.
+_UNEQUAL = re.compile(r"((?<![\w}])\d+)?!=")
 REPEATS = re.compile(r"(?:\.\d*(\d{1,6})\1|[,;]\s*)\.\.\.$")  # a decimal or a list that goes on
 _START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
@@ -424,12 +426,13 @@ def _tidy(text: str) -> str:
         _modulus,
         text,
     )
-    text = re.sub(r"<\s*=", r"\\le ", re.sub(r">\s*=", r"\\ge ", re.sub(r"!\s*=", r"\\ne ", text)))
+    text = _UNEQUAL.sub(lambda m: m.group() if m[1] else r"\ne ", text)
+    text = re.sub(r"<\s*=", r"\\le ", re.sub(r">\s*=", r"\\ge ", text))
     text = re.sub(r'(?<=[\d)}]) *"squared"', "^{2}", re.sub(r'(?<=[\d)}]) *"cubed"', "^{3}", text))
     text = re.sub(r"(?<=\d) +R +(?=\d)", ' "remainder" ', text)
     text = re.sub(r"\\R *- *(?=\\\{)", r"\\R \\setminus ", text)
     text = " ".join(text.split())
-    text = re.sub(r" ?([=<>+/^_]) ?", r"\1", text)
+    text = re.sub(r"(?:(?<!!) )?([=<>+/^_]) ?", r"\1", text)
     text = re.sub(r"(?<=[(\[{]) | (?=[)\]},;:])", "", text)
     text = re.sub(r"(\\deg ?\d+(?:\.\d+)?) ?'(?!')", r'\1 "arcminute"', text)
     text = re.sub(r" [.,;]$", "", text)
@@ -452,7 +455,7 @@ def _modulus(match: re.Match[str]) -> str:
 
 def _numbers(text: str) -> str:
     """Digits in groups joined by spaces, and repeating decimals as fractions."""
-    text = re.sub(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])", lambda m: m.group().replace(" ", ""), text)
+    text = re.sub(r"(?<![\d.,^_])\d{1,3}(?: \d{3})+(?![\d])", lambda m: m.group().replace(" ", ""), text)
     if "." in text:
         text = re.sub(rf"{_START}\\(?:overline|bar|dot) ?\{{?(\d{{1,20}})\}}?(?!\d)", _repeating, text)
         text = re.sub(rf"(?<![\w(]){_START}\((\d{{1,20}})\)(?!\d)", _repeating, text)
