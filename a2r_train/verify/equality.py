@@ -31,6 +31,7 @@ from a2r_train.verify.kinds import (
     Words,
     as_region,
     decimal_comma,
+    linked,
 )
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail, may_be_same
@@ -85,6 +86,7 @@ class Equality:
             return False
         if a == b:
             return True
+        a, b = linked(a, b) or a, linked(b, a) or b
         if isinstance(a, Named) or isinstance(b, Named):
             return self._named(a, b)
         if isinstance(a, Region) or isinstance(b, Region):

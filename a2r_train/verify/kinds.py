@@ -27,7 +27,7 @@ class Measure:
 class Group:
     """Several answers. kind: `,` for a list, `{` a set, `:` a ratio of three or more, `=` the named parts of
     a tuple, else a pair of brackets such as `(]`. `join` is the word between the parts of a list. `decimal`
-    is what `3,5` is if its comma is that of a decimal.
+    is what `3,5` is if its comma is that of a decimal. `x = y = 1` has the kind and the join `=`.
     """
 
     kind: str
@@ -173,6 +173,15 @@ def as_region(reading: Reading) -> Region | None:
         if len(nodes) == 2:
             return Region((Interval(nodes[0], nodes[1], reading.kind[0] == "[", reading.kind[1] == "]"),))
     return None
+
+
+def linked(chain: Reading, other: Reading) -> Named | None:
+    """The part of `x = y = 1` that is compared with `y = 1`, or with a single value; None for all others."""
+    if not (isinstance(chain, Group) and chain.kind == chain.join == "=") or isinstance(other, Group):
+        return None
+    named = [item for item in chain.items if isinstance(item, Named)]
+    same = [item for item in named if isinstance(other, Named) and item.name == other.name]
+    return (same or named)[0]
 
 
 def decimal_comma(a: Reading, b: Reading) -> tuple[Quantity, Quantity] | None:

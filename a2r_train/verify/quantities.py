@@ -15,7 +15,7 @@ _CURRENCY = r'[$£€¥₹¢]|"(?:rs|usd|eur|gbp|inr)"'
 CURRENCY = re.compile(_CURRENCY, re.IGNORECASE)
 _MONEY_FIRST = re.compile(rf"(-?) ?({_CURRENCY}) ?(-?)(?=[\d.(\\])", re.IGNORECASE)
 _MONEY_LAST = re.compile(rf"(?<=[\d)}}]) ?({_CURRENCY})$", re.IGNORECASE)
-_MONEY_TERM = re.compile(rf"((?:^|[-+])) ?({_CURRENCY}) ?(?=\d)", re.IGNORECASE)
+_MONEY_TERM = re.compile(rf"((?:^|[-+]|\\cdot)) ?({_CURRENCY}) ?(?=\d)", re.IGNORECASE)
 _UNIT_WORD = r'"[^"]*"(?: ?\^ ?\{?-?\d\}?)?'
 _TAIL = re.compile(
     rf"(?:\s*(?:{_UNIT_WORD}|/(?= ?\")|\\cdot(?= "

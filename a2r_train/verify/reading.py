@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
+from a2r_train.verify.chains import equal_amounts, equal_names, holds, named_parts
 from a2r_train.verify.congruences import read_congruence
 from a2r_train.verify.dates import date_alone, in_one_order
 from a2r_train.verify.exact import approximation, digits, value
@@ -245,7 +246,8 @@ def _several(parts: list[str], separators: list[str], tight: bool) -> Reading:
         raise Unreadable("or, and")
     flat: list[Reading] = []
     for item in items:  # 3, \pm 5 has three parts
-        flat += item.items if isinstance(item, Group) and item.kind == "," else (item,)
+        parted = isinstance(item, Group) and (item.kind == "," or item.join == "=")
+        flat += item.items if isinstance(item, Group) and parted else (item,)
     join = "or" if '"or"' in separators else "and" if '"and"' in separators else ""
     return Group(",", tuple(flat), join, _decimal(items) if tight and separators == [","] else None)
 
@@ -406,9 +408,11 @@ def _equation(sides: list[str]) -> Reading:
     first, last = sides[0], sides[-1]
     if len(sides) == 2 and NAME.fullmatch(last) and not NAME.fullmatch(first) and not mentions(first, last):
         first, last = last, first
+    if len(sides) > 2 and (equal := _equal_names(sides)):
+        return equal
     if NAME.fullmatch(first) and not mentions(last, first):
         for side in sides[1:-1]:
-            if not _holds(side, last):
+            if not holds(side, last):
                 return False_()
         return called(first, _single(last))
     if len(sides) == 2 and _NAMES_OF_RATIO.fullmatch(first) and ":" in last:
@@ -419,9 +423,11 @@ def _equation(sides: list[str]) -> Reading:
             item.node.text for item in group.items if isinstance(item, Quantity) and item.node.kind == "sym"
         ]
         if len(names) == len(group.items):
-            return _named_parts(names, _single(last), last)
+            return named_parts(names, _single(last), last)
     marks = set(CURRENCY.findall("=".join(sides)))
     mark = marks.pop() if len(marks) == 1 else ""
+    if '"' in "".join(sides) and (amount := equal_amounts(sides, mark)):
+        return amount
     trees = [parse(without_money(side, mark)) for side in sides]
     values = [value(tree) for tree in trees]
     if None not in values:
@@ -431,24 +437,11 @@ def _equation(sides: list[str]) -> Reading:
     return Relation("=", Node("add", (trees[0], Node("neg", (trees[1],)))))
 
 
-def _named_parts(names: list[str], values: Reading, text: str) -> Reading:
-    """`(x, y) = (1, 2)` as x = 1 and y = 2."""
-    if not isinstance(values, Group) or len(values.items) != len(names) or len(set(names)) != len(names):
-        raise Unreadable(text)
-    items = zip(names, values.items, strict=True)
-    return Group("=", tuple(Named(name, item, Node("sym", text=name)) for name, item in items))
-
-
-def _holds(side: str, last: str) -> bool:
-    """Whether a middle part of a chain may be right: false only if both values are known and differ."""
-    try:
-        a, b = read_quantity(side), read_quantity(last)
-    except Unreadable:
-        return True
-    if not (isinstance(a, Quantity) and isinstance(b, Quantity)):
-        return True
-    x, y = value(a.node), value(b.node)
-    return x is None or y is None or x == y
+def _equal_names(sides: list[str]) -> Reading | None:
+    """`x = y = 1` and `a = b = c`; None for any other chain."""
+    return equal_names(sides, None) or (
+        equal_names(sides[:-1], _single(sides[-1])) if equal_names(sides[:-1], EMPTY) else None
+    )
 
 
 def _ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
