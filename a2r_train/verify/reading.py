@@ -45,6 +45,7 @@ from a2r_train.verify.kinds import (
 )
 from a2r_train.verify.naming import NAME, called, mentions
 from a2r_train.verify.phrases import plain
+from a2r_train.verify.quantifiers import family_in, unquantified
 from a2r_train.verify.quantities import (
     CURRENCY,
     read_based,
@@ -86,6 +87,9 @@ _NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}
 _POSITIVE = re.compile(r"\\R ?(?:\^ ?\{?\+\}?|_ ?\{?(?:\+|>0)\}?)")
 _BOLD_NAME = re.compile(r"^\{([A-Za-z])\}(?=$|\()")
 _CHOICE = re.compile(r"(\([A-E]\)) (?=[\d$]|\\frac|\\sqrt)(.+)")
+_BUILDER = re.compile(
+    r'([a-z]) ?(?:\\in ?\\R ?)? ?(?:\\mid ?|\||:) ?(?:\1 ?\\in ?\\R ?(?:[,;]|"and"|\|) ?)?(.*)'
+)
 _POINT = re.compile(r"([A-Z])(\([-\d./]+(?:, ?[-\d./]+)+\))")
 _LABEL = re.compile(
     r'(?:"the" )?(?:"final" )?"(?:answer|ans|solution|result)"(?: "is")? ?[:=]? ?', re.IGNORECASE
@@ -108,6 +112,7 @@ def read(text: str) -> Reading:
     """What a normal form says. Raises Unreadable unless it is mathematics or words, TooLarge as `value`."""
     text = plain(text)
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) and _LABEL.sub("", text, count=1) else text
+    text = unquantified(text)
     depth = list(accumulate((char in OPENING) - (char in CLOSING) for char in text))
     if depth and (max(depth) > MAX_DEPTH or text.count(r"\approx") > 3):
         raise Unreadable(text)
@@ -364,9 +369,10 @@ def _wraps(text: str) -> bool:
 def _set(inner: str) -> Reading:
     if not inner.strip():
         return EMPTY
-    builder = re.fullmatch(r"([a-z]) ?(?:\\in ?\\R ?)? ?(?:\\mid ?|\||:) ?(.*)", inner)
-    if builder:
-        found = _read(builder[2])
+    if family := family_in(inner):
+        return _read(family)
+    if builder := _BUILDER.fullmatch(inner):
+        found = _read(unquantified(builder[2]))
         if isinstance(found, Region) and found.name == builder[1]:
             return replace(found, name="")
         raise Unreadable(inner)
