@@ -24,13 +24,23 @@ _PROSE = re.compile(
     r"(?:\bthe\s+(?:(?:final|correct|right|best|exact|numerical)\s+)?(?:answer|(?<=correct\s)(?:option|choice))"
     r"(?:\s+to\s+(?:the|this)\s+(?:question|problem))?\s*(?:\*\*|__)?\s*(?:is|=|:|equals|must\s+be|should\s+be|would\s+be)"
     r"|(?:^|\n)[\s*_>#-]{0,8}(?:(?:final|correct)\s+)?answer(?:\s+is)?\s*(?:\*\*|__)?\s*[:=]"
+    r"|(?:^|\n)[ \t]*(?:#{1,6}[ \t]*(?:\*\*|__)?|\*\*|__)(?:final\s+)?answer"  # a heading
+    r"[ \t]*(?:\*\*|__)?[ \t]*(?=\n)"
     r"|\bfinal\s+answer\s*(?:\*\*|__)?\s*(?::|is\b))\s*:?\s*(?:\*\*|__)?\s*(?:(?:therefore|thus|then|simply|indeed),?\s)?\s*",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"\n|(?<!\bRs)\.(?=[*_)\"']*(?:\s|$))")
+# The dot of an abbreviation ends no sentence; that of `sq.` and `a.m.` may.
+_SENTENCE_END = re.compile(
+    r"\n|(?<!\b(?:Rs|St|Mr|Ms|Dr|vs))(?<!\bMrs)(?<!\b[Aa]pprox)"
+    r"(?:(?<!\b(?:sq|cu))|(?!\.\s+[a-z\d]))(?:(?<!\b[ap]\.m)|(?!\.\s+(?:and|or|to|until)\b))"
+    r"\.(?=[*_)\"']*(?:\s|$))"
+)
+_DISPLAY = re.compile(r"(?:\$\$|\\\[)[ \t]*\n(.{1,2000}?)(?:\$\$|\\\])", re.DOTALL)  # on lines of its own
 # Remarks that follow an answer. One with a number or a formula may be a second answer, and is kept.
 _REASON = re.compile(r",?\s+(?:because|since)\b")
-_ASIDE = re.compile(r"(?:,?\s+(?:so|as|which|where)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL)
+_ASIDE = re.compile(
+    r"(?:,?\s+(?:so|as|which|where|i\.e)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL
+)
 _SECOND = re.compile(rf"[\d\\$]|\b(?:or|{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
 _GOES_ON = re.compile(r"[-*+]\s|\d+[.)]\s|```|[A-Za-z]{2,}\s+\S")  # a list or a sentence on the next line
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]*)")
@@ -236,6 +246,8 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         end = _SENTENCE_END.search(text, match.end(), until)
         answer = text[match.end() : end.start() if end else until]
         until = match.start()
+        if display := _DISPLAY.match(text, match.end()):
+            return display[1].strip()
         if "\n" in match.group().lstrip() and _GOES_ON.match(text, match.end()):
             continue
         if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):
