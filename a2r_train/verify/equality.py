@@ -34,7 +34,7 @@ from a2r_train.verify.kinds import (
     linked,
 )
 from a2r_train.verify.spelling import GREEK_ORDER
-from a2r_train.verify.units import Tail, may_be_same
+from a2r_train.verify.units import Tail, is_temperature, may_be_same
 
 _UNIT_LETTERS = {"i", "j", "k"}
 _WHOLE = {"k", "m", "n"}  # letters for any whole number
@@ -169,7 +169,8 @@ class Equality:
         if s.unit.dimensions and t.unit.dimensions:
             if s.unit.dimensions != t.unit.dimensions and not may_be_same(s, t):
                 return False
-            ratio *= t.unit.factor / s.unit.factor
+            if not is_temperature(s, t):
+                ratio *= t.unit.factor / s.unit.factor
         if s.percent == t.percent:
             return self.equal(a.node, b.node, ratio)
         hundredth = Fraction(1, 100) if t.percent else Fraction(100)

@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 from a2r_train.verify.notation import rewritten
-from a2r_train.verify.symbols import quote_units
+from a2r_train.verify.symbols import all_units, is_symbol, quote_units
 from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS, vocabulary
 
 _VULGAR = {
@@ -54,6 +54,7 @@ _CHARACTERS = {
     "∠": r"\angle ", "△": r"\triangle ", "…": r"\ldots ", "∣": "|", "∥": r"\parallel ", "⊥": r"\perp ",
     "→": r"\to ",
     "∫": r"\int ", "∑": r"\sum ", "。": ".", "、": ", ", "￥": "¥", "￡": "£", "∶": ":",
+    **dict.fromkeys("\u00c5\u212b", ' "angstrom" '),
 }  # fmt: skip
 _TRANSLATION = str.maketrans(_CHARACTERS)
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ", "0123456789+-()nx", strict=True))
@@ -127,7 +128,7 @@ _SAME = {
     "rbrack": "]",
     "bar": "overline",
     "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢", "textcent": "¢",
-    "approxeq": "approx",
+    "approxeq": "approx", "AA": '"angstrom"',
     "simeq": "approx", "measuredangle": "angle",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
@@ -157,6 +158,8 @@ _SHORT = vocabulary(
     "up us we he me my go do it ok hi ox ad oh ho ah eh uh"
 )
 _SHORT_ANYWHERE = {"or", "and"}
+_NUMBER_BEFORE = re.compile(r"[\d.})](?:\s|~|\\[,;: ])*\Z")
+_NUMBER_AND_SPACE = re.compile(r"(?<![\^_\w\\{.])[\d.,]+(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?-?\d+\}?)?\s+$")
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
 _SIZES = {"M": "million", "B": "billion", "K": "thousand", "k": "thousand"}
 _OPEN_INTERVAL = re.compile(r"^(?=\]|.*\[$)([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$")
@@ -319,17 +322,18 @@ def _unboxed_text(text: str) -> str:
     before = None
     while text != before:
         before = text
-        text = _TEXT.sub(lambda m: _quote_all(m[1]), text)
+        text = _TEXT.sub(lambda m: _quote_all(m[1], _NUMBER_BEFORE.search(m.string, 0, m.start())), text)
     return text
 
 
-def _quote_all(content: str) -> str:
+def _quote_all(content: str, behind: object) -> str:
+    """Its words in quotes; `behind` a number, letters that may be products are units too."""
     content = content.replace("$", "") if content.count("$") > 1 else content
     stripped = content.strip()
     if stripped in LETTERS:
         return f' "{stripped}"'
-    if all(part in UNITS for part in re.split(r"\s*/\s*|\s+", stripped)):  # m/s, m s
-        return " " + re.sub(r"[A-Za-z]+", r'"\g<0>"', stripped)
+    if all_units(stripped, behind is not None):  # m/s, m s
+        return " " + re.sub(r"(?<!\\)\b[A-Za-z]+", r'"\g<0>"', stripped)
     if stripped in _FUNCTIONS - {"min", "sec", "max"}:
         return rf"\{stripped} "
     content = _abbreviated(content)
@@ -371,6 +375,8 @@ def _run(text: str, match: re.Match[str]) -> str:
         return f'"{run}"' if _is_unit_letter(run, before, after) else run
     if low == "mod":
         return r"\mod "
+    if is_symbol(run, before, after):
+        return f'"{run}"'
     behind_number = re.search(r"(?:\d|\d[.)}]|/|\}\s|\)\s|\d\s|\"\s)\s*$", before) is not None
     alone = before[-1:] in ("", " ", ",", "(", '"') and after[:1] in ("", " ", ",", ".", ":", ")", '"', "'")
     if low in _SHORT_ANYWHERE and (alone or before[-1:].isdigit() or before.endswith(("}", ")"))):
@@ -390,7 +396,7 @@ def _is_unit_letter(letter: str, before: str, after: str) -> bool:
     """A single letter is a unit after a number and a space, or in a quotient of units, at the end."""
     if not re.fullmatch(r"\s*(?:\^\{?-?\d\}?)?\s*(?:/\s*[a-z]+(?:\^\{?\d\}?)?)?\s*", after):
         return False
-    if (letter in LETTERS or letter in "AK") and re.search(r"(?<![\^_\w\\{.])[\d.,]+\s+$", before):
+    if (letter in LETTERS or letter in "AKCTF") and _NUMBER_AND_SPACE.search(before):
         return True
     if letter in "CF" and re.search(r"(?:\\circ|degrees?)\s*\}?\s*$", before):
         return True

@@ -59,9 +59,11 @@ volt: V volt | 1/1000 mV millivolt | 1/1000000 microvolt | 1000 kV kilovolt
 ampere: A amp ampere | 1/1000 mA milliampere milliamp | 1/1000000 microampere
 ohm: ohm Ω | 1/1000 milliohm | 1000 kilohm kiloohm
 farad: farad | 1/1000000 microfarad
-coulomb: coulomb
-tesla: tesla
-mole: mol mols mole
+coulomb: coulomb | 1/1000000 microcoulomb
+tesla: tesla | 1/1000000 microtesla
+henry: henry henries | 1/1000000 microhenry
+weber: weber
+mole: mol mols mole | 1/1000000 micromole
 calorie: cal calorie | 1000 kcal
 rpm: rpm
 hectare: hectare ha
@@ -76,6 +78,46 @@ woman: woman women
 child: child children kid
 foot-long: footlong
 time: time
+"""
+# Symbols that are also products of letters: units only in `\text{}`, or last, behind a number and a space.
+_SYMBOLS = """
+coulomb: C | 1/1000 mC | 1/1000000000 nC | 1/1000000000000 pC
+farad: F | 1/1000 mF | 1/1000000000 nF | 1/1000000000000 pF
+tesla: T | 1/1000 mT
+henry: H | 1/1000 mH
+siemens: S siemens | 1/1000 mS
+weber: Wb
+m: 1/1000000000000 picometer picometre | 1/1000000000000000 fm femtometer | 1/10000000000 angstrom
+m: 149597870700 AU | 1852 nmi
+lightyear: ly lightyear light-year
+parsec: pc parsec | 1000 kpc | 1000000 Mpc
+s: 1/1000000000 ns nanosecond | 1/1000000000000 ps picosecond | 1/1000000000000000 fs femtosecond
+year: 1000000 Myr | 1000000000 Gyr
+g: 1/1000000000 ng nanogram
+hz: 1/1000 mHz | 1000000000 GHz gigahertz | 1000000000000 THz
+joule: 1/1000 mJ millijoule | 1000000000 GJ
+calorie: 1000 Cal
+newton: 1/1000 mN | 1000000 MN | 1/100000 dyn dyne
+joule: 1/10000000 erg
+watt: 1000000000000 TW
+horsepower: hp horsepower
+volt: 1000000 MV
+ampere: 1/1000000000 nA
+electronvolt: 1/1000 meV | 1000000000 GeV | 1000000000000 TeV
+pascal: 100 hPa mbar millibar | 1000000000 GPa | 101325/760 torr mmHg
+mole: 1/1000 mmol millimole | 1/1000000000 nmol | 1000 kmol
+dalton: u amu Da dalton
+ppm: ppm
+ppb: ppb
+decibel: dB decibel
+candela: cd candela
+lumen: lm lumen
+becquerel: Bq becquerel
+curie: Ci curie
+gray: Gy gray
+knot: kn knot
+btu: BTU Btu btu
+bit: 1000 kb kbit | 1000000 Mbit
 """
 _IRREGULAR = vocabulary(
     "mice geese fish sheep "
@@ -186,9 +228,11 @@ _COMPOUND: dict[str, tuple[str, ...]] = {
     "kph": ("km", "/", "hour"),
     "kmh": ("km", "/", "hour"),
     "mps": ("m", "/", "s"),
+    "mpg": ("mile", "/", "gallon"),
+    "mM": ("mmol", "/", "l"),
     "Nm": ("N", "m"),  # by the case of its letters: nm is a length
 }
-_OTHER_SIZES = {"Mm", "Mg", "Ms", "mHz"}  # not what the same letters in lower case are
+_OTHER_SIZES = {"Mm", "Mg", "Ms"}  # not what the same letters in lower case are
 _DISCOUNTS = {"discount", "off"}
 
 Dimensions = tuple[tuple[str, int], ...]
@@ -212,9 +256,9 @@ class Tail:
     mark: str = ""
 
 
-def _units() -> dict[str, tuple[str, Fraction]]:
+def _units(table: str) -> dict[str, tuple[str, Fraction]]:
     found: dict[str, tuple[str, Fraction]] = {}
-    for line in _TABLE.strip().splitlines():
+    for line in table.strip().splitlines():
         base, _, rest = line.partition(": ")
         for alternative in rest.split("|"):
             names = alternative.split()
@@ -224,15 +268,44 @@ def _units() -> dict[str, tuple[str, Fraction]]:
     return found
 
 
-UNITS = _units()
+UNITS = _units(_TABLE)
+SYMBOLS = _units(_SYMBOLS)
+_KG = 1000  # g
+# Units that are products of others, in g, m, s and A; each with its size.
+_DERIVED: dict[str, tuple[Fraction, Dimensions]] = {
+    "l": (Fraction(1, 1000), (("m", 3),)),
+    "hz": (Fraction(1), (("s", -1),)),
+    "becquerel": (Fraction(1), (("s", -1),)),
+    "newton": (Fraction(_KG), (("g", 1), ("m", 1), ("s", -2))),
+    "joule": (Fraction(_KG), (("g", 1), ("m", 2), ("s", -2))),
+    "calorie": (Fraction(_KG * 4184, 1000), (("g", 1), ("m", 2), ("s", -2))),
+    "watt": (Fraction(_KG), (("g", 1), ("m", 2), ("s", -3))),
+    "watt-hour": (Fraction(_KG * 3600), (("g", 1), ("m", 2), ("s", -2))),
+    "pascal": (Fraction(_KG), (("g", 1), ("m", -1), ("s", -2))),
+    "gray": (Fraction(1), (("m", 2), ("s", -2))),
+    "coulomb": (Fraction(1), (("ampere", 1), ("s", 1))),
+    "volt": (Fraction(_KG), (("ampere", -1), ("g", 1), ("m", 2), ("s", -3))),
+    "ohm": (Fraction(_KG), (("ampere", -2), ("g", 1), ("m", 2), ("s", -3))),
+    "siemens": (Fraction(1, _KG), (("ampere", 2), ("g", -1), ("m", -2), ("s", 3))),
+    "farad": (Fraction(1, _KG), (("ampere", 2), ("g", -1), ("m", -2), ("s", 4))),
+    "tesla": (Fraction(_KG), (("ampere", -1), ("g", 1), ("s", -2))),
+    "weber": (Fraction(_KG), (("ampere", -1), ("g", 1), ("m", 2), ("s", -2))),
+    "henry": (Fraction(_KG), (("ampere", -2), ("g", 1), ("m", 2), ("s", -2))),
+    "hectare": (Fraction(10_000), (("m", 2),)),
+    "acre": (Fraction(40_468_564_224, 10**7), (("m", 2),)),
+}
+_LETTERS_OF_TEMPERATURES = [
+    {Unit(*_DERIVED[letter]), Unit(Fraction(1), ((scale, 1),))}
+    for letter, scale in (("coulomb", "celsius"), ("farad", "fahrenheit"))
+]
 WORDS = {name.lower() for name in UNITS if len(name) > 1} | set(_COMPOUND)
 LETTERS = vocabulary("m s g h L l N J W V")
 
 
 def named(word: str) -> tuple[str, Fraction] | None:
     """Base and factor of one unit word or symbol."""
-    if word in UNITS or len(word) < 2 or word in _OTHER_SIZES:
-        return UNITS.get(word)
+    if word in UNITS or word in SYMBOLS or len(word) < 2 or word in _OTHER_SIZES:
+        return UNITS.get(word) or SYMBOLS.get(word)
     return UNITS.get(word.lower())
 
 
@@ -304,8 +377,9 @@ def _product(words: list[tuple[str, int]], single: bool) -> Unit | None:
 
 
 def _unit_of(base: str, factor: Fraction) -> Unit:
-    """A unit of the table; a litre is a cubic decimetre."""
-    return Unit(factor / 1000, (("m", 3),)) if base == "l" else Unit(factor, ((base, 1),))
+    """A unit of the table; a litre is a cubic decimetre, and a newton a product of three units."""
+    size, dimensions = _DERIVED.get(base, (Fraction(1), ((base, 1),)))
+    return Unit(factor * size, dimensions)
 
 
 def _thing(words: list[str], single: bool) -> Unit | None:
@@ -355,8 +429,17 @@ def number_word(words: list[str]) -> int | None:
     return None
 
 
+def is_temperature(s: Tail, t: Tail) -> bool:
+    """Whether one of two units is C or F, and the other a temperature."""
+    return {s.unit, t.unit} in _LETTERS_OF_TEMPERATURES
+
+
 def may_be_same(s: Tail, t: Tail) -> bool:
-    """Whether units with two names may be one: a degree is one of some scale, and pounds are also money."""
+    """Whether units with two names may be one: a degree is one of some scale, C and F are also the letters of
+    temperatures, and pounds are also money.
+    """
+    if is_temperature(s, t):
+        return True
     names = {name for tail in (s, t) for name, _ in tail.unit.dimensions}
     if len(names) == 2 and "degree" in names:
         return bool(names & {"celsius", "fahrenheit"})
