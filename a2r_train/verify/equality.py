@@ -33,6 +33,7 @@ from a2r_train.verify.kinds import (
     decimal_comma,
     linked,
 )
+from a2r_train.verify.measures import based, same_amount, same_time
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail, is_temperature, may_be_same
 
@@ -104,11 +105,11 @@ class Equality:
         if isinstance(a, Matrix) or isinstance(b, Matrix):
             return self._matrices(a, b)
         if isinstance(a, Clock) or isinstance(b, Clock):
-            return _same_time(a, b) or _same_time(b, a)
+            return same_time(a, b) or same_time(b, a)
         if isinstance(a, Measure) or isinstance(b, Measure):
             return self._measures(a, b)
         if isinstance(a, Based) or isinstance(b, Based):
-            return _based(a, b) or _based(b, a)
+            return based(a, b) or based(b, a)
         return False
 
     def equal(self, a: Node, b: Node, ratio: Fraction = Fraction(1)) -> bool:
@@ -195,7 +196,8 @@ class Equality:
         for named, plain in ((a, b), (b, a)):
             if _names(named) and plain.kind in ("()", "[]"):
                 return self._in_order(_by_name(named), plain.items)
-        return a.kind == b.kind and self._in_order(a.items, b.items)
+        bare = {a.kind, b.kind} <= {",", "()", "[]"} and len(a.items) > 2  # neither pairs nor intervals
+        return (a.kind == b.kind or bare) and self._in_order(a.items, b.items)
 
     def _in_order(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
         return len(a) == len(b) and all(self.same(x, y) for x, y in zip(a, b, strict=True))
@@ -285,8 +287,7 @@ class Equality:
         return all(self.equal(x, y) for x, y in pairs)
 
     def _measures(self, a: Reading, b: Reading) -> bool:
-        one, other = _total(a), _total(b)
-        return one is not None and one == other
+        return same_amount(a, b)
 
 
 def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
@@ -432,17 +433,6 @@ def _other_join(a: Group, b: Group) -> bool:
     return (words or len(unknowns) > 1) and ("or" in (a.join, b.join)) and a.join != b.join
 
 
-def _same_time(time: Reading, other: Reading) -> bool:
-    """Whether the other is the same time without a.m. or p.m.: `3:30`, `15:30`, and 5 for `5 pm`."""
-    if not isinstance(time, Clock) or not isinstance(other, Quantity):
-        return False
-    node, (hour, minute) = other.node, divmod(time.minutes, 60)
-    hours = {str(hour), f"{hour:02}", str((hour - 1) % 12 + 1)}
-    if other.tail.mark != ":":
-        return time.is_hour and other.tail == Tail() and node == number((hour - 1) % 12 + 1)
-    return node.kind == "div" and node.parts[0].text in hours and node.parts[1].text == f"{minute:02}"
-
-
 def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
     """The rows of a matrix; a tuple is a column, as is a sum of unit vectors; `[[1, 2], [3, 4]]` has rows."""
     if isinstance(reading, Vector):
@@ -462,27 +452,3 @@ def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
 def _entries(group: Group) -> tuple[Node, ...] | None:
     nodes = tuple(item.node for item in group.items if isinstance(item, Quantity))
     return nodes if len(nodes) == len(group.items) else None
-
-
-def _total(reading: Reading) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
-    """The amount in base units, and these units."""
-    parts = (
-        reading.parts if isinstance(reading, Measure) else (reading,) if isinstance(reading, Quantity) else ()
-    )
-    values = [value(part.node) for part in parts]
-    if (
-        not parts
-        or not parts[0].tail.unit.dimensions
-        or len({part.tail.unit.dimensions for part in parts}) > 1
-    ):
-        return None
-    sizes = [part.tail.multiplier * part.tail.unit.factor for part in parts]
-    total = sum((v * size for v, size in zip(values, sizes, strict=True) if v is not None), Fraction(0))
-    return None if None in values else (total, parts[0].tail.unit.dimensions)
-
-
-def _based(based: Reading, other: Reading) -> bool:
-    if not isinstance(based, Based) or not isinstance(other, Quantity) or other.tail != Tail():
-        return False
-    node = other.node
-    return node.kind == "num" and (node.text.lstrip("0") or "0") == based.digits
