@@ -162,7 +162,8 @@ _NUMBER_BEFORE = re.compile(r"[\d.})](?:\s|~|\\[,;: ])*\Z")
 _NUMBER_AND_SPACE = re.compile(r"(?<![\^_\w\\{.])[\d.,]+(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?-?\d+\}?)?\s+$")
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
 _SIZES = {"M": "million", "B": "billion", "K": "thousand", "k": "thousand"}
-_OPEN_INTERVAL = re.compile(r"^(?=\]|.*\[$)([\[\]])([^\[\]()]+,[^\[\]()]+)([\[\]])$")
+_INTERVAL = re.compile(r"([\[\]])([^\[\]()]+[,;][^\[\]()]+)([\[\]])")
+_INTERVALS = re.compile(rf"(?:[A-Za-z] ?(?:\\in|=) ?)?{_INTERVAL.pattern}(?: ?\\cup ?{_INTERVAL.pattern})*")
 # `!=` as in programs; in `n! = 6` and `3!=6` the sign is that of a factorial.
 _UNEQUAL = re.compile(r"((?<![\w}])\d+)?!=")
 REPEATS = re.compile(r"(?:\.\d*(\d{1,6})\1|[,;]\s*)\.\.\.$")  # a decimal or a list that goes on
@@ -444,7 +445,8 @@ def _tidy(text: str) -> str:
     text = re.sub(r" [.,;]$", "", text)
     text = re.sub(r"(?<=\d) ?& ?(?=\d)", ' "and" ', text) if r"\begin" not in text else text
     text = re.sub(r"(\$ ?\d[\d.,]*) ?([MBKk])$", lambda m: f'{m[1]} "{_SIZES[m[2]]}"', text)
-    text = _OPEN_INTERVAL.sub(_interval, text)
+    if text[-1:] == "[" or ("]" in text and _INTERVALS.fullmatch(text)):
+        text = _INTERVAL.sub(_interval, text)
     return re.sub(r'((?:"arcminute"|\\deg) ?\d+(?:\.\d+)?) ?\'\'', r'\1 "arcsecond"', text).rstrip("\\; ")
 
 
