@@ -14,6 +14,10 @@ from a2r_train.verify.kinds import False_, Group, Named, Quantity, Reading, Word
 from a2r_train.verify.naming import called
 from a2r_train.verify.quantities import read_quantity, read_sum, without_money
 
+_ROWS = re.compile(
+    r"(?:\\\{ ?)?\\begin ?\{(cases|aligned|array|align\*?|gathered|matrix)\}(?: ?\{[lcr| ]*\})?"
+    r"(.*?)\\end ?\{\1\}"
+)
 _UNKNOWN = re.compile(r"(?:[A-Za-z]|\\[a-z]+ ?)(?:_(?:\w|\{\w+\}))?'*")  # no function of another one
 _CONSTANTS = {"e", "i", r"\pi", r"\infty", r"\emptyset"}
 
@@ -36,6 +40,28 @@ def named_parts(names: list[str], values: Reading, text: str) -> Reading:
         raise Unreadable(text)
     items = zip(names, values.items, strict=True)
     return Group("=", tuple(Named(name, item, Node("sym", text=name)) for name, item in items))
+
+
+def members(names: Reading, found: Reading, text: str) -> Reading:
+    r"""`(x, y) \in \{(1, 2), (3, 4)\}` as x = 1, y = 2 and x = 3, y = 4."""
+    if not isinstance(names, Group) or not isinstance(found, Group) or found.kind != "{":
+        raise Unreadable(text)
+    nodes = [item.node for item in names.items if isinstance(item, Quantity)]
+    if len(nodes) < len(names.items) or any(node.kind != "sym" for node in nodes):
+        raise Unreadable(text)
+    items = [named_parts([node.text for node in nodes], item, text) for item in found.items]
+    return items[0] if len(items) == 1 else Group("{", tuple(items))
+
+
+def system(text: str) -> str:
+    """The equations of a system, one in each row, as a list; "" for other rows, as those of a matrix."""
+    match = _ROWS.fullmatch(text)
+    rows = (
+        [re.sub(r" ?& ?=|= ?& ?", "=", row).strip(" ,;") for row in match[2].split("\\\\")] if match else []
+    )
+    rows = [row for row in rows if row]
+    is_system = len(rows) > 1 and all(row.count("=") == 1 and not re.search(r'[&,"]', row) for row in rows)
+    return ", ".join(rows) if is_system else ""
 
 
 def equal_names(names: list[str], last: Reading | None) -> Reading | None:

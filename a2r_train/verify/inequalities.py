@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -9,7 +10,9 @@ from fractions import Fraction
 from a2r_train.verify.exact import value
 from a2r_train.verify.expression import Node, number
 from a2r_train.verify.kinds import INFINITY, MINUS_INFINITY, REALS, Interval, Region
+from a2r_train.verify.naming import NAME
 
+_SIGNS = re.compile(r"\\[gl]e(?![A-Za-z])|[<>]")
 _CONSTANTS = ("\\pi", "e", "i", "\\infty")
 
 
@@ -73,6 +76,34 @@ def linear(node: Node, name: str) -> tuple[Fraction, Fraction] | None:
     return (a * d + c * b, b * d) if not (a and c) else None
 
 
+def ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
+    """The region of `x < 3`, `3 >= x`, `1 < x <= 3`, `x != 0`."""
+    at = next((i for i, side in enumerate(sides) if NAME.fullmatch(side) and '"' not in side), -1)
+    others = [tree for i, tree in enumerate(trees) if i != at]
+    if at < 0 or any(_has_symbol(tree) for tree in others):
+        return None
+    if signs == [r"\ne"]:
+        return Region(REALS.parts, (others[0],), sides[at])
+    low, high, with_low, with_high = MINUS_INFINITY, INFINITY, False, False
+    for i, sign in enumerate(signs):
+        if sign not in ("<", ">", r"\le", r"\ge") or at not in (i, i + 1):
+            return None
+        bound, closed = trees[i + 1 if at == i else i], sign in (r"\le", r"\ge")
+        if (at == i) == (sign in ("<", r"\le")):
+            high, with_high = bound, closed
+        else:
+            low, with_low = bound, closed
+    if len(signs) == 2 and low == MINUS_INFINITY and high == INFINITY:
+        return None
+    return Region((Interval(low, high, with_low, with_high),), (), sides[at])
+
+
+def _has_symbol(node: Node) -> bool:
+    if node.kind in ("sym", "call"):
+        return node.text not in (r"\pi", "e", r"\infty")
+    return node.kind == "opaque" or any(_has_symbol(part) for part in node.parts)
+
+
 def joined(regions: Sequence[Region]) -> Region | None:
     r"""What `x < 1, x > 3` and `1 < x, x < 3` and `x \ge 2, x \ne 5` mean: rays that do not meet are
     alternatives, rays that do meet hold together. None for anything else."""
@@ -96,6 +127,16 @@ def joined(regions: Sequence[Region]) -> Region | None:
         return replace(regions[0], parts=(down[0], up[0]))
     both = Interval(up[0].low, down[0].high, up[0].with_low, down[0].with_high)
     return replace(regions[0], parts=(both,))
+
+
+def ascending(text: str) -> str:
+    """`c > b > a` as `a < b < c`; any other text as it is."""
+    signs = _SIGNS.findall(text)
+    if len(signs) < 2 or not set(signs) <= {">", r"\ge"}:
+        return text
+    parts = [part.strip() for part in _SIGNS.split(text)]
+    turned = ["<" if sign == ">" else r"\le " for sign in reversed(signs)]
+    return "".join(part + sign for part, sign in zip(reversed(parts), [*turned, ""], strict=True))
 
 
 def fraction(number_: Fraction) -> Node:

@@ -175,13 +175,17 @@ def as_region(reading: Reading) -> Region | None:
     return None
 
 
-def linked(chain: Reading, other: Reading) -> Named | None:
-    """The part of `x = y = 1` that is compared with `y = 1`, or with a single value; None for all others."""
-    if not (isinstance(chain, Group) and chain.kind == chain.join == "=") or isinstance(other, Group):
+def linked(group: Reading, other: Reading) -> Reading | None:
+    """The part of `x = y = 1`, or of a set of one, that is compared with a single answer; None otherwise."""
+    if not isinstance(group, Group) or not isinstance(other, Named | Quantity):
         return None
-    named = [item for item in chain.items if isinstance(item, Named)]
-    same = [item for item in named if isinstance(other, Named) and item.name == other.name]
-    return (same or named)[0]
+    if group.kind == "{" and len(group.items) == 1 and isinstance(other, Quantity):
+        return group.items[0]
+    if not group.kind == group.join == "=":
+        return None
+    name = other.name if isinstance(other, Named) else ""
+    same = (item for item in group.items if isinstance(item, Named) and item.name == name)
+    return next(same, group.items[0])
 
 
 def decimal_comma(a: Reading, b: Reading) -> tuple[Quantity, Quantity] | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
-from a2r_train.verify.chains import equal_amounts, equal_names, holds, named_parts
+from a2r_train.verify.chains import equal_amounts, equal_names, holds, members, named_parts, system
 from a2r_train.verify.congruences import read_congruence
 from a2r_train.verify.dates import date_alone, in_one_order
 from a2r_train.verify.exact import approximation, digits, value
@@ -26,7 +26,7 @@ from a2r_train.verify.expression import (
     number,
     parse,
 )
-from a2r_train.verify.inequalities import joined, solved
+from a2r_train.verify.inequalities import ascending, joined, ray, solved
 from a2r_train.verify.kinds import (
     EMPTY,
     INFINITY,
@@ -95,6 +95,9 @@ _LABEL = re.compile(
     r'(?:"the" )?(?:"final" )?"(?:answer|ans|solution|result)"(?: "is")? ?[:=]? ?', re.IGNORECASE
 )
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
+# As in India. Without rupees only round numbers, because 1,20,345 may be a list.
+_LAKHS = re.compile(r"(?<![\d.,])[1-9]\d?(?:,\d\d)+,000(?!\d|,\d)")
+_RUPEES = re.compile(r"(?<![\d.,])[1-9]\d?(?:,\d\d)+,\d{3}(?!\d|,\d)")
 _SIGNS = FUNCTIONS | GREEK | ACCENTS | FIGURES
 _SIGNS |= vocabulary(
     "cup cap subset subseteq supset supseteq to implies iff Rightarrow Leftrightarrow rightarrow neg "
@@ -124,6 +127,7 @@ def read(text: str) -> Reading:
     try:
         return _read(text)
     except Unreadable:
+        text = ascending(text)
         return _words(text) or _formula(text)
 
 
@@ -165,6 +169,8 @@ def _read(text: str) -> Reading:
         raise Unreadable(text)
     if group := re.fullmatch(r"\{([^{}]+)\}", text):
         return _read(group[1])
+    if r"\begin" in text and (rows := system(text)):
+        return _read(rows)
     if said in _EMPTY_WORDS or text in (r"\emptyset", r"\{\}", "{}"):
         return EMPTY
     if said in _ALL_WORDS:
@@ -175,8 +181,6 @@ def _read(text: str) -> Reading:
         return Quantity(number(spoken))
     if re.fullmatch(r"[A-Z]{3,}|\d+[A-Z]{2,}|(?=.*[aeiouAEIOU])[A-Za-z]{3,}", text):
         return Words(text.casefold())
-    if len(text) == 3 and text[0] == text[2] == '"':
-        text = text[1]
     if r"\mod" in text:
         return read_congruence(text)
     if r"\approx" in text:
@@ -211,6 +215,10 @@ def _approximate(text: str) -> Reading:
 def _with_thousands(text: str) -> str:
     """Without the commas in numbers, if they cannot be commas of a list: outside brackets and not next to a
     space."""
+    lakhs = (
+        _RUPEES if "₹" in text or ('"r' in text and re.search('"(?:rs|rupees?|inr)"', text, re.I)) else _LAKHS
+    )
+    text = lakhs.sub(lambda m: m.group().replace(",", ""), text)
     inside = re.search(r"[(\[{]", text)
     if inside and not re.search(r"\d, +\S", text):
         head, tail = text[: inside.start()], text[inside.start() :]
@@ -310,6 +318,10 @@ def _last_step(text: str, steps: list[str]) -> Reading:
 
 def _single(text: str) -> Reading:
     """One answer, without a comma, `and` or `or` at its top level."""
+    if len(text) == 3 and text[0] == text[2] == '"':  # a letter in \text{}
+        text = text[1]
+    if text in (r"\emptyset", r"\{\}"):
+        return EMPTY
     if _IMPLIES.search(text):
         return _last_step(text, split(text, _IMPLIES.pattern)[0])
     if date := date_alone(text):
@@ -391,8 +403,10 @@ def _relation(text: str, signs: list[str]) -> Reading:
         if isinstance(found, Group) and found.kind != "{":
             found = as_region(found) or found
         return replace(found, name=sides[0]) if isinstance(found, Region) else Named(sides[0], found)
+    if signs == [r"\in"] and sides[0][:1] == "(":
+        return members(_single(sides[0]), _single(sides[1]), text)
     trees = [parse(side) for side in sides]
-    found_region = _ray(sides, trees, signs)
+    found_region = ray(sides, trees, signs)
     if found_region:
         return found_region
     if (
@@ -448,34 +462,6 @@ def _equal_names(sides: list[str]) -> Reading | None:
     return equal_names(sides, None) or (
         equal_names(sides[:-1], _single(sides[-1])) if equal_names(sides[:-1], EMPTY) else None
     )
-
-
-def _ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
-    """The region of `x < 3`, `3 >= x`, `1 < x <= 3`, `x != 0`."""
-    at = next((i for i, side in enumerate(sides) if NAME.fullmatch(side) and '"' not in side), -1)
-    others = [tree for i, tree in enumerate(trees) if i != at]
-    if at < 0 or any(_has_symbol(tree) for tree in others):
-        return None
-    if signs == [r"\ne"]:
-        return Region(REALS.parts, (others[0],), sides[at])
-    low, high, with_low, with_high = MINUS_INFINITY, INFINITY, False, False
-    for i, sign in enumerate(signs):
-        if sign not in ("<", ">", r"\le", r"\ge") or at not in (i, i + 1):
-            return None
-        bound, closed = trees[i + 1 if at == i else i], sign in (r"\le", r"\ge")
-        if (at == i) == (sign in ("<", r"\le")):
-            high, with_high = bound, closed
-        else:
-            low, with_low = bound, closed
-    if len(signs) == 2 and low == MINUS_INFINITY and high == INFINITY:
-        return None
-    return Region((Interval(low, high, with_low, with_high),), (), sides[at])
-
-
-def _has_symbol(node: Node) -> bool:
-    if node.kind in ("sym", "call"):
-        return node.text not in (r"\pi", "e", r"\infty")
-    return node.kind == "opaque" or any(_has_symbol(part) for part in node.parts)
 
 
 def _region(text: str) -> Region:
