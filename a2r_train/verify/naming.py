@@ -6,6 +6,7 @@ import re
 
 from a2r_train.verify.expression import Unreadable, parse
 from a2r_train.verify.kinds import Named, Reading
+from a2r_train.verify.phrases import DENIED
 
 NAME = re.compile(
     r"(?:d[a-z]/d[a-z]|\\frac ?\{d(?:[A-Za-z]|\\[a-z]+ ?)\}\{d[a-z]\}|[A-Za-z]\^\{-1\} ?\([a-z]\))|"
@@ -18,7 +19,12 @@ NAME = re.compile(
 
 
 def called(name: str, what: Reading) -> Named:
-    """A name and what it stands for; also the name as a tree, if it is mathematics."""
+    """A name and what it stands for; also the name as a tree, if it is mathematics.
+
+    Raises Unreadable for `not (x, y)`: what is denied is no answer.
+    """
+    if '"' in name and DENIED & set(name.replace('"', " ").casefold().split()):
+        raise Unreadable(name)
     try:
         tree = None if '"' in name else parse(name)
     except Unreadable:

@@ -18,7 +18,10 @@ _TERM = (
 _STARTS = r"(?=[-$\d(.]|\\[a-z])"  # what a number or formula starts with
 _LABEL = re.compile(rf'(^|[,;] ?)((?:"[A-Za-z]+" ?){{1,3}}) ?: ?{_STARTS}')
 _NAMED = re.compile(rf'((?:[A-Za-z]|(?:"[A-Za-z]+" ?){{1,4}})) ?"is" ?{_STARTS}')
-_DENIED = vocabulary("not wrong incorrect false never no nothing none except without invalid rejected isn't")
+DENIED = vocabulary(
+    "not wrong incorrect false never no nothing none except without invalid rejected isn't "
+    "unless cannot neither nor if"
+)
 _HEDGE = re.compile(
     rf'"(?:exactly|precisely|about|approximately|approx|roughly|around|positive)" ?{_STARTS}', re.I
 )
@@ -75,7 +78,7 @@ def plain(text: str) -> str:
     if (spoken := _in_digits(words)) is not None:
         return spoken
     text = _ARTICLE.sub("", _HEDGE.sub("", _without_remark(text), count=1), count=1)
-    if _DENIED & set(words.replace(":", " ").split()):  # what is denied is no answer
+    if DENIED & set(words.replace(":", " ").split()):  # what is denied is no answer
         return _operated(text)
     text = _LABEL.sub(lambda m: f"{m[1]}{m[2].strip()}=", text)
     if match := _NAMED.match(text):

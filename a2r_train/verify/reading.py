@@ -402,7 +402,8 @@ def _relation(text: str, signs: list[str]) -> Reading:
         found = _single(sides[1])
         if isinstance(found, Group) and found.kind != "{":
             found = as_region(found) or found
-        return replace(found, name=sides[0]) if isinstance(found, Region) else Named(sides[0], found)
+        named = called(sides[0], found)
+        return replace(found, name=sides[0]) if isinstance(found, Region) else replace(named, name=sides[0])
     if signs == [r"\in"] and sides[0][:1] == "(":
         return members(_single(sides[0]), _single(sides[1]), text)
     trees = [parse(side) for side in sides]
