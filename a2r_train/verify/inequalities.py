@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from a2r_train.verify.exact import value
 from a2r_train.verify.expression import Node, number
-from a2r_train.verify.kinds import INFINITY, MINUS_INFINITY, REALS, Interval, Region
+from a2r_train.verify.kinds import INFINITY, MINUS_INFINITY, REALS, Interval, Region, has_symbol
 from a2r_train.verify.naming import NAME
 
 _SIGNS = re.compile(r"\\[gl]e(?![A-Za-z])|[<>]")
@@ -80,7 +80,7 @@ def ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
     """The region of `x < 3`, `3 >= x`, `1 < x <= 3`, `x != 0`."""
     at = next((i for i, side in enumerate(sides) if NAME.fullmatch(side) and '"' not in side), -1)
     others = [tree for i, tree in enumerate(trees) if i != at]
-    if at < 0 or any(_has_symbol(tree) for tree in others):
+    if at < 0 or any(has_symbol(tree) for tree in others):
         return None
     if signs == [r"\ne"]:
         return Region(REALS.parts, (others[0],), sides[at])
@@ -96,12 +96,6 @@ def ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
     if len(signs) == 2 and low == MINUS_INFINITY and high == INFINITY:
         return None
     return Region((Interval(low, high, with_low, with_high),), (), sides[at])
-
-
-def _has_symbol(node: Node) -> bool:
-    if node.kind in ("sym", "call"):
-        return node.text not in (r"\pi", "e", r"\infty")
-    return node.kind == "opaque" or any(_has_symbol(part) for part in node.parts)
 
 
 def joined(regions: Sequence[Region]) -> Region | None:

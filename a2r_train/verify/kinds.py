@@ -175,12 +175,20 @@ def as_region(reading: Reading) -> Region | None:
     return None
 
 
+def has_symbol(node: Node) -> bool:
+    """Whether a tree holds a letter, or what may hold one."""
+    if node.kind in ("sym", "call"):
+        return node.text not in (r"\pi", "e", r"\infty")
+    return node.kind == "opaque" or any(has_symbol(part) for part in node.parts)
+
+
 def linked(group: Reading, other: Reading) -> Reading | None:
     """The part of `x = y = 1`, or of a set of one, that is compared with a single answer; None otherwise."""
     if not isinstance(group, Group) or not isinstance(other, Named | Quantity):
         return None
     if group.kind == "{" and len(group.items) == 1 and isinstance(other, Quantity):
-        return group.items[0]
+        item = group.items[0]  # \{x\} may be the fractional part of x
+        return item if isinstance(item, Quantity) and not has_symbol(item.node) else None
     if not group.kind == group.join == "=":
         return None
     name = other.name if isinstance(other, Named) else ""
