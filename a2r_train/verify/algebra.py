@@ -9,6 +9,7 @@ exact.py limits them.
 from __future__ import annotations
 
 import random
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -136,10 +137,18 @@ def _symbol(node: Node) -> Any:
     return sympy.Symbol(node.text, integer=True) if node.text in INTEGERS else sympy.Symbol(node.text)
 
 
+def _braced(text: str) -> str:
+    r"""`\frac12` as `\frac{1}{2}`, which is the only one that math-verify's parser reads."""
+    text = re.sub(r"\\(frac|binom|sqrt) ?([A-Za-z\d]|\\pi(?![a-z]))", r"\\\1{\2}", text)
+    return re.sub(
+        r"(\\(?:frac|binom) ?\{(?:[^{}]|\{[^{}]*\})*\}) ?([A-Za-z\d]|\\pi(?![a-z]))", r"\1{\2}", text
+    )
+
+
 def _opaque(node: Node) -> Any:
     """What only math-verify's parser can read: sums, integrals, limits, derivatives."""
     try:
-        found = latex2sympy(node.text.replace('"', ""), normalization_config=None)
+        found = latex2sympy(_braced(node.text.replace('"', "")), normalization_config=None)
     except Exception as error:  # noqa: BLE001 (the parser raises bare Exceptions for what it cannot read)
         raise Unreadable(str(error)) from None
     if not isinstance(found, sympy.Expr):
