@@ -24,7 +24,7 @@ _PROSE = re.compile(
     r"(?:\bthe\s+(?:(?:final|correct|right|best|exact|numerical)\s+)?(?:answer|(?<=correct\s)(?:option|choice))"
     r"(?:\s+to\s+(?:the|this)\s+(?:question|problem))?\s*(?:\*\*|__)?\s*(?:is|=|:|equals|must\s+be|should\s+be|would\s+be)"
     r"|(?:^|\n)[\s*_>#-]{0,8}(?:(?:final|correct)\s+)?answer(?:\s+is)?\s*(?:\*\*|__)?\s*[:=]"
-    r"|(?:^|\n)[ \t]*(?:#{1,6}[ \t]*(?:\*\*|__)?|\*\*|__)(?:final\s+)?answer"  # a heading
+    r"|(?:^|\n)[ \t]*(?:#{2,6}[ \t]*(?:\*\*|__)?|\*\*|__)(?:final\s+)?answer"  # a heading
     r"[ \t]*(?:\*\*|__)?[ \t]*(?=\n)"
     r"|\bfinal\s+answer\s*(?:\*\*|__)?\s*(?::|is\b))\s*:?\s*(?:\*\*|__)?\s*(?:(?:therefore|thus|then|simply|indeed),?\s)?\s*",
     re.IGNORECASE,
@@ -35,6 +35,7 @@ _SENTENCE_END = re.compile(
     r"(?:(?<!\b(?:sq|cu))|(?!\.\s+[a-z\d]))(?:(?<!\b[ap]\.m)|(?!\.\s+(?:and|or|to|until)\b))"
     r"\.(?=[*_)\"']*(?:\s|$))"
 )
+_HEADED = re.compile(r"answer[ \t]*(?:\*\*|__)?\s*$", re.IGNORECASE)
 _DISPLAY = re.compile(r"(?:\$\$|\\\[)[ \t]*\n(.{1,2000}?)(?:\$\$|\\\])", re.DOTALL)  # on lines of its own
 # Remarks that follow an answer. One with a number or a formula may be a second answer, and is kept.
 _REASON = re.compile(r",?\s+(?:because|since)\b")
@@ -246,8 +247,12 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         end = _SENTENCE_END.search(text, match.end(), until)
         answer = text[match.end() : end.start() if end else until]
         until = match.start()
-        if display := _DISPLAY.match(text, match.end()):
-            return display[1].strip()
+        display = _DISPLAY.match(text, match.end())
+        said = display[1] if display else answer
+        if r"\boxed{" in said and (display or _HEADED.search(match.group())):
+            return ""  # it was cut: complete boxes come before all else
+        if display:
+            return said.strip()
         if "\n" in match.group().lstrip() and _GOES_ON.match(text, match.end()):
             continue
         if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):

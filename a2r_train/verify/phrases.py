@@ -23,7 +23,9 @@ DENIED = vocabulary(
     "unless cannot neither nor if"
 )
 _HEDGE = re.compile(
-    rf'"(?:exactly|precisely|about|approximately|approx|roughly|around|positive)" ?{_STARTS}', re.I
+    r'"(?:exactly|precisely|about|approximately|approx|roughly|around|positive|only|just|both|either)"'
+    rf" ?{_STARTS}",
+    re.I,
 )
 _ARTICLE = re.compile(r'(?:a|an|"an"|"the") (?=\d)')
 _TIMES = re.compile(rf'"(twice|double|thrice|triple|half)" ?(?:"of" )?(?={_TERM}(?: "|$))', re.I)

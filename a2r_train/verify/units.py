@@ -220,6 +220,7 @@ _LAST = {
     "deep",
     "apart",
     "overall",
+    "only",
 }
 MARKS = {"am", "pm"}  # only of a time of day
 SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
