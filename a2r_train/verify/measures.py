@@ -57,6 +57,7 @@ def _counts(measure: Reading, plain: Quantity) -> bool:
 
 
 def based(based: Reading, other: Reading) -> bool:
+    """Whether the other is the digits of a number in a base, written without the base."""
     if not isinstance(based, Based) or not isinstance(other, Quantity) or other.tail != Tail():
         return False
     node = other.node
