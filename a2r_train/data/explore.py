@@ -1,8 +1,8 @@
-"""Stage 1: an explorer samples n solutions of every problem; each is verified as it arrives.
+"""Stage 1: an explorer samples n solutions of every problem, and each is verified.
 
-Work is cut into chunks of problems, and each chunk is written as one complete file. A killed run continues at
-the first missing chunk. It ends with the same rollouts, because the seed of a rollout depends only on the
-problem and the sample.
+Work is cut into chunks of problems, and each chunk is written as one complete file. A chunk is verified while
+the engine generates the next one. A killed run continues at the first missing chunk. It ends with the same
+rollouts, because the seed of a rollout depends only on the problem and the sample.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ from a2r_train.engines import (
     settled,
     tell_failed,
 )
-from a2r_train.engines.judged import judged_samples
+from a2r_train.engines.judged import Sample, generated, judged
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
@@ -97,7 +98,7 @@ class ExploreConfig(EngineArguments):
     top_k: int = field(default=0, metadata={"help": "most probable tokens to sample from; 0 keeps them all"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut off"})
     chunk_problems: int = field(
-        default=128, metadata={"help": "problems per chunk: the most that a killed run loses"}
+        default=128, metadata={"help": "problems per chunk; a killed run loses at most two chunks"}
     )
     max_problems: int = field(default=0, metadata={"help": "use only the first N; 0 uses all"})
     shard: str = field(
@@ -213,20 +214,6 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return int(index), int(of)
 
 
-def rollouts_of(
-    engine: Engine,
-    prompter: Prompter,
-    problems: Sequence[Problem],
-    sampling: Sampling,
-    samples: int,
-    seed: int,
-) -> list[Rollout]:
-    """Sample and verify `samples` rollouts of each problem, in the order problem, sample."""
-    chats = {problem.id: prompter.explorer(problem.problem) for problem in problems}
-    judged = judged_samples(engine, prompter, problems, chats, sampling, samples, seed)
-    return [sample.rollout(problem_id, at) for problem_id, at, sample in judged]
-
-
 def _explore_chunks(
     config: ExploreConfig,
     engine: Engine,
@@ -235,34 +222,77 @@ def _explore_chunks(
     missing: list[int],
     folder: Path,
 ) -> None:
+    """Generate the missing chunks. Each is judged and written while the engine generates the next one."""
     prompter = Prompter(engine.tokenizer, _prompt(config))
-    columns = (TextColumn("explore"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    right = unread = total = tokens = 0
-    began = logged = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("explore", total=len(missing), state="")
-        for done, i in enumerate(missing, 1):
-            rollouts = rollouts_of(
-                engine, prompter, chunks[i], sampling, config.samples_per_problem, config.seed
-            )
-            write(rollouts, chunk_path(folder, i))
-            right += sum(r.verdict == CORRECT for r in rollouts)
-            unread += sum(r.verdict == UNPARSABLE for r in rollouts)
-            tokens += sum(r.completion_tokens for r in rollouts)
-            total += len(rollouts)
-            now = time.monotonic()
-            seconds = now - began
-            state = f"{total} rollouts, {tokens / seconds:.0f} tokens/s, pass@1 {right / total:.1%}, "
-            state += f"unparsable {unread / total:.1%}"
-            progress.update(bar, advance=1, state=state)
-            if not console.is_terminal and (now - logged > LOG_EVERY_S or done in (1, len(missing))):
-                left = seconds / done * (len(missing) - done)
-                log.info("explore: %d of %d chunks, %s, %.0f s left", done, len(missing), state, left)
-                logged = now
-    counts = {"rollouts": total, "completion_tokens": tokens, "device": hardware(engine)}
-    timing = {"seconds": round(seconds, 1), **counts}
+    with _Told(len(missing)) as told, ThreadPoolExecutor(1) as beside:
+        written: Future[None] | None = None
+        for i in missing:
+            chats = {problem.id: prompter.explorer(problem.problem) for problem in chunks[i]}
+            samples = generated(engine, chunks[i], chats, sampling, config.samples_per_problem, config.seed)
+            if written:
+                written.result()
+            path = chunk_path(folder, i)
+            written = beside.submit(_write_chunk, prompter, engine.name, samples, path, told)
+        if written:
+            written.result()
+    timing = {**told.counts(), "device": hardware(engine)}
     write_text(folder / f"timing-{config.shard.replace('/', '-of-')}.json", json.dumps(timing) + "\n")
+
+
+def _write_chunk(prompter: Prompter, model: str, samples: list[Sample], path: Path, told: _Told) -> None:
+    rollouts = [one.rollout(problem_id, at) for problem_id, at, one in judged(prompter, model, samples)]
+    write(rollouts, path)
+    told.add(rollouts)
+
+
+class _Told:
+    """What the user is told of the chunks written so far: a bar in a terminal, and otherwise lines."""
+
+    def __init__(self, chunks: int) -> None:
+        columns = (
+            TextColumn("explore"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.bar = self.progress.add_task("explore", total=chunks, state="")
+        self.chunks, self.done = chunks, 0
+        self.right = self.unread = self.rollouts = self.tokens = 0
+        self.began = self.logged = time.monotonic()
+        self.seconds = 0.0
+
+    def __enter__(self) -> _Told:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def add(self, rollouts: list[Rollout]) -> None:
+        self.done += 1
+        self.right += sum(r.verdict == CORRECT for r in rollouts)
+        self.unread += sum(r.verdict == UNPARSABLE for r in rollouts)
+        self.tokens += sum(r.completion_tokens for r in rollouts)
+        self.rollouts += len(rollouts)
+        now = time.monotonic()
+        self.seconds = now - self.began
+        state = f"{self.rollouts} rollouts, {self.tokens / self.seconds:.0f} tokens/s, "
+        state += f"pass@1 {self.right / self.rollouts:.1%}, unparsable {self.unread / self.rollouts:.1%}"
+        self.progress.update(self.bar, advance=1, state=state)
+        due = now - self.logged > LOG_EVERY_S or self.done in (1, self.chunks)
+        if due and not self.progress.console.is_terminal:
+            left = self.seconds / self.done * (self.chunks - self.done)
+            log.info("explore: %d of %d chunks, %s, %.0f s left", self.done, self.chunks, state, left)
+            self.logged = now
+
+    def counts(self) -> dict[str, Any]:
+        return {
+            "seconds": round(self.seconds, 1),
+            "rollouts": self.rollouts,
+            "completion_tokens": self.tokens,
+        }
 
 
 def chunks_of(config: ExploreConfig, problems: list[Problem]) -> list[list[Problem]]:

@@ -31,6 +31,16 @@ class JudgedSample:
         return Synthesis(bundle_id, sample, **vars(self))
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One completion of a problem or bundle, not judged yet."""
+
+    item: Problem | Bundle
+    sample: int
+    seed: int
+    completion: Completion
+
+
 def judged_samples(
     engine: Engine,
     prompter: Prompter,
@@ -43,35 +53,51 @@ def judged_samples(
     """(id, sample, judged completion) for `samples` answers to the chat of each item, in the order item,
     sample.
     """
-    work = [(item, sample) for item in items for sample in range(samples)]
-    seeds = [seed_of(seed, item.id, sample) for item, sample in work]
-    completions = _completions(engine, [chats[item.id] for item, _ in work], sampling, seeds)
-    texts = [prompter.complete(completion.text) for completion in completions]
+    return judged(prompter, engine.name, generated(engine, items, chats, sampling, samples, seed))
+
+
+def generated(
+    engine: Engine,
+    items: Sequence[Problem] | Sequence[Bundle],
+    chats: Mapping[str, Chat],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+) -> list[Sample]:
+    """`samples` answers to the chat of each item, in the order item, sample."""
+    work = [(item, sample, seed_of(seed, item.id, sample)) for item in items for sample in range(samples)]
+    completions = _completions(
+        engine, [chats[item.id] for item, _, _ in work], sampling, [seed for _, _, seed in work]
+    )
+    return [Sample(*one, completion) for one, completion in zip(work, completions, strict=True)]
+
+
+def judged(prompter: Prompter, model: str, samples: Sequence[Sample]) -> list[tuple[str, int, JudgedSample]]:
+    """(id, sample, judged completion) of each, in order; safe from any thread."""
+    texts = [prompter.complete(one.completion.text) for one in samples]
     judgements = judge_all(
         [
-            (prompter.config.judged_text(text), item.answer, item.verifier)
-            for text, (item, _) in zip(texts, work, strict=True)
+            (prompter.config.judged_text(text), one.item.answer, one.item.verifier)
+            for text, one in zip(texts, samples, strict=True)
         ],
-        [row_of(item) for item, _ in work],
+        [row_of(one.item) for one in samples],
     )
     return [
         (
-            item.id,
-            sample,
+            one.item.id,
+            one.sample,
             JudgedSample(
                 text,
                 judgement.answer,
                 judgement.verdict,
-                completion.prompt_tokens,
-                completion.completion_tokens,
-                completion.finish_reason,
-                engine.name,
-                sample_seed,
+                one.completion.prompt_tokens,
+                one.completion.completion_tokens,
+                one.completion.finish_reason,
+                model,
+                one.seed,
             ),
         )
-        for (item, sample), text, judgement, completion, sample_seed in zip(
-            work, texts, judgements, completions, seeds, strict=True
-        )
+        for one, text, judgement in zip(samples, texts, judgements, strict=True)
     ]
 
 

@@ -73,6 +73,36 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert explore(config).read_bytes() == whole
 
 
+def test_a_chunk_is_judged_while_the_next_is_generated(
+    config: ExploreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the verifier waits for the next call of the engine. Judged first, all answers would be late."""
+    calls = tmp_path / "calls"
+    (tmp_path / "patient.py").write_text(
+        "import time\nfrom pathlib import Path\n"
+        "def judge(answer, gold):\n"
+        "    if answer == gold:\n"  # the check of the gold answers, before anything is generated
+        "        return True\n"
+        "    end = time.monotonic() + 4\n"
+        f"    while len(Path({str(calls)!r}).read_text()) < 2 and time.monotonic() < end:\n"
+        "        time.sleep(0.01)\n"
+        "    return time.monotonic() < end\n"
+    )
+    calls.write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    engine = Scripted(load_engine(config.model, config), lambda _: r"\boxed{none of these}")
+    generate = engine.generate
+
+    def counted(*work: Any) -> Any:
+        calls.write_text(calls.read_text() + "x")
+        return generate(*work)
+
+    monkeypatch.setattr(engine, "generate", counted)
+    monkeypatch.setattr("a2r_train.data.explore.load_engine", lambda *_: engine)
+    found = read(Rollout, str(explore(replace(config, verifier="patient:judge", chunk_problems=4))))
+    assert [r.verdict for r in found] == ["correct"] * 21
+
+
 def test_shards_make_what_one_run_makes(config: ExploreConfig, tmp_path: Path) -> None:
     whole = explore(config).read_bytes()
     spread = replace(config, output_dir=str(tmp_path / "shards"))
