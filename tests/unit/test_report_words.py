@@ -64,7 +64,7 @@ BASE = {"synthesizer/base": 0.4}
         (
             {**BASE, "maj@4": 0.7, "maj@equal_tokens": 0.9, "explorer/greedy": 0.2, "synthesizer/grpo": 0.7},
             "Training beats the untrained model, but not every rival: synthesizer/grpo is right in 70.0 % "
-            "of 400 problems, 30.0 points above the untrained one (40.0 %); it is above 1 of 3 other rivals, "
+            "of 400 problems, 30.0 points above the untrained one (40.0 %). It is above 1 of 3 other rivals, "
             "cannot be told from maj@4, and is below maj@equal_tokens.",
         ),
         (
@@ -162,7 +162,7 @@ def test_a_rival_that_is_not_beaten_counts_whatever_its_format() -> None:
     sentence = said_of(silent, **{"genselect": 0.7, "self-refine": 0.9, "maj@4": 0.5})
     assert sentence.startswith("Training beats the untrained model, but not every rival")
     assert sentence.endswith(
-        "it is above 1 of 3 other rivals, cannot be told from genselect, and is below self-refine."
+        "It is above 1 of 3 other rivals, cannot be told from genselect, and is below self-refine."
     )
 
 
@@ -176,7 +176,7 @@ def test_training_did_not_pay_by_format_alone() -> None:
 def test_many_rivals_are_not_all_named() -> None:
     rivals = dict.fromkeys((f"maj@{k}" for k in range(6)), 0.7)
     assert said({**BASE, **rivals, "synthesizer/sft": 0.7}).endswith(
-        "it is above 0 of 6 other rivals, cannot be told from maj@0, maj@1, maj@2 and 3 more."
+        "It is above 0 of 6 other rivals, cannot be told from maj@0, maj@1, maj@2 and 3 more."
     )
 
 

@@ -80,8 +80,8 @@ def _family_intro(family: Mapping[str, Any]) -> str:
     return (
         "In points, resampled over problems. Interval and p: 95 %, for one comparison by itself. Corrected "
         "(Holm 1979): the i-th smallest of m p-values times m - i + 1, and the interval of level "
-        "1 - 0.05 / (m - i + 1), so that the chance of any wrong claim of a difference in this table is "
-        "at most about 5 %. The intervals answer whether each excludes 0; that all of them cover their true "
+        "1 - 0.05 / (m - i + 1). So the chance of any wrong claim of a difference in this table is at most "
+        "about 5 %. The intervals answer whether each excludes 0. That all of them cover their true "
         f"differences at once is not promised at 95 %. {family.get('statement', '')}".rstrip()
     )
 

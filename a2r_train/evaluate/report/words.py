@@ -121,7 +121,7 @@ def _of_others(others: Mapping[str, Mapping[str, Any]]) -> str:
     above = sum(verdict == "above" for verdict in verdicts.values())
     if above == len(others):
         return f", and above all {above} other rivals" if above > 1 else f", and above {next(iter(others))}"
-    said = f"; it is above {above} of {len(others)} other rivals"
+    said = f". It is above {above} of {len(others)} other rivals"
     same = [name for name, verdict in verdicts.items() if not verdict]
     below = [name for name, verdict in verdicts.items() if verdict == "below"]
     said += f", cannot be told from {_named(same)}" if same else ""
