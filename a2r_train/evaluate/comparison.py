@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,24 @@ class Setting:
         places = [at[problem] for problem in self.problems]
         return np.bincount(places, weights=values) / np.bincount(places)
 
-    def has_problems_of(self, other: Setting) -> bool:
-        """Whether both have the same problems in the same order; texts count if both have them."""
-        same_texts = self.texts == other.texts or "" in (self.texts, other.texts)
-        return same_texts and [*dict.fromkeys(self.problems)] == [*dict.fromkeys(other.problems)]
+    def differs_from(self, other: Setting) -> str:
+        """How its problems differ from another's, in words; "" if they are the same. Texts count if both have
+        them.
+        """
+        mine, theirs = set(self.problems), set(other.problems)
+        if mine != theirs:
+            both = f"{len(mine & theirs)} problems with the same id and gold are in both"
+            return f"{both}, {len(mine - theirs)} only here, {len(theirs - mine)} only there"
+        texts_differ = self.texts != other.texts and "" not in (self.texts, other.texts)
+        return "problems with the same id have other texts" if texts_differ else ""
+
+    def in_order_of(self, other: Setting) -> Setting:
+        """The same setting with its problems in the order of another, which has the same ones."""
+        at = {problem: i for i, problem in enumerate(dict.fromkeys(other.problems))}
+        order = sorted(range(len(self.problems)), key=lambda i: at[self.problems[i]])
+        scores = {name: getattr(self, name)[order] for name in ("n_correct", "vote", "greedy")}
+        sampled = None if self.sampled is None else self.sampled[order]
+        return replace(self, problems=[self.problems[i] for i in order], sampled=sampled, **scores)
 
 
 def compare(roots: Sequence[str], against: str = "") -> list[str]:
@@ -114,7 +128,7 @@ def _texts(bundles: Sequence[Bundle]) -> str:
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
     if NO_TEXT in texts.values():
         return ""
-    return hashlib.sha256(json.dumps([*texts.values()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
 def table(settings: Sequence[Setting], against: str) -> list[str]:
@@ -128,10 +142,9 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
         names = ", ".join(one.name for one in settings)
         raise InputError(f"--against {against}: no such evaluation; expected one of {names}")
     for one in settings:
-        if not one.has_problems_of(base):
-            raise InputError(
-                f"{one.name}: not the same problems in the same order as {against}; use the same bundles"
-            )
+        if says := one.differs_from(base):
+            raise InputError(f"{one.name}: not the same problems as {against} ({says}); use the same bundles")
+    settings = [one.in_order_of(base) for one in settings]
     greedy_only = [one.name for one in settings if one.sampled is None]
     with_sampled = not greedy_only
     scores = {one.name: one.by_problem(one.right(with_sampled)) for one in settings}

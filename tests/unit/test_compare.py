@@ -1,6 +1,7 @@
 """`a2r compare`: several evaluations side by side."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -158,7 +159,8 @@ def test_other_problems_with_the_same_ids_are_refused(
         evaluation(tmp_path / name, [True, False], given) for name, given in (("a", "what?"), ("b", "why?"))
     )
     assert a2r("compare", str(one), str(other)) == 2
-    assert f"{other}: not the same problems in the same order as {one}" in capsys.readouterr().err
+    says = f"{other}: not the same problems as {one} (problems with the same id have other texts)"
+    assert says in capsys.readouterr().err
 
 
 def test_an_evaluation_is_no_rival_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,16 +194,32 @@ def test_kept_bundles_without_texts_are_paired_by_their_golds() -> None:
     kept, whole, other = (
         replace(setting("abc"[i], [0, 0, 0, 1]), texts=text) for i, text in enumerate(["", "x", "y"])
     )
-    assert kept.has_problems_of(whole)
-    assert whole.has_problems_of(kept)
-    assert not whole.has_problems_of(other)
+    assert not kept.differs_from(whole)
+    assert not whole.differs_from(kept)
+    assert whole.differs_from(other)
 
 
 def test_other_problems_and_unknown_names_are_refused() -> None:
-    with pytest.raises(InputError, match="b: not the same problems in the same order as a"):
+    says = (
+        "b: not the same problems as a (3 problems with the same id and gold are in both, 1 only here, 1 only"
+    )
+    with pytest.raises(InputError, match=re.escape(says)):
         comparing.table([setting("a", [0, 0, 0, 1]), setting("b", [0, 0, 0, 1], problems="abce")], "a")
     with pytest.raises(InputError, match="--against c: no such evaluation; expected one of a"):
         comparing.table([setting("a", [0, 0, 0, 1])], "c")
+
+
+def test_problems_in_another_order_are_paired() -> None:
+    """Two bundles of problem b, which stand together in one evaluation and apart in the other."""
+    base = comparing.Setting(
+        "a", list("abbc"), *np.array([[0.0, 1, 2, 0]] * 2), np.array([1.0, 0, 1, 0]), None
+    )
+    order = [3, 1, 0, 2]
+    columns = [base.n_correct[order], base.vote[order], base.greedy[order]]
+    moved = comparing.Setting("b", [base.problems[i] for i in order], *columns, columns[-1])
+    assert moved.in_order_of(base).greedy.tolist() == base.greedy.tolist()
+    line = cells(comparing.table([base, moved], "a")[-3])
+    assert line[5] == "+0.0 (no difference in 3 problems)"
 
 
 def test_what_is_no_evaluation_of_a_synthesizer_is_one_line_and_status_2(
