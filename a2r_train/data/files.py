@@ -31,6 +31,18 @@ COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# How files begin that are no text, what they are, and what to do with them.
+AS_ROWS = "save its rows as JSONL or Parquet"
+SIGNATURES = {
+    b"\x1f\x8b": ("gzip", "give it the ending .gz"),
+    b"\xfd7zXZ\0": ("xz", "give it the ending .xz"),
+    b"PAR1": ("Parquet", "give it the ending .parquet"),
+    b"ARROW1": ("Arrow", AS_ROWS),
+    b"\xff\xff\xff\xff": ("Arrow", AS_ROWS),
+    b"PK\x03\x04": ("a zip archive or a workbook", AS_ROWS),
+    b"BZh": ("bzip2", "unpack it, or compress it with gzip or xz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unpack it, or compress it with gzip or xz"),
+}
 UNPACKED = 4  # times the size of compressed files
 PARQUET_ROWS = 1024  # read at a time
 FLOAT_DIGITS = 17  # significant digits that name one float
@@ -275,6 +287,8 @@ def _table_rows(path: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]
         place = f"{path}:{line}"
         if not names:
             names = _header(cells, place)
+        elif cells == names:
+            raise InputError(f"{place}: the header once more, as where files were joined; remove this line")
         elif len(cells) != len(names):
             raise InputError(f"{place}: {len(cells)} cells; the header has {len(names)}")
         else:
@@ -332,12 +346,16 @@ def _jsonl_rows(part: Slice) -> Iterator[tuple[int, dict[str, Any]]]:
             row = json.loads(line, parse_float=_exact, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # also endless digits and endless nesting
             reason = getattr(error, "msg", str(error))
-            raise InputError(
-                f"{part.place(number)}: not valid JSON ({reason}); expected one object per line"
-            ) from None
+            says = f"not valid JSON ({reason}); expected one object per line"
+            raise InputError(f"{part.place(number)}: {says}{_of_a_list(line)}") from None
         if not isinstance(row, dict):
-            raise InputError(f"{part.place(number)}: a JSON {type(row).__name__}; expected an object")
+            says = f"a JSON {type(row).__name__}; expected an object"
+            raise InputError(f"{part.place(number)}: {says}{_of_a_list(line)}")
         yield number, row
+
+
+def _of_a_list(line: str) -> str:
+    return " (from a file with one list of objects: jq -c '.[]' OLD > NEW)" if line[:1] == "[" else ""
 
 
 def _lines_of(part: Slice) -> Iterator[str]:
@@ -349,7 +367,7 @@ def _lines_of(part: Slice) -> Iterator[str]:
         file.seek(part.start)
         data = file.read(part.stop - part.start)
     if part.start == 0 and b"\0" in data.partition(b"\n")[0]:  # as every other byte of ASCII in UTF-16
-        raise _utf16(part.file)
+        raise _no_text(part.file)
     try:
         yield from io.StringIO(data.decode("utf-8-sig" if part.start == 0 else "utf-8"), newline="")
     except UnicodeDecodeError:
@@ -372,7 +390,7 @@ def _lines(path: str) -> Iterator[str]:
         with _opened(path, encoding="utf-8-sig", newline="") as file:
             for number, line in enumerate(file, 1):
                 if number == 1 and "\0" in line:  # as every other byte of ASCII in UTF-16
-                    raise _utf16(path)
+                    raise _no_text(path)
                 yield line
     except UnicodeDecodeError:
         raise _undecodable(path) from None
@@ -387,8 +405,8 @@ def _undecodable(path: str) -> InputError:
     """The error for a file that is not UTF-8. It names the line, which a decoder that reads ahead cannot."""
     with _opened(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if number == 1 and (line.startswith(UTF_16_MARKS) or b"\0" in line):
-                return _utf16(path)
+            if number == 1 and (line.startswith((*UTF_16_MARKS, *SIGNATURES)) or b"\0" in line):
+                return _no_text(path)
             try:
                 line.decode()
             except UnicodeDecodeError as error:
@@ -399,8 +417,16 @@ def _undecodable(path: str) -> InputError:
     return InputError(f"{path}: changed while it was being read; run the command again")
 
 
-def _utf16(path: str) -> InputError:
-    return InputError(f"{path}: is UTF-16; save the file as UTF-8 (iconv -f utf16 -t utf8)")
+def _no_text(path: str) -> InputError:
+    """The error for a file that holds bytes which no text in UTF-8 has."""
+    with _opened(path, "rb") as file:
+        head = file.read(64)
+    for begin, (kind, mend) in SIGNATURES.items():
+        if head.startswith(begin):
+            return InputError(f"{path}: is {kind}; {mend}")
+    if head.startswith(UTF_16_MARKS) or 3 * head.count(b"\0") > len(head):
+        return InputError(f"{path}: is UTF-16; save the file as UTF-8 (iconv -f utf16 -t utf8)")
+    return InputError(f"{path}: holds a zero byte, so it is no text; {AS_ROWS}")
 
 
 def _hub_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from a2r_train.data.choices import CLASH, Choices, answered_by_text, note_choice
 from a2r_train.data.files import header_of, rows
 from a2r_train.data.options import letter_of, options_of, with_options
 from a2r_train.data.programs import is_program, program_of
-from a2r_train.data.typed import is_null, typed
+from a2r_train.data.typed import is_chat, is_null, typed
 from a2r_train.data.worked import gold_of
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
@@ -47,6 +47,7 @@ LOOKALIKES = {
     "answer": ("gold", "target", "final_answer", "expected_answer", "answerKey", "label", "solution"),
     "text": ("output", "answer_text", "solution", "model_output"),
 }
+SHOWN = ("problem", "text", "texts")  # to a model
 KEY, FLAG = "columns:", "--columns"  # of a recipe, and of a command without one
 MAX_NAMED = 50  # problems, in one message
 READABLE = {field.name for kind in (Problem, Rollout) for field in fields(kind)} | {"texts", "options"}
@@ -141,9 +142,15 @@ class Row:
         """Raises InputError for a value of another type than the hint says."""
         column = self.column(field)
         value = self.values.get(column)
+        if field in SHOWN and is_chat(value) and is_null(self.values.get("verdict")):  # else judged as text
+            says = f"field {column!r} holds chat messages"
+            raise InputError(f"{self.place}: {says}; expected text, such as the `content` of one")
         if type(value) is str and hint == "str" and value.isascii():  # the common case, for speed
             return value
-        return None if is_null(value) else typed(value, hint, f"{self.place}: field {column!r}")
+        found = None if is_null(value) else typed(value, hint, f"{self.place}: field {column!r}")
+        if field.endswith("_tokens") and found is not None and found < 0:
+            raise InputError(f"{self.place}: field {column!r}: {found}; expected 0 or more")
+        return found
 
     def text(self, field: str) -> str | None:
         value: str | None = self.value(field, "str")

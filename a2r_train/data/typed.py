@@ -16,10 +16,24 @@ from a2r_train.data.files import literal
 from a2r_train.errors import InputError
 from a2r_train.records import VERDICTS, Reference
 
+# A message, or a list of them, as JSON or Python writes it.
+_CHAT = re.compile(
+    r"""\s*\[?\s*\{\s*["'](?:(?=.*\bcontent["']\s*:)(?=.*\brole["']\s*:)|(?=.*\bvalue["']\s*:)from["']\s*:)""",
+    re.DOTALL,
+)
+
 
 def is_null(value: Any) -> bool:
     """Whether a value is missing; pandas writes NaN for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a value, or the first item of a list, is a chat or its text."""
+    if isinstance(value, str) and value[:1] not in "[{ \n":  # most texts, for speed
+        return False
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, str | list | dict) and bool(_CHAT.match(str(first)))
 
 
 def typed(value: Any, hint: str, place: str) -> Any:

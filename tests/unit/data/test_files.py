@@ -157,6 +157,43 @@ def test_utf_16_is_one_clear_line(encoding: str, name: str, text: str, tmp_path:
     assert refusal(tmp_path / name, text.encode(encoding)) == says
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (gzip.compress(b'{"a": "1"}\n'), "is gzip; give it the ending .gz"),
+        (lzma.compress(b'{"a": "1"}\n'), "is xz; give it the ending .xz"),
+        (b"PAR1\x15\x04\x15\0\xff", "is Parquet; give it the ending .parquet"),
+        (
+            b"ARROW1\0\0\xff\xff\xff\xff",
+            "is Arrow; save its rows as JSONL or Parquet",
+        ),
+        (b"\xff\xff\xff\xff\x10\0\0\0", "is Arrow; save"),
+        (b"PK\x03\x04\x14\0\xff", "is a zip archive or a workbook; save"),
+        (b"problem,answer\0\n1?,2\n", "holds a zero byte, so it is no text"),
+    ],
+)
+def test_a_binary_file_is_called_what_it_is(content: bytes, says: str, name: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path / name, content).startswith(f"{name}: {says}")
+
+
+def test_a_list_in_json_is_told_how_to_become_lines(tmp_path: Path) -> None:
+    for text in ('[{"a": "1"}, {"a": "2"}]', '[\n {"a": "1"}\n]\n'):
+        says = refusal(tmp_path / "a.json", text.encode())
+        assert says.startswith("a.json:1: ")
+        assert says.endswith(" (from a file with one list of objects: jq -c '.[]' OLD > NEW)")
+
+
+def test_a_second_header_is_refused(tmp_path: Path) -> None:
+    """As where two tables were joined by `cat`: it would be one more problem, "problem", whose answer is
+    "answer".
+    """
+    table = "problem,answer\n1?,1\n"
+    assert refusal(tmp_path / "a.csv", (table * 2).encode()) == (
+        "a.csv:3: the header once more, as where files were joined; remove this line"
+    )
+
+
 def test_a_parquet_file_that_is_broken_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pyarrow.Table.from_pylist([{"a": str(i)} for i in range(500)])

@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.read import Columns, read, stream
-from a2r_train.data.rollouts import load_rollouts
+from a2r_train.data.rollouts import load_rollouts, with_their_problems
 from a2r_train.errors import InputError
 from a2r_train.inference.solve import read_questions
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, write
@@ -400,3 +400,45 @@ def test_any_problem_comes_back(
 )
 def test_columns_are_named_as_in_a_recipe_or_in_json(columns: str) -> None:
     assert Columns.parse(columns) == Columns.parse({"problem": "ask"})
+
+
+CHAT = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": r"so \boxed{1}"}]
+
+
+@pytest.mark.parametrize("written", [json.dumps(CHAT), repr(CHAT), CHAT, json.dumps(CHAT[1])])
+@pytest.mark.parametrize("field", ["problem", "text"])
+def test_a_chat_is_no_text(written: Any, field: str, tmp_path: Path) -> None:
+    """As tables and templates have it. A model would read brackets and roles."""
+    row = {"problem": "1?", "answer": "1", "text": r"\boxed{1}", field: written}
+    path = write_rows(tmp_path / "a.jsonl", [row])
+    with pytest.raises(InputError, match=f"a.jsonl:1: field '{field}' holds chat messages; expected text"):
+        with_their_problems(path, Columns())
+
+
+def test_a_chat_in_a_list_of_texts_is_no_text(tmp_path: Path) -> None:
+    row = {"problem": "1?", "answer": "1", "completions": [CHAT[1:], CHAT[1:]]}
+    with pytest.raises(InputError, match="field 'completions' holds chat messages; expected text"):
+        with_their_problems(write_rows(tmp_path / "a.jsonl", [row]), Columns())
+
+
+@pytest.mark.parametrize(
+    "text", ["[{1, 2}, {3}]", "[3]", '["role"]', "[{x}] is a set", '[{"a": 1}]', '{"role": 1}']
+)
+def test_other_brackets_are_text(text: str, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"problem": text, "answer": "1"}])
+    assert [problem.problem for problem in read(Problem, path)] == [text]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_number_of_tokens_is_not_negative(own: bool, tmp_path: Path) -> None:
+    """-1 stands for an unknown one in some logs; costs and votes of equal tokens would count it."""
+    row = {"problem": "1?", "answer": "1", "text": r"\boxed{1}", "problem_id": "0", "completion_tokens": -1}
+    path = write_rows(tmp_path / "a.jsonl", [row])
+    with pytest.raises(InputError, match="field 'completion_tokens': -1; expected 0 or more"):
+        with_their_problems(path, Columns()) if own else read(Rollout, path)
+
+
+def test_a_chat_that_a_model_wrote_is_its_text(tmp_path: Path) -> None:
+    """One such rollout of an exploration must not end the stage that reads them."""
+    row = {"problem_id": "0", "sample": 0, "text": json.dumps(CHAT), "verdict": "incorrect"}
+    assert [one.text for one in read(Rollout, write_rows(tmp_path / "a.jsonl", [row]))] == [row["text"]]
