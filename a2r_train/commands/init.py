@@ -23,6 +23,7 @@ from a2r_train.data.programs import is_program
 from a2r_train.data.read import ALIASES, FLAG, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.rollouts import with_their_problems
 from a2r_train.data.task import prompt_of
+from a2r_train.data.worked import SOLUTION
 from a2r_train.engines import EngineArguments, check_engine
 from a2r_train.errors import InputError
 from a2r_train.models import context_length, count_parameters, load_tokenizer, model_file
@@ -38,6 +39,7 @@ from a2r_train.verify import (
     traits_of,
     unreadable_golds,
 )
+from a2r_train.verify.compare import WORKED
 from a2r_train.verify.traits import ASKED, LETTER
 
 log = logging.getLogger(__name__)
@@ -143,6 +145,8 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
 
     Raises InputError if no column is likely, and for too few problems.
     """
+    if not 0 <= test_share < 1:
+        raise InputError(f"test_share is {test_share:g}; expected 0 or more, and less than 1")
     names = dict(Columns.parse(columns).names)
     first = next(Columns(names, key=FLAG).rows(paths_in(data)[0]), None)
     named = first and not is_program(first.values)  # a row of MBPP's shape is read as it is
@@ -216,6 +220,12 @@ def verifier_of(problems: list[Problem], data: str) -> str:
         return "math"
     if len(bad) < MOST_MISTAKES * len(problems):
         raise bad_golds(bad, data)
+    if worked := [problem for _, problem in bad if WORKED.search(problem.answer)]:
+        raise InputError(
+            f"{data}: {len(worked)} of {len(problems)} answers are worked solutions, such as "
+            f"{' '.join(worked[0].answer.split())[-60:]!r}, which no answer equals; name a column of final "
+            f"answers with {FLAG}, or call this one {SOLUTION!r}: its last \\boxed{{}} is read"
+        )
     if statistics.median(len(problem.answer) for problem in problems) > LONGEST_EXACT:
         shown = " ".join(bad[0][1].answer.split())[:60]
         raise InputError(

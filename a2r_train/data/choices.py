@@ -1,4 +1,5 @@
-"""Multiple choice, a whole set at a time: are its answers letters, texts of options, or their indices?
+"""What only a whole set tells of its golds: are they letters, texts of options, or their indices? How many
+are the last of several boxes?
 
 One row cannot tell if its answer is the text of one option and the index or the letter of another, as A is
 where the options are blood types; a whole set can.
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from a2r_train.data.options import Options, options_of, ways_of
-from a2r_train.data.worked import gold_of
+from a2r_train.data.worked import boxes_of, gold_of
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 
@@ -41,6 +42,8 @@ class Choices:
     from_0: int = 0
     zeros: int = 0
     numbers: int = 0  # texts of options that look like indices
+    boxed: int = 0  # solutions with several different boxes
+    first_boxed: str = ""  # the first of these: its place and its boxes
 
     @property
     def by_text(self) -> bool:
@@ -77,12 +80,20 @@ class Choices:
         self.from_0 += other.from_0
         self.zeros += other.zeros
         self.numbers += other.numbers
+        self.boxed += other.boxed
+        self.first_boxed = self.first_boxed or other.first_boxed
 
     def check(self, path: str) -> None:
         """Log how the answers were read, and how many rows have fewer options than the others.
 
         Raises InputError for ambiguous answers.
         """
+        if self.boxed:
+            log.warning(
+                "%s: %d solutions hold several different boxes, as at %s; the last one is the gold, so "
+                "if that is wrong, give the answers in a column of their own",
+                path, self.boxed, self.first_boxed,
+            )  # fmt: skip
         self._check_kinds()
         self._check_letters()
         if self.from_0 >= FEWEST_INDICES and not self.zeros:
@@ -129,7 +140,12 @@ class Choices:
 
 
 def note_choice(choices: Choices, row: Row, record: object) -> str:
-    """Record what the row of a problem with options tells about its set; returns the kind of its answer."""
+    """Record what the row of a problem tells about its set; returns the kind of its answer if it has
+    options.
+    """
+    if isinstance(record, Problem) and (boxes := boxes_of(row)):
+        choices.boxed += 1
+        choices.first_boxed = choices.first_boxed or f"{row.place} ({', '.join(boxes)[:80]})"
     return _noted(choices, row) if isinstance(record, Problem) and "\nA. " in record.problem else ""
 
 

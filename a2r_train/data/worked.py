@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from a2r_train.errors import InputError
-from a2r_train.verify.extract import extract
+from a2r_train.verify.extract import candidates, extract
 
 if TYPE_CHECKING:
     from a2r_train.data.read import Row
@@ -22,6 +22,16 @@ def gold_of(row: Row) -> str:
     if not gold:
         raise InputError(f"{row.place}: field 'answer' is empty after its ####; every problem needs one")
     return gold
+
+
+def boxes_of(row: Row) -> list[str]:
+    """The different boxes of a solution whose gold is the last of several; else nothing."""
+    column = row.column("answer")
+    gold = row.text("answer") if column.lower() == SOLUTION else ""
+    if not gold or gold.count(r"\boxed") < 2 or _LAST_LINE.search(gold):
+        return []
+    found = candidates(gold, "math")
+    return found if len(found) > 1 else []
 
 
 def final_answer(gold: str, problem: str, answer: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from a2r_train.verify.reading import read
 from a2r_train.verify.spelling import spell
 from a2r_train.verify.traits import COMPARING, SHIPPED, traits_of
 
+log = logging.getLogger(__name__)
 VERIFIERS = COMPARING  # the form of their gold answers is known here
 MAX_DIFFERENT_BOXES = 8  # more cannot all be one answer, and would only cost time
 CACHE_SIZE = 100_000
@@ -34,7 +36,7 @@ _NOT_MATHEMATICS = re.compile(
     r"[+-]?(?:nan|inf|infinity)|null|(?-i:NA|N/A|#N/A|<NA>|NaT)|b'.*'|b\".*\"|.*\ufffd.*",
     re.IGNORECASE | re.DOTALL,
 )
-_WORKED = re.compile(r"####|\\f?box")  # of a worked solution, not of its answer
+WORKED = re.compile(r"####|\\f?box")  # of a worked solution, not of its answer
 _EXACT = Equality(Unasked())
 
 Comparison = tuple[str, str, str]  # answer, gold, verifier
@@ -231,18 +233,21 @@ Numbered = tuple[int, Problem | Bundle]
 
 def check_contradictions(problems: Iterable[Numbered], place: str) -> None:
     """Raise InputError for problems with the same text whose golds are different answers: one must be wrong.
+    Others with the same text are counted in a warning.
 
-    This is checked only for verifiers that compare an answer with its gold; for others a gold may be
+    Golds are compared only for verifiers that compare an answer with its gold; for others a gold may be
     anything.
     """
     first: dict[tuple[str, str], Numbered] = {}
     pairs: list[tuple[Numbered, Numbered]] = []
+    repeated: list[tuple[int, int]] = []
     for row, problem in problems:
-        if problem.verifier in VERIFIERS:
-            key = " ".join(problem.problem.split()), problem.verifier
-            known = first.setdefault(key, (row, problem))
-            if known[1].answer != problem.answer:
-                pairs.append((known, (row, problem)))
+        key = " ".join(problem.problem.split()), problem.verifier
+        known = first.setdefault(key, (row, problem))
+        if problem.verifier in VERIFIERS and known[1].answer != problem.answer:
+            pairs.append((known, (row, problem)))
+        if _id_of(known[1]) != _id_of(problem):
+            repeated.append((row, known[0]))
     verdicts = compare_all([(there.answer, here.answer, here.verifier) for (_, here), (_, there) in pairs])
     bad = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict == INCORRECT]
     if bad:
@@ -253,6 +258,16 @@ def check_contradictions(problems: Iterable[Numbered], place: str) -> None:
             f"text but the answers {here.answer[:60]!r} and {there.answer[:60]!r}{more}; correct one, or "
             "leave it out"
         )
+    if repeated:
+        log.warning(
+            "%s: %d problems repeat the text of an earlier one, as row %d that of row %d; each counts as a "
+            "problem of its own, so leave them out",
+            place, len(repeated), *repeated[0],
+        )  # fmt: skip
+
+
+def _id_of(problem: Problem | Bundle) -> str:
+    return problem.problem_id if isinstance(problem, Bundle) else problem.id
 
 
 def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
@@ -304,7 +319,7 @@ def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
         return None
     if isinstance(reading, False_) or is_sentence(reading):
         return UNPARSABLE
-    if isinstance(reading, Words) and _WORKED.search(gold):
+    if isinstance(reading, Words) and WORKED.search(gold):
         return UNPARSABLE
     return CORRECT if _is_plain(reading) else None
 

@@ -72,6 +72,20 @@ def test_equal_golds_and_other_options_contradict_nothing(
     assert len(load_problems(ExploreConfig(path, "m", "out"))) == len(SUMS) + 1
 
 
+@DOORS
+@pytest.mark.parametrize("verifier", ["math", "exact"])
+def test_repeated_problems_are_counted(
+    door: Callable[[str, Path], None], verifier: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each would count once more in every mean, and narrow its interval."""
+    more = [{**SUMS[at], "problem": f"{SUMS[at]['problem']} "} for at in (3, 0)]
+    door(
+        write_rows(tmp_path / "p.jsonl", [{**row, "verifier": verifier} for row in [*SUMS, *more]]), tmp_path
+    )
+    said = "p.jsonl: 2 problems repeat the text of an earlier one, as row 10 that of row 4"
+    assert [said in record.message for record in caplog.records if "repeat" in record.message] == [True]
+
+
 @pytest.mark.parametrize(("answer", "refused"), [("B", True), ("A", False)])
 def test_the_options_belong_to_the_problem(answer: str, refused: bool, tmp_path: Path) -> None:
     other = CHOICE | {"options": ["green", "red"], "answer": "B"}

@@ -88,6 +88,23 @@ def test_answers_that_are_sentences_are_one_line(tmp_path: Path) -> None:
     assert found.verifier == ""
 
 
+@pytest.mark.parametrize("mark", [r"\boxed{%d}", r"\fbox{%d}", "%d\n#### %d"])
+def test_worked_answers_in_another_column_are_one_line(mark: str, tmp_path: Path) -> None:
+    """`exact` would judge them, and no completion is ever right."""
+    golds = [f"so {mark.replace('%d', str(i))}" for i in range(10)]
+    path = write_rows(tmp_path / "p.jsonl", [{"problem": f"{i}?", "answer": g} for i, g in enumerate(golds)])
+    with pytest.raises(
+        InputError, match=r"10 of 10 answers are worked solutions, such as 'so .*call this one"
+    ):
+        guessed(path)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 25])
+def test_a_share_that_is_none_is_refused(share: float, problems: str) -> None:
+    with pytest.raises(InputError, match=f"test_share is {share:g}; expected"):
+        guessed(problems, test_share=share)
+
+
 @pytest.mark.parametrize(
     ("rows", "verifier"),
     [

@@ -249,6 +249,24 @@ def test_a_column_of_solutions_gives_their_final_answers(solution: str, gold: st
     assert read(Problem, path, Columns({"answer": "proof"}))[0].answer == solution
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_solutions_with_several_boxes_are_counted(
+    own: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    r"""The last box may be that of a check, or only the second part of the answer."""
+    several = [r"\boxed{1}, so \boxed{2}", r"\boxed{x=1} and \boxed{y=2}", "\\boxed{1}, \\boxed{2}\n#### 3"]
+    solutions = [r"\boxed{2}", *several, r"\boxed{3} and \boxed{ 3 }"]
+    rows = [{"problem": f"{i}?", "solution": one, "text": r"\boxed{2}"} for i, one in enumerate(solutions)]
+    path, columns = write_rows(tmp_path / "own.jsonl", rows), Columns({"answer": "solution"})
+    if own:
+        bundle(BundleConfig(path, str(tmp_path / "out"), k=1, columns='{"answer": "solution"}'))
+    else:
+        assert [one.answer for one in read(Problem, path, columns)] == ["2", "2", "y=2", "3", "3"]
+    (says,) = [r.message for r in caplog.records if "several different boxes" in r.message]
+    assert "2 solutions hold several different boxes" in says
+    assert f"as at {path}:2 (1, 2); the last one is the gold" in says
+
+
 def test_columns_of_a_recipe_may_be_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_rows(
         tmp_path / "own.jsonl",
