@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from a2r_train.commands.dry_run import rows_of
-from a2r_train.data.build import Built
+from a2r_train.data.build import CONTAMINATED, MENDS, Built
 from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
+from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.explore import ExploreConfig
+from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.probe.power import Spread
 from a2r_train.inference.synthesise import synthesizer_chat
@@ -57,17 +59,34 @@ def golds(problems: Sequence[Problem]) -> Counter[str]:
 def bundled(made: Built) -> list[str]:
     """Bundles of both splits, and what was left out; then what a small test set tells."""
     train, test = made.splits["train"], made.splits["test"]
-    dropped = ", ".join(f"{count} {reason}" for reason, count in train.dropped.items() if count)
-    said = f"{train.count} train and {test.count} test bundles; left out: {dropped or 'none'}"
+    said = f"{train.count} train and {test.count} test bundles; left out: {train.left_out or 'none'}"
+    said += f"; of the test problems: {test.left_out}" if test.left_out else ""
     return list(filter(None, [said, few_tests(test.problems)]))
 
 
-def to_bundle(config: BundleConfig, problems: Sequence[Problem]) -> list[str]:
-    """What is known before there are rollouts."""
-    tests = len(ids_of_test(problems, config)) if config.test_share else 0
-    share = f", {tests} of them ({tests / len(problems):.0%}) the test set" if tests else ""
+def to_bundle(
+    config: BundleConfig, sets: Mapping[str, Sequence[Problem]], file_names: Collection[str]
+) -> list[str]:
+    """What is known before there are rollouts, from the problems that the recipe's keys name.
+
+    Raises InputError if no problem would be left to train on.
+    """
+    problems = sets["problems"]
+    tests = ids_of_test(problems, config) if config.test_share else set()
+    train = [problem for problem in problems if problem.id not in tests]
+    held = [problem for problem in problems if problem.id in tests]
+    others = [problem for key in ("test_problems", "decontaminate_against") for problem in sets.get(key, ())]
+    known = Evaluation([*held, *others], cast("Method", config.decontamination), file_names)
+    alike = {problem.id: other for problem in train if (other := known.met(problem))}
+    if train and len(alike) == len(train):
+        raise InputError(
+            f"{config.problems}: all {len(train)} problems to train on are like one of an evaluation set, as "
+            f"{train[0].id!r} like {alike[train[0].id]!r}; {MENDS[CONTAMINATED]}"
+        )
+    share = f", {len(tests)} of them ({len(tests) / len(problems):.0%}) the test set" if tests else ""
+    share += f"; {len(alike)} {CONTAMINATED} will be left out" if alike else ""
     each = f"{config.bundles_per_problem} bundles of {config.k} references per problem"
-    return list(filter(None, [f"{len(problems)} problems{share}; at most {each}", few_tests(tests)]))
+    return list(filter(None, [f"{len(problems)} problems{share}; at most {each}", few_tests(len(tests))]))
 
 
 def few_tests(count: int) -> str:

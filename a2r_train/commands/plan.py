@@ -225,10 +225,10 @@ def _check_parts(stage: Planned) -> list[str]:
         check(config)
         stage.says.append(counts.to_evaluate(config))
     columns = Columns.parse(stage.value("columns") or "{}")
-    for key, path in stage.inputs(PROBLEMS):
-        problems = read(Problem, path, columns)
-        if stage.verb == "bundle" and key == "problems":
-            stage.says.extend(counts.to_bundle(config, problems))
+    there = {key: stage.value(key) for key, _ in stage.inputs(PROBLEMS)}
+    problems = {key: read(Problem, paths, columns) for key, paths in there.items()}
+    if stage.verb == "bundle" and "problems" in problems:
+        stage.says.extend(counts.to_bundle(config, problems, columns.sources))
     for _, path in stage.inputs(ROLLOUTS):
         read(Rollout, path, columns)
     for _, path in stage.inputs(BUNDLES):

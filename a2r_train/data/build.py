@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -41,6 +41,8 @@ MEND = "loosen mixture, contested_only or max_all_wrong"
 NONE_RIGHT = (
     "explore with a stronger model or easier problems; if you wrote the verifier, check that it accepts golds"
 )
+KINDS = {"train": "training", "test": "test"}
+MANY_REPEATED = 0.5  # of the rollouts: what a file has whose rows are all there twice
 PART_BYTES = 24 * 2**20  # of input; in memory a part is several times as large
 MOST_PARTS = 1024
 SMALL_BYTES = 32 * 2**20  # of input; below this, starting more processes takes longer than it saves
@@ -99,6 +101,7 @@ def build(
     met = met_in(folders)
     splits["train"].dropped[CONTAMINATED] = len(met)
     splits["train"] = _mixed(config, splits["train"])
+    _tell(splits, config.rollouts)
     return Built(splits, met)
 
 
@@ -172,13 +175,27 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
         unread = train.unread
         why = str(unread) if unread.many else NONE_RIGHT
         raise InputError(f"{config.rollouts}: no correct reference anywhere; {why}")
-    left_out = ", ".join(f"{count} {reason}" for reason, count in train.dropped.most_common() if count)
     if not train.count:
-        if not left_out:
+        if not train.left_out:
             raise InputError(
                 f"{config.rollouts}: every problem is in the test split; lower test_share, or add problems"
             )
         reason = train.dropped.most_common(1)[0][0]
-        raise InputError(f"{config.rollouts}: no bundle is left ({left_out}); {MENDS.get(reason, MEND)}")
-    log.info("%d training bundles; left out: %s", train.count, left_out or "none")
+        raise InputError(
+            f"{config.rollouts}: no bundle is left ({train.left_out}); {MENDS.get(reason, MEND)}"
+        )
     return train
+
+
+def _tell(splits: Mapping[str, Split], place: str) -> None:
+    """Log what each split has and lacks, and texts that are there again and again."""
+    for name, split in splits.items():
+        if split.count or split.left_out:
+            log.info("%d %s bundles; left out: %s", split.count, KINDS[name], split.left_out or "none")
+        rollouts = split.unread.total
+        if rollouts and split.repeated >= MANY_REPEATED * rollouts:
+            log.warning(
+                "%s: %d of %d %s rollouts have the text of an earlier one of their problem, so references "
+                "are alike; if rows are there twice, remove them, else explore at a higher temperature",
+                place, split.repeated, rollouts, KINDS[name],
+            )  # fmt: skip

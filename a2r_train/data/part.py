@@ -70,6 +70,7 @@ class Said:
     unread: int = 0
     cut: int = 0
     marked: int = 0
+    repeated: int = 0  # with the text of an earlier rollout of their problem
     sample: str = ""
     sample_of: int = -1
     dropped: dict[str, int] = field(default_factory=dict)
@@ -158,6 +159,7 @@ def _count(said: Said, number: int, pool: Sequence[Rollout]) -> None:
     said.unread += unread.count
     said.cut += unread.cut
     said.marked += unread.marked
+    said.repeated += len(pool) - len({rollout.text for rollout in pool})
     if unread.sample and not said.sample:
         said.sample, said.sample_of = unread.sample, number
 
@@ -260,7 +262,7 @@ def said_of(folders: Sequence[Path], split: str) -> tuple[Said, Counter[str]]:
     whole, dropped, first = Said(), Counter[str](), -1
     for folder in folders:
         said = Said(**json.loads((folder / "said.json").read_text(encoding="utf-8"))[split])
-        for name in ("rollouts", "right", "unread", "cut", "marked"):
+        for name in ("rollouts", "right", "unread", "cut", "marked", "repeated"):
             setattr(whole, name, getattr(whole, name) + getattr(said, name))
         if said.sample and (first < 0 or said.sample_of < first):
             whole.sample, first = said.sample, said.sample_of

@@ -52,12 +52,18 @@ class Split:
     rollout_rows: Rows
     facts: Facts
     right: int
+    repeated: int
     unread: Unparsable
     dropped: Counter[str]
 
     @property
     def count(self) -> int:
         return len(self.bundle_rows.rows)
+
+    @property
+    def left_out(self) -> str:
+        """What was dropped, the most frequent reason first; "" if nothing was."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common() if count)
 
     @property
     def problems(self) -> int:
@@ -89,7 +95,7 @@ def split_of(name: str, folders: Sequence[Path]) -> Split:
     facts = Facts(*(columns[key][order] for key in FACTS[:-1]))
     facts = replace(facts, majority_right=facts.majority_right.astype(bool))
     unread = Unparsable(said.unread, said.rollouts, said.cut, said.sample, said.marked)
-    return Split(bundles, rollouts, facts, said.right, unread, dropped)
+    return Split(bundles, rollouts, facts, said.right, said.repeated, unread, dropped)
 
 
 def _ordered(

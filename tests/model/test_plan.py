@@ -17,6 +17,8 @@ from a2r_train.commands.run import stages
 from a2r_train.config import MARKS, parse
 from a2r_train.data import bundle as bundling
 from a2r_train.data import explore as exploring
+from a2r_train.data.read import read
+from a2r_train.records import Problem
 from a2r_train.train import run as training
 
 Folder = Callable[..., str]
@@ -245,3 +247,34 @@ def test_the_marks_of_a_stage_are_keys_of_its_own_alone() -> None:
     for verb, keys in known.items():
         for other, marks in MARKS.items():
             assert other == verb or not keys & {*marks}, (verb, other)
+
+
+def test_problems_that_share_their_first_words_are_said_before_they_are_explored(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thirteen equal words in a row are like an evaluation problem, also where they are an instruction."""
+    asked = "Solve this problem step by step, and write only the final answer in a box:"
+    path = str(tmp_path / "words.jsonl")
+    mine = folder(explore={"problems": path}, bundle={"problems": path})
+    for every, says in ((2, r"\d+ problem\(s\) like one .* left out; at most"), (1, "fails: .*all \\d+")):
+        texts = [f"{'' if i % every else asked} {i} + 1?" for i in range(40)]
+        write_rows(Path(path), [{"problem": text, "answer": str(i + 1)} for i, text in enumerate(texts)])
+        a2r("run", mine, "--dry_run")
+        assert re.search(says, capsys.readouterr().out)
+
+
+def test_several_files_are_counted_as_they_are_bundled(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ids begin with the name of their file, and a hash of the ids makes the test set."""
+    paths = [
+        write_rows(
+            tmp_path / f"{name}.jsonl", [{"problem": f"{name} {i}?", "answer": "1"} for i in range(50)]
+        )
+        for name in "ab"
+    ]
+    both = ",".join(paths)
+    config = bundling.BundleConfig("", "", test_share=0.3)
+    tests = len(bundling.ids_of_test(read(Problem, both), config))
+    a2r("run", folder(explore={"problems": both}, bundle={"problems": both}), "--dry_run")
+    assert f"100 problems, {tests} of them ({tests}%) the test set" in capsys.readouterr().out

@@ -426,3 +426,35 @@ def test_wrong_settings_are_named_and_nothing_is_written(
         bundle(config_of(tmp_path, "out", **{"rollouts": rollouts, "problems": problems, **options}))
     assert says in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_that_are_there_twice_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As where a file was pasted behind itself; its bundles would hold one solution again and again."""
+    rows = [
+        {"problem": f"{i} + 1?", "answer": str(i + 1), "text": rf"way {n}: \boxed{{{i + 1}}}"}
+        for i in range(4)
+        for n in range(4)
+    ]
+    for times in (1, 2):
+        caplog.clear()
+        path = write_rows(tmp_path / f"{times}.jsonl", rows * times)
+        bundle(config_of(tmp_path, f"out-{times}", rollouts=path, problems=""))
+        says = [r.getMessage() for r in caplog.records if "the text of an earlier one" in r.getMessage()]
+        assert len(says) == times - 1
+    assert says[0].startswith(f"{path}: 16 of 32 training rollouts have the text of an earlier one")
+
+
+def test_what_is_left_out_of_the_test_set_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    rows = [
+        {"problem": f"{i} + 1?", "answer": str(i + 1), "text": rf"way {n}: \boxed{{{i + 1}}}"}
+        for i in range(40)
+        for n in range(2 + 2 * (i % 2))
+    ]
+    path = write_rows(tmp_path / "r.jsonl", rows)
+    out = bundle(config_of(tmp_path, "out", rollouts=path, problems="", test_share=0.5))
+    tested = len({json.loads(line)["problem_id"] for line in (out / "test-rollouts.jsonl").open()})
+    count = len((out / "test.jsonl").read_text().splitlines())
+    assert 0 < count < tested
+    says = f"{count} test bundles; left out: {tested - count} problem(s) with fewer than k rollouts"
+    assert says in caplog.messages
