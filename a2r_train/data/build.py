@@ -190,9 +190,15 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
 def _tell(splits: Mapping[str, Split], place: str) -> None:
     """Log what each split has and lacks, and texts that are there again and again."""
     for name, split in splits.items():
-        if split.count or split.left_out:
-            log.info("%d %s bundles; left out: %s", split.count, KINDS[name], split.left_out or "none")
         rollouts = split.unread.total
+        if split.count or split.left_out:
+            right = (
+                f"{split.right / rollouts:.1%} of {rollouts} rollouts are correct"
+                if rollouts
+                else "no rollouts"
+            )
+            lacks = split.left_out or "none"
+            log.info("%d %s bundles; %s; left out: %s", split.count, KINDS[name], right, lacks)
         if rollouts and split.repeated >= MANY_REPEATED * rollouts:
             log.warning(
                 "%s: %d of %d %s rollouts have the text of an earlier one of their problem, so references "

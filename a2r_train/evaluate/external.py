@@ -12,7 +12,7 @@ import numpy as np
 
 from a2r_train.data.builder import make_bundles
 from a2r_train.data.files import literal, rows
-from a2r_train.data.read import Columns, Row
+from a2r_train.data.read import ALIASES, Columns, Row
 from a2r_train.data.rollouts import load_rollouts, samples_in
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import prompt_of_references
@@ -26,8 +26,8 @@ MAX_LISTED = 50
 
 def is_outside(path: str) -> bool:
     """Whether a file holds rollouts made elsewhere rather than bundles."""
-    first = islice(rows(path), 1)
-    return any("references" not in row and row.keys() & {"text", "texts"} for _, row in first)
+    names = {name for field in ("text", "texts") for name in (field, *ALIASES[field])}
+    return any("references" not in row and row.keys() & names for _, row in islice(rows(path), 1))
 
 
 def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
@@ -47,7 +47,11 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     ]
     if not bundles:
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
-    labels = [one for row in Columns().rows(config.bundles) for one in _labels(row, config.label)]
+    columns = Columns()
+    labels = [one for row in columns.rows(config.bundles) for one in _labels(row, config.label)]
+    if config.label not in {EvaluateConfig.label, *columns.met}:  # named, and not there
+        there = ", ".join(sorted(columns.met))
+        raise InputError(f"{config.bundles}: no column {config.label!r} for `label`; the columns are {there}")
     counts = {"problems": len(problems), "without_a_bundle": len(problems) - len(bundles)}
     if without := counts["without_a_bundle"]:
         log.warning(

@@ -118,6 +118,18 @@ def test_a_row_may_hold_several_texts(names: tuple[str, ...], tmp_path: Path) ->
             evaluate(EvaluateConfig(str(path), str(tmp_path / "out"), k=3))
 
 
+@pytest.mark.parametrize("name", ["generations", "completions"])
+def test_texts_may_have_their_other_names_and_a_label_that_is_named_must_be_there(
+    name: str, tmp_path: Path
+) -> None:
+    row = {"problem": "2 + 3?", "answer": "5", name: [r"\boxed{5}", r"\boxed{6}"], "right": [True, False]}
+    path = write_rows(tmp_path / "foreign.jsonl", [row])
+    results = evaluate(EvaluateConfig(path, str(tmp_path / "out"), k=2, draws=50, label="right"))
+    assert results["diagnostics"]["outside"]["labelled"] == 2
+    with pytest.raises(InputError, match="no column 'wright' for `label`; the columns are answer"):
+        evaluate(EvaluateConfig(path, str(tmp_path / "other"), k=2, draws=50, label="wright"))
+
+
 def test_a_synthesizer_reads_them_too(tmp_path: Path, tiny: str, caplog: pytest.LogCaptureFixture) -> None:
     """Of references whose tokens nobody has counted no cost is given, which would be the synthesizer's
     alone.

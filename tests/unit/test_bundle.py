@@ -456,5 +456,5 @@ def test_what_is_left_out_of_the_test_set_is_said(tmp_path: Path, caplog: pytest
     tested = len({json.loads(line)["problem_id"] for line in (out / "test-rollouts.jsonl").open()})
     count = len((out / "test.jsonl").read_text().splitlines())
     assert 0 < count < tested
-    says = f"{count} test bundles; left out: {tested - count} problem(s) with fewer than k rollouts"
-    assert says in caplog.messages
+    says = f"{count} test bundles; 100.0% of {2 * tested + 2 * count} rollouts are correct; left out: "
+    assert f"{says}{tested - count} problem(s) with fewer than k rollouts" in caplog.messages
