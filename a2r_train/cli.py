@@ -149,11 +149,14 @@ def init(
     test_share: Annotated[
         float, typer.Option(help="share of the problems to test on; 0: a quarter, at most 500")
     ] = 0.0,
+    leave_out_bad_golds: Annotated[
+        bool, typer.Option("--leave-out-bad-golds", help="leave out problems whose gold cannot be parsed")
+    ] = False,
 ) -> None:
     """Write commented recipes for your own problems and model, ready for `a2r run`."""
     from a2r_train.commands.init import init as write
 
-    sys.stdout.write(write(folder, data, model, explorer, columns, test_share))
+    sys.stdout.write(write(folder, data, model, explorer, columns, test_share, leave_out_bad_golds))
 
 
 @app.command(context_settings=RECIPE, rich_help_panel=TRAIN)

@@ -83,7 +83,7 @@ PLAIN: dict[Any, tuple[type, ...]] = {
     str: (str, int, float),
 }
 TASK_FILE = "task.yaml"
-TASK_KEYS = ("prompt", "verifier", "columns", "chat_template_kwargs")
+TASK_KEYS = ("prompt", "verifier", "columns", "chat_template_kwargs", "leave_out_bad_golds")
 
 
 def parse(types: Sequence[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:

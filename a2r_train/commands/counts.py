@@ -13,6 +13,7 @@ from a2r_train.data.build import CONTAMINATED, MENDS, Built
 from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
 from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.explore import ExploreConfig
+from a2r_train.data.read import judged_by
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.probe.power import Spread
@@ -24,6 +25,7 @@ from a2r_train.records import Bundle, Problem, Rollout
 from a2r_train.train.arguments import BundleArguments
 from a2r_train.train.bundles import open_bundles
 from a2r_train.train.preflight import Check
+from a2r_train.verify import left_out
 
 FEW_TESTS = 20
 DIFFERING = Spread(0.25, 0.0)  # of two rows, one right and one wrong in a quarter of the problems
@@ -72,6 +74,8 @@ def to_bundle(
     Raises InputError if no problem would be left to train on.
     """
     problems = sets["problems"]
+    if config.leave_out_bad_golds:
+        problems = left_out(judged_by(config.verifier, problems), config.problems)
     tests = ids_of_test(problems, config) if config.test_share else set()
     train = [problem for problem in problems if problem.id not in tests]
     held = [problem for problem in problems if problem.id in tests]

@@ -35,11 +35,12 @@ from a2r_train.verify import (
     check_contradictions,
     check_gold,
     check_verifier,
+    left_out,
     tell_failing_golds,
     traits_of,
     unreadable_golds,
 )
-from a2r_train.verify.compare import WORKED
+from a2r_train.verify.compare import LEAVE_OUT, MOST_MISTAKES, WORKED
 from a2r_train.verify.traits import ASKED, LETTER
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ K = 4  # references a bundle
 FEWEST = 8  # problems: fewer leave nothing to train or to test on
 TEST_SHARE, MOST_TEST = 0.25, 500
 LONGEST_EXACT = 50  # characters of most golds: longer ones are sentences, which no completion repeats
-MOST_MISTAKES = 0.2  # of the golds: if `math` cannot read more, they are another kind of answer
+OPTION = f", or leave such problems out with --{LEAVE_OUT}"
 TINY = 50_000_000  # parameters: below this, all of them are trained, and a step takes no time
 LORA = """\
 # LoRA: an adapter of a few million parameters. For full fine-tuning, remove these keys and
@@ -108,7 +109,13 @@ class Data:
 
 
 def init(
-    folder: str, data: str, model: str, explorer: str = "", columns: str = "{}", test_share: float = 0.0
+    folder: str,
+    data: str,
+    model: str,
+    explorer: str = "",
+    columns: str = "{}",
+    test_share: float = 0.0,
+    leave_out_bad_golds: bool = False,
 ) -> str:
     """Write the recipes into a folder, and return what was guessed, in words.
 
@@ -122,7 +129,7 @@ def init(
         raise InputError(
             f"{model}: convert it to a folder first: a2r merge --model {model} --output_dir FOLDER"
         )
-    known = guessed(data, columns, test_share)
+    known = guessed(data, columns, test_share, leave_out_bad_golds)
     for name in {model, explorer or model}:
         check_engine(name, EngineArguments())
     kind = kind_of(model)
@@ -132,7 +139,8 @@ def init(
     templates = "explorer_template", "synthesizer_template"
     if says := letter_unasked(judged_by(known.verifier, known.problems), prompt, *templates):
         log.warning("the prompt of %s: %s", model, says)
-    values = _values(folder, data, model, explorer or ("" if known.rollouts else model), known, kind)
+    explorer = explorer or ("" if known.rollouts else model)
+    values = _values(folder, data, model, explorer, known, kind, leave_out_bad_golds)
     Prompter(load_tokenizer(model), prompt)
     for name, text in _recipes(values, prompt).items():
         if name != "explore" or not known.rollouts:
@@ -140,7 +148,9 @@ def init(
     return _told(folder, data, known)
 
 
-def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
+def guessed(
+    data: str, columns: str = "{}", test_share: float = 0.0, leave_out_bad_golds: bool = False
+) -> Data:
     """Read the problems by the columns that hold them; columns that are not given are guessed.
 
     Raises InputError if no column is likely, and for too few problems.
@@ -156,8 +166,10 @@ def guessed(data: str, columns: str = "{}", test_share: float = 0.0) -> Data:
     problems, rollouts, each = _with_rollouts(data, Columns(names, key=FLAG), first)
     if len(problems) < FEWEST:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
+    verifier = verifier_of(problems, data, leave_out_bad_golds)
+    if leave_out_bad_golds:
+        problems = left_out(judged_by(verifier, problems), data)
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
-    verifier = verifier_of(problems, data)
     check_contradictions(enumerate(judged_by(verifier, problems), 1), data)
     tell_failing_golds(problems, data)
     while not (test := len(_test(problems, share))) and share < 0.5:
@@ -203,15 +215,15 @@ def likely(row: Row, field: str) -> str:
     return found[0]
 
 
-def verifier_of(problems: list[Problem], data: str) -> str:
+def verifier_of(problems: list[Problem], data: str, leave_out: bool) -> str:
     """The verifier of all answers; "" if the rows, or their options, name it themselves.
 
-    Raises InputError for some golds that `math` cannot read among many that it can, which are mistakes, and
-    for golds that are sentences. If the rows name their verifiers, it raises it for an unknown one, and for
-    each gold that its own cannot read.
+    Raises InputError for some golds that `math` cannot read among many that it can, which are mistakes,
+    unless they are to be left out; and for golds that are sentences. If the rows name their verifiers, it
+    raises it for an unknown one, and likewise for golds that their own cannot read.
     """
     if any(problem.verifier != "math" for problem in problems):
-        _check_named(problems, data)
+        _check_named(problems, data, leave_out)
         return ""
     if are_letters([problem.answer for problem in problems]):
         return "multiple_choice"
@@ -219,7 +231,9 @@ def verifier_of(problems: list[Problem], data: str) -> str:
     if not bad:
         return "math"
     if len(bad) < MOST_MISTAKES * len(problems):
-        raise bad_golds(bad, data)
+        if leave_out:
+            return "math"
+        raise bad_golds(bad, data, OPTION)
     if worked := [problem for _, problem in bad if WORKED.search(problem.answer)]:
         raise InputError(
             f"{data}: {len(worked)} of {len(problems)} answers are worked solutions, such as "
@@ -236,7 +250,7 @@ def verifier_of(problems: list[Problem], data: str) -> str:
     return "exact"
 
 
-def _check_named(problems: list[Problem], data: str) -> None:
+def _check_named(problems: list[Problem], data: str, leave_out: bool) -> None:
     numbered = list(enumerate(problems, 1))
     first = {problem.verifier: (row, problem.id) for row, problem in reversed(numbered)}
     for verifier, (row, identity) in first.items():
@@ -244,8 +258,8 @@ def _check_named(problems: list[Problem], data: str) -> None:
             check_verifier(verifier)
         except InputError as error:
             raise InputError(f"{data}: row {row}, problem {identity!r}: {error}") from None
-    if bad := unreadable_golds(numbered):
-        raise bad_golds(bad, data)
+    if not leave_out and (bad := unreadable_golds(numbered)):
+        raise bad_golds(bad, data, OPTION)
 
 
 def kind_of(model: str) -> str:
@@ -292,7 +306,9 @@ def _with_place(prompt: PromptConfig, asked: str) -> PromptConfig:
     return replace(prompt, **changed)
 
 
-def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind: str) -> dict[str, Any]:
+def _values(
+    folder: str, data: str, model: str, explorer: str, known: Data, kind: str, leave_out: bool
+) -> dict[str, Any]:
     """What the templates are filled with."""
     sizes, tiny = SIZES[kind], kind == "tiny"
     note = "high, as the model is tiny" if tiny else "for LoRA; about ten times that of full fine-tuning"
@@ -311,6 +327,7 @@ def _values(folder: str, data: str, model: str, explorer: str, known: Data, kind
         "tested": f"{known.test / len(known.problems):.0%}",
         "columns": json.dumps(dict(known.columns)),
         "verifier": known.verifier or '""',
+        "golds": f"{LEAVE_OUT}: true # counted, and listed in dropped.jsonl\n" if leave_out else "",
         "prompts": sizes.completions * sizes.micro_batches // 8,
         "weights": WHOLE if tiny else LORA,
         "rate_note": note,

@@ -19,7 +19,7 @@ from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.files import size_of
 from a2r_train.data.ingest import Store, ingest, parts_of
 from a2r_train.data.mixture import cap_all_wrong, choose, contested, shares_in
-from a2r_train.data.part import TOO_FEW, PartTask, bundle_part, is_test, met_in, problems_in
+from a2r_train.data.part import TOO_FEW, PartTask, bad_in, bundle_part, is_test, met_in, problems_in
 from a2r_train.data.processes import Rate, cores, mapped
 from a2r_train.data.read import Columns, read
 from a2r_train.data.splits import Split, split_of
@@ -27,6 +27,7 @@ from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
+from a2r_train.verify import check_left_out
 
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
@@ -50,7 +51,7 @@ SMALL_BYTES = 32 * 2**20  # of input; below this, starting more processes takes 
 
 @dataclass(frozen=True)
 class Built:
-    """The bundles of both splits, and the problems that decontamination dropped."""
+    """The bundles of both splits, and the problems that were dropped for their texts or their golds."""
 
     splits: dict[str, Split]
     met: list[dict[str, str]]
@@ -100,9 +101,18 @@ def build(
     splits = {"train": split_of("train", folders), "test": split_of("test", tests)}
     met = met_in(folders)
     splits["train"].dropped[CONTAMINATED] = len(met)
+    met += _bad(config.problems or config.rollouts, folders)
+    met += _bad(config.test_problems or config.test_rollouts, tests) if tested else []
     splits["train"] = _mixed(config, splits["train"])
     _tell(splits, config.rollouts)
     return Built(splits, met)
+
+
+def _bad(place: str, folders: Sequence[Path]) -> list[dict[str, str]]:
+    """The problems that were left out for their golds. Raises InputError as `check_left_out`."""
+    bad, problems = bad_in(folders)
+    check_left_out(len(bad), problems, place)
+    return bad
 
 
 def processes_for(config: BundleConfig) -> int:

@@ -114,6 +114,9 @@ class BundleConfig:
         default="",
         metadata={"help": "for all rows; empty takes that of the rollouts, else each row's own, else math"},
     )
+    leave_out_bad_golds: bool = field(
+        default=False, metadata={"help": "leave out problems whose gold the verifier cannot parse"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of grouping, order and mixture"})
     format: str = field(
         default="",

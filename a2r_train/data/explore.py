@@ -53,7 +53,8 @@ from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, UNPARSABLE, Problem, Rollout, seed_of, write, write_text
-from a2r_train.verify import check_gold, tell_failing_golds
+from a2r_train.verify import check_gold, left_out, tell_failing_golds
+from a2r_train.verify.compare import MEND
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,9 @@ class ExploreConfig(EngineArguments):
     columns: str = field(default="{}", metadata={"help": "column names, such as {problem: prompt}"})
     verifier: str = field(
         default="", metadata={"help": "for all rows; empty takes each row's own, else math"}
+    )
+    leave_out_bad_golds: bool = field(
+        default=False, metadata={"help": "leave out problems whose gold the verifier cannot parse"}
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "run code that comes with the model"})
     seed: int = field(default=0, metadata={"help": "seed of the sampling"})
@@ -201,7 +205,9 @@ def load_problems(config: ExploreConfig) -> list[Problem]:
     problems = read(Problem, config.problems, columns)
     columns.check_met()
     problems = judged_by(config.verifier, problems[: config.max_problems or None])
-    check_gold(problems, config.problems)
+    if config.leave_out_bad_golds:
+        problems = left_out(problems, config.problems)
+    check_gold(problems, config.problems, MEND)
     if says := letters_judged_as_text(problems):
         log.warning("%s: %s", config.problems, says)
     return problems

@@ -28,11 +28,13 @@ from a2r_train.data.unparsable import unparsable
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
 from a2r_train.verify import bad_golds, tell_failing_golds, unreadable_golds
+from a2r_train.verify.compare import MEND
 from a2r_train.verify.vote import agreements
 
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
 
+UNREADABLE = "problem(s) whose gold the verifier cannot parse"
 TOO_FEW, EQUAL = "problem(s) with fewer than k rollouts", "equal to another bundle"
 FACTS = ("problem", "size", "n_correct", "majority_right", "share_correct", "agreement", "characters")
 
@@ -88,7 +90,7 @@ class Made:
 
 def bundle_part(task: PartTask) -> None:
     """Make the part. Raises InputError for what is wrong with its rollouts."""
-    problems, rollouts = load_part(task)
+    problems, rollouts, bad = load_part(task)
     golds = {problem.id: problem for _, problem in problems}
     judged = judged_anew(rollouts, golds, task.rollouts, task.problems, task.config.verifier, task.prompt)
     pools: defaultdict[str, list[Rollout]] = defaultdict(list)
@@ -103,11 +105,20 @@ def bundle_part(task: PartTask) -> None:
             met.append((number, problem.id, other))
             continue
         _add(splits["test" if test else "train"], task.config, number, problem, pools[problem.id], test)
+    for _, problem in bad:
+        dropped = splits[
+            "test" if evaluation is None or is_test(problem.id, task.config) else "train"
+        ].said.dropped
+        dropped[UNREADABLE] = dropped.get(UNREADABLE, 0) + 1
     task.out.mkdir(parents=True, exist_ok=True)
     for name, made in splits.items():
         _write(task.out, name, made)
     said = {name: asdict(made.said) for name, made in splits.items()}
-    mark(task.out / "said.json", {**said, "met": met})
+    unreadable = [(number, problem.id, problem.answer) for number, problem in bad]
+    mark(
+        task.out / "said.json",
+        {**said, "met": met, "bad": unreadable, "problems": len(problems) + len(bad)},
+    )
 
 
 def _evaluation(path: Path) -> Evaluation:
@@ -179,21 +190,29 @@ def _write(out: Path, name: str, made: Made) -> None:
         np.savez(out / f"{name}-rollouts.npz", problem=numbers, characters=characters)
 
 
-def load_part(task: PartTask) -> tuple[list[tuple[int, Problem]], list[Rollout]]:
-    """The problems of a part with their numbers, in that order, and their rollouts in the input's order.
+Problems = list[tuple[int, Problem]]  # with their numbers
 
-    Raises InputError for a gold answer that its verifier cannot parse, different golds of one problem, and a
-    repeated rollout.
+
+def load_part(task: PartTask) -> tuple[Problems, list[Rollout], Problems]:
+    """The problems of a part, in the order of their numbers; their rollouts in the input's order; and the
+    problems that are left out with their rollouts, because their golds cannot be parsed.
+
+    Raises InputError for such a gold if the recipe does not leave it out, for different golds of one problem,
+    and for a repeated rollout.
     """
     store, part, verifier = task.store, task.part, task.config.verifier
     own = (store.folder / "numbered.json").exists()
     names: dict[int, str] = {}
     problems = _own_problems(store, part, names) if own else _given_problems(store, part)
-    if bad := unreadable_golds((n + 1, p) for (n, _), p in _judged_by(verifier, problems)):
-        raise bad_golds(bad, task.problems or task.rollouts)
-    found = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
+    bad = unreadable_golds((n + 1, p) for (n, _), p in _judged_by(verifier, problems))
+    if bad and not task.config.leave_out_bad_golds:
+        raise bad_golds(bad, task.problems or task.rollouts, MEND)
+    out = {problem.id for _, problem in bad}
+    every = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
+    found = [one for one in every if one[1].id not in out]
     tell_failing_golds((problem for _, problem in found), task.problems or task.rollouts)
-    return found, _rollouts(store, part, names, own)
+    rollouts = [one for one in _rollouts(store, part, names, own) if one.problem_id not in out]
+    return found, rollouts, [one for one in every if one[1].id in out]
 
 
 def _judged_by(
@@ -272,5 +291,18 @@ def said_of(folders: Sequence[Path], split: str) -> tuple[Said, Counter[str]]:
 
 def met_in(folders: Sequence[Path]) -> list[dict[str, str]]:
     """The problems that decontamination dropped, in their order."""
-    met = [row for f in folders for row in json.loads((f / "said.json").read_text(encoding="utf-8"))["met"]]
+    met = [row for said in _said_in(folders) for row in said["met"]]
     return [{"problem_id": identity, "evaluation_id": other} for _, identity, other in sorted(met)]
+
+
+def bad_in(folders: Sequence[Path]) -> tuple[list[dict[str, str]], int]:
+    """The problems that were left out for their golds, in their order; and how many there were in all."""
+    said = list(_said_in(folders))
+    bad = sorted(row for one in said for row in one["bad"])
+    rows = [{"problem_id": identity, "answer": answer} for _, identity, answer in bad]
+    return rows, sum(one["problems"] for one in said)
+
+
+def _said_in(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for folder in folders:
+        yield json.loads((folder / "said.json").read_text(encoding="utf-8"))

@@ -22,6 +22,7 @@ from a2r_train.paths import paths_in, shards
 from a2r_train.prompts import OF_ROLLOUTS, PromptConfig
 from a2r_train.records import write_text
 from a2r_train.verify import traits_of
+from a2r_train.verify.compare import LEAVE_OUT
 from a2r_train.verify.traits import ASKED, PROMPT_FILES, SIGNS
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ def _in(folder: Path) -> Task:
         return Task()
     content = load_yaml(str(place))
     given: Any = content.get("prompt")
-    if isinstance(given, str) or "chat_template_kwargs" in content:
+    if isinstance(given, str) or content.keys() & {"chat_template_kwargs", LEAVE_OUT}:
         return Task()  # of a recipe folder that also holds data: its stages read it as their keys
     check_keys(content, {"prompt", "verifier", "columns"}, str(place))
     return Task(

@@ -29,6 +29,9 @@ VERIFIERS = COMPARING  # the form of their gold answers is known here
 MAX_DIFFERENT_BOXES = 8  # more cannot all be one answer, and would only cost time
 CACHE_SIZE = 100_000
 MAX_NAMED = 5  # bad gold answers in one message
+MOST_MISTAKES = 0.2  # of the golds: if a verifier cannot read more, they are another kind of answer
+LEAVE_OUT = "leave_out_bad_golds"  # the key and the option
+MEND = f", or leave such problems out with {LEAVE_OUT}: true"
 
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -215,7 +218,7 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
     return [known[key] for key in keys]
 
 
-def check_gold(problems: Iterable[Problem | Bundle], place: str) -> None:
+def check_gold(problems: Iterable[Problem | Bundle], place: str, mend: str = "") -> None:
     """Raise InputError for gold answers that their verifiers cannot parse, and as `check_contradictions`. It
     names `place`, their file, and the first problems.
 
@@ -224,7 +227,7 @@ def check_gold(problems: Iterable[Problem | Bundle], place: str) -> None:
     """
     numbered = list(enumerate(problems, 1))
     if bad := unreadable_golds(numbered):
-        raise bad_golds(bad, place)
+        raise bad_golds(bad, place, mend)
     check_contradictions(numbered, place)
 
 
@@ -331,19 +334,45 @@ def check_verifier(verifier: str) -> None:
         pool.ask_all([("", "", verifier)])
 
 
-def bad_golds(rows: Sequence[Numbered], place: str) -> InputError:
-    """The error that names a file and the first of its numbered problems whose gold answers cannot be
-    parsed.
+def left_out(problems: Sequence[Problem], place: str) -> list[Problem]:
+    """The problems without those whose gold answers their verifiers cannot parse; a warning counts and names
+    them. Raises InputError as `check_left_out`.
     """
+    bad = unreadable_golds(enumerate(problems, 1))
+    check_left_out(len(bad), len(problems), place)
+    if bad:
+        count = f"{len(bad)} of {len(problems)} problems"
+        log.warning("%s: left out %s, whose golds cannot be parsed: %s", place, count, _named(bad))
+    ids = {problem.id for _, problem in bad}
+    return [problem for problem in problems if problem.id not in ids]
+
+
+def check_left_out(bad: int, problems: int, place: str) -> None:
+    """Raise InputError if so many golds cannot be parsed that they are no mistakes."""
+    if bad >= MOST_MISTAKES * problems > 0:
+        raise InputError(
+            f"{place}: the verifier cannot parse the golds of {bad} of {problems} problems, too many to be "
+            f"mistakes; {LEAVE_OUT} is for less than {MOST_MISTAKES:.0%}, so name another verifier"
+        )
+
+
+def bad_golds(rows: Sequence[Numbered], place: str, mend: str = "") -> InputError:
+    """The error that names a file and the first of its numbered problems whose gold answers cannot be parsed;
+    `mend` is one more way out.
+    """
+    return InputError(
+        f"{place}: the verifier cannot parse the gold answer of {len(rows)} "
+        f"problem{'s'[: len(rows) > 1]}: {_named(rows)}; "
+        f"correct the answer or name another verifier{mend}"
+    )
+
+
+def _named(rows: Sequence[Numbered]) -> str:
     named = "; ".join(
         f"row {row}, problem {p.id!r} ({p.verifier}): {p.answer[:60]!r}" for row, p in rows[:MAX_NAMED]
     )
     more = f"; and {len(rows) - MAX_NAMED} more" if len(rows) > MAX_NAMED else ""
-    return InputError(
-        f"{place}: the verifier cannot parse the gold answer of {len(rows)} "
-        f"problem{'s'[: len(rows) > 1]}: {named}{more}; "
-        "correct the answer or name another verifier"
-    )
+    return f"{named}{more}"
 
 
 def _key(answer: str, gold: str, verifier: str) -> Comparison:
