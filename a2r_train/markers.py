@@ -22,6 +22,12 @@ KNOWN_THINKING = (
         "<|channel|>final<|message|>",
     ),  # where a server has cut the turn's end
 )
+# What opens a thought in the rollouts of others, which only a model's own tokenizer turns into `<think>`.
+OTHER_THOUGHT = re.compile(
+    r"\s*(\[THINK\]|<(?:thought|thinking|reasoning|seed:think|unused94)>|<\|channel\|>analysis|\u25c1think\u25b7"
+    r"|<\|(?:START_THINKING|begin_of_thought)\|>)",
+    re.IGNORECASE,
+)
 OF_THINKING = re.compile(
     r"think|thought|reason|channel|message", re.IGNORECASE
 )  # special tokens that are more than layout

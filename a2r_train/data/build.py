@@ -103,8 +103,9 @@ def build(
     splits["train"].dropped[CONTAMINATED] = len(met)
     met += _bad(config.problems or config.rollouts, folders)
     met += _bad(config.test_problems or config.test_rollouts, tests) if tested else []
+    _tell_texts(splits, config.rollouts)
     splits["train"] = _mixed(config, splits["train"])
-    _tell(splits, config.rollouts)
+    _tell(splits)
     return Built(splits, met)
 
 
@@ -197,21 +198,30 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
     return train
 
 
-def _tell(splits: Mapping[str, Split], place: str) -> None:
-    """Log what each split has and lacks, and texts that are there again and again."""
+def _tell_texts(splits: Mapping[str, Split], place: str) -> None:
+    """Warn of texts that are there again and again, and of thoughts that are not read as such."""
     for name, split in splits.items():
-        rollouts = split.unread.total
-        if split.count or split.left_out:
-            right = (
-                f"{split.right / rollouts:.1%} of {rollouts} rollouts are correct"
-                if rollouts
-                else "no rollouts"
-            )
-            lacks = split.left_out or "none"
-            log.info("%d %s bundles; %s; left out: %s", split.count, KINDS[name], right, lacks)
-        if rollouts and split.repeated >= MANY_REPEATED * rollouts:
+        said, kind = split.said, KINDS[name]
+        if said.rollouts and said.repeated >= MANY_REPEATED * said.rollouts:
             log.warning(
                 "%s: %d of %d %s rollouts have the text of an earlier one of their problem, so references "
                 "are alike; if rows are there twice, remove them, else explore at a higher temperature",
-                place, split.repeated, rollouts, KINDS[name],
+                place, said.repeated, said.rollouts, kind,
             )  # fmt: skip
+        if said.thoughts:
+            log.warning(
+                "%s: %d of %d %s rollouts begin with a marker such as %s, which does not open a thought "
+                "here, so thoughts count as solutions; write <think> and </think> in place of such markers",
+                place, said.thoughts, said.rollouts, kind, said.marker,
+            )  # fmt: skip
+
+
+def _tell(splits: Mapping[str, Split]) -> None:
+    """Log what each split has and lacks."""
+    for name, split in splits.items():
+        if split.said.rollouts and (split.count or split.left_out):
+            right = (
+                f"{split.said.right / split.said.rollouts:.1%} of {split.said.rollouts} rollouts are correct"
+            )
+            lacks = split.left_out or "none"
+            log.info("%d %s bundles; %s; left out: %s", split.count, KINDS[name], right, lacks)

@@ -106,7 +106,7 @@ def _rollout_lines(split: Split) -> list[str]:
     unread: Unparsable = split.unread
     if not unread.total:
         return []
-    right = split.right / unread.total
+    right = split.said.right / unread.total
     lines = [f"Of {unread.total} rollouts {right:.1%} are correct, {unread.share:.1%} unparsable."]
     sample = " ".join(unread.sample.replace("`", "'").split())
     return [*lines, *([f"\nOne of these ends in `{sample}`."] if unread.many and sample else []), ""]

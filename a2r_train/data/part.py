@@ -25,6 +25,7 @@ from a2r_train.data.rollouts import check_same_gold, judged_anew
 from a2r_train.data.shards import BUNDLE, ROLLOUT_ROWS, batches_of, bundle_cells, rollout_cells
 from a2r_train.data.spill import PROBLEM, PROBLEMS, ROLLOUTS, mark, metadata_of, read_part, write_batches
 from a2r_train.data.unparsable import unparsable
+from a2r_train.markers import OTHER_THOUGHT
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
 from a2r_train.verify import bad_golds, tell_failing_golds, unreadable_golds
@@ -73,6 +74,8 @@ class Said:
     cut: int = 0
     marked: int = 0
     repeated: int = 0  # with the text of an earlier rollout of their problem
+    thoughts: int = 0  # that begin with another marker of a thought than `<think>`
+    marker: str = ""  # one of these markers
     sample: str = ""
     sample_of: int = -1
     dropped: dict[str, int] = field(default_factory=dict)
@@ -170,6 +173,9 @@ def _count(said: Said, number: int, pool: Sequence[Rollout]) -> None:
     said.unread += unread.count
     said.cut += unread.cut
     said.marked += unread.marked
+    others = [found[1] for rollout in pool if (found := OTHER_THOUGHT.match(rollout.text))]
+    said.thoughts += len(others)
+    said.marker = max([said.marker, *others])
     said.repeated += len(pool) - len({rollout.text for rollout in pool})
     if unread.sample and not said.sample:
         said.sample, said.sample_of = unread.sample, number
@@ -281,10 +287,11 @@ def said_of(folders: Sequence[Path], split: str) -> tuple[Said, Counter[str]]:
     whole, dropped, first = Said(), Counter[str](), -1
     for folder in folders:
         said = Said(**json.loads((folder / "said.json").read_text(encoding="utf-8"))[split])
-        for name in ("rollouts", "right", "unread", "cut", "marked", "repeated"):
+        for name in ("rollouts", "right", "unread", "cut", "marked", "repeated", "thoughts"):
             setattr(whole, name, getattr(whole, name) + getattr(said, name))
         if said.sample and (first < 0 or said.sample_of < first):
             whole.sample, first = said.sample, said.sample_of
+        whole.marker = max(whole.marker, said.marker)
         dropped.update(said.dropped)
     return whole, dropped
 

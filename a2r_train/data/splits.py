@@ -11,7 +11,7 @@ import numpy as np
 
 from a2r_train.data.lengths import PromptLengths
 from a2r_train.data.mixture import Facts
-from a2r_train.data.part import FACTS, said_of
+from a2r_train.data.part import FACTS, Said, said_of
 from a2r_train.data.processes import Rate, mapped
 from a2r_train.data.shards import Shard, bundles_of, cut_shards, join, references_of, write_shard
 from a2r_train.data.unparsable import Unparsable
@@ -51,8 +51,7 @@ class Split:
     bundle_rows: Rows
     rollout_rows: Rows
     facts: Facts
-    right: int
-    repeated: int
+    said: Said
     unread: Unparsable
     dropped: Counter[str]
 
@@ -95,7 +94,7 @@ def split_of(name: str, folders: Sequence[Path]) -> Split:
     facts = Facts(*(columns[key][order] for key in FACTS[:-1]))
     facts = replace(facts, majority_right=facts.majority_right.astype(bool))
     unread = Unparsable(said.unread, said.rollouts, said.cut, said.sample, said.marked)
-    return Split(bundles, rollouts, facts, said.right, said.repeated, unread, dropped)
+    return Split(bundles, rollouts, facts, said, unread, dropped)
 
 
 def _ordered(

@@ -458,3 +458,24 @@ def test_what_is_left_out_of_the_test_set_is_said(tmp_path: Path, caplog: pytest
     assert 0 < count < tested
     says = f"{count} test bundles; 100.0% of {2 * tested + 2 * count} rollouts are correct; left out: "
     assert f"{says}{tested - count} problem(s) with fewer than k rollouts" in caplog.messages
+
+
+@pytest.mark.parametrize("marker", ["[THINK]", "<Thought>", "<|channel|>analysis", "<seed:think>", "<think>"])
+def test_thoughts_in_other_markers_are_counted(
+    marker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    r"""A box in such a thought makes a right solution wrong, and references would show thoughts."""
+    ends = {"<think>": "</think>"}.get(marker, "end of thought")
+    texts = [
+        rf"{marker} \boxed{{1}}? {ends} \boxed{{2}}",
+        r"so \boxed{2}",
+        r"way 2: \boxed{2}",
+        r"as [THINK]: \boxed{2}",
+    ]
+    rows = [{"problem": f"1 + 1 {i}?", "answer": "2", "text": text} for i in range(3) for text in texts]
+    path = write_rows(tmp_path / "r.jsonl", rows)
+    bundle(config_of(tmp_path, "out", rollouts=path, problems=""))
+    says = [text for text in caplog.messages if "does not open a thought" in text]
+    assert [text.startswith(f"{path}: 3 of 12 training rollouts begin with") for text in says] == [True] * (
+        marker != "<think>"
+    )
