@@ -106,6 +106,10 @@ def build(
     _tell_texts(splits, config.rollouts)
     splits["train"] = _mixed(config, splits["train"])
     _tell(splits)
+    if config.test_share and not splits["test"].said.rollouts:
+        log.warning(
+            "test_share %g holds out no problem, so there is no test set; raise it", config.test_share
+        )
     return Built(splits, met)
 
 

@@ -255,9 +255,10 @@ def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
     listed = row.value("texts", "list[str]") if is_program(row.values) else row.texts()
     texts = [row.text("text") or ""] if listed is None else listed
     tokens = row.value("completion_tokens", "int") or 0 if listed is None else 0
-    model = _without(row, "model").text("model") or ""
+    own = _without(row, "model", "finish_reason")
+    model, reason = (own.text(field) or "" for field in ("model", "finish_reason"))
     return [
-        Rollout(problem_id, number + at, one, completion_tokens=tokens, model=model)
+        Rollout(problem_id, number + at, one, completion_tokens=tokens, finish_reason=reason, model=model)
         for at, one in enumerate(texts)
     ]
 

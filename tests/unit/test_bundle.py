@@ -479,3 +479,20 @@ def test_thoughts_in_other_markers_are_counted(
     assert [text.startswith(f"{path}: 3 of 12 training rollouts begin with") for text in says] == [True] * (
         marker != "<think>"
     )
+
+
+def test_texts_of_others_that_were_cut_are_called_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = {"text": "let me think", "finish_reason": "length"}
+    rows = [{"problem": f"1 + 1 {i}?", "answer": "2", "text": rf"{i}: \boxed{{2}}"} for i in range(12)]
+    rows = [row | (cut if at % 3 else {}) for row in rows for at in range(4)]
+    bundle(config_of(tmp_path, "out", rollouts=write_rows(tmp_path / "r.jsonl", rows), problems=""))
+    assert [text for text in caplog.messages if "raise max_completion_tokens" in text]
+
+
+def test_a_share_that_holds_out_nothing_is_told(
+    problems: str, rollouts: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle(config_of(tmp_path, "out", rollouts=rollouts, problems=problems, test_share=1e-6))
+    assert "test_share 1e-06 holds out no problem, so there is no test set; raise it" in caplog.messages
