@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
@@ -131,6 +132,15 @@ def stamp(folder: str | Path) -> int:
     """When the folder was marked as complete; 0 if it is not."""
     path = Path(folder) / DONE
     return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints in the folder of a training, the oldest first; a user's own copy of one, such as
+    `checkpoint-40-good`, is not among them.
+    """
+    found = [path for path in Path(folder).glob("checkpoint-*") if path.is_dir()]
+    named = [path for path in found if re.fullmatch("checkpoint-[0-9]+", path.name)]
+    return sorted(named, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def holds_only(folder: str | Path, *names: str) -> bool:

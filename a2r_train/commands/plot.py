@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2r_train.errors import InputError
 from a2r_train.evaluate.report.plots import COLOURS, save_png
+from a2r_train.output import checkpoints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,10 +58,8 @@ def plot(run: str) -> Path:
 
 def history(run: str) -> list[dict[str, Any]]:
     """What the trainer logged; during a run, as of its last checkpoint."""
-    checkpoints = sorted(
-        Path(run).glob("checkpoint-*/trainer_state.json"), key=lambda p: int(p.parent.name.split("-")[1])
-    )
-    found = [path for path in (Path(run) / "trainer_state.json", *reversed(checkpoints)) if path.is_file()]
+    folders = (Path(run), *reversed(checkpoints(run)))
+    found = [path for folder in folders if (path := folder / "trainer_state.json").is_file()]
     if not found:
         raise InputError(f"{run}: no trainer_state.json here; expected the output folder of sft or grpo")
     return list(json.loads(found[0].read_text(encoding="utf-8"))["log_history"])

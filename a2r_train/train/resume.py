@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import Trainer
 
 from a2r_train.errors import InputError
+from a2r_train.output import checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,7 @@ STATES = ("optimizer*", "global_step*", "scheduler.pt", "rng_state*")
 
 def last_checkpoint(folder: str) -> str | None:
     """The newest checkpoint that a training can go on from, or None."""
-    found = [path for path in Path(folder).glob("checkpoint-*") if not lacks(path)]
-    newest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return str(newest) if newest else None
+    return next((str(path) for path in reversed(checkpoints(folder)) if not lacks(path)), None)
 
 
 def lacks(checkpoint: Path) -> str:
@@ -84,6 +83,6 @@ def load_best(trainer: Trainer) -> None:
 
 def remove_half_written(folder: str) -> None:
     """Delete what a full disk left of a checkpoint."""
-    for checkpoint in Path(folder).glob("checkpoint-*"):
+    for checkpoint in checkpoints(folder):
         if not (checkpoint / "trainer_state.json").exists():
             shutil.rmtree(checkpoint)

@@ -18,6 +18,7 @@ from a2r_train.data.bundles import Bundles
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 from a2r_train.train import run, sft
+from a2r_train.train.resume import last_checkpoint, remove_half_written
 
 
 @pytest.fixture
@@ -57,6 +58,25 @@ def test_as_many_processes_go_on(saved: int, processes: int, more: dict[str, Any
 def test_two_machines_are_not_one(saved: int, processes: int, more: dict[str, Any], opened: Any) -> None:
     with pytest.raises(InputError, match=f"saved by {saved} processes, but {processes} would resume"):
         opened(saved, processes, **more)
+
+
+@pytest.mark.parametrize("name", ["checkpoint-9-good", "checkpoint-best", "checkpoint-", "checkpoint-9.tar"])
+def test_what_a_user_keeps_beside_the_checkpoints_is_left_alone(name: str, tmp_path: Path) -> None:
+    for step in (2, 10):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+        (checkpoint / "optimizer.pt").touch()
+    kept, half = tmp_path / name, tmp_path / "checkpoint-11"
+    half.mkdir()
+    if name.endswith(".tar"):
+        kept.touch()
+    else:
+        shutil.copytree(tmp_path / "checkpoint-2", kept)
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
+    remove_half_written(str(tmp_path))
+    assert kept.exists()
+    assert not half.exists()
 
 
 def test_weights_alone_are_nothing_to_go_on_from(

@@ -43,6 +43,12 @@ def test_curves_of_a_run_and_of_one_that_goes_on(tmp_path: Path, capfd: pytest.C
     assert [p.name for p in tmp_path.glob(".*")] == []
 
 
+def test_a_copy_of_a_checkpoint_is_not_the_newest(tmp_path: Path) -> None:
+    for name, steps in (("checkpoint-9", 9), ("checkpoint-best", 3), ("checkpoint-30-copy", 2)):
+        state(tmp_path / name / "trainer_state.json", steps)
+    assert len(history(str(tmp_path))) == 10
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"no trainer_state.json here; expected the output folder of sft or grpo"
