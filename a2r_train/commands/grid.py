@@ -18,6 +18,7 @@ from a2r_train.data.builder import make_bundles
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import load_rollouts
+from a2r_train.data.task import task_of
 from a2r_train.engines import ENGINE_KEYS, ENGINE_MAY_DIFFER, EngineArguments, check_engine, settled
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
@@ -131,7 +132,8 @@ def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str
     )
     path = folder / "bundles.jsonl"
     if not path.exists():
-        problems, found = load_rollouts(config.problems, str(rollouts))
+        prompt = task_of(str(rollouts)).prompt  # which says where the answers are
+        problems, found = load_rollouts(config.problems, str(rollouts), prompt=prompt)
         grouped = by_id(found)
         made = [
             make_bundles(p, grouped[p.id], k=config.k, k_min=0, count=1, seed=config.seed) for p in problems

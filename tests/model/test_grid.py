@@ -8,6 +8,8 @@ import pytest
 from conftest import a2r, write_rows
 
 from a2r_train.commands import grid as pairs
+from a2r_train.data.read import read
+from a2r_train.records import Bundle, Rollout
 
 PNG = b"\x89PNG"
 
@@ -61,6 +63,24 @@ def test_a_grid_of_two_by_two(
     assert a2r("grid", *arguments) == 0
     assert json.loads((out / "grid.json").read_text()) == grid
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/syntheses/*/*.jsonl")} == before
+
+
+def test_the_bundles_of_a_grid_are_judged_by_its_prompt(tiny: str, tmp_path: Path) -> None:
+    """A text without a box has its answer where the prompt's pattern finds it."""
+    rows = [{"problem": f"What is {i}?", "answer": "x", "verifier": "exact"} for i in range(3)]
+    problems = write_rows(tmp_path / "problems.jsonl", rows)
+    prompt = tmp_path / "prompt.yaml"
+    prompt.write_text("answer_pattern: (\\S)\n")
+    sizes = {"k": 2, "max_completion_tokens": 4, "draws": 50}
+    given = {"problems": problems, "explorers": tiny, "synthesizers": tiny, "prompt": str(prompt)}
+    pairs.grid(pairs.GridConfig(**given, **sizes, output_dir=str(tmp_path / "out")))
+    explored = tmp_path / "out" / Path(tiny).name
+    rollouts = read(Rollout, str(explored / "rollouts.jsonl"))
+    judged = {(r.problem_id, r.text): (r.answer, r.verdict) for r in rollouts}
+    assert any(answer for answer, _ in judged.values())
+    for bundle in read(Bundle, str(explored / "bundles.jsonl")):
+        for one in bundle.references:
+            assert (one.answer, one.verdict) == judged[bundle.problem_id, one.text]
 
 
 def test_a_grid_without_models_is_refused(
