@@ -31,8 +31,8 @@ from a2r_train.evaluate.rows.skipping import answers_to, is_skipping
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
 from a2r_train.models import Size
 from a2r_train.prompts import PromptConfig
-from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis, row_of
-from a2r_train.verify import Judgement, judge_all
+from a2r_train.records import CHECK_VERDICT, Bundle, Rollout, Synthesis
+from a2r_train.verify import Judgement
 
 INPUTS = (
     "bundles",
@@ -122,17 +122,22 @@ class Kept:
         return self._prompt(self.manifest.get("prompt_of_references"))
 
     def judged_references(self, bundles: list[Bundle], path: str) -> list[Bundle]:
-        """The bundles, their references judged again too, because majority and oracle rest on them."""
-        before = len(self.differing)
-        read = self.prompt_of_references.judged_text
-        texts = [(read(r.text), b.answer, b.verifier) for b in bundles for r in b.references]
-        places = [f"bundle {b.id}, reference {at}" for b in bundles for at in range(1, len(b.references) + 1)]
-        pairs = [(r.answer, r.verdict) for b in bundles for r in b.references]
-        rows = [row_of(b) for b in bundles for _ in b.references]
-        self._compare(places, pairs, judge_all(texts, rows))
-        if len(self.differing) == before:
-            return bundles
-        return judged_bundles(bundles, path, self.prompt_of_references)
+        """The bundles, their references judged again as the evaluation did, because majority and oracle rest
+        on them. Those that nobody had judged before cannot differ.
+        """
+        anew = judged_bundles(bundles, path, self.prompt_of_references)
+        pairs = [
+            (f"bundle {bundle.id}, reference {at}", old, new)
+            for bundle, other in zip(bundles, anew, strict=True)
+            for at, (old, new) in enumerate(zip(bundle.references, other.references, strict=True), 1)
+            if old.verdict != CHECK_VERDICT
+        ]
+        self._compare(
+            [place for place, _, _ in pairs],
+            [(old.answer, old.verdict) for _, old, _ in pairs],
+            [Judgement(new.answer, new.verdict) for _, _, new in pairs],
+        )
+        return anew
 
     def judged_rollouts(self, stored: Sequence[Rollout], bundles: Sequence[Bundle]) -> list[Rollout]:
         """The rollouts, judged again; pass@k and the larger majorities rest on them."""

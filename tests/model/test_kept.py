@@ -26,7 +26,7 @@ from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.kept import Compared, Rescored, find_evaluations, rescore
 from a2r_train.evaluate.kept_bundles import bundles_of, read_kept, write_kept
 from a2r_train.models import load_tokenizer
-from a2r_train.records import Bundle, Problem, Rollout, write
+from a2r_train.records import Bundle, Problem, Reference, Rollout, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,6 +245,21 @@ def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path
     assert rescore(keep(config, tmp_path / "kept")) == Rescored(rows, [], [])
     # not compressed, and its inputs where the config names them
     assert rescore(Path(config.output_dir)) == Rescored(rows, [], [])
+
+
+@pytest.mark.parametrize("verdict", ["correct", "unverified"])
+def test_an_answer_that_came_with_its_text_is_kept_as_the_evaluation_keeps_it(
+    verdict: str, tmp_path: Path
+) -> None:
+    """A text in which no answer can be read keeps the one that came with it, once that has been judged."""
+    problem = Problem("p", "What is 2 + 3?", "5")
+    references = [Reference("so it is five", "5", verdict, 3), Reference("\\boxed{6}", "6", "incorrect", 3)]
+    path = tmp_path / "bundles.jsonl"
+    write([bundle_of(problem, references, "p/0")], path)
+    results = evaluate(EvaluateConfig(str(path), str(tmp_path / "out"), draws=20))
+    voted = {row["name"]: row["accuracy"] for row in results["rows"]}["pass@1"]
+    assert voted == (0.5 if verdict == "correct" else 0.0)
+    assert rescore(tmp_path / "out").said == []
 
 
 def test_without_the_answers_the_rows_of_rollouts_are_made_again(
