@@ -43,12 +43,17 @@ class Adaptive:
         return self.skip_unanimous and is_unanimous(agreement_of(answers, verifier))
 
 
+def check_votes(verifier: str) -> None:
+    """Raise InputError if answers of the verifier have no vote."""
+    if not has_vote(verifier):
+        raise InputError(f"adaptive: it stops by votes, but answers of {verifier} have none; remove it")
+
+
 def chance_of_change(answers: Sequence[str], verifier: str) -> float:
     """The chance that the runner-up overtakes the leading answer, as in `Adaptive`; 1/2 if no answer
     leads.
     """
-    if not has_vote(verifier):
-        raise InputError(f"adaptive: it stops by votes, but answers of {verifier} have none; remove it")
+    check_votes(verifier)
     sizes = [len(group) for group in majority(answers, verifier).groups]
     a, b = (*sizes, 0, 0)[:2]
     flips = a + b + 1  # the Beta distribution's tail at 1/2 equals that of this many fair coin flips

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 from a2r_train.errors import InputError
-from a2r_train.inference.adaptive import Adaptive
+from a2r_train.inference.adaptive import Adaptive, check_votes
 from a2r_train.inference.rounds import Rounds
 from a2r_train.inference.work import Work
 from a2r_train.models import model_file
@@ -140,6 +140,8 @@ class TwoStage:
         """
         if not self.explorer:
             raise InputError("no explorer to sample references; name one, or pass references to `synthesise`")
+        for verifier in {work.verifier for work in works} if self.adaptive else ():
+            check_votes(verifier)  # before hours of sampling, not after
         most = self.rounds.population if self.rounds else self.k
         sizes = self.adaptive.sizes(most) if self.adaptive else [most]
         asking = list(works)

@@ -248,6 +248,17 @@ def test_given_references_that_all_agree_need_no_synthesis(engines: tuple[Record
     assert len(written.chats) == 1
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_adaptive_exploring_without_votes_is_refused_before_it_samples(
+    engines: tuple[Recorded, Recorded], own: bool
+) -> None:
+    """The verifier is the loop's, or that of a problem."""
+    loop = loop_of(engines, adaptive=Adaptive(), verifier=None if own else "python_tests")
+    with pytest.raises(InputError, match="answers of python_tests have none"):
+        loop.solve_all([PROBLEMS[0], Problem("p", PROBLEMS[1], "", "python_tests")])
+    assert engines[0].chats == []
+
+
 def test_adaptive_reads_the_rollouts_that_a_fixed_k_would_read(engines: tuple[Recorded, Recorded]) -> None:
     fixed = loop_of(engines, k=3, seed=2).solve_all(PROBLEMS)
     never = loop_of(engines, k=3, seed=2, adaptive=Adaptive(price=0.0, first=1)).solve_all(PROBLEMS)
