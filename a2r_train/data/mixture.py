@@ -127,7 +127,7 @@ def cap_all_wrong(
     """Keep only so many bundles without a correct reference that their share is at most `max_share`."""
     wrong = np.flatnonzero(n_correct == 0).tolist()
     others = len(n_correct) - len(wrong)
-    most = len(wrong) if max_share >= 1 else int(max_share * others / (1 - max_share))
+    most = len(wrong) if max_share >= 1 else int(max_share * others / (1 - max_share) + 1e-9)
     keep = n_correct > 0
     keep[rng.sample(wrong, min(most, len(wrong)))] = True
     return _where(keep, "over the cap on all-wrong bundles")

@@ -96,6 +96,14 @@ def test_the_cap_on_all_wrong_bundles_holds_and_is_reached(counts: list[int], sh
         assert wrong + 1 > share * (len(kept) + 1) - 1e-9
 
 
+@pytest.mark.parametrize(("share", "right", "most"), [(0.12, 22, 3), (0.03, 97, 3), (0.08, 207, 18)])
+def test_the_cap_on_all_wrong_bundles_is_not_rounded_away(share: float, right: int, most: int) -> None:
+    """In floats 0.12 * 22 / 0.88 is a little below 3."""
+    counts = np.array([1] * right + [0] * (most + 5))
+    found, _ = cap_all_wrong(counts, share, random.Random(0))
+    assert len(found) == right + most
+
+
 PROBLEM = Problem("p", "1?", "1")
 
 
