@@ -235,7 +235,8 @@ def pool(
     """Pool evaluations of several training runs or test sets: differences over all their problems."""
     from a2r_train.evaluate.pooled import pool as differences
 
-    sys.stdout.write("\n".join(differences(folders, row, against.split(",") if against else ())) + "\n")
+    rivals = [name.strip() for name in against.split(",") if name.strip()]
+    sys.stdout.write("\n".join(differences(folders, row, rivals)) + "\n")
 
 
 @app.command(context_settings=EITHER, rich_help_panel=USE)

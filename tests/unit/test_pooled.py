@@ -113,6 +113,11 @@ def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert pool(folders)[2].startswith(f"| {TRAINED}, against")
     assert a2r("pool", *folders, "--row", CONTROL, "--against", VOTE) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"| {VOTE} | +")
+    assert a2r("pool", *folders, "--row", TRAINED, "--against", f"{CONTROL}, {VOTE},") == 0
+    assert [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        f"| {CONTROL}",
+        f"| {VOTE}",
+    ]
     with pytest.raises(InputError, match=r"b: no row 'rounds'; expected it in all evaluations"):
         pool(folders, row="rounds")
     with pytest.raises(InputError, match=r"c: no scores\.json; name the output folder of `a2r evaluate`"):
