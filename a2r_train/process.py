@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import errno
 import os
 import signal
@@ -20,6 +21,7 @@ from a2r_train.errors import InputError, RunError
 KEPT = "what is complete is kept, and the same command goes on from there"
 
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 ENDED_BY = {
     signal.SIGTERM: "SIGTERM",
     signal.SIGINT: "Ctrl-C",
@@ -131,6 +133,22 @@ def _ending_at_signals() -> Iterator[None]:
                 raise SystemExit(128 + ending)
     finally:
         sys.unraisablehook = send_again if ending else hook
+
+
+def ending_with_parent() -> Callable[[], None] | None:
+    """What a child process runs first (its `preexec_fn`): it asks Linux for a SIGTERM in case this process is
+    killed, which then cannot pass anything on.
+    """
+    if sys.platform != "linux":
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # the parent was killed before the request
+            os._exit(128 + signal.SIGTERM)
+
+    return ask
 
 
 def no_room(error: BaseException) -> str:

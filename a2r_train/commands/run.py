@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +20,6 @@ log = logging.getLogger(__name__)
 # Each stage runs in a process of its own, so that its memory is free when the next stage begins.
 ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
-PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
@@ -107,29 +103,13 @@ def wait(command_line: Sequence[str]) -> int:
             stage.terminate()
 
     with process.handling_signals(pass_on):
-        stage = subprocess.Popen(command_line, preexec_fn=_ending_with_parent())
+        stage = subprocess.Popen(command_line, preexec_fn=process.ending_with_parent())
         if caught:  # before `stage` was assigned
             stage.terminate()
         code = stage.wait()
     if code < 0:  # ended by a signal before it handled any, or for lack of memory
         return 128 - code
     return code or (128 + caught[0] if caught else 0)
-
-
-def _ending_with_parent() -> Callable[[], None] | None:
-    """What the child runs first: it asks Linux for a SIGTERM in case this process is killed, which then
-    cannot pass anything on.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # the parent was killed before the request
-            os._exit(128 + signal.SIGTERM)
-
-    return ask
 
 
 def stages(folder: str) -> list[tuple[str, Path]]:

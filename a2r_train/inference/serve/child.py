@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -22,11 +21,11 @@ from a2r_train.engines.vllm import CPU_ENVIRONMENT, GPU_ENVIRONMENT, check_vllm,
 from a2r_train.errors import RunError
 from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.models import base_of, check_weights
+from a2r_train.process import ending_with_parent
 
 log = logging.getLogger(__name__)
 
 POLL_S, END_S = 0.5, 20.0
-PR_SET_PDEATHSIG = 1  # of prctl(2): the child gets a signal when its parent dies, for whatever reason
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _child(plan: Plan, config: ServeConfig, servers: int) -> Iterator[Child]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C must reach only this process, which drains first
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=ending_with_parent(),
         )
         try:
             yield Child(plan, process, f"http://127.0.0.1:{port}/v1", file)
@@ -182,7 +181,3 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
