@@ -342,10 +342,10 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     references it is shown; no line where it is shown none, since nothing is known about it then.
 
     A binomial estimate, p^G + (1 - p)^G with p the share of correct references of a problem over all its
-    bundles. It is never green, because two things make it too low. A synthesizer that cannot follow its
-    prompt yet is hardly ever right, whatever its references are. And completions that follow the same
-    references are alike: 53 % of the groups had no signal where this estimate says 11
-    (docs/results/trained-explorer.md).
+    bundles; a single reference, which would always say 0 or 1, has that of all problems. It is never green,
+    because two things make it too low. A synthesizer that cannot follow its prompt yet is hardly ever right,
+    whatever its references are. And completions that follow the same references are alike: 53 % of the groups
+    had no signal where this estimate says 11 (docs/results/trained-explorer.md).
     """
     bundles = [row.bundle for row in rows if row.shows_references]
     if not bundles:
@@ -356,7 +356,9 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
     for bundle in bundles:
         right[bundle.problem_id] += bundle.n_correct
         shown[bundle.problem_id] += len(bundle.references)
-    shares = [right[b.problem_id] / max(1, shown[b.problem_id]) for b in bundles]
+    overall = right.total() / max(1, shown.total())
+    known = {one: right[one] / count if count > 1 else overall for one, count in shown.items()}
+    shares = [known[b.problem_id] for b in bundles]
     zero = sum(p**group + (1 - p) ** group for p in shares) / len(shares)
     says = (
         "estimated from the references, not measured: if the synthesizer is right as often as its "

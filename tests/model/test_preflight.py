@@ -230,6 +230,30 @@ def test_share_of_groups_without_signal(right: int, group: int, share: str, chec
     assert ("learning signal" in red(found)) == (share == "100%")
 
 
+@pytest.mark.parametrize(
+    ("right", "color", "share"), [("101", "yellow", "56%"), ("000", "red", "100%"), ("111", "red", "100%")]
+)
+def test_a_single_reference_does_not_tell_how_often_its_problem_is_solved(
+    right: str, color: str, share: str, tiny: str, tmp_path: Path
+) -> None:
+    """With k 1, each problem is solved always or never by its own references, and no training would begin."""
+    rows = [
+        bundle_row(
+            Problem(f"p{at}", f"What is {at} + 2?", "5"),
+            ["5" if one == "1" else "7"],
+            f"b{at}",
+            texts=["\\boxed{5}" if one == "1" else "\\boxed{7}"],
+            verdicts=["correct" if one == "1" else "incorrect"],
+        )
+        for at, one in enumerate(right)
+    ]
+    keys = {"bundles": write_rows(tmp_path / "bundles.jsonl", rows), "model_name_or_path": tiny}
+    found = grpo.checks(*parse(grpo.ARGUMENTS, options({**keys, "output_dir": tmp_path / "out", **KEYS})))
+    (line,) = [check for check in found if check.name == "learning signal"]
+    assert line.color == color
+    assert f"{share} of the groups of 2 have equal rewards" in line.detail
+
+
 def test_no_signal_is_estimated_where_no_references_are_shown(checks: Checks) -> None:
     assert "learning signal" not in checks(plain_share=1.0)
     assert "learning signal" not in checks({"right": 0}, plain_share=1.0)
