@@ -115,6 +115,29 @@ def test_a_named_reference_without_an_answer_is_named(config: EvaluateConfig) ->
     assert unnamed([bundle], made) == 5
 
 
+NAMED = (
+    r"\boxed{Reference 2}",
+    r"\boxed{\text{Reference }2}",
+    r"\boxed{(2)}",
+    r"\boxed{\#2}",
+    r"\boxed{\textbf{2}}",
+    r"\boxed{Solution number 2.}",
+)
+NOT_NAMED = (
+    r"\boxed{Reference 1 and 2}",
+    r"\boxed{2, 1}",
+    r"\boxed{\frac{2}{1}}",
+    r"\boxed{-2}",
+    r"\boxed{x = 2}",
+)
+
+
+@pytest.mark.parametrize(("text", "number"), [*((t, 2) for t in NAMED), *((t, 0) for t in NOT_NAMED)])
+def test_a_number_may_have_its_word_or_brackets(text: str, number: int, config: EvaluateConfig) -> None:
+    """A rival's format is read as kindly as an answer is."""
+    assert named_reference(read(Bundle, config.bundles)[0], text) == number
+
+
 def test_self_refine_reads_its_own_draft(config: EvaluateConfig, script: Script) -> None:
     def answer(asked: str) -> str:
         if not asked.startswith(head(REFINE)):

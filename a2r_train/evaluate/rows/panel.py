@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,10 @@ from a2r_train.verify import extract
 
 # The first one that the recipe has answers the diagnostics.
 FINAL = ("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft", "synthesizer/base")
+_LATEX = re.compile(r"\\(?:text|math)[a-z]*|\\boldsymbol|\\[,;:!]|[\\{}~*$]")  # around a number or a word
+_NUMBER = re.compile(
+    r"(?:reference|solution)? ?(?:number|no\.?)? ?[#(\[]? ?([0-9]{1,3}) ?[)\].]?", re.IGNORECASE
+)
 INDEX_VIEWS = ("consistency", "select")  # the answer is the number of a reference
 
 
@@ -92,9 +97,12 @@ def _of_reference(bundle: Bundle, synthesis: Synthesis) -> Synthesis:
 
 
 def named_reference(bundle: Bundle, text: str) -> int:
-    """The number of the reference that a text names, from 1; 0 if it names none."""
-    given = extract(text, "math_last_number")
-    number = int(given) if given.isdecimal() and len(given) < 4 else 0
+    r"""The number of the reference that a text names, from 1, also as `Reference 2`, `(2)` or `\#2`; 0 if its
+    answer is anything else.
+    """
+    given = _LATEX.sub(" ", extract(text, "math_last_number"))
+    named = _NUMBER.fullmatch(" ".join(given.split()))
+    number = int(named[1]) if named else 0
     return number if number <= len(bundle.references) else 0
 
 
