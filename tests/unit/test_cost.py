@@ -1,5 +1,6 @@
 """What an answer costs: operations by hand, the front of cost and accuracy, and the sentence."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,18 @@ def test_the_front_leaves_out_what_is_dearer_and_worse_and_the_oracle() -> None:
         cost.pareto(results_of({"a": (0.2, 1.0), "monolith": (0.5, 2.0), "b": (0.5, 2.0)}))
     )
     assert ">monolith, b<" in together
+
+
+@pytest.mark.parametrize("width", [plots.WIDE, plots.NARROW])
+@pytest.mark.parametrize("count", [2, 4, 9])
+def test_rows_that_are_all_the_same_leave_room_for_the_plot(count: int, width: float) -> None:
+    """As where the vote answers every bundle: matplotlib only warns, and draws no axes."""
+    same = {f"synthesizer/sft+grpo/{at}x": (0.5, 2.0) for at in range(count)}
+    found = cost.pareto(results_of({"pass@1": (0.2, 1.0), **same}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = plots.pareto(found, width)
+    assert (">synthesizer/sft+grpo/0x, synthesizer/sft+grpo/1x<" in svg) == (count == 2)
 
 
 def test_the_sentence_says_at_which_cost_the_monolith_is_reached() -> None:

@@ -175,7 +175,8 @@ def pareto(found: Mapping[str, Any], width: float = WIDE) -> str:
         _log_ticks(axes, [point["cost"] for point in points.values()], 3 if width > 5 else 2)
         axes.set(xlabel=unit, ylabel="accuracy in %")
         axes.grid(color=_GRID)
-        _names_at_the_right(axes, places, height)
+        labels = {place: _label(here, 120 if width > 5 else 48) for place, here in places.items()}
+        _names_at_the_right(axes, labels, height)
         _legend(figure, list(points), False)
 
     return _svg("pareto", (width, height + 0.4), draw)
@@ -195,9 +196,16 @@ def _log_ticks(axes: Axes, costs: Sequence[float], fewest: int) -> None:
     axes.set_xticks([], minor=True)
 
 
-def _names_at_the_right(
-    axes: Axes, places: Mapping[tuple[float, float], Sequence[str]], height: float
-) -> None:
+def _label(names: Sequence[str], characters: int) -> str:
+    """The names of one point; of many, those that leave room for the plot."""
+    shown = 1
+    while shown < len(names) and len(", ".join(names[: shown + 1])) <= characters:
+        shown += 1
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _names_at_the_right(axes: Axes, places: Mapping[tuple[float, float], str], height: float) -> None:
     """Names in a column in the order of their points, with enough space, each with a line to its point."""
     low, high = axes.get_ylim()
     apart = (high - low) * LABEL_GAP / (height - 0.9)
@@ -205,7 +213,7 @@ def _names_at_the_right(
     heights = spread([place[1] for place in ordered], apart, low, high)
     for place, at in zip(ordered, heights, strict=True):
         axes.annotate(
-            ", ".join(places[place]),
+            places[place],
             xy=place,
             xytext=(1.03, (at - low) / (high - low)),
             textcoords="axes fraction",
