@@ -117,7 +117,7 @@ def test_both_stages_of_a_grid_have_its_engine(
     asked: list[Any] = []
     explored = tmp_path / "explored.jsonl"
     monkeypatch.setattr(pairs, "explore", lambda config: asked.append(config) or explored)
-    monkeypatch.setattr(pairs, "load_rollouts", lambda *_: ([], []))
+    monkeypatch.setattr(pairs, "load_rollouts", lambda *_, **__: ([], []))
     monkeypatch.setattr(pairs, "evaluate", lambda config: asked.append(config) or {})
     monkeypatch.setattr(pairs, "_cell", lambda *_: {"accuracy": 0.5, "flops": 1.0})
     engine: dict[str, Any] = {
