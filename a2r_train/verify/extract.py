@@ -19,11 +19,13 @@ MAX_PROGRAM_CHARS = 50_000  # also of an answer between tags
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
-_BRACES = re.compile(r"\\\\(?!boxed)|\\boxed\s*\{|\\[{}]|[{}]")
+# Without braces a box has one number or letter, of which nothing may follow that it is a part of.
+_BARE = r"\\boxed\s*(?P<bare>-?\d+(?:[.,]\d+)*|(?<=\s)[A-Za-z])(?!\s*(?:[\w^!({\[/*+=<>%-]|\\[^)\]])|[.,]\d)"
+_BRACES = re.compile(rf"\\\\(?!boxed)|\\boxed\s*\{{|{_BARE}|\\[{{}}]|[{{}}]")
 _PROSE = re.compile(
-    r"(?:\bthe\s+(?:(?:final|correct|right|best|exact|numerical)\s+)?(?:answer|(?<=correct\s)(?:option|choice))"
+    r"(?:\b(?:the|our|my)\s+(?:(?:final|correct|right|best|exact|numerical)\s+)?(?:answer|(?<=correct\s)(?:option|choice))"
     r"(?:\s+to\s+(?:the|this)\s+(?:question|problem))?\s*(?:\*\*|__)?\s*(?:is|=|:|equals|must\s+be|should\s+be|would\s+be)"
-    r"|(?:^|\n)[\s*_>#-]{0,8}(?:(?:final|correct)\s+)?answer(?:\s+is)?\s*(?:\*\*|__)?\s*[:=]"
+    r"|(?:^|\n)[\s*_>#-]{0,8}(?:(?:final|correct)\s+)?(?:answer(?:\s+is)?\s*(?:\*\*|__)?\s*[:=]|ans\.?\s*:)"
     r"|(?:^|\n)[ \t]*(?:#{2,6}[ \t]*(?:\*\*|__)?|\*\*|__)(?:final\s+)?answer"  # a heading
     r"[ \t]*(?:\*\*|__)?[ \t]*(?=\n)"
     r"|\bfinal\s+answer\s*(?:\*\*|__)?\s*(?::|is\b))\s*:?\s*(?:\*\*|__)?\s*(?:(?:therefore|thus|then|simply|indeed),?\s)?\s*",
@@ -37,8 +39,20 @@ _SENTENCE_END = re.compile(
 )
 _HEADED = re.compile(r"answer[ \t]*(?:\*\*|__)?\s*$", re.IGNORECASE)
 _DISPLAY = re.compile(r"(?:\$\$|\\\[)[ \t]*\n(.{1,2000}?)(?:\$\$|\\\])", re.DOTALL)  # on lines of its own
+_FENCED = re.compile(r"```(?:text|txt|plaintext|latex|tex|math)?[ \t]*\n([^\n`]{1,2000})\n[ \t]*```")
 # Remarks that follow an answer. One with a number or a formula may be a second answer, and is kept.
 _REASON = re.compile(r",?\s+(?:because|since)\b")
+_DENIED = re.compile(
+    r"\b(?:wrong|incorrect|false|invalid|reject|mistake)|\b(?:unless|if|except|cannot be|can't be)\b"
+    r"|n[o']t (?:be )?(?:right|correct|true|valid|possible|the)\b",
+    re.IGNORECASE,
+)
+# What precedes "the answer is" where it is not said to be so.
+_DOUBTED = re.compile(
+    r"(?:\b(?:if|whether|suppose|supposing|assume|assuming|imagine|doubt|might guess|false)"
+    r"|n[o']t (?:true|sure|certain|clear|correct|convinced))(?: that)?\s*$",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(
     r"(?:,?\s+(?:so|as|which|where|i\.e)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL
 )
@@ -94,7 +108,7 @@ def candidates(text: str, verifier: str, problem: str = "") -> list[str]:
     place = traits_of(verifier).answer_in
     if place != "box":
         return [_placed(visible(text), place)]
-    text = until_next_question(visible(text))
+    text = until_next_question(_with_boxes(visible(text)))
     found = [clean(answer) for answer in _boxes(text) if answer.strip()] or [clean(_unboxed(text, verifier))]
     found = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in found]
     if verifier == "multiple_choice":
@@ -152,13 +166,18 @@ def _closes(fence: re.Match[str], opened: re.Match[str], indent: int) -> bool:
 
 def labelled_boxes(text: str) -> list[str]:
     r"""The different boxed answers in order, with the name in front of a box: `x=\boxed{1}` is `x=1`."""
-    text = until_next_question(visible(text))
+    text = until_next_question(_with_boxes(visible(text)))
     found = []
     for start, end in _box_spans(text):
         before = text[max(0, text.rfind(r"\boxed", 0, start) - 20) : text.rfind(r"\boxed", 0, start)]
         name = _LABEL.search(before)
         found.append((f"{name[1]}=" if name else "") + clean(text[start:end]))
     return [answer for answer in dict.fromkeys(reversed(found)) if answer][::-1]
+
+
+def _with_boxes(text: str) -> str:
+    r"""A text with `\fbox` as its box if it has no other."""
+    return text if r"\boxed" in text or r"\fbox" not in text else text.replace(r"\fbox", r"\boxed")
 
 
 def until_next_question(text: str) -> str:
@@ -215,7 +234,9 @@ def _box_spans(text: str) -> list[tuple[int, int]]:
     open_at: list[int | None] = []
     for match in _BRACES.finditer(text, max(0, text.find(r"\boxed"))):
         token = match.group()
-        if token.endswith("{") and token != r"\{":
+        if match["bare"]:
+            found.append(match.span("bare"))
+        elif token.endswith("{") and token != r"\{":
             open_at.append(match.end() if len(token) > 1 else None)
         elif token == "}" and open_at and (start := open_at.pop()) is not None:
             while found and found[-1][0] > start:
@@ -247,7 +268,9 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         end = _SENTENCE_END.search(text, match.end(), until)
         answer = text[match.end() : end.start() if end else until]
         until = match.start()
-        display = _DISPLAY.match(text, match.end())
+        if _DOUBTED.search(text, max(0, match.start() - 40), match.start()):
+            continue
+        display = _DISPLAY.match(text, match.end()) or _FENCED.match(text, match.end())
         said = display[1] if display else answer
         if r"\boxed{" in said and (display or _HEADED.search(match.group())):
             return ""  # it was cut: complete boxes come before all else
@@ -261,13 +284,15 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
 
 
 def _prose(text: str) -> Iterator[re.Match[str]]:
-    return _PROSE.finditer(text) if re.search("answer|option|choice", text, re.IGNORECASE) else iter(())
+    return _PROSE.finditer(text) if re.search(r"\bans|option|choice", text, re.IGNORECASE) else iter(())
 
 
 def _without_aside(answer: str) -> str:
     answer = _REASON.split(answer, maxsplit=1)[0]
     aside = _ASIDE.search(answer)
-    return answer[: aside.start()] if aside and not _SECOND.search(aside[1]) else answer
+    if aside and not _SECOND.search(aside[1]) and not _DENIED.search(aside[1]):
+        return answer[: aside.start()]
+    return answer
 
 
 def _unboxed(text: str, verifier: str) -> str:
