@@ -16,20 +16,23 @@ from typing import Any
 import sympy
 from latex2sympy2_extended import latex2sympy
 
-from a2r_train.verify.exact import MIN_DIGITS, TooLarge, digits, value
+from a2r_train.verify.exact import MAX_BITS, MIN_DIGITS, TooLarge, digits, value
 from a2r_train.verify.expression import Node, Unreadable
 from a2r_train.verify.kinds import Group, Interval, Quantity, Region
 
 SIGNS = ("+", "+", "-", "+", "+", "-")  # of the symbols at the points where two expressions are compared
 MIXED = 4  # further points for several symbols, at which their signs differ
 NEAREST_FAR = 20  # from zero are the further points, for functions with pieces
-FARTHEST = {False: 10**15, True: 10_000}  # are these points, also for factorials and powers by a symbol
+FARTHEST = {
+    False: 2 << MAX_BITS,
+    True: 10_000,
+}  # are these points, also for factorials and powers by a symbol
 DIGITS, DEPTHS = 15, (60, 600)  # of a difference: how many must be proven, and to what depth
 MAX_POWER = 10**6  # of an irrational number
 INTEGERS = set("nmkNK")  # symbols that stand for whole numbers
 _FUNCTIONS: dict[str, Any] = {
     "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec,
-    "csc": sympy.csc,
+    "csc": sympy.csc, "cis": lambda angle: sympy.cos(angle) + sympy.I * sympy.sin(angle),
     "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "coth": sympy.coth, "arcsin": sympy.asin,
     "arccos": sympy.acos, "arctan": sympy.atan, "acot": sympy.acot, "exp": sympy.exp, "max": sympy.Max,
     "min": sympy.Min,
@@ -92,6 +95,12 @@ class Algebra:
         if _same(x, scale * y):
             return True
         return _rounded(a, x, b, scale * y) or _rounded(b, y, a, x / scale)
+
+    def constant_apart(self, a: Node, b: Node) -> bool:
+        x, y = expression(a), expression(b)
+        symbols = sorted((x - y).free_symbols, key=str)
+        found = [_at(x - y, point) for point in _points(symbols)]
+        return any(apart is not None and apart.is_real and _same(x, y + apart) for apart in found[:1])
 
     def proportional(self, a: Node, b: Node, positive: bool) -> bool:
         x, y = expression(a), expression(b)
@@ -290,9 +299,8 @@ def _has_pieces(x: Any) -> bool:
 
 def _far_points(symbols: list[Any], x: Any) -> list[dict[Any, Any]]:
     """Points of both signs and both orders of the symbols, beyond all numbers that are written in x."""
-    largest = max((abs(number) for number in x.atoms(sympy.Rational)), default=0)
     grows = x.has(sympy.binomial, sympy.factorial) or any(p.exp.free_symbols for p in x.atoms(sympy.Pow))
-    size = min(max(2 * int(largest), NEAREST_FAR), FARTHEST[grows])
+    size = min(max(2 * _largest(x), NEAREST_FAR), FARTHEST[grows])
     points = []
     for ordered, beside in ((symbols, 1), (symbols[::-1], 0)):  # 0: multiples of a number that is written
         for sign in (1, -1):
@@ -302,6 +310,18 @@ def _far_points(symbols: list[Any], x: Any) -> list[dict[Any, Any]]:
                 {s: sign * (n if s.is_integer else n + sympy.Rational(beside, n + 2)) for s, n in pairs}
             )
     return points
+
+
+def _largest(x: Any) -> int:
+    """The largest number that is written in x, also as a divisor: x/1000 is large far beyond 1000."""
+    largest = 0
+    for part in sympy.preorder_traversal(x):
+        if part.is_Rational:
+            largest = max(largest, abs(part.p), part.q)
+        elif part.is_number and part.is_real and (size := part.evalf(DIGITS)).is_Float and size:
+            bits = abs(size._mpf_[2] + size._mpf_[3])  # of its whole part, or of that of 1/size
+            largest = max(largest, 1 << min(bits, MAX_BITS))
+    return int(largest)
 
 
 def _at(x: Any, point: dict[Any, Any]) -> Any:
@@ -339,11 +359,18 @@ def _is_zero(x: Any) -> bool:
             return bool(x.evalf(DIGITS, maxn=depth, strict=True) == 0)
         except sympy.core.evalf.PrecisionExhausted:
             parts = x.evalf(DIGITS, maxn=depth).as_real_imag()
-            if any(part.is_Float and abs(part) > sympy.Float(10) ** (20 - depth) for part in parts):
+            noise = sympy.Float(10) ** (20 - depth) * _size(x)
+            if any(part.is_Float and abs(part) > noise for part in parts):
                 return False  # one part is zero, or near it, and the other is not
         except _MISHAPS:
             return False
     return True
+
+
+def _size(x: Any) -> Any:
+    """That of the largest term of a sum, at least 1: digits that cancel are as large as the terms."""
+    sizes = [abs(term.evalf(DIGITS)) for term in sympy.Add.make_args(x)]
+    return max([size for size in sizes if size.is_Float], default=1) + 1
 
 
 def _rounded(decimal: Node, x: Any, other: Node, y: Any) -> bool:

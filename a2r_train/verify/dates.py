@@ -12,6 +12,10 @@ _MONTHS["sept"] = "september"
 _DAY_FIRST = re.compile(rf"(?:the )?(?<!\d )\b(\d{{1,2}}) (?:of )?({'|'.join(_MONTHS)})\b(?! \d{{1,2}}\b)")
 _NAMED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(name.title() for name in _MONTHS)})(?![A-Za-z])")
 _BETWEEN = vocabulary("of the to until through monday tuesday wednesday thursday friday saturday sunday")
+_DAYS = in_order("monday tuesday wednesday thursday friday saturday")
+_ALONE = _MONTHS | {"may": "may"} | {name[:size]: name for name in _DAYS for size in (3, 4, 5, len(name))}
+_ALONE["sunday"] = "sunday"  # the sun is no day
+_NAME_ALONE = re.compile(r'(?:"?(?:[Oo]n|[Ii]n)"? )?"?([A-Z][a-z]{2,8})"?\.?')
 _ISO = re.compile(r"(\d{4})([-/])(\d\d)\2(\d\d)")
 
 
@@ -26,7 +30,12 @@ def in_one_order(said: str) -> str | None:
 
 
 def date_alone(text: str) -> str | None:
-    """`2015-03-14` and `25 Dec`, which would be arithmetic otherwise, as words; None for anything else."""
+    """`2015-03-14` and `25 Dec`, which would be arithmetic otherwise, as words, and `Tue` as Tuesday.
+
+    None for anything else.
+    """
+    if (name := _NAME_ALONE.fullmatch(text)) and (full := _ALONE.get(name[1].lower())):
+        return full
     if _NAMED.search(text) and re.fullmatch(r'[\w",. ]+', text):
         words = re.sub('[",.]', " ", text).casefold().split()
         if all(word in _MONTHS or word in _BETWEEN or re.fullmatch(r"\d{1,4}", word) for word in words):

@@ -53,6 +53,10 @@ class Leaves(Protocol):
         """Whether a is ratio times b."""
         ...
 
+    def constant_apart(self, a: Node, b: Node, /) -> bool:
+        """Whether a is b plus a constant."""
+        ...
+
     def proportional(self, a: Node, b: Node, positive: bool, /) -> bool:
         """Whether a is a constant times b; the constant is above zero if `positive`."""
         ...
@@ -66,6 +70,9 @@ class Unasked:
     """Leaves that leave everything to the worker."""
 
     def equal(self, _a: Node, _b: Node, _ratio: Fraction, /) -> bool:
+        raise Undecided
+
+    def constant_apart(self, _a: Node, _b: Node, /) -> bool:
         raise Undecided
 
     def proportional(self, _a: Node, _b: Node, _positive: bool, /) -> bool:
@@ -117,8 +124,8 @@ class Equality:
         if a == b and ratio == 1:
             return True
         ends = _constant(a), _constant(b)
-        if ratio == 1 and "C" in ends and None not in ends and ends[0] != ends[1]:
-            b = _renamed(b, ends[1] or "", ends[0] or "")
+        if ratio == 1 and "C" in ends and None not in ends:
+            return self.leaves.constant_apart(a, _renamed(b, ends[1] or "", ends[0] or ""))
         periods = _period(a), _period(b)
         if ratio == 1 and None not in periods and periods[0] != periods[1]:
             b = _renamed(b, periods[1] or "", periods[0] or "")
@@ -311,13 +318,13 @@ def _in_thousands(node: Node) -> Fraction | None:
 
 
 def _constant(node: Node) -> str | None:
-    """The constant of integration at the end of a sum."""
-    last = node.parts[-1] if node.kind == "add" else node
-    if last is node or last.kind != "sym" or last.text not in ("C", "c", "K"):
+    """The constant of integration in a sum."""
+    found = [part for part in node.parts if part.kind == "sym" and part.text in ("C", "c", "K")]
+    if node.kind != "add" or len(found) != 1:
         return None
-    others = Node("add", node.parts[:-1])
-    of_variable = any(_mentions(others, name) for name in _VARIABLES)
-    return last.text if of_variable and not _mentions(others, last.text) else None
+    others, name = Node("add", tuple(part for part in node.parts if part is not found[0])), found[0].text
+    of_variable = any(_mentions(others, variable) for variable in _VARIABLES)
+    return name if of_variable and not _mentions(others, name) else None
 
 
 def _period(node: Node) -> str | None:

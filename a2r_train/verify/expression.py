@@ -14,7 +14,8 @@ from a2r_train.verify.units import vocabulary
 
 MAX_DEPTH, MAX_HEIGHT = 40, 90  # of nested brackets, and of nested operations
 FUNCTIONS = vocabulary(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm max min"
+    "sin cos tan cot sec csc cis sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm "
+    "max min"
 )
 GREEK = vocabulary(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon "

@@ -20,20 +20,33 @@ _KIND = r"(?:\\mathrm ?)?\{?([CP])\}? ?"
 _SELECTED = re.compile(rf"(?<![\w)}}]) ?(?:\{{ ?\}})?[\^_] ?{_SIZE} ?{_KIND}_ ?{_SIZE}")
 _SELECTED_BELOW = re.compile(r"(?<![A-Za-z\\])\{?C\}? ?_ ?(?:\{(\d+)\}|(\d)) ?\^ ?(?:\{(\d+)\}|(\d))")
 _APOSTROPHES = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
+_UNDERSCORES = re.compile(r"(?<![\w.])\d{1,3}(?:\\?_\d{3})+(?![\w{])")
+_DIGITS_OVERLINED = re.compile(r"\\overline\s*\{(\d{2,20})\}")  # of a whole number, as for its letters
+_ORDER = re.compile(r"\\mathcal\s*(?:O|\{\s*O\s*\})(?=\s*\()")
+_FEET = re.compile(r"(\d+)' ?(\d+(?:\.\d+)?)''")
 _POINTS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){2,})(?:,(\d+))?(?![\d.,])")
+_UNSEEN = re.compile(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|\w)")
+_STRUCK = re.compile(r"~~[^~]+~~")  # in Markdown; inside a text, ~ is a space of TeX
 _GOES_ON = re.compile(r"([,;])\s*\.\.\.$")
 
 
 def rewritten(text: str) -> str:
     """The text in the notation that the other rules know."""
+    if text[:1] == "~" and _STRUCK.fullmatch(text):
+        return ""
     if "\\" in text:
+        if over := _DIGITS_OVERLINED.fullmatch(text):
+            return over[1]
+        text = _ORDER.sub("O", _UNSEEN.sub(" ", text))
         text = _COMMAND_OF_TWO.sub(r"\1{\2}{\3}", text)
         if _DIFFERENTIAL.search(text):
             text = _UPRIGHT.sub("d", text)
         text = _DOTTED.sub(r"\1\\overline{\2\3\4}", text)
     if "_" in text:
+        text = _UNDERSCORES.sub(lambda m: re.sub(r"\\?_", "", m.group()), text)
         text = _SELECTED_BELOW.sub(_binomial, _SELECTED.sub(_selection, text))
     if "'" in text:
+        text = f"{feet[1]} feet {feet[2]} inches" if (feet := _FEET.fullmatch(text)) else text
         text = _APOSTROPHES.sub(lambda m: m.group().replace("'", ""), text)
     text = _GOES_ON.sub(r"\1 \\ldots", text)
     return _POINTS.sub(lambda m: m[1].replace(".", "") + (f".{m[2]}" if m[2] else ""), text)

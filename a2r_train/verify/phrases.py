@@ -46,6 +46,20 @@ _MONEY = re.compile(r'\$ ?(\d+) ?"and" ?(\d\d?) ?"cents?"')
 _BOUNDS = {"at least": r"[{},\infty)", "at most": r"(-\infty,{}]", "more than": r"({},\infty)"}
 _BOUNDS |= {"greater than": r"({},\infty)", "less than": r"(-\infty,{})"}
 _BOUND = re.compile(rf'"(at|more|greater|less)" "(least|most|than)" ?(-?{_NUMBER})', re.I)
+# A yes with its reason, which has no number: `yes, 5` is two answers.
+_VERDICT = re.compile(
+    r'"?(yes|no|true|false)"? ?(?:[,;:.(—] ?|- )?(?:"(?:because|since)"(.+)'
+    r'|(?<=[,;:.(—\- ])"(?:as|by|it|they|this|that|the|there|we|he|she)"([^\d\\$]+))',
+    re.I,
+)
+_SHIFTS = vocabulary(
+    "yes no true false or if unless except but maybe perhaps possibly probably sometimes only although "
+    "though however sure wait both neither usually mostly otherwise when "
+    "wrong incorrect depends unclear"
+)
+_EXCEPT = re.compile(
+    r'"all" (?:"reals"|"real" (?:"numbers"|[a-z])) "except" ?(?:[a-z] ?= ?)?([-\d.,\\a-z"{} ]+)'
+)
 _MINUS = re.compile(r"(?:- ?|negative |minus )(?=[a-z])")
 _CHOICE = re.compile(r'(?:"(?:option|choice)" ?)?(?:\(([A-J])\)|([A-J])\)?)', re.I)
 _BASE = re.compile(r'([0-9A-Z]+) ?\(?"(?:in )?base" ?"?(\w+)"?\)?')
@@ -73,8 +87,13 @@ def plain(text: str) -> str:
         return _SAME[words]
     if (match := _CHOICE.fullmatch(text)) and text[-1] in ")ABCDEFGHIJ":
         return (match[1] or match[2]).upper() if len(text) > 1 and text[0] != "(" else text
+    if (match := _VERDICT.fullmatch(text)) and not set(words.split()[1:]) & _SHIFTS:
+        return f'"{match[1]}"'
     if '"' not in text:
         return text
+    if match := _EXCEPT.fullmatch(text):
+        points = match[1].replace('"and"', ",")
+        return rf"\R \setminus \{{{points}\}}"
     text = re.sub(r'(?<=\d) ?"per" "cent"', "%", text)
     text = re.sub(r"^(\d{1,2}) o'\"clock\"$", r"\1", text)
     if (spoken := _in_digits(words)) is not None:

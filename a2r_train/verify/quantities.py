@@ -32,6 +32,7 @@ _PIECE = re.compile(
 _SIGN = re.compile(r'(?:[+]|(?<=["}\d])-|(?<=["}\d] )-|\\cdot)(?= ?[\d(\\])')
 _CLOCK = re.compile(r'(\d{1,2})(?::(\d\d))? ?(?:o\'"clock" ?)?"([ap]m)"', re.IGNORECASE)
 _BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
+_HEXADECIMAL = re.compile(r'(-?\(?)"?([0-9a-f]{2,})"?(\)? ?_ ?\{16\})')
 _BASE_WORDS = {
     "two": 2,
     "three": 3,
@@ -101,6 +102,7 @@ def read_transpose(text: str, read: Callable[[str], Reading]) -> Reading | None:
 
 
 def read_based(text: str) -> Reading | None:
+    text = _HEXADECIMAL.sub(lambda m: m[1] + m[2].upper() + m[3], text) if "16" in text else text
     match = _BASED.fullmatch(re.sub(r'"([0-9A-Z]+)"(?= ?_)', r"\1", text))
     if not match or not (re.search(r"\d", match[2]) or (match[2].isupper() and len(match[2]) > 1)):
         return None
@@ -113,7 +115,7 @@ def read_based(text: str) -> Reading | None:
 
 def read_clock(text: str) -> Reading | None:
     """A time of day with a.m. or p.m.; `12:05 a.m.` is five minutes after midnight."""
-    if plain := re.fullmatch(r'(?:12 ?)?"(noon|midnight)"', text, re.IGNORECASE):
+    if plain := re.fullmatch(r'(?:12(?::00)? ?)?"(noon|midnight)"', text, re.IGNORECASE):
         return Clock(720 if plain[1].lower() == "noon" else 0)
     match = _CLOCK.fullmatch(text)
     if not match:
@@ -182,7 +184,7 @@ def read_quantity(text: str) -> Reading:
     if (
         tail_match
         and r"\deg" in tail_match.group()
-        and re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", head)
+        and re.search(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![A-Za-z])", head)
     ):
         return Quantity(parse(text))
     items = _tail_items(tail_match.group()) if tail_match else []

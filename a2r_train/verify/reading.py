@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from a2r_train.verify.chains import equal_amounts, equal_names, holds, members, named_parts, system
+from a2r_train.verify.chemistry import formula
 from a2r_train.verify.congruences import read_congruence
 from a2r_train.verify.dates import date_alone, in_one_order
 from a2r_train.verify.exact import approximation, digits, value
@@ -86,7 +87,7 @@ _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}))+")
 _POSITIVE = re.compile(r"\\R ?(?:\^ ?\{?\+\}?|_ ?\{?(?:\+|>0)\}?)")
 _BOLD_NAME = re.compile(r"^\{([A-Za-z])\}(?=$|\()")
-_CHOICE = re.compile(r"(\([A-E]\)) (?=[\d$]|\\frac|\\sqrt)(.+)")
+_CHOICE = re.compile(r"\(?([A-E])(?:\)|\.) (?=[\d$]|\\frac|\\sqrt)(.+)")
 _BUILDER = re.compile(
     r'([a-z]) ?(?:\\in ?\\R ?)? ?(?:\\mid ?|\||:) ?(?:\1 ?\\in ?\\R ?(?:[,;]|"and"|\|) ?)?(.*)'
 )
@@ -175,8 +176,8 @@ def _read(text: str) -> Reading:
         return EMPTY
     if said in _ALL_WORDS:
         return REALS
-    if date := date_alone(text):
-        return Words(date)
+    if found := date_alone(text) or formula(text):
+        return Words(found)
     if (spoken := _spoken_number(said)) is not None and not text[0].isdigit():
         return Quantity(number(spoken))
     if re.fullmatch(r"[A-Z]{3,}|\d+[A-Z]{2,}|(?=.*[aeiouAEIOU])[A-Za-z]{3,}", text):
@@ -340,7 +341,7 @@ def _single(text: str) -> Reading:
     if match := _POSITIVE.fullmatch(text):
         return Region((Interval(number(0), INFINITY, False, False),))
     if match := _CHOICE.fullmatch(text):
-        return Named(match[1], _single(match[2]))
+        return Named(f"({match[1]})", _single(match[2]))
     if (match := _POINT.fullmatch(text)) and isinstance(point := _single(match[2]), Group):
         return Named(match[1], point)
     if (columns := read_transpose(text, _single)) is not None:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from a2r_train.verify.notation import rewritten
+from a2r_train.verify.numerals import in_digits
 from a2r_train.verify.symbols import all_units, is_symbol, quote_units
 from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS, vocabulary
 
@@ -67,7 +68,7 @@ _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)\s*\{((?:[^{}]|\^\{-?\d\})*)\}"
 )
 _FONT = re.compile(
-    r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath|cancel)(?![A-Za-z])"
+    r"\\(?:mathbf|mathit|boldsymbol|bm|pmb|underline|boxed|fbox|mathsf|mathtt|mathnormal|bold|ensuremath)(?![A-Za-z])"
 )
 _MARKS = r"\\(?:mathbf|textbf|boldsymbol|bm|pmb|bold|underline|widehat|hat|vec|overrightarrow)(?![A-Za-z])\s*"
 _LETTER = r"(?:\\[ij](?:math)?|[ijk])(?![A-Za-z])\s*"
@@ -76,7 +77,7 @@ _UNIT_VECTOR = re.compile(rf"{_MARKS}(?:\{{\s*{_MARKED}\}}|{_MARKED})")
 _HATTED = re.compile("(?<![A-Za-z])(?:\u00ee|\u0135|[ijk]\u0302)(?![A-Za-z])")  # one character, or two
 _SWITCH = re.compile(
     r"\\(?:bf|it|rm|sf|tt|bfseries|displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle|[bB]igg?[lrm]?"
-    r"|phantom|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
+    r"|strut|normalsize|large|Large|small|hfill|centering|null)(?![A-Za-z])\.?"
 )
 _VECTOR = (
     r"(?:\\nabla(?![A-Za-z])|\\(?:vec|mathbf|boldsymbol|bm|pmb|hat|bold|overrightarrow|mathcal)"
@@ -103,11 +104,8 @@ _FIGURE_NAMES = {
 _FIGURE = re.compile(rf'(?<![A-Za-z\\])"?({"|".join(_FIGURE_NAMES)})"? +"?([A-Z]{{1,3}})"?(?![A-Za-z])')
 _COLOR = re.compile(r"\\(?:text)?color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
 _SPACE = re.compile(
-    r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])|(?<!\\)\\[,;:> "
-    r""
-    r""
-    r""
-    r"]|~"
+    r"\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space|nobreakspace)(?![A-Za-z])"
+    r"|(?<!\\)\\[,;:> ]|~"
 )
 _WIDE = re.compile(r"\\[hv]space\*?\s*\{[^{}]*\}")
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathds)\s*(?:\{\s*([RZQNC])\s*\}|([RZQNC]))")
@@ -138,7 +136,7 @@ _ORDINAL = re.compile(
     rf"|\s*\^\s*\{{\s*(?:{_RAISED_WORD})?(?:(st|nd|rd|th)|\{{\s*(st|nd|rd|th)\s*\}})\s*\}})"
 )
 _FUNCTIONS = vocabulary(
-    "sin cos tan cot sec csc sinh cosh tanh "
+    "sin cos tan cot sec csc cis sinh cosh tanh "
     "arcsin arccos arctan log ln "
     "exp sqrt pi gcd "
     "lcm theta "
@@ -199,6 +197,7 @@ def _characters(text: str) -> str:
     text = _FOLDED.sub(lambda m: unicodedata.normalize("NFKC", m.group()), text)
     if text.isascii():
         return text.replace('"', "''")
+    text = in_digits(text)
     text = _ROOT_SIGN.sub(
         lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text
     )
@@ -477,10 +476,7 @@ def _numbers(text: str) -> str:
     text = re.sub(r"(?<=\d)\\frac", r" \\frac", text)
     mixed = (
         r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) "
-        r"?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) "
-        r""
-        r""
-        r"(\d+)/(\d+)(?![\d.])"
+        r"?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) (\d+)/(\d+)(?![\d.])"
     )
     return re.sub(mixed, _mixed, text)
 
