@@ -28,20 +28,22 @@ _PROSE = re.compile(
     r"|(?:^|\n)[\s*_>#-]{0,8}(?:(?:final|correct)\s+)?(?:answer(?:\s+is)?\s*(?:\*\*|__)?\s*[:=]|ans\.?\s*:)"
     r"|(?:^|\n)[ \t]*(?:#{2,6}[ \t]*(?:\*\*|__)?|\*\*|__)(?:final\s+)?answer"  # a heading
     r"[ \t]*(?:\*\*|__)?[ \t]*(?=\n)"
+    r"|答案\s*(?:是|为|[:：])|\b(?:la\s+respuesta\s+es|die\s+antwort\s+ist|la\s+réponse\s+est)\b"
     r"|\bfinal\s+answer\s*(?:\*\*|__)?\s*(?::|is\b))\s*:?\s*(?:\*\*|__)?\s*(?:(?:therefore|thus|then|simply|indeed),?\s)?\s*",
     re.IGNORECASE,
 )
 # The dot of an abbreviation ends no sentence; that of `sq.` and `a.m.` may.
 _SENTENCE_END = re.compile(
-    r"\n|(?<!\b(?:Rs|St|Mr|Ms|Dr|vs))(?<!\bMrs)(?<!\b[Aa]pprox)"
+    r"\n|。|(?<!\b(?:Rs|St|Mr|Ms|Dr|vs))(?<!\bMrs)(?<!\b[Aa]pprox)"
     r"(?:(?<!\b(?:sq|cu))|(?!\.\s+[a-z\d]))(?:(?<!\b[ap]\.m)|(?!\.\s+(?:and|or|to|until)\b))"
     r"\.(?=[*_)\"']*(?:\s|$))"
 )
+_ANNOUNCED = re.compile(r"\bans|option|choice|antwort|respuesta|réponse|答案", re.IGNORECASE)  # cheaper
 _HEADED = re.compile(r"answer[ \t]*(?:\*\*|__)?\s*$", re.IGNORECASE)
 _DISPLAY = re.compile(r"(?:\$\$|\\\[)[ \t]*\n(.{1,2000}?)(?:\$\$|\\\])", re.DOTALL)  # on lines of its own
 _FENCED = re.compile(r"```(?:text|txt|plaintext|latex|tex|math)?[ \t]*\n([^\n`]{1,2000})\n[ \t]*```")
 # Remarks that follow an answer. One with a number or a formula may be a second answer, and is kept.
-_REASON = re.compile(r",?\s+(?:because|since)\b")
+_REASON = re.compile(r",?\s+(?:because|since)\b|，\s*因为")
 _DENIED = re.compile(
     r"\b(?:wrong|incorrect|false|invalid|reject|mistake)|\b(?:unless|if|except|cannot be|can't be)\b"
     r"|n[o']t (?:be )?(?:right|correct|true|valid|possible|the)\b",
@@ -50,7 +52,7 @@ _DENIED = re.compile(
 # What precedes "the answer is" where it is not said to be so.
 _DOUBTED = re.compile(
     r"(?:\b(?:if|whether|suppose|supposing|assume|assuming|imagine|doubt|might guess|false)"
-    r"|n[o']t (?:true|sure|certain|clear|correct|convinced))(?: that)?\s*$",
+    r"|n[o']t (?:true|sure|certain|clear|correct|convinced))(?: that)?\s*$|(?:如果|假设|假如)$",
     re.IGNORECASE,
 )
 _ASIDE = re.compile(
@@ -284,7 +286,7 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
 
 
 def _prose(text: str) -> Iterator[re.Match[str]]:
-    return _PROSE.finditer(text) if re.search(r"\bans|option|choice", text, re.IGNORECASE) else iter(())
+    return _PROSE.finditer(text) if _ANNOUNCED.search(text) else iter(())
 
 
 def _without_aside(answer: str) -> str:

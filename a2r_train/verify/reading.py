@@ -108,7 +108,7 @@ _SIGNS |= vocabulary(
     "otimes circ deg mod propto therefore ldots emptyset land lor top bot"
 )
 _ARTICLE = re.compile(r"(?:the|an?) ([^\W\d]{2}\S*(?: \S+){0,2})")  # before a name: `an octagon`
-_PLAIN = re.compile(r"""[\w\s"'.,:;!?()&%$£€/#+<>=*-]*""")
+_PLAIN = re.compile(r"""[\w\s\u0900-\u0dff\u0e00-\u0e7f"'.,:;!?()&%$£€/#+<>=*-]*""")  # \w has no vowel signs
 
 
 @lru_cache(maxsize=20_000)

@@ -62,6 +62,7 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ", "0123456789+-
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙₓ", "0123456789+-nx", strict=True))
 _RAISED_RUN, _LOWERED_RUN = re.compile(f"[{''.join(_RAISED)}]+"), re.compile(f"[{''.join(_LOWERED)}]+")
 _ROOT_SIGN = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[A-Za-z]|(?=[({])|(?=\\))")
+_ACCENTED = re.compile("[\u00c0-\u00c4\u00c6-\u024f]")  # Latin letters, but not the angstrom
 _FOLDED = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]+")
 
 _TEXT = re.compile(
@@ -202,6 +203,7 @@ def _characters(text: str) -> str:
         lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text
     )
     text = _HATTED.sub(lambda m: rf"\hat{{{unicodedata.normalize('NFD', m.group())[0]}}}", text)
+    text = _ACCENTED.sub(lambda m: unicodedata.normalize("NFD", m.group())[0], text)
     text = _RAISED_RUN.sub(lambda m: "^{" + "".join(map(_RAISED.get, m.group())) + "}", text)  # type: ignore[arg-type]
     text = _LOWERED_RUN.sub(lambda m: "_{" + "".join(map(_LOWERED.get, m.group())) + "}", text)  # type: ignore[arg-type]
     return text.translate(_TRANSLATION)
