@@ -19,9 +19,9 @@ from typing import Any
 from a2r_train.commands.counts import few_tests
 from a2r_train.data.bundle import BundleConfig, ids_of_test
 from a2r_train.data.options import are_letters, letter_unasked
-from a2r_train.data.programs import is_program
+from a2r_train.data.programs import columns_of, is_program
 from a2r_train.data.read import ALIASES, FLAG, LOOKALIKES, Columns, Row, judged_by, read
-from a2r_train.data.rollouts import with_their_problems
+from a2r_train.data.rollouts import with_their_problems, without_program
 from a2r_train.data.task import prompt_of
 from a2r_train.data.worked import SOLUTION
 from a2r_train.engines import EngineArguments, check_engine
@@ -176,6 +176,8 @@ def guessed(
         share += 0.05
     row = replace(first, names=names) if first else Row("", {}, names)
     held = {field: row.column(field) for field in ("problem", "answer")}
+    if first and is_program(first.values):
+        held = columns_of(first.values)
     return Data(problems, names, verifier, round(share, 4), test, held, rollouts, each)
 
 
@@ -194,8 +196,9 @@ def _with_rollouts(data: str, columns: Columns, first: Row | None) -> tuple[list
 
 
 def _text_column(row: Row) -> str:
-    """The column of a solution, or of several; "" if the row has none. MBPP's `text` is its problem."""
-    if row.text("text") is not None and not is_program(row.values):
+    """The column of a solution, or of several; "" if the row has none."""
+    row = without_program(row)
+    if row.text("text") is not None:
         return row.column("text")
     return row.column("texts") if row.values.get(row.column("texts")) is not None else ""
 

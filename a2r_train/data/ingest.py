@@ -18,10 +18,13 @@ from a2r_train.data.processes import Rate, mapped
 from a2r_train.data.read import (
     Columns,
     Row,
+    is_untested,
     judged_by,
     lacks_column,
+    name_of,
     records_in,
     stream,
+    tell_untested,
     used_twice,
 )
 from a2r_train.data.rollouts import of_another, problem_beside, samples_in
@@ -67,13 +70,15 @@ class Piece:
 @dataclass
 class Counts:
     """What was read of a piece: rollouts per slice, the columns seen, the first place that lacks each mapped
-    column, and how the options of its own problems are answered.
+    column, how the options of its own problems are answered, and the programs left out, as none of their
+    tests can be judged.
     """
 
     rollouts: list[int] = field(default_factory=list)
     met: list[str] = field(default_factory=list)
     lacking: dict[str, str] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
+    untested: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ def ingest(
     for one in counts:
         choices.include(Choices(**one.choices))
     choices.check(rollouts)
+    tell_untested(rollouts, list(dict.fromkeys(name for one in counts for name in one.untested)))
     if choices.by_text:
         _read_all([replace(piece, by_text=True) for piece in pieces], processes)
     before = np.cumsum([0, *(count for one in counts for count in one.rollouts)]).tolist()
@@ -207,7 +213,9 @@ def spill_piece(piece: Piece) -> Counts:
             spilled.add(columns.row(part.place(line), values, here), line)
         rollouts.append(spilled.number)
     spilled.flush()
-    counts = Counts(rollouts, sorted(columns.met), columns.lacking, asdict(spilled.choices))
+    counts = Counts(
+        rollouts, sorted(columns.met), columns.lacking, asdict(spilled.choices), list(spilled.untested)
+    )
     mark(_marker(piece), asdict(counts))
     return counts
 
@@ -219,12 +227,15 @@ class _Spilled:
         self.piece, self.slice, self.number, self.files = piece, piece.first, 0, 0
         self.problems, self.rollouts = Pile(PROBLEMS), Pile(ROLLOUTS)
         self.seen: set[tuple[str, str, str | None]] = set()
-        self.choices = Choices()
+        self.choices, self.untested = Choices(), dict[str, None]()
 
     def begin(self, slice_number: int) -> None:
         self.slice, self.number = slice_number, 0
 
     def add(self, row: Row, line: int) -> None:
+        if self.piece.own_problems and is_untested(row):
+            self.untested[name_of(row)] = None
+            return
         if self.piece.own_problems:
             key = self._problem(row, line)
             found = samples_in(row, "", UNNUMBERED + self.number)
@@ -241,7 +252,7 @@ class _Spilled:
         """The key of the row's problem, which is kept unless an equal one is already there."""
         problem = problem_beside(row, "")
         note_choice(self.choices, row, problem)
-        key, own = key_of(problem.problem), row.text("problem_id")
+        key, own = key_of(problem.problem), problem.id or None
         if (like := (problem.problem, problem.answer, own)) not in self.seen:
             self.seen.add(like)
             where = (key, self.number, self.slice, line)

@@ -25,12 +25,17 @@ def is_program(values: Mapping[str, Any]) -> bool:
     return SOLUTION in values and TESTS in values and "answer" not in values
 
 
+def columns_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of such a row that hold the problem and its gold answer."""
+    return {"problem": next((name for name in TEXTS if values.get(name)), TEXTS[0]), "answer": SOLUTION}
+
+
 def program_of(values: Mapping[str, Any], identity: str, source: str, place: str) -> Problem | None:
     """The problem of such a row; None if none of its tests can be judged separately from the program.
 
     Raises InputError for a row without text or solution, and for tests that are not Python.
     """
-    text = next((values[name] for name in TEXTS if values.get(name)), None)
+    text = values.get(columns_of(values)["problem"])
     values = {**values, TESTS: _listed(values[TESTS])}
     solution, given = values[SOLUTION], values[TESTS]
     for name, value in ((TEXTS[0], text), (SOLUTION, solution)):

@@ -19,7 +19,7 @@ from a2r_train.config import check_keys, mapping_in
 from a2r_train.data.choices import CLASH, Choices, answered_by_text, note_choice
 from a2r_train.data.files import header_of, rows
 from a2r_train.data.options import letter_of, options_of, with_options
-from a2r_train.data.programs import is_program, program_of
+from a2r_train.data.programs import IDENTITY, is_program, program_of
 from a2r_train.data.typed import is_chat, is_null, typed
 from a2r_train.data.worked import gold_of
 from a2r_train.errors import InputError
@@ -221,8 +221,8 @@ def read(
     untested, choices = list[str](), Choices()
     for file in paths:
         for row in columns.rows(file):
-            if kind is Problem and _is_untested(row):
-                untested.append(str(row.values.get("task_id", row.place)))
+            if kind is Problem and is_untested(row):
+                untested.append(name_of(row))
                 continue
             for record in records_in(kind, row, len(records) + len(untested), defaults):
                 identity = identity_of(record)
@@ -233,7 +233,7 @@ def read(
                 note_choice(choices, row, record)
     if choices.by_text and not columns.by_text:  # which only the whole set tells
         return read(kind, path, replace(columns, by_text=True), defaults)
-    _tell_untested(path, untested)
+    tell_untested(path, untested)
     choices.check(path)
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
@@ -258,8 +258,8 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
     count, untested, choices = 0, list[str](), Choices()
     for file, name in zip(paths, names, strict=True):
         for index, row in enumerate(columns.rows(file)):
-            if kind is Problem and _is_untested(row):
-                untested.append(str(row.values.get("task_id", row.place)))
+            if kind is Problem and is_untested(row):
+                untested.append(name_of(row))
                 continue
             (record,) = records_in(kind, row, index)
             if note_choice(choices, row, record) == CLASH and not columns.by_text:
@@ -269,7 +269,7 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
                 columns.sources.add(name)
             yield row.place, _named(record, name) if name else record
             count += 1
-    _tell_untested(path, untested)
+    tell_untested(path, untested)
     choices.check(path)
     if not count:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
@@ -293,11 +293,17 @@ def problem_of(row: Row, identity: str) -> Problem:
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
 
 
-def _is_untested(row: Row) -> bool:
+def is_untested(row: Row) -> bool:
+    """Whether none of a program's tests can be judged, so that its problem is left out."""
     return is_program(row.values) and program_of(row.values, "", "", row.place) is None
 
 
-def _tell_untested(path: str, untested: Sequence[str]) -> None:
+def name_of(row: Row) -> str:
+    """What a message calls a problem in MBPP's format."""
+    return str(row.values.get(IDENTITY, row.place))
+
+
+def tell_untested(path: str, untested: Sequence[str]) -> None:
     if untested:
         log.warning(
             "%s: left out %d problem(s), as none of their tests is a call with literals on one side of == "

@@ -10,8 +10,17 @@ from typing import Any
 
 from a2r_train.data.builder import bundle_of, problem_in, unfound
 from a2r_train.data.choices import Choices, note_choice
-from a2r_train.data.programs import is_program
-from a2r_train.data.read import Columns, Row, judged_by, problem_of, read
+from a2r_train.data.programs import TEXTS, is_program
+from a2r_train.data.read import (
+    Columns,
+    Row,
+    is_untested,
+    judged_by,
+    name_of,
+    problem_of,
+    read,
+    tell_untested,
+)
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
@@ -197,9 +206,12 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
     problems: dict[str, Problem] = {}
     first: dict[str, tuple[str, str]] = {}  # by id: the place of its first row, and the problem there
     samples: list[Rollout] = []
-    choices = Choices()
+    untested, choices = dict[str, None](), Choices()
     for file in paths_in(path):
         for row in columns.rows(file):
+            if is_untested(row):
+                untested[name_of(row)] = None
+                continue
             problem = problem_beside(row, str(len(problems)))
             note_choice(choices, row, problem)
             known = problems.setdefault(problem.problem, problem)
@@ -212,6 +224,7 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
         raise InputError(f"{path}: no rows; expected at least one rollout")
     if choices.by_text and not columns.by_text:  # which only the whole set tells
         return with_their_problems(path, replace(columns, by_text=True))
+    tell_untested(path, list(untested))
     choices.check(path)
     return list(problems.values()), samples
 
@@ -236,6 +249,8 @@ def of_another(place: str, identity: str, first: str) -> InputError:
 def problem_beside(row: Row, identity: str) -> Problem:
     """The problem of a rollout's row, with its own id or that one."""
     if is_program(row.values):
+        if without_program(row).texts() is None and without_program(row).text("text") is None:
+            raise row.missing("texts")
         return problem_of(row, identity)
     if row.key and row.text("problem") is None:
         raise InputError(f"{row.missing('problem')}; or name the problem file with `problems:`")
@@ -252,7 +267,8 @@ def problem_beside(row: Row, identity: str) -> Problem:
 
 def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
     """One rollout, or one for each text of the row, numbered from `number`."""
-    listed = row.value("texts", "list[str]") if is_program(row.values) else row.texts()
+    row = without_program(row)
+    listed = row.texts()
     texts = [row.text("text") or ""] if listed is None else listed
     tokens = row.value("completion_tokens", "int") or 0 if listed is None else 0
     own = _without(row, "model", "finish_reason")
@@ -261,6 +277,13 @@ def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:
         Rollout(problem_id, number + at, one, completion_tokens=tokens, finish_reason=reason, model=model)
         for at, one in enumerate(texts)
     ]
+
+
+def without_program(row: Row) -> Row:
+    """The row without the text of a program's problem, which is not a rollout unless `columns` says so."""
+    if not is_program(row.values) or "text" in row.names:
+        return row
+    return replace(row, values={name: value for name, value in row.values.items() if name not in TEXTS})
 
 
 def _without(row: Row, *fields: str) -> Row:

@@ -4,10 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from conftest import write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a2r_train.data.read import read
+from a2r_train.data.ingest import ingest
+from a2r_train.data.read import Columns, read
+from a2r_train.data.rollouts import with_their_problems
+from a2r_train.data.spill import distinct
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 from a2r_train.verify import extract, has_vote, majority, traits_of
@@ -222,6 +226,33 @@ def test_rows_of_mbpp(tmp_path: Any, caplog: Any) -> None:
     assert problem.metadata == {"test_list": ["assert f(1) == 1"]}
     assert "left out 1 problem(s), as none of their tests" in caplog.text
     assert caplog.text.rstrip().endswith("on the other: 8")
+
+
+LISTED = [{**MBPP, "generations": ["```python\nx\n```", "none"]}]
+EACH = [{**MBPP, "completion": text} for text in LISTED[0]["generations"]]
+PLAIN = {"id": "7", "problem": "1 + 1?", "answer": "2", "generations": LISTED[0]["generations"]}
+UNTESTED = {**LISTED[0], "task_id": 8, "test_list": ["assert f(g) == 1"]}
+
+
+@pytest.mark.parametrize("rows", [LISTED, EACH, [UNTESTED, *LISTED], [PLAIN], [{**PLAIN, "id": 7}]])
+def test_rollouts_beside_their_problems_keep_the_ids_of_these(
+    rows: list[dict[str, Any]], tmp_path: Any, caplog: Any
+) -> None:
+    path = write_rows(tmp_path / "made.jsonl", rows)
+    (problem,), found = with_their_problems(path, Columns())
+    assert (problem.id, [one.text for one in found]) == ("7", PLAIN["generations"])
+    told = caplog.text.count("left out 1 problem(s)")
+    assert told == (UNTESTED in rows)
+    store = ingest("", path, Columns(), tmp_path / "store", 1, 1)  # as bundle reads them
+    ids = [one for file in store.files("problems") for one in distinct(file, "id")]
+    assert (set(ids), store.rollouts) == ({"7"}, 2)
+    assert caplog.text.count("left out 1 problem(s)") == 2 * told
+
+
+def test_rows_of_programs_without_rollouts_are_none(tmp_path: Any) -> None:
+    path = write_rows(tmp_path / "made.jsonl", [MBPP])
+    with pytest.raises(InputError, match=r"made.jsonl:1: no column 'texts'|no column 'text'"):
+        with_their_problems(path, Columns())
 
 
 @pytest.mark.parametrize(
