@@ -12,7 +12,7 @@ from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.inference.serve.errors import ApiError, invalid
 from a2r_train.prompts import visible
 
-MOST_STOPS = 16
+MOST_STOPS = 4  # as OpenAI, and vLLM unless told otherwise; checked before stage 1 is paid for
 MOST_SEED = 2**63 - 1
 # Parameters of OpenAI's API for what a pair cannot do, and the values that do not ask for it.
 NOT_SERVED: dict[str, tuple[Any, ...]] = {
@@ -128,7 +128,7 @@ def _check_served(row: Mapping[str, Any]) -> None:
             if value is not None and not any(_same(value, idle) for idle in NOT_SERVED[name]):
                 raise invalid(name, "is not supported by a pair of models", "unsupported_parameter")
         elif name not in READ | NO_MATTER:
-            raise invalid(_shown(name), "unknown parameter", "unknown_parameter")
+            raise invalid(_key(name), "unknown parameter", "unknown_parameter")
 
 
 def _same(value: Any, idle: Any) -> bool:
@@ -214,7 +214,7 @@ def _object(row: Mapping[str, Any], name: str, known: frozenset[str] | set[str])
         raise invalid(name, f"is {_shown(value)}; expected an object")
     for key in value:
         if key not in known:
-            raise invalid(f"{name}.{_shown(key)}", f"unknown; expected {', '.join(sorted(known))}")
+            raise invalid(f"{name}.{_key(key)}", f"unknown; expected {', '.join(sorted(known))}")
     return value
 
 
@@ -262,5 +262,10 @@ def _number(
 
 
 def _shown(value: Any) -> str:
-    """A client's value on one line of plain characters."""
-    return ascii(value)[:60] if not isinstance(value, str) else ascii(value[:60]).strip("'")
+    """A client's value on one line of plain characters. A text keeps its quotes: "4" is no number."""
+    return ascii(value[:60] if isinstance(value, str) else value)[:62]
+
+
+def _key(name: Any) -> str:
+    """A client's key, likewise."""
+    return _shown(name).strip("'")
