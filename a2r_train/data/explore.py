@@ -172,12 +172,12 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     check_format(config.format)
     config.check_engine_arguments()
     Sampling(config.temperature, config.top_p, config.top_k, config.max_completion_tokens)
-    problems = load_problems(config)
-    tell_failing_golds(problems, config.problems)
     parse_shard(config.shard)
     if config.trust_remote_code:
         trust(config.model)
     check_engine(config.model, config)
+    problems = load_problems(config)  # after the model is found: drawing problems may take a minute
+    tell_failing_golds(problems, config.problems)
     prompter = Prompter(load_tokenizer(config.model), _prompt(config))
     check_asked({problem.verifier for problem in problems}, prompter.config, "explorer_template")
     if says := letter_unasked(problems, prompter.config, "explorer_template"):

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from a2r_train.config import check_keys, load_yaml
+from a2r_train.data.processes import Rate
 from a2r_train.errors import InputError
 from a2r_train.paths import GYM
 
@@ -33,7 +34,9 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of each entry. Raises InputError for a task that does not exist or refuses its config."""
     for number, draw in enumerate(_draws(path)):
         place = f"{path}: {draw[TASK]}"
+        rate = Rate(f"{place}: drawing", draw["size"], "problems")
         for at, entry in enumerate(_entries(draw, place)):
+            rate.add(1)
             yield f"{place} {at}", _row(draw, entry, f"{draw[TASK]}-{number}-{at}", place)
 
 

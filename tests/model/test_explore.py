@@ -15,7 +15,7 @@ from rich.console import Console
 
 from a2r_train.commands.dry_run import preview
 from a2r_train.commands.gather import gather
-from a2r_train.data.explore import ExploreConfig, explore
+from a2r_train.data.explore import ExploreConfig, explore, prepared
 from a2r_train.data.read import read
 from a2r_train.engines import load_engine
 from a2r_train.errors import InputError
@@ -146,6 +146,17 @@ def test_the_folder_of_another_run_is_refused_and_kept(change: dict[str, int], c
     with pytest.raises(InputError, match="belongs to another run"):
         explore(replace(config, **change))  # type: ignore[arg-type]
     assert files_of(Path(config.output_dir)) == before
+
+
+def test_a_model_that_is_not_there_is_said_before_the_problems_are_read(
+    config: ExploreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("drawing may take minutes")
+
+    monkeypatch.setattr("a2r_train.data.explore.load_problems", read)
+    with pytest.raises(InputError, match="runs/nowhere: "):
+        prepared(replace(config, model="runs/nowhere"))
 
 
 def test_a_thinking_model_keeps_its_opened_thinking(config: ExploreConfig, thinking_tiny: str) -> None:

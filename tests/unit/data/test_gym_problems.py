@@ -29,6 +29,15 @@ def test_tasks_by_name() -> None:
     assert first.metadata["entry"]["question"] == first.problem
 
 
+def test_a_long_drawing_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("a2r_train.data.processes.SAY_AFTER_S", 0.0)
+    with caplog.at_level("INFO"):
+        read(Problem, "reasoning_gym:chain_sum?size=3")
+    assert "chain_sum: drawing: 1 of 3 problems" in caplog.text
+
+
 def test_tasks_by_file(tmp_path: Path) -> None:
     path = tmp_path / "tasks.yaml"
     path.write_text(FILE)
