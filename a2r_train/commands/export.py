@@ -48,6 +48,9 @@ class ExportConfig:
         default="",
         metadata={"help": "a prompt file; empty for that of the model, the bundles, or the default"},
     )
+    prompt_override: bool = field(
+        default=False, metadata={"help": "allow `prompt` to differ from the one the model was trained with"}
+    )
     chat_template_kwargs: str = field(
         default="",
         metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
@@ -62,7 +65,11 @@ class ExportConfig:
 def export(config: ExportConfig) -> str:
     """Write the data set, and return the command that trains on it. Raises InputError for wrong input."""
     data = BundleArguments(
-        config.bundles, config.prompt, plain_share=config.plain_share, max_bundles=config.max_bundles
+        config.bundles,
+        config.prompt,
+        config.prompt_override,
+        plain_share=config.plain_share,
+        max_bundles=config.max_bundles,
     )
     model = ModelArguments(model_name_or_path=config.model)
     bundles = load_bundles(data, model, template_kwargs=config.chat_template_kwargs)

@@ -174,6 +174,17 @@ def test_a_large_file_is_read_in_parts_up_to_its_ends(tmp_path: Path) -> None:
     assert len(found) == 4
 
 
+def test_an_export_of_a_trained_model_may_have_the_prompt_of_the_data(files: Path, tiny: str) -> None:  # noqa: F811
+    shutil.copytree(tiny, files / "trained")
+    (files / "trained/prompt.yaml").write_text('explorer_template: "Other: \\\\boxed{{}} {problem}"\n')
+    (files / "task.yaml").write_text(PROMPT % "The data")
+    config = ExportConfig(
+        str(files / "bundles.jsonl"), str(files / "out"), str(files / "trained"), dry_run=True
+    )
+    assert "The data" not in export(config)
+    assert "The data" in export(replace(config, prompt_override=True))
+
+
 def test_an_export_with_another_prompt_is_not_done_already(files: Path, tiny: str) -> None:  # noqa: F811
     config = ExportConfig(str(files / "bundles.jsonl"), str(files / "out"), tiny)
     (files / "task.yaml").write_text(PROMPT % "One")
