@@ -283,6 +283,7 @@ def _samples(
     sampling = Sampling(args.target_temperature, max_completion_tokens=args.max_target_tokens)
     seed = seed_of(args.seed, "target")  # differs from the seeds of an evaluation
     how: dict[str, Any] = {"samples": args.target_samples, "seed": seed, "plain": bundles.plain}
+    log.info("sampling targets: %d answers to %d bundles", args.target_samples * len(own), len(own))
     made = syntheses_of(engine, prompter, own, sampling, **how)
     if args.rationalised_share:
         made += rationalised(engine, prompter, own, made, sampling, hint=args.rationalised_hint, **how)
