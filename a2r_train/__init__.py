@@ -19,6 +19,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers send te
 
 _PLACES = {
     "TwoStage": "inference.two_stage",
+    "Adaptive": "inference.adaptive",
+    "Rounds": "inference.rounds",
+    "Sampling": "engines",
     **dict.fromkeys(("judge", "majority"), "verify"),
     **dict.fromkeys(("Problem", "Rollout", "Bundle", "Synthesis"), "records"),
     "InputError": "errors",
