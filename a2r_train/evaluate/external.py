@@ -12,7 +12,7 @@ import numpy as np
 
 from a2r_train.data.builder import make_bundles
 from a2r_train.data.files import literal, rows
-from a2r_train.data.read import ALIASES, Columns, Row
+from a2r_train.data.read import ALIASES, Columns, Row, is_untested
 from a2r_train.data.rollouts import load_rollouts, samples_in
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import prompt_of_references
@@ -22,12 +22,13 @@ from a2r_train.records import CORRECT, Bundle, Problem, Rollout
 
 log = logging.getLogger(__name__)
 MAX_LISTED = 50
+TEXTS = {name for field in ("text", "texts") for name in (field, *ALIASES[field])}
 
 
 def is_outside(path: str) -> bool:
     """Whether a file holds rollouts made elsewhere rather than bundles."""
-    names = {name for field in ("text", "texts") for name in (field, *ALIASES[field])}
-    return any("references" not in row and row.keys() & names for _, row in islice(rows(path), 1))
+    first = islice(rows(path), 1)
+    return any("references" not in row and row.keys() & TEXTS for _, row in first)
 
 
 def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str, Any]]:
@@ -48,7 +49,8 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     if not bundles:
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
     columns = Columns()
-    labels = [one for row in columns.rows(config.bundles) for one in _labels(row, config.label)]
+    labelled = (row for row in columns.rows(config.bundles) if not is_untested(row))
+    labels = [one for row in labelled for one in _labels(row, config.label)]
     if config.label not in {EvaluateConfig.label, *columns.met}:  # named, and not there
         there = ", ".join(sorted(columns.met))
         raise InputError(f"{config.bundles}: no column {config.label!r} for `label`; the columns are {there}")

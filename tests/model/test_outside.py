@@ -32,6 +32,25 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize("column", ["completion", "response", "completions", "generations"])
+def test_a_column_of_texts_may_have_any_name_that_bundle_reads(column: str, tmp_path: Path) -> None:
+    texts = ["\\boxed{1}", "\\boxed{1}", "\\boxed{2}"]
+    shown = [texts] if column.endswith("s") else texts
+    rows = [{"problem": "What is 1 + 0?", "answer": "1", column: one} for one in shown]
+    path = write_rows(tmp_path / "foreign.jsonl", rows)
+    results = evaluate(EvaluateConfig(path, str(tmp_path / "out"), k=3, draws=50))
+    assert results["rows"][0]["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_programs_without_a_usable_test_are_left_out(tmp_path: Path) -> None:
+    row = {"text": "Write f.", "code": "def f(a):\n    return a", "generations": ["```python\nx\n```"] * 3}
+    tested = {**row, "task_id": 1, "test_list": ["assert f(1) == 1"]}
+    rows = [tested, {**row, "task_id": 2, "test_list": ["assert f(g) == 1"]}]
+    path = write_rows(tmp_path / "foreign.jsonl", rows)
+    results = evaluate(EvaluateConfig(path, str(tmp_path / "out"), k=3, draws=50))
+    assert results["diagnostics"]["outside"]["problems"] == 1
+
+
 def test_answers_in_tags_are_found_by_the_recipes_pattern(tmp_path: Path) -> None:
     rows = [row | {"text": f"So.\n<answer>{row['answer']}</answer>"} for row in ROWS[:3]]
     path = write_rows(tmp_path / "foreign.jsonl", rows)
