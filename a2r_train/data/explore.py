@@ -24,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
 from a2r_train.config import check_least
+from a2r_train.data import gym
 from a2r_train.data.options import letter_unasked, letters_judged_as_text
 from a2r_train.data.processes import Rate
 from a2r_train.data.read import Columns, judged_by, read
@@ -175,9 +176,12 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
     parse_shard(config.shard)
     if config.trust_remote_code:
         trust(config.model)
-    check_engine(config.model, config)
-    problems = load_problems(config)  # after the model is found: drawing problems may take a minute
+    if gym.is_gym(config.problems):  # drawing them may take minutes, so look for the model first
+        gym.draws(config.problems)
+        check_engine(config.model, config)
+    problems = load_problems(config)
     tell_failing_golds(problems, config.problems)
+    check_engine(config.model, config)
     prompter = Prompter(load_tokenizer(config.model), _prompt(config))
     check_asked({problem.verifier for problem in problems}, prompter.config, "explorer_template")
     if says := letter_unasked(problems, prompter.config, "explorer_template"):

@@ -32,7 +32,7 @@ def is_gym(path: str) -> bool:
 
 def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of each entry. Raises InputError for a task that does not exist or refuses its config."""
-    for number, draw in enumerate(_draws(path)):
+    for number, draw in enumerate(draws(path)):
         place = f"{path}: {draw[TASK]}"
         rate = Rate(f"{place}: drawing", draw["size"], "problems")
         for at, entry in enumerate(_entries(draw, place)):
@@ -40,8 +40,8 @@ def rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{place} {at}", _row(draw, entry, f"{draw[TASK]}-{number}-{at}", place)
 
 
-def _draws(path: str) -> list[dict[str, Any]]:
-    """What is drawn: task, size, seed and config of each."""
+def draws(path: str) -> list[dict[str, Any]]:
+    """What will be drawn: task, size, seed and config of each. Raises InputError for other values."""
     if path.startswith(GYM):
         names, _, query = path.removeprefix(GYM).partition("?")
         given: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))

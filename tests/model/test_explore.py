@@ -148,7 +148,7 @@ def test_the_folder_of_another_run_is_refused_and_kept(change: dict[str, int], c
     assert files_of(Path(config.output_dir)) == before
 
 
-def test_a_model_that_is_not_there_is_said_before_the_problems_are_read(
+def test_a_model_that_is_not_there_is_said_before_problems_are_drawn(
     config: ExploreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(*_: Any) -> None:
@@ -156,7 +156,7 @@ def test_a_model_that_is_not_there_is_said_before_the_problems_are_read(
 
     monkeypatch.setattr("a2r_train.data.explore.load_problems", read)
     with pytest.raises(InputError, match="runs/nowhere: "):
-        prepared(replace(config, model="runs/nowhere"))
+        prepared(replace(config, model="runs/nowhere", problems="reasoning_gym:number_sequence"))
 
 
 def test_a_thinking_model_keeps_its_opened_thinking(config: ExploreConfig, thinking_tiny: str) -> None:
