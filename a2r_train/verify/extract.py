@@ -60,6 +60,12 @@ _DENIED = re.compile(
     r"|n[o']t (?:be )?(?:right|correct|true|valid|possible|the)\b",
     re.IGNORECASE,
 )
+_OWN = re.compile(r"(?:our|my)\s+(?!final)", re.IGNORECASE)
+_ASSESSMENT = re.compile(
+    r"(?:in|un)?(?:accurate|correct|consistent|complete|valid|reasonable|plausible|sensible|verified|confirmed"
+    r"|right|wrong|likely|close)\b(?!\s*[:=]|\s+(?:angle|triangle|graph))",
+    re.IGNORECASE,
+)
 # What precedes "the answer is" where it is not said to be so.
 _DOUBTED = re.compile(
     r"(?:\b(?:if|whether|suppose|supposing|assume|assuming|imagine|doubt|might guess|false)"
@@ -281,7 +287,7 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         end = _SENTENCE_END.search(text, match.end(), until)
         answer = text[match.end() : end.start() if end else until]
         until = match.start()
-        if _DOUBTED.search(text, max(0, match.start() - 40), match.start()):
+        if _DOUBTED.search(text, max(0, match.start() - 40), match.start()) or _assessed(text, match):
             continue
         display = _DISPLAY.match(text, match.end()) or _FENCED.match(text, match.end())
         said = display[1] if display else answer
@@ -294,6 +300,11 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):
             return answer.strip().strip("*_")
     return ""
+
+
+def _assessed(text: str, match: re.Match[str]) -> bool:
+    """Whether a writer only says of the own answer how good it is: `our answer is accurate`."""
+    return bool(_OWN.match(match.group())) and bool(_ASSESSMENT.match(text, match.end()))
 
 
 def _prose(text: str) -> Iterator[re.Match[str]]:

@@ -59,4 +59,4 @@ def test_bundle_tells_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     texts = [f"```python\ndef f(a):\n    return {value}\n```" for value in ("a", "1 * a", "2", "3")]
     path = write_rows(tmp_path / "r.jsonl", [row(i, generations=texts) for i in range(12)])
     with built(BundleConfig(rollouts=path, output_dir=str(tmp_path / "o"), prompt=PROMPT)):
-        assert told(path, "3, 7") in caplog.messages
+        assert told(path, "own-3, own-7") in caplog.messages
