@@ -41,6 +41,11 @@ WORDS = [
 ]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """No bytes in a test's id: packed ones hold the time, and the two processes must collect the same ids."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_finish() -> None:
     """What all files import stays to the end, and every engine that is loaded collects garbage first."""
     gc.freeze()
