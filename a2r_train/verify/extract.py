@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -18,6 +18,9 @@ MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost 
 MAX_PROGRAM_CHARS = 50_000  # also of an answer between tags
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
+_PYTHON = re.compile(r"\{?[ \t]*\.?(?:py|$)", re.IGNORECASE)  # the language of a block: python, {.py} or none
+_DEFINED = re.compile(r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)|^(\w+)[ \t]*=[ \t]*lambda\b", re.MULTILINE)
+_CALLED = re.compile(r"\b(\w+)[ \t]*\(")
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 # Without braces a box has one number or letter, of which nothing may follow that it is a part of.
 _BARE = r"\\boxed\s*(?P<bare>-?\d+(?:[.,]\d+)*|(?<=\s)[A-Za-z])(?!\s*(?:[\w^!({\[/*+=<>%-]|\\[^)\]])|[.,]\d)"
@@ -112,7 +115,7 @@ def extract(text: str, verifier: str = "math", problem: str = "") -> str:
     number, unless a box was opened. If another question follows a complete answer, the text ends there. For
     `multiple_choice` the answer is the letter in upper case, also if the text gives one of the options in
     `problem`. Verifiers whose answers are in a fenced block or between tags get the last one, and nothing
-    else.
+    else; `python_tests` leaves out blocks that only use or test a program (`program_in`).
     """
     return candidates(text, verifier, problem)[-1]
 
@@ -126,7 +129,7 @@ def candidates(text: str, verifier: str, problem: str = "") -> list[str]:
     """
     place = traits_of(verifier).answer_in
     if place != "box":
-        return [_placed(visible(text), place)]
+        return [_placed(visible(text), _finder(verifier, place))]
     text = until_next_question(_with_boxes(visible(text)))
     found = [clean(answer) for answer in _boxes(text) if answer.strip()] or [clean(_unboxed(text, verifier))]
     found = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in found]
@@ -135,12 +138,16 @@ def candidates(text: str, verifier: str, problem: str = "") -> list[str]:
     return list(dict.fromkeys(reversed(found)))[::-1]
 
 
-def _placed(text: str, place: str) -> str:
-    """The last fenced block or the last tagged answer; or the one box made by a prompt's `answer_pattern`."""
-    if text.startswith(r"\boxed{") and text.endswith("}"):
-        answer = text[len(r"\boxed{") : -1]
-    else:
-        answer = last_block(text) if place == "code" else (_TAGGED.findall(text) or [""])[-1].strip()
+def _finder(verifier: str, place: str) -> Callable[[str], str]:
+    if place == "tags":
+        return last_tagged
+    return program_in if verifier == "python_tests" else last_block
+
+
+def _placed(text: str, found_in: Callable[[str], str]) -> str:
+    """What a function finds in a text; or the one box made by a prompt's `answer_pattern`."""
+    boxed = text.startswith(r"\boxed{") and text.endswith("}")
+    answer = text[len(r"\boxed{") : -1] if boxed else found_in(text)
     return answer if answer.strip() and len(answer) <= MAX_PROGRAM_CHARS else ""
 
 
@@ -152,6 +159,12 @@ def written(answer: str, verifier: str) -> str:
     return f"```python\n{answer}\n```" if place == "code" else f"<answer>{answer}</answer>"
 
 
+def last_tagged(text: str) -> str:
+    """The last text between <answer> tags, "" if there is none."""
+    found: list[str] = _TAGGED.findall(text)
+    return found[-1].strip() if found else ""
+
+
 def last_block(text: str) -> str:
     """The content of the last complete fenced block of a text, "" if there is none. Blocks after another
     question do not count.
@@ -159,12 +172,36 @@ def last_block(text: str) -> str:
     A fence indented by four or more than the opening one belongs to the block, as in a docstring, unless no
     other fence ends a block.
     """
-    return _last_block(text, 4) or _last_block(text, MAX_PROGRAM_CHARS)
+    return _blocks(text)[-1][1]
 
 
-def _last_block(text: str, indent: int) -> str:
+def program_in(text: str) -> str:
+    """The last fenced block that is a program, else the last block: an example of its use, its output or its
+    tests may follow the program.
+
+    A program is Python or names no language, defines a function or a class, and calls none that only an
+    earlier block defines.
+    """
+    program, defined = "", set[str]()
+    for language, content in _blocks(text):
+        names = {of_def or of_lambda for of_def, of_lambda in _DEFINED.findall(content)}
+        if not names or not _PYTHON.match(language):
+            continue
+        if (defined - names).isdisjoint(_CALLED.findall(content)):
+            program = content
+        defined |= names
+    return program or last_block(text)
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """The language and the content of each complete fenced block; never empty."""
+    found = _blocks_within(text, 4)
+    return found if found[-1][1] else _blocks_within(text, MAX_PROGRAM_CHARS)
+
+
+def _blocks_within(text: str, indent: int) -> list[tuple[str, str]]:
     """The same, if a closing fence must be indented less than `indent` more than the opening one."""
-    found, opened, end = "", None, 0
+    found, opened, end = [("", "")], None, 0
     for match in _FENCE.finditer(text):
         if opened is None:
             between = text[end : match.start()]
@@ -173,8 +210,9 @@ def _last_block(text: str, indent: int) -> str:
             opened = match
         elif _closes(match, opened, indent):
             # A block in a list is indented like its fence.
-            found, end = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n")), match.end()
-            opened = None
+            content = textwrap.dedent(text[opened.end() + 1 : match.start()].rstrip("\n"))
+            found.append((opened[3].strip(), content))
+            opened, end = None, match.end()
     return found
 
 

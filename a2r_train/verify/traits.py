@@ -3,7 +3,7 @@
 | verifier | its answers vote | they are in |
 |---|---|---|
 | `math`, `math_last_number`, `exact`, `multiple_choice` | by equivalence | a box, or after "the answer is" |
-| `python_tests` | not at all: two programs are never one answer | the last fenced block |
+| `python_tests` | not at all: two programs are never one answer | the last fenced block that is a program |
 | `reasoning_gym` | by a canonical form: the text without spaces at its ends | `<answer>` tags |
 
 A custom function sets them as attributes, each of which has a default:

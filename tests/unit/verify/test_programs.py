@@ -164,6 +164,54 @@ def test_the_answer_is_the_last_complete_block(text: str, program: str) -> None:
     assert extract(text, "python_tests") == program
 
 
+SOLVED = "def f(x):\n    return x + 1"
+FENCED = f"```python\n{SOLVED}\n```"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "Output:\n```\n2\n```", "```output\n2\n```", "```python\nprint(f(1))\n```", "```\n>>> f(1)\n2\n```",
+        "```python\nresult = f(1)\nprint(result)\n```", "Run it:\n```bash\npython f.py\n```",
+        "Usage:\n```python\nfrom solution import f\n\nprint(f(1))  # 2\n```", "```json\n[2]\n```",
+        "```python\nassert f(1) == 2\nassert f(2) == 3\n```",
+        "```python\ndef test_f():\n    assert f(1) == 2\n```",
+        "```python\nimport unittest\n\n\nclass TestF(unittest.TestCase):\n    def test(self):\n"
+        "        self.assertEqual(f(1), 2)\n```",
+        "```python\ndef main():\n    print(f(int(input())))\n\n\nmain()\n```",
+        "In Java:\n```java\nclass F {\n    int f(int x) { return x + 1; }\n}\n```",
+        "```python\n# f takes time O(1)\n```", "```python\ndef g():\n    return f(1)\n```\n```\n2\n```",
+    ],
+)  # fmt: skip
+def test_what_uses_or_tests_a_program_is_not_the_program(after: str) -> None:
+    assert extract(f"{FENCED}\n\n{after}", "python_tests") == SOLVED
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "def f(x):\n    return 1 + x\n\n\nprint(f(1))", "def f(x):\n    return f(x - 1) + 1",
+        "f = lambda x: x + 1",
+        "async def f(x):\n    return x", "class F:\n    pass",
+        "import math\n\n\ndef g(x):\n    return math.floor(x)",
+        "def f(x):\n    return x +",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("language", ["python", "", "py", "Python 3", "{.python}", "python, linenums=1"])
+def test_a_later_program_replaces_the_earlier(later: str, language: str) -> None:
+    assert extract(f"{FENCED}\n\nBetter:\n```{language}\n{later}\n```", "python_tests") == later
+
+
+@pytest.mark.parametrize("only", ["print(1)", "import math\nf = math.floor", "SELECT 1", "5"])
+def test_without_a_definition_the_last_block_counts(only: str) -> None:
+    assert extract(f"```\nx\n```\n\n```\n{only}\n```", "python_tests") == only
+
+
+def test_many_blocks_take_no_longer_than_their_text() -> None:
+    blocks = "".join(f"```\ndef f{i}():\n    f{i - 1}()\n```\n" for i in range(4000))
+    assert extract(blocks, "python_tests") == "def f0():\n    f-1()"
+
+
 @given(st.text(alphabet="ab`~ \n"))
 def test_any_text_has_a_block_or_none(text: str) -> None:
     assert isinstance(last_block(text), str)
