@@ -27,6 +27,8 @@ from a2r_train.evaluate.rows.row import by_id
 from a2r_train.evaluate.rows.selected import RANDOM
 from a2r_train.evaluate.run import evaluate
 from a2r_train.records import Problem, write, write_text
+from a2r_train.verify import check_gold
+from a2r_train.verify.compare import MEND
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +55,10 @@ class GridConfig(EngineArguments):
     )
     chat_template_kwargs: str = field(
         default="", metadata={"help": "arguments of the chat template, for both stages"}
+    )
+    leave_out_bad_golds: bool = field(
+        default=False,
+        metadata={"help": "leave out problems whose gold the verifier cannot parse"},
     )
     draws: int = field(default=10_000, metadata={"help": "resamples of the bootstrap"})
     seed: int = field(default=0, metadata={"help": "seed of sampling and bootstrap"})
@@ -98,7 +104,9 @@ def prepared(config: GridConfig) -> tuple[list[str], list[str]]:
     for model in sorted({*explorers, *synthesizers}):
         check_engine(model, config)
     # Their errors come before anything is written, and do not name keys of explore.
-    read(Problem, config.problems)
+    problems = read(Problem, config.problems)
+    if not config.leave_out_bad_golds:
+        check_gold(problems, config.problems, MEND)
     return explorers, synthesizers
 
 
@@ -126,14 +134,16 @@ def _shared(config: GridConfig, *keys: str) -> dict[str, Any]:
 
 def _explored(config: GridConfig, explorer: str, folder: Path) -> tuple[str, str]:
     """The files of an explorer's rollouts and bundles."""
-    options = _shared(config, "problems", "temperature", "max_problems")
+    options = _shared(config, "problems", "temperature", "max_problems", "leave_out_bad_golds")
     rollouts = explore(
         ExploreConfig(model=explorer, output_dir=str(folder), samples_per_problem=config.k, **options)
     )
     path = folder / "bundles.jsonl"
     if not path.exists():
         prompt = task_of(str(rollouts)).prompt  # which says where the answers are
-        problems, found = load_rollouts(config.problems, str(rollouts), prompt=prompt)
+        problems, found = load_rollouts(
+            config.problems, str(rollouts), prompt=prompt, leave_out_bad_golds=config.leave_out_bad_golds
+        )
         grouped = by_id(found)
         made = [
             make_bundles(p, grouped[p.id], k=config.k, k_min=0, count=1, seed=config.seed) for p in problems

@@ -88,7 +88,7 @@ class Pools:
 
 
 def load_pools(
-    rollouts: str, problems: str, columns: Columns, verifier: str
+    rollouts: str, problems: str, columns: Columns, verifier: str, leave_out_bad_golds: bool = False
 ) -> tuple[list[Problem], list[Rollout], str]:
     """Problems, judged rollouts, and the verifier by which they vote ("": each problem's own).
 
@@ -100,7 +100,8 @@ def load_pools(
     if not columns.names:
         columns = Columns(dict(task.columns), met=set(task.columns.values()))
     if problems or not _are_judged(rollouts, columns):
-        known, samples = load_rollouts(problems, rollouts, columns, verifier, task.prompt or PromptConfig())
+        prompt = task.prompt or PromptConfig()
+        known, samples = load_rollouts(problems, rollouts, columns, verifier, prompt, leave_out_bad_golds)
         columns.check_met()
         return known, samples, ""
     check_verifier(verifier or "math")

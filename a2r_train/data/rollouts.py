@@ -35,7 +35,8 @@ from a2r_train.records import (
     Rollout,
     row_of,
 )
-from a2r_train.verify import VERIFIERS, Judgement, check_gold, equivalent, judge_all
+from a2r_train.verify import VERIFIERS, Judgement, check_gold, equivalent, judge_all, left_out
+from a2r_train.verify.compare import MEND
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,13 @@ def load_rollouts(
     columns: Columns | None = None,
     verifier: str = "",
     prompt: PromptConfig | None = None,
+    leave_out_bad_golds: bool = False,
 ) -> tuple[list[Problem], list[Rollout]]:
     """Problems and judged rollouts; rows that hold `problem` and `answer` themselves need no problem file.
 
-    A `verifier` overrides the rows' own; `prompt` says where the answer is in a text. Raises InputError as
-    `read` does, and for rollouts of other problems.
+    A `verifier` overrides the rows' own; `prompt` says where the answer is in a text. Problems whose gold
+    cannot be parsed can be left out with their rollouts. Raises InputError as `read` does, for such a gold,
+    and for rollouts of other problems.
     """
     columns = columns or Columns(key="")
     if problems:
@@ -62,7 +65,11 @@ def load_rollouts(
     else:
         known, samples = with_their_problems(rollouts, columns)
     known = judged_by(verifier, known)
-    check_gold(known, problems or rollouts)
+    if leave_out_bad_golds:
+        kept = left_out(known, problems or rollouts)
+        out = {problem.id for problem in known} - {problem.id for problem in kept}
+        known, samples = kept, [sample for sample in samples if sample.problem_id not in out]
+    check_gold(known, problems or rollouts, MEND)
     by_id = {problem.id: problem for problem in known}
     return known, judged_anew(samples, by_id, rollouts, problems, verifier, prompt)
 

@@ -126,6 +126,12 @@ class EvaluateConfig(EngineArguments):
         metadata={"help": "arguments of the chat template; empty for those of the bundles' task"},
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "run code that comes with the models"})
+    leave_out_bad_golds: bool = field(
+        default=False,
+        metadata={
+            "help": "in rollouts made elsewhere: leave out problems whose gold the verifier cannot parse"
+        },
+    )
     draws: int = field(default=10_000, metadata={"help": "bootstrap resamples"})
     seed: int = field(default=0, metadata={"help": "seed of sampling and bootstrap"})
     dry_run: bool = field(default=False, metadata={"help": "show the resolved config and the rows, and stop"})
@@ -145,7 +151,7 @@ _FIXED = (
         "chat_template_kwargs",
         "engine",
     ),
-    *("dtype", "chunk_bundles", "seed", "k", "label", "skip_unanimous"),
+    *("dtype", "chunk_bundles", "seed", "k", "label", "skip_unanimous", "leave_out_bad_golds"),
 )
 MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXED)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from a2r_train.config import parse
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, load_problems
 from a2r_train.errors import InputError
+from a2r_train.evaluate import EvaluateConfig, evaluate
+from a2r_train.evaluate.probe.config import ProbeConfig
+from a2r_train.evaluate.probe.run import prepared, probe
 
 BAD = {3: r"\frac{", 17: "nan"}
 
@@ -85,3 +89,34 @@ def test_init_writes_it_for_all_stages(
         assert config.leave_out_bad_golds
     assert a2r("run", "mine", "--dry_run") == 0
     assert capsys.readouterr().out.count("38 problems") == 2
+
+
+def _elsewhere(tmp_path: Path) -> str:
+    """Rollouts made elsewhere, of which every fourth is labelled wrong."""
+    made = _rollouts(_rows(), own=True)
+    return write_rows(tmp_path / "r.jsonl", [one | {"is_correct": i % 4 > 0} for i, one in enumerate(made)])
+
+
+def test_evaluate_leaves_out_their_labels_too(tmp_path: Path) -> None:
+    path = _elsewhere(tmp_path)
+    config = EvaluateConfig(path, str(tmp_path / "out"), k=4, draws=50)
+    with pytest.raises(InputError, match="leave_out_bad_golds: true"):
+        evaluate(config)
+    found = evaluate(replace(config, leave_out_bad_golds=True))["diagnostics"]["outside"]
+    assert (found["problems"], found["labelled"], found["differing"]) == (38, 4 * 38, 38)
+
+
+def test_probe_leaves_them_out(tmp_path: Path) -> None:
+    config = ProbeConfig(_elsewhere(tmp_path), str(tmp_path / "out"), draws=50)
+    with pytest.raises(InputError, match="leave_out_bad_golds: true"):
+        probe(config)
+    assert len(prepared(replace(config, leave_out_bad_golds=True)).problems) == 38
+
+
+def test_grid_leaves_them_out(tmp_path: Path, tiny: str) -> None:
+    problems, out = write_rows(tmp_path / "p.jsonl", _rows(8, {3: r"\frac{"})), tmp_path / "grid"
+    given = ["--problems", problems, "--explorers", tiny, "--synthesizers", tiny, "--output_dir", str(out)]
+    given += ["--k", "2", "--max_completion_tokens", "4", "--draws", "50"]
+    assert a2r("grid", *given) == 2
+    assert a2r("grid", *given, "--leave_out_bad_golds", "true") == 0
+    assert [cell["n"] for cell in json.loads((out / "grid.json").read_text())["cells"]] == [7]

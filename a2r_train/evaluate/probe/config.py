@@ -34,6 +34,10 @@ class ProbeConfig(EngineArguments):
     explorer: str = field(
         default="", metadata={"help": "the explorer, for its size; empty for the name in the rollouts"}
     )
+    leave_out_bad_golds: bool = field(
+        default=False,
+        metadata={"help": "leave out problems whose gold the verifier cannot parse"},
+    )
     k: int = field(default=4, metadata={"help": "references per bundle"})
     accuracy: float = field(
         default=0.75,

@@ -94,8 +94,9 @@ def probe(config: ProbeConfig) -> Found:
 def prepared(config: ProbeConfig) -> Prepared:
     """Raises InputError for a mistake in the recipe, the rollouts or the model; loads no weights."""
     check(config)
+    columns = Columns.parse(config.columns)
     problems, rollouts, verifier = load_pools(
-        config.rollouts, config.problems, Columns.parse(config.columns), config.verifier
+        config.rollouts, config.problems, columns, config.verifier, config.leave_out_bad_golds
     )
     sizes = dict.fromkeys((r.problem_id for r in rollouts), 0)
     for rollout in rollouts:
