@@ -43,6 +43,7 @@ from a2r_train.train.generated import MOST_LONGER, MatchTokens, budget_of
 from a2r_train.train.logprobs import FLAT, read_flat_lists
 from a2r_train.train.model import (
     avoid_cudnn_attention,
+    check_dropout,
     end_turns_as_the_template_does,
     model_arguments,
     set_loading_options,
@@ -77,6 +78,7 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
     if args.use_vllm:
         check_vllm()
     bundles = load_bundles(data, model, args.trust_remote_code, mapping(args.chat_template_kwargs))
+    check_dropout(args, model)
     settle_weights(args, bundles)
     if not data.dry_run and is_done(data, args, model, bundles.prompter.config):
         return

@@ -69,13 +69,23 @@ def _check_adapter_keys(model: ModelArguments) -> None:
         return
     saved = peft_of(model)
     for key, its in ADAPTER_KEYS.items():
-        asked, held = getattr(model, key), getattr(saved, its, None)
-        if asked != getattr(ModelArguments, key) and not _is_same(key, asked, held, model):
-            has = _ends(held) if key in LISTED else held
-            raise InputError(
-                f"{key} is {asked}, but the adapter {model.model_name_or_path} has {has}, and is trained "
-                "further as it is; remove the key"
-            )
+        _check_adapter_key(model, key, getattr(saved, its, None))
+
+
+def check_dropout(args: TrainConfig, model: ModelArguments) -> None:
+    """The same for the adapter's dropout, unless it is off, as it is in GRPO."""
+    if not getattr(args, "disable_dropout", False) and _goes_on_with_adapter(model):
+        _check_adapter_key(model, "lora_dropout", getattr(peft_of(model), "lora_dropout", None))
+
+
+def _check_adapter_key(model: ModelArguments, key: str, held: Any) -> None:
+    asked = getattr(model, key)
+    if asked != getattr(ModelArguments, key) and not _is_same(key, asked, held, model):
+        has = _ends(held) if key in LISTED else held
+        raise InputError(
+            f"{key} is {asked}, but the adapter {model.model_name_or_path} has {has}, and is trained "
+            "further as it is; remove the key"
+        )
 
 
 def _is_same(key: str, asked: Any, held: Any, model: ModelArguments) -> bool:

@@ -32,6 +32,7 @@ from a2r_train.train.bundles import TrainingBundles, load_bundles
 from a2r_train.train.callbacks import callbacks_of
 from a2r_train.train.model import (
     avoid_cudnn_attention,
+    check_dropout,
     end_turns_as_the_template_does,
     model_arguments,
     set_loading_options,
@@ -58,6 +59,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     """
     check_launch(args)
     bundles = load_bundles(data, model, args.trust_remote_code, args.chat_template_kwargs)
+    check_dropout(args, model)
     if not data.dry_run and is_done(data, args, model, bundles.prompter.config):
         return
     supplied = supplied_targets(args, model, bundles)

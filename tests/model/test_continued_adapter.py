@@ -43,6 +43,22 @@ def test_modules_that_the_adapter_has_not_are_refused(
         assert error.endswith(says)
 
 
+def test_another_dropout_is_refused_where_there_is_one(
+    files: Path,  # noqa: F811
+    tiny: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = ("--use_peft", "true", "--lora_r", "2", "--lora_dropout", "0.1")
+    assert sft.main(sft_arguments(files, tiny, "sft", *made)) == 0
+    start, asked = str(files / "sft"), ("--lora_dropout", "0.0")
+    capsys.readouterr()
+    assert sft.main(sft_arguments(files, start, "out", *asked)) == 2
+    assert capsys.readouterr().err.startswith("error: lora_dropout is 0.0, but the adapter ")
+    assert sft.main(sft_arguments(files, start, "out", "--lora_dropout", "0.1")) == 0
+    assert grpo.main(arguments(files, start, "grpo", *GRPO, *asked)) == 0  # which has none
+    assert grpo.main(arguments(files, start, "other", *GRPO, *asked, "--disable_dropout", "false")) == 2
+
+
 @pytest.mark.parametrize("trainer", ["sft", "grpo"])
 def test_the_base_below_an_adapter_is_loaded_as_the_recipe_says(
     trainer: str,
