@@ -13,7 +13,7 @@ import numpy as np
 from a2r_train.data.builder import make_bundles
 from a2r_train.data.files import literal, rows
 from a2r_train.data.read import ALIASES, Columns, Row, is_untested
-from a2r_train.data.rollouts import load_rollouts, samples_in, with_their_problems
+from a2r_train.data.rollouts import load_rollouts, problem_beside, samples_in
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import prompt_of_references
 from a2r_train.evaluate.config import EvaluateConfig
@@ -55,11 +55,10 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
     columns = Columns()
     labelled = (row for row in columns.rows(config.bundles) if not is_untested(row))
-    labels = [one for row in labelled for one in _labels(row, config.label)]
     if config.leave_out_bad_golds:
-        _, every = with_their_problems(config.bundles, Columns(key=""))
-        kept = {problem.id for problem in problems}
-        labels = [label for label, one in zip(labels, every, strict=True) if one.problem_id in kept]
+        kept = {problem.problem for problem in problems}
+        labelled = (row for row in labelled if problem_beside(row, "").problem in kept)
+    labels = [one for row in labelled for one in _labels(row, config.label)]
     if config.label not in {EvaluateConfig.label, *columns.met}:  # named, and not there
         there = ", ".join(sorted(columns.met))
         raise InputError(f"{config.bundles}: no column {config.label!r} for `label`; the columns are {there}")

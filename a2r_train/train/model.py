@@ -73,7 +73,9 @@ def _check_adapter_keys(model: ModelArguments) -> None:
 
 
 def check_dropout(args: TrainConfig, model: ModelArguments) -> None:
-    """The same for the adapter's dropout, unless it is off, as it is in GRPO."""
+    """Raise InputError for a recipe that asks for another dropout than that of the adapter it continues,
+    unless dropout is off, as it is in GRPO.
+    """
     if not getattr(args, "disable_dropout", False) and _goes_on_with_adapter(model):
         _check_adapter_key(model, "lora_dropout", getattr(peft_of(model), "lora_dropout", None))
 
