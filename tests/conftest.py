@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +287,10 @@ class Scripted:
         assert len(seeds) == len(chats)
         self.asked += [chat[-1]["content"] for chat in chats]
         return [Completion(self.answer(chat[-1]["content"]), 100, 7, "stop") for chat in chats]
+
+    def generate_batches(self, batches: Iterable[Any], sampling: Any) -> Iterator[list[Any]]:
+        for chats, seeds in batches:
+            yield self.generate(chats, sampling, seeds)
 
 
 Script = Callable[[Callable[[str], str]], Scripted]

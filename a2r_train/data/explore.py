@@ -1,8 +1,9 @@
 """Stage 1: an explorer samples n solutions of every problem, and each is verified.
 
-Work is cut into chunks of problems, and each chunk is written as one complete file. A chunk is verified while
-the engine generates the next one. A killed run continues at the first missing chunk. It ends with the same
-rollouts, because the seed of a rollout depends only on the problem and the sample.
+Work is cut into chunks of problems, and each chunk is written as one complete file. The engine begins the
+next chunk before the last completions of one are made, and a chunk is verified meanwhile. A killed run
+continues with the missing chunks. It ends with the same rollouts, because the seed of a rollout depends only
+on the problem and the sample.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from a2r_train.engines import (
     settled,
     tell_failed,
 )
-from a2r_train.engines.judged import Sample, generated, judged
+from a2r_train.engines.judged import Sample, generated_batches, judged
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
@@ -100,7 +101,8 @@ class ExploreConfig(EngineArguments):
     top_k: int = field(default=0, metadata={"help": "most probable tokens to sample from; 0 keeps them all"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "a longer solution is cut off"})
     chunk_problems: int = field(
-        default=128, metadata={"help": "problems per chunk; a killed run loses at most two chunks"}
+        default=128,
+        metadata={"help": "problems per chunk (a file); a killed run loses those under way"},
     )
     max_problems: int = field(default=0, metadata={"help": "use only the first N; 0 uses all"})
     shard: str = field(
@@ -232,13 +234,19 @@ def _explore_chunks(
     missing: list[int],
     folder: Path,
 ) -> None:
-    """Generate the missing chunks. Each is judged and written while the engine generates the next one."""
+    """Generate the missing chunks. Each is judged and written while the engine generates the next ones."""
     prompter = Prompter(engine.tokenizer, _prompt(config))
     with _Told(len(missing)) as told, ThreadPoolExecutor(1) as beside:
         written: Future[None] | None = None
-        for i in missing:
-            chats = {problem.id: prompter.explorer(problem.problem) for problem in chunks[i]}
-            samples = generated(engine, chunks[i], chats, sampling, config.samples_per_problem, config.seed)
+        made = generated_batches(
+            engine,
+            [chunks[i] for i in missing],
+            lambda chunk: {problem.id: prompter.explorer(problem.problem) for problem in chunk},
+            sampling,
+            config.samples_per_problem,
+            config.seed,
+        )
+        for i, samples in zip(missing, made, strict=True):
             if written:
                 written.result()
             path = chunk_path(folder, i)

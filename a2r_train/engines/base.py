@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -117,6 +117,9 @@ ENGINE_MAY_DIFFER = tuple(
 ENGINE_KEYS = tuple(f.name for f in fields(EngineArguments))
 
 
+Batch = tuple[Sequence[Chat], Sequence[int]]  # chats, and the seed of each
+
+
 @dataclass(frozen=True)
 class Completion:
     """What an engine returns for one chat; token counts are the engine's. finish_reason: `stop`, `length`,
@@ -197,6 +200,12 @@ class Engine(Protocol):
         """One completion per chat, in order. The seed of a chat fixes its completion, whatever else is in the
         batch, unless the engine was told to do without seeds."""
         ...
+
+    def generate_batches(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[list[Completion]]:
+        """The completions of each batch, in order. Batches are drawn as they are needed: an engine may begin
+        the next ones while the last completions of a batch are made, so that it stays busy."""
+        for chats, seeds in batches:
+            yield self.generate(chats, sampling, seeds)
 
     def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
         """The most probable next tokens of each prompt, which is given as token ids, with their

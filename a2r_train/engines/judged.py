@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from a2r_train.engines.base import Completion, Engine, Sampling, chat_key
+from a2r_train.engines.base import Batch, Completion, Engine, Sampling, chat_key
 from a2r_train.prompts import Chat, Prompter
 from a2r_train.records import Bundle, Problem, Rollout, Synthesis, Verdict, row_of, seed_of
 from a2r_train.verify import judge_all
@@ -65,11 +67,55 @@ def generated(
     seed: int,
 ) -> list[Sample]:
     """`samples` answers to the chat of each item, in the order item, sample."""
-    work = [(item, sample, seed_of(seed, item.id, sample)) for item in items for sample in range(samples)]
-    completions = _completions(
-        engine, [chats[item.id] for item, _, _ in work], sampling, [seed for _, _, seed in work]
-    )
-    return [Sample(*one, completion) for one, completion in zip(work, completions, strict=True)]
+    (found,) = generated_batches(engine, [items], lambda _: chats, sampling, samples, seed)
+    return found
+
+
+def generated_batches(
+    engine: Engine,
+    batches: Iterable[Sequence[Problem] | Sequence[Bundle]],
+    chats_of: Callable[[Any], Mapping[str, Chat]],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+) -> Iterator[list[Sample]]:
+    """The same of several batches of items, one batch after the other, each as soon as it is complete.
+    `chats_of`: the chats of a batch by id, asked for when the engine draws the batch.
+    """
+    drawn: deque[_Asked] = deque()
+
+    def asked() -> Iterator[Batch]:
+        for items in batches:
+            drawn.append(_Asked(items, chats_of(items), sampling, samples, seed))
+            yield drawn[-1].batch
+
+    for completions in engine.generate_batches(asked(), sampling):
+        yield drawn.popleft().samples(completions)
+
+
+class _Asked:
+    """A batch of items as the engine is asked for it. Equal chats have the same greedy completion, so it is
+    made once; bundles of one problem that are shown without references have equal chats.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Problem] | Sequence[Bundle],
+        chats: Mapping[str, Chat],
+        sampling: Sampling,
+        samples: int,
+        seed: int,
+    ) -> None:
+        self.work = [(item, at, seed_of(seed, item.id, at)) for item in items for at in range(samples)]
+        all_chats = [chats[item.id] for item, _, _ in self.work]
+        keys = range(len(all_chats)) if sampling.temperature > 0 else [chat_key(chat) for chat in all_chats]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        order = {i: place for place, i in enumerate(sorted(first.values()))}
+        self.places = [order[first[key]] for key in keys]  # of each sample's completion among those made
+        self.batch: Batch = [all_chats[i] for i in order], [self.work[i][2] for i in order]
+
+    def samples(self, completions: Sequence[Completion]) -> list[Sample]:
+        return [Sample(*one, completions[place]) for one, place in zip(self.work, self.places, strict=True)]
 
 
 def judged(prompter: Prompter, model: str, samples: Sequence[Sample]) -> list[tuple[str, int, JudgedSample]]:
@@ -99,19 +145,3 @@ def judged(prompter: Prompter, model: str, samples: Sequence[Sample]) -> list[tu
         )
         for one, text, judgement in zip(samples, texts, judgements, strict=True)
     ]
-
-
-def _completions(
-    engine: Engine, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]
-) -> list[Completion]:
-    """One for each chat. Equal chats have the same greedy completion, so it is made once; bundles of one
-    problem that are shown without references have equal chats.
-    """
-    if sampling.temperature > 0:
-        return engine.generate(chats, sampling, seeds)
-    keys = [chat_key(chat) for chat in chats]
-    first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    places = sorted(first.values())
-    made = engine.generate([chats[i] for i in places], sampling, [seeds[i] for i in places])
-    by_key = {keys[i]: completion for i, completion in zip(places, made, strict=True)}
-    return [by_key[key] for key in keys]

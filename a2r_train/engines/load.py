@@ -128,7 +128,7 @@ def check_engine(model: str, arguments: EngineArguments) -> None:
     if not model.endswith(".gguf"):
         context_length(model)  # raises if its config cannot be read, or needs the model's own code
     if arguments.engine == "vllm":
-        from a2r_train.engines.vllm import check_vllm
+        from a2r_train.engines.vllm_copies import check_vllm
 
         check_vllm()
         if base_of(model).endswith(".gguf"):

@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx2
 
-from a2r_train.engines.base import FAILED, Completion, EngineArguments, Sampling, token_ids_of
+from a2r_train.engines.base import FAILED, Completion, Engine, EngineArguments, Sampling, token_ids_of
 from a2r_train.errors import InputError
 from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.models import context_length, count_parameters, load_tokenizer
@@ -53,7 +53,7 @@ class _Again(Exception):
         self.wait_s = wait_s
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """One model behind the endpoints that serve it (comma-separated base URLs, such as
     `http://localhost:8000/v1`).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,15 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from a2r_train.engines.base import (
     MOST_TOKENS_TOLD,
+    Batch,
     Completion,
+    Engine,
     EngineArguments,
     Sampling,
     by_token,
-    tell_refused,
-    token_ids_of,
 )
 from a2r_train.engines.rows import Rows, joined
+from a2r_train.engines.waiting import Queue
 from a2r_train.models import context_length, load_model, load_tokenizer
 from a2r_train.prompts import Chat, Prompter
 
@@ -78,7 +79,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """One model on one device. `batch_size` is the most completions made at once; chats of similar length are
     batched together.
 
@@ -104,16 +105,32 @@ class TransformersEngine:
         self._joins, self._refills = layers <= JOINED, layers <= {DynamicLayer}
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        prompts = token_ids_of(self._prompter, chats)
-        order = sorted(
-            (i for i in range(len(prompts)) if len(prompts[i]) < self.context),
-            key=lambda i: (len(prompts[i]), i),
-        )
-        tell_refused(self.name, len(prompts) - len(order), len(prompts))
-        done = {i: Completion("", len(prompt), 0, "refused") for i, prompt in enumerate(prompts)}
-        if order:
-            done |= self._completions(prompts, order, sampling, seeds)
-        return [done[i] for i in range(len(prompts))]
+        (found,) = self.generate_batches([(chats, seeds)], sampling)
+        return found
+
+    @torch.inference_mode()
+    def generate_batches(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[list[Completion]]:
+        """Completions that have ended leave their places. Once REFILL_SHARE of the places are free, the next
+        prompts take them, if the cache allows it.
+        """
+        queue = Queue(batches, self._prompter, self.context, sampling.max_completion_tokens, self.name)
+        stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
+        rows: Rows | None = None
+        while True:
+            queue.draw(self.batch_size)
+            rows = self._refilled(rows, queue)
+            yield from queue.completed()
+            if rows is None:
+                return
+            rooms, before = [queue.rooms[i] for i in rows.numbers], rows.ids.shape[1]
+            room = torch.tensor(rooms).to(self.device)
+            left = room - rows.lengths()
+            steps = min(int(left.min()), GO_ON_TOKENS) if self._joins else int(left.max())
+            rows = self._go_on(rows, steps, sampling, queue.seeds)
+            ended = torch.isin(rows.ids[:, before:], stops).any(1) | (rows.lengths() >= room)
+            for i, ids in rows.completions(ended):
+                queue.done[i] = self._completion(len(queue.prompts[i]), ids[: queue.rooms[i]])
+            rows = rows.only(~ended)
 
     @torch.inference_mode()
     def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
@@ -135,45 +152,24 @@ class TransformersEngine:
         inputs = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         return inputs.to(self.device)
 
-    @torch.inference_mode()
-    def _completions(
-        self, prompts: list[list[int]], order: list[int], sampling: Sampling, seeds: Sequence[int]
-    ) -> dict[int, Completion]:
-        """The completions of the prompts that `order` names. Finished ones leave the batch. Once REFILL_SHARE
-        of the places are free, the next prompts take them, if the cache allows it.
-        """
-        rooms = [min(sampling.max_completion_tokens, self.context - len(prompt)) for prompt in prompts]
-        stops = torch.tensor(sorted(self._stop_ids()), device=self.device)
-        done: dict[int, Completion] = {}
-        rows, waiting = self._started(prompts, order[: self.batch_size]), order[self.batch_size :]
-        while rows.numbers:
-            room, before = torch.tensor([rooms[i] for i in rows.numbers]).to(self.device), rows.ids.shape[1]
-            left = room - rows.lengths()
-            steps = min(int(left.min()), GO_ON_TOKENS) if self._joins else int(left.max())
-            rows = self._go_on(rows, steps, sampling, seeds)
-            ended = torch.isin(rows.ids[:, before:], stops).any(1) | (rows.lengths() >= room)
-            for i, ids in rows.completions(ended):
-                done[i] = self._completion(len(prompts[i]), ids[: rooms[i]])
-            rows = rows.only(~ended)
-            rows, waiting = self._refilled(rows, waiting, prompts)
-        return done
-
-    def _started(self, prompts: list[list[int]], numbers: list[int], read: bool = False) -> Rows:
+    def _started(self, numbers: list[int], queue: Queue, read: bool = False) -> Rows:
         """Rows of the prompts of these numbers; `read` if the cache has to hold them."""
-        inputs = self._padded([prompts[i] for i in numbers])
+        prompts = [queue.prompts[i] for i in numbers]
+        inputs = self._padded(prompts)
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         begins = torch.full((len(numbers),), ids.shape[1], device=self.device)
-        return Rows(numbers, begins, ids, mask, self._read([prompts[i] for i in numbers], inputs, read))
+        return Rows(numbers, begins, ids, mask, self._read(prompts, inputs, read))
 
-    def _refilled(self, rows: Rows, waiting: list[int], prompts: list[list[int]]) -> tuple[Rows, list[int]]:
-        """The rows with the next prompts in free places, and the prompts that still wait."""
+    def _refilled(self, rows: Rows | None, queue: Queue) -> Rows | None:
+        """The rows with the next prompts in free places; None if there are no rows."""
+        if rows is None or not rows.numbers:
+            first = queue.taken(self.batch_size)
+            return self._started(first, queue) if first else None
         free = self.batch_size - len(rows.numbers)
-        new, later = waiting[:free], waiting[free:]
-        if not rows.numbers and new:
-            return self._started(prompts, new), later
-        if not new or not self._refills or free < REFILL_SHARE * self.batch_size or len(prompts[new[-1]]) < 2:
-            return rows, waiting
-        return rows.with_more(self._started(prompts, new, read=True)), later
+        short = any(len(queue.prompts[i]) < 2 for i in queue.waiting[:free])  # its cache would be empty
+        if not queue.waiting or not self._refills or free < REFILL_SHARE * self.batch_size or short:
+            return rows
+        return rows.with_more(self._started(queue.taken(free), queue, read=True))
 
     def _settings(self, own: GenerationConfig) -> GenerationConfig:
         """Of the model's own settings, only the tokens that end its turn: no engine uses its penalties and
@@ -184,7 +180,7 @@ class TransformersEngine:
         stops = sorted({i for i in ends if i is not None} | set(self._prompter.stop_ids()))
         return GenerationConfig(do_sample=False, use_cache=True, eos_token_id=stops or None, pad_token_id=pad)  # type: ignore[no-untyped-call]
 
-    def _go_on(self, rows: Rows, steps: int, sampling: Sampling, seeds: Sequence[int]) -> Rows:
+    def _go_on(self, rows: Rows, steps: int, sampling: Sampling, seeds: Mapping[int, int]) -> Rows:
         made = self.model.generate(
             **rows.inputs(),
             max_new_tokens=steps,

@@ -12,13 +12,13 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -28,7 +28,7 @@ from a2r_train.data.read import read
 from a2r_train.data.task import prompt_of, task_of
 from a2r_train.engines import Engine, Sampling, hardware, load_engine, switched
 from a2r_train.engines.base import chat_key
-from a2r_train.engines.judged import judged_samples
+from a2r_train.engines.judged import generated_batches, judged
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.templates import TEMPLATES
@@ -49,6 +49,7 @@ from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+Chunk = TypeVar("Chunk")
 MOST_CHARACTERS = 250_000_000  # of rendered chats in memory: a large evaluation renders some of them twice
 
 
@@ -141,9 +142,12 @@ class Generator:
         files: list[str] = []
         before = self.made
         timing = {"seconds": 0.0, "answers": 0, "device": "", "batch_size": 0}
-        for at in _bar(task.name, range(0, len(bundles), self.config.chunk_bundles)):
-            part = bundles[at : at + self.config.chunk_bundles]
-            path = self._kept(task, part, chats) or self._made(task, part, chats, at)
+        size = self.config.chunk_bundles
+        parts = {at: bundles[at : at + size] for at in range(0, len(bundles), size)}
+        paths = {at: self._kept(task, part, chats) for at, part in parts.items()}
+        missing = {at: parts[at] for at, path in paths.items() if path is None}
+        paths |= self._made(task, missing, chats) if missing else {}
+        for path in filter(None, paths.values()):
             made = read(Synthesis, str(path))
             self.reasons[path] = [synthesis.finish_reason for synthesis in made]
             found += made
@@ -216,24 +220,30 @@ class Generator:
             write(anew, path)
         return path
 
-    def _made(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat], at: int) -> Path:
-        key = self._key(task, part, chats)
-        path = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
-        self.made += 1
+    def _made(
+        self, task: Task, parts: Mapping[int, Sequence[Bundle]], chats: Mapping[str, Chat]
+    ) -> dict[int, Path]:
+        """Generate chunks; returns their files by the index of their first bundle."""
         engine = self._engine(task.model)
         prompter = Prompter(engine.tokenizer, prompt_for(self.config, task.model))
-        began = time.monotonic()
-        samples = judged_samples(
-            engine, prompter, part, chats, self._sampling(task), task.samples, self.config.seed
-        )
-        made = [sample.synthesis(bundle_id, at) for bundle_id, at, sample in samples]
-        timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(made)}
-        if prompter.config.sections and task.has_verdicts:
-            made = with_probabilities(engine, prompter, part, chats, made)
         place = {"device": hardware(engine), "batch_size": self.config.batch_size}
-        write_text(_timing_path(path), json.dumps(timing | place) + "\n")
-        write(made, path)
-        return path
+        paths: dict[int, Path] = {}
+        began = time.monotonic()
+        made = generated_batches(
+            engine, parts.values(), lambda _: chats, self._sampling(task), task.samples, self.config.seed
+        )
+        for (at, part), samples in zip(_bar(task.name, parts.items()), made, strict=True):
+            self.made += 1
+            found = [one.synthesis(i, n) for i, n, one in judged(prompter, engine.name, samples)]
+            timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(found)}
+            if prompter.config.sections and task.has_verdicts:
+                found = with_probabilities(engine, prompter, part, chats, found)
+            key = self._key(task, part, chats)
+            paths[at] = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
+            write_text(_timing_path(paths[at]), json.dumps(timing | place) + "\n")
+            write(found, paths[at])
+            began = time.monotonic()
+        return paths
 
     def _chat(self, prompter: Prompter, view: str, bundle: Bundle) -> Chat:
         shown = () if view == "alone" else tuple(bundle.references)
@@ -332,7 +342,7 @@ def _render(prompter: Prompter, view: str, bundle: Bundle) -> Chat:
     return synthesizer_chat(prompter, bundle, view != "alone")
 
 
-def _bar(name: str, chunks: Sequence[int]) -> Iterable[int]:
+def _bar(name: str, chunks: Collection[Chunk]) -> Iterable[Chunk]:
     """A progress bar over the chunks, on a terminal or in a notebook."""
     console = Console(stderr=True)
     return track(chunks, name, console=console, transient=True, disable=not console.is_terminal)

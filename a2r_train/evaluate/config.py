@@ -108,7 +108,8 @@ class EvaluateConfig(EngineArguments):
     samples: int = field(default=1, metadata={"help": "syntheses per bundle in the rows @T"})
     max_completion_tokens: int = field(default=1024, metadata={"help": "a longer synthesis is cut off"})
     chunk_bundles: int = field(
-        default=256, metadata={"help": "bundles per chunk; a killed run loses one chunk at most"}
+        default=256,
+        metadata={"help": "bundles per chunk (a file); a killed run loses those under way"},
     )
     max_bundles: int = field(default=0, metadata={"help": "use only the first N bundles; 0 uses all"})
     prompt: str = field(

@@ -22,7 +22,8 @@ from a2r_train import process
 from a2r_train.config import load_dotted, parse
 from a2r_train.data.bundles import bundle_in
 from a2r_train.engines import begun_with
-from a2r_train.engines.vllm import cache_tokens_of, check_vllm, prepare_colocate
+from a2r_train.engines.vllm import prepare_colocate
+from a2r_train.engines.vllm_copies import cache_tokens_of, check_vllm
 from a2r_train.records import CORRECT, row_of
 from a2r_train.train import dry_run, preflight, run, weight_sync
 from a2r_train.train.agreement import agreement_checks

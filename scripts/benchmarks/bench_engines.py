@@ -18,11 +18,13 @@ start and way, with the medians of the repeats and the range of tokens/s. Starts
 compare the ways of one start first.
 
 `again` is the share of completions that are equal to those of the start's first seeded way in the same turn,
-which asks all problems at once. `ours, again` asks a quarter of them, so in another batch, and `ours, other
-batch` asks this quarter in four calls. `same` is the share that is equal in the way's previous repeat, which
-is the same call. On a machine with other work, compare CPU seconds. They cover only the start's own process:
-on a CPU the engine runs in it, unless it has copies. If other work uses the same CPU cores, torch's threads
-spin while they wait for each other, which counts as CPU seconds; OMP_NUM_THREADS=1 avoids it.
+which asks all problems at once. `ours, chunk after chunk` asks half of them in four calls, and `ours, chunks
+together` as four batches of one call, as the stages do. `ours, again` asks a quarter of them, so in another
+batch, and `ours, other batch` asks this quarter in four calls. `same` is the share that is equal in the way's
+previous repeat, which is the same call. On a machine with other work, compare CPU seconds. They cover only
+the start's own process: on a CPU the engine runs in it, unless it has copies. If other work uses the same CPU
+cores, torch's threads spin while they wait for each other, which counts as CPU seconds; OMP_NUM_THREADS=1
+avoids it.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ sys.path.insert(0, str(ROOT / "scripts/proofs"))
 
 @dataclass(frozen=True)
 class Way:
-    """How completions are requested. `parts`: successive calls. `share`: share of the problems."""
+    """How completions are requested. `parts`: successive calls, or batches of one call if `together`.
+    `share`: share of the problems.
+    """
 
     name: str
     ours: bool = False
@@ -55,6 +59,7 @@ class Way:
     seeded: bool = True
     texts: bool = False
     parts: int = 1
+    together: bool = False
     share: float = 1.0
 
 
@@ -73,6 +78,8 @@ ALL = (
     Way("LLM.generate, one request, ids", one_request=True, seeded=False, share=0.25),
     Way("ours, again", ours=True, share=0.25),
     Way("ours, other batch", ours=True, parts=4, share=0.25),
+    Way("ours, chunk after chunk", ours=True, parts=4, share=0.5),
+    Way("ours, chunks together", ours=True, parts=4, together=True, share=0.5),
 )
 QUARTER = tuple(Way(w.name, w.ours, w.one_request, w.seeded, w.texts, share=0.25) for w in (OURS, BENCH))
 
@@ -120,6 +127,9 @@ STARTS: dict[str, Start] = {
 ON_CPU = ("ours", "transformers", "static", "continuous", "copies_2", "sync", "server")
 
 
+Answers = tuple[list[int], list[int]]  # tokens and a checksum of each completion
+
+
 class Work:
     """The chats, prompts and seeds, which are the same for every way."""
 
@@ -138,17 +148,26 @@ class Work:
         self.seeds = [[seed_of(0, p.id, sample) for sample in range(given.samples)] for p in problems]
         self.sampling = Sampling(given.temperature, max_completion_tokens=given.max_completion_tokens)
 
-    def ask(self, engine: Any, way: Way, begin: int, end: int) -> tuple[list[int], list[int]]:
+    def ask(self, engine: Any, way: Way, begin: int, end: int) -> Answers:
         """Tokens and a checksum of each completion of problems `begin` to `end`, in order."""
         if not way.ours:
             return self._of_llm(engine, way, begin, end)
-        chats = [chat for chat in self.chats[begin:end] for _ in range(self.samples)]
-        seeds = [seed for group in self.seeds[begin:end] for seed in group]
+        return self.of_ours(engine, way, [(begin, end)])
+
+    def of_ours(self, engine: Any, way: Way, bounds: Sequence[tuple[int, int]]) -> Answers:
+        """The same of several runs of problems, as batches of one call of our engine."""
+        batches = [
+            (
+                [chat for chat in self.chats[begin:end] for _ in range(self.samples)],
+                [seed for group in self.seeds[begin:end] for seed in group],
+            )
+            for begin, end in bounds
+        ]
         engine.seeded = way.seeded
-        made = engine.generate(chats, self.sampling, seeds)
+        made = [one for batch in engine.generate_batches(batches, self.sampling) for one in batch]
         return [one.completion_tokens for one in made], [zlib.crc32(one.text.encode()) for one in made]
 
-    def _of_llm(self, engine: Any, way: Way, begin: int, end: int) -> tuple[list[int], list[int]]:
+    def _of_llm(self, engine: Any, way: Way, begin: int, end: int) -> Answers:
         from vllm import SamplingParams
 
         options: dict[str, Any] = {"temperature": self.sampling.temperature, "detokenize": way.texts}
@@ -166,12 +185,12 @@ class Work:
 def measure(work: Work, engine: Any, way: Way) -> tuple[dict[str, Any], list[int]]:
     """Measure a way once; returns its row, and the checksums of its completions."""
     count = max(1, round(len(work.chats) * way.share))
-    bounds = [round(count * part / way.parts) for part in range(way.parts + 1)]
+    bounds = list(pairwise(round(count * part / way.parts) for part in range(way.parts + 1)))
     tokens, sums = list[int](), list[int]()
     with Smi() as smi:
         began, used = time.perf_counter(), time.process_time()
-        for begin, end in pairwise(bounds):
-            found = work.ask(engine, way, begin, end)
+        asked = [work.of_ours(engine, way, bounds)] if way.together else []
+        for found in asked or (work.ask(engine, way, *one) for one in bounds):
             tokens += found[0]
             sums += found[1]
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
@@ -230,7 +249,11 @@ class Continuous:
     def __init__(self, engine: Any) -> None:
         self.engine = engine
 
-    def generate(self, chats: Sequence[Any], sampling: Any, _seeds: Sequence[int]) -> list[Any]:
+    def generate_batches(self, batches: Sequence[Any], sampling: Any) -> Iterator[list[Any]]:
+        for chats, _ in batches:
+            yield self._generate(chats, sampling)
+
+    def _generate(self, chats: Sequence[Any], sampling: Any) -> list[Any]:
         from transformers import GenerationConfig
 
         from a2r_train.engines.base import token_ids_of
@@ -274,7 +297,7 @@ def started(given: argparse.Namespace, start: Start) -> Any:
         return batched(load_engine(given.model, EngineArguments(**arguments)), start.batching)
     import vllm
 
-    from a2r_train.engines.vllm import import_vllm
+    from a2r_train.engines.vllm_copies import import_vllm
 
     import_vllm()
     llm = vllm.LLM

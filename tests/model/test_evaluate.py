@@ -16,7 +16,7 @@ from conftest import Script, files_of, save_tiny, write_rows
 
 from a2r_train.data.builder import with_references
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, Sampling, load_engine
+from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.engines import base as engines
 from a2r_train.engines.base import EngineArguments
 from a2r_train.errors import InputError
@@ -296,7 +296,7 @@ def kept(config: EvaluateConfig, row: str) -> list[Synthesis]:
     return [s for path in paths for s in read(Synthesis, str(path))]
 
 
-class Seen:
+class Seen(Engine):
     """An engine that keeps the token ids of what it is asked and answers by script."""
 
     def __init__(self, engine: Any, texts: Sequence[str]) -> None:

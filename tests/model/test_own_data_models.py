@@ -15,7 +15,7 @@ from a2r_train import output
 from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, Sampling, load_engine
+from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate, run
 from a2r_train.evaluate.comparison import load
@@ -255,7 +255,7 @@ def test_an_explorer_that_wrote_none_of_the_references_is_said(
         ) == said
 
 
-class Echo:
+class Echo(Engine):
     """A synthesizer that answers 7, and keeps what it was asked."""
 
     def __init__(self, model: str) -> None:

@@ -11,7 +11,7 @@ from conftest import bundle_with, options
 from transformers import AutoTokenizer
 
 from a2r_train.data.read import read
-from a2r_train.engines import Completion
+from a2r_train.engines import Completion, Engine
 from a2r_train.prompts import Chat
 from a2r_train.records import Problem, Synthesis, write
 from a2r_train.train import sft, targets
@@ -22,7 +22,7 @@ KEYS: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Told:
+class Told(Engine):
     """An engine that solves problems of even number, and others under a hint, which every second answer
     mentions.
     """

@@ -1,6 +1,7 @@
 """An evaluation with a prompt in sections, whose texts are written by hand; and its table made anew."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +26,9 @@ def test_verdicts_are_told_and_the_table_comes_again(
     rows = [bundle_row(Problem(f"p{i}", f"{i} more?", "5"), ["5", "7"], f"p{i}/0") for i in range(4)]
     text = WRITTEN.replace("5}", "6}", 1)
 
-    def generate(chats: list[Any], *_: Any) -> list[Completion]:
-        return [Completion(text, 9, 9, "stop") for _ in chats]
+    def generate_batches(batches: Iterable[Any], _: Any) -> Iterator[list[Completion]]:
+        for chats, _ in batches:
+            yield [Completion(text, 9, 9, "stop") for _ in chats]
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     asked: list[str] = []
@@ -36,7 +38,11 @@ def test_verdicts_are_told_and_the_table_comes_again(
         return [{" right": 0.3, " wrong": 0.1 * at, "!": 0.1} for at in range(len(prompts))]
 
     engine = SimpleNamespace(
-        name=tiny, parameters=9, tokenizer=tokenizer, generate=generate, next_tokens=next_tokens
+        name=tiny,
+        parameters=9,
+        tokenizer=tokenizer,
+        generate_batches=generate_batches,
+        next_tokens=next_tokens,
     )
     monkeypatch.setattr(answers, "load_engine", lambda *_, **__: engine)
     config = EvaluateConfig(

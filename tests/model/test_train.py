@@ -15,7 +15,7 @@ from trl import SFTTrainer
 
 from a2r_train.config import parse
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, Sampling
+from a2r_train.engines import Completion, Engine, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.prompts import Prompter
@@ -326,7 +326,7 @@ def test_half_of_the_prompts_are_plain(files, model):
     assert "the problem alone in 50% of the bundles" in (files / "x" / "README.md").read_text()
 
 
-class Scripted:
+class Scripted(Engine):
     """An engine whose completion is decided by the seed's place in the batch."""
 
     name, parameters = "scripted", 0

@@ -19,7 +19,7 @@ PROBLEMS = ["What is 1 + 2?", "What is 3 + 4?", "What is 5 + 6?"]
 SHORT = Sampling(max_completion_tokens=6)
 
 
-class Recorded:
+class Recorded(Engine):
     """An engine that keeps what went through it; with `texts` it answers by script."""
 
     def __init__(self, engine: Engine, texts: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ from conftest import files_of, hide_vllm
 
 from a2r_train.data import explore as stage
 from a2r_train.data.explore import ExploreConfig, explore
-from a2r_train.engines import EngineArguments, check_engine, load_engine, vllm
+from a2r_train.engines import EngineArguments, check_engine, load_engine, vllm, vllm_copies
 from a2r_train.engines.base import token_ids_of
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer
@@ -24,11 +24,11 @@ PROBLEMS = str(ROOT / "data/tiny/validation.jsonl")
 
 def test_nothing_of_a_launcher_reaches_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch waits for the launcher's store, whatever address it is given, where this one is left."""
-    monkeypatch.setattr(vllm, "_Copy", lambda *_: None)
-    monkeypatch.setattr(vllm, "_copy", [])
+    monkeypatch.setattr(vllm_copies, "Copy", lambda *_: None)
+    monkeypatch.setattr(vllm_copies, "_copy", [])
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
         monkeypatch.setenv(name, "1")
-    vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 1})
+    vllm_copies._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 1})
     assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"} & set(os.environ)
 
 
@@ -71,18 +71,18 @@ def test_each_copy_takes_its_share_of_the_gpus(monkeypatch: pytest.MonkeyPatch) 
 
     seen: list[str | None] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(vllm, "_Copy", lambda *_: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")))
-    monkeypatch.setattr(vllm, "_copy", [])
+    monkeypatch.setattr(vllm_copies, "Copy", lambda *_: seen.append(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    monkeypatch.setattr(vllm_copies, "_copy", [])
     for local_rank, index in ((0, 0), (0, 1), (1, 1)):
         for name, value in (("LOCAL_RANK", str(local_rank)), ("LOCAL_WORLD_SIZE", "2"), ("WORLD_SIZE", "2")):
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "8,9,10,11,12,13,14,15")
-        vllm._start_copy(index, 2, MODEL, "auto", {"tensor_parallel_size": 2})
+        vllm_copies._start_copy(index, 2, MODEL, "auto", {"tensor_parallel_size": 2})
         assert "WORLD_SIZE" not in os.environ
     assert seen == ["8,9", "10,11", "14,15"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(InputError, match="2 GPUs are asked for, but only 1 are there"):
-        vllm._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
+        vllm_copies._start_copy(0, 1, MODEL, "auto", {"tensor_parallel_size": 2})
 
 
 def test_copies_that_share_a_gpu_start_one_after_the_other(
@@ -102,15 +102,15 @@ def test_copies_that_share_a_gpu_start_one_after_the_other(
     def start(_: Any, index: int, of: int, *rest: Any) -> Started:
         assert (of, rest[2]["gpu_memory_utilization"], rest[3]) == (4, 0.45, 2)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        monkeypatch.setattr(vllm, "_Copy", lambda *_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
-        vllm._start_copy(index, of, *rest)
+        monkeypatch.setattr(vllm_copies, "Copy", lambda *_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+        vllm_copies._start_copy(index, of, *rest)
         return Started()
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(vllm, "_copy", [])
-    monkeypatch.setattr(vllm._Remote, "start", start)
+    monkeypatch.setattr(vllm_copies, "_copy", [])
+    monkeypatch.setattr(vllm_copies.Remote, "start", start)
     sizes = iter((900, 900, 900, 100))
-    monkeypatch.setattr(vllm._Remote, "cache_tokens", lambda _: vllm._Done(next(sizes)))
+    monkeypatch.setattr(vllm_copies.Remote, "call", lambda *_: vllm_copies.Done(next(sizes)))
     with caplog.at_level("INFO"):
         vllm.VLLMEngine(MODEL, EngineArguments(engine="vllm", data_parallel_size=2, copies_per_gpu=2))
     assert f"{MODEL}: vLLM's KV cache holds 900 and 900 and 900 and 100 tokens" in caplog.messages
@@ -129,9 +129,9 @@ def test_on_a_gpu_every_batch_that_runs_has_its_cuda_graph(monkeypatch: pytest.M
         given.update(settings)
         return object()
 
-    monkeypatch.setattr(vllm, "import_vllm", lambda: False)
+    monkeypatch.setattr(vllm_copies, "import_vllm", lambda: False)
     monkeypatch.setattr(library, "LLM", start)
-    vllm._Copy(MODEL, "auto", {})
+    vllm_copies.Copy(MODEL, "auto", {})
     assert given["dtype"] == "bfloat16"
     assert given["compilation_config"] == {"max_cudagraph_capture_size": given["max_num_seqs"]}
     assert "enforce_eager" not in given
@@ -143,10 +143,10 @@ def test_an_engine_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPat
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
 
-    monkeypatch.setattr(vllm, "import_vllm", lambda: False)
+    monkeypatch.setattr(vllm_copies, "import_vllm", lambda: False)
     monkeypatch.setattr(library, "LLM", fail)
     with pytest.raises(InputError, match=r"cannot load it \(Engine core initialization failed\.\)"):
-        vllm._Copy(MODEL, "auto", {})
+        vllm_copies.Copy(MODEL, "auto", {})
 
 
 def test_a_base_is_the_same_model_by_any_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -156,10 +156,11 @@ def test_a_base_is_the_same_model_by_any_path(monkeypatch: pytest.MonkeyPatch, t
         def __init__(self, *how: Any) -> None:
             started.append(how)
 
-        def cache_tokens(self) -> Any:
-            return vllm._Done(900)
+        def call(self, what: str) -> Any:
+            assert what == "cache_tokens"
+            return vllm_copies.Done(900)
 
-    monkeypatch.setattr(vllm, "_Copy", Copy)
+    monkeypatch.setattr(vllm, "Copy", Copy)
     monkeypatch.chdir(Path(MODEL).parent)
     near = Path(MODEL).name  # as a recipe names it; the adapter has the whole path
     config = {"base_model_name_or_path": str(Path(MODEL).resolve()), "r": 24}

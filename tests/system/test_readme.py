@@ -14,7 +14,7 @@ from test_readme_commands import (
     is_placeholder,
 )
 
-from a2r_train.engines.vllm import import_vllm
+from a2r_train.engines.vllm_copies import import_vllm
 from a2r_train.inference.two_stage import Answer
 
 pytestmark = pytest.mark.usefixtures("at_root")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import httpx2
 
-from a2r_train.engines.vllm import CPU_ENVIRONMENT, GPU_ENVIRONMENT, check_vllm, lora_folder, lora_settings
+from a2r_train.engines.vllm import lora_folder, lora_settings
+from a2r_train.engines.vllm_copies import CPU_ENVIRONMENT, GPU_ENVIRONMENT, check_vllm
 from a2r_train.errors import RunError
 from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.models import base_of, check_weights
