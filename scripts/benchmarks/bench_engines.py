@@ -19,12 +19,12 @@ compare the ways of one start first.
 
 `again` is the share of completions that are equal to those of the start's first seeded way in the same turn,
 which asks all problems at once. `ours, chunk after chunk` asks half of them in four calls, and `ours, chunks
-together` as four batches of one call, as the stages do. `ours, again` asks a quarter of them, so in another
-batch, and `ours, other batch` asks this quarter in four calls. `same` is the share that is equal in the way's
-previous repeat, which is the same call. On a machine with other work, compare CPU seconds. They cover only
-the start's own process: on a CPU the engine runs in it, unless it has copies. If other work uses the same CPU
-cores, torch's threads spin while they wait for each other, which counts as CPU seconds; OMP_NUM_THREADS=1
-avoids it.
+together` as four batches of one call, as the stages do. `ours, place by place` fills each place of vLLM as it
+becomes free. `ours, again` asks a quarter of them, so in another batch, and `ours, other batch` asks this
+quarter in four calls. `same` is the share that is equal in the way's previous repeat, which is the same call.
+On a machine with other work, compare CPU seconds. They cover only the start's own process: on a CPU the engine
+runs in it, unless it has copies. If other work uses the same CPU cores, torch's threads spin while they wait
+for each other, which counts as CPU seconds; OMP_NUM_THREADS=1 avoids it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ sys.path.insert(0, str(ROOT / "scripts/proofs"))
 @dataclass(frozen=True)
 class Way:
     """How completions are requested. `parts`: successive calls, or batches of one call if `together`.
-    `share`: share of the problems.
+    `share`: share of the problems. `refill_share`: of vLLM's places, as in `vllm_copies`; None is our choice.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Way:
     parts: int = 1
     together: bool = False
     share: float = 1.0
+    refill_share: float | None = None
 
 
 OURS = Way("ours, seeds", ours=True)
@@ -78,6 +80,7 @@ ALL = (
     Way("LLM.generate, one request, ids", one_request=True, seeded=False, share=0.25),
     Way("ours, again", ours=True, share=0.25),
     Way("ours, other batch", ours=True, parts=4, share=0.25),
+    Way("ours, place by place", ours=True, refill_share=0.0),
     Way("ours, chunk after chunk", ours=True, parts=4, share=0.5),
     Way("ours, chunks together", ours=True, parts=4, together=True, share=0.5),
 )
@@ -164,8 +167,15 @@ class Work:
             for begin, end in bounds
         ]
         engine.seeded = way.seeded
+        for copy, share in zip(getattr(engine, "_copies", []), self.refill_shares(engine), strict=False):
+            copy.refill_share = share if way.refill_share is None else way.refill_share
         made = [one for batch in engine.generate_batches(batches, self.sampling) for one in batch]
         return [one.completion_tokens for one in made], [zlib.crc32(one.text.encode()) for one in made]
+
+    @cache  # noqa: B019 - one engine
+    def refill_shares(self, engine: Any) -> list[float]:
+        """Those that the engine chose for its copies, before a way changes them."""
+        return [copy.refill_share for copy in getattr(engine, "_copies", []) if hasattr(copy, "refill_share")]
 
     def _of_llm(self, engine: Any, way: Way, begin: int, end: int) -> Answers:
         from vllm import SamplingParams

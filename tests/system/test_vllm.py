@@ -91,6 +91,24 @@ def test_a_completion_depends_on_seed_and_prompt_alone(engine: Any, chats: list[
     assert len(set(texts)) > 1
 
 
+def test_batches_of_one_call_are_those_of_separate_calls(engine: Any, chats: list[Chat]) -> None:
+    """Also if requests join together, and after a caller that took only the first batch."""
+    batches = [(chats[i : i + 8] * 3, range(i, i + 24)) for i in (0, 8, 16)]
+    alone = [engine.generate(asked, SAMPLED, seeds) for asked, seeds in batches]
+    copy = engine._copies[0]
+    scheduler = copy.llm.llm_engine.vllm_config.scheduler_config
+    assert list(engine.generate_batches(batches, SAMPLED)) == alone
+    places, scheduler.max_num_seqs, copy.refill_share = scheduler.max_num_seqs, 16, 0.75
+    try:
+        assert list(engine.generate_batches(batches, SAMPLED)) == alone
+        some = engine.generate_batches(batches, SAMPLED)
+        assert next(some) == alone[0]
+        some.close()
+        assert engine.generate(batches[1][0], SAMPLED, batches[1][1]) == alone[1]
+    finally:
+        scheduler.max_num_seqs, copy.refill_share = places, 0.0
+
+
 def test_without_seeds_it_draws_anew_and_greedy_stays(engine: Any, chats: list[Chat]) -> None:
     drawn = Sampling(1.0, max_completion_tokens=24)
     by_seed = engine.generate(chats, GREEDY, [1] * len(chats))
