@@ -65,9 +65,10 @@ QWEN2: dict[str, dict[str, int]] = {  # the shapes of Qwen2.5-Coder, by the reci
         "num_attention_heads": 12,
     },
 }
-QWEN2 |= dict.fromkeys(("gsm8k-1.5b", "gsm8k-1.5b-trained"), QWEN2["gsm8k-0.5b-1.5b"])
+FOLDERS_OF_1_5B = ("gsm8k-1.5b", "gsm8k-1.5b-trained", "gsm8k-1.5b-answers")
+QWEN2 |= dict.fromkeys(FOLDERS_OF_1_5B, QWEN2["gsm8k-0.5b-1.5b"])
 # The longest with and without references; of the other recipes 1,560 and 182.
-PROMPTS = {"gsm8k-1.5b": (2294, 231), "gsm8k-1.5b-trained": (2323, 255)}
+PROMPTS = {"gsm8k-1.5b": (2294, 231), "gsm8k-1.5b-trained": (2323, 255), "gsm8k-1.5b-answers": (301, 237)}
 for shape in QWEN2.values():
     shape |= {"num_key_value_heads": 2, "vocab_size": 151936}
 
@@ -212,7 +213,7 @@ def test_memory_at_the_head_of_gsm8k_is_what_a_dry_run_estimates(path: Path, tmp
     verb, prompt = verb_of(path), PROMPTS.get(path.parent.name, (1560, 182))["no-references" in path.stem]
     Qwen2Config(**QWEN2[path.parent.name], tie_word_embeddings=False).save_pretrained(tmp_path)
     first = Path(
-        "recipes", path.parent.name.removesuffix("-trained"), "sft.yaml"
+        "recipes", re.sub("-(trained|answers)$", "", path.parent.name), "sft.yaml"
     )  # it has the adapter's shape, or else GRPO's
     shape = load_yaml(str(first if first.exists() else first.with_name("grpo.yaml")))
     adapter = {k: v for k, v in shape.items() if re.match("use_peft|lora", k)}

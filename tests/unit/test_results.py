@@ -19,6 +19,7 @@ SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-
 LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
 LEVERS = ["gsm8k-levers/test"]
 TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.5b"]
+ANSWERS = ["gsm8k-answers/four-bundles"]  # without the untrained rows
 CONTROL = "synthesizer/no_references"
 PAGES = {
     name: f"docs/results/{name}.md"
@@ -27,6 +28,7 @@ PAGES = {
         "gsm8k-0.5b-second-run",
         "gsm8k-0.5b-third-run",
         "gsm8k-1.5b",
+        "answers-alone",
         "levers",
         "mawps",
         "small-to-big",
@@ -93,7 +95,7 @@ def test_what_an_evaluation_names_is_there() -> None:
         ]
         assert all((path.parent / name).is_file() for name in named), path
         complete += bool(manifest["tasks"])
-    assert complete == 6
+    assert complete == 7
     files = [path for path in (ROOT / "data").rglob("*") if path.is_file() and path.suffix != ".safetensors"]
     assert sum(path.stat().st_size for path in files) < 34e6
 
@@ -343,17 +345,18 @@ def test_the_table_of_the_readme_has_the_figures_of_its_runs() -> None:
     """Greedy: alone, untrained, the two votes, the control, trained."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("**", "")
     lines = [line for line in text.splitlines() if line.startswith("| ") and "GSM8K" in line]
-    lines += [line for line in text.splitlines() if line.startswith("| the same, with its trained control")]
+    lines += [line for line in text.splitlines() if line.startswith("| the same, ")]
     runs = [
         (GSM8K[-1], "synthesizer/sft+grpo"),
         (LARGER[-1], "synthesizer/grpo"),
         (TRAINED_LARGER[-1], "synthesizer/grpo"),
+        (ANSWERS[-1], "synthesizer/grpo"),
     ]
     for line, (folder, trained) in zip(lines, runs, strict=True):
         by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for row in results_of(folder)["rows"]}
         names = ("synthesizer/alone", "synthesizer/base", "maj@4", "maj@equal_tokens", CONTROL, trained)
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert cells[1:] == [by_name[name] for name in names], line
+        assert cells[1:] == [by_name.get(name, "–") for name in names], line
 
 
 def test_the_table_of_all_runs_has_their_figures() -> None:
@@ -367,6 +370,7 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
         (LARGER, "synthesizer/grpo"),
         (TRAINED, "synthesizer/grpo"),
         (TRAINED_LARGER, "synthesizer/grpo"),
+        (ANSWERS, "synthesizer/grpo"),
     ]
     for line, (folders, trained) in zip(table, runs, strict=True):
         by_name = {
@@ -375,7 +379,42 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
             for row in results_of(folder)["rows"]
         }
         names = ("synthesizer/alone", "synthesizer/base", trained, "maj@4", "maj@equal_tokens", CONTROL)
-        assert line[1:] == [by_name[name] for name in names]
+        assert line[1:] == [by_name.get(name, "–") for name in names]
+
+
+def test_the_tables_of_answers_alone_have_their_figures() -> None:
+    """Rows and differences of the test set, and validation by its kept answers."""
+    results, page = results_of(ANSWERS[-1]), PAGES["answers-alone"]
+    rows = {row["name"]: row for row in results["rows"]}
+    names = ("explorer/greedy", "maj@4", "maj@equal_tokens", CONTROL, None, "synthesizer/grpo")
+    _, (_, *lines) = table_of(page, "row")
+    for (_, accuracy, tokens), name in zip(lines, names, strict=True):
+        other = results_of("gsm8k-trained/four-bundles-1.5b")["rows"]
+        row = rows[name] if name else next(row for row in other if row["name"] == "synthesizer/grpo")
+        assert (accuracy, tokens) == (interval(row), f"{row['tokens']:,.0f}")
+    pairs = {pair["b"]: pair for pair in results["paired"]}
+    _, against = table_of(page, "the synthesizer that reads answers, against")
+    for (_, *cells, _), name in zip(
+        against, ("maj@4", "maj@equal_tokens", CONTROL, "explorer/greedy"), strict=True
+    ):
+        assert f"{cells[0]} ({cells[1]})" == difference(pairs[name])
+    kept = ROOT / "data/results/gsm8k-answers/validation"
+    right: dict[str, str] = {}
+    for path in kept.glob("*.xz"):
+        found = [row["verdict"] == "correct" for row in rows_of(path)]
+        right[path.name.removesuffix(".jsonl.xz")] = f"{100 * sum(found) / len(found):.1f}"
+    _, table = table_of(page, "model, reading answers alone")
+    assert [table[1][1], table[2][1], table[4][1]] == [
+        right[f"contested-{name}"] for name in ("explorer", "trained", "whole-solutions")
+    ]
+    assert [line[2] for line in table[:3]] == [
+        right[f"all-of-the-base-{name}"] for name in ("base", "explorer", "trained")
+    ]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert (
+        f"right in {right['unsolved-explorer']} % of the 225, and after GRPO in {right['unsolved-trained']}"
+        in text
+    )
 
 
 def test_the_tables_of_the_panel_have_its_figures() -> None:
