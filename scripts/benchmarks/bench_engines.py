@@ -22,9 +22,9 @@ which asks all problems at once. `ours, chunk after chunk` asks half of them in 
 together` as four batches of one call, as the stages do. `ours, place by place` fills each place of vLLM as it
 becomes free. `ours, again` asks a quarter of them, so in another batch, and `ours, other batch` asks this
 quarter in four calls. `same` is the share that is equal in the way's previous repeat, which is the same call.
-On a machine with other work, compare CPU seconds. They cover only the start's own process: on a CPU the engine
-runs in it, unless it has copies. If other work uses the same CPU cores, torch's threads spin while they wait
-for each other, which counts as CPU seconds; OMP_NUM_THREADS=1 avoids it.
+On a machine with other work, compare CPU seconds. They cover only the start's own process: on a CPU the
+engine runs in it, unless it has copies. If other work uses the same CPU cores, torch's threads spin while
+they wait for each other, which counts as CPU seconds; OMP_NUM_THREADS=1 avoids it.
 """
 
 from __future__ import annotations
