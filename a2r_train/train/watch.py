@@ -80,7 +80,8 @@ class Watch(TrainerCallback):
         if (ratio := self._mean(LENGTH, 1.0)) < SHORT:
             found["length"] = (
                 f"answers are down to {ratio:.0%} of their first length; the model may forget how to solve: "
-                "keep the best validation step (load_best_model_at_end), or train with plain_share: 0.5"
+                "show only answers (reference: answer in the prompt), keep the best validation step "
+                "(load_best_model_at_end), or train with plain_share: 0.5"
             )
         if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
             found["dead"] = f"{dead:.0%} of the groups have no signal; {self._mend(args)}"
