@@ -1,6 +1,7 @@
 """Engines turn chats into completions: `transformers` always works, `vllm` is fast, `openai` asks a server.
 
-Every engine has one method, `generate(chats, sampling, seeds) -> completions`, and counts its own tokens.
+Every engine has `generate(chats, sampling, seeds) -> completions`, and `generate_batches`, which keeps it
+busy between the chunks of a long work. It counts its own tokens.
 """
 
 from a2r_train.engines.base import (
