@@ -2,8 +2,8 @@
 
 Work is cut into chunks of problems, and each chunk is written as one complete file. The engine begins the
 next chunk before the last completions of one are made, and a chunk is verified meanwhile. A killed run
-continues with the missing chunks. It ends with the same rollouts, because the seed of a rollout depends only
-on the problem and the sample.
+continues with the missing chunks. The seed of a rollout depends only on the problem and the sample. So it
+ends with the same rollouts on a CPU, and up to rounding on a GPU.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -246,11 +247,12 @@ def _explore_chunks(
             config.samples_per_problem,
             config.seed,
         )
-        for i, samples in zip(missing, made, strict=True):
-            if written:
-                written.result()
-            path = chunk_path(folder, i)
-            written = beside.submit(_write_chunk, prompter, engine.name, samples, path, told)
+        with closing(made):
+            for i, samples in zip(missing, made, strict=True):
+                if written:
+                    written.result()
+                path = chunk_path(folder, i)
+                written = beside.submit(_write_chunk, prompter, engine.name, samples, path, told)
         if written:
             written.result()
     timing = {**told.counts(), "device": hardware(engine)}

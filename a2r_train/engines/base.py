@@ -203,7 +203,8 @@ class Engine(Protocol):
 
     def generate_batches(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[list[Completion]]:
         """The completions of each batch, in order. Batches are drawn as they are needed: an engine may begin
-        the next ones while the last completions of a batch are made, so that it stays busy."""
+        the next ones while the last completions of a batch are made, so that it stays busy. Between two
+        batches, it answers nothing but `next_tokens`."""
         for chats, seeds in batches:
             yield self.generate(chats, sampling, seeds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +78,9 @@ def generated_batches(
     sampling: Sampling,
     samples: int,
     seed: int,
-) -> Iterator[list[Sample]]:
-    """The same of several batches of items, one batch after the other, each as soon as it is complete.
-    `chats_of`: the chats of a batch by id, asked for when the engine draws the batch.
+) -> Generator[list[Sample], None, None]:
+    """As `generated`, for several batches of items, each as soon as it is complete. `chats_of`: the chats of
+    a batch by id, asked for when the engine draws the batch. Close it if you take no more.
     """
     drawn: deque[_Asked] = deque()
 

@@ -12,6 +12,8 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from math import ceil
@@ -88,6 +90,7 @@ class VLLMEngine(Engine):
         self.seeded, self.base = arguments.seeded, base_of(model)
         self.served = {model, *(other for other in others if _same(base_of(other), self.base))}
         self.prompt_tokens = self.cached_prompt_tokens = 0
+        self._busy = False
         self._answer_as(model)
         beside = arguments.copies_per_gpu
         settings = {
@@ -141,10 +144,14 @@ class VLLMEngine(Engine):
             raise InputError(
                 f"temperature is {sampling.temperature:g}; vllm takes at most {MOST_TEMPERATURE:g}"
             )
+        if self._busy:
+            raise RuntimeError(
+                "a call of this engine is under way: between its batches, ask for next_tokens only"
+            )
         how = (asdict(sampling), self._prompter.stop_ids(), self._adapter)
         numbered, waiting = enumerate(batches), deque[_Waiting]()
         requests: list[list[Request]] = [[] for _ in self._copies]
-        more = True
+        self._busy = more = True
         try:
             while more or waiting:
                 while more and not all(requests):  # each copy gets new ones before it runs empty
@@ -155,9 +162,15 @@ class VLLMEngine(Engine):
                 while waiting and waiting[0].complete:
                     yield self._completions(waiting.popleft())
         finally:
-            if waiting:  # the caller took no more
-                for copy in self._copies:
-                    copy.call("forget").result()
+            self._busy = False
+            if waiting:  # the caller took no more, or something failed
+                self._forget()
+
+    def _forget(self) -> None:
+        """Drop the requests of all copies; a process that has died has none."""
+        for copy in self._copies:
+            with suppress(BrokenExecutor):
+                copy.call("forget").result()
 
     def _waiting(self, number: int, batch: Batch, requests: list[list[Request]]) -> _Waiting:
         """Add the requests of a batch to those of the copies. The samples of a chat go to one copy, for its

