@@ -113,6 +113,8 @@ def test_what_a_caller_no_longer_wants_is_dropped(monkeypatch: pytest.MonkeyPatc
     made = engine.generate_batches(((chats[:10], range(10)) for _ in range(3)), Sampling())
     assert len(next(made)) == 10
     assert copy.running
+    with pytest.raises(RuntimeError, match="a call of this engine is under way"):
+        engine.generate(chats, Sampling(), range(20))
     made.close()
     assert [*copy.running, *copy.llm.running, *copy.done] == []
     assert len(engine.generate(chats, Sampling(), range(20))) == 20
