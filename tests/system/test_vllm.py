@@ -18,7 +18,7 @@ from launching import launch
 
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.data.read import read
-from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine, switched, vllm
+from a2r_train.engines import Completion, EngineArguments, Sampling, load_engine, switched, vllm_copies
 from a2r_train.errors import InputError
 from a2r_train.models import count_parameters
 from a2r_train.prompts import Chat
@@ -279,7 +279,7 @@ def test_vllms_own_server_answers_as_transformers(chats: list[Chat], ours: list[
 
 
 def test_vllm_knows_every_setting_that_it_is_given() -> None:
-    vllm.import_vllm()
+    vllm_copies.import_vllm()
     from vllm import envs
 
-    assert {*vllm.CPU_ENVIRONMENT, *vllm.GPU_ENVIRONMENT} <= set(envs.environment_variables)
+    assert {*vllm_copies.CPU_ENVIRONMENT, *vllm_copies.GPU_ENVIRONMENT} <= set(envs.environment_variables)
