@@ -149,8 +149,8 @@ class Copy:
         places = self.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
         self.queue += fit
         while True:
-            room = places - len(self.running) if self.refill_share else len(self.queue)
-            given = [self.queue.popleft() for _ in range(min(room, len(self.queue)))]
+            free = places - len(self.running) if self.refill_share else len(self.queue)
+            given = [self.queue.popleft() for _ in range(min(free, len(self.queue)))]
             params = [SamplingParams(**options, seed=seed) for _, _, seed in given]
             self._add([key for key, _, _ in given], [prompt for _, prompt, _ in given], params, adapter)
             if not self.queue and len(self.running) < places:
@@ -182,8 +182,9 @@ class Copy:
         """Let vLLM work until it has at most so many requests."""
         while len(self.running) > most_running:
             for output in self.llm.llm_engine.step():
-                if output.finished:
-                    self.done.append((self.running.pop(output.request_id), output))
+                key = self.running.pop(output.request_id, None) if output.finished else None
+                if key is not None:  # it was not dropped meanwhile
+                    self.done.append((key, output))
 
     def cache_tokens(self) -> int:
         """How many tokens of prompts and completions its KV cache holds at once."""
