@@ -71,8 +71,8 @@ PART = Way("ours, seeds, a quarter", ours=True, share=0.25)
 BENCH = Way("vllm bench", one_request=True, seeded=False, texts=True)
 ALL = (
     OURS,
+    BENCH,  # second, so that a run that ends early has both
     FREE,
-    BENCH,
     Way("LLM.generate, n requests", seeded=False, texts=True),
     Way("LLM.generate, n requests, seeds, ids", share=0.25),
     Way("LLM.generate, n requests, ids", seeded=False, share=0.25),
