@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from a2r_train.errors import InputError
-from a2r_train.paths import SHIPPED
+from a2r_train.paths import TINY_PAIR
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -278,7 +278,7 @@ def solve(
     if bool(question) == bool(file):
         raise InputError("solve: expected either a question or --file")
     if not (explorer or synthesizer):
-        explorer, synthesizer = f"{SHIPPED}/data/tiny/explorer", f"{SHIPPED}/data/tiny/synthesizer"
+        explorer, synthesizer = TINY_PAIR
     explorer = explorer or synthesizer  # never mix the toy with the user's own model
     synthesizer = synthesizer or explorer
     questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []

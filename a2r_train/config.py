@@ -63,6 +63,7 @@ YAML_MENDS = {
     "<document start>": "align the keys",
     "alias": "quote a value that starts with *",
     "tag": "quote a value that starts with !",
+    "key in brackets": "quote a value that starts with { or [",
 }
 
 
@@ -252,6 +253,10 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
         for found, _ in node.value:
+            if found.tag == "tag:yaml.org,2002:merge":  # `<<: *name`
+                continue
+            if not isinstance(found, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="found a key in brackets", problem_mark=found.start_mark)
             key, line = self.construct_object(found, deep=True), found.start_mark.line + 1
             if key in lines:
                 raise yaml.YAMLError(

@@ -91,15 +91,28 @@ def marker_pattern(
     markers = {re.escape(token) for token in added} | _delimiters(tokenizer, added)
     markers |= {re.escape(marker) for pair in ((THINK_OPEN, THINK_CLOSE), *thinking) for marker in pair}
     head, _, tail = reference_template.partition("{text}")
-    for part in (head, tail):
-        if len(part.strip()) > 1:
-            markers.add(re.escape(part.strip()).replace(re.escape("{number}"), r"\d+"))
+    markers |= {_slot_marker(part) for part in (head, tail) if len(part.strip().replace("{number}", "0")) > 1}
     return re.compile("|".join(sorted(markers, key=len, reverse=True)), re.MULTILINE)
 
 
+def _slot_marker(part: str) -> str:
+    """The pattern of what opens or closes a slot. Without a letter, such as `{number}. `, it is a marker only
+    at the start of a line and before the same space, because `3.5` is a number.
+    """
+    pattern = re.escape(part.strip()).replace(re.escape("{number}"), r"\d+")
+    if "{number}" not in part or re.search(r"[^\W\d_]", part.replace("{number}", "")):
+        return pattern
+    return _LINE_START + pattern + (r"(?!\S)" if part[-1].isspace() else "")
+
+
 def broken(marker: re.Match[str]) -> str:
-    """A marker with a space after its first character."""
-    return re.sub(r"(\S)", r"\1 ", marker.group(), count=1)
+    """A marker with a space at the first place that parts it; unchanged if a space parts it nowhere."""
+    text = marker.group()
+    for at in (i for i in range(1, len(text)) if not text[i - 1].isspace()):
+        parted = f"{text[:at]} {text[at:]}"
+        if not any(one.start() <= at < one.end() for one in marker.re.finditer(parted)):
+            return parted
+    return text
 
 
 def _delimiters(tokenizer: Any, added: set[str]) -> set[str]:

@@ -182,7 +182,7 @@ def size_of(model: str) -> Size | None:
     """
     try:
         empty = empty_model(model)
-    except (OSError, ValueError):
+    except (OSError, ValueError, InputError):  # InputError: the hub cannot be reached
         return None
     config = empty.config.get_text_config()
     looked_up = 0 if config.tie_word_embeddings else empty.get_input_embeddings().weight.numel()

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from a2r_train.atomic import remove_abandoned
 from a2r_train.errors import InputError
 from a2r_train.models import weights_digest
 from a2r_train.paths import may_name, shards
@@ -265,9 +266,7 @@ def _lock(folder: Path, name: str) -> None:
 
 def finish(folder: str | Path, summary: Mapping[str, Any] | None = None) -> None:
     """Mark a folder as complete; `summary` is what a later reader may want to know first."""
-    for part in Path(folder).rglob(".*.part"):  # of runs that were killed while writing
-        if not _writes(int(part.name.split(".")[-2])):
-            part.unlink(missing_ok=True)
+    remove_abandoned(Path(folder))
     share(folder)
     write_text(Path(folder) / DONE, json.dumps(dict(summary or {}), indent=2) + "\n")
     _unlock(folder)
@@ -291,19 +290,6 @@ def _unlock(folder: str | Path) -> None:
         path.unlink(missing_ok=True)
         if path in _locks:
             _locks.pop(path).release(force=True)
-
-
-def _writes(process: int) -> bool:
-    """Whether the process of a half-written file is still running, as another shard that ends at the same
-    time.
-    """
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return process != os.getpid()
 
 
 def share(folder: str | Path) -> None:

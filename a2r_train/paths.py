@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1]  # the repository, with data/ and accelerate_configs/
+TINY_PAIR = (f"{SHIPPED}/data/tiny/explorer", f"{SHIPPED}/data/tiny/synthesizer")  # used if no model is named
 GYM = "reasoning_gym:"  # tasks of Reasoning Gym, whose names are also comma-separated
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _SHARD = re.compile(r"(?:[\w.-]*-)?\d{5,}(?:-of-\d{5})?\.(?:jsonl|parquet)(?:\.gz|\.xz)?")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import errno
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,12 @@ _NO_ROOM = (
     "PytorchStreamWriter failed writing",
     "unexpected pos",
 )
+
+
+def start_logging() -> None:
+    """Log to stderr, from the first of several training processes: the others would repeat each line."""
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s")
 
 
 def run(stage: Callable[[], None]) -> int:

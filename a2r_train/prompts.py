@@ -288,6 +288,11 @@ class Prompter:
         """The chat with the generation prompt, as the model reads it."""
         return self._render(chat, add_generation_prompt=True)
 
+    def conversation(self, chat: Chat, completion: str) -> str:
+        """The chat with a completion, as the chat template writes it."""
+        turns = [*chat, {"role": "assistant", "content": completion}]
+        return self._render(Chat(turns, chat.template_kwargs, chat.day), add_generation_prompt=False)
+
     def opens(self, generation_prompt: str) -> bool:
         """Whether a prompt ends with the opened thought."""
         return generation_prompt.rstrip().endswith(self.thinking_openers)
@@ -348,12 +353,8 @@ class Prompter:
     def _turn_end(self) -> int | None:
         tokenizer: Any = self.tokenizer
         said = "0said0"  # not a word of any template, nor a part of one
-        turns = Chat(
-            [{"role": "user", "content": "x"}, {"role": "assistant", "content": said}],
-            self.config.chat_template_kwargs,
-            self.config.date,
-        )
-        tail = self._render(turns, add_generation_prompt=False).rpartition(said)[2]
+        chat = Chat([{"role": "user", "content": "x"}], self.config.chat_template_kwargs, self.config.date)
+        tail = self.conversation(chat, said).rpartition(said)[2]
         ids = tokenizer(tail.lstrip(), add_special_tokens=False)["input_ids"]
         special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         return ids[0] if ids and ids[0] in special else tokenizer.eos_token_id  # type: ignore[no-any-return]

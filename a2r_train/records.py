@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from a2r_train.atomic import replacing
+
 Verdict = str
 CORRECT, INCORRECT, UNPARSABLE, TIMEOUT = "correct", "incorrect", "unparsable", "timeout"
 CHECK_VERDICT = "unverified"  # of rollouts made elsewhere, until `a2r bundle` has judged them
@@ -144,15 +146,10 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, with the user's umask."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def seed_of(seed: int, *parts: object) -> int:

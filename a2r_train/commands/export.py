@@ -111,7 +111,7 @@ def trl_command(config: ExportConfig, bundles: TrainingBundles) -> str:
         "output_dir": f"{config.output_dir}-trained",
         "max_completion_length": 1024,
     }
-    if kwargs := bundles.prompter.config.chat_template_kwargs:
+    if kwargs := bundles.template_arguments():
         arguments["chat_template_kwargs"] = json.dumps(kwargs)
     words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
     return shlex.join(["trl", "grpo", *words])

@@ -6,7 +6,6 @@ The mixture needs only a few numbers of each bundle. Memory holds these numbers,
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from a2r_train.atomic import replacing
 from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.files import size_of
 from a2r_train.data.ingest import Store, ingest, parts_of
@@ -147,9 +147,8 @@ def _evaluation(
             tests = sorted_problems(tested or store, config, everything=tested is not None)
         method = cast("Method", config.decontamination)
         known = Evaluation(chain(tests, others), method, columns.sources)
-        part = path.with_suffix(".part")
-        part.write_bytes(pickle.dumps(known))
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_bytes(pickle.dumps(known))
     return path
 
 

@@ -141,12 +141,13 @@ def bundle(config: BundleConfig) -> Path:
     Raises InputError for wrong input, and then leaves nothing behind.
     """
     folder = Path(config.output_dir)
+    prompter = _prompter(config)  # before hours of building, whose parts a wrong name must not cost
     if output.prepare(folder, asdict(config), MAY_DIFFER, inputs=INPUTS):
         log.info("%s: done already", folder)
         return folder
     try:
         made = build(config, folder / WORK, partial(output.note, folder))
-        lengths = measure(config, made, folder / WORK)
+        lengths = measure(prompter, made, folder / WORK)
         _write(config, made, lengths, folder)
     except InputError:
         output.abandon(folder, (WORK,))
@@ -214,8 +215,9 @@ def _prompt(config: BundleConfig, model: str) -> PromptConfig:
 def built(config: BundleConfig) -> Iterator[Built]:
     """What a run would make, in a temporary folder. Raises InputError as `bundle` does."""
     with TemporaryDirectory() as folder:
+        prompter = _prompter(config)
         made = build(config, Path(folder))
-        measure(config, made, Path(folder))
+        measure(prompter, made, Path(folder))
         yield made
 
 
@@ -251,14 +253,20 @@ def _tell_prompt(config: BundleConfig, made: Built, prompt: PromptConfig) -> Non
         log.warning("the prompt of %s: %s", config.prompt or config.tokenizer, says)
 
 
-def measure(config: BundleConfig, made: Built, work: Path) -> Lengths:
+def _prompter(config: BundleConfig) -> Prompter | None:
+    """What measures prompts; None without a tokenizer. Raises InputError for one that cannot be loaded."""
+    if not config.tokenizer:
+        return None
+    return Prompter(load_tokenizer(config.tokenizer), _prompt(config, config.tokenizer))
+
+
+def measure(prompter: Prompter | None, made: Built, work: Path) -> Lengths:
     """Synthesizer prompt lengths in tokens, of train and test; texts without a count get one.
 
     Raises InputError where a bundle cannot be made to fit the budget.
     """
-    if not config.tokenizer:
+    if not prompter:
         return Lengths(np.array([], dtype=np.int64), 0)
-    prompter = Prompter(load_tokenizer(config.tokenizer), _prompt(config, config.tokenizer))
     return measure_splits(prompter, made.splits, work)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from a2r_train import output
+from a2r_train.atomic import part_of
 from a2r_train.config import check_least
 from a2r_train.data import gym
 from a2r_train.data.options import letter_unasked, letters_judged_as_text
@@ -387,7 +387,7 @@ def write_rollouts(chunks: Iterable[tuple[Path, list[Rollout]]], target: Path, c
     held = 0
 
     def flush() -> None:
-        written.append(target.with_name(f".{target.stem}-{len(written):05d}.{os.getpid()}.part"))
+        written.append(part_of(target.with_name(f"{target.stem}-{len(written):05d}.parquet")))
         write_parquet(Table.from_batches(batches_of(cells, ROLLOUT_ROWS), ROLLOUT_ROWS), written[-1])
         cells.clear()
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from a2r_train.atomic import replacing
 from a2r_train.data.spill import ROLLOUT, metadata_of, metadata_text
 from a2r_train.errors import InputError
 from a2r_train.records import Bundle, Reference, Rollout
@@ -132,16 +133,12 @@ def write_shard(shard: Shard) -> None:
     table = shard.table()
     if shard.tokens and shard.tokens.exists():
         table = with_tokens(table, np.load(shard.tokens))
-    part = shard.path.with_name(f".{shard.path.name}.{os.getpid()}.part")
-    try:
+    with replacing(shard.path) as part:
         if shard.path.suffix == ".parquet":
             write_parquet(table, part)
         else:
             with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(lines_of(table))
-        os.replace(part, shard.path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def with_tokens(table: pa.Table, counts: np.ndarray) -> pa.Table:
@@ -186,14 +183,9 @@ def bundles_of(table: pa.Table) -> Iterator[Bundle]:
 
 def join(paths: Iterable[Path], target: Path) -> None:
     """Put the shards of a JSONL file together; it appears complete or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as whole:
-            for path in paths:
-                with open(path, "rb") as file:
-                    shutil.copyfileobj(file, whole, 2**20)
-            whole.flush()
-            os.fsync(whole.fileno())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(target) as part, open(part, "wb") as whole:
+        for path in paths:
+            with open(path, "rb") as file:
+                shutil.copyfileobj(file, whole, 2**20)
+        whole.flush()
+        os.fsync(whole.fileno())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from a2r_train.atomic import replacing
 from a2r_train.errors import InputError
 
 # Where a row comes from: the hash of its problem, its number in its slice, its slice, and its line there.
@@ -94,23 +94,21 @@ def _cut(table: pa.Table, starts: np.ndarray) -> Iterator[pa.RecordBatch]:
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Write an Arrow file, which appears complete or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        replacing(path) as part,
+        pa.OSFile(str(part), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def mark(path: Path, content: Any) -> None:
     """Record as JSON that a step is done. Nothing waits for the disk: after a kill the work continues, after
     a power failure it starts again.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_part(files: Sequence[Path], schema: pa.Schema, part: int) -> pa.Table:

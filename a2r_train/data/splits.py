@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from a2r_train.atomic import replacing
 from a2r_train.data.lengths import PromptLengths
 from a2r_train.data.mixture import Facts
 from a2r_train.data.part import FACTS, Said, said_of
@@ -180,9 +181,8 @@ def _filled(lengths: PromptLengths, tokens: Sequence[int], texts: Sequence[str])
 
 def _save(values: np.ndarray, path: Path | None) -> None:
     if path:
-        part = path.with_suffix(".part.npy")
-        np.save(part, values)
-        part.replace(path)
+        with replacing(path) as part, open(part, "wb") as file:
+            np.save(file, values)
 
 
 def write_splits(splits: Mapping[str, Split], folder: Path, work: Path, form: str, processes: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import prompt_of_references
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.row import mean
+from a2r_train.paths import paths_in
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ TEXTS = {name for field in ("text", "texts") for name in (field, *ALIASES[field]
 
 def is_outside(path: str) -> bool:
     """Whether a file holds rollouts made elsewhere rather than bundles."""
-    first = islice(rows(path), 1)
+    first = islice(rows(paths_in(path)[0]), 1)
     return any("references" not in row and row.keys() & TEXTS for _, row in first)
 
 
@@ -54,7 +55,8 @@ def load(config: EvaluateConfig) -> tuple[list[Bundle], list[Rollout], dict[str,
     if not bundles:
         raise InputError(f"{config.bundles}: no problem has {config.k} rollouts; lower k")
     columns = Columns()
-    labelled = (row for row in columns.rows(config.bundles) if not is_untested(row))
+    files = map(columns.rows, paths_in(config.bundles))
+    labelled = (row for row in chain.from_iterable(files) if not is_untested(row))
     if config.leave_out_bad_golds:
         kept = {problem.problem for problem in problems}
         labelled = (row for row in labelled if problem_beside(row, "").problem in kept)

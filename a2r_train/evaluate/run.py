@@ -40,7 +40,7 @@ from a2r_train.evaluate.rows.adaptive import adaptive_row, validation_bundles
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
 from a2r_train.evaluate.rows.perturbed import k_tasks, perturbed
-from a2r_train.evaluate.rows.reward_model import best_of_row, load_classifier
+from a2r_train.evaluate.rows.reward_model import best_of_row, check_classifier
 from a2r_train.evaluate.rows.row import (
     Row,
     bundle_votes,
@@ -65,8 +65,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     models = sorted({task.model for task in tasks(config)})
     config = work.config = settled(config, *models, folder=config.output_dir)
     work.models = models
-    if config.reward_model:
-        load_classifier(config.reward_model)
     folder = Path(config.output_dir)
     done = output.prepare(folder, asdict(config), ignore=MAY_DIFFER, fixed=_fixed(config))
     found = answers_of(config, work, bundles)
@@ -162,9 +160,12 @@ def _check_inputs(
     warn_of_others(bundles, rollouts, config.rollouts)
     if says := other_explorer(config.explorer, bundles):
         log.warning("%s: %s", config.bundles, says)
-    for model in sorted({task.model for task in tasks(config)}):
-        if config.trust_remote_code:
-            trust(model)
+    models = sorted({task.model for task in tasks(config)})
+    for model in filter(None, (*models, config.reward_model)) if config.trust_remote_code else ():
+        trust(model)
+    if config.reward_model:
+        check_classifier(config.reward_model)
+    for model in models:
         check_engine(model, config)
         if any(task.model == model and task.view == "references" for task in tasks(config)):
             check_asked({bundle.verifier for bundle in bundles}, work.prompt(model), "synthesizer_template")

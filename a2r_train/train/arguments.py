@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -163,7 +163,8 @@ class SynthesizerGRPOConfig(GRPOConfig):
         if self.pass_at_k > 1 and scored % group:
             raise ValueError(
                 f"pass_at_k: each process scores {scored} completions, not whole groups of {group}; make "
-                "per_device_train_batch_size x gradient_accumulation_steps a multiple of num_generations"
+                "per_device_train_batch_size x steps_per_generation, which is gradient_accumulation_steps if "
+                "not set, a multiple of num_generations"
             )
 
     def _check_validation(self) -> None:
@@ -293,10 +294,13 @@ class SynthesizerSFTConfig(SFTConfig):
             raise InputError(
                 f"rationalised_share is {self.rationalised_share:g}; expected 0 or more, and less than 1"
             )
-        if self.rationalised_share and self.targets:
-            raise InputError(
-                "rationalised_share samples targets, but `targets` names them; remove one of the two"
-            )
+        sampled = ("rationalised_share", "teacher", "target_samples", "target_temperature")
+        defaults = {one.name: one.default for one in fields(self)}
+        for key in sampled if self.targets else ():
+            if getattr(self, key) != defaults[key]:
+                raise InputError(
+                    f"{key} is for sampled targets, but `targets` names them; remove one of the two"
+                )
         check_hint(self.rationalised_hint)
 
 

@@ -95,6 +95,10 @@ class TrainingBundles:
         ids = self.bundles.column("id").to_pylist() if share else []
         return frozenset(identity for identity in ids if _is_plain(identity, share))
 
+    def template_arguments(self) -> dict[str, Any]:
+        """What TRL needs to render the same prompts: arguments of the chat template, and the day it shows."""
+        return self.prompter.template_arguments(self.sample[0].chat)
+
 
 def open_bundles(data: BundleArguments) -> Bundles:
     """The training bundles; problems do where no references are shown. Raises InputError as `read` does."""

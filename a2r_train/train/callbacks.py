@@ -37,9 +37,9 @@ class AlreadyTrained(Exception):
 class StopOnSignal(TrainerCallback):
     """Saves and stops at the end of the step, on all processes once one of them has got the signal.
 
-    A second Ctrl-C ends the process at once. With GRPO the step is the last of `cycle_steps`, the steps
-    trained on one generation: a run resumes only from there. (transformers' own `enable_jit_checkpoint` saves
-    within a step, and each process on its own.)
+    The caller restores the handlers. A second Ctrl-C ends the process at once. With GRPO the step is the last
+    of `cycle_steps`, the steps trained on one generation: a run resumes only from there. (transformers' own
+    `enable_jit_checkpoint` saves within a step, and each process on its own.)
     """
 
     def __init__(self, accelerator: Accelerator, cycle_steps: int = 1) -> None:
@@ -72,7 +72,8 @@ class StopOnSignal(TrainerCallback):
             # otherwise transformers would load the best one now, and with save_total_limit 1 remove this one
             state.best_model_checkpoint = None
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def restore(self) -> None:
+        """Give the signals back to whoever had them; also where a training fails, as in a notebook."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -66,7 +66,7 @@ ARGUMENTS = [BundleArguments, SynthesizerGRPOConfig, ModelArguments]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the recipe and train; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    process.start_logging()
     return process.run(lambda: train(*parse(ARGUMENTS, argv)))
 
 
@@ -85,17 +85,18 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         return
     validation = load_validation(data, args, model, bundles)
     preflight.require(checks_of(args, model, bundles, validation))
+    budget = budget_of(args.match_tokens_of, args.max_steps) if args.match_tokens_of else None
     if data.dry_run:
+        args.max_steps = budget.steps if budget else args.max_steps
         show_dry_run(data, args, model, bundles, validation)
         return
     watching: list[TrainerCallback] = [Watch()]
-    budget = budget_of(args.match_tokens_of, args.max_steps) if args.match_tokens_of else None
     if open_folder(data, args, model, bundles.prompter.config, bundles.bundles):  # done already
         return
     if budget:
         args.max_steps = MOST_LONGER * budget.steps
         watching.append(MatchTokens(budget, cycle_steps(args)))
-    args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs  # TRL renders the prompts again
+    args.chat_template_kwargs = bundles.template_arguments()  # TRL renders the prompts again
     end_turns_as_the_template_does(bundles.prompter)
     prepare_vllm(args, bundles.prompter.stop_ids())
     shard_precisely(args)

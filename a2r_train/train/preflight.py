@@ -311,14 +311,12 @@ def _tokens_of_correct(bundles: Sequence[Bundle]) -> list[int]:
 
 def _template(bundles: TrainingBundles) -> Check:
     """The prompt must equal a whole conversation up to the assistant's first word."""
-    tokenizer: Any = bundles.prompter.tokenizer
     chat, word = bundles.sample[0].chat, "Completion"
     prompt = bundles.prompter.text(chat)
     for opened in bundles.prompter.thinking_openers if bundles.prompter.opens_thinking else ():
         prompt = prompt.rstrip().removesuffix(opened)
     prompt = _CLOSED_THINKING.sub("", prompt)  # left there when thinking is switched off
-    turns = [*chat, {"role": "assistant", "content": word}]
-    whole = str(tokenizer.apply_chat_template(turns, tokenize=False, **chat.template_kwargs))
+    whole = bundles.prompter.conversation(chat, word)
     says = f"the prompt ends in {prompt[-24:]!r}"
     rest = whole.removeprefix(prompt.rstrip())
     if rest != whole and _THINKING.sub("", rest, count=1).startswith(word):
@@ -403,7 +401,7 @@ def _save_steps(args: GRPOConfig) -> Check:
     if strategy != "steps" and cycle > 1:
         detail = f"save_strategy {strategy}: a run can resume only after every {cycle} steps; set it to steps"
         return Check("save_steps", True, detail, vacuous=True)
-    if strategy == "steps" and (every < 1 or every % cycle):
+    if strategy == "steps" and cycle > 1 and (every < 1 or every % cycle):
         detail = (
             f"{every:g} is not a multiple of {cycle}, the steps trained on one generation; "
             "a run can resume only there"

@@ -201,7 +201,7 @@ def run_training(trainer: Trainer) -> None:
     check_rows(trainer)
     fuse_lora(trainer.model, way_of(trainer.args))  # type: ignore[arg-type]
     stopper = StopOnSignal(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
-    # in this order: the second one ends a finished training
+    # stopper comes last: it raises AlreadyTrained, and the others must have checked the weights by then
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
     trainer.add_callback(stopper)
     show_progress(trainer)
@@ -219,6 +219,8 @@ def run_training(trainer: Trainer) -> None:
         if process.no_room(error) and trainer.is_world_process_zero():
             remove_half_written(folder)
         raise
+    finally:
+        stopper.restore()
     if stopper.stopped:
         _end_as_stopped(trainer, stopper)
     if trainer.is_world_process_zero() and (few := vacuous.few_had_signal(without_signal(trainer))):

@@ -48,7 +48,7 @@ ARGUMENTS = [BundleArguments, SynthesizerSFTConfig, ModelArguments]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the recipe and train; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    process.start_logging()
     return process.run(lambda: train(*parse(ARGUMENTS, argv)))
 
 

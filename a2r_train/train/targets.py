@@ -65,9 +65,8 @@ def supplied_targets(
         targets = rollout_targets(args, bundles)
     elif args.targets:
         targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
-    if args.teacher or not targets:
-        check_engine(_teacher(args, model), _engine_arguments(args))
     if not targets:
+        check_engine(_teacher(args, model), _engine_arguments(args))
         _check_teacher(args.teacher, bundles.prompter.config)
     training_rows(bundles, targets, args.max_length)
     return targets

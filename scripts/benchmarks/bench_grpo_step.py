@@ -249,7 +249,7 @@ def measured(given: argparse.Namespace, way: str, micro_batch: int, folder: str)
 
     data, args, model = parse(grpo.ARGUMENTS, arguments_of(given, way, micro_batch, folder))
     bundles = grpo.load_bundles(data, model)
-    args.chat_template_kwargs = bundles.prompter.config.chat_template_kwargs
+    args.chat_template_kwargs = bundles.template_arguments()
     grpo.end_turns_as_the_template_does(bundles.prompter)
     grpo.prepare_vllm(args, bundles.prompter.stop_ids())
     if way in TRLS_SYNC:

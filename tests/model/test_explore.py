@@ -13,6 +13,7 @@ import pytest
 from conftest import Scripted, files_of
 from rich.console import Console
 
+from a2r_train.atomic import HOST
 from a2r_train.commands.dry_run import preview
 from a2r_train.commands.gather import gather
 from a2r_train.data.explore import ExploreConfig, explore, prepared
@@ -65,10 +66,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     (folder / "done.json").unlink()
     (folder / "chunks" / "000001.jsonl").unlink()
     (folder / "chunks" / "000003.jsonl").unlink()
-    (folder / "chunks" / ".000003.jsonl.1.part").write_text('{"problem_id": "p')  # what a kill leaves
+    half = f".000003.jsonl.{HOST}.{2**22 + 1}.part"  # what a kill leaves; no process has this number
+    (folder / "chunks" / half).write_text('{"problem_id": "p')
     kept = (folder / "chunks" / "000000.jsonl").stat().st_mtime_ns
     assert explore(replace(config, batch_size=5)).read_bytes() == whole
     assert (folder / "chunks" / "000000.jsonl").stat().st_mtime_ns == kept
+    assert not (folder / "chunks" / half).exists()
     monkeypatch.setattr("a2r_train.data.explore.load_engine", None)  # a finished run loads no model
     assert explore(config).read_bytes() == whole
 

@@ -3,6 +3,7 @@ such weights.
 """
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from test_train import bundle, last_step
 from transformers import TrainerControl, TrainerState, TrainingArguments, trainer
 
 from a2r_train.config import parse
+from a2r_train.errors import RunError
+from a2r_train.process import ENDED_BY
 from a2r_train.records import Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.callbacks import NotFinite, StopOnNotFinite, not_finite
@@ -81,6 +84,15 @@ def test_ends_before_it_saves_and_the_same_command_goes_on(
     assert (folder / "done.json").exists()
     assert last_step(folder) == 4
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "model.safetensors").values())
+
+
+def test_a_training_that_fails_gives_the_signals_back(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook goes on after it, and must still be stopped by Ctrl-C."""
+    before = [signal.getsignal(number) for number in ENDED_BY]
+    poison(monkeypatch, 2)
+    with pytest.raises(RunError, match="step 2: the weights are not finite"):
+        sft.train(*parse(sft.ARGUMENTS, options(of_stage("sft", keys))))
+    assert [signal.getsignal(number) for number in ENDED_BY] == before
 
 
 def test_a_learning_rate_far_too_high(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import CHAT_TEMPLATE, a2r, bundle_row, files_of, options, write_rows
+from conftest import CHAT_TEMPLATE, a2r, bundle_row, files_of, options, save_tiny, write_rows
 
 from a2r_train.config import parse
 from a2r_train.records import Problem
@@ -118,6 +118,28 @@ def test_green_for_a_model_whose_template_opens_its_thinking(checks: Checks, thi
     found = checks(model=thinking_tiny)
     assert not red(found)
     assert "<|im_start|>assistant" in found["chat template"][0].detail
+
+
+@pytest.mark.parametrize(
+    "shown", ["{{ strftime_now('%d %b %Y') }}", "{{ date_string if date_string is defined else 'some day' }}"]
+)
+def test_a_template_that_shows_a_date(shown: str, checks: Checks, tmp_path: Path) -> None:
+    """As that of Llama 3.2; TRL renders the prompts again, and must show the same day."""
+    model = save_tiny(tmp_path / "model", seed=0, chat_template=f"{shown}\n{CHAT_TEMPLATE}")
+    assert red(checks(model=model)) == {}
+    keys = {**KEYS, "bundles": tmp_path / "bundles.jsonl", "model_name_or_path": model, "output_dir": "x"}
+    data, _, arguments = parse(grpo.ARGUMENTS, options(keys))
+    loaded = grpo.load_bundles(data, arguments)
+    chat, tokenizer = loaded.sample[0].chat, loaded.prompter.tokenizer
+    trls = tokenizer.apply_chat_template(
+        list(chat),
+        chat_template=loaded.prompter.chat_template,
+        tokenize=False,
+        add_generation_prompt=True,
+        **loaded.template_arguments(),
+    )
+    assert trls == loaded.prompter.text(chat)
+    assert trls.startswith("01 Jan 2025\n")
 
 
 def test_a_gold_answer_that_no_completion_can_give(checks: Checks) -> None:
@@ -285,7 +307,8 @@ def test_lengths_that_nobody_counted_are_not_said_to_be_short(checks: Checks) ->
         ({"steps_per_generation": 4, "save_steps": 2}, False),
         ({"steps_per_generation": 4, "gradient_accumulation_steps": 2, "save_steps": 2}, True),
         ({"gradient_accumulation_steps": 4, "save_steps": 1}, True),
-        ({"save_steps": 0.25}, False),
+        ({"save_steps": 0.25}, True),  # a share of all steps
+        ({"num_iterations": 2, "save_steps": 0.25}, False),
     ],
 )
 def test_save_steps_end_a_generation(keys: dict[str, Any], passes: bool, checks: Checks) -> None:

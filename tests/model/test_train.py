@@ -3,6 +3,7 @@ input.
 """
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -91,7 +92,7 @@ def last_step(folder):
     return json.loads((folder / "trainer_state.json").read_text())["global_step"]
 
 
-def test_sft_then_grpo_write_folders_that_load(files, model):
+def test_sft_then_grpo_write_folders_that_load(files, model, capsys):
     assert sft.main(sft_arguments(files, model, "sft")) == 0
     assert grpo.main(arguments(files, str(files / "sft"), "grpo", *GRPO)) == 0
     for name in ("sft", "grpo"):
@@ -114,7 +115,12 @@ def test_sft_then_grpo_write_folders_that_load(files, model):
     assert not before.equal(after)
     logged = json.loads((files / "grpo" / "trainer_state.json").read_text())["log_history"]
     assert any("reward/n_correct=1" in entry and "copy_rate" in entry for entry in logged)
-    assert "4 verified answers to 4 bundles" in (files / "sft" / "README.md").read_text()
+    card = (files / "sft" / "README.md").read_text()
+    assert "4 verified answers to 4 bundles" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    capsys.readouterr()
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_lora_adapter_goes_on_in_grpo(files, model):

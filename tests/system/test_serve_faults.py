@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 import json
+import subprocess
 import time
 from typing import Any
 
 import httpx2
 import openai
+import psutil
 import pytest
 from faulty_upstream import Body, FaultyUpstream, chunk, in_thread, saying
 from pairs import (
@@ -24,11 +26,26 @@ from pairs import (
     until,
 )
 
+from a2r_train.inference.serve.child import end
 from a2r_train.inference.serve.pair import SHORT
 from a2r_train.inference.work import Work
 from a2r_train.records import Reference
 
+DEAD_S = 5.0
 SOON_S = 1.0  # within which the models' servers see that a client has left
+
+
+def test_the_children_of_a_server_that_has_crashed_end_too() -> None:
+    """As vLLM's engine, which would keep the GPU."""
+    crashed = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; exit 1"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert crashed.stdout is not None
+    child = psutil.Process(int(crashed.stdout.readline()))
+    crashed.wait()
+    assert child.is_running()
+    end(crashed)
+    child.wait(DEAD_S)
 
 
 def test_it_goes_on_with_the_references_that_are_there() -> None:

@@ -15,6 +15,7 @@ BROKEN = {
     "k: @x\n": "1: `k: @x` is not valid YAML; quote a value that starts with this character",
     "k: *x\n": "1: `k: *x` is not valid YAML; quote a value that starts with *",
     "k: !x\n": "1: `k: !x` is not valid YAML; quote a value that starts with !",
+    "k: 1\nt: {{problem}}\n": "2: `t: {{problem}}` is not valid YAML; quote a value that starts with { or [",
     "k: [1, 2\n": "1: `k: [1, 2` is not valid YAML; close the brackets",
     "k: 1\nabc\nd: 2\n": "2: `abc` is not valid YAML; write `key: value`, with a space after the colon",
     'k: "a" b\n': '1: `k: "a" b` is not valid YAML; align the keys',

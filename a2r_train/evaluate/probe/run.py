@@ -15,7 +15,7 @@ from a2r_train import output
 from a2r_train.data.probe import load_pools, pools_of
 from a2r_train.data.read import Columns
 from a2r_train.data.unparsable import unparsable
-from a2r_train.engines import settled
+from a2r_train.engines import ENGINE_MAY_DIFFER, settled
 from a2r_train.errors import InputError
 from a2r_train.evaluate.probe import facts as of_rollouts
 from a2r_train.evaluate.probe.asked import (
@@ -52,7 +52,7 @@ MAY_DIFFER = (
     "max_bundles",
     "max_pairs",
     "draws",
-    "batch_size",
+    *ENGINE_MAY_DIFFER,
     "monolith",
     "accuracy",
     "bundles_per_problem",

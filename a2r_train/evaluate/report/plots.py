@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from a2r_train.atomic import replacing
 from a2r_train.evaluate.report.pairs import KINDS, kind, split
 from a2r_train.evaluate.report.words import trained_pairs
 
@@ -243,9 +244,8 @@ def save_png(path: Path, size_inches: tuple[float, float], draw: Callable[[Figur
 
     figure = Figure(figsize=size_inches, layout="constrained")
     draw(figure)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=120)
 
 
 def _svg(name: str, size_inches: tuple[float, float], draw: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from a2r_train.evaluate.rows.row import (
     reference_part,
     size_label,
 )
-from a2r_train.models import check_weights, load_tokenizer, model_hash
+from a2r_train.models import check_weights, load_tokenizer, model_hash, source_of
 from a2r_train.prompts import Messages
 from a2r_train.records import CORRECT, Bundle, write_text
 
@@ -66,11 +67,9 @@ def _best(bundle: Bundle, scored: Scored) -> float:
 def scores(model: str, bundles: Sequence[Bundle], batch_size: int = 32) -> list[Scored]:
     """One score for each reference, for the chat in which it answers the problem.
 
-    Raises InputError unless the model is a sequence classifier with one score and has a chat template.
+    Raises InputError for a model that cannot be loaded.
     """
     classifier, tokenizer = load_classifier(model), load_tokenizer(model)
-    if not tokenizer.chat_template:
-        raise InputError(f"{model}: the tokenizer has no chat template; name a reward model with one")
     chats = [_chat(bundle, reference.text) for bundle in bundles for reference in bundle.references]
     texts = [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -101,25 +100,42 @@ def _score(classifier: Any, tokenizer: Any, ids: list[list[int]]) -> list[float]
     return [float(score) for score in logits[:, 0].float().tolist()]
 
 
-def load_classifier(model: str) -> Any:
-    """Raises InputError for what `check_weights` refuses, and unless the model is a sequence classifier with
-    one score.
+def check_classifier(model: str) -> None:
+    """Raise InputError for what `check_weights` refuses, and unless the model is a sequence classifier with
+    one score and has a chat template. No weights are loaded.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     check_weights(model)
+    name, options = source_of(model)
+    with _loading(model):
+        config = AutoConfig.from_pretrained(name, **options)
+    if config.num_labels != 1 or not any("Classification" in name for name in config.architectures or []):
+        raise InputError(f"{model}: {config.architectures}; expected a sequence classifier with one score")
+    if not load_tokenizer(model).chat_template:
+        raise InputError(f"{model}: the tokenizer has no chat template; name a reward model with one")
+
+
+def load_classifier(model: str) -> Any:
+    """The reward model, on a GPU if there is one. Raises InputError for one that cannot be loaded."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    name, options = source_of(model)
+    with _loading(model):
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            name, use_safetensors=True, **options
+        )
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = loaded.config.eos_token_id
+    return loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _loading(model: str) -> Iterator[None]:
     try:
-        config = AutoConfig.from_pretrained(model)
-        if config.num_labels != 1 or not any("Classification" in name for name in config.architectures or []):
-            raise InputError(
-                f"{model}: {config.architectures}; expected a sequence classifier with one score"
-            )
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(model, use_safetensors=True)
+        yield
     except (OSError, ValueError) as error:
         raise InputError(
             f"{model}: cannot be loaded as a reward model ({str(error).splitlines()[0][:160]})"
         ) from None
-    if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = loaded.config.eos_token_id
-    return loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,14 +150,15 @@ def _child(plan: Plan, config: ServeConfig, servers: int) -> Iterator[Child]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and the processes that it has started."""
-    for number, wait_s in ((signal.SIGTERM, END_S), (signal.SIGKILL, END_S)):
-        if process.poll() is None:
+    """End a server and the processes that it has started, which may outlive it and keep a GPU."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
             os.killpg(process.pid, number)
-            try:
-                process.wait(wait_s)
-            except subprocess.TimeoutExpired:
-                continue
+        except ProcessLookupError:  # none of them is left
+            break
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+    process.wait()
 
 
 def _await(children: list[Child]) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 from a2r_train.config import check_least
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
-
-TINY = ("data/tiny/explorer", "data/tiny/synthesizer")  # served if no model is named
+from a2r_train.paths import TINY_PAIR
 
 
 def _key(default: Any, says: str) -> Any:
@@ -61,7 +60,7 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         explorer, synthesizer = self.explorer or self.synthesizer, self.synthesizer or self.explorer
-        self.explorer, self.synthesizer = (explorer, synthesizer) if explorer else TINY
+        self.explorer, self.synthesizer = (explorer, synthesizer) if explorer else TINY_PAIR
 
     def check(self) -> None:
         """Raise InputError for a value out of range."""

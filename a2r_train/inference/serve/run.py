@@ -161,7 +161,8 @@ async def _listen(config: ServeConfig, endpoint: Endpoint, children: list[Child]
         raise RunError(fault)
     if not server.started:
         raise InputError(f"{config.host}:{config.port}: cannot listen there; choose another --port or --host")
-    log.info("stopped; the requests under way were answered")
+    waited = f"requests under way had up to {config.drain_s:g} s to end"
+    log.info("stopped; %s", "the second signal ended the requests under way" if server.force_exit else waited)
     return 128 + ended_by
 
 
