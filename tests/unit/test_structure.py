@@ -31,6 +31,7 @@ LINES = [
         "paths",
         "process",
         "quiet",
+        "atomic",
         "verifier_code",
     },
     {"verify", "engines"},
