@@ -56,13 +56,13 @@ def prepare(
 ) -> bool:
     """Open an output folder for a config; True if a finished run of that config is already there.
 
-    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. With `fixed`, only
-    those keys may not: what the folder holds depends on no others, and on none if `fixed` is empty. A folder
-    that holds only config.yaml may become any run's. `lock` names the file that keeps a second process out
-    until `finish` or the end of this one; "" for none. With `may_change`, a run of another config continues
-    with this one. `inputs` are keys of files, comma-separated, or of folders of models, whose content
-    belongs to the run, as does what `note` has recorded. Raises InputError for a folder of another run, one
-    that another process is writing, and one that cannot be written.
+    Keys in `ignore`, and `output_dir`, may differ between a run and its continuation. `fixed` lists the keys
+    that may not, because the folder's content depends on them. None means all others, an empty tuple none.
+    A folder that holds only config.yaml may become any run's. `lock` names the file that keeps a second
+    process out until `finish` or the end of this one; "" for none. With `may_change`, a run of another config
+    continues with this one. `inputs` are keys of files, comma-separated, or of folders of models, whose
+    content belongs to the run, as does what `note` has recorded. Raises InputError for a folder of another
+    run, one that another process is writing, and one that cannot be written.
     """
     folder = Path(folder)
     check(folder, config, ignore, may_change, inputs, fixed)
@@ -102,7 +102,7 @@ def check(
     if not may_change:
         kept = inputs if fixed is None else [key for key in inputs if key in fixed]
         before = digests_of(folder)
-        judged = fixed is None or bool(kept)  # what is kept was judged: as all of a run, so sampled targets
+        judged = fixed is None or bool(kept)  # the kept files hold verdicts, which depend on custom verifiers
         digests = _digests(config, kept, before if judged else {})
         _refuse(folder, changes, _changed(digests, before, _sets(config, kept)), fixed)
 

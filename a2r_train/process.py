@@ -85,9 +85,7 @@ def listened_to() -> list[signal.Signals]:
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within this context the handler gets SIGTERM and Ctrl-C, and also afterwards if it is left by
-    SystemExit.
-    """
+    """Within this context the handler gets SIGTERM and Ctrl-C. If SystemExit ends it, the handler stays."""
     before, ending = {number: signal.signal(number, handler) for number in listened_to()}, False
     try:
         yield

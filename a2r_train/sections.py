@@ -51,7 +51,7 @@ class Parts:
         return [next(iter(one)) if len(one) == 1 else None for one in found]
 
     def are_whole(self, references: int) -> bool:
-        """Whether no section is missing, and no reference without a verdict."""
+        """Whether all sections are there, and every reference has a verdict."""
         return bool(self.solution and self.answer) and None not in self.judged(references)
 
 

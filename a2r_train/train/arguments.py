@@ -102,7 +102,7 @@ class SynthesizerGRPOConfig(GRPOConfig):
     validation: str = field(
         default="",
         metadata={
-            "help": "validation bundles; their reward is logged as eval_reward when `eval_strategy` says"
+            "help": "validation bundles; `eval_strategy` sets the steps at which their eval_reward is logged"
         },
     )
     shared_prefix: bool = field(
@@ -379,7 +379,7 @@ def generation_passes(args: GRPOConfig) -> int:
 
 
 def rows_of_a_batch(args: TrainConfig) -> int:
-    """Rows of the dataset that are taken together; a remainder that is smaller is left out of the epoch.
+    """Rows of the dataset that a step takes; a smaller rest at the end of an epoch is left out.
 
     GRPO's sampler draws whole generations. 1 where a short batch is trained on, too.
     """

@@ -101,7 +101,10 @@ class TrainingBundles:
 
 
 def open_bundles(data: BundleArguments) -> Bundles:
-    """The training bundles; problems do where no references are shown. Raises InputError as `read` does."""
+    """Open the training bundles. A file of problems is enough if `plain_share` is 1.
+
+    Raises InputError as `read` does.
+    """
     if data.plain_share < 1 and are_problems(data.bundles):
         raise InputError(
             f"{data.bundles}: these are problems, without references; make bundles of them (a2r explore, "

@@ -2,8 +2,8 @@
 
 For each micro-batch TRL's data loader reads and traverses the rows of a whole generation, and TRL tokenizes a
 prompt once per completion. Once or twice a step Python's garbage collector spends half a second traversing
-everything that torch and transformers hold; starting vLLM in this process ends that for the objects that
-exist by then. The results equal TRL's, as tests check.
+everything that torch and transformers hold. Once vLLM has started in this process, the objects that exist by
+then are excluded (`gc.freeze`). The results equal TRL's, as tests check.
 """
 
 from __future__ import annotations

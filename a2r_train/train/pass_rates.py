@@ -44,7 +44,7 @@ class Bank:
         """
         counts = self.counts.copy()
         for identity, seen in known.items():
-            if identity in self.at:  # a training that resumes with other bundles knows those of before
+            if identity in self.at:  # a resumed training may hold counts of bundles that it no longer has
                 counts[:, self.at[identity]] = seen
         right, made = counts
         return signal_chance(right + PRIOR, made - right + PRIOR, group)

@@ -204,8 +204,8 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         return kept
 
     def _log_choice(self, alive: Any, kept: Sequence[int], reward: float, right: float) -> None:
-        """Log one generation, but the dropped tokens of all so far. `alive` (groups,) marks groups with a
-        signal; `right` is the accuracy on the sampler's groups, whose difficulty does not change.
+        """Log this generation's figures, and the dropped tokens of all so far. `alive` (groups,) marks groups
+        with a signal; `right` is the accuracy on the sampler's groups, whose difficulty does not change.
         """
         used = float(alive[kept].sum())
         metrics = {"groups_made": len(alive), "groups_used": used, "signal": alive.mean(), "reward": reward}

@@ -44,9 +44,7 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """A resumed training goes on from what it logged before: a baseline of its own would be memorised
-        already.
-        """
+        """A resumed training keeps its earlier baseline; a new one would be measured after memorising."""
         for logs in state.log_history:
             self._learn(logs)
 

@@ -334,7 +334,8 @@ def run_start(given: argparse.Namespace) -> int:
     with serving(given.model, "auto") if served else nullcontext("") as given.endpoint:
         work = Work(given)
         engine = started(given, start)
-        row = {"model": given.model, "start": given.only, "start_s": round(time.perf_counter() - began, 1)}
+        row = {"run": given.run, "model": given.model, "start": given.only}
+        row["start_s"] = round(time.perf_counter() - began, 1)
         row |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
         row |= {"versions": versions(), "settings": asdict(start)["settings"]}
         row["cache_tokens"] = getattr(engine, "cache_tokens", None)  # of each copy of vLLM
@@ -363,7 +364,7 @@ def run_all(given: argparse.Namespace) -> None:
 
     names = given.starts.split(",") if given.starts else list(STARTS if torch.cuda.is_available() else ON_CPU)
     keys = ["output", "problems", "prompt", "count", "samples", "temperature", "max_completion_tokens"]
-    keys += ["batch_size", "gpu_memory_utilization", "repeats", "warm_up", "ways"]
+    keys += ["batch_size", "gpu_memory_utilization", "repeats", "warm_up", "ways", "run"]
     for model in given.models.split(","):
         for name in names:
             options = {key: getattr(given, key) for key in keys}
@@ -466,6 +467,7 @@ def main() -> int:
     parser.add_argument("--ways", default="", help="parts of the names of ways, separated by `;`")
     parser.add_argument("--most_s", type=float, default=580, help="seconds after which a start is killed")
     parser.add_argument("--table", default="", help="only show the table of this file of rows")
+    parser.add_argument("--run", default=time.strftime("%Y-%m-%d %H:%M"), help="name of the run, in its rows")
     parser.add_argument("--only", default="", choices=["", *STARTS], help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.model, given.endpoint = given.models, ""

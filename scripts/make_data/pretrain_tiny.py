@@ -14,11 +14,13 @@ data/tiny/README.md has the results.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -222,16 +224,16 @@ def main() -> None:
     )
     given = arguments.parse_args()
     config = PretrainConfig.load(given.config)
-    out, tokenizer, began = Path(config.out), given.rows / "tokenizer", time.monotonic()
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True, default=str).encode()).hexdigest()
+    rows = given.rows / digest[:12]  # another recipe has other rows
+    out, tokenizer, began = Path(config.out), rows / "tokenizer", time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     curve = curve_tales(config)
     reserved = {tale.digest for tale in curve}
     if not tokenizer.exists():
         train_tokenizer(config, tokenizer)
-    plain = kept_rows(given.rows / "plain.npz", lambda: make_rows(config, tokenizer, reserved, "plain"))
-    reference = kept_rows(
-        given.rows / "reference.npz", lambda: make_rows(config, tokenizer, reserved, "reference")
-    )
+    plain = kept_rows(rows / "plain.npz", lambda: make_rows(config, tokenizer, reserved, "plain"))
+    reference = kept_rows(rows / "reference.npz", lambda: make_rows(config, tokenizer, reserved, "reference"))
     log.info(
         "data in %.0f s; plain rows %s, reference rows %s",
         time.monotonic() - began,

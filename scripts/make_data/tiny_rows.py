@@ -22,6 +22,7 @@ from tiny_problems import Tale, draw
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from a2r_train.atomic import replacing
 from a2r_train.config import check_keys, load_yaml
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, Reference, write
@@ -256,7 +257,8 @@ def kept_rows(path: Path, make: Callable[[], Rows]) -> Rows:
     """Load the rows from `path`; make and write them first if the file does not exist."""
     if not path.exists():
         rows = make()
-        np.savez_compressed(path, ids=rows.ids, start=rows.start, end=rows.end)
+        with replacing(path) as part, open(part, "wb") as file:
+            np.savez_compressed(file, ids=rows.ids, start=rows.start, end=rows.end)
     return Rows(**np.load(path))
 
 

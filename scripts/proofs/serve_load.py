@@ -222,7 +222,7 @@ async def under_faults(urls: dict[str, str], count: int, at_once: int, stall_s: 
         met = Counter(seen.ended for one in upstreams.values() for seen in one.seen)
     quarter = len(memory) // 4 or 1
     return {
-        "requests": count,
+        "requests": len(texts),
         "at_once": at_once,
         "outcomes": dict(outcome),
         "requests_upstream": dict(met),
@@ -252,7 +252,7 @@ async def _ask_all(
 
     async with httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None)) as client:
         await asyncio.gather(
-            *(one(number, client) for number in range(32))
+            *(one(number, client) for number in range(min(32, len(texts))))
         )  # warm-up: loads what is loaded once
         for kept in (outcome, memory, seconds):
             kept.clear()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import files_of, write_rows
+from conftest import bundle_with, files_of, write_rows
 from test_train import GRPO, QUICK, arguments, bundle, files, sft_arguments  # noqa: F401
 
 from a2r_train.commands.export import ExportConfig, export
@@ -15,7 +15,7 @@ from a2r_train.commands.plan import plan
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
 from a2r_train.models import PART_BYTES, PARTS, weights_digest
-from a2r_train.records import Synthesis, write
+from a2r_train.records import Problem, Synthesis, write
 from a2r_train.train import grpo, sft
 
 PROMPT = 'prompt:\n  synthesizer_template: "%s \\\\boxed{{}} {problem} {references}"\n'
@@ -95,7 +95,9 @@ def _base(files: Path, model: str) -> list[str]:  # noqa: F811
 
 
 def _teacher(files: Path, model: str) -> list[str]:  # noqa: F811
-    keys = ("--teacher", model, "--targets", str(files / "targets.jsonl"))
+    asked = [bundle_with(Problem(f"p{i}", f"{i}?", "3"), ("3", "7"), f"b{i}") for i in range(4)]
+    write(asked, files / "bundles.jsonl")  # the teacher says 3 or 6
+    keys = ("--teacher", model, "--max_target_tokens", "12")
     return [str(sft.main(arguments(files, str(files / "other"), "out", *QUICK, *keys)))]
 
 
@@ -127,6 +129,7 @@ def test_a_model_that_was_trained_again_makes_another_run(
     run: Callable[[Path, str], list[str]],
     files: Path,  # noqa: F811
     tiny: str,
+    speaking: str,
     other_tiny: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -135,7 +138,7 @@ def test_a_model_that_was_trained_again_makes_another_run(
     if run is _matched:
         assert grpo.main(arguments(files, tiny, "model", *GRPO)) == 0
     else:
-        shutil.copytree(tiny, model)
+        shutil.copytree(speaking if run is _teacher else tiny, model)
     assert run(files, str(model)) == ["0"]
     shutil.copytree(model, files / "copy")  # with other times
     shutil.rmtree(model)

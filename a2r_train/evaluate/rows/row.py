@@ -193,8 +193,8 @@ def part_of(
 def asked_part(model: str, prompt: float, completion: float, share: float, task: str = "") -> Part:
     """The part of a model that is asked for a share of the answers, from its mean tokens over all of them.
 
-    The more tokens precede a token, the more FLOPs it takes: long texts now and then are not short ones
-    each time.
+    The more tokens precede a token, the more FLOPs it takes. So a long completion for some problems costs
+    more than the same mean length for all of them.
     """
     some = share or 1.0
     return Part(model, prompt / some, completion / some, share, task)

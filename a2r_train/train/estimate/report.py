@@ -36,8 +36,8 @@ class Step:
     """A micro-batch as the trainer builds it: its groups; in SFT a group is one row.
 
     `vllm_share` is the part of a GPU that vLLM reserves; if it sleeps, only while it generates. `gathers`:
-    under ZeRO-3 every GPU holds all weights to generate; `merges`: so it does with a base whose adapter is
-    added for vLLM.
+    under ZeRO-3 every GPU holds all weights to generate. `merges`: every GPU holds the base's full weights
+    while the adapter is added for vLLM.
     """
 
     group: Group
