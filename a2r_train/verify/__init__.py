@@ -113,10 +113,12 @@ from a2r_train.verify.compare import (
     judge_all,
     left_out,
     start_workers,
+    tell_doubts,
     tell_failing_golds,
     unreadable_golds,
 )
 from a2r_train.verify.extract import extract
+from a2r_train.verify.slips import doubts
 from a2r_train.verify.traits import has_vote, traits_of
 from a2r_train.verify.vote import Majority, majority
 
@@ -129,6 +131,7 @@ __all__ = [
     "check_gold",
     "check_left_out",
     "check_verifier",
+    "doubts",
     "equivalent",
     "extract",
     "has_vote",
@@ -137,6 +140,7 @@ __all__ = [
     "left_out",
     "majority",
     "start_workers",
+    "tell_doubts",
     "tell_failing_golds",
     "traits_of",
     "unreadable_golds",

@@ -19,8 +19,10 @@ from latex2sympy2_extended import latex2sympy
 from a2r_train.verify.exact import MAX_BITS, MIN_DIGITS, TooLarge, digits, value
 from a2r_train.verify.expression import Node, Unreadable
 from a2r_train.verify.kinds import Group, Interval, Quantity, Region
+from a2r_train.verify.windows import window_points
 
 SIGNS = ("+", "+", "-", "+", "+", "-")  # of the symbols at the points where two expressions are compared
+DEEP = 4  # of these points, with both signs, are those where the difference is computed to all digits
 MIXED = 4  # further points for several symbols, at which their signs differ
 NEAREST_FAR = 20  # from zero are the further points, for functions with pieces
 FARTHEST = {
@@ -98,16 +100,23 @@ class Algebra:
 
     def constant_apart(self, a: Node, b: Node) -> bool:
         x, y = expression(a), expression(b)
+        constants = {
+            symbol: 0 for symbol in x.free_symbols & y.free_symbols if str(symbol) in ("C", "c", "K")
+        }
+        x, y = x.subs(constants), y.subs(constants)
         symbols = sorted((x - y).free_symbols, key=str)
-        found = [_at(x - y, point) for point in _points(symbols)]
-        return any(apart is not None and apart.is_real and _same(x, y + apart) for apart in found[:1])
+        found = (_at(x - y, point) for point in (*_points(symbols), *_small_points(symbols)))
+        apart = next((number for number in found if number is not None and _is_real(number)), None)
+        return apart is not None and _same(x, y if _is_zero(apart, DEPTHS[:1]) else y + apart)
 
     def proportional(self, a: Node, b: Node, positive: bool) -> bool:
         x, y = expression(a), expression(b)
         if not positive and any(power.exp.is_negative for power in (x + y).atoms(sympy.Pow)):
             x, y = (sympy.fraction(sympy.together(side))[0] for side in (x, y))  # xy = 1 is y = 1/x
         symbols = sorted(x.free_symbols | y.free_symbols, key=str)
-        if not symbols or x.free_symbols != y.free_symbols:
+        if x == 0 or y == 0 or not symbols:
+            return False  # all identities would be equivalent
+        if x.free_symbols != y.free_symbols:
             return _same(x, y)
         factor = None
         for point in _points(symbols):
@@ -246,24 +255,53 @@ def _same(x: Any, y: Any) -> bool:
     if x.is_infinite or y.is_infinite or x.has(sympy.nan, sympy.zoo) or y.has(sympy.nan, sympy.zoo):
         return False
     difference = x - y
-    symbols = sorted(difference.free_symbols, key=str)
-    if not symbols:
+    if not difference.free_symbols:
         return _is_zero(difference)
-    return _vanishes(x, y, symbols)
+    return _vanishes(x, y, sorted(x.free_symbols | y.free_symbols, key=str))
 
 
 def _vanishes(x: Any, y: Any, symbols: list[Any]) -> bool:
-    """Whether two expressions agree at points where both have a real value; the symbols fix the points."""
+    """Whether two expressions agree at points where both have a real value; the symbols fix most points."""
+    points = _points(symbols)
+    met = _agreements(x, y, points[:DEEP] + points[len(SIGNS) :], points[DEEP : len(SIGNS)])
+    if met is not None and _has_pieces(x - y):
+        met = _and_more(met, _agreements(x, y, _far_points(symbols, x - y), []))
+    if met and _has_pieces(x - y):  # only now, because most wrong answers have differed
+        windows = window_points(x - y, points[0], min(_largest(x - y), FARTHEST[False]))
+        met = _and_more(met, _agreements(x, y, [], windows))
+    if met is not None and met < 2:  # as for arcsin, which is real only near zero
+        met = _and_more(met, _agreements(x, y, _small_points(symbols), []))
+    return met is not None and (met >= 2 or (met == 0 and sympy.simplify(x - y) == 0))
+
+
+def _and_more(met: int, more: int | None) -> int | None:
+    return None if more is None else met + more
+
+
+def _agreements(x: Any, y: Any, deep: list[dict[Any, Any]], others: list[dict[Any, Any]]) -> int | None:
+    """At how many points both have a real value, the same; None if they differ at one of them. At the deep
+    points their difference is computed to 600 digits, at the others to 60.
+    """
+    depths = [DEPTHS] * len(deep) + [DEPTHS[:1]] * len(others)
     met = 0
-    far = _far_points(symbols, x - y) if _has_pieces(x - y) else []
-    for point in [*_points(symbols), *far]:
+    for point, to in zip([*deep, *others], depths, strict=True):
         a, b = _at(x, point), _at(y, point)
-        if a is None or b is None or not (x.has(sympy.I) or y.has(sympy.I) or (a.is_real and b.is_real)):
+        if a is None or b is None or not (x.has(sympy.I) or y.has(sympy.I) or (_is_real(a) and _is_real(b))):
             continue
         met += 1
-        if not _is_zero(a - b):
-            return False
-    return met >= 2 or (met == 0 and sympy.simplify(x - y) == 0)
+        if not _is_zero(a - b, to):
+            return None
+    return met
+
+
+def _is_real(x: Any) -> bool:
+    """Whether a number is real; its digits decide what sympy does not know, as for |tan(1 + pi)|."""
+    if x.is_real is not None or x.has(sympy.core.function.AppliedUndef, sympy.Derivative):
+        return bool(x.is_real)
+    try:
+        return bool(x.evalf(DIGITS).is_Float)
+    except _MISHAPS:
+        return False
 
 
 def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
@@ -283,6 +321,15 @@ def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
             point[symbol] = -size if negative else size
         points.append(point)
     return points
+
+
+def _small_points(symbols: list[Any]) -> list[dict[Any, Any]]:
+    """The same points nearer to zero than 1, but for symbols of whole numbers."""
+    if all(symbol.is_integer for symbol in symbols):
+        return []  # they would be the same points
+    return [
+        {s: n if s.is_integer else n / (1 + abs(n)) for s, n in point.items()} for point in _points(symbols)
+    ]
 
 
 def _has_pieces(x: Any) -> bool:
@@ -348,13 +395,13 @@ def _is_defined(part: Any, point: dict[Any, Any]) -> bool:
     return part.subs(point).is_real is not False
 
 
-def _is_zero(x: Any) -> bool:
-    """False if a nonzero digit is proven; true if the number is zero, or no such digit is found to DEPTHS."""
+def _is_zero(x: Any, depths: tuple[int, ...] = DEPTHS) -> bool:
+    """False if a nonzero digit is proven; true if the number is zero, or none is found down to `depths`."""
     if x.is_Rational:
         return bool(x == 0)
     if x.has(sympy.core.function.AppliedUndef):
         return bool(sympy.simplify(x) == 0)
-    for depth in DEPTHS:
+    for depth in depths:
         try:
             return bool(x.evalf(DIGITS, maxn=depth, strict=True) == 0)
         except sympy.core.evalf.PrecisionExhausted:
@@ -391,15 +438,22 @@ def _rounded(decimal: Node, x: Any, other: Node, y: Any) -> bool:
 
 
 def _set(region: Region) -> Any:
-    parts = []
-    for part in region.parts:
-        if isinstance(part, Interval):
-            low, high = expression(part.low), expression(part.high)
-            parts.append(sympy.Interval(low, high, not part.with_low, not part.with_high))
-        else:
-            parts.append(sympy.FiniteSet(*_members(part)))
-    whole = sympy.Union(*parts)
-    return whole - sympy.FiniteSet(*map(expression, region.without)) if region.without else whole
+    whole = sympy.Union(*map(_points_of, region.parts))
+    for other in region.within:
+        whole = whole.intersect(_set(other))
+    for taken in region.without:
+        whole -= _points_of(taken) if isinstance(taken, Interval) else sympy.FiniteSet(expression(taken))
+    return whole
+
+
+def _points_of(part: Interval | Group) -> Any:
+    """An interval or a set of points. Raises ValueError for `(3, 1)`, which is no interval."""
+    if not isinstance(part, Interval):
+        return sympy.FiniteSet(*_members(part))
+    low, high = expression(part.low), expression(part.high)
+    if (low >= high) == True and not (low == high and part.with_low and part.with_high):  # noqa: E712
+        raise ValueError(part)
+    return sympy.Interval(low, high, not part.with_low, not part.with_high)
 
 
 def _members(group: Group) -> list[Any]:

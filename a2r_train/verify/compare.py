@@ -21,6 +21,7 @@ from a2r_train.verify.expression import Unreadable
 from a2r_train.verify.extract import MAX_ANSWER_CHARS, candidates, clean, labelled_boxes, letter
 from a2r_train.verify.kinds import False_, Group, Reading, Region, Words, is_sentence, nodes_of
 from a2r_train.verify.reading import read
+from a2r_train.verify.slips import ESCAPED, doubts, is_escaped, is_slip, one_text
 from a2r_train.verify.spelling import spell
 from a2r_train.verify.traits import COMPARING, SHIPPED, traits_of
 
@@ -228,7 +229,14 @@ def check_gold(problems: Iterable[Problem | Bundle], place: str, mend: str = "")
     numbered = list(enumerate(problems, 1))
     if bad := unreadable_golds(numbered):
         raise bad_golds(bad, place, mend)
+    tell_doubts(doubts(problem for _, problem in numbered), place)
     check_contradictions(numbered, place)
+
+
+def tell_doubts(found: Mapping[str, int], place: str) -> None:
+    """Warn about what `doubts` counts."""
+    for says, count in found.items():
+        log.warning("%s: %d %s", place, count, says)
 
 
 Numbered = tuple[int, Problem | Bundle]
@@ -236,19 +244,21 @@ Numbered = tuple[int, Problem | Bundle]
 
 def check_contradictions(problems: Iterable[Numbered], place: str) -> None:
     """Raise InputError for problems with the same text whose golds are different answers: one must be wrong.
-    Others with the same text are counted in a warning.
+    Others with the same text, or one that differs only in case, are counted in a warning.
 
     Golds are compared only for verifiers that compare an answer with its gold; for others a gold may be
     anything.
     """
     first: dict[tuple[str, str], Numbered] = {}
+    in_any_case: dict[tuple[str, str], Numbered] = {}  # the same letters may be another problem then
     pairs: list[tuple[Numbered, Numbered]] = []
     repeated: list[tuple[int, int]] = []
     for row, problem in problems:
-        key = " ".join(problem.problem.split()), problem.verifier
-        known = first.setdefault(key, (row, problem))
+        text = problem.problem
+        known = first.setdefault((" ".join(text.split()), problem.verifier), (row, problem))
         if problem.verifier in VERIFIERS and known[1].answer != problem.answer:
             pairs.append((known, (row, problem)))
+        known = in_any_case.setdefault((one_text(text), problem.verifier), (row, problem))
         if _id_of(known[1]) != _id_of(problem):
             repeated.append((row, known[0]))
     verdicts = compare_all([(there.answer, here.answer, here.verifier) for (_, here), (_, there) in pairs])
@@ -278,7 +288,11 @@ def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
     asked: dict[Comparison, list[Numbered]] = {}
     tested: list[dict[str, Any]] = []
     entries: list[tuple[str, dict[str, Any]]] = []
+    bad: list[Numbered] = []
     for row, problem in problems:
+        if is_slip(problem):
+            bad.append((row, problem))
+            continue
         key = _key(problem.answer, problem.answer, problem.verifier)
         asked.setdefault(key if problem.verifier in VERIFIERS else ("", "", problem.verifier), []).append(
             (row, problem)
@@ -293,7 +307,7 @@ def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
     unknown = [key for key, verdict in verdicts.items() if verdict is None]
     called = [(*key[:2], own.PATHS.get(key[2], key[2])) for key in unknown]
     verdicts.update(zip(unknown, pool.ask_all(called), strict=True))
-    bad = [row for key, rows in asked.items() if verdicts[key] in (UNPARSABLE, TIMEOUT) for row in rows]
+    bad += [row for key, rows in asked.items() if verdicts[key] in (UNPARSABLE, TIMEOUT) for row in rows]
     return sorted(bad, key=lambda row: row[0])
 
 
@@ -364,6 +378,7 @@ def bad_golds(rows: Sequence[Numbered], place: str, mend: str = "") -> InputErro
         f"{place}: the verifier cannot parse the gold answer of {len(rows)} "
         f"problem{'s'[: len(rows) > 1]}: {_named(rows)}; "
         f"correct the answer or name another verifier{mend}"
+        f"{ESCAPED if any(is_escaped(problem.answer) for _, problem in rows) else ''}"
     )
 
 

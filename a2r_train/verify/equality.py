@@ -6,7 +6,7 @@ Exact rationals decide what they can here. `Leaves` decide the rest, with sympy 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import zip_longest
@@ -31,8 +31,11 @@ from a2r_train.verify.kinds import (
     Words,
     as_region,
     decimal_comma,
+    has_symbol,
+    is_set,
     linked,
 )
+from a2r_train.verify.letters import figure, is_double, is_product, letters
 from a2r_train.verify.measures import based, same_amount, same_time
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail, is_temperature, may_be_same
@@ -40,6 +43,7 @@ from a2r_train.verify.units import Tail, is_temperature, may_be_same
 _UNIT_LETTERS = {"i", "j", "k"}
 _WHOLE = {"k", "m", "n"}  # letters for any whole number
 _VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # of integration
+Same = Callable[[Reading, Reading], bool]
 
 
 class Undecided(Exception):
@@ -129,7 +133,7 @@ class Equality:
         periods = _period(a), _period(b)
         if ratio == 1 and None not in periods and periods[0] != periods[1]:
             b = _renamed(b, periods[1] or "", periods[0] or "")
-        if (letters := _figure(a) or _figure(b)) and letters in (_letters(a), _letters(b)):
+        if (named := figure(a) or figure(b)) and named in (letters(a), letters(b)):
             return ratio == 1
         x, y = value(a), value(b)
         if x is None or y is None:
@@ -195,7 +199,7 @@ class Equality:
             if "{" in (a.kind, b.kind):
                 if "=" in (a.kind, b.kind):
                     return False
-                return self._all_found(a.items, b.items) and self._all_found(b.items, a.items)
+                return self._same_members(a.items, b.items)
             named, plain = (a, b) if one else (b, a)
             if (one is None) != (other is None) and not any(isinstance(i, Named) for i in plain.items):
                 return self._in_order(_by_name(named), plain.items)  # x = 1, y = 2 beside 1, 2
@@ -219,23 +223,25 @@ class Equality:
                 return False
         return True
 
-    def _paired(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
+    def _paired(self, a: Sequence[Reading], b: Sequence[Reading], same: Same | None = None) -> bool:
         """Whether each item of one list has a counterpart of its own in the other."""
         left = list(b)
         if len(a) != len(b):
             return False
         for item in a:
-            like = self._like(item, left)
+            like = self._like(item, left, same or self.same)
             if like is None:
                 return False
             left.pop(like)
         return True
 
-    def _like(self, item: Reading, among: Sequence[Reading]) -> int | None:
+    def _like(self, item: Reading, among: Sequence[Reading], same: Same) -> int | None:
+        if item in among:
+            return among.index(item)
         undecided = False
         for i, other in enumerate(among):
             try:
-                if self.same(item, other):
+                if same(item, other):
                     return i
             except Undecided:
                 undecided = True
@@ -243,13 +249,37 @@ class Equality:
             raise Undecided
         return None
 
-    def _all_found(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
-        return all(self._like(item, b) is not None for item in a)
+    def _same_members(self, a: Sequence[Reading], b: Sequence[Reading]) -> bool:
+        """Whether two sets are equal. Each member has a counterpart of its own, because HT and TH may be two
+        outcomes as well as one product.
+        """
+        one, other = list(dict.fromkeys(a)), list(dict.fromkeys(b))
+        same = self._same_outcome if any(map(is_double, (*one, *other))) else self._same_member
+        if len(one) != len(other):
+            one, other = self._distinct(one, same), self._distinct(other, same)
+        return self._paired(one, other, same)
+
+    def _distinct(self, items: Sequence[Reading], same: Same) -> list[Reading]:
+        """The items without those that an earlier one equals; products of letters may be words, and stay."""
+        found: list[Reading] = []
+        for item in items:
+            others = [other for other in found if not (is_product(item) and is_product(other))]
+            if self._like(item, others, same) is None:
+                found.append(item)
+        return found
+
+    def _same_member(self, a: Reading, b: Reading) -> bool:
+        """Inside a set, a number is not the set of this number."""
+        return is_set(a) == is_set(b) and self.same(a, b)
+
+    def _same_outcome(self, a: Reading, b: Reading) -> bool:
+        """Beside HH, HT is a word: its letters have an order."""
+        return a == b if is_product(a) and is_product(b) else self._same_member(a, b)
 
     def _regions(self, a: Region | None, b: Region | None) -> bool:
         if a is None or b is None or (a.name and b.name and a.name != b.name):
             return False
-        if len(a.parts) == len(b.parts) == 1 and not (a.without or b.without):
+        if len(a.parts) == len(b.parts) == 1 and a.is_union and b.is_union:
             one, other = a.parts[0], b.parts[0]
             if isinstance(one, Interval) and isinstance(other, Interval):
                 flags = (one.with_low, one.with_high) == (other.with_low, other.with_high)
@@ -261,7 +291,18 @@ class Equality:
             return False
         if a.sign.startswith("mod "):
             return self._congruent(a.node, b.node, Fraction(a.sign[4:]))
+        if not (has_symbol(a.node) or has_symbol(b.node)):
+            return self._same_sides(a, b)
         return self.leaves.proportional(a.node, b.node, a.sign in ("<", "<="))
+
+    def _same_sides(self, a: Relation, b: Relation) -> bool:
+        """Whether two statements about numbers say the same: all true ones would be equivalent, 2 < 3 and
+        3 < 4.
+        """
+        (left, right), (low, high) = _sides(a), _sides(b)
+        if self.equal(left, low) and self.equal(right, high):
+            return True
+        return a.sign in ("=", "!=") and self.equal(left, high) and self.equal(right, low)
 
     def _congruent(self, a: Node, b: Node, modulus: Fraction) -> bool:
         x, y = value(a), value(b)
@@ -379,30 +420,16 @@ def _radians(angle: Quantity) -> Node:
     return Node("div", (Node("mul", (angle.node, Node("sym", text=r"\pi"))), Node("div", parts)))
 
 
-def _figure(node: Node) -> str:
-    r"""The letters of `\overline{AB}`, `\angle B`; an answer may leave the sign out."""
-    if node.kind != "sym" or not node.text.startswith(("\\overline ", "\\angle ", "\\triangle ")):
-        return ""
-    letters = node.text.partition(" ")[2]
-    return letters if letters.isupper() and letters.isalpha() else ""
-
-
-def _letters(node: Node) -> str:
-    """`AB` as letters, in alphabetical order if there are two."""
-    if node.kind == "sym":
-        return node.text
-    if node.kind != "mul":
-        return ""
-    parts = [_letters(part) for part in node.parts]
-    joined = "".join(parts) if all(parts) else ""
-    return min(joined, joined[::-1]) if joined.isalpha() and joined.isupper() else ""
-
-
 def _as_relation(named: Named) -> Relation | None:
     what = named.what.plain if isinstance(named.what, Vector) else named.what
     if named.tree is None or not isinstance(what, Quantity) or what.tail != Tail():
         return None
     return Relation("=", Node("add", (named.tree, Node("neg", (what.node,)))))
+
+
+def _sides(relation: Relation) -> tuple[Node, Node]:
+    left, right = relation.node.parts
+    return left, right.parts[0]
 
 
 def _is_residue(relation: Relation) -> bool:

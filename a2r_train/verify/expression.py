@@ -13,10 +13,14 @@ from functools import lru_cache
 from a2r_train.verify.units import vocabulary
 
 MAX_DEPTH, MAX_HEIGHT = 40, 90  # of nested brackets, and of nested operations
-FUNCTIONS = vocabulary(
-    "sin cos tan cot sec csc cis sinh cosh tanh coth arcsin arccos arctan acot log ln exp lg det gcd lcm "
-    "max min"
-)
+_CIRCULAR, _HYPERBOLIC = vocabulary("sin cos tan cot sec csc"), vocabulary("sinh cosh tanh coth sech csch")
+# Each inverse function by its names: `arsinh`, `arcsinh`, `argsinh` and `asinh` are one.
+_INVERSES = {f"{prefix}{name}": name for prefix in ("arc", "a") for name in _CIRCULAR}
+_INVERSES |= {f"{prefix}{name}": name for prefix in ("arc", "ar", "arg", "a") for name in _HYPERBOLIC}
+_INVERSES |= {"arccosec": "csc"}
+_OTHER_NAMES = {"cosec": "csc", "cosech": "csch"}
+NAMED_FUNCTIONS = {*_INVERSES, *_HYPERBOLIC, *_OTHER_NAMES}  # besides those that plain TeX has
+FUNCTIONS = NAMED_FUNCTIONS | vocabulary("sin cos tan cot sec csc cis log ln exp lg det gcd lcm max min")
 GREEK = vocabulary(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon "
     "phi chi psi omega "
@@ -87,6 +91,44 @@ def _cross(left: Node, right: Node) -> Node:
     if left.kind == "neg":
         return Node("neg", (_cross(left.parts[0], right),))
     return Node("cross", (left, right))
+
+
+def _one_over(node: Node) -> Node:
+    return Node("div", (number(1), node))
+
+
+def _direct(name: str, arguments: tuple[Node, ...]) -> Node:
+    if name in ("sech", "csch"):
+        return _one_over(Node("fn", arguments, {"sech": "cosh", "csch": "sinh"}[name]))
+    return Node("fn", arguments, name)
+
+
+def _inverse(name: str, arguments: tuple[Node, ...]) -> Node:
+    r"""The inverse of a function of one number, by those that the worker knows: `\sec^{-1} x` is
+    `\arccos(1/x)`, and inverse hyperbolic functions are logarithms.
+    """
+    if len(arguments) != 1:
+        raise Unreadable(name)
+    x, one = arguments[0], number(1)
+    if name in ("sec", "csc", "sech", "csch"):
+        return _inverse({"sec": "cos", "csc": "sin", "sech": "cosh", "csch": "sinh"}[name], (_one_over(x),))
+    if name in ("sinh", "cosh"):
+        square = Node("pow", (x, number(2)))
+        other = Node("add", (square, one if name == "sinh" else Node("neg", (one,))))
+        return Node("fn", (Node("add", (x, Node("root", (other, number(2))))),), "ln")
+    if name in ("tanh", "coth"):
+        sides = (one, Node("neg", (x,))) if name == "tanh" else (x, Node("neg", (one,)))
+        ratio = Node("div", (Node("add", (one, x)), Node("add", sides)))
+        return Node("div", (Node("fn", (ratio,), "ln"), number(2)))
+    return Node("fn", arguments, "acot" if name == "cot" else "arc" + name)
+
+
+def _without_sign(node: Node) -> Node | None:
+    """The same without its minus sign, as x for `-x` and 2x for `-2x`; None if it has none."""
+    if node.kind == "neg":
+        return node.parts[0]
+    inner = _without_sign(node.parts[0]) if node.kind in ("mul", "div") else None
+    return inner and Node(node.kind, (inner, node.parts[1]))
 
 
 class _Reader:
@@ -311,7 +353,11 @@ class _Reader:
             self.take()
             index = self.sum()
             self.take("]")
-        return Node("root", (self.argument(), index))
+        under = self.argument()
+        is_odd = index.text.isdigit() and int(index.text[-1]) % 2
+        if is_odd and (bare := _without_sign(under)):  # the cube root of -x is minus that of x
+            return Node("neg", (Node("root", (bare, index)),))
+        return Node("root", (under, index))
 
     def figure(self, name: str) -> Node:
         letters = ""
@@ -338,9 +384,12 @@ class _Reader:
             elif self.peek() == "^":
                 self.take()
                 power = self.exponent()
-        if power == Node("neg", (number(1),)) and name in ("sin", "cos", "tan"):
-            name, power = "arc" + name, None
-        node = Node("fn", self.function_arguments(base), name)
+        name = _OTHER_NAMES.get(name, name)
+        inverted = _INVERSES.get(name)
+        if power == Node("neg", (number(1),)) and name in _CIRCULAR | _HYPERBOLIC:
+            inverted, power = name, None
+        arguments = self.function_arguments(base)
+        node = _inverse(inverted, arguments) if inverted else _direct(name, arguments)
         return node if power is None else Node("pow", (node, power))
 
     def function_arguments(self, base: Node | None) -> tuple[Node, ...]:

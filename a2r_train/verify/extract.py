@@ -9,13 +9,19 @@ from functools import lru_cache
 from itertools import islice
 
 from a2r_train.prompts import visible
-from a2r_train.verify.options import option_named
-from a2r_train.verify.spelling import REPEATS
+from a2r_train.verify.decimals import REPEATS
+from a2r_train.verify.options import chosen, option_named
 from a2r_train.verify.traits import traits_of
 from a2r_train.verify.units import NUMBER_WORDS
 
 MAX_ANSWER_CHARS = 2000  # longer ones are never an answer, and would only cost parsing time
 MAX_PROGRAM_CHARS = 50_000  # also of an answer between tags
+
+
+def _any(words: str) -> str:
+    """A pattern for one of these words; `_` is a space."""
+    return f"(?:{'|'.join(words.split())})".replace("_", " ")
+
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 _PYTHON = re.compile(r"\{?[ \t]*\.?(?:py|$)", re.IGNORECASE)  # the language of a block: python, {.py} or none
@@ -59,7 +65,8 @@ _FENCED = re.compile(r"```(?:text|txt|plaintext|latex|tex|math)?[ \t]*\n([^\n`]{
 # Remarks that follow an answer. One with a number or a formula may be a second answer, and is kept.
 _REASON = re.compile(r",?\s+(?:because|since)\b|，\s*因为")
 _DENIED = re.compile(
-    r"\b(?:wrong|incorrect|false|invalid|reject|mistake)|\b(?:unless|if|except|cannot be|can't be)\b"
+    r"\b(?:wrong|incorrect|false|invalid|reject|mistake|extraneous|spurious|discard|exclud|impossible|fails\b)"
+    r"|\b(?:unless|if|except|cannot be|can't be)\b"
     r"|n[o']t (?:be )?(?:right|correct|true|valid|possible|the)\b",
     re.IGNORECASE,
 )
@@ -71,10 +78,94 @@ _ASSESSMENT = re.compile(
 )
 # What precedes "the answer is" where it is not said to be so.
 _DOUBTED = re.compile(
-    r"(?:\b(?:if|whether|suppose|supposing|assume|assuming|imagine|doubt|might guess|false)"
-    r"|n[o']t (?:true|sure|certain|clear|correct|convinced))(?: that)?\s*$|(?:如果|假设|假如)$",
+    r"(?:\b(?:if|whether|unless|suppose|supposing|assume|assuming|imagine|imagining|pretend"
+    r"|let[’']?s say|let us say|might guess|false)"
+    r"|n[o'’]t (?:true|sure|certain|clear|correct|convinced))(?: that)?\s*$|(?:如果|假设|假如)$",
     re.IGNORECASE,
 )
+_CLAUSE = re.compile(r"[.;:!?\n]|\b(?:so(?! far)|but|hence|thus|therefore|and|yet)\b[\s,]", re.IGNORECASE)
+_NEGATION = _any(
+    r"\w+n[’']?t not never no_longer hardly scarcely barely cannot nothing nobody no_one no-one none "
+    "neither nor few unable_to fails?_to failed_to refuses?_to without no_means far_from hard_to "
+    "difficult_to hesitate_to reluctant_to"
+)
+_SAYING = (
+    _any(
+        "think thought believ say said claim conclud assum suppos accept agree expect guess infer deduc "
+        "know knew see seen show prov mean impl[yi] follow assert state feel felt suggest tell told argu "
+        "answer decid establish verif check demonstrat confirm support guarante indicat convinc trust "
+        "insist maintain hold held report announc writ wrote find found justif declar pick choos chose"
+    )
+    + r"\w*"
+)
+_CLAIM = _any(
+    "claim statement idea assumption hypothes[ie]s view guess belief notion assertion conclusion "
+    "suggestion thought conjecture possibility intuition impression argument supposition premise "
+    "opinion theory case"
+)
+_OBJECTION = (
+    _any(
+        r"doubt den[yi] disput disprov refut contradict reject rul\w*_out exclud question disagre dismiss "
+        "discard abandon eliminat undermin violat invalidat inconsistent_with incompatible_with "
+        "conflicts?_with contrary_to against debunk falsif challeng oppos"
+    )
+    + r"\w*"
+)
+_WRONG = _any(
+    "impossible wrong incorrect false mistaken untrue unlikely improbable doubtful unclear uncertain "
+    "absurd erroneous fallacious misleading tempting tempted naive naïve premature foolish illogical "
+    "nonsense questionable debatable inaccurate unproven unfounded "
+    r"(?:mistake|error|fallacy|misconception|trap|myth|lie|pitfall)(?=_(?:is|was|to|that|of)\b)"
+)
+_OTHERS = _any(
+    "students? pupils? people persons? some many most others? someone somebody anyone anybody "
+    "beginners? learners? they (?:you|one)_(?:might|may|could|would) initially at_first first "
+    "originally previously used_to wrongly mistakenly falsely incorrectly erroneously prematurely"
+)
+_TRUE = _any(
+    "true sure certain clear correct convinced right possible likely proof proven proved shown evident "
+    "obvious plausible so the_case"
+)
+_NOT_SAID = re.compile(
+    rf"\b(?:{_NEGATION} (?:\w+ ){{0,6}}?{_SAYING}"
+    r"(?: (?:to |by |with |for )?(?:me|us|you|him|her|them|it|here))?"
+    rf"|{_NEGATION} (?:\w+ ){{0,2}}?(?:be|{_TRUE})(?: {_TRUE})?"
+    r"|no (?:\w+ )?(?:way|chance|possibility|reason|proof|evidence|guarantee|indication|sense)"
+    r"(?: (?:to \w+|in which|for))?"
+    rf"|{_WRONG}(?: (?:is|was|would|be|to|of|them|us|you|one|someone|for|it|\w+ly)){{0,4}}(?: {_SAYING})?"
+    rf"|{_OTHERS} (?:(?:might|may|could|would|will|sometimes|also|even|often|be tempted to|\w+ly) ){{0,3}}"
+    rf"{_SAYING}"
+    rf"|{_OBJECTION}(?:(?: [\w’']+){{0,3}}? {_CLAIM})?"
+    r"|(?:assumption|hypothesis|supposition|possibility|premise)|as (?:though|if)|too \w+ to \w+)"
+    r"(?:,? (?:that|how|why))?$"
+    r"|\bpas que$|\bnicht,? (?:dass|das)$|\bno (?:creo|pienso|digo|es (?:cierto|verdad|posible)) que$"
+    r"|(?:不认为|不相信|不觉得|不能说|不可能|并非|并不是|不是说|否认|怀疑|假定|以为)$",
+    re.IGNORECASE,
+)
+_DOUBLY = re.compile(  # `no doubt`, `I cannot deny`, `not hard to see`
+    rf"\b(?:{_NEGATION}|no|beyond|little|any|un\w*) (?:\w+ ){{0,3}}?"
+    rf"(?:(?:{_OBJECTION}|{_WRONG})(?: (?:to|of) \w+)?|(?:hard|difficult) to \w+)(?:,? (?:that|how|why))?$",
+    re.IGNORECASE,
+)
+_FALSE = r"(?:right|correct|true|possible|the case|so|valid|the answer)\b"
+_TAKEN_BACK = re.compile(  # `This is wrong.` behind it
+    r"[.!?,;]?[\s*_\"')\]$]*(?:(?:but|however|and|yet|clearly|obviously|of course|no),? )?"
+    r"(?:(?:this|that|which|it|such an answer|they|the claim|this (?:claim|answer|conclusion))(?:[’']s)?"
+    r"(?: (?:is|was|are|would be|must be|seems|clearly|obviously|simply|also|of course|just|a)){0,4} "
+    rf"(?:wrong|incorrect|false|untrue|impossible|mistaken?|error|not {_FALSE}|invalid|absurd|nonsense)\b"
+    rf"|(?:this|that|it|which) (?:cannot be|can[’']?t be|isn[’']?t|wasn[’']?t) {_FALSE}"
+    r"|(?:wrong|incorrect|false|not true|nope)[!.])",
+    re.IGNORECASE,
+)
+# A choice that goes on behind its dot: `B. Or C.`, `A. 25 B. 10`.
+_NO_END = re.compile(
+    r"[.)]\W{0,4}\b(?i:or|and|also|but|maybe|perhaps|possibly|no|wait|hmm|actually|alternatively|sorry)\b"
+    r"[^\n]{0,30}?\b[A-J]\b(?=\W{0,8}(?:$|[.,;!?\n]))"
+    r"|[.)][*_]{0,4}[ \t]{1,4}(?!\([A-J]\))"
+    r"(?:[^\sA-Z.](?:[^\n.]|\.\d){0,60}?|[A-Z][\w-]{0,30}(?: [\w-]{1,30})?)"
+    r"(?<!and)(?<!with)(?<!to)(?<!than)(?<!of)[\s,;]{1,4}\(?[A-J][.):][ \t]{1,4}\S"
+)
+_NEXT_OPTION = re.compile(r"[^\n]{0,80}\n[ \t]{0,8}\(?([B-J])[.)][ \t]{1,8}(?!is\b|was\b|would\b|does\b)\S")
 _ASIDE = re.compile(
     r"(?:,?\s+(?:so|as|which|where|i\.e)\b|,\s+(?!and\b|or\b)(?=[a-z]{2,}\b))(.*)$", re.DOTALL
 )
@@ -95,15 +186,17 @@ _NEXT_QUESTION = re.compile(
 )
 _NEXT_TURN = re.compile(r"<(?:\|im_(?:start|end)\||\|endoftext\||\|eot_id\||/s)>|\[INST\]")
 _OPENS, _CLOSES = re.compile(r"(?<!\\)\\[(\[]"), re.compile(r"(?<!\\)\\[)\]]")
-_NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?")
-_LETTER = re.compile(
-    r"\W*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\W*)?(?:(?:the\s+)?(?:(?:correct|right|best)\s+)?"
-    r"(?:answer|option|choice|letter)\s*(?:is\b)?\s*\}?\W*)?(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\W*"
-    r"([A-J])(?:[).:,}*\]]|\s*$|(?-i:(?<=[A-J]))\s+(?:because|since|as|is|which|so)\b|\s+[-–—]\s)",
-    re.IGNORECASE,
+_GAP = r"[ \u00a0\u2007\u2009\u202f'’]|\\,|,|\{,\}"  # between groups of three digits
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}])[-−–‑﹣－])?"
+    rf"(?:[0-9]{{1,3}}(?P<gap>{_GAP})[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*(?![0-9])(?:\.[0-9]+)?"
+    r"|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])(?:\.[0-9]+)?"  # as in India
+    r"|[0-9]{1,3}(?:\.[0-9]{3}){2,}(?![0-9])"
+    r"|[0-9]+(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+    r"(?:[eE][-−+]?[0-9]{1,4}(?!\w|\.[0-9])|\s?(?:×|\*|\\times|\\cdot)\s?10\s?"
+    r"(?:\^\s?\{?[-−+]?[0-9]{1,4}\}?|[⁻⁺]?[⁰¹²³⁴-⁹]{1,4}))?"
 )
 _LABEL = re.compile(r"([A-Za-z](?:_(?:\w|\{\w+\}))?)\s*=\s*\$?$")
-_LETTERS_ALONE, _WORD = re.compile(r"(?:\W|\b(?:[A-J]|or|and)\b)*"), re.compile(r"\w+")
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 
 
@@ -269,16 +362,8 @@ def clean(answer: str) -> str:
 
 
 def letter(answer: str) -> str:
-    r"""The choice A to J in `B`, `(B)`, `B.`, `\text{B}` or `B) text`; "" for anything else, and for several
-    choices as in `A, B`.
-    """
-    match = _LETTER.match(answer[:MAX_ANSWER_CHARS])
-    if not match:
-        return ""
-    others = set(
-        (_LETTERS_ALONE.fullmatch(answer, match.end(1)) and _WORD.findall(answer, match.end(1))) or []
-    )
-    return match.group(1).upper() if others <= {match.group(1)} else ""
+    """The choice A to J that an answer gives, as `options.chosen`."""
+    return chosen(answer[:MAX_ANSWER_CHARS])
 
 
 def _boxes(text: str) -> list[str]:
@@ -316,16 +401,17 @@ def _hashed(text: str, match: re.Match[str]) -> str:
     return line if is_last or (len(words) == 1 and len(line) < 30) else ""
 
 
-def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
+def _sentence(text: str, prose: Sequence[re.Match[str]], is_choice: bool) -> str:
     r"""What follows the last "the answer is" up to the end of its sentence; one with a `\(` that is never
     closed is skipped.
     """
     until = len(text)
     for match in reversed(prose):
         end = _SENTENCE_END.search(text, match.end(), until)
-        answer = text[match.end() : end.start() if end else until]
+        stop = end.start() if end else until
+        answer = text[match.end() : _end_of_choices(text, match.end(), stop) if is_choice else stop]
         until = match.start()
-        if _DOUBTED.search(text, max(0, match.start() - 40), match.start()) or _assessed(text, match):
+        if _is_doubted(text, match, stop) or _assessed(text, match):
             continue
         display = _DISPLAY.match(text, match.end()) or _FENCED.match(text, match.end())
         said = display[1] if display else answer
@@ -338,6 +424,30 @@ def _sentence(text: str, prose: Sequence[re.Match[str]]) -> str:
         if len(_OPENS.findall(answer)) <= len(_CLOSES.findall(answer)):
             return answer.strip().strip("*_")
     return ""
+
+
+def _end_of_choices(text: str, start: int, stop: int) -> int:
+    """Where a choice ends; behind its sentence if others follow, so that none of them counts."""
+    first = text[start:stop].strip("(*_ )")[:1]
+    options = _NEXT_OPTION.match(text, start) if "\n" in text[start : stop + 82] else None
+    if options and ord(options[1]) == ord(first or "Z") + 1:
+        return options.end()
+    if not _NO_END.match(text, stop):
+        return stop
+    line = text.find("\n", stop)
+    return line if line >= 0 else len(text)
+
+
+def _is_doubted(text: str, match: re.Match[str], after: int) -> bool:
+    """Whether "the answer is" is only supposed, denied, said by others, or taken back right behind it."""
+    start = match.start()
+    if _DOUBTED.search(text, max(0, start - 40), start) or _TAKEN_BACK.match(text, after):
+        return True
+    if match.group().startswith("\n"):
+        return False
+    before = text[max(0, start - 120) : start]
+    clause = " ".join(before[max((m.end() for m in _CLAUSE.finditer(before)), default=0) :].split())
+    return _NOT_SAID.search(clause) is not None and not _DOUBLY.search(clause)
 
 
 def _assessed(text: str, match: re.Match[str]) -> bool:
@@ -363,8 +473,11 @@ def _unboxed(text: str, verifier: str) -> str:
         if answer := _hashed(text, match):
             return answer
     if prose := list(_prose(text)):
-        answer = _sentence(text, prose)
-        return answer if verifier == "multiple_choice" else _without_aside(answer)
+        is_choice = verifier == "multiple_choice"
+        answer = _sentence(text, prose, is_choice)
+        return answer if is_choice else _without_aside(answer)
     cut = r"\boxed{" in text  # the answer itself was cut: a number in it may be only a part
-    numbers = _NUMBER.findall(text) if verifier == "math_last_number" and not cut else []
-    return numbers[-1] if numbers else ""
+    last = ""
+    for match in _NUMBER.finditer(text) if verifier == "math_last_number" and not cut else ():
+        last = match.group()
+    return last

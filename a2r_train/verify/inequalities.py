@@ -7,12 +7,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from a2r_train.verify.exact import value
+from a2r_train.verify.exact import approximation, value
 from a2r_train.verify.expression import Node, number
-from a2r_train.verify.kinds import INFINITY, MINUS_INFINITY, REALS, Interval, Region, has_symbol
+from a2r_train.verify.kinds import (
+    INFINITY,
+    MINUS_INFINITY,
+    REALS,
+    Group,
+    Interval,
+    Named,
+    Quantity,
+    Reading,
+    Region,
+    has_symbol,
+    points_in,
+)
 from a2r_train.verify.naming import NAME
 
 _SIGNS = re.compile(r"\\[gl]e(?![A-Za-z])|[<>]")
+_UNKNOWNS, _LIMITS = ("x", "y", "z", "t"), ("a", "b", "c", "d")  # of `a < x < b`
+NEAR = 1e-9  # relative to their size: irrational numbers that are nearer than this may be equal
 _CONSTANTS = ("\\pi", "e", "i", "\\infty")
 
 
@@ -41,16 +55,27 @@ def solved(left: Node, right: Node, sign: str) -> Region | None:
 def _absolute(left: Node, right: Node, closed: bool) -> Region | None:
     """The region where left is above right, one of them an absolute value, the other a number above zero."""
     inside, outer = (right.parts[0], left) if right.kind == "abs" else (left.parts[0], right)
-    limit, names = value(outer), sorted(_symbols(inside))
+    names = sorted(_symbols(inside))
     found = linear(inside, names[0]) if len(names) == 1 else None
-    if limit is None or limit <= 0 or found is None or not found[0]:
+    if found is None or not found[0] or has_symbol(outer) or not is_below(number(0), outer):
         return None
-    slope, shift = found
-    low, high = (fraction(end) for end in sorted(((limit - shift) / slope, (-limit - shift) / slope)))
+    low, high = _ends(outer, *found)
     if right.kind == "abs":
         return Region((Interval(low, high, closed, closed),), (), names[0])
     below, above = Interval(MINUS_INFINITY, low, False, closed), Interval(high, INFINITY, closed, False)
     return Region((below, above), (), names[0])
+
+
+def _ends(limit: Node, slope: Fraction, shift: Fraction) -> tuple[Node, Node]:
+    """Where `slope x + shift` is minus and plus a limit above zero; the smaller one first."""
+    exact = value(limit)
+    if exact is not None:
+        first, second = sorted(((exact - shift) / slope, (-exact - shift) / slope))
+        return fraction(first), fraction(second)
+    middle = fraction(-shift / slope)
+    width = limit if abs(slope) == 1 else Node("div", (limit, fraction(abs(slope))))
+    low, high = Node("neg", (width,)), width
+    return (Node("add", (middle, low)), Node("add", (middle, high))) if shift else (low, high)
 
 
 def linear(node: Node, name: str) -> tuple[Fraction, Fraction] | None:
@@ -77,10 +102,12 @@ def linear(node: Node, name: str) -> tuple[Fraction, Fraction] | None:
 
 
 def ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
-    """The region of `x < 3`, `3 >= x`, `1 < x <= 3`, `x != 0`."""
+    """The region of `x < 3`, `3 >= x`, `1 < x <= 3`, `x != 0`, and of `a < x < b`."""
     at = next((i for i, side in enumerate(sides) if NAME.fullmatch(side) and '"' not in side), -1)
+    is_middle = len(sides) == 3 and sides[1].strip() in _UNKNOWNS
+    at = 1 if is_middle else at
     others = [tree for i, tree in enumerate(trees) if i != at]
-    if at < 0 or any(has_symbol(tree) for tree in others):
+    if at < 0 or any(has_symbol(tree) and not (is_middle and tree.text in _LIMITS) for tree in others):
         return None
     if signs == [r"\ne"]:
         return Region(REALS.parts, (others[0],), sides[at])
@@ -98,29 +125,121 @@ def ray(sides: list[str], trees: list[Node], signs: list[str]) -> Region | None:
     return Region((Interval(low, high, with_low, with_high),), (), sides[at])
 
 
+def combined(items: Sequence[Reading], separators: Sequence[str]) -> Region | None:
+    r"""The one region that several answers in one unknown are: `x > 1 and x < 3`, `x = 1 or x > 3`,
+    `x \ne 1, 2`; None for anything else.
+    """
+    if found := _more_holes(items):
+        return found
+    regions = [item for item in items if isinstance(item, Region)]
+    said = set(separators)
+    if '"or"' in said:
+        is_list = set(separators[:-1]) <= {","} and separators[-1] == '"or"'  # a, b or c
+        return _alternatives(items) if is_list or len(said) == 1 else None
+    if len(regions) < len(items):
+        return _alternatives(items) if said == {","} and _are_apart(items) else None
+    return _overlap(regions) if said == {'"and"'} else joined(regions)
+
+
+def _more_holes(items: Sequence[Reading]) -> Region | None:
+    r"""`x \ne 1, 2`, whose second number is excluded too."""
+    first, *others = items
+    more = [points_in(item) for item in others]
+    known = [point for points in more if points for point in points]
+    if not isinstance(first, Region) or not (first.name and first.without) or first.parts != REALS.parts:
+        return None
+    if None in more or any(has_symbol(point) for point in known):
+        return None
+    return replace(first, without=(*first.without, *known))
+
+
+def _alternatives(items: Sequence[Reading]) -> Region | None:
+    """The union of regions and of points, as in `x = 1 or x > 3`."""
+    regions = [item for item in items if isinstance(item, Region)]
+    if not regions or len({item.name for item in items if isinstance(item, Region | Named)}) > 1:
+        return None
+    parts: list[Interval | Group] = []
+    for item in items:
+        if isinstance(item, Region) and item.is_union:
+            parts += item.parts
+        elif isinstance(item, Named) and (points := points_in(item.what)):
+            parts.append(Group("{", tuple(map(Quantity, points))))
+        else:
+            return None
+    return Region(tuple(parts), (), regions[0].name)
+
+
+def _are_apart(items: Sequence[Reading]) -> bool:
+    """Whether no named point can lie in an interval, so that a comma between them means `or`."""
+    points = [points_in(item.what) for item in items if isinstance(item, Named)]
+    parts = [part for item in items if isinstance(item, Region) for part in item.parts]
+    return all(
+        found is not None and isinstance(part, Interval) and _is_outside(point, part)
+        for found in points
+        for point in found or ()
+        for part in parts
+    )
+
+
+def _is_outside(point: Node, part: Interval) -> bool:
+    below = part.low != MINUS_INFINITY and (point == part.low or is_below(point, part.low) is True)
+    above = part.high != INFINITY and (point == part.high or is_below(part.high, point) is True)
+    return below or above
+
+
+def _overlap(regions: Sequence[Region]) -> Region | None:
+    """What lies in all of several regions: an interval for two rays that meet."""
+    if len({region.name for region in regions}) > 1 or not regions[0].name:
+        return None
+    first, *others = regions
+    if len(others) == 1 and all(region.is_union for region in regions):
+        up, down = _rays([part for region in regions for part in region.parts])
+        if up and down and len(first.parts) == len(others[0].parts) == 1 and is_below(up.low, down.high):
+            return replace(first, parts=(_between(up, down),))
+    return replace(first, within=(*first.within, *others))
+
+
 def joined(regions: Sequence[Region]) -> Region | None:
     r"""What `x < 1, x > 3` and `1 < x, x < 3` and `x \ge 2, x \ne 5` mean: rays that do not meet are
     alternatives, rays that do meet hold together. None for anything else."""
     if len({region.name for region in regions}) != 1 or not regions[0].name:
         return None
-    holes = [point for region in regions if region.parts == REALS.parts for point in region.without]
+    holes = tuple(point for region in regions if region.parts == REALS.parts for point in region.without)
     rest = [region for region in regions if region.parts != REALS.parts]
-    if holes and len(rest) == 1 and not rest[0].without:
-        return replace(rest[0], without=tuple(holes))
-    if holes or len(rest) != 2 or any(len(r.parts) != 1 or r.without for r in rest):
+    if not all(region.is_union for region in rest) or any(region.within for region in regions):
         return None
-    parts = [part for region in rest for part in region.parts if isinstance(part, Interval)]
-    up = [part for part in parts if part.high == INFINITY and part.low != MINUS_INFINITY]
-    down = [part for part in parts if part.low == MINUS_INFINITY and part.high != INFINITY]
-    if len(up) != 1 or len(down) != 1:
+    if len(rest) < 2:
+        return replace(rest[0] if rest else regions[0], without=holes)
+    up, down = _rays([part for region in rest for part in region.parts])
+    if len(rest) > 2 or any(len(region.parts) > 1 for region in rest) or not up or not down:
         return None
-    low, high = value(up[0].low), value(down[0].high)
-    if low is None or high is None or low == high:
+    meet = is_below(up.low, down.high)
+    if meet is None:
         return None
-    if high < low:
-        return replace(regions[0], parts=(down[0], up[0]))
-    both = Interval(up[0].low, down[0].high, up[0].with_low, down[0].with_high)
-    return replace(regions[0], parts=(both,))
+    return replace(rest[0], parts=(_between(up, down),) if meet else (down, up), without=holes)
+
+
+def _rays(parts: Sequence[Interval | Group]) -> tuple[Interval | None, Interval | None]:
+    """The ray upwards and the ray downwards of two parts."""
+    found = [part for part in parts if isinstance(part, Interval)]
+    up = [part for part in found if part.high == INFINITY and part.low != MINUS_INFINITY]
+    down = [part for part in found if part.low == MINUS_INFINITY and part.high != INFINITY]
+    return (up[0], down[0]) if len(up) == len(down) == 1 else (None, None)
+
+
+def _between(up: Interval, down: Interval) -> Interval:
+    return Interval(up.low, down.high, up.with_low, down.with_high)
+
+
+def is_below(low: Node, high: Node) -> bool | None:
+    """Whether one number is smaller than another; None if they are equal, or nearly so and irrational."""
+    x, y = value(low), value(high)
+    if x is not None and y is not None:
+        return None if x == y else x < y
+    a, b = approximation(low), approximation(high)
+    if a is None or b is None or abs(a - b) <= NEAR * max(abs(a), abs(b), 1):
+        return None
+    return a < b
 
 
 def ascending(text: str) -> str:

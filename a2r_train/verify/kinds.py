@@ -65,11 +65,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class Region:
-    """A union of intervals and sets of points, without some points; of the variable `name`, if given."""
+    """A union of intervals and sets of points, without some points and intervals, and only as far as it lies
+    within all of some other regions; of the variable `name`, if given.
+    """
 
     parts: tuple[Interval | Group, ...]
-    without: tuple[Node, ...] = ()
+    without: tuple[Node | Interval, ...] = ()
     name: str = ""
+    within: tuple[Region, ...] = ()
+
+    @property
+    def is_union(self) -> bool:
+        """Whether it is the union of its parts and no less."""
+        return not self.without and not self.within
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,17 @@ def as_region(reading: Reading) -> Region | None:
         if len(nodes) == 2:
             return Region((Interval(nodes[0], nodes[1], reading.kind[0] == "[", reading.kind[1] == "]"),))
     return None
+
+
+def is_set(reading: Reading) -> bool:
+    return isinstance(reading, Group) and reading.kind == "{"
+
+
+def points_in(reading: Reading) -> tuple[Node, ...] | None:
+    """The numbers of a list, of a set, or of one answer; None if there is anything else among them."""
+    items = reading.items if isinstance(reading, Group) and reading.kind in (",", "{") else (reading,)
+    nodes = tuple(item.node for item in items if isinstance(item, Quantity) and item.tail == Tail())
+    return nodes if len(nodes) == len(items) else None
 
 
 def has_symbol(node: Node) -> bool:

@@ -7,6 +7,14 @@ from __future__ import annotations
 
 import re
 
+_UPRIGHT_FONT = r"\\(?:text(?:bf|it|rm|normal|sf|tt|up|md)?|mathrm|[mhf]box|emph|operatorname\*?)(?![A-Za-z])"
+_UNBRACED = re.compile(rf"{_UPRIGHT_FONT}\s*(?:([A-Za-z])(?![A-Za-z])|(?=[A-Za-z\d]|\\[A-Za-z]))")
+# A speed or acceleration; metres need a space before the fraction, as every unit of one letter does.
+_SPEED = re.compile(
+    r"(?<=[\d}])(?:\s|\\,)*\\[dt]?frac\s*\{\s*(km|cm|mm|mi|ft|(?<=[\s,]\\frac\{)m)\s*\}"
+    r"\s*\{\s*(s|h|hr|min|sec)\s*(\^\s*2|\^\s*\{\s*2\s*\})?\s*\}$"
+)
+_ROW_GAP = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in|baselineskip|\\baselineskip)\s*\]")
 _COMMAND_OF_TWO = re.compile(r"(\\[dtc]?(?:frac|binom)) +([A-Za-z]) ?([A-Za-z])(?![A-Za-z])")
 _UPRIGHT_D = r"\\(?:mathrm|text|operatorname|rm)\s*\{\s*d\s*\}\s*"
 _DIFFERENTIAL = re.compile(
@@ -37,6 +45,8 @@ def rewritten(text: str) -> str:
     if "\\" in text:
         if over := _DIGITS_OVERLINED.fullmatch(text):
             return over[1]
+        text = _ROW_GAP.sub(r"\\\\ ", _UNBRACED.sub(lambda m: rf"\mathrm{{{m[1]}}}" if m[1] else " ", text))
+        text = _SPEED.sub(lambda m: f" {m[1]}/{m[2]}" + ("^2" if m[3] else ""), text)
         text = _ORDER.sub("O", _UNSEEN.sub(" ", text))
         text = _COMMAND_OF_TWO.sub(r"\1{\2}{\3}", text)
         if _DIFFERENTIAL.search(text):

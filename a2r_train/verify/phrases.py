@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from a2r_train.verify.units import MULTIPLIERS, NUMBER_WORDS, vocabulary
+from a2r_train.verify.units import MULTIPLIERS, NUMBER_WORDS, REJECTED, vocabulary
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _TERM = (
@@ -17,10 +17,22 @@ _TERM = (
 )
 _STARTS = r"(?=[-$\d(.]|\\[a-z])"  # what a number or formula starts with
 _LABEL = re.compile(rf'(^|[,;] ?)((?:"[A-Za-z]+" ?){{1,3}}) ?: ?{_STARTS}')
+_BEFORE_SIGN = re.compile(rf'((?:"[A-Za-z]+" ?){{1,3}})(?:[:=]|"(?:is|are|was|were)")+ ?{_STARTS}')
 _NAMED = re.compile(rf'((?:[A-Za-z]|(?:"[A-Za-z]+" ?){{1,4}})) ?"is" ?{_STARTS}')
 DENIED = vocabulary(
-    "not wrong incorrect false never no nothing none except without invalid rejected isn't "
-    "unless cannot neither nor if"
+    "not wrong incorrect false never no nothing none except without isn't doesn't can't "
+    "unless cannot neither nor if mistake mistaken untrue unlikely"
+)
+# Also said of the things of a problem: `Cards removed: 5` is an answer, `Removed: 5` is not.
+_SET_ASIDE = vocabulary(
+    "excluded discarded eliminated omitted ignored removed thrown crossed struck ruled error failed"
+)
+_NO_THING = vocabulary(
+    "out away off the a root roots solution solutions value values answer answers case cases"
+)
+DENIED |= REJECTED - _SET_ASIDE
+_DENYING = (DENIED | _SET_ASIDE | {"errors", "mistakes"}) - vocabulary(
+    "if without except unless nothing none never no not"
 )
 _HEDGE = re.compile(
     r'"(?:exactly|precisely|about|approximately|approx|roughly|around|positive|only|just|both|either)"'
@@ -37,10 +49,13 @@ _PERCENT_OF = re.compile(rf'({_NUMBER}) ?(?:%|"percent") ?"of" \$?({_NUMBER})', 
 # A remark in brackets that says why or how exactly, and one that is the unit.
 _REMARK = re.compile(
     r'(.*[\w)}%]) ?\( ?"(?:(?:since|because|rounded)"[^()]*'
-    r'|(?:by|as|using|approx(?:imately)?|exact(?:ly)?|double|repeated)"[^()\d]*)\)$',
+    r'|(?:by|as|using|approx(?:imately)?|exact(?:ly)?|double|repeated)"[^()\d]*'
+    r'|(?:(?:with|of)" ?")?multiplicity" ?(?:\d|"(?:one|two|three|four)"))\)$',
     re.I,
 )
 _SECOND = re.compile(r'"(?:or|not|no|wrong|incorrect|and)"', re.I)
+_ELSEWHERE = vocabulary("other others negative second smaller larger")  # what a reason rejects instead
+_THE_ANSWER = vocabulary("it this that itself")
 _UNIT_IN_BRACKETS = re.compile(r'(.*[\d}]) ?\( ?(?:"in" ?)?((?:"[A-Za-z]+"(?:\^\{?\d\}?)? ?)+)\)$')
 _MONEY = re.compile(r'\$ ?(\d+) ?"and" ?(\d\d?) ?"cents?"')
 _BOUNDS = {"at least": r"[{},\infty)", "at most": r"(-\infty,{}]", "more than": r"({},\infty)"}
@@ -62,6 +77,9 @@ _EXCEPT = re.compile(
 )
 _MINUS = re.compile(r"(?:- ?|negative |minus )(?=[a-z])")
 _CHOICE = re.compile(r'(?:"(?:option|choice)" ?)?(?:\(([A-J])\)|([A-J])\)?)', re.I)
+_TWICE_WRITTEN = re.compile(
+    r'((?:"[A-Za-z]+" ?-?){1,6}) ?\( ?(\d{1,15}) ?\)|(\d{1,15}) ?\( ?((?:"[A-Za-z]+" ?-?){1,6})\)'
+)
 _BASE = re.compile(r'([0-9A-Z]+) ?\(?"(?:in )?base" ?"?(\w+)"?\)?')
 _SAME = {
     "dne": '"does" "not" "exist"',
@@ -96,9 +114,11 @@ def plain(text: str) -> str:
         return rf"\R \setminus \{{{points}\}}"
     text = re.sub(r'(?<=\d) ?"per" "cent"', "%", text)
     text = re.sub(r"^(\d{1,2}) o'\"clock\"$", r"\1", text)
-    if (spoken := _in_digits(words)) is not None:
+    if (spoken := _written_twice(text) or _in_digits(words)) is not None:
         return spoken
     text = _ARTICLE.sub("", _HEDGE.sub("", _without_remark(text), count=1), count=1)
+    if _sets_aside(text):
+        return text.replace("=", ":")  # which is no name
     if DENIED & set(words.replace(":", " ").split()):  # what is denied is no answer
         return _operated(text)
     text = _LABEL.sub(lambda m: f"{m[1]}{m[2].strip()}=", text)
@@ -109,9 +129,40 @@ def plain(text: str) -> str:
 
 def _without_remark(text: str) -> str:
     """`6 (by symmetry)` as 6, and `18 (in cm)` as 18 cm; a remark that names a second answer stays."""
-    if (match := _REMARK.fullmatch(text)) and not _SECOND.search(text, match.end(1)):
-        return match[1]
-    return f"{match[1]} {match[2].strip()}" if (match := _UNIT_IN_BRACKETS.fullmatch(text)) else text
+    if match := _REMARK.fullmatch(text):
+        doubtful = _SECOND.search(text, match.end(1)) or _takes_back(text[match.end(1) :], match[1])
+        return text if doubtful else match[1]
+    match = _UNIT_IN_BRACKETS.fullmatch(text)
+    return f"{match[1]} {match[2].strip()}" if match and not _takes_back(match[2], "") else text
+
+
+def _sets_aside(text: str) -> bool:
+    """Whether a name says that its number is none of the answers: `Discarded: 5`, `excluded root = 5`."""
+    match = _BEFORE_SIGN.match(text)
+    words = set(match[1].replace('"', " ").casefold().split()) if match else set()
+    return bool(words & _SET_ASIDE) and words <= _SET_ASIDE | _NO_THING
+
+
+def _takes_back(remark: str, answer: str) -> bool:
+    """Whether a remark denies its answer: `(since it fails)`, but not `(since -3 fails)` behind 5, and not
+    `(by contradiction)`.
+    """
+    words = {word.casefold() for word in re.findall(r"[A-Za-z']+", remark)}
+    if not words & _DENYING and not any(word.endswith("n't") for word in words):
+        return False
+    numbers = set(re.findall(_NUMBER, remark))
+    own = numbers & set(re.findall(_NUMBER, answer)) or words & _THE_ANSWER
+    return bool(own) or not (numbers or words & _ELSEWHERE)
+
+
+def _written_twice(text: str) -> str | None:
+    """`five (5)` and `5 (five)` as 5; None unless both are the same number."""
+    match = _TWICE_WRITTEN.fullmatch(text)
+    if not match:
+        return None
+    words, number = (match[1], match[2]) if match[1] else (match[4], match[3])
+    spoken = _in_digits(" ".join(re.sub(r'["-]', " ", words).split()).casefold())
+    return number if spoken == number else None
 
 
 def _in_digits(words: str) -> str | None:

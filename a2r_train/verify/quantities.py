@@ -9,7 +9,7 @@ from dataclasses import replace
 from a2r_train.verify.expression import Node, Unreadable, number, parse
 from a2r_train.verify.kinds import Based, Clock, Group, Matrix, Measure, Quantity, Reading
 from a2r_train.verify.splitting import split, top_level
-from a2r_train.verify.units import named, number_word, read_tail, times
+from a2r_train.verify.units import Tail, named, number_word, read_tail, times
 
 _CURRENCY = r'[$£€¥₹¢]|"(?:rs|usd|eur|gbp|inr)"'
 CURRENCY = re.compile(_CURRENCY, re.IGNORECASE)
@@ -131,6 +131,8 @@ def read_ratio(text: str) -> Reading | None:
     if not parts:
         return None
     sides, _ = split(text, r':|"to"')
+    if '"' not in text and (time := _time(sides)):
+        return time
     if len(sides) == 2:
         last = read_quantity(sides[1])
         if not isinstance(last, Quantity) or last.tail.unit.dimensions:
@@ -138,6 +140,28 @@ def read_ratio(text: str) -> Reading | None:
         return Quantity(Node("div", (parse(sides[0]), last.node)), replace(last.tail, mark=":"))
     items = [read_quantity(side) for side in sides]
     return Group(":", tuple(items))
+
+
+def _time(sides: list[str]) -> Reading | None:
+    """`1:05`, which is no ratio, because one of its parts has a zero in front; None for anything else.
+
+    `05` becomes a symbol, so that it has no size. `01:15` is read as a time of day instead, which also equals
+    `1:15`.
+    """
+    first, *others = sides
+    parts = all(re.fullmatch(r"\d\d(?:\.\d+)?", part) for part in others)
+    if len(others) not in (1, 2) or not parts or not re.fullmatch(r"\d{1,3}", first):
+        return None
+    if not any(side[0] == "0" for side in (first if len(first) == 2 else "1", *others)) and first != "0":
+        return None
+    hour, minute = first.lstrip("0") or "0", others[0]
+    if len(sides) == 2 and first[0] == "0" and 0 < int(hour) < 24 and minute.isdigit() and int(minute) < 60:
+        return Clock(60 * int(hour) + int(minute), False)
+    nodes = [Node("sym" if part[0] == "0" else "num", text=part) for part in (hour, *others)]
+    tail = Tail(mark=":")
+    if len(nodes) == 2:
+        return Quantity(Node("div", (nodes[0], nodes[1])), tail)
+    return Group(":", tuple(Quantity(node) for node in nodes))
 
 
 def read_sum(text: str) -> Reading | None:

@@ -27,11 +27,10 @@ from a2r_train.verify.expression import (
     number,
     parse,
 )
-from a2r_train.verify.inequalities import ascending, joined, ray, solved
+from a2r_train.verify.inequalities import ascending, combined, ray, solved
 from a2r_train.verify.kinds import (
     EMPTY,
     INFINITY,
-    MINUS_INFINITY,
     REALS,
     False_,
     Group,
@@ -43,9 +42,13 @@ from a2r_train.verify.kinds import (
     Relation,
     Words,
     as_region,
+    has_symbol,
+    points_in,
 )
+from a2r_train.verify.lists import each_named, flat, with_comma
 from a2r_train.verify.naming import NAME, called, mentions
 from a2r_train.verify.phrases import plain
+from a2r_train.verify.products import is_word
 from a2r_train.verify.quantifiers import family_in, unquantified
 from a2r_train.verify.quantities import (
     CURRENCY,
@@ -59,9 +62,10 @@ from a2r_train.verify.quantities import (
     read_transpose,
     without_money,
 )
+from a2r_train.verify.signs import each_sign
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
-from a2r_train.verify.units import NO_UNIT, Tail, number_word, vocabulary
+from a2r_train.verify.units import NO_UNIT, number_word, vocabulary
 from a2r_train.verify.vectors import BOLD, read_vector
 
 _EMPTY_WORDS = {
@@ -99,6 +103,8 @@ _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
 # As in India. Without rupees only round numbers, because 1,20,345 may be a list.
 _LAKHS = re.compile(r"(?<![\d.,])[1-9]\d?(?:,\d\d)+,000(?!\d|,\d)")
 _RUPEES = re.compile(r"(?<![\d.,])[1-9]\d?(?:,\d\d)+,\d{3}(?!\d|,\d)")
+# Arguments such as those of \frac{1,000}{3}, which hold no list.
+_BRACES = re.compile(r"(?:(?<=\\frac )|(?<=\\sqrt )|(?<=\\binom )|(?<=[\]}^]))\{[^{}()\[\]]*\}")
 _SIGNS = FUNCTIONS | GREEK | ACCENTS | FIGURES
 _SIGNS |= vocabulary(
     "cup cap subset subseteq supset supseteq to implies iff Rightarrow Leftrightarrow rightarrow neg "
@@ -180,7 +186,7 @@ def _read(text: str) -> Reading:
         return Words(found)
     if (spoken := _spoken_number(said)) is not None and not text[0].isdigit():
         return Quantity(number(spoken))
-    if re.fullmatch(r"[A-Z]{3,}|\d+[A-Z]{2,}|(?=.*[aeiouAEIOU])[A-Za-z]{3,}", text):
+    if is_word(text):
         return Words(text.casefold())
     if r"\mod" in text:
         return read_congruence(text)
@@ -220,6 +226,7 @@ def _with_thousands(text: str) -> str:
         _RUPEES if "₹" in text or ('"r' in text and re.search('"(?:rs|rupees?|inr)"', text, re.I)) else _LAKHS
     )
     text = lakhs.sub(lambda m: m.group().replace(",", ""), text)
+    text = _BRACES.sub(lambda m: _THOUSANDS.sub(lambda n: n.group().replace(",", ""), m.group()), text)
     inside = re.search(r"[(\[{]", text)
     if inside and not re.search(r"\d, +\S", text):
         head, tail = text[: inside.start()], text[inside.start() :]
@@ -228,8 +235,7 @@ def _with_thousands(text: str) -> str:
 
 
 def _deep_thousands(text: str) -> str:
-    r"""The same within `\frac{1,000}{3}` and after brackets, but not in brackets that may hold a list."""
-    text = re.sub(r"(?<=[^\\]\{)\d{1,3}(?:,\d{3})+(?=\})", lambda m: m.group().replace(",", ""), text)
+    """The same after brackets, but not in brackets that may hold a list."""
     depth, found, at = 0, "", 0
     while at < len(text):
         depth += (text[at] in OPENING) - (text[at] in CLOSING)
@@ -244,41 +250,13 @@ def _several(parts: list[str], separators: list[str], tight: bool) -> Reading:
     items: tuple[Reading, ...] = tuple(words)
     if len(words) < len(parts):
         items = tuple(_single(part) for part in parts)
-    if all(isinstance(item, Region) for item in items):
-        regions = [item for item in items if isinstance(item, Region)]
-        if (
-            set(separators) == {'"or"'}
-            and len({r.name for r in regions}) == 1
-            and not any(r.without for r in regions)
-        ):
-            return Region(tuple(part for r in regions for part in r.parts), (), regions[0].name)
-        if set(separators) == {","} and (both := joined(regions)):
-            return both
-        if set(separators) == {'"and"'} and len(regions) == 2 and (both := _overlap(*regions)):
-            return both
+    if region := combined(items, separators):
+        return region
     if ('"or"' in separators and '"and"' in separators) or all(_is_statement(part) for part in parts):
         raise Unreadable("or, and")
-    flat: list[Reading] = []
-    for item in items:  # 3, \pm 5 has three parts
-        parted = isinstance(item, Group) and (item.kind == "," or item.join == "=")
-        flat += item.items if isinstance(item, Group) and parted else (item,)
+    listed = flat(each_named(items))
     join = "or" if '"or"' in separators else "and" if '"and"' in separators else ""
-    return Group(",", tuple(flat), join, _decimal(items) if tight and separators == [","] else None)
-
-
-def _decimal(items: tuple[Reading, ...]) -> Quantity | None:
-    """`3,50 €` as 3.50, which it may also be."""
-    found = [item for item in items if isinstance(item, Quantity)]
-    if len(found) < 2 or found[1].node.kind != "num":
-        return None
-    whole, decimals = found[0].node, found[1].node.text
-    sign, size = ("-", whole.parts[0]) if whole.kind == "neg" else ("", whole)
-    tails = [item.tail for item in found]
-    if size.kind != "num" or not (size.text + decimals).isdigit() or Tail() not in tails:
-        return None
-    node = Node("num", text=f"{size.text}.{decimals}")
-    tail = tails[1] if tails[0] == Tail() else tails[0]
-    return Quantity(Node("neg", (node,)) if sign else node, tail)
+    return Group(",", listed, join, with_comma(items) if tight and separators == [","] else None)
 
 
 def _words_alone(part: str) -> Words | None:
@@ -296,16 +274,6 @@ def _spoken_number(said: str) -> int | None:
 def _is_statement(part: str) -> bool:
     """A letter of logic: `p and q` is one statement."""
     return part.strip() in ("p", "q", "r")
-
-
-def _overlap(one: Region, other: Region) -> Region | None:
-    """The interval of `x > 1 and x < 3`."""
-    for a, b in ((one.parts[0], other.parts[0]), (other.parts[0], one.parts[0])):
-        if not isinstance(a, Interval) or not isinstance(b, Interval) or one.name != other.name:
-            continue
-        if a.high == INFINITY and b.low == MINUS_INFINITY and b.high != INFINITY:
-            return Region((replace(a, high=b.high, with_high=b.with_high),), (), one.name)
-    return None
 
 
 def _last_step(text: str, steps: list[str]) -> Reading:
@@ -334,10 +302,10 @@ def _single(text: str) -> Reading:
         return _region(text)
     if text.strip() == r"\R":
         return REALS
+    if text.startswith(r"\{") and text.endswith(r"\}") and (r"\pm" in text or r"\mp" not in text):
+        return _set(text[2:-2])
     if r"\pm" in text or r"\mp" in text:
-        upper = text.replace(r"\pm", "+").replace(r"\mp", "-")
-        lower = text.replace(r"\pm", "-").replace(r"\mp", "+")
-        return Group(",", (_single(upper), _single(lower)))
+        return Group(",", tuple(map(_single, each_sign(text))))
     if match := _POSITIVE.fullmatch(text):
         return Region((Interval(number(0), INFINITY, False, False),))
     if match := _CHOICE.fullmatch(text):
@@ -348,8 +316,6 @@ def _single(text: str) -> Reading:
         return columns
     if _wraps(text):  # (5 dollars), (50%)
         return _single(text[1:-1])
-    if text.startswith(r"\{") and text.endswith(r"\}"):
-        return _set(text[2:-2])
     if text.startswith("[[") and ";" not in text and (rows := _rows(text)):
         return rows
     if text[0] in "([" and text[-1] in ")]":
@@ -388,9 +354,14 @@ def _set(inner: str) -> Reading:
         found = _read(unquantified(builder[2]))
         if isinstance(found, Region) and found.name == builder[1]:
             return replace(found, name="")
+        if isinstance(found, Named) and found.name == builder[1] and (points := points_in(found.what)):
+            return Group("{", tuple(map(Quantity, points)))
         raise Unreadable(inner)
     parts, _ = split(inner, "[,;]")
-    return Group("{", tuple(_single(part) for part in parts))
+    words = [said for part in parts if (said := _words_alone(part))]
+    if len(words) == len(parts) > 1:
+        return Group("{", tuple(words))
+    return Group("{", flat([_single(part) for part in parts]))
 
 
 def _relation(text: str, signs: list[str]) -> Reading:
@@ -407,6 +378,10 @@ def _relation(text: str, signs: list[str]) -> Reading:
         return replace(found, name=sides[0]) if isinstance(found, Region) else replace(named, name=sides[0])
     if signs == [r"\in"] and sides[0][:1] == "(":
         return members(_single(sides[0]), _single(sides[1]), text)
+    if signs == [r"\ne"] and r"\pm" in sides[1] and NAME.fullmatch(sides[0]):
+        points = points_in(_single(sides[1])) or ()
+        if points and not any(map(has_symbol, points)):
+            return Region(REALS.parts, points, sides[0])
     trees = [parse(side) for side in sides]
     found_region = ray(sides, trees, signs)
     if found_region:
@@ -468,19 +443,22 @@ def _equal_names(sides: list[str]) -> Reading | None:
 
 def _region(text: str) -> Region:
     before, *after = split_at(text, r"\setminus")
-    if len(after) > 1:
-        raise Unreadable(text)
     parts: list[Interval | Group] = []
     for part in split_at(before, r"\cup"):
         found = _single(part)
         region = found if isinstance(found, Region) else as_region(found)
-        if region is None or region.without:
+        if region is None or not region.is_union:
             raise Unreadable(text)
         parts += region.parts
-    without: tuple[Node, ...] = ()
-    if after:
-        points = _single(after[0])
-        if not (isinstance(points, Group) and points.kind == "{"):
-            raise Unreadable(text)
-        without = tuple(item.node for item in points.items if isinstance(item, Quantity))
-    return Region(tuple(parts), without)
+    return Region(tuple(parts), tuple(taken for part in after for taken in _taken(part)))
+
+
+def _taken(text: str) -> tuple[Node | Interval, ...]:
+    """The points or the interval after a sign of difference: all of it counts."""
+    found = _single(text)
+    if isinstance(found, Group) and found.kind == "{" and (points := points_in(found)) is not None:
+        return points
+    interval = as_region(found) if isinstance(found, Group) and found.kind != "{" else None
+    if interval is None:
+        raise Unreadable(text)
+    return tuple(part for part in interval.parts if isinstance(part, Interval))

@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from a2r_train.verify.decimals import REPEATS, numbers
+from a2r_train.verify.expression import NAMED_FUNCTIONS
 from a2r_train.verify.notation import rewritten
 from a2r_train.verify.numerals import in_digits
+from a2r_train.verify.products import ends_in_pi, is_of_time, is_unit_behind_pi
 from a2r_train.verify.symbols import all_units, is_symbol, quote_units
-from a2r_train.verify.units import LETTERS, NUMBER_WORDS, UNITS, WORDS, vocabulary
+from a2r_train.verify.units import LETTERS, NUMBER_WORDS, is_unit, vocabulary
 
 _VULGAR = {
     "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
@@ -37,7 +40,17 @@ _GREEK |= {
     "Σ": "Sigma",
     "Φ": "Phi",
     "Ψ": "Psi",
+    "Δ": "Delta",
+    "Ξ": "Xi",
     "Ω": "Omega",
+    "\u2126": "Omega",  # the sign of the ohm
+    "\u2206": "Delta",  # the sign of an increment
+    "ϕ": "phi",
+    "ϵ": "epsilon",
+    "ϑ": "theta",
+    "ℓ": "ell",
+    "∂": "partial",
+    "ℏ": "hbar",
 }
 _CHARACTERS = {
     **dict.fromkeys("−–‐‑‒﹣－", "-"), "—": " — ",
@@ -55,7 +68,8 @@ _CHARACTERS = {
     "∠": r"\angle ", "△": r"\triangle ", "…": r"\ldots ", "∣": "|", "∥": r"\parallel ", "⊥": r"\perp ",
     "→": r"\to ",
     "∫": r"\int ", "∑": r"\sum ", "。": ".", "、": ", ", "￥": "¥", "￡": "£", "∶": ":",
-    **dict.fromkeys("\u00c5\u212b", ' "angstrom" '),
+    **dict.fromkeys("\u00c5\u212b", ' "angstrom" '), "\u212a": "K", "\u00b5": r" \mu ",  # that of units
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
 }  # fmt: skip
 _TRANSLATION = str.maketrans(_CHARACTERS)
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ", "0123456789+-()nx", strict=True))
@@ -122,6 +136,7 @@ _SAME = {
     "wedge": '"and"', "div": "/", "pounds": "£", "euro": "€", "textdollar": "$", "texteuro": "€",
     "textsterling": "£",
     "lparen": "(", "rparen": ")", "bmod": "mod", "prime": "'", "arccot": "acot", "tg": "tan", "ctg": "cot",
+    "arctg": "arctan", "arcctg": "acot",
     "langle": "(", "rangle": ")", "textdegree": "circ", "smallsetminus": "setminus", "varepsilon": "epsilon",
     "varphi": "phi", "vartheta": "theta", "widehat": "hat", "widetilde": "tilde", "lbrack": "[",
     "rbrack": "]",
@@ -136,21 +151,10 @@ _ORDINAL = re.compile(
     rf"(\d+)(?:(st|nd|rd|th)(?![A-Za-z])|\s*\^?\s*{_RAISED_WORD}\{{\s*(st|nd|rd|th)\s*\}}"
     rf"|\s*\^\s*\{{\s*(?:{_RAISED_WORD})?(?:(st|nd|rd|th)|\{{\s*(st|nd|rd|th)\s*\}})\s*\}})"
 )
-_FUNCTIONS = vocabulary(
-    "sin cos tan cot sec csc cis sinh cosh tanh "
-    "arcsin arccos arctan log ln "
-    "exp sqrt pi gcd "
-    "lcm theta "
-    "infty binom frac "
-    "det max min"
+_FUNCTIONS = NAMED_FUNCTIONS | vocabulary(
+    "sin cos tan cot sec csc cis log ln exp sqrt pi gcd lcm theta infty binom frac det max min"
 )
-_PLAIN_NAMES = {
-    "infinity": "infty",
-    "Infinity": "infty",
-    "asin": "arcsin",
-    "acos": "arccos",
-    "atan": "arctan",
-}
+_PLAIN_NAMES = {"infinity": "infty", "Infinity": "infty", "arctg": "arctan", "arcctg": "acot"}
 # Short words that count as words only on their own.
 _SHORT = vocabulary(
     "or and not no to by of per is in on at as an if the for so be all red odd yes am pm cu sq mod rs "
@@ -160,13 +164,12 @@ _SHORT_ANYWHERE = {"or", "and"}
 _NUMBER_BEFORE = re.compile(r"[\d.})](?:\s|~|\\[,;: ])*\Z")
 _NUMBER_AND_SPACE = re.compile(r"(?<![\^_\w\\{.])[\d.,]+(?:\s*\\(?:times|cdot)\s*10\s*\^\s*\{?-?\d+\}?)?\s+$")
 _RUN = re.compile(r'"[^"]*"|\\[A-Za-z]+|[A-Za-z]+')
+_WORD_BESIDE = re.compile(r"(?<![\\a-z])[a-z]+\s$|^\s[a-z]")
 _SIZES = {"M": "million", "B": "billion", "K": "thousand", "k": "thousand"}
 _INTERVAL = re.compile(r"([\[\]])([^\[\]()]+[,;][^\[\]()]+)([\[\]])")
 _INTERVALS = re.compile(rf"(?:[A-Za-z] ?(?:\\in|=) ?)?{_INTERVAL.pattern}(?: ?\\cup ?{_INTERVAL.pattern})*")
 # `!=` as in programs; in `n! = 6` and `3!=6` the sign is that of a factorial.
 _UNEQUAL = re.compile(r"((?<![\w}])\d+)?!=")
-REPEATS = re.compile(r"(?:\.\d*(\d{1,6})\1|[,;]\s*)\.\.\.$")  # a decimal or a list that goes on
-_START = r"(?<!\d)(\d{0,20})\.(\d{0,20})"  # of a repeating decimal
 
 
 def spell(answer: str) -> str:
@@ -175,7 +178,7 @@ def spell(answer: str) -> str:
     text = _layout(_ORDINAL.sub(_ordinal, text))
     text = _quoted(quote_units(_unboxed_text(text)))
     text = _figures(_commands(text))
-    return _numbers(_tidy(text))
+    return numbers(_tidy(text))
 
 
 def _ordinal(match: re.Match[str]) -> str:
@@ -198,7 +201,7 @@ def _characters(text: str) -> str:
     text = _FOLDED.sub(lambda m: unicodedata.normalize("NFKC", m.group()), text)
     if text.isascii():
         return text.replace('"', "''")
-    text = in_digits(text)
+    text = re.sub(r"(?<=\d) ?([mcdk])ℓ|(?<=\d) ℓ", lambda m: f" {m[1] or ''}L", in_digits(text))
     text = _ROOT_SIGN.sub(
         lambda m: (r"\sqrt" if m[1] == "√" else r"\sqrt[3]") + (f"{{{m[2]}}}" if m[2] else ""), text
     )
@@ -380,16 +383,18 @@ def _run(text: str, match: re.Match[str]) -> str:
     if is_symbol(run, before, after):
         return f'"{run}"'
     behind_number = re.search(r"(?:\d|\d[.)}]|/|\}\s|\)\s|\d\s|\"\s)\s*$", before) is not None
+    if len(run) <= 3 and ends_in_pi(before) and (is_word := is_unit_behind_pi(run, after)) is not None:
+        return f'"{run}"' if is_word else run
+    if run in ("am", "pm") and not is_of_time(before, after):
+        return run
     alone = before[-1:] in ("", " ", ",", "(", '"') and after[:1] in ("", " ", ",", ".", ":", ")", '"', "'")
     if low in _SHORT_ANYWHERE and (alone or before[-1:].isdigit() or before.endswith(("}", ")"))):
         return f' "{low}" '
     if low in _SHORT or (len(run) == 2 and low in ("in", "as")):
-        return f'"{run}"' if alone or (low in ("am", "pm") and behind_number and low == run.lower()) else run
-    if len(run) <= 3 and (run in UNITS or low in WORDS):
+        return f'"{run}"' if alone or (low in ("am", "pm") and behind_number) else run
+    if len(run) <= 3 and is_unit(run):
         return f'"{run}"' if behind_number or alone else run
-    if len(run) <= 3 and (
-        alone and run.islower() and before.strip() and re.search(r"[a-z]\s$|^\s[a-z]", before + after)
-    ):
+    if len(run) <= 3 and alone and run.islower() and before.strip() and _WORD_BESIDE.search(before + after):
         return f'"{run}"'
     return f'"{run}"' if len(run) >= 4 or low in NUMBER_WORDS else run
 
@@ -402,7 +407,7 @@ def _is_unit_letter(letter: str, before: str, after: str) -> bool:
         return True
     if letter in "CF" and re.search(r"(?:\\circ|degrees?)\s*\}?\s*$", before):
         return True
-    quotient = r"(?:\d\s*[a-z]+|\")(?:\^\{?\d\}?)?\s*/\s*$"
+    quotient = r"(?:\d\s*[a-z]+|\"|\\pi\s*(?:[cmdk]m|in|ft|rad))(?:\^\{?\d\}?)?\s*/\s*$"
     return letter in LETTERS and re.search(quotient, before) is not None
 
 
@@ -460,38 +465,3 @@ def _interval(match: re.Match[str]) -> str:
 def _modulus(match: re.Match[str]) -> str:
     value = next(group for group in match.groups() if group is not None).strip()
     return rf"\mod {{{value.strip('{}')}}}"
-
-
-def _numbers(text: str) -> str:
-    """Digits in groups joined by spaces, and repeating decimals as fractions."""
-    text = re.sub(r"(?<![\d.,^_])\d{1,3}(?: \d{3})+(?![\d])", lambda m: m.group().replace(" ", ""), text)
-    if "." in text:
-        text = re.sub(rf"{_START}\\(?:overline|bar|dot) ?\{{?(\d{{1,20}})\}}?(?!\d)", _repeating, text)
-        text = re.sub(rf"(?<![\w(]){_START}\((\d{{1,20}})\)(?!\d)", _repeating, text)
-    if "..." in text or r"\ldots" in text:
-        text = re.sub(
-            r"(?<!\d)(\d{0,20})\.(\d{0,20}?)(\d{1,6}?)\3{2,9}\d{0,6}(?:\.\.\.|\\ldots ?)",
-            _repeating,
-            text,
-        )
-        text = re.sub(r"(?<!\d)(\d{0,20})\.(\d{0,8}?)(\d{1,6})\3(?:\.\.\.|\\ldots ?)", _repeating, text)
-    text = re.sub(r"(?<=\d)\\frac", r" \\frac", text)
-    mixed = (
-        r"(?<![\w.^_}])(\d+) \\frac ?(?:\{(\d+)\}|(\d)) "
-        r"?(?:\{(\d+)\}|(\d))|(?<![\w.^_}])(\d+) (\d+)/(\d+)(?![\d.])"
-    )
-    return re.sub(mixed, _mixed, text)
-
-
-def _repeating(match: re.Match[str]) -> str:
-    whole, start, block = match.groups()
-    if len(whole + start + block) > 60:
-        return match.group()
-    top = int(whole + start + block or "0") - int(whole + start or "0")
-    return rf"\frac{{{top}}}{{{(10 ** len(block) - 1) * 10 ** len(start)}}}"
-
-
-def _mixed(match: re.Match[str]) -> str:
-    whole, *parts = (group for group in match.groups() if group is not None)
-    top, bottom = parts
-    return rf"({whole}+\frac{{{top}}}{{{bottom}}})" if int(top) < int(bottom) else match.group()

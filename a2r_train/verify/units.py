@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from a2r_train.verify.prefixes import has_own_case
+
 
 def vocabulary(words: str) -> set[str]:
     """The words of a text as a set."""
@@ -68,7 +70,7 @@ calorie: cal calorie | 1000 kcal
 rpm: rpm
 hectare: hectare ha
 acre: acre
-bit: bit | 8 byte | 8000 kB kilobyte | 8000000 MB megabyte
+bit: bit | 8 byte | 8000 kB KB kilobyte | 8000000 MB megabyte
 bit: 8000000000 GB gigabyte | 8000000000000 TB terabyte
 unit: unit
 point: point pt pts
@@ -85,26 +87,28 @@ coulomb: C | 1/1000 mC | 1/1000000000 nC | 1/1000000000000 pC
 farad: F | 1/1000 mF | 1/1000000000 nF | 1/1000000000000 pF
 tesla: T | 1/1000 mT
 henry: H | 1/1000 mH
-siemens: S siemens | 1/1000 mS
+siemens: S siemens | 1/1000 mS | 1000000 MS
 weber: Wb
 m: 1/1000000000000 picometer picometre | 1/1000000000000000 fm femtometer | 1/10000000000 angstrom
-m: 149597870700 AU | 1852 nmi
+m: 149597870700 AU | 1852 nmi NM | 1000000 Mm | 1000000000 Gm
 lightyear: ly lightyear light-year
 parsec: pc parsec | 1000 kpc | 1000000 Mpc
-s: 1/1000000000 ns nanosecond | 1/1000000000000 ps picosecond | 1/1000000000000000 fs femtosecond
+s: 1/1000000000 ns nanosecond | 1/1000000000000 ps picosecond | 1/1000000000000000 fs femtosecond | 1000000 Ms
 year: 1000000 Myr | 1000000000 Gyr
-g: 1/1000000000 ng nanogram
+g: 1/1000000000 ng nanogram | 1000000 Mg
+l: 1000000 ML
 hz: 1/1000 mHz | 1000000000 GHz gigahertz | 1000000000000 THz
-joule: 1/1000 mJ millijoule | 1000000000 GJ
+joule: 1/1000 mJ millijoule | 1000000000 GJ | 1000 KJ
 calorie: 1000 Cal
 newton: 1/1000 mN | 1000000 MN | 1/100000 dyn dyne
 joule: 1/10000000 erg
-watt: 1000000000000 TW
+watt: 1000000000000 TW | 1000 KW Kw
+watt-hour: 1000 kwh KWH KWh
 horsepower: hp horsepower
-volt: 1000000 MV
+volt: 1000000 MV | 1000 KV
 ampere: 1/1000000000 nA
 electronvolt: 1/1000 meV | 1000000000 GeV | 1000000000000 TeV
-pascal: 100 hPa mbar millibar | 1000000000 GPa | 101325/760 torr mmHg
+pascal: 1000 kpa KPA KPa | 100 hPa mbar millibar | 1000000000 GPa | 101325/760 torr mmHg
 mole: 1/1000 mmol millimole | 1/1000000000 nmol | 1000 kmol
 dalton: u amu Da dalton
 ppm: ppm
@@ -120,15 +124,10 @@ btu: BTU Btu btu
 bit: 1000 kb kbit | 1000000 Mbit
 """
 _IRREGULAR = vocabulary(
-    "mice geese fish sheep "
-    "deer dice teeth "
-    "cattle oxen loaves "
-    "leaves "
-    "knives shelves wolves "
-    "cookies candy money "
-    "staff luggage furniture moose salmon trout bacteria data vertices matrices indices radii axes cacti "
-    "red blue green yellow black white "
-    "integer number value way apple orange dog cat book student solution digit edge piece square-unit"
+    "mice geese fish sheep deer dice teeth cattle oxen loaves leaves knives shelves wolves cookies candy "
+    "money staff luggage furniture moose salmon trout bacteria data vertices matrices indices radii axes "
+    "cacti red blue green yellow black white integer number value way apple orange dog cat book student "
+    "solution digit edge piece square-unit"
 )
 MULTIPLIERS = {
     "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6),
@@ -162,32 +161,15 @@ NUMBER_WORDS = {word: i for i, word in enumerate(_NUMBER_WORDS)} | {
 }
 # Words that change the number before them, add another answer, or comment on it.
 NO_UNIT = vocabulary(
-    "or and but nor "
-    "not cannot "
-    "versus vs maybe "
-    "perhaps possibly "
-    "probably "
-    "over under plus minus "
-    "negative positive "
-    "squared cubed square "
-    "cube root divided "
-    "multiplied by than then "
-    "less fewer more "
-    "most least "
-    "at about around "
-    "nearly almost approximately twice thrice double triple half if when where because since so thus "
-    "is was are were be been being has have had does do did this that these those it its he she they we you "
-    "remainder percent modulo mod base power to from until through between with without except "
-    "only never always wrong right correct incorrect false true no yes none either neither both all any some "
-    "factorial prime even odd guess halves thirds tens ones hundreds thousands millions "
-    "billions trillions "
-    "infinity infinite "
-    "undefined which "
-    "what who how "
-    "why unless else "
-    "otherwise "
-    "instead rather "
-    "as of in on per a an the each every first up down out off"
+    "or and but nor not cannot versus vs maybe perhaps possibly probably over under plus minus negative "
+    "positive squared cubed square cube root divided multiplied by than then less fewer more most least at "
+    "about around nearly almost approximately twice thrice double triple half if when where because since "
+    "so thus is was are were be been being has have had does do did this that these those it its he she "
+    "they we you remainder percent modulo mod base power to from until through between with without except "
+    "only never always wrong right correct incorrect false true no yes none either neither both all any "
+    "some factorial prime even odd guess halves thirds tens ones hundreds thousands millions billions "
+    "trillions infinity infinite undefined which what who how why unless else otherwise instead rather as "
+    "of in on per a an the each every first up down out off"
 ) | set(NUMBER_WORDS)
 NO_UNIT |= {f"{word.removesuffix('y')}ies" if word[-1] == "y" else f"{word}s" for word in NUMBER_WORDS}
 NO_UNIT |= vocabulary("sixes minuses pluses negatives positives percents factorials basis")
@@ -204,24 +186,22 @@ _ADJECTIVES = vocabulary(
     "unique separate "
     "full-size consecutive u.s us american"
 )
+# Words with which a writer takes back what stands before or behind them: `5 fails`, `extraneous: 5`.
+REJECTED = vocabulary(
+    "extraneous spurious erroneous fallacious bogus fails fail failed failing rejected reject rejects "
+    "invalid invalidated inadmissible disallowed "
+    "excluded exclude excludes discarded discard discards dismissed eliminated omitted ignored removed "
+    "unacceptable inacceptable impossible impermissible unallowed forbidden unsuitable inapplicable "
+    "unphysical nonphysical non-physical unfeasible infeasible "
+    "meaningless nonsense nonsensical absurd contradictory contradicts contradicting violates violating "
+    "violated refuted disproved disproven ruled thrown crossed struck fake phantom "
+    "disqualified disqualifies wrongly incorrectly falsely mistakenly mistaken"
+)
+_VERBS = {word for word in REJECTED if word.endswith("s") and not word.endswith(("us", "ss"))}
+_CANDIDATES = vocabulary("root solution value answer case number candidate zero result integer")
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 _PER = {"per", "a", "an", "each", "every", "/"}
-_LAST = {
-    "total",
-    "altogether",
-    "each",
-    "left",
-    "away",
-    "old",
-    "tall",
-    "long",
-    "wide",
-    "high",
-    "deep",
-    "apart",
-    "overall",
-    "only",
-}
+_LAST = vocabulary("total altogether each left away old tall long wide high deep apart overall only")
 MARKS = {"am", "pm"}  # only of a time of day
 SIGNS = {"increase": 1, "gain": 1, "profit": 1, "decrease": -1, "loss": -1, "drop": -1, "decline": -1}
 _COMPOUND: dict[str, tuple[str, ...]] = {
@@ -231,10 +211,24 @@ _COMPOUND: dict[str, tuple[str, ...]] = {
     "mps": ("m", "/", "s"),
     "mpg": ("mile", "/", "gallon"),
     "mM": ("mmol", "/", "l"),
+    "nM": ("nmol", "/", "l"),
     "Nm": ("N", "m"),  # by the case of its letters: nm is a length
 }
-_OTHER_SIZES = {"Mm", "Mg", "Ms"}  # not what the same letters in lower case are
+_COMPOUND_LOW = {name.lower() for name in _COMPOUND}
 _DISCOUNTS = {"discount", "off"}
+# Each line has words of two opposite senses. They may be left out, but not exchanged.
+_OPPOSITES = """
+more extra additional greater larger bigger increased | fewer less smaller decreased
+older elder senior | younger junior
+taller longer | shorter
+faster quicker | slower
+higher upper above | lower below
+heavier | lighter
+later after next | earlier before previous
+warmer hotter | cooler colder
+inner inside | outer outside
+winning | losing
+"""
 
 Dimensions = tuple[tuple[str, int], ...]
 
@@ -269,6 +263,16 @@ def _units(table: str) -> dict[str, tuple[str, Fraction]]:
     return found
 
 
+def _senses(table: str) -> dict[str, tuple[str, int]]:
+    """Each word with a mark of its sense: the words of its line behind an arrow, and no power."""
+    found: dict[str, tuple[str, int]] = {}
+    for line in table.strip().splitlines():
+        for arrow, words in zip("↑↓", line.split(" | "), strict=True):
+            found |= dict.fromkeys(words.split(), (f"{arrow} {line}", 0))
+    return found
+
+
+_SENSES = _senses(_OPPOSITES)
 UNITS = _units(_TABLE)
 SYMBOLS = _units(_SYMBOLS)
 _KG = 1000  # g
@@ -299,15 +303,20 @@ _LETTERS_OF_TEMPERATURES = [
     {Unit(*_DERIVED[letter]), Unit(Fraction(1), ((scale, 1),))}
     for letter, scale in (("coulomb", "celsius"), ("farad", "fahrenheit"))
 ]
-WORDS = {name.lower() for name in UNITS if len(name) > 1} | set(_COMPOUND)
 LETTERS = vocabulary("m s g h L l N J W V")
 
 
 def named(word: str) -> tuple[str, Fraction] | None:
     """Base and factor of one unit word or symbol."""
-    if word in UNITS or word in SYMBOLS or len(word) < 2 or word in _OTHER_SIZES:
+    if word in UNITS or word in SYMBOLS or len(word) < 2 or has_own_case(word):
         return UNITS.get(word) or SYMBOLS.get(word)
     return UNITS.get(word.lower())
+
+
+def is_unit(word: str) -> bool:
+    """Whether letters are a unit or a product of units, also beside letters that are none."""
+    low = word.lower()
+    return word in UNITS or (len(low) > 1 and low in UNITS) or low in _COMPOUND_LOW
 
 
 def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
@@ -330,7 +339,15 @@ def read_tail(words: list[tuple[str, int]], single: bool) -> Tail | None:
     elif percent and rest and rest[-1][0].lower() in _DISCOUNTS:
         rest = rest[:-1]
     unit = _quotient(rest, single)
-    return None if unit is None else Tail(multiplier, unit, percent)
+    return None if unit is None else Tail(multiplier, _in_sense(unit, rest), percent)
+
+
+def _in_sense(unit: Unit, words: list[tuple[str, int]]) -> Unit:
+    """The unit with the sense of words such as `fewer`, as dimensions of power 0 for `may_be_same`."""
+    marks = {_SENSES[low] for word, _ in words if (low := word.lower()) in _SENSES}
+    if not marks or not unit.dimensions:
+        return unit
+    return Unit(unit.factor, (*unit.dimensions, *sorted(marks)))
 
 
 def _parts_of(word: str) -> tuple[str, ...]:
@@ -354,7 +371,8 @@ def _quotient(words: list[tuple[str, int]], single: bool) -> Unit | None:
             things = words[i + 1 :]
             return _quotient(words[:i], single) if things and all(_is_thing(w) for w, _ in things) else None
         if low in _PER and (i or low in ("per", "/")):  # 5 per hour
-            above, below = _product(words[:i], single), _quotient(words[i + 1 :], True)
+            last = max(j for j in range(i, len(words)) if words[j][0].lower() in _PER)  # of m/s/s
+            above, below = _quotient(words[:last], single), _quotient(words[last + 1 :], True)
             if above is None or below is None or not below.dimensions:
                 return None
             return times(above, Unit(1 / below.factor, tuple((name, -p) for name, p in below.dimensions)))
@@ -386,14 +404,20 @@ def _unit_of(base: str, factor: Fraction) -> Unit:
 def _thing(words: list[str], single: bool) -> Unit | None:
     """Counted things of up to three words, the last one plural: `red marbles`, `ways`."""
     last = words[-1].lower()
-    if len(words) > 3 or words[-1] in _OTHER_SIZES or not all(_is_thing(word) for word in words):
+    if len(words) > 3 or has_own_case(words[-1]) or not all(_is_thing(word) for word in words):
         return None
     if known := named(last):
         return _unit_of(*known)
-    plural = last.endswith("s") and not last.endswith("ss")
-    if not (plural or single or last in _IRREGULAR):
+    plural = last.endswith("s") and not last.endswith(("ss", "ous"))
+    if not (plural or single or last in _IRREGULAR) or _is_rejection(words):
         return None
     return Unit(Fraction(1), ((_singular(last), 1),))
+
+
+def _is_rejection(words: list[str]) -> bool:
+    """`extraneous solution` or `fails` behind a number takes it back; `extraneous solutions` are counted."""
+    low = {word.lower() for word in words}
+    return bool(low & _VERBS) or (words[-1].lower() in REJECTED | _CANDIDATES and bool(low & REJECTED))
 
 
 def _is_thing(word: str) -> bool:
@@ -437,11 +461,25 @@ def is_temperature(s: Tail, t: Tail) -> bool:
 
 def may_be_same(s: Tail, t: Tail) -> bool:
     """Whether units with two names may be one: a degree is one of some scale, C and F are also the letters of
-    temperatures, and pounds are also money.
+    temperatures, pounds are also money, and `fewer` may be left out, but is not `more`.
     """
     if is_temperature(s, t):
         return True
-    names = {name for tail in (s, t) for name, _ in tail.unit.dimensions}
+    one, other = _without_senses(s.unit), _without_senses(t.unit)
+    if one == other:
+        return not _opposed(s.unit, t.unit)
+    names = {name for unit in (one, other) for name, _ in unit}
     if len(names) == 2 and "degree" in names:
         return bool(names & {"celsius", "fahrenheit"})
-    return {s.unit.dimensions, t.unit.dimensions} == {(("lb", 1),), (("pound-sterling", 1),)}
+    return {one, other} == {(("lb", 1),), (("pound-sterling", 1),)}
+
+
+def _without_senses(unit: Unit) -> Dimensions:
+    return tuple((name, power) for name, power in unit.dimensions if power)
+
+
+def _opposed(a: Unit, b: Unit) -> bool:
+    """Whether one unit has the sense opposite to one of the other."""
+    senses = [{name for name, power in unit.dimensions if not power} for unit in (a, b)]
+    turned = {name.translate(str.maketrans("↑↓", "↓↑")) for name in senses[0]}
+    return bool(turned & senses[1])
