@@ -19,7 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -34,7 +34,16 @@ PACKAGES: dict[tuple[str, Any], tuple[str, ...]] = {
     ("report_to", "wandb"): ("wandb",),
     ("report_to", "trackio"): ("trackio",),
     ("report_to", "tensorboard"): ("tensorboard", "tensorboardX"),
+    ("report_to", "mlflow"): ("mlflow",),
+    ("report_to", "comet_ml"): ("comet_ml",),
+    ("report_to", "neptune"): ("neptune",),
+    ("report_to", "clearml"): ("clearml",),
+    ("report_to", "dvclive"): ("dvclive",),
+    ("report_to", "swanlab"): ("swanlab",),
+    ("report_to", "codecarbon"): ("codecarbon",),
     ("attn_implementation", "flash_attention_2"): ("flash_attn", "kernels"),
+    ("attn_implementation", "flash_attention_3"): ("flash_attn_interface", "kernels"),
+    ("attn_implementation", "flash_attention_4"): ("flash_attn", "kernels"),
     ("load_in_4bit", True): ("bitsandbytes",),
     ("load_in_8bit", True): ("bitsandbytes",),
     ("use_liger_kernel", True): ("liger_kernel",),
@@ -112,7 +121,7 @@ def configured(
     given = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")]
     check_keys(given, known, "command line")
     for kind in types:
-        recipe = as_texts(kind, recipe)
+        recipe = as_texts(kind, without_empty(kind, recipe, place))
         recipe = {**recipe, **_checked(kind, recipe, place)}
     parser = _parser(types, "" if place == "command line" else f"{place}: ")
     parser.set_defaults_with_config(**recipe)
@@ -149,6 +158,21 @@ def as_texts(kind: type, recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_empty(kind: type, recipe: dict[str, Any], place: str) -> dict[str, Any]:
+    """The recipe without this dataclass's empty keys (`k:`), where empty is also their default.
+
+    A key that may be null keeps it. Raises InputError for any other empty key: its value is probably missing.
+    """
+    empty = [one for one in fields(kind) if one.init and one.name in recipe and recipe[one.name] is None]
+    unset = {one.name for one in empty if not _may_be_null(kind, one.name)}
+    for one in empty:
+        default = one.default_factory() if callable(one.default_factory) else one.default
+        if one.name in unset and default not in (None, "", "{}", []):
+            mend = "give it a value" if default is MISSING else "remove the key or give it a value"
+            raise InputError(f"{place}: {one.name}: empty; {mend}")
+    return {key: value for key, value in recipe.items() if key not in unset}
+
+
 def mapping_in(text: str) -> dict[str, Any] | None:
     """A mapping as a recipe has it, such as {enable_thinking: false}, or in JSON; None for anything else."""
     try:
@@ -180,10 +204,15 @@ def _with_json(types: Sequence[Any], arguments: Sequence[str]) -> Iterator[str]:
 def task_keys(path: str, recipe: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     """The keys of this stage that `task.yaml` sets for all recipes of its folder.
 
-    Raises InputError for a key that task.yaml may not set, and for one that the recipe sets differently.
+    Raises InputError for a key that task.yaml may not set, for one that the recipe sets differently, and for
+    a task.yml, which no stage reads.
     """
     place = Path(path).parent / TASK_FILE
-    if not path.endswith((".yaml", ".yml")) or not place.is_file():
+    if not path.endswith((".yaml", ".yml")):
+        return {}
+    if (misnamed := place.with_suffix(".yml")).is_file():
+        raise InputError(f"{misnamed}: would not be read; rename it to {TASK_FILE}")
+    if not place.is_file():
         return {}
     task = load_recipe(str(place))
     check_keys(task, set(TASK_KEYS), str(place))
@@ -366,12 +395,19 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 
 @functools.cache
-def kinds_of(config: type) -> dict[str, tuple[Any, ...]]:
-    """The types that each field of a config may have, apart from None.
+def _hints(config: type) -> dict[str, Any]:
+    """The annotations of a config's fields: HfArgumentParser overwrites `field.type`."""
+    return get_type_hints(config)
 
-    Read from the annotations, because HfArgumentParser overwrites `field.type`.
-    """
-    hints = get_type_hints(config)
+
+def _may_be_null(config: type, name: str) -> bool:
+    return type(None) in get_args(_hints(config)[name])
+
+
+@functools.cache
+def kinds_of(config: type) -> dict[str, tuple[Any, ...]]:
+    """The types that each field of a config may have, apart from None."""
+    hints = _hints(config)
     several = {name: get_args(hint) if _is_union(hint) else (hint,) for name, hint in hints.items()}
     return {name: tuple(one for one in kinds if one is not type(None)) for name, kinds in several.items()}
 
@@ -381,14 +417,19 @@ def _is_union(hint: Any) -> bool:
 
 
 def _checked(kind: type, recipe: dict[str, Any], path: str) -> dict[str, Any]:
-    """Check plain types and lists, because argparse checks YAML values only if they are strings.
+    """Check choices, plain types and lists, because argparse checks YAML values only if they are strings, and
+    never against the choices.
 
     Returns the values as the command line would give them: a number as text if text is expected, and one
     value as a list of one if a list is expected.
     """
     taken: dict[str, Any] = {}
+    choices = {one.name: one.metadata["choices"] for one in fields(kind) if "choices" in one.metadata}
     for name, kinds in kinds_of(kind).items():
         value = recipe.get(name)
+        if value is not None and value not in choices.get(name, [value]):
+            known = ", ".join(map(str, choices[name]))
+            raise InputError(f"{path}: key {name!r} is {value!r}; expected one of {known}")
         if value is None or len(kinds) != 1:
             continue
         place = f"{path}: key {name!r} is"

@@ -35,7 +35,9 @@ from a2r_train.verify import (
     check_contradictions,
     check_gold,
     check_verifier,
+    doubts,
     left_out,
+    tell_doubts,
     tell_failing_golds,
     traits_of,
     unreadable_golds,
@@ -163,13 +165,14 @@ def guessed(
     for field in ("problem", "answer") if named else ():
         if column := likely(first, field) if first else "":
             names[field] = column
-    problems, rollouts, each = _with_rollouts(data, Columns(names, key=FLAG), first)
+    problems, rollouts, each = _with_rollouts(data, Columns(names, key=FLAG))
     if len(problems) < FEWEST:
         raise InputError(f"{data}: {len(problems)} problems; expected at least {FEWEST}")
     verifier = verifier_of(problems, data, leave_out_bad_golds)
     if leave_out_bad_golds:
         problems = left_out(judged_by(verifier, problems), data)
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
+    tell_doubts(doubts(judged_by(verifier, problems)), data)
     check_contradictions(enumerate(judged_by(verifier, problems), 1), data)
     tell_failing_golds(problems, data)
     while not (test := len(_test(problems, share))) and share < 0.5:
@@ -181,18 +184,38 @@ def guessed(
     return Data(problems, names, verifier, round(share, 4), test, held, rollouts, each)
 
 
-def _with_rollouts(data: str, columns: Columns, first: Row | None) -> tuple[list[Problem], int, int]:
+def _with_rollouts(data: str, columns: Columns) -> tuple[list[Problem], int, int]:
     """The problems, how many rollouts the rows hold, and how many per problem.
 
     A single text per problem may be a worked solution, and does not count.
     """
-    column = _text_column(replace(first, names=columns.names)) if first else ""
-    if column and column not in columns.names.values():
+    if _has_rollouts(data, columns):
         problems, rollouts = with_their_problems(data, columns)
         each = statistics.median_low(Counter(rollout.problem_id for rollout in rollouts).values())
         if each > 1:
             return problems, len(rollouts), each
     return read(Problem, data, columns), 0, 0
+
+
+def _has_rollouts(data: str, columns: Columns) -> bool:
+    """Whether some row has texts that no other field claims, and all have them or some problem has several.
+    A text that only some problems have, once each, may be a remark.
+    """
+    seen: Counter[str] = Counter()
+    lack = False
+    for file in paths_in(data):
+        for row in columns.rows(file):
+            column = _text_column(row)
+            if column in columns.names.values():
+                return False
+            if not column:
+                lack = True
+                continue
+            texts, problem = without_program(row).texts(), row.text("problem") or ""
+            seen[problem] += 1 if texts is None else len(texts)
+            if seen[problem] > 1:
+                return True
+    return bool(seen) and not lack
 
 
 def _text_column(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from a2r_train import output, process
-from a2r_train.config import load_yaml
+from a2r_train.config import TASK_FILE, TASK_KEYS, load_yaml
 from a2r_train.errors import InputError
 from a2r_train.paths import SHIPPED
 
@@ -20,17 +21,21 @@ log = logging.getLogger(__name__)
 # Each stage runs in a process of its own, so that its memory is free when the next stage begins.
 ORDER = ("merge", "explore", "bundle", "sft", "grpo", "evaluate")
 TRAINERS = ("sft", "grpo")
+ASIDE = ("panel", "pretrain", "probe", "grid")  # recipes that a folder may hold, but that `run` leaves out
+MISSPELT = 0.75  # least similarity of a file's name to that of a stage which was probably meant
 
 
 def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: bool = False) -> None:
     """Run every stage that the folder has a YAML for; with `dry_run`, print which, and what would fail.
 
-    Raises InputError for a folder without stages, and if a dry run finds something. A stage that fails
+    Raises InputError for a folder without stages or with a recipe that would be left out because of its name,
+    and if a dry run finds something. A stage that fails
     ends the run with its own exit status. SIGTERM and Ctrl-C are passed on to the stage, which may have to
     save, and no other stage is started.
     """
     accelerate_config = config_file(accelerate_config, processes)
     found = stages(folder)
+    check_names(folder, found)
     if not found:
         raise InputError(_no_stage(folder))
     if dry_run:
@@ -119,6 +124,49 @@ def stages(folder: str) -> list[tuple[str, Path]]:
         for verb in ORDER
         for path in sorted([*Path(folder).glob(f"{verb}.yaml"), *Path(folder).glob(f"{verb}-*.yaml")])
     ]
+
+
+def check_names(folder: str, found: Sequence[tuple[str, Path]]) -> None:
+    """Raise InputError for a file that would be left out silently: a recipe, or a task, whose name is not
+    read. Files that a recipe names, and those that are no recipes, may have any name.
+    """
+    known = {path for _, path in found}
+    named = {str(value) for path in known for value in _values_of(path)}
+    files = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    for path in files:
+        is_yaml = path.suffix.lower() in (".yaml", ".yml") and path.is_file()
+        is_known = path in known or path.name == TASK_FILE or {path.name, str(path)} & named
+        if not is_yaml or is_known or path.stem.partition("-")[0] in ASIDE:
+            continue
+        first, meant = _meant(path)
+        if first in (*ORDER, "task") or {"output_dir"} & _keys_of(path) or _is_task(path, meant):
+            mend = f"rename it to {meant}" if meant else "name it STAGE-NAME.yaml, or move it elsewhere"
+            raise InputError(f"{path}: a2r run would leave it out: its name is not that of a stage; {mend}")
+
+
+def _values_of(path: Path) -> list[object]:
+    try:
+        return list(load_yaml(str(path)).values())
+    except InputError:  # told by the stage
+        return []
+
+
+def _keys_of(path: Path) -> set[object]:
+    try:
+        return {*load_yaml(str(path))}
+    except InputError:  # such as a list, which is no recipe
+        return set()
+
+
+def _meant(path: Path) -> tuple[str, str]:
+    """The first word of a file's name, and the name of the nearest stage or task; "" if none is near."""
+    first, dash, rest = path.stem.lower().replace("_", "-").replace(" ", "-").partition("-")
+    near = difflib.get_close_matches(first, (*ORDER, "task"), 1, MISSPELT)
+    return first, f"{near[0]}{dash}{rest}.yaml" if near else ""
+
+
+def _is_task(path: Path, meant: str) -> bool:
+    return meant == TASK_FILE and bool(keys := _keys_of(path)) and keys <= {*TASK_KEYS}
 
 
 def command(

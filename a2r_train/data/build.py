@@ -19,7 +19,16 @@ from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.files import size_of
 from a2r_train.data.ingest import Store, ingest, parts_of
 from a2r_train.data.mixture import cap_all_wrong, choose, contested, shares_in
-from a2r_train.data.part import TOO_FEW, PartTask, bad_in, bundle_part, is_test, met_in, problems_in
+from a2r_train.data.part import (
+    TOO_FEW,
+    PartTask,
+    bad_in,
+    bundle_part,
+    doubts_in,
+    is_test,
+    met_in,
+    problems_in,
+)
 from a2r_train.data.processes import Rate, cores, mapped
 from a2r_train.data.read import Columns, read
 from a2r_train.data.splits import Split, split_of
@@ -27,7 +36,7 @@ from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
-from a2r_train.verify import check_left_out
+from a2r_train.verify import check_left_out, tell_doubts
 
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
@@ -101,6 +110,7 @@ def build(
     splits = {"train": split_of("train", folders), "test": split_of("test", tests)}
     met = met_in(folders)
     splits["train"].dropped[CONTAMINATED] = len(met)
+    tell_doubts(doubts_in(folders), config.problems or config.rollouts)
     met += _bad(config.problems or config.rollouts, folders)
     met += _bad(config.test_problems or config.test_rollouts, tests) if tested else []
     _tell_texts(splits, config.rollouts)

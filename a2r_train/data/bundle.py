@@ -23,7 +23,7 @@ from a2r_train.data import build as building
 from a2r_train.data.build import Built
 from a2r_train.data.card import card
 from a2r_train.data.lengths import fingerprint
-from a2r_train.data.mixture import shares_in
+from a2r_train.data.mixture import MIXTURES, shares_in
 from a2r_train.data.options import letter_unasked, letters_judged_as_text
 from a2r_train.data.part import is_test
 from a2r_train.data.read import Columns
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 MAY_DIFFER = ("processes",)  # between a run and its continuation
 MOST_LOOKED_AT = 1000  # bundles of a split: enough to know the verifiers
 WORK = ".work"  # in the output folder: what a killed run leaves for the next one
+OF_MIXTURE = {"easy_percent": "hard_plus_easy", "max_share_correct": "accuracy_band"}  # who reads a key
 INPUTS = ("problems", "rollouts", "test_problems", "test_rollouts", "decontaminate_against", "prompt")
 
 
@@ -141,6 +142,7 @@ def bundle(config: BundleConfig) -> Path:
     Raises InputError for wrong input, and then leaves nothing behind.
     """
     folder = Path(config.output_dir)
+    check(config)
     prompter = _prompter(config)  # before hours of building, whose parts a wrong name must not cost
     if output.prepare(folder, asdict(config), MAY_DIFFER, inputs=INPUTS):
         log.info("%s: done already", folder)
@@ -279,8 +281,11 @@ def check(config: BundleConfig) -> None:
         )
     if not 0 <= config.test_share < 1:
         raise InputError(f"test_share is {config.test_share:g}; expected 0 or more, and less than 1")
-    if not 0 <= config.max_all_wrong <= 1:
-        raise InputError(f"max_all_wrong is {config.max_all_wrong:g}; expected a share from 0 to 1")
+    for key in ("max_all_wrong", "max_share_correct"):
+        if not 0 <= (share := getattr(config, key)) <= 1:
+            raise InputError(f"{key} is {share:g}; expected a share from 0 to 1")
+    check_least(config, easy_percent=0)
+    _check_mixture(config)
     check_format(config.format)
     _check_patterns(config)
     if config.processes < 0:
@@ -289,11 +294,27 @@ def check(config: BundleConfig) -> None:
         raise InputError(
             "test_share and test_rollouts are both given; remove one: the test set comes from the other"
         )
+    if config.decontaminate_against and config.decontamination == "none":
+        raise InputError(
+            "decontaminate_against names problems to keep out of training, but decontamination is none; set "
+            "it to ngram or template, or remove decontaminate_against"
+        )
     if config.test_problems and not config.test_rollouts:
         raise InputError(
             "test_problems needs test_rollouts; to only keep these problems out of training, name them in "
             "decontaminate_against"
         )
+
+
+def _check_mixture(config: BundleConfig) -> None:
+    """Raise InputError for an unknown mixture, and for a key that this one does not read."""
+    if config.mixture not in MIXTURES:
+        raise InputError(f"mixture {config.mixture!r}: expected one of {', '.join(MIXTURES)}")
+    for key, mixture in OF_MIXTURE.items():
+        if config.mixture != mixture and getattr(config, key) != getattr(BundleConfig, key):
+            raise InputError(
+                f"{key} is for mixture {mixture}, but mixture is {config.mixture}; remove one of the two"
+            )
 
 
 def _check_patterns(config: BundleConfig) -> None:

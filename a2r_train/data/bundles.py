@@ -111,8 +111,8 @@ class Bundles(Sequence[Bundle]):
         for start in range(0, len(found), CHECKED_AT_ONCE):
             some = found.slice(start, CHECKED_AT_ONCE).to_pylist()
             bad += unreadable_golds((one["at_min"] + 1, self._gold(**one)) for one in some)
-        if bad:
-            raise bad_golds([(row, self[row - 1]) for row, _ in bad], self.path)
+        if bad := bad and unreadable_golds((row, self[row - 1]) for row, _ in bad):  # now with their texts
+            raise bad_golds(bad, self.path)
 
     def _distinct_golds(self) -> pa.Table:
         """The first place of each different gold. Where tests or an entry in the metadata are what an answer

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from a2r_train.data.spill import key_of
-from a2r_train.data.trained_on import plain
+from a2r_train.data.wording import wordings
 from a2r_train.errors import InputError
 from a2r_train.records import Problem
 
@@ -33,8 +33,10 @@ class Evaluation:
     one form of Unicode (NFKC); numbers are kept, and each Chinese or Japanese character is a word. A problem
     of fewer words must match as a whole. template: the same `source` and the same numbers in the same order,
     for sets whose templates repeat, or the same text; if either problem has no source or no number, they are
-    compared by ngram. A name in `file_names` is no source of the problems whose ids begin with it: they were
-    read from a file of that name, and have no other. Raises InputError for another method.
+    compared by ngram. Whatever the method, the same text but for punctuation matches, and so does a question
+    whose options are in another order or, if it is long enough, are others. A name in `file_names` is no
+    source of the problems whose ids begin with it: they were read from a file of that name, and have no
+    other. Raises InputError for another method.
     """
 
     def __init__(self, problems: Iterable[Problem], method: Method, file_names: Collection[str] = ()) -> None:
@@ -50,7 +52,7 @@ class Evaluation:
             words.add(grams, number)
             templates.add([template] if template else [], number)
             alone.add(grams if not template else [], number)
-            texts.add([plain(problem.problem)], number)
+            texts.add(wordings(problem.problem), number)
         self.words, self.alone = words.sorted(), alone.sorted()
         self.templates, self.texts = templates.sorted(), texts.sorted()
 
@@ -65,7 +67,7 @@ class Evaluation:
         template = self._template_of(problem)
         if template and (at := _find(self.templates, [template])) >= 0:
             return self.ids[at]
-        if (at := _find(self.texts, [plain(problem.problem)])) >= 0:
+        if (at := _find(self.texts, wordings(problem.problem))) >= 0:
             return self.ids[at]
         at = _find(self.alone if template else self.words, _ngrams(problem))
         return self.ids[at] if at >= 0 else ""

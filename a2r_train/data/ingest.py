@@ -27,8 +27,9 @@ from a2r_train.data.read import (
     tell_untested,
     used_twice,
 )
-from a2r_train.data.rollouts import of_another, problem_beside, samples_in
+from a2r_train.data.rollouts import key_beside, of_another, problem_beside, samples_in
 from a2r_train.data.spill import (
+    PROBLEM,
     PROBLEMS,
     ROLLOUTS,
     Pile,
@@ -42,6 +43,7 @@ from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.records import Problem, Rollout
 from a2r_train.verify import check_contradictions
+from a2r_train.verify.slips import one_text
 
 SLICE_BYTES = 32 * 2**20
 MOST_SLICES = 4096  # of a piece
@@ -152,7 +154,7 @@ def ingest(
         raise InputError(f"{rollouts}: no rows{none}")
     store = Store(folder, parts, [part for _, some in groups for part in some], before)
     if not problems:
-        _number_problems(store)
+        _number_problems(store, rollouts, verifier)
     return store
 
 
@@ -237,13 +239,14 @@ class _Spilled:
             self.untested[name_of(row)] = None
             return
         if self.piece.own_problems:
-            key = self._problem(row, line)
+            key, beside = self._problem(row, line), None
             found = samples_in(row, "", UNNUMBERED + self.number)
         else:
             found, key = records_in(Rollout, row, UNNUMBERED + self.number), 0
+            beside = key_beside(row)
         for rollout in found:
             where = (key or key_of(rollout.problem_id), self.number, self.slice, line)
-            self.rollouts.add(where + _rollout_cells(rollout), len(rollout.text))
+            self.rollouts.add((*where, *_rollout_cells(rollout), beside), len(rollout.text))
             self.number += 1
         if self.rollouts.characters + self.problems.characters > PILE_CHARACTERS:
             self.flush()
@@ -294,7 +297,7 @@ def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verif
         pile, some = Pile(PROBLEMS), []
         for at, (_, problem) in chain([first], islice(found, PROBLEMS_A_PILE - 1)):
             some.append(key_of(problem.id))
-            texts.append(_text_key(problem))
+            texts.append(_text_key(problem.problem))
             pile.add((some[-1], at, -1, 0, *_problem_cells(problem, problem.id)), len(problem.problem))
         pile.write(folder / f"problems-{number:06d}.arrow", parts)
         keys.append(np.array(some, dtype=np.uint64))
@@ -322,21 +325,21 @@ def _second_use(path: str, columns: Columns, keys: set[int]) -> InputError:
     raise RuntimeError(f"{path}: two ids share a hash, among {sorted(places)[:4]}")
 
 
-def _text_key(problem: Problem) -> int:
-    return key_of(" ".join(problem.problem.split()))
+def _text_key(problem: str) -> int:
+    return key_of(one_text(problem))
 
 
 def _check_same(path: str, columns: Columns, keys: set[int], verifier: str) -> None:
     """Read the repeated problems again. Raises InputError as `check_contradictions` does."""
     found = enumerate((problem for _, problem in stream(Problem, path, columns)), 1)
-    same = [(row, problem) for row, problem in found if _text_key(problem) in keys]
+    same = [(row, problem) for row, problem in found if _text_key(problem.problem) in keys]
     judged = judged_by(verifier, [problem for _, problem in same])
     check_contradictions(((row, problem) for (row, _), problem in zip(same, judged, strict=True)), path)
 
 
-def _number_problems(store: Store) -> None:
+def _number_problems(store: Store, path: str, verifier: str) -> None:
     """Number the problems that come with their rollouts, by their first rows. Raises InputError for an id
-    that two of them share.
+    that two of them share, and as `check_contradictions` does.
     """
     if (store.folder / "numbered.json").exists():
         return
@@ -346,7 +349,7 @@ def _number_problems(store: Store) -> None:
     by_number = first[np.argsort(numbers[first], kind="stable")]
     ordinals = np.empty(len(keys), dtype=np.int64)
     ordinals[by_number] = np.arange(len(by_number))
-    ids = _ids_of_problems(store).take(pa.array(by_number)).to_pylist()
+    ids = _column_of_problems(store, "id").take(pa.array(by_number)).to_pylist()
     hashes = np.array(
         [key_of(str(at) if own is None else own) for at, own in enumerate(ids)], dtype=np.uint64
     )
@@ -354,9 +357,34 @@ def _number_problems(store: Store) -> None:
         one, other = np.flatnonzero(hashes == repeated)[:2]
         places = [store.place(*map(int, lines[by_number[at]])) for at in (one, other)]
         raise of_another(places[1], ids[other] or str(other), places[0])
+    _check_own(store, path, verifier, by_number, [int(line) for _, line in lines[by_number]])
     np.save(store.folder / "keys.npy", keys[first])
     np.save(store.folder / "ordinals.npy", ordinals[first])
     mark(store.folder / "numbered.json", len(first))
+
+
+def _check_own(store: Store, path: str, verifier: str, first: np.ndarray, lines: Sequence[int]) -> None:
+    """Compare the problems in the rollouts' rows, of which `first` are the places among all rows of the
+    store. Raises InputError as `check_contradictions` does.
+    """
+    keys = np.concatenate([_text_keys(file) for file in store.files("problems")])[first]
+    same = np.flatnonzero(np.isin(keys, _repeated(keys)))
+    if not len(same):
+        return
+    cells = [_column_of_problems(store, name).take(pa.array(first[same])).to_pylist() for name, _ in PROBLEM]
+    found = [
+        Problem(str(at) if own is None else own, *more)
+        for at, own, *more in zip(same.tolist(), *cells[:-1], strict=True)
+    ]
+    check_contradictions(zip([lines[at] for at in same], judged_by(verifier, found), strict=True), path)
+
+
+def _text_keys(file: Path) -> np.ndarray:
+    """The keys of the problems in a file of the store, which are the same but for spaces and case."""
+    with pa.OSFile(str(file), "rb") as source:
+        opened = pa.ipc.open_file(source)
+        batches = (opened.get_batch(at).column("problem") for at in range(opened.num_record_batches))
+        return np.array([_text_key(text.as_py()) for column in batches for text in column], dtype=np.uint64)
 
 
 def _rows_of_problems(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -366,13 +394,13 @@ def _rows_of_problems(store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return keys, numbers + np.asarray(store.before)[pieces], np.stack([pieces, lines], axis=1)
 
 
-def _ids_of_problems(store: Store) -> pa.ChunkedArray:
-    def ids() -> Iterator[pa.ChunkedArray]:
+def _column_of_problems(store: Store, name: str) -> pa.ChunkedArray:
+    def columns() -> Iterator[pa.ChunkedArray]:
         for file in store.files("problems"):
             with pa.OSFile(str(file), "rb") as source:
-                yield pa.ipc.open_file(source).read_all().column("id")
+                yield pa.ipc.open_file(source).read_all().column(name)
 
-    return pa.chunked_array([chunk for column in ids() for chunk in column.chunks], type=pa.string())
+    return pa.chunked_array([chunk for column in columns() for chunk in column.chunks], type=pa.string())
 
 
 def parts_of(size: int, part_bytes: int, most: int) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from a2r_train.data.files import literal
@@ -23,6 +24,8 @@ FROM_ONE = "123456789"
 NAMES = ("options", "choices")
 FEWEST_LETTERS, MOST_LETTERS = 8, 1000  # answers needed to recognise letters, and examined at most
 _LETTER = re.compile(r"\(?[A-Ja-j]\)?\.?")
+_RENDERED = re.compile(r"\n\n(?=A\. (?!.*\n\nA\. ))", re.DOTALL)  # where the last options begin
+_OWN_LETTER = re.compile(r"\s*\(?([A-Ja-j])[).:]\s*(\S.*)", re.DOTALL)
 _OPTION_COLUMN = re.compile(
     r"^(?:(?:answer_)?(?:option|choice|alternative)[ _-]?)?([a-j]|\d)$", re.IGNORECASE
 )
@@ -76,9 +79,12 @@ def letter_unasked(problems: Iterable[Problem | Bundle], prompt: PromptConfig, *
 
 
 class Options(dict[str, str]):
-    """Texts by letter. `first` is the number of the first option: 1 where the row numbers them so, else 0."""
+    """Texts by letter. `first` is the number of the first option: 1 where the row numbers them so, else 0.
+    `given`: the texts as the row has them, if these begin with their letters.
+    """
 
     first = 0
+    given: Mapping[str, str] = MappingProxyType({})
 
 
 def options_of(values: Mapping[str, Any], mapped: str, place: str) -> Options:
@@ -107,6 +113,17 @@ def with_options(problem: str, options: Mapping[str, str]) -> str:
     return "\n".join([problem.rstrip(), "", *(f"{label}. {text}" for label, text in options.items())])
 
 
+def without_options(problem: str) -> str:
+    """The problem's text without the options that `with_options` put below it."""
+    return _RENDERED.split(problem, maxsplit=1)[0]
+
+
+def options_below(problem: str) -> list[str]:
+    """The texts of these options, in their order."""
+    _, *below = _RENDERED.split(problem, maxsplit=1)
+    return [part[3:] for part in re.split(r"\n(?=[B-J]\. )", below[0])] if below else []
+
+
 @dataclass(frozen=True)
 class Ways:
     """The letter of the option that an answer names by letter, by text, and as an index; "" for none. A
@@ -123,7 +140,8 @@ def ways_of(answer: str, options: Options) -> Ways:
     0.
     """
     answer = answer.strip()
-    by_text = next((letter for letter, text in options.items() if text.strip() == answer), "")
+    texts = [*options.items(), *options.given.items()]
+    by_text = next((letter for letter, text in texts if text.strip() == answer), "")
     label = answer.strip("()").rstrip(".").upper()
     if label in options:
         return Ways(label, by_text)
@@ -170,7 +188,8 @@ def _checked(texts: Mapping[str, Any], place: str, first: int) -> Options:
     letters = list(texts)
     while letters and _is_empty(texts[letters[-1]]):
         letters.pop()
-    options = Options({letter: str(texts[letter]) for letter in letters})
+    given = {letter: str(texts[letter]) for letter in letters}
+    options = _without_letters(given, place)
     options.first = first
     by_text: dict[str, str] = {}
     for letter in letters:
@@ -184,6 +203,25 @@ def _checked(texts: Mapping[str, Any], place: str, first: int) -> Options:
                 f"{place}: options {other} and {letter} are both {options[letter].strip()[:40]!r}; options "
                 "must differ, so correct one, or leave the row out"
             )
+    return options
+
+
+def _without_letters(given: Mapping[str, str], place: str) -> Options:
+    """The options, without the letters that their texts begin with if each has its own.
+
+    Raises InputError for letters in another order.
+    """
+    found = {letter: _OWN_LETTER.fullmatch(text) for letter, text in given.items()}
+    own = {letter: match[1].upper() for letter, match in found.items() if match}
+    if sorted(own.values()) != sorted(given):
+        return Options(given)
+    if other := next((letter for letter in given if own[letter] != letter), ""):
+        raise InputError(
+            f"{place}: option {other} begins with another letter, {given[other].strip()[:40]!r}; put the "
+            "options in the order of their letters, or remove these"
+        )
+    options = Options({letter: match[2] for letter, match in found.items() if match})
+    options.given = dict(given)
     return options
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,14 +21,14 @@ from a2r_train.data.decontaminate import Evaluation
 from a2r_train.data.ingest import Store
 from a2r_train.data.mixture import check_vote
 from a2r_train.data.read import identity_of, judged_by, used_twice
-from a2r_train.data.rollouts import check_same_gold, judged_anew
+from a2r_train.data.rollouts import beside_another, check_same_gold, judged_anew, keys_of
 from a2r_train.data.shards import BUNDLE, ROLLOUT_ROWS, batches_of, bundle_cells, rollout_cells
 from a2r_train.data.spill import PROBLEM, PROBLEMS, ROLLOUTS, mark, metadata_of, read_part, write_batches
 from a2r_train.data.unparsable import unparsable
 from a2r_train.markers import OTHER_THOUGHT
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
-from a2r_train.verify import bad_golds, tell_failing_golds, unreadable_golds
+from a2r_train.verify import bad_golds, doubts, tell_failing_golds, unreadable_golds
 from a2r_train.verify.compare import MEND
 from a2r_train.verify.vote import agreements
 
@@ -120,7 +120,13 @@ def bundle_part(task: PartTask) -> None:
     unreadable = [(number, problem.id, problem.answer) for number, problem in bad]
     mark(
         task.out / "said.json",
-        {**said, "met": met, "bad": unreadable, "problems": len(problems) + len(bad)},
+        {
+            **said,
+            "met": met,
+            "bad": unreadable,
+            "problems": len(problems) + len(bad),
+            "doubts": doubts(problem for _, problem in problems),
+        },
     )
 
 
@@ -217,7 +223,8 @@ def load_part(task: PartTask) -> tuple[Problems, list[Rollout], Problems]:
     every = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
     found = [one for one in every if one[1].id not in out]
     tell_failing_golds((problem for _, problem in found), task.problems or task.rollouts)
-    rollouts = [one for one in _rollouts(store, part, names, own) if one.problem_id not in out]
+    texts = {} if own else {problem.id: problem.problem for _, problem in every}
+    rollouts = [one for one in _rollouts(store, part, names, own, texts) if one.problem_id not in out]
     return found, rollouts, [one for one in every if one[1].id in out]
 
 
@@ -265,14 +272,25 @@ def _own_problems(store: Store, part: int, names: dict[int, str]) -> list[tuple[
     return sorted(((number, problem) for number, problem, _ in known.values()), key=lambda one: one[0])
 
 
-def _rollouts(store: Store, part: int, names: dict[int, str], own: bool) -> list[Rollout]:
+def _rollouts(
+    store: Store, part: int, names: dict[int, str], own: bool, texts: Mapping[str, str]
+) -> list[Rollout]:
+    """The rollouts of a part. Raises InputError for a repeated one, and for one whose row has the text of
+    another problem than `texts` by its id.
+    """
+    keys: dict[str, set[int]] = {}
     table = read_part(store.files("rollouts"), ROLLOUTS, part)
     rollouts, places = [], dict[Any, tuple[int, int]]()
-    for key, number, piece, line, *cells in _rows(table):
+    for key, number, piece, line, *cells, beside in _rows(table):
         if cells[1] is None:
             cells[1] = store.before[piece] + number
         if own:
             cells[0] = names[key]
+        elif beside is not None and (identity := cells[0]) in texts:
+            if identity not in keys:
+                keys[identity] = keys_of(texts[identity])
+            if beside not in keys[identity]:
+                raise beside_another(store.place(piece, line), identity)
         rollout = Rollout(*cells)
         if not own and (identity := identity_of(rollout)) in places:
             raise used_twice(store.place(piece, line), identity, store.place(*places[identity]))
@@ -308,6 +326,11 @@ def bad_in(folders: Sequence[Path]) -> tuple[list[dict[str, str]], int]:
     bad = sorted(row for one in said for row in one["bad"])
     rows = [{"problem_id": identity, "answer": answer} for _, identity, answer in bad]
     return rows, sum(one["problems"] for one in said)
+
+
+def doubts_in(folders: Sequence[Path]) -> Counter[str]:
+    """What `doubts` counts in all parts."""
+    return sum((Counter(said.get("doubts", {})) for said in _said_in(folders)), Counter[str]())
 
 
 def _said_in(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:

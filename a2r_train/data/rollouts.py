@@ -10,6 +10,7 @@ from typing import Any
 
 from a2r_train.data.builder import bundle_of, problem_in, unfound
 from a2r_train.data.choices import Choices, note_choice
+from a2r_train.data.options import without_options
 from a2r_train.data.programs import TEXTS, is_program
 from a2r_train.data.read import (
     Columns,
@@ -21,6 +22,8 @@ from a2r_train.data.read import (
     read,
     tell_untested,
 )
+from a2r_train.data.spill import key_of
+from a2r_train.data.typed import is_chat
 from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
@@ -37,6 +40,7 @@ from a2r_train.records import (
 )
 from a2r_train.verify import VERIFIERS, Judgement, check_gold, equivalent, judge_all, left_out
 from a2r_train.verify.compare import MEND
+from a2r_train.verify.slips import one_text
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,7 @@ def load_rollouts(
     columns = columns or Columns(key="")
     if problems:
         known, samples = read(Problem, problems, columns), read(Rollout, rollouts, columns)
+        check_beside(rollouts, columns, {problem.id: problem for problem in known})
     else:
         known, samples = with_their_problems(rollouts, columns)
     known = judged_by(verifier, known)
@@ -265,11 +270,48 @@ def problem_beside(row: Row, identity: str) -> Problem:
         row.required_text(field)
     texts = row.texts()
     if texts is None and row.text("text") is None:
-        raise row.missing("text")
+        raise row.missing("texts" if row.column("texts") in row.values else "text")
     own = row.text("problem_id")
     if own is None and texts is not None:  # with a single text, `id` is the rollout's
         own = row.text("id")
     return replace(problem_of(_without(row, "id", "source"), ""), id=identity if own is None else own)
+
+
+def key_beside(row: Row) -> int | None:
+    """The key of the problem that a rollout's row names beside its id, None if it names none."""
+    text = row.values.get(row.column("problem"))
+    if not isinstance(text, str) or is_program(row.values) or is_chat(text) or not text.strip():
+        return None
+    return key_of(one_text(text))
+
+
+def keys_of(problem: str) -> set[int]:
+    """The keys by which a rollout's row may name a problem: with its options, or without."""
+    return {key_of(one_text(text)) for text in (problem, without_options(problem))}
+
+
+def check_beside(path: str, columns: Columns, golds: Mapping[str, Problem | Bundle]) -> None:
+    """Raise InputError for a row of rollouts that names another problem than the one that has its id."""
+    keys: dict[str, set[int]] = {}
+    for file in paths_in(path):
+        for at, row in enumerate(columns.rows(file)):
+            if at == 0 and row.column("problem") not in row.values:
+                break  # a large file need not be read again
+            identity = row.text("problem_id")
+            if identity is None or identity not in golds or (key := key_beside(row)) is None:
+                continue
+            if identity not in keys:
+                keys[identity] = keys_of(golds[identity].problem)
+            if key not in keys[identity]:
+                raise beside_another(row.place, identity)
+
+
+def beside_another(place: str, identity: str) -> InputError:
+    """The error for a rollout's row with the text of another problem than the one that has its id."""
+    return InputError(
+        f"{place}: the row's problem is not the text of problem {identity!r}; name the problems that the "
+        "rollouts were made from, or remove the column if it holds something else"
+    )
 
 
 def samples_in(row: Row, problem_id: str, number: int) -> list[Rollout]:

@@ -43,7 +43,9 @@ ROLLOUT = [
     ("model", pa.string()),
     ("seed", pa.int64()),
 ]
-PROBLEMS, ROLLOUTS = pa.schema(PLACE + PROBLEM), pa.schema(PLACE + ROLLOUT)
+# The key of the problem that a rollout's row names beside its id; null if it names none.
+BESIDE = [("beside", pa.uint64())]
+PROBLEMS, ROLLOUTS = pa.schema(PLACE + PROBLEM), pa.schema(PLACE + ROLLOUT + BESIDE)
 
 
 def key_of(text: str) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
+from a2r_train.data.wording import plain, wordings
 from a2r_train.errors import InputError
 from a2r_train.models import base_of, model_file
 from a2r_train.records import write_text
@@ -28,14 +29,18 @@ class Trained:
     problems: frozenset[str]
 
 
-def plain(problem: str) -> str:
-    """The text without case, repeated spaces, and differences in how a character is encoded."""
-    return " ".join(unicodedata.normalize("NFKC", problem).casefold().split())
-
-
 def problem_hash(problem: str) -> str:
     """A hash of the plain text."""
-    return hashlib.sha256(plain(problem).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return _hash(plain(problem))
+
+
+def problem_hashes(problem: str) -> set[str]:
+    """The hash of the plain text, which older records hold alone, and those of its other wordings."""
+    return {problem_hash(problem), *map(_hash, wordings(problem))}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write_trained_on(
@@ -49,12 +54,16 @@ def write_trained_on(
     """Record a training, and what its base model was trained on, because that folder may not be kept.
     `chosen_on` are the file and the problems that chose the step that is kept.
     """
-    chain = [*trainings(base_model), Trained(stage, bundles, frozenset(map(problem_hash, problems)))]
+    trained = [*trainings(base_model), Trained(stage, bundles, _hashes(problems))]
     if chosen_on:
         path, held_out = chosen_on
-        chain.append(Trained(f"{stage}{CHOICE}", path, frozenset(map(problem_hash, held_out))))
-    rows = [asdict(one) | {"problems": sorted(one.problems)} for one in chain]
+        trained.append(Trained(f"{stage}{CHOICE}", path, _hashes(held_out)))
+    rows = [asdict(one) | {"problems": sorted(one.problems)} for one in trained]
     write_text(Path(folder) / NAME, json.dumps({"base_model": base_model, "trainings": rows}) + "\n")
+
+
+def _hashes(problems: Iterable[str]) -> frozenset[str]:
+    return frozenset(chain.from_iterable(map(problem_hashes, problems)))
 
 
 def trainings(model: str) -> list[Trained]:

@@ -42,7 +42,7 @@ def final_answer(gold: str, problem: str, answer: str) -> str:
     one's own may want the whole text.
     """
     if (problem, answer) == ("question", "answer") and "####" in gold:
-        return _without_commas(gold.rpartition("####")[2].strip())
+        return _without_commas(gold.rpartition("####")[2].strip(" \r\n"))  # a form feed is a slip
     if answer.lower() != SOLUTION:
         return gold
     if found := _LAST_LINE.search(gold):

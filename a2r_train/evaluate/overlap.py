@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from a2r_train.data.trained_on import CHOICE, problem_hash, trainings
+from a2r_train.data.trained_on import CHOICE, problem_hashes, trainings
+from a2r_train.data.wording import bare
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.rows.panel import tasks
@@ -44,9 +45,9 @@ class Overlap:
 
 def overlaps(models: Sequence[str], bundles: Sequence[Bundle]) -> list[Overlap]:
     """One entry for each model and training that read a problem of the bundles."""
-    tested = {problem_hash(bundle.problem) for bundle in bundles}
+    tested = {bare(problem): problem_hashes(problem) for problem in {bundle.problem for bundle in bundles}}
     read = [
-        (model, training, len(tested & training.problems))
+        (model, training, sum(not hashes.isdisjoint(training.problems) for hashes in tested.values()))
         for model in models
         for training in trainings(model)
     ]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train import output
-from a2r_train.data.read import read
+from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import (
+    check_beside,
     check_references,
     check_right,
     judged,
@@ -55,6 +56,7 @@ from a2r_train.evaluate.rows.skipping import answers_to, is_skipping, note_of
 from a2r_train.evaluate.rows.verdicts import verdict_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
+from a2r_train.verify import check_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,8 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
         check_references(bundles, config.bundles)
         bundles = judged_bundles(bundles, config.bundles, prompt)
     golds = {bundle.problem_id: bundle for bundle in bundles}
+    if config.rollouts:
+        check_beside(config.rollouts, Columns(), golds)
     check_right(stored, golds, config.rollouts, config.bundles)
     rollouts = judged(stored, golds, prompt)
     load_prices(config.prices)
@@ -135,6 +139,7 @@ def read_inputs(
         bundles, rollouts, outside = load(config)
     else:
         bundles = read(Bundle, config.bundles)
+        check_contradictions(enumerate(bundles, 1), config.bundles)
     return bundles[: config.max_bundles or None], rollouts, outside
 
 

@@ -17,6 +17,7 @@ from a2r_train.config import check_least, load_dotted
 from a2r_train.errors import InputError
 from a2r_train.train.callbacks import callbacks_of
 from a2r_train.train.rationalise import HINT, check_hint
+from a2r_train.train.values import check_model_values, check_values
 
 TrainConfig = SFTConfig | GRPOConfig
 
@@ -71,6 +72,10 @@ class ModelArguments(ModelConfig):
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        check_model_values(self)
 
 
 @dataclass
@@ -290,11 +295,13 @@ class SynthesizerSFTConfig(SFTConfig):
         )
         if self.target_engine not in ("auto", "transformers", "vllm"):
             raise InputError(f"target_engine {self.target_engine!r}: expected auto, transformers or vllm")
+        if not 0 <= self.target_temperature < math.inf:
+            raise InputError(f"target_temperature is {self.target_temperature:g}; expected 0 or more")
         if not 0 <= self.rationalised_share < 1:
             raise InputError(
                 f"rationalised_share is {self.rationalised_share:g}; expected 0 or more, and less than 1"
             )
-        sampled = ("rationalised_share", "teacher", "target_samples", "target_temperature")
+        sampled = ("rationalised_share", "teacher")  # others are in recipes to which a command adds targets
         defaults = {one.name: one.default for one in fields(self)}
         for key in sampled if self.targets else ():
             if getattr(self, key) != defaults[key]:
@@ -314,6 +321,7 @@ def set_defaults(args: TrainConfig) -> None:
     InputError for what is not supported, and for values that are too small.
     """
     _check_served(args)
+    check_values(args)
     check_least(args, per_device_train_batch_size=1, gradient_accumulation_steps=1, learning_rate=0)
     if isinstance(args, GRPOConfig) and args.temperature <= 0:
         raise InputError(

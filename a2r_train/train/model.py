@@ -60,12 +60,19 @@ ADAPTER_KEYS = {
     "lora_target_parameters": "target_parameters",
     "lora_modules_to_save": "modules_to_save",
 }
+# Of the recipe, and without effect where all weights are trained.
+ONLY_LORA = (*ADAPTER_KEYS, "lora_dropout", "load_in_8bit", "load_in_4bit")
 LISTED = ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save")
 
 
 def _check_adapter_keys(model: ModelArguments) -> None:
-    """Raise InputError for a recipe that asks for another adapter than the one that it continues."""
+    """Raise InputError for keys of an adapter where none is trained, or of another than the one that the
+    recipe continues.
+    """
     if not _goes_on_with_adapter(model):
+        for key in ONLY_LORA if not model.use_peft else ():
+            if getattr(model, key) != getattr(ModelArguments, key):
+                raise InputError(f"{key} is for LoRA; add use_peft: true, or remove it")
         return
     saved = peft_of(model)
     for key, its in ADAPTER_KEYS.items():

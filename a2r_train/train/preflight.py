@@ -446,5 +446,9 @@ def _checkpoints(args: TrainConfig, steps: int) -> int:
 def _trained_parameters(model: ModelArguments) -> int:
     whole: Any = empty_model(str(model.model_name_or_path))
     if peft := peft_of(model):
-        whole = get_peft_model(whole, peft)
+        try:
+            whole = get_peft_model(whole, peft)
+        except ValueError as error:
+            says = " ".join(str(error).split())
+            raise InputError(f"the adapter does not fit {model.model_name_or_path}: {says}") from None
     return sum(p.numel() for p in whole.parameters() if p.requires_grad)

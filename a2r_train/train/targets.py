@@ -29,10 +29,11 @@ from a2r_train.inference.synthesise import syntheses_of
 from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.models import model_file
 from a2r_train.prompts import Chat, PromptConfig, Prompter
-from a2r_train.records import CHECK_VERDICT, CORRECT, Bundle, Synthesis, row_of, seed_of, write
+from a2r_train.records import CHECK_VERDICT, CORRECT, UNPARSABLE, Bundle, Synthesis, row_of, seed_of, write
 from a2r_train.train.arguments import ModelArguments, SynthesizerSFTConfig
 from a2r_train.train.bundles import TrainingBundles, check_context
 from a2r_train.train.rationalise import mentions, rationalised, within_share
+from a2r_train.train.turns import without_turns
 from a2r_train.train.unshown import holds_rollouts, unshown
 from a2r_train.verify import judge_all
 
@@ -64,8 +65,10 @@ def supplied_targets(
     elif args.targets and holds_rollouts(args.targets):
         targets = rollout_targets(args, bundles)
     elif args.targets:
-        targets = read_targets(args.targets, bundles.bundles, bundles.prompter.config, bundles.plain)
+        prompter = bundles.prompter
+        targets = read_targets(args.targets, bundles.bundles, prompter.config, bundles.plain, prompter)
     if not targets:
+        _check_length(args, bundles)
         check_engine(_teacher(args, model), _engine_arguments(args))
         _check_teacher(args.teacher, bundles.prompter.config)
     training_rows(bundles, targets, args.max_length)
@@ -84,11 +87,13 @@ def read_targets(
     bundles: Sequence[Bundle],
     prompt: PromptConfig | None = None,
     plain: Container[str] = (),
+    prompter: Prompter | None = None,
 ) -> list[Synthesis]:
-    """Read targets and verify them again; keeps only the correct ones that have all sections of the prompt,
-    if it has any. A row needs `bundle_id` and `text`.
+    """Read targets and verify them again; keeps only the correct and different ones that have all sections of
+    the prompt, if it has any. A row needs `bundle_id` and `text`.
 
-    Raises InputError for a bundle id that the bundles lack, and if no target is left.
+    Raises InputError for a bundle id that the bundles lack, for a target that holds a turn marker of the
+    prompter's model, and if no target is left.
     """
     targets = read(Synthesis, path, defaults=UNSAID)
     known = {bundle.id for bundle in bundles}
@@ -97,7 +102,26 @@ def read_targets(
             raise InputError(
                 f"{path}: a target is for bundle {s.bundle_id!r}, which is not among the bundles"
             )
-    return verified(targets, path, bundles, prompt, plain)
+    if prompter:
+        targets = without_turns(targets, prompter, path)
+    return verified(_different(targets, path), path, bundles, prompt, plain)
+
+
+def _different(targets: Sequence[Synthesis], source: str) -> list[Synthesis]:
+    """The first of each text for a bundle; the number of the others is logged."""
+    first = {(target.bundle_id, target.text): target for target in reversed(targets)}
+    kept = [target for target in targets if first[target.bundle_id, target.text] is target]
+    if len(kept) < len(targets):
+        _warn(
+            f"{source}: {len(targets) - len(kept)} of {len(targets)} targets repeat an earlier one of their "
+            "bundle and are left out"
+        )
+    return kept
+
+
+def _warn(says: str) -> None:
+    if PartialState().is_main_process:
+        log.warning(says)
 
 
 def reference_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> list[Synthesis]:
@@ -150,7 +174,10 @@ def verified(
     prompt: PromptConfig | None = None,
     plain: Container[str] = (),
 ) -> list[Synthesis]:
-    """The targets that are correct and have all sections of the prompt. Raises InputError if none is left."""
+    """The targets that are correct and have all sections of the prompt; the number of the others is logged.
+
+    Raises InputError if none is left.
+    """
     by_id = {bundle.id: bundle for bundle in bundles}
     judged = judge_all(
         [
@@ -170,6 +197,12 @@ def verified(
         raise InputError(
             f"{source}: none of {len(targets)} targets is correct{missing}; SFT needs verified ones"
         )
+    if wrong := len(targets) - len(correct):
+        unparsable = sum(judgement.verdict == UNPARSABLE for judgement in judged)
+        told = f" ({unparsable} unparsable)" if unparsable else ""
+        _warn(f"{source}: {wrong} of {len(targets)} targets are not correct and are left out{told}")
+    if lacking := len(correct) - len(whole):
+        _warn(f"{source}: {lacking} of {len(correct)} correct targets lack sections and are left out")
     return whole
 
 
@@ -330,6 +363,16 @@ def training_rows(
             f"max_length {max_length} would cut the longest row, of {longest} tokens; raise it to {longest}"
         )
     return rows
+
+
+def _check_length(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> None:
+    """Raise InputError for a max_length that leaves no room for a target, before any is sampled."""
+    if args.max_length is not None and args.max_length <= bundles.longest_prompt:
+        raise InputError(
+            f"max_length is {args.max_length}, but the longest prompt alone has {bundles.longest_prompt} "
+            f"tokens; raise it to {bundles.longest_prompt + args.max_target_tokens + 1}, which also holds "
+            "the longest target"
+        )
 
 
 def training_row(prompter: Prompter, chat: Chat, text: str) -> dict[str, list[int]]:

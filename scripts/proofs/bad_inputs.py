@@ -360,6 +360,8 @@ OF_TRAINING = [
              "r.jsonl: no right rollout of the bundles' problems; is it of other problems?", True),
     BadInput("targets too short for the answer", "sft", given(max_target_tokens=1),
              "a completion of 1 tokens cannot hold a gold answer of", True),
+    BadInput("a teacher that is not there", "sft", given(teacher="./nowhere"),
+             "./nowhere: no such folder or file", True),
     BadInput("packing without a length", "sft", given(packing=True), "packing: set max_length", True),
     BadInput("rows longer than max_length", "sft", targets(max_length=20),
              "max_length 20 would cut the longest row, of", True),
@@ -387,7 +389,7 @@ OF_TRAINING = [
              says in (
         ("completion_only_loss", False,
                  "completion_only_loss: false is not supported: the prompt is never trained on"),
-        ("teacher", "./nowhere", "./nowhere: no such folder or file"),
+        ("teacher", "./nowhere", "teacher is for sampled targets"),
         ("assistant_only_loss", True, "assistant_only_loss is not supported"),
         ("eval_strategy", "epoch", "SFT has no validation set"),
         ("eval_on_start", True, "SFT has no validation set"),

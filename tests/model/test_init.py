@@ -311,3 +311,18 @@ def test_a_model_that_cannot_be_trained(tmp_path: Path, problems: str) -> None:
 
 def rows() -> list[dict[str, str]]:
     return [{"problem": f"What is {i}?", "answer": str(i)} for i in range(20)]
+
+
+@pytest.mark.parametrize("null", [0, 7])
+def test_a_row_without_its_rollouts_is_named_wherever_it_is(null: int, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"problem": f"{i}?", "answer": str(i), "generations": [r"\boxed{1}"] * 3} for i in range(12)
+    ]
+    rows[null]["generations"] = None
+    with pytest.raises(InputError, match=rf"p\.jsonl:{null + 1}: column 'generations' has no value here"):
+        guessed(write_rows(tmp_path / "p.jsonl", rows))
+
+
+def test_a_remark_beside_some_problems_is_no_rollout(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i}?", "answer": str(i), "response": "x" if i % 3 else None} for i in range(12)]
+    assert guessed(write_rows(tmp_path / "p.jsonl", rows)).rollouts == 0

@@ -1,11 +1,12 @@
 """An evaluation on problems that were trained on: refused, or red."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
 import pytest
-from conftest import a2r, options
+from conftest import a2r, options, write_rows
 
 from a2r_train.data.read import read
 from a2r_train.data.trained_on import write_trained_on
@@ -13,6 +14,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
 from a2r_train.evaluate.kept import rescore
 from a2r_train.evaluate.overlap import overlaps
+from a2r_train.evaluate.run import read_inputs
 from a2r_train.records import Bundle
 
 
@@ -58,3 +60,19 @@ def test_a_test_set_that_chose_the_step_is_red(
     assert [str(one) for one in overlaps([str(later)], read(Bundle, config.bundles))] == [
         line.replace(str(chosen), str(later))
     ]
+
+
+@pytest.mark.parametrize("answer", ["", "77"])
+def test_a_repeated_test_problem_is_told(
+    answer: str, config: EvaluateConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would count once more in every mean, and narrow its interval."""
+    rows = [json.loads(line) for line in Path(config.bundles).read_text().splitlines()]
+    again = {**rows[0], "id": "again", "problem_id": "again", "problem": f"{rows[0]['problem']} "}
+    path = write_rows(tmp_path / "again.jsonl", [*rows, {**again, "answer": answer or again["answer"]}])
+    if answer:
+        with pytest.raises(InputError, match="have the same text but the answers"):
+            read_inputs(replace(config, bundles=path))
+        return
+    read_inputs(replace(config, bundles=path))
+    assert "again.jsonl: 1 problems repeat the text of an earlier one, as row 8 that of row 1" in caplog.text

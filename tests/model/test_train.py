@@ -296,9 +296,8 @@ def test_problems_are_enough_without_references(files, model, capsys):
     assert "| data | 8 problems, from" in card
     assert "It is an explorer, or the no-reference control" in card
     assert "references of their explorer" not in card
-    assert (
-        len(json.loads((files / "explorer" / "trained_on.json").read_text())["trainings"][0]["problems"]) == 8
-    )
+    trained_on = json.loads((files / "explorer" / "trained_on.json").read_text())
+    assert len(trained_on["trainings"][0]["problems"]) == 2 * 8  # whole texts, and their words
     data, _, chosen = parse(
         [BundleArguments, grpo.SynthesizerGRPOConfig, ModelArguments], [*argv, "--plain_share", "1"]
     )

@@ -393,7 +393,13 @@ def test_a_set_with_other_names_is_bundled_with_the_columns_it_was_explored_with
     ):  # the set that it is held against has these names, too
         bundle(replace(other, output_dir=str(tmp_path / "met"), decontaminate_against=other.problems))
     # A test set may have other names again: here those of the records.
-    tested = replace(other, test_problems=problems, test_rollouts=rollouts, decontamination="none")
+    tested = replace(
+        other,
+        test_problems=problems,
+        test_rollouts=rollouts,
+        decontamination="none",
+        decontaminate_against="",
+    )
     bundle(replace(tested, output_dir=str(tmp_path / "tested")))
     assert len(read(Bundle, str(tmp_path / "tested" / "test.jsonl"))) == 7
     with pytest.raises(InputError, match=r"^columns: none of the files has a column 'quest'$"):

@@ -81,3 +81,10 @@ def test_an_explorer_that_the_bundles_name_counts_if_it_is_here(tmp_path: Path) 
     assert models_of(config(), bundles("one", model="owner/model")) == []
     with pytest.raises(InputError, match="1 of 1 test problems"):
         check_overlap(config(), bundles("one", model=explorer))
+
+
+@pytest.mark.parametrize("text", ["Q: One", "one ?", "Problem 12. ONE"])
+def test_a_lead_or_a_sign_does_not_hide_an_overlap(text: str, tmp_path: Path) -> None:
+    sft = trained(tmp_path / "sft", "nowhere", "SFT", "One ", "two")
+    with pytest.raises(InputError, match=r"1 of 2 test problems"):
+        check_overlap(config(sft=sft), bundles(text, "three"))
