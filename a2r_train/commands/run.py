@@ -29,9 +29,8 @@ def run(folder: str, accelerate_config: str = "", processes: int = 0, dry_run: b
     """Run every stage that the folder has a YAML for; with `dry_run`, print which, and what would fail.
 
     Raises InputError for a folder without stages or with a recipe that would be left out because of its name,
-    and if a dry run finds something. A stage that fails
-    ends the run with its own exit status. SIGTERM and Ctrl-C are passed on to the stage, which may have to
-    save, and no other stage is started.
+    and if a dry run finds something. A stage that fails ends the run with its own exit status. SIGTERM and
+    Ctrl-C are passed on to the stage, which may have to save, and no other stage is started.
     """
     accelerate_config = config_file(accelerate_config, processes)
     found = stages(folder)

@@ -15,7 +15,7 @@ from trl.trainer.sft_config import SFTConfig
 from a2r_train.config import check_least
 from a2r_train.errors import InputError
 
-# Names that TRL reads, by key; true and false are scale_rewards of old.
+# The values that TRL reads, by key. For scale_rewards, true and false are the older names of group and none.
 SFT_NAMES: dict[str, tuple[Any, ...]] = {
     "loss_type": ("nll", "dft", "chunked_nll"),
     "packing_strategy": ("bfd", "bfd_split", "wrapped"),
