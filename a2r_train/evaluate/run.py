@@ -31,6 +31,7 @@ from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnos
 from a2r_train.evaluate.cost import costs, load_prices, timings, writers_of
 from a2r_train.evaluate.diagnostics import by_explorer, diagnose, unparsable_texts
 from a2r_train.evaluate.external import is_outside, load
+from a2r_train.evaluate.kept_bundles import NO_TEXT
 from a2r_train.evaluate.overlap import check_overlap
 from a2r_train.evaluate.pooled import write_scores
 from a2r_train.evaluate.probe.beside import probe_line
@@ -139,7 +140,8 @@ def read_inputs(
         bundles, rollouts, outside = load(config)
     else:
         bundles = read(Bundle, config.bundles)
-        check_contradictions(enumerate(bundles, 1), config.bundles)
+        with_texts = ((row, b) for row, b in enumerate(bundles, 1) if b.problem != NO_TEXT)
+        check_contradictions(with_texts, config.bundles)
     return bundles[: config.max_bundles or None], rollouts, outside
 
 

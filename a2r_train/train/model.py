@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 from typing import Any
@@ -20,6 +21,8 @@ from a2r_train.errors import InputError
 from a2r_train.models import base_of, check_weights, empty_model, trust
 from a2r_train.prompts import Prompter
 from a2r_train.train.arguments import ModelArguments, TrainConfig, mapping
+
+log = logging.getLogger(__name__)
 
 # Besides PEFT's variants of LoRA: settings whose effect is not, or not only, in a layer's A and B.
 BESIDE_LAYERS = ("lora_bias", "target_parameters", "trainable_token_indices")
@@ -66,13 +69,16 @@ LISTED = ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save
 
 
 def _check_adapter_keys(model: ModelArguments) -> None:
-    """Raise InputError for keys of an adapter where none is trained, or of another than the one that the
-    recipe continues.
+    """Raise InputError for keys of another adapter than the one that the recipe continues. Warn of those that
+    have no effect because no adapter is trained: a command may switch a recipe's adapter off.
     """
     if not _goes_on_with_adapter(model):
-        for key in ONLY_LORA if not model.use_peft else ():
-            if getattr(model, key) != getattr(ModelArguments, key):
-                raise InputError(f"{key} is for LoRA; add use_peft: true, or remove it")
+        given = [key for key in ONLY_LORA if getattr(model, key) != getattr(ModelArguments, key)]
+        if given and not model.use_peft:
+            log.warning(
+                "%s: without effect, as all weights are trained; add use_peft: true for LoRA",
+                ", ".join(given),
+            )
         return
     saved = peft_of(model)
     for key, its in ADAPTER_KEYS.items():

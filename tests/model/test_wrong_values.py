@@ -53,9 +53,6 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
         {"use_peft": True, "lora_target_modules": "nope"},
         "the adapter does not fit {model}: Target modules",
     ),
-    (sft, {"lora_r": 64}, "lora_r is for LoRA; add use_peft: true, or remove it"),
-    (grpo, {"lora_target_modules": "all-linear"}, "lora_target_modules is for LoRA; add use_peft"),
-    (grpo, {"use_dora": True}, "use_dora is for LoRA; add use_peft: true, or remove it"),
 ]
 
 
@@ -98,9 +95,14 @@ def test_null_is_a_value_of_a_key_that_may_be_null(keys: dict[str, Any], tmp_pat
     assert parse(sft.ARGUMENTS, ["--config", str(tmp_path / "sft.yaml")])[1].max_length is None
 
 
-def test_the_keys_of_an_adapter_that_is_trained_may_be_set(tiny: str) -> None:
+def test_keys_of_an_adapter_that_is_not_trained_are_told(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
     check_model(ModelArguments(model_name_or_path=tiny, use_peft=True, lora_r=8, use_rslora=True))
     check_model(ModelArguments(model_name_or_path=tiny, lora_r=16))  # TRL's default
+    assert not caplog.messages
+    check_model(ModelArguments(model_name_or_path=tiny, lora_r=64, use_dora=True))
+    assert caplog.messages == [
+        "lora_r, use_dora: without effect, as all weights are trained; add use_peft: true for LoRA"
+    ]
 
 
 def targets_of(keys: dict[str, Any], rows: list[tuple[str, str]], tmp_path: Path) -> list[tuple[str, str]]:

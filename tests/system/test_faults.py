@@ -20,6 +20,7 @@ from conftest import bundle_row, files_of, options, write_rows
 from launching import without_vllm
 
 from a2r_train import output
+from a2r_train.atomic import HOST
 from a2r_train.commands import run as pipeline
 from a2r_train.data.explore import ExploreConfig, explore
 from a2r_train.errors import InputError
@@ -320,9 +321,9 @@ def test_what_a_kill_left_half_written_is_removed_at_the_end(exploring: ExploreC
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
     ) as shard:  # writes on, and one is gone
         for process in (shard.pid, max(psutil.pids()) + 100_000):
-            (folder / "chunks" / f".000000.jsonl.{process}.part").write_text('{"problem_id": ')
+            (folder / "chunks" / f".000000.jsonl.{HOST}.{process}.part").write_text('{"problem_id": ')
         explore(exploring)
-        assert [path.name for path in folder.rglob("*.part")] == [f".000000.jsonl.{shard.pid}.part"]
+        assert [path.name for path in folder.rglob("*.part")] == [f".000000.jsonl.{HOST}.{shard.pid}.part"]
         shard.kill()
     assert not [*folder.glob(".lock*")]
 

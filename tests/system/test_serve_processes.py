@@ -251,6 +251,6 @@ def test_a_server_of_its_own_that_does_not_start_is_told_with_its_last_words(tmp
 def test_dry_run_says_what_would_be_started() -> None:
     command = [sys.executable, "-m", "a2r_train.cli", "serve", "--dry_run", "true"]
     done = subprocess.run(command, cwd=ROOT, env=without_vllm(), capture_output=True, text=True, check=True)
-    assert done.stdout.count("starts: -m vllm.entrypoints.openai.api_server --model data/tiny/") == 2
+    assert done.stdout.count(f"starts: -m vllm.entrypoints.openai.api_server --model {ROOT}/data/tiny/") == 2
     assert "listens: http://127.0.0.1:8000/v1 as a2r" in done.stdout
     assert "[4] \\boxed{156}" in done.stdout

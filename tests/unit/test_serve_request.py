@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from a2r_train.errors import InputError
-from a2r_train.inference.serve.config import TINY, ServeConfig
+from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.inference.serve.errors import STATUS, ApiError, UpstreamError
 from a2r_train.inference.serve.limits import Places, check_key, endpoint_key, path_through
 from a2r_train.inference.serve.request import NO_MATTER, NOT_SERVED, READ, Ask, Turn, parse_ask
 from a2r_train.inference.serve.sent import Sent
 from a2r_train.inference.serve.upstream import Piece
+from a2r_train.paths import TINY_PAIR
 
 CONFIG = ServeConfig(temperature=0.25, k=3)
 BODY: dict[str, Any] = {"model": "a2r", "messages": [{"role": "user", "content": "How many?"}]}
@@ -186,7 +187,7 @@ def test_whatever_a_message_is(message: Any) -> None:
 
 
 def test_a_model_named_alone_is_both() -> None:
-    assert (ServeConfig().explorer, ServeConfig().synthesizer) == TINY
+    assert (ServeConfig().explorer, ServeConfig().synthesizer) == TINY_PAIR
     for given_keys in ({"explorer": "m"}, {"synthesizer": "m"}):
         one = ServeConfig(**given_keys)  # type: ignore[arg-type]
         assert (one.explorer, one.synthesizer) == ("m", "m")
