@@ -19,7 +19,7 @@ from latex2sympy2_extended import latex2sympy
 from a2r_train.verify.exact import MAX_BITS, MIN_DIGITS, TooLarge, digits, value
 from a2r_train.verify.expression import Node, Unreadable
 from a2r_train.verify.kinds import Group, Interval, Quantity, Region
-from a2r_train.verify.windows import window_points
+from a2r_train.verify.windows import MISHAPS, window_points
 
 SIGNS = ("+", "+", "-", "+", "+", "-")  # of the symbols at the points where two expressions are compared
 DEEP = 4  # of these points, with both signs, are those where the difference is computed to all digits
@@ -41,15 +41,6 @@ _FUNCTIONS: dict[str, Any] = {
 }  # fmt: skip
 _CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I, r"\infty": sympy.oo}
 _PIECES = (sympy.Abs, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.binomial, sympy.factorial)
-_MISHAPS = (
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    NotImplementedError,
-    RecursionError,
-    LookupError,
-)
 
 
 class Divisor(sympy.Function):  # type: ignore[misc]  # sympy has no types
@@ -132,7 +123,7 @@ class Algebra:
         try:
             one, other = _set(a), _set(b)
             return bool(one == other) or bool(one.symmetric_difference(other) == sympy.S.EmptySet)
-        except _MISHAPS:
+        except MISHAPS:
             return False
 
 
@@ -145,7 +136,7 @@ def expression(node: Node) -> Any:
         return _MAKERS[node.kind](node)
     except (TooLarge, Unreadable):
         raise
-    except _MISHAPS as error:
+    except MISHAPS as error:
         raise Unreadable(str(error)) from None
 
 
@@ -300,7 +291,7 @@ def _is_real(x: Any) -> bool:
         return bool(x.is_real)
     try:
         return bool(x.evalf(DIGITS).is_Float)
-    except _MISHAPS:
+    except MISHAPS:
         return False
 
 
@@ -377,7 +368,7 @@ def _at(x: Any, point: dict[Any, Any]) -> Any:
         if not x.has(sympy.I) and not all(_is_defined(part, point) for part in x.atoms(*_PARTIAL)):
             return None
         found = x.subs(point).doit()
-    except _MISHAPS:
+    except MISHAPS:
         return None
     if found.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo) or found.free_symbols:
         return None
@@ -409,7 +400,7 @@ def _is_zero(x: Any, depths: tuple[int, ...] = DEPTHS) -> bool:
             noise = sympy.Float(10) ** (20 - depth) * _size(x)
             if any(part.is_Float and abs(part) > noise for part in parts):
                 return False  # one part is zero, or near it, and the other is not
-        except _MISHAPS:
+        except MISHAPS:
             return False
     return True
 

@@ -21,7 +21,7 @@ MOST_OPERATIONS, MOST_VALLEYS = 200, 20  # of a function that is searched, and o
 STEPS, CLOSER = 400, 40  # of the search for zeros, and of the search for the lowest point between two steps
 SAME_EXACT, SAME_FOUND = 1e-9, 1e-6  # zeros nearer to each other, relative to their size, are one
 NEAR_ZERO = 8.0  # where the search is finer
-MISHAPS = (
+MISHAPS = (  # what sympy raises for an expression that it cannot compute
     TypeError,
     ValueError,
     ArithmeticError,
@@ -29,6 +29,7 @@ MISHAPS = (
     NotImplementedError,
     RecursionError,
     NameError,
+    LookupError,
     sympy.polys.polyerrors.BasePolynomialError,
 )
 _LEFT_OUT = (

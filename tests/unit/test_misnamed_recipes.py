@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from a2r_train.commands.run import check_names, run, stages
+from a2r_train.commands.run import ORDER, check_names, run, stages
 from a2r_train.config import task_keys
 from a2r_train.errors import InputError
 
@@ -12,8 +12,11 @@ ROOT = Path(__file__).parents[2]
 RECIPE = "output_dir: out\n"
 
 
-def checked(folder: Path) -> None:
-    check_names(str(folder), stages(str(folder)))
+def checked(folder: Path) -> list[str]:
+    """The stages of a folder in which no file is misnamed."""
+    found = stages(str(folder))
+    check_names(str(folder), found)
+    return [stage for stage, _ in found]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +48,12 @@ def test_files_that_are_no_recipes_and_those_set_aside_may_be_there(tmp_path: Pa
         (tmp_path / name).write_text("- a: {\n" if name == "broken.yaml" else "system: x\n")
     for name in ("panel.yaml", "panel-grpo.yaml", "pretrain.yaml", "probe.yaml", "grid.yaml"):
         (tmp_path / name).write_text(RECIPE)
-    checked(tmp_path)
+    assert checked(tmp_path) == ["sft"]
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "recipes").iterdir()), ids=lambda path: str(path.name))
 def test_the_kept_folders_are_named_well(folder: Path) -> None:
-    checked(folder)
+    assert len(checked(folder)) == sum(path.stem.partition("-")[0] in ORDER for path in folder.glob("*.yaml"))
 
 
 def test_a_stage_refuses_a_task_that_it_would_not_read(tmp_path: Path) -> None:
