@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED
+from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED, VOTED_CONTROL
 from a2r_train.evaluate.report.tables import points
 from a2r_train.evaluate.rows.row import Row, problem_ids
 from a2r_train.evaluate.statistics import ALPHA, Difference, Scores, holm, paired, smallest_told
@@ -145,10 +145,12 @@ def _first(found: Sequence[Evaluation]) -> str:
 
 
 def _rivals(found: Sequence[Evaluation]) -> list[str]:
-    """The untrained synthesizer, the votes or the rows that replace them, and the control."""
+    """The untrained synthesizer, the votes or the rows that replace them, and the control, alone and with
+    votes.
+    """
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
     votes = [n for n in names if n.removeprefix("maj@").isdecimal() or n == "maj@equal_tokens"]
-    rivals = [n for n in (BASE, *(votes or WITHOUT_VOTES), CONTROL) if n in names]
+    rivals = [n for n in (BASE, *(votes or WITHOUT_VOTES), CONTROL, VOTED_CONTROL) if n in names]
     if not rivals:
         raise InputError("no vote and no control are in all evaluations; name the rivals with --against")
     return rivals

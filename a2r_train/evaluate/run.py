@@ -53,7 +53,7 @@ from a2r_train.evaluate.rows.row import (
     reference_rows,
 )
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
-from a2r_train.evaluate.rows.skipping import answers_to, is_skipping, note_of
+from a2r_train.evaluate.rows.skipping import answers_to, is_skipping, note_of, voted_control_rows
 from a2r_train.evaluate.rows.verdicts import verdict_rows
 from a2r_train.models import trust
 from a2r_train.records import Bundle, Rollout, Synthesis, write_text
@@ -223,6 +223,7 @@ def summarise(
         made = found[task.name]
         note = config.methods_note if task.view in INDEX_VIEWS else note_of(bundles, made)
         rows.append(task_row(task, bundles, made, note))
+    rows += voted_control_rows(config, bundles, found)
     swept: list[Row] = []
     judged_rows, verdicts = verdict_rows(config, work, bundles, found)
     chained, details = _chained_rows(config, work, final, bundles, rollouts)

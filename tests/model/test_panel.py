@@ -346,6 +346,7 @@ def test_unanimous_bundles_are_answered_by_their_vote(
 
     script(answer)
     config = replace(config, bundles=path, rollouts="", samples=2, skip_unanimous=True)
+    config = replace(config, no_references=config.base)
     results = evaluate(config)
     assert not any(f"Number {i}?" in prompt and "Reference 1" in prompt for prompt in asked for i in (0, 1))
     for name in ("synthesizer/base", "synthesizer/base@T"):
@@ -354,6 +355,11 @@ def test_unanimous_bundles_are_answered_by_their_vote(
         assert row["tokens"] == 40 + 107 / 2
     assert rows_of(results)["synthesizer/alone"]["accuracy"] == 1.0
     assert rows_of(results)["synthesizer/alone"]["note"] == ""
+    for end in ("", "@T"):  # the control has the same answers, so it is wrong where the vote is
+        alone, voted = (rows_of(results)[f"synthesizer/no_references{name}{end}"] for name in ("", "+vote"))
+        assert (alone["accuracy"], voted["accuracy"]) == (1.0, 0.75)
+        assert voted["note"] == "50 % unanimous, answered by their vote"
+        assert voted["tokens"] == 40 + 107 / 2
     stages = results["diagnostics"]["tokens_by_stage"]["synthesizer/base"]
     assert stages["references"] == 40
     assert rescore(Path(config.output_dir)).said == []

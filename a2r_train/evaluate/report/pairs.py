@@ -12,15 +12,16 @@ TRAINED = (  # the first one present is "the trained one"
     *("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft"),
 )
 BASE, CONTROL, GREEDY = "synthesizer/base", "synthesizer/no_references", "explorer/greedy"
+VOTED_CONTROL = f"{CONTROL}+vote"  # with `skip_unanimous`, it answers only contested bundles
 RIVALS = (  # in addition to every majority
-    *(BASE, "synthesizer/sft", "synthesizer/alone", CONTROL, GREEDY),
+    *(BASE, "synthesizer/sft", "synthesizer/alone", CONTROL, VOTED_CONTROL, GREEDY),
     *("reference/random", "universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
     *("explorer/grpo", "monolith"),
 )
 SAMPLED = {GREEDY: "pass@1"}  # the rival of a sampled row in place of the greedy one
 KINDS = ("baseline", "untrained", "trained")
 _UNTRAINED = (BASE, "synthesizer/alone", "universal-self-consistency", "genselect", "self-refine")
-_FROM_TRAINING = (*TRAINED, CONTROL, "explorer/grpo", "rounds", "adaptive")
+_FROM_TRAINING = (*TRAINED, CONTROL, VOTED_CONTROL, "explorer/grpo", "rounds", "adaptive")
 
 
 def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:

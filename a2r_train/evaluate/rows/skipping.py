@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.rows.row import by_problem, mean
+from a2r_train.evaluate.report.pairs import CONTROL, VOTED_CONTROL, split
+from a2r_train.evaluate.rows.panel import task_row, tasks
+from a2r_train.evaluate.rows.row import Row, by_problem, mean
 from a2r_train.records import VOTED, Bundle, Synthesis
 from a2r_train.verify.vote import agreements, is_unanimous
 
@@ -24,10 +27,40 @@ def answers_to(work: Answers, task: Task, bundles: Sequence[Bundle]) -> list[Syn
     """
     if not is_skipping(work.config, task):
         return work.syntheses(task, bundles)
-    votes = [([r.answer for r in b.references], b.verifier) for b in bundles]
-    asked = [not is_unanimous(pattern) for pattern in agreements(votes)]
+    asked = _are_contested(bundles)
     contested = [bundle for bundle, is_asked in zip(bundles, asked, strict=True) if is_asked]
-    made = iter(work.syntheses(task, contested) if contested else [])
+    return _with_votes(task, bundles, asked, work.syntheses(task, contested) if contested else [])
+
+
+def voted_control_rows(
+    config: EvaluateConfig, bundles: Sequence[Bundle], found: Mapping[str, Sequence[Synthesis]]
+) -> list[Row]:
+    """With `skip_unanimous`, the no-reference control in the synthesizer's place: it answers contested
+    bundles, and the others get the answer of their references. So the vote alone is no lead over the control.
+    """
+    controls = [task for task in tasks(config) if split(task.name)[0] == CONTROL]
+    if not config.skip_unanimous or not controls:
+        return []
+    asked, rows = _are_contested(bundles), []
+    contested = {bundle.id for bundle, is_asked in zip(bundles, asked, strict=True) if is_asked}
+    for task in controls:
+        own = [one for one in found[task.name] if one.bundle_id in contested]
+        made = _with_votes(task, bundles, asked, own)
+        row = task_row(replace(task, view="references"), bundles, made, note_of(bundles, made))
+        rows.append(replace(row, name=VOTED_CONTROL + split(task.name)[1]))
+    return rows
+
+
+def _are_contested(bundles: Sequence[Bundle]) -> list[bool]:
+    votes = [([r.answer for r in b.references], b.verifier) for b in bundles]
+    return [not is_unanimous(pattern) for pattern in agreements(votes)]
+
+
+def _with_votes(
+    task: Task, bundles: Sequence[Bundle], asked: Sequence[bool], of_contested: Sequence[Synthesis]
+) -> list[Synthesis]:
+    """The answers to contested bundles, and between them those of the votes."""
+    made = iter(of_contested)
     return [
         next(made) if is_asked else _of_vote(bundle, sample, task.model)
         for bundle, is_asked in zip(bundles, asked, strict=True)
