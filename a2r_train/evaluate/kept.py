@@ -23,9 +23,10 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import MANIFEST, Task, judged_anew
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.kept_bundles import made_whole, rollouts_at
+from a2r_train.evaluate.pooled import differing_scores
 from a2r_train.evaluate.report.write import build_results, results_text
 from a2r_train.evaluate.rows.panel import tasks
-from a2r_train.evaluate.rows.row import bundle_votes, majority_row, reference_rows
+from a2r_train.evaluate.rows.row import Row, bundle_votes, majority_row, reference_rows
 from a2r_train.evaluate.rows.selected import no_vote, selected_rows
 from a2r_train.evaluate.rows.skipping import answers_to, is_skipping
 from a2r_train.evaluate.run import answers_of, evaluate, read_inputs, summarise
@@ -235,12 +236,12 @@ def rescore(folder: Path) -> Rescored:
         if config.adaptive_validation:
             path = config.adaptive_validation
             work.judged_references(read(Bundle, path), path)
-        results = _made_of(config, work, bundles, rollouts, outside)
+        results, rows = _made_of(config, work, bundles, rollouts, outside)
     results["setup"]["config"] = kept["setup"]["config"]  # it names the input files by their first paths
     if "overlap" in kept:  # what the models were trained on is recorded with them
         results["overlap"] = kept["overlap"]
     results = _as_kept(kept, results)
-    said = _listed(work.differing)
+    said = _listed(work.differing + differing_scores(folder, rows))
     if results_text(results).encode() != (folder / "results.json").read_bytes():
         said += _listed(differences(kept, results)) or ["results.json: the same values in other bytes"]
     return Rescored([row["name"] for row in results["rows"]], [], said)
@@ -313,7 +314,7 @@ def regenerate(
         bundles, stored, outside = read_inputs(config)
         work = Kept(config, folder)
         bundles = work.judged_references(bundles, config.bundles)
-        kept = _made_of(config, work, bundles, work.judged_rollouts(stored, bundles), outside)
+        kept, _ = _made_of(config, work, bundles, work.judged_rollouts(stored, bundles), outside)
     given = {key: value for key, value in changes.items() if value and getattr(config, key)}
     again = replace(config, **given, output_dir=output_dir, cards=False)  # type: ignore[arg-type]
     new = {row["name"]: row["accuracy"] for row in evaluate(again)["rows"]}
@@ -339,13 +340,14 @@ def _same_verdicts(kept: Kept, again: Kept) -> dict[str, str]:
 
 def _made_of(
     config: EvaluateConfig, work: Kept, bundles: Sequence[Bundle], rollouts: Sequence[Rollout], outside: Json
-) -> Json:
-    """Results from kept answers. Raises InputError if they are not enough."""
+) -> tuple[Json, list[Row]]:
+    """Results and rows from kept answers. Raises InputError if they are not enough."""
     if config.reward_model:
         raise InputError(
             f"{work.folder}: the scores of its reward model are not kept; evaluate again with that model"
         )
-    return summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)[0]
+    results, _, rows = summarise(config, work, bundles, rollouts, answers_of(config, work, bundles), outside)
+    return results, rows
 
 
 def config_of(folder: Path, results: Mapping[str, Any]) -> EvaluateConfig:

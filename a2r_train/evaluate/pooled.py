@@ -46,16 +46,25 @@ def write_scores(
 ) -> None:
     """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
-    problems = problem_ids(bundles)
-    scores = {
-        row.name: [None if np.isnan(score) else round(float(score), 6) for score in row.scores]
-        for row in rows
-    }
+    problems, scores = problem_ids(bundles), _scores(rows)
     keys = _keys([texts[problem] for problem in problems])
     verifiers = sorted({bundle.verifier for bundle in bundles})
     content = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
     content |= {"by_vote": list(by_vote)} if by_vote else {}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
+
+
+def _scores(rows: Iterable[Row]) -> dict[str, list[float | None]]:
+    return {row.name: [None if np.isnan(s) else round(float(s), 6) for s in row.scores] for row in rows}
+
+
+def differing_scores(folder: Path, rows: Iterable[Row]) -> list[str]:
+    """A line for each row whose stored scores are not these; no line if none are stored."""
+    if not (folder / FILE).is_file():
+        return []
+    kept, anew = json.loads((folder / FILE).read_text(encoding="utf-8"))["rows"], _scores(rows)
+    names = [name for name in {**kept, **anew} if kept.get(name) != anew.get(name)]
+    return [f"{FILE}: row {name}: other scores" for name in names]
 
 
 def _keys(texts: Sequence[str]) -> list[str]:

@@ -44,9 +44,10 @@ from a2r_train.evaluate.kept_bundles import (
     write_golds,
     write_kept,
 )
+from a2r_train.evaluate.pooled import FILE as SCORES
 from a2r_train.records import Bundle, Rollout, write_text
 
-REPORTS = ("results.json", "report.md", "timing.json", "versions.json")  # report.html shows the problems
+REPORTS = ("results.json", "report.md", SCORES, "timing.json", "versions.json")  # report.html has texts
 ADAPTER = ("adapter_config.json", "README.md", "prompt.yaml", "config.yaml")  # the tokenizer is the base's
 MOST_BYTES = 20_000_000
 

@@ -245,6 +245,10 @@ def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path
     assert rescore(keep(config, tmp_path / "kept")) == Rescored(rows, [], [])
     # not compressed, and its inputs where the config names them
     assert rescore(Path(config.output_dir)) == Rescored(rows, [], [])
+    kept = json.loads((tmp_path / "kept/evaluation/scores.json").read_text())  # what `a2r pool` reads
+    kept["rows"]["pass@1"][0] = 0.123
+    (tmp_path / "kept/evaluation/scores.json").write_text(json.dumps(kept))
+    assert rescore(tmp_path / "kept/evaluation").said == ["scores.json: row pass@1: other scores"]
 
 
 @pytest.mark.parametrize("verdict", ["correct", "unverified"])

@@ -1,6 +1,6 @@
 """`a2r rescore`: kept tables come out the same again, without a model and without a text.
 
-One of each kind is made again here. `a2r rescore data/results` makes all 50: CONTRIBUTING.md.
+One of each kind is made again here. `a2r rescore data/results` makes all 57: CONTRIBUTING.md.
 """
 
 import re
@@ -12,14 +12,16 @@ from a2r_train.commands.rescore import report_scores
 from a2r_train.evaluate.kept import find_evaluations
 
 ROOT = Path(__file__).parents[2]
+SETS = ("four-bundles", "eight-references", "over-control")
 WITH_ANSWERS = {
     *("gsm8k/evaluation-0.5b", "gsm8k-1.5b/evaluation-1.5b", "gsm8k-trained/first-1.5b"),
-    *("gsm8k-trained/four-bundles-1.5b", "gsm8k-answers/four-bundles"),
+    "gsm8k-trained/four-bundles-1.5b",
+    *(f"gsm8k-answers/{name}{end}" for name in SETS for end in ("", "-seed-1")),
     "gsm8k-levers-1.5b/unsolved-explorer",
     "gsm8k-levers-1.5b/unsolved-synthesizer",
 }
 TABLES = (
-    *("mawps", "mbpp", "gsm8k-levers/validation/", "gsm8k-levers-1.5b/"),
+    *("mawps", "mbpp", "gsm8k-levers/validation/", "gsm8k-levers-1.5b/", "gsm8k-answers/math"),
     "gsm8k-trained/two-bundles",
 )
 SAMPLE = {
@@ -33,9 +35,9 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def test_what_is_kept_of_each_shipped_result() -> None:
-    """All answers of seven, rollouts of ten others and of the votes, and the tables of the rest."""
+    """All answers of twelve, rollouts of ten others and of the votes, and the tables of the rest."""
     found = {str(path.relative_to("data/results")) for path in find_evaluations("data/results")}
-    assert len(found) == 50
+    assert len(found) == 57
     judged = {name for name in found if Path("data/results", name, "manifest.json").is_file()}
     votes = {name for name in found if "/votes-" in name}
     assert {name for name in judged if Path("data/results", name, "syntheses").is_dir()} == WITH_ANSWERS

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from a2r_train.evaluate.kept_bundles import read_kept
+from a2r_train.evaluate.pooled import pool
 from a2r_train.evaluate.report.write import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +20,8 @@ SECOND, THIRD = ["gsm8k-512/votes-8", "gsm8k-512/evaluation-0.5b"], ["gsm8k-512-
 LARGER = ["gsm8k-1.5b/votes-8", "gsm8k-1.5b/evaluation-1.5b"]
 LEVERS = ["gsm8k-levers/test"]
 TRAINED, TRAINED_LARGER = ["gsm8k-trained/third-0.5b"], ["gsm8k-trained/first-1.5b"]
-ANSWERS = ["gsm8k-answers/four-bundles"]  # without the untrained rows
-CONTROL = "synthesizer/no_references"
+ANSWERS = ["gsm8k-answers/four-bundles", "gsm8k-answers/four-bundles-seed-1"]
+CONTROL, BY_VOTE = "synthesizer/no_references", "synthesizer/no_references+vote"
 PAGES = {
     name: f"docs/results/{name}.md"
     for name in (
@@ -70,7 +71,7 @@ def test_no_kept_file_has_a_column_of_problems_texts() -> None:
 
 def test_kept_bundles_and_reports_have_no_texts() -> None:
     kept = sorted((ROOT / "data/results").rglob("*.kept.json"))
-    assert len(kept) == 12
+    assert len(kept) == 14
     for path in kept:
         found = read_kept(str(path))
         assert re.fullmatch(r"openai/gsm8k:main:(test|train\[5120:5720\])", found.problems)
@@ -95,9 +96,9 @@ def test_what_an_evaluation_names_is_there() -> None:
         ]
         assert all((path.parent / name).is_file() for name in named), path
         complete += bool(manifest["tasks"])
-    assert complete == 7
+    assert complete == 12
     files = [path for path in (ROOT / "data").rglob("*") if path.is_file() and path.suffix != ".safetensors"]
-    assert sum(path.stat().st_size for path in files) < 34e6
+    assert sum(path.stat().st_size for path in files) < 36e6
 
 
 def interval(row: dict[str, Any]) -> str:
@@ -350,13 +351,17 @@ def test_the_table_of_the_readme_has_the_figures_of_its_runs() -> None:
         (GSM8K[-1], "synthesizer/sft+grpo"),
         (LARGER[-1], "synthesizer/grpo"),
         (TRAINED_LARGER[-1], "synthesizer/grpo"),
-        (ANSWERS[-1], "synthesizer/grpo"),
+        (ANSWERS, "synthesizer/grpo"),
     ]
-    for line, (folder, trained) in zip(lines, runs, strict=True):
-        by_name = {row["name"]: f"{100 * row['accuracy']:.1f}" for row in results_of(folder)["rows"]}
-        names = ("synthesizer/alone", "synthesizer/base", "maj@4", "maj@equal_tokens", CONTROL, trained)
+    names = ("synthesizer/alone", "synthesizer/base", "maj@4", "maj@equal_tokens", CONTROL)
+    for line, (folders, trained) in zip(lines, runs, strict=True):
+        found = [
+            {row["name"]: f"{100 * row['accuracy']:.1f}" for row in results_of(folder)["rows"]}
+            for folder in ([folders] if isinstance(folders, str) else folders)
+        ]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        assert cells[1:] == [by_name.get(name, "–") for name in names], line
+        for cell, name in zip(cells[1:], (*names, trained), strict=True):
+            assert cell == ", ".join(dict.fromkeys(by_name[name] for by_name in found)), line
 
 
 def test_the_table_of_all_runs_has_their_figures() -> None:
@@ -370,7 +375,7 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
         (LARGER, "synthesizer/grpo"),
         (TRAINED, "synthesizer/grpo"),
         (TRAINED_LARGER, "synthesizer/grpo"),
-        (ANSWERS, "synthesizer/grpo"),
+        *(([folder], "synthesizer/grpo") for folder in ANSWERS),
     ]
     for line, (folders, trained) in zip(table, runs, strict=True):
         by_name = {
@@ -383,32 +388,56 @@ def test_the_table_of_all_runs_has_their_figures() -> None:
 
 
 def test_the_tables_of_answers_alone_have_their_figures() -> None:
-    """Rows and differences of the test set, and validation by its kept answers."""
-    results, page = results_of(ANSWERS[-1]), PAGES["answers-alone"]
-    rows = {row["name"]: row for row in results["rows"]}
-    names = ("explorer/greedy", "maj@4", "maj@equal_tokens", CONTROL, None, "synthesizer/grpo")
-    _, (_, *lines) = table_of(page, "row")
-    for (_, accuracy, tokens), name in zip(lines, names, strict=True):
+    """Rows of the test set, the pooled seeds, and right references."""
+    page, seeds = PAGES["answers-alone"], [results_of(folder) for folder in ANSWERS]
+    rows = [{row["name"]: row for row in results["rows"]} for results in seeds]
+    _, (_, *lines) = table_of(page, r"row \| seed 0")
+    names = ("explorer/greedy", "maj@4", "maj@equal_tokens", CONTROL, BY_VOTE, "synthesizer/base")
+    for (_, *cells), name in zip(lines, (*names, None, "synthesizer/grpo"), strict=True):
         other = results_of("gsm8k-trained/four-bundles-1.5b")["rows"]
-        row = rows[name] if name else next(row for row in other if row["name"] == "synthesizer/grpo")
-        assert (accuracy, tokens) == (interval(row), f"{row['tokens']:,.0f}")
-    pairs = {pair["b"]: pair for pair in results["paired"]}
-    _, against = table_of(page, "the synthesizer that reads answers, against")
-    for (_, *cells, _), name in zip(
-        against, ("maj@4", "maj@equal_tokens", CONTROL, "explorer/greedy"), strict=True
-    ):
-        assert f"{cells[0]} ({cells[1]})" == difference(pairs[name])
+        row = rows[0][name] if name else next(row for row in other if row["name"] == "synthesizer/grpo")
+        assert (cells[0], cells[2]) == (interval(row), f"{row['tokens']:,.0f}")
+        again = interval(rows[1][name]) if name else ""
+        assert cells[1] == again or (cells[1], again) == ("", cells[0])
+    _, pooled = table_of(page, "both, against")
+    _, _, _, _, *made = pool([str(ROOT / "data/results" / folder) for folder in ANSWERS])
+    assert [cells[1:] for cells in pooled] == [
+        [cell.strip() for cell in line.strip("|").split("|")][1:] for line in made
+    ]
+    _, by_right = table_of(page, "right references of four")
+    whole = results_of("gsm8k-trained/four-bundles-1.5b")
+    columns = [(seeds[0], "maj@4"), (seeds[0], "synthesizer/base")]
+    columns += [(results, "synthesizer/grpo") for results in (whole, *seeds)]
+    for place, (results, name) in enumerate(columns, 2):
+        found = results["diagnostics"]["by_correct"][name].values()
+        assert [line[place] for line in by_right] == [f"{100 * one['accuracy']:.1f}" for one in found], name
+
+
+def test_the_small_tables_of_answers_alone_have_their_figures() -> None:
+    """Eight references, a better explorer, and validation by its kept answers."""
+    page, untrained, trained = PAGES["answers-alone"], "synthesizer/base", "synthesizer/grpo"
+    _, ((*eight, _),) = table_of(page, "maj@8")
+    few = [results_of(f"gsm8k-answers/eight-references{end}")["rows"] for end in ("", "-seed-1")]
+    few_rows = [{row["name"]: f"{100 * row['accuracy']:.1f}" for row in one} for one in few]
+    assert eight == [few_rows[0]["maj@8"], few_rows[0][untrained], *(one[trained] for one in few_rows)]
+    _, over = table_of(page, "over the control")
+    better = [results_of(f"gsm8k-answers/over-control{end}")["rows"] for end in ("", "-seed-1")]
+    better_rows = [{row["name"]: interval(row) for row in one} for one in better]
+    assert [cells[1] for cells in over] == [
+        *(better_rows[0][name] for name in ("maj@4", CONTROL)),
+        *(one[trained] for one in better_rows),
+    ]
     kept = ROOT / "data/results/gsm8k-answers/validation"
     right: dict[str, str] = {}
     for path in kept.glob("*.xz"):
         found = [row["verdict"] == "correct" for row in rows_of(path)]
         right[path.name.removesuffix(".jsonl.xz")] = f"{100 * sum(found) / len(found):.1f}"
     _, table = table_of(page, "model, reading answers alone")
-    assert [table[i][1] for i in (1, 2, 3, 5)] == [
-        right[f"contested-{name}"] for name in ("explorer", "trained", "trained-seed-1", "whole-solutions")
-    ]
-    assert [line[2] for line in table[:3]] == [
-        right[f"all-of-the-base-{name}"] for name in ("base", "explorer", "trained")
+    contested = ("explorer", "trained", "trained-seed-1", "control")
+    assert [line[1] for line in table[1:5]] == [right[f"contested-{name}"] for name in contested]
+    assert table[6][1] == right["contested-whole-solutions"]
+    assert [line[2] for line in table[:4]] == [
+        right[f"all-of-the-base-{name}"] for name in ("base", "explorer", "trained", "trained-seed-1")
     ]
     text = (ROOT / page).read_text(encoding="utf-8")
     assert (
