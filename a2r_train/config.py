@@ -60,7 +60,7 @@ MARKS: dict[str, tuple[str, ...]] = {
     "grid": ("explorers", "synthesizers"),
 }
 # How to fix a YAML error, by a fragment of the parser's message.
-YAML_MENDS = {
+YAML_REMEDIES = {
     "mapping values are not allowed": "quote a value that contains `: `, or align the keys",
     "'\\t'": "indent with spaces, not tabs",
     "cannot start any token": "quote a value that starts with this character",
@@ -168,8 +168,8 @@ def without_empty(kind: type, recipe: dict[str, Any], place: str) -> dict[str, A
     for one in empty:
         default = one.default_factory() if callable(one.default_factory) else one.default
         if one.name in unset and default not in (None, "", "{}", []):
-            mend = "give it a value" if default is MISSING else "remove the key or give it a value"
-            raise InputError(f"{place}: {one.name}: empty; {mend}")
+            remedy = "give it a value" if default is MISSING else "remove the key or give it a value"
+            raise InputError(f"{place}: {one.name}: empty; {remedy}")
     return {key: value for key, value in recipe.items() if key not in unset}
 
 
@@ -350,8 +350,8 @@ def _broken(path: str, text: str, error: yaml.YAMLError) -> str:
     lines = text.splitlines()
     number = min(mark.line, len(lines) - 1)
     place = f"{path}:{number + 1}: `{lines[number].strip()[:80]}` is not valid YAML"
-    mend = next((mend for part, mend in YAML_MENDS.items() if part in says), "")
-    return f"{place}; {mend}" if mend else f"{place} ({says}); expected `key: value` lines"
+    remedy = next((remedy for part, remedy in YAML_REMEDIES.items() if part in says), "")
+    return f"{place}; {remedy}" if remedy else f"{place} ({says}); expected `key: value` lines"
 
 
 def check_stage(recipe: Iterable[str], known: set[str], path: str) -> None:

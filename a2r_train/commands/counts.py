@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from a2r_train.commands.dry_run import rows_of
-from a2r_train.data.build import CONTAMINATED, MENDS, Built
+from a2r_train.data.build import CONTAMINATED, REMEDIES, Built
 from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
 from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.explore import ExploreConfig
@@ -85,7 +85,7 @@ def to_bundle(
     if train and len(alike) == len(train):
         raise InputError(
             f"{config.problems}: all {len(train)} problems to train on are like one of an evaluation set, as "
-            f"{train[0].id!r} like {alike[train[0].id]!r}; {MENDS[CONTAMINATED]}"
+            f"{train[0].id!r} like {alike[train[0].id]!r}; {REMEDIES[CONTAMINATED]}"
         )
     share = f", {len(tests)} of them ({len(tests) / len(problems):.0%}) the test set" if tests else ""
     share += f"; {len(alike)} {CONTAMINATED} will be left out" if alike else ""

@@ -28,7 +28,7 @@ from a2r_train.evaluate.rows.selected import RANDOM
 from a2r_train.evaluate.run import evaluate
 from a2r_train.records import Problem, write, write_text
 from a2r_train.verify import check_gold
-from a2r_train.verify.compare import MEND
+from a2r_train.verify.compare import OR_LEAVE_OUT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +106,7 @@ def prepared(config: GridConfig) -> tuple[list[str], list[str]]:
     # Their errors come before anything is written, and do not name keys of explore.
     problems = read(Problem, config.problems)
     if not config.leave_out_bad_golds:
-        check_gold(problems, config.problems, MEND)
+        check_gold(problems, config.problems, OR_LEAVE_OUT)
     return explorers, synthesizers
 
 

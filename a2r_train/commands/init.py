@@ -37,10 +37,10 @@ from a2r_train.verify import (
     check_verifier,
     doubts,
     left_out,
-    tell_doubts,
-    tell_failing_golds,
     traits_of,
     unreadable_golds,
+    warn_doubts,
+    warn_failing_golds,
 )
 from a2r_train.verify.compare import LEAVE_OUT, MOST_MISTAKES, WORKED
 from a2r_train.verify.traits import ASKED, LETTER
@@ -172,9 +172,9 @@ def guessed(
     if leave_out_bad_golds:
         problems = left_out(judged_by(verifier, problems), data)
     share = test_share or min(TEST_SHARE, MOST_TEST / len(problems))
-    tell_doubts(doubts(judged_by(verifier, problems)), data)
+    warn_doubts(doubts(judged_by(verifier, problems)), data)
     check_contradictions(enumerate(judged_by(verifier, problems), 1), data)
-    tell_failing_golds(problems, data)
+    warn_failing_golds(problems, data)
     while not (test := len(_test(problems, share))) and share < 0.5:
         share += 0.05
     row = replace(first, names=names) if first else Row("", {}, names)

@@ -139,8 +139,8 @@ def check_names(folder: str, found: Sequence[tuple[str, Path]]) -> None:
             continue
         first, meant = _meant(path)
         if first in (*ORDER, "task") or {"output_dir"} & _keys_of(path) or _is_task(path, meant):
-            mend = f"rename it to {meant}" if meant else "name it STAGE-NAME.yaml, or move it elsewhere"
-            raise InputError(f"{path}: a2r run would leave it out: its name is not that of a stage; {mend}")
+            remedy = f"rename it to {meant}" if meant else "name it STAGE-NAME.yaml, or move it elsewhere"
+            raise InputError(f"{path}: a2r run would leave it out: its name is not that of a stage; {remedy}")
 
 
 def _values_of(path: Path) -> list[object]:

@@ -36,18 +36,18 @@ from a2r_train.errors import InputError
 from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
-from a2r_train.verify import check_left_out, tell_doubts
+from a2r_train.verify import check_left_out, warn_doubts
 
 if TYPE_CHECKING:
     from a2r_train.data.bundle import BundleConfig
 
 log = logging.getLogger(__name__)
 CONTAMINATED = "problem(s) like one of an evaluation set"
-MENDS = {
+REMEDIES = {
     CONTAMINATED: "change decontamination, or use other problems",
     TOO_FEW: "lower k, or explore with more samples",
 }
-MEND = "loosen mixture, contested_only or max_all_wrong"
+REMEDY = "loosen mixture, contested_only or max_all_wrong"
 NONE_RIGHT = (
     "explore with a stronger model or easier problems; if you wrote the verifier, check that it accepts golds"
 )
@@ -110,7 +110,7 @@ def build(
     splits = {"train": split_of("train", folders), "test": split_of("test", tests)}
     met = met_in(folders)
     splits["train"].dropped[CONTAMINATED] = len(met)
-    tell_doubts(doubts_in(folders), config.problems or config.rollouts)
+    warn_doubts(doubts_in(folders), config.problems or config.rollouts)
     met += _bad(config.problems or config.rollouts, folders)
     met += _bad(config.test_problems or config.test_rollouts, tests) if tested else []
     _tell_texts(splits, config.rollouts)
@@ -206,7 +206,7 @@ def _mixed(config: BundleConfig, train: Split) -> Split:
             )
         reason = train.dropped.most_common(1)[0][0]
         raise InputError(
-            f"{config.rollouts}: no bundle is left ({train.left_out}); {MENDS.get(reason, MEND)}"
+            f"{config.rollouts}: no bundle is left ({train.left_out}); {REMEDIES.get(reason, REMEDY)}"
         )
     return train
 

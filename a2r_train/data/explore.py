@@ -49,15 +49,15 @@ from a2r_train.engines import (
     hardware,
     load_engine,
     settled,
-    tell_failed,
+    warn_failed,
 )
 from a2r_train.engines.judged import Sample, generated_batches, judged
 from a2r_train.errors import InputError
 from a2r_train.models import load_tokenizer, trust
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import CORRECT, UNPARSABLE, Problem, Rollout, seed_of, write, write_text
-from a2r_train.verify import check_gold, left_out, tell_failing_golds
-from a2r_train.verify.compare import MEND
+from a2r_train.verify import check_gold, left_out, warn_failing_golds
+from a2r_train.verify.compare import OR_LEAVE_OUT
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def prepared(config: ExploreConfig) -> tuple[list[Problem], Prompter]:
         gym.draws(config.problems)
         check_engine(config.model, config)
     problems = load_problems(config)
-    tell_failing_golds(problems, config.problems)
+    warn_failing_golds(problems, config.problems)
     check_engine(config.model, config)
     prompter = Prompter(load_tokenizer(config.model), _prompt(config))
     check_asked({problem.verifier for problem in problems}, prompter.config, "explorer_template")
@@ -214,7 +214,7 @@ def load_problems(config: ExploreConfig) -> list[Problem]:
     problems = judged_by(config.verifier, problems[: config.max_problems or None])
     if config.leave_out_bad_golds:
         problems = left_out(problems, config.problems)
-    check_gold(problems, config.problems, MEND)
+    check_gold(problems, config.problems, OR_LEAVE_OUT)
     if says := letters_judged_as_text(problems):
         log.warning("%s: %s", config.problems, says)
     return problems
@@ -372,7 +372,7 @@ def finish(
         write_rollouts(counted(), target, -(-size // SHARD_BYTES))
     else:
         join((path for path, _ in counted()), target)
-    tell_failed(folder, reasons)
+    warn_failed(folder, reasons)
     if unread.many:
         log.warning("%s: %s", target, unread)
     total = unread.total

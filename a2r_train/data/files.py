@@ -421,9 +421,9 @@ def _no_text(path: str) -> InputError:
     """The error for a file that holds bytes which no text in UTF-8 has."""
     with _opened(path, "rb") as file:
         head = file.read(64)
-    for begin, (kind, mend) in SIGNATURES.items():
+    for begin, (kind, remedy) in SIGNATURES.items():
         if head.startswith(begin):
-            return InputError(f"{path}: is {kind}; {mend}")
+            return InputError(f"{path}: is {kind}; {remedy}")
     if head.startswith(UTF_16_MARKS) or 3 * head.count(b"\0") > len(head):
         return InputError(f"{path}: is UTF-16; save the file as UTF-8 (iconv -f utf16 -t utf8)")
     return InputError(f"{path}: holds a zero byte, so it is no text; {AS_ROWS}")

@@ -24,8 +24,8 @@ from a2r_train.data.read import (
     name_of,
     records_in,
     stream,
-    tell_untested,
     used_twice,
+    warn_untested,
 )
 from a2r_train.data.rollouts import key_beside, of_another, problem_beside, samples_in
 from a2r_train.data.spill import (
@@ -145,7 +145,7 @@ def ingest(
     for one in counts:
         choices.include(Choices(**one.choices))
     choices.check(rollouts)
-    tell_untested(rollouts, list(dict.fromkeys(name for one in counts for name in one.untested)))
+    warn_untested(rollouts, list(dict.fromkeys(name for one in counts for name in one.untested)))
     if choices.by_text:
         _read_all([replace(piece, by_text=True) for piece in pieces], processes)
     before = np.cumsum([0, *(count for one in counts for count in one.rollouts)]).tolist()

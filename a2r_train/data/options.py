@@ -49,14 +49,14 @@ def letters_judged_as_text(problems: Iterable[Problem | Bundle]) -> str:
     several = len(golds) >= FEWEST_LETTERS and len({*golds}) > 1
     if not several or max(golds) > "E" or not are_letters(golds):
         return ""
-    mend = (
+    remedy = (
         "if they are options, set verifier: multiple_choice, and give the options in a column or the problem"
     )
     if all(options_in(problem.problem) for problem in found):
-        mend = "they are options of their problems, so set verifier: multiple_choice, or leave the key out"
+        remedy = "they are options of their problems, so set verifier: multiple_choice, or leave the key out"
     return (
         f"all {len(golds)} answers are letters from A to {max(golds)}, but {found[0].verifier} judges them, "
-        f"which may read `B. Lamb` as another answer than B; {mend}"
+        f"which may read `B. Lamb` as another answer than B; {remedy}"
     )
 
 

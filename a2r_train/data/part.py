@@ -28,8 +28,8 @@ from a2r_train.data.unparsable import unparsable
 from a2r_train.markers import OTHER_THOUGHT
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import CORRECT, Bundle, Problem, Rollout, seed_of
-from a2r_train.verify import bad_golds, doubts, tell_failing_golds, unreadable_golds
-from a2r_train.verify.compare import MEND
+from a2r_train.verify import bad_golds, doubts, unreadable_golds, warn_failing_golds
+from a2r_train.verify.compare import OR_LEAVE_OUT
 from a2r_train.verify.vote import agreements
 
 if TYPE_CHECKING:
@@ -218,11 +218,11 @@ def load_part(task: PartTask) -> tuple[Problems, list[Rollout], Problems]:
     problems = _own_problems(store, part, names) if own else _given_problems(store, part)
     bad = unreadable_golds((n + 1, p) for (n, _), p in _judged_by(verifier, problems))
     if bad and not task.config.leave_out_bad_golds:
-        raise bad_golds(bad, task.problems or task.rollouts, MEND)
+        raise bad_golds(bad, task.problems or task.rollouts, OR_LEAVE_OUT)
     out = {problem.id for _, problem in bad}
     every = [(number, problem) for (number, _), problem in _judged_by(verifier, problems)]
     found = [one for one in every if one[1].id not in out]
-    tell_failing_golds((problem for _, problem in found), task.problems or task.rollouts)
+    warn_failing_golds((problem for _, problem in found), task.problems or task.rollouts)
     texts = {} if own else {problem.id: problem.problem for _, problem in every}
     rollouts = [one for one in _rollouts(store, part, names, own, texts) if one.problem_id not in out]
     return found, rollouts, [one for one in every if one[1].id in out]

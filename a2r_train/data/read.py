@@ -195,8 +195,8 @@ class Row:
         if near:
             named = f'{{"{field}": "{near[0]}"}}'
             named = f"'{named}'" if self.key == FLAG else named
-            mend = f"set {self.key} {named}" if self.key else f"rename it to {field!r}"
-            return InputError(f"{says} (is it {near[0]!r}? then {mend})")
+            remedy = f"set {self.key} {named}" if self.key else f"rename it to {field!r}"
+            return InputError(f"{says} (is it {near[0]!r}? then {remedy})")
         return InputError(f"{says} (map names with `{self.key}`)" if self.key else says)
 
 
@@ -234,7 +234,7 @@ def read(
                 note_choice(choices, row, record)
     if choices.by_text and not columns.by_text:  # which only the whole set tells
         return read(kind, path, replace(columns, by_text=True), defaults)
-    tell_untested(path, untested)
+    warn_untested(path, untested)
     choices.check(path)
     if not records:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
@@ -270,7 +270,7 @@ def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Ite
                 columns.sources.add(name)
             yield row.place, _named(record, name) if name else record
             count += 1
-    tell_untested(path, untested)
+    warn_untested(path, untested)
     choices.check(path)
     if not count:
         raise InputError(f"{path}: no rows; expected at least one {kind.__name__.lower()}")
@@ -304,7 +304,7 @@ def name_of(row: Row) -> str:
     return str(row.values.get(IDENTITY, row.place))
 
 
-def tell_untested(path: str, untested: Sequence[str]) -> None:
+def warn_untested(path: str, untested: Sequence[str]) -> None:
     if untested:
         log.warning(
             "%s: left out %d problem(s), as none of their tests is a call with literals on one side of == "

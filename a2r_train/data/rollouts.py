@@ -20,7 +20,7 @@ from a2r_train.data.read import (
     name_of,
     problem_of,
     read,
-    tell_untested,
+    warn_untested,
 )
 from a2r_train.data.spill import key_of
 from a2r_train.data.typed import is_chat
@@ -39,7 +39,7 @@ from a2r_train.records import (
     row_of,
 )
 from a2r_train.verify import VERIFIERS, Judgement, check_gold, equivalent, judge_all, left_out
-from a2r_train.verify.compare import MEND
+from a2r_train.verify.compare import OR_LEAVE_OUT
 from a2r_train.verify.slips import one_text
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def load_rollouts(
         kept = left_out(known, problems or rollouts)
         out = {problem.id for problem in known} - {problem.id for problem in kept}
         known, samples = kept, [sample for sample in samples if sample.problem_id not in out]
-    check_gold(known, problems or rollouts, MEND)
+    check_gold(known, problems or rollouts, OR_LEAVE_OUT)
     by_id = {problem.id: problem for problem in known}
     return known, judged_anew(samples, by_id, rollouts, problems, verifier, prompt)
 
@@ -236,7 +236,7 @@ def with_their_problems(path: str, columns: Columns) -> tuple[list[Problem], lis
         raise InputError(f"{path}: no rows; expected at least one rollout")
     if choices.by_text and not columns.by_text:  # which only the whole set tells
         return with_their_problems(path, replace(columns, by_text=True))
-    tell_untested(path, list(untested))
+    warn_untested(path, list(untested))
     choices.check(path)
     return list(problems.values()), samples
 

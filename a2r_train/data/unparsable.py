@@ -10,14 +10,14 @@ from a2r_train.verify import extract
 
 MANY = 0.05  # share of the texts above which one of them is shown
 MAX_SHOWN_CHARACTERS = 300
-PROMPT_MEND = (
+PROMPT_REMEDY = (
     "say in the prompt file how the answer is to be written, or set `answer_pattern` in it to how it is"
 )
-MARKED_MEND = (
+MARKED_REMEDY = (
     "the answers are there, but none is what the verifier reads; ask for that in the prompt (multiple_choice "
     "reads the letter or the text of an option: ask for the letter)"
 )
-CUT_MEND = "raise max_completion_tokens, as most of them were cut"
+CUT_REMEDY = "raise max_completion_tokens, as most of them were cut"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Unparsable:
         return self.share > MANY
 
     @property
-    def mend(self) -> str:
+    def remedy(self) -> str:
         if 2 * self.cut > self.count:
-            return CUT_MEND
-        return MARKED_MEND if 2 * self.marked > self.count else PROMPT_MEND
+            return CUT_REMEDY
+        return MARKED_REMEDY if 2 * self.marked > self.count else PROMPT_REMEDY
 
     def __add__(self, other: Unparsable) -> Unparsable:
         """The sum of both; the first sample is kept."""
@@ -53,7 +53,9 @@ class Unparsable:
 
     def __str__(self) -> str:
         shown = f"such as {self.sample!r}" if self.sample else "and they are empty"
-        return f"{self.share:.1%} of {self.total} texts have no answer that can be read, {shown}; {self.mend}"
+        return (
+            f"{self.share:.1%} of {self.total} texts have no answer that can be read, {shown}; {self.remedy}"
+        )
 
 
 def unparsable(texts: Iterable[Rollout | Reference | Synthesis]) -> Unparsable:

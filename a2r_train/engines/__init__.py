@@ -12,7 +12,7 @@ from a2r_train.engines.base import (
     EngineArguments,
     Sampling,
     hardware,
-    tell_failed,
+    warn_failed,
 )
 from a2r_train.engines.load import begun_with, check_engine, load_engine, settled, switched
 
@@ -29,5 +29,5 @@ __all__ = [
     "load_engine",
     "settled",
     "switched",
-    "tell_failed",
+    "warn_failed",
 ]

@@ -146,7 +146,7 @@ def hardware(engine: object) -> str:
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
+def warn_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
     """Log how many requests of a run were never answered; the engine's own warnings may be hours old."""
     found = Counter(finish_reasons)
     if found[FAILED]:
@@ -159,7 +159,7 @@ def tell_failed(folder: Path, finish_reasons: Iterable[str]) -> None:
         )
 
 
-def tell_refused(model: str, refused: int, asked: int) -> None:
+def warn_refused(model: str, refused: int, asked: int) -> None:
     """Log how many prompts leave no room in the context; their completions are empty and count as wrong."""
     if refused:
         log.warning(

@@ -27,8 +27,8 @@ from a2r_train.engines.base import (
     EngineArguments,
     Sampling,
     by_token,
-    tell_refused,
     token_ids_of,
+    warn_refused,
 )
 from a2r_train.engines.vllm_copies import Copy, Found, Remote, Request, check_vllm, import_vllm, launched
 from a2r_train.errors import InputError
@@ -199,7 +199,7 @@ class VLLMEngine(Engine):
 
     def _completions(self, done: _Waiting) -> list[Completion]:
         found = [done.found[i] for i in range(len(done.prompts))]
-        tell_refused(self.name, sum(reason == "refused" for _, reason, _ in found), len(found))
+        warn_refused(self.name, sum(reason == "refused" for _, reason, _ in found), len(found))
         self.prompt_tokens += sum(map(len, done.prompts))
         self.cached_prompt_tokens += sum(cached for _, _, cached in found)
         log.debug(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from a2r_train.engines.base import Batch, Completion, tell_refused, token_ids_of
+from a2r_train.engines.base import Batch, Completion, token_ids_of, warn_refused
 from a2r_train.prompts import Prompter
 
 
@@ -56,7 +56,7 @@ class Queue:
         fit = [i for i in numbers if self.rooms[i] > 0]
         for i in set(numbers).difference(fit):
             self.done[i] = Completion("", len(self.prompts[i]), 0, "refused")
-        tell_refused(self._model, len(numbers) - len(fit), len(numbers))
+        warn_refused(self._model, len(numbers) - len(fit), len(numbers))
         self.waiting += sorted(fit, key=lambda i: (len(self.prompts[i]), i))
 
     def taken(self, count: int) -> list[int]:

@@ -59,8 +59,8 @@ class Task:
     """What a model is asked about each bundle.
 
     view: `references`, `alone` (the problem only), or one of TEMPLATES. prompt: fields of PromptConfig that
-    differ. budget: a factor of max_completion_tokens. room: a factor of max_prompt_tokens; it applies above
-    1, and only as far as the model's context allows.
+    differ. budget: a factor of max_completion_tokens. prompt_factor: a factor of max_prompt_tokens; it
+    applies above 1, and only as far as the model's context allows.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Task:
     samples: int = 1
     budget: int = 1
     prompt: Mapping[str, Any] = field(default_factory=dict)
-    room: Fraction = Fraction(1)
+    prompt_factor: Fraction = Fraction(1)
 
     @property
     def is_synthesis(self) -> bool:
@@ -260,11 +260,14 @@ class Generator:
 
     def _room(self, task: Task, usual: int) -> int:
         """The prompt's budget. The context of a server is not known, so there the budget never grows."""
-        if task.room <= 1 or self.config.engine == "openai":
+        if task.prompt_factor <= 1 or self.config.engine == "openai":
             return usual
         return max(
             usual,
-            min(context_length(task.model) - self.config.max_completion_tokens, ceil(usual * task.room)),
+            min(
+                context_length(task.model) - self.config.max_completion_tokens,
+                ceil(usual * task.prompt_factor),
+            ),
         )
 
     def _key(self, task: Task, part: Sequence[Bundle], chats: Mapping[str, Chat]) -> str:

@@ -68,7 +68,7 @@ def unparsable_texts(
     counted = {"pass@1": unparsable(explorer_texts(bundles, rollouts))}
     counted |= {name: unparsable(made) for name, made in syntheses.items()}
     many = {name: one for name, one in counted.items() if one.many}
-    told = {name: {"share": u.share, "sample": u.sample, "mend": u.mend} for name, u in many.items()}
+    told = {name: {"share": u.share, "sample": u.sample, "remedy": u.remedy} for name, u in many.items()}
     return {"unparsable": told} if told else {}
 
 

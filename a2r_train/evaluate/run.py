@@ -24,7 +24,7 @@ from a2r_train.data.rollouts import (
     warn_of_others,
 )
 from a2r_train.data.task import check_asked
-from a2r_train.engines import check_engine, settled, tell_failed
+from a2r_train.engines import check_engine, settled, warn_failed
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Generator, Task, prompt_of_references
 from a2r_train.evaluate.config import MAY_DIFFER, EvaluateConfig, check, diagnostics_of
@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
-    tell_failed(folder, chain.from_iterable(work.reasons.values()))
+    warn_failed(folder, chain.from_iterable(work.reasons.values()))
     if same:
         log.info("%s: done already; report.md has its table", folder)
         return results

@@ -31,8 +31,8 @@ def _check(told: Sequence[Compared], trained: Mapping[str, Side], validated: Map
     shown = "; ".join(map(str, off or told)) or few
     says = f"right votes in training and in validation bundles, {shown}"
     if off:
-        mend = "bundle with mixture all or patterns, which keep the shares of the rollouts"
-        return Check("agreement", False, f"{says}; {mend}")
+        remedy = "bundle with mixture all or patterns, which keep the shares of the rollouts"
+        return Check("agreement", False, f"{says}; {remedy}")
     if any(map(is_unanimous, validated)) and not any(map(is_unanimous, trained)):
         says += "; no unanimous bundle is trained on, so answer such problems by the vote (skip_unanimous)"
     return Check("agreement", True, says, vacuous=not told)

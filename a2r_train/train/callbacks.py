@@ -106,12 +106,12 @@ class StopOnNotFinite(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
         if self._anywhere(not_finite(event["model"].parameters())):
-            where, mend = "the model", "name another model_name_or_path"
+            where, remedy = "the model", "name another model_name_or_path"
             if state.global_step:
                 where = f"checkpoint-{state.global_step}"
-                mend = "remove it, and the same command goes on from an older one"
+                remedy = "remove it, and the same command goes on from an older one"
             raise InputError(
-                f"{args.output_dir}: the weights of {where} are not finite before any step; {mend}"
+                f"{args.output_dir}: the weights of {where} are not finite before any step; {remedy}"
             )
 
     def on_step_end(

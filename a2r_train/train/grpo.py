@@ -113,13 +113,13 @@ def train(data: BundleArguments, args: SynthesizerGRPOConfig, model: ModelArgume
         processing_class=bundles.prompter.tokenizer,
         **model_arguments(args, model),
     )
-    tell_cache(trainer, args)
+    log_cache(trainer, args)
     run_training(trainer)
     what = "bundles" if bundles.bundles[0].references else "problems"
     finish(trainer, data, model, "GRPO", f"{len(bundles.rows)} {what}")
 
 
-def tell_cache(trainer: Any, args: SynthesizerGRPOConfig) -> None:
+def log_cache(trainer: Any, args: SynthesizerGRPOConfig) -> None:
     """Log the size of a colocated vLLM's KV cache: another program that starts on the GPU meanwhile makes it
     small, and generation slow.
     """

@@ -364,8 +364,8 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
         "if it is not, or if it follows its references: the line of each step says how many"
     )
     few = vacuous.few_live_groups(zero, len(bundles))
-    mend = "; bundle problems of medium difficulty" if few else ""
-    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{mend}", vacuous=True)]
+    remedy = "; bundle problems of medium difficulty" if few else ""
+    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{remedy}", vacuous=True)]
 
 
 def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:

@@ -205,7 +205,7 @@ def run_training(trainer: Trainer) -> None:
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
     trainer.add_callback(stopper)
     show_progress(trainer)
-    tell_adapter(trainer)
+    log_adapter(trainer)
     folder = str(trainer.args.output_dir)
     try:
         trainer.train(resume_from_checkpoint=where_to_begin(trainer))
@@ -227,7 +227,7 @@ def run_training(trainer: Trainer) -> None:
         log.warning("%s: %s; see docs/troubleshooting.md", folder, few)
 
 
-def tell_adapter(trainer: Trainer) -> None:
+def log_adapter(trainer: Trainer) -> None:
     """Log what is trained, if it is an adapter: PEFT may have chosen its modules."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not isinstance(model, PeftModel) or not trainer.is_world_process_zero():
@@ -266,12 +266,12 @@ def _end_as_not_finite(trainer: Trainer, error: NotFinite) -> NoReturn:
     if not trainer.is_world_process_zero():
         raise SystemExit(1) from None
     folder = str(trainer.args.output_dir)
-    mend = "train with a lower learning_rate in another folder, or remove the row that causes it"
-    way_on = f"no checkpoint was saved yet; {mend}"
+    remedy = "train with a lower learning_rate in another folder, or remove the row that causes it"
+    way_on = f"no checkpoint was saved yet; {remedy}"
     if newest := last_checkpoint(folder):
         way_on = (
             f"{Path(newest).name} is the last good one, and the same command goes on from it; "
-            f"if it happens again, {mend}"
+            f"if it happens again, {remedy}"
         )
     raise RunError(f"{folder}: {error}; {way_on}") from None
 

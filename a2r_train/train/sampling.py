@@ -220,5 +220,5 @@ def enough_bundles(args: Any, bundles: int) -> list[Check]:
     used = args.generation_batch_size // args.num_generations
     made = args.oversampling_factor * used
     says = f"{made} groups are made for {used}, of {bundles} bundles"
-    mend = "" if made <= bundles else "; lower oversampling_factor, or bundle more problems"
-    return [Check("dynamic sampling", made <= bundles, says + mend)]
+    remedy = "" if made <= bundles else "; lower oversampling_factor, or bundle more problems"
+    return [Check("dynamic sampling", made <= bundles, says + remedy)]

@@ -74,7 +74,7 @@ def train(data: BundleArguments, args: SynthesizerSFTConfig, model: ModelArgumen
     end_turns_as_the_template_does(bundles.prompter)
     targets = supplied or sample_targets(args, model, bundles)
     if not supplied:
-        tell_few(len(targets), more_targets(args, bundles, len(targets), supplied=False))
+        warn_few_targets(len(targets), more_targets(args, bundles, len(targets), supplied=False))
     shard_precisely(args)
     avoid_cudnn_attention(args)
     set_loading_options(args, model)
@@ -136,9 +136,9 @@ def capped(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> int:
     return int(problems) * args.max_targets_per_problem
 
 
-def tell_few(targets: int, mend: str) -> None:
+def warn_few_targets(targets: int, remedy: str) -> None:
     """Warn about few targets: the preflight knew only the most that there might be."""
-    few = vacuous.few_targets(targets, mend)
+    few = vacuous.few_targets(targets, remedy)
     if few and PartialState().is_main_process:
         log.warning("yellow, targets: %s", few)
 

@@ -28,12 +28,12 @@ def one_sided_verifiers(bundles: Sequence[Bundle]) -> list[str]:
     ]
 
 
-def few_targets(targets: int, mend: str) -> str:
+def few_targets(targets: int, remedy: str) -> str:
     """What is wrong with so few targets, and what to do; "" if there are enough."""
     if targets >= FEW_TARGETS:
         return ""
     says = "1 target" if targets == 1 else f"{targets} targets"
-    return f"{says}, too few for SFT to learn anything general; {mend}"
+    return f"{says}, too few for SFT to learn anything general; {remedy}"
 
 
 def few_live_groups(no_signal: float, groups: int) -> bool:

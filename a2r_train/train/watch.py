@@ -82,7 +82,7 @@ class Watch(TrainerCallback):
                 "(load_best_model_at_end), or train with plain_share: 0.5"
             )
         if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
-            found["dead"] = f"{dead:.0%} of the groups have no signal; {self._mend(args)}"
+            found["dead"] = f"{dead:.0%} of the groups have no signal; {self._remedy(args)}"
         if (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
             found["passes"] = (
                 f"each bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
@@ -114,7 +114,7 @@ class Watch(TrainerCallback):
             "bundle more problems, stop earlier, or lower learning_rate"
         )
 
-    def _mend(self, args: Any) -> str:
+    def _remedy(self, args: Any) -> str:
         """What would restore the signal: it depends on whether answers are right, and whether they can be
         read.
         """

@@ -113,9 +113,9 @@ from a2r_train.verify.compare import (
     judge_all,
     left_out,
     start_workers,
-    tell_doubts,
-    tell_failing_golds,
     unreadable_golds,
+    warn_doubts,
+    warn_failing_golds,
 )
 from a2r_train.verify.extract import extract
 from a2r_train.verify.slips import doubts
@@ -140,8 +140,8 @@ __all__ = [
     "left_out",
     "majority",
     "start_workers",
-    "tell_doubts",
-    "tell_failing_golds",
     "traits_of",
     "unreadable_golds",
+    "warn_doubts",
+    "warn_failing_golds",
 ]

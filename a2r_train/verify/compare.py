@@ -32,7 +32,7 @@ CACHE_SIZE = 100_000
 MAX_NAMED = 5  # bad gold answers in one message
 MOST_MISTAKES = 0.2  # of the golds: if a verifier cannot read more, they are another kind of answer
 LEAVE_OUT = "leave_out_bad_golds"  # the key and the option
-MEND = f", or leave such problems out with {LEAVE_OUT}: true"
+OR_LEAVE_OUT = f", or leave such problems out with {LEAVE_OUT}: true"
 
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -219,7 +219,7 @@ def compare_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
     return [known[key] for key in keys]
 
 
-def check_gold(problems: Iterable[Problem | Bundle], place: str, mend: str = "") -> None:
+def check_gold(problems: Iterable[Problem | Bundle], place: str, remedy: str = "") -> None:
     """Raise InputError for gold answers that their verifiers cannot parse, and as `check_contradictions`. It
     names `place`, their file, and the first problems.
 
@@ -228,12 +228,12 @@ def check_gold(problems: Iterable[Problem | Bundle], place: str, mend: str = "")
     """
     numbered = list(enumerate(problems, 1))
     if bad := unreadable_golds(numbered):
-        raise bad_golds(bad, place, mend)
-    tell_doubts(doubts(problem for _, problem in numbered), place)
+        raise bad_golds(bad, place, remedy)
+    warn_doubts(doubts(problem for _, problem in numbered), place)
     check_contradictions(numbered, place)
 
 
-def tell_doubts(found: Mapping[str, int], place: str) -> None:
+def warn_doubts(found: Mapping[str, int], place: str) -> None:
     """Warn about what `doubts` counts."""
     for says, count in found.items():
         log.warning("%s: %d %s", place, count, says)
@@ -311,12 +311,12 @@ def unreadable_golds(problems: Iterable[Numbered]) -> list[Numbered]:
     return sorted(bad, key=lambda row: row[0])
 
 
-def tell_failing_golds(problems: Iterable[Problem], place: str) -> None:
+def warn_failing_golds(problems: Iterable[Problem], place: str) -> None:
     """Warn about programs that fail the tests of their own problems; call it once these are known to be
     valid.
     """
     if rows := [row_of(problem) for problem in problems if problem.verifier == programs.NAME]:
-        programs.tell_failing(rows, place)
+        programs.warn_failing(rows, place)
 
 
 def _gold_verdict(key: Comparison, gold: str) -> Verdict | None:
@@ -370,14 +370,14 @@ def check_left_out(bad: int, problems: int, place: str) -> None:
         )
 
 
-def bad_golds(rows: Sequence[Numbered], place: str, mend: str = "") -> InputError:
+def bad_golds(rows: Sequence[Numbered], place: str, remedy: str = "") -> InputError:
     """The error that names a file and the first of its numbered problems whose gold answers cannot be parsed;
-    `mend` is one more way out.
+    `remedy` is one more way out.
     """
     return InputError(
         f"{place}: the verifier cannot parse the gold answer of {len(rows)} "
         f"problem{'s'[: len(rows) > 1]}: {_named(rows)}; "
-        f"correct the answer or name another verifier{mend}"
+        f"correct the answer or name another verifier{remedy}"
         f"{ESCAPED if any(is_escaped(problem.answer) for _, problem in rows) else ''}"
     )
 

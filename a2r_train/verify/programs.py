@@ -95,7 +95,7 @@ def check_tests(rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def tell_failing(rows: Sequence[Mapping[str, Any]], place: str) -> None:
+def warn_failing(rows: Sequence[Mapping[str, Any]], place: str) -> None:
     """Warn about problems whose reference solution fails their own tests: no program could learn to pass
     them. Raises InputError as `hidden_tests`.
     """

@@ -60,7 +60,7 @@ def test_bundles_that_evaluate_refuses_are_told_as_they_are_made(
     (said,) = [line for line in caplog.messages if "evaluate and the trainers will refuse" in line]
     assert said.endswith(refused)
     caplog.clear()
-    prompt = "recipes/prompts/prompt-code.yaml"  # the mend that it names
+    prompt = "recipes/prompts/prompt-code.yaml"  # the remedy that it names
     folder = bundle(config_of(tmp_path, "mended", **config, prompt=prompt))
     assert "evaluate and the trainers will refuse" not in caplog.text
     asked = options({"bundles": folder / "test.jsonl", "base": speaking, "output_dir": tmp_path / "e"})

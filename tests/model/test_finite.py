@@ -24,7 +24,7 @@ from a2r_train.train import grpo, sft
 from a2r_train.train.callbacks import NotFinite, StopOnNotFinite, not_finite
 
 Keys = dict[str, Any]
-MEND = "train with a lower learning_rate in another folder, or remove the row that causes it"
+REMEDY = "train with a lower learning_rate in another folder, or remove the row that causes it"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_ends_before_it_saves_and_the_same_command_goes_on(
     assert the_line(capsys.readouterr().err) == (
         f"{folder}: step 4: the weights are not finite; checkpoint-2 is the last "
         "good one, and the same command goes on from "
-        f"it; if it happens again, {MEND}"
+        f"it; if it happens again, {REMEDY}"
     )
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
     assert not [*folder.glob("*.safetensors"), *folder.glob("done.json"), *folder.glob(".saving")]

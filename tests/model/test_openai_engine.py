@@ -340,8 +340,8 @@ def test_what_failed_is_told_and_asked_again(
     )  # each problem 8 times; alone and with references, greedy and at T
     assert f"{out}: {failed} requests were never answered, and count as wrong" in caplog.text
     page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
-    (mend,) = re.findall(r"`(rm -f \$\(grep [^`]*)`", page)
-    subprocess.run(["bash", "-c", mend.replace("OUT", str(out))], check=True)
+    (remedy,) = re.findall(r"`(rm -f \$\(grep [^`]*)`", page)
+    subprocess.run(["bash", "-c", remedy.replace("OUT", str(out))], check=True)
     caplog.clear()
     asked = Counter[str]()
 

@@ -109,9 +109,10 @@ def test_more_references_have_more_room_where_the_context_is_known(
         for b in read(Bundle, config.bundles)
     ]
     prompter = Prompter(load_tokenizer(config.base))
-    for room, limit in ((Fraction(1), 700), (Fraction(2), 1400 if more else 700)):
+    for prompt_factor, limit in ((Fraction(1), 700), (Fraction(2), 1400 if more else 700)):
         lengths = [
-            len(prompter.token_ids(c)) for c in work.chats(Task("x", config.base, room=room), long).values()
+            len(prompter.token_ids(c))
+            for c in work.chats(Task("x", config.base, prompt_factor=prompt_factor), long).values()
         ]
         assert limit - 30 < max(lengths) <= limit
 

@@ -106,7 +106,7 @@ def test_evaluate_says_what_it_can_tell_before_and_what_was_predicted_after(
     monkeypatch.setattr("a2r_train.evaluate.probe.beside.FEWEST", 7)
     with caplog.at_level(logging.INFO):
         evaluate(replace(config, output_dir=f"{config.output_dir}-more"))
-    assert "a2r probe: a room of" in caplog.text
+    assert "a2r probe: a headroom of" in caplog.text
 
 
 @pytest.mark.usefixtures("at_root")

@@ -19,7 +19,7 @@ SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, 
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "dtype", "size", "mend"),
+    ("device", "capability", "dtype", "size", "remedy"),
     [
         ("cuda:0", (9, 0), torch.float32, 8, "bf16"), ("mps", (0, 0), torch.bfloat16, 64, "shared_prefix"),
         ("cuda:0", (9, 0), torch.bfloat16, 12, "shared_prefix"),
@@ -28,12 +28,12 @@ SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, 
     ],
 )  # fmt: skip
 def test_a_kernel_that_is_not_served_is_named(
-    device: str, capability: Any, dtype: Any, size: int, mend: str, monkeypatch: pytest.MonkeyPatch
+    device: str, capability: Any, dtype: Any, size: int, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     query: Any = SimpleNamespace(device=torch.device(device), dtype=dtype, size=lambda _: size)
-    told = f"no kernel for {dtype} with head size {size} on {device}; set {mend}"
-    with pytest.raises(InputError, match=told) if mend else nullcontext():
+    told = f"no kernel for {dtype} with head size {size} on {device}; set {remedy}"
+    with pytest.raises(InputError, match=told) if remedy else nullcontext():
         need_a_kernel(query)
 
 

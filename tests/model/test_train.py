@@ -363,15 +363,15 @@ def test_targets_of_others_need_two_columns_alone(files):
 
 
 def test_few_targets_are_said_when_they_are_counted(caplog):
-    sft.tell_few(3, "take more")
+    sft.warn_few_targets(3, "take more")
     assert "yellow, targets: 3 targets, too few for SFT to learn anything general; take more" in caplog.text
     caplog.clear()
-    sft.tell_few(40, "take more")
+    sft.warn_few_targets(40, "take more")
     assert not caplog.text
 
 
 @pytest.mark.parametrize(
-    ("keys", "supplied", "mend"),
+    ("keys", "supplied", "remedy"),
     [
         ((), False, ", or raise max_targets_per_problem"),  # the cap of a problem binds
         (("--max_targets_per_problem", "9"), False, ", or raise target_samples"),
@@ -379,12 +379,12 @@ def test_few_targets_are_said_when_they_are_counted(caplog):
         (("--targets", "mine.jsonl"), True, "supply more of them, or bundle more problems"),
     ],
 )
-def test_the_mend_of_few_targets_is_what_limits_them(files, model, keys, supplied, mend):
+def test_the_remedy_of_few_targets_is_what_limits_them(files, model, keys, supplied, remedy):
     data, args, loaded = parse(sft.ARGUMENTS, arguments(files, model, "x", *QUICK, *keys))
     bundles = load_bundles(data, loaded)
     most = 4 if supplied else sft.epoch_targets(args, bundles, ())
     said = sft.more_targets(args, bundles, most, supplied)
-    assert said == (mend if mend.startswith("supply") else f"bundle more problems{mend}")
+    assert said == (remedy if remedy.startswith("supply") else f"bundle more problems{remedy}")
 
 
 def test_right_references_as_targets(files, model, capsys):

@@ -41,7 +41,7 @@ def test_nothing_is_said_of_a_training_that_goes_well(caplog: pytest.LogCaptureF
     assert said(caplog, entry(), one_bad, entry(), entry(), {"train_runtime": 1.0}, epoch=4.0) == []
 
 
-def test_each_warning_is_given_once_with_its_mend(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_warning_is_given_once_with_its_remedy(caplog: pytest.LogCaptureFixture) -> None:
     warnings = said(caplog, *[entry(0.3, 0.7)] * 9, epoch=4.5)
     assert [warning.split(":")[0] for warning in warnings] == ["step 1", "step 3", "step 3"]
     assert "trained on 4.5 times; bundle more problems" in warnings[0]
@@ -55,7 +55,7 @@ def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(
-    ("right", "cut", "unread", "mend"),
+    ("right", "cut", "unread", "remedy"),
     [
         (0.0, 0.9, 1.0, "0.0% of the answers are right, and 90% are cut: raise max_completion_length"),
         (0.01, 0.1, 0.8, "and 80% have no readable answer: correct the prompt, set"),
@@ -64,13 +64,13 @@ def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptur
         (0.4, 0.0, 0.0, "set oversampling_factor: 2"),
     ],
 )
-def test_dead_groups_have_the_mend_of_their_kind(
-    right: float, cut: float, unread: float, mend: str, caplog: pytest.LogCaptureFixture
+def test_dead_groups_have_the_remedy_of_their_kind(
+    right: float, cut: float, unread: float, remedy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rates = {"right_rate": right, "completions/clipped_ratio": cut, "unparsable_rate": unread}
     (warning,) = said(caplog, *[entry(dead=0.9) | rates] * 3)
     assert "90% of the groups have no signal" in warning
-    assert mend in warning
+    assert remedy in warning
     assert ("oversampling_factor" in warning) == (right == 0.4)
 
 

@@ -140,7 +140,7 @@ def test_a_synthesizer_that_fails_leaves_the_vote(stream: bool) -> None:
         cut = [post(pair, max_tokens=most).json()["choices"][0] for most in range(1, 24)]
         assert {one["finish_reason"] for one in cut} == {"stop", "length"}
         assert all("\U0001f600 \U0001f600 so".startswith(one["message"]["content"]) for one in cut)
-    with served() as pair:  # but a request that it does not take is the client's to mend
+    with served() as pair:  # but a request that it does not take is the client's to remedy
         pair.synthesizer.fault = lambda: "400"
         assert post(pair, stream=stream).status_code == 400
     with served(synthesizer=forever, deadline_s=1.5) as pair:

@@ -1,4 +1,4 @@
-"""Mistakes in a recipe are one line with its place and the mend; paths beside a recipe are found."""
+"""Mistakes in a recipe are one line with its place and the remedy; paths beside a recipe are found."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_broken_yaml_shows_the_line_and_the_mend(text: str, tmp_path: Path) -> None:
+def test_broken_yaml_shows_the_line_and_the_remedy(text: str, tmp_path: Path) -> None:
     path = tmp_path / "explore.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as refused:

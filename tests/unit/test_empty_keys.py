@@ -26,17 +26,17 @@ class Keys:
 
 
 @pytest.mark.parametrize(
-    ("key", "mend"),
+    ("key", "remedy"),
     [
         ("required", "give it a value"),
         ("number", "remove the key or give it a value"),
         ("text", "remove the key or give it a value"),
     ],
 )
-def test_a_value_that_is_missing_is_one_line(key: str, mend: str) -> None:
+def test_a_value_that_is_missing_is_one_line(key: str, remedy: str) -> None:
     with pytest.raises(InputError) as refused:
         without_empty(Keys, {key: None}, "r.yaml")
-    assert str(refused.value) == f"r.yaml: {key}: empty; {mend}"
+    assert str(refused.value) == f"r.yaml: {key}: empty; {remedy}"
 
 
 def test_empty_is_a_value_where_null_is_or_where_it_is_the_default() -> None:

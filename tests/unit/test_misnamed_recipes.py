@@ -20,7 +20,7 @@ def checked(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "mend"),
+    ("name", "text", "remedy"),
     [
         ("evaluate.yml", RECIPE, "rename it to evaluate.yaml"),
         ("task.yml", "verifier: exact\n", "rename it to task.yaml"),
@@ -32,14 +32,14 @@ def checked(folder: Path) -> list[str]:
     ],
 )
 def test_a_misnamed_file_is_refused_before_any_stage_runs(
-    name: str, text: str, mend: str, tmp_path: Path
+    name: str, text: str, remedy: str, tmp_path: Path
 ) -> None:
     (tmp_path / "explore.yaml").write_text("no_key: 1\n")  # would fail if it were started
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError) as refused:
         run(str(tmp_path))
     says = "a2r run would leave it out: its name is not that of a stage"
-    assert str(refused.value) == f"{tmp_path / name}: {says}; {mend}"
+    assert str(refused.value) == f"{tmp_path / name}: {says}; {remedy}"
 
 
 def test_files_that_are_no_recipes_and_those_set_aside_may_be_there(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_lines_of_an_evaluation_name_room_and_power() -> None:
     assert "60 problems x 1 bundle tell" in power_line(bundles)
     assert "power 80 %" in power_line(bundles)
     results = {"rows": [{"name": "synthesizer/grpo", "accuracy": 0.7}]}
-    assert "a room of 37.5 points" in (said := probe_line(bundles, [], results))
+    assert "a headroom of 37.5 points" in (said := probe_line(bundles, [], results))
     assert "measured 70.0 %" in said
     assert "60 problems add " in said
     assert probe_line(bundles[:49], [], results) == ""  # of so few chance is above all that could be said

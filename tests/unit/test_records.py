@@ -115,8 +115,8 @@ def test_columns_are_named_where_the_user_has_that_key(
     with pytest.raises(InputError, match=rf"no column 'answer'; the columns are problem, x{hint}$"):
         read(Problem, path, columns)
     path = write_rows(tmp_path / "b.jsonl", [{"problem": "1?", "gold": "1"}])
-    mend = 'set columns: {"answer": "gold"}' if columns else "rename it to 'answer'"
-    with pytest.raises(InputError, match=rf"\(is it 'gold'\? then {mend}\)$"):
+    remedy = 'set columns: {"answer": "gold"}' if columns else "rename it to 'answer'"
+    with pytest.raises(InputError, match=rf"\(is it 'gold'\? then {remedy}\)$"):
         read(Problem, path, columns)
 
 

@@ -299,16 +299,16 @@ def test_few_unparsable_texts_are_a_number_alone() -> None:
 def test_answers_that_are_none_of_the_options_have_another_mend() -> None:
     marked = [Rollout("p", i, r"So \boxed{7}", "", "unparsable") for i in range(3)]
     told = unparsable_texts([bundle(RIGHT)], [*marked, Rollout("p", 4, "so", "", "unparsable")], {})
-    mend = told["unparsable"]["pass@1"]["mend"]
-    assert "the answers are there" in mend
-    assert "ask for the letter" in mend
-    assert "answer_pattern" not in mend
+    remedy = told["unparsable"]["pass@1"]["remedy"]
+    assert "the answers are there" in remedy
+    assert "ask for the letter" in remedy
+    assert "answer_pattern" not in remedy
 
 
 def test_cut_texts_have_another_mend() -> None:
     cut = [Rollout("p", i, "so", "", "unparsable", finish_reason="length") for i in range(4)]
     told = unparsable_texts([bundle(RIGHT)], cut, {})
-    assert "max_completion_tokens" in told["unparsable"]["pass@1"]["mend"]
+    assert "max_completion_tokens" in told["unparsable"]["pass@1"]["remedy"]
 
 
 def test_accuracy_by_explorer_where_there_are_several() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from a2r_train.data.builder import bundle_of, make_bundles, reference_of
 from a2r_train.data.probe import Floats
-from a2r_train.engines import ENGINE_KEYS, check_engine, tell_failed
+from a2r_train.engines import ENGINE_KEYS, check_engine, warn_failed
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Generator, Task
 from a2r_train.evaluate.config import EvaluateConfig
@@ -117,7 +117,7 @@ def answers(config: ProbeConfig, work: Generator, asked: Asked) -> dict[str, lis
         name: work.syntheses(task, asked.ordered if name in (ANSWER, NAME) else asked.bundles)
         for name, task in tasks(config).items()
     }
-    tell_failed(work.folder.parent, [reason for reasons in work.reasons.values() for reason in reasons])
+    warn_failed(work.folder.parent, [reason for reasons in work.reasons.values() for reason in reasons])
     return found
 
 

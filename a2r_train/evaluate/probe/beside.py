@@ -21,8 +21,9 @@ FEWEST = 50  # problems: with fewer, chance is above 14 points, whatever is pred
 def probe_line(
     bundles: Sequence[Bundle], base: Sequence[Synthesis], results: Mapping[str, Any] | None = None
 ) -> str:
-    """The room over the vote, the prediction from these bundles and the untrained answers to them, and the
-    measured accuracy if `results` have a trained row; "" if there are so few problems that chance decides.
+    """The headroom over the vote, the prediction from these bundles and the untrained answers to them, and
+    the measured accuracy if `results` have a trained row; "" if there are so few problems that chance
+    decides.
     """
     patterns, shares = shares_of(bundles)
     if len(shares) < FEWEST:
@@ -33,15 +34,15 @@ def probe_line(
         right = accuracies(by_bundle(bundles, base))
         selector = fit([shown_pattern(b) for b in bundles], right, [1.0] * len(bundles))
     vote = float(weights @ [p.vote for p in patterns])
-    room = float(weights @ [float(p.n_correct > 0) for p in patterns]) - vote
+    headroom = float(weights @ [float(p.n_correct > 0) for p in patterns]) - vote
     chances = selector.trained().chances(patterns)
     trained, error = float(weights @ chances), 100 * (ERROR if base else ERROR_ALONE)
     # for one answer per problem, assuming that the prediction is right
     chance = 100 * TWO_SIDED * math.sqrt(float(weights @ (chances * (1 - chances))) / len(shares))
     said = (
-        f"a2r probe: a room of {100 * room:.1f} points over the vote; {percent(trained)} % predicted for a "
-        f"trained synthesizer, {points(trained - vote)} over the vote (it erred by {error:.1f} points in the "
-        f"runs of docs/probe.md, of other models; {len(shares):,} problems add {chance:.1f} by chance)"
+        f"a2r probe: a headroom of {100 * headroom:.1f} points over the vote; {percent(trained)} % predicted "
+        f"for a trained synthesizer, {points(trained - vote)} over the vote (it erred by {error:.1f} points "
+        f"in the runs of docs/probe.md, of other models; {len(shares):,} problems add {chance:.1f} by chance)"
     )
     rows = {row["name"]: row["accuracy"] for row in (results or {}).get("rows", ())}
     name = next((n for n in TRAINED if n in rows), "")

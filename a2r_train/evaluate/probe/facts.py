@@ -73,13 +73,13 @@ def _oracle(pools: Pools) -> Floats:
 
 
 def by_k(facts: Facts) -> list[Found]:
-    """pass@k, maj@k and the room for each k, with the number of problems that have k rollouts.
+    """pass@k, maj@k and the headroom for each k, with the number of problems that have k rollouts.
 
     over_k: pass@k less that at the probe's k, over the problems that have both.
     """
     n = facts.vote.shape[1]
     over = facts.oracle - facts.oracle[:, [facts.k - 1]]
-    names = ("pass", "maj", "room")
+    names = ("pass", "maj", "headroom")
     values = np.concatenate([facts.oracle, facts.vote, facts.oracle - facts.vote], axis=1)
     made = intervals(values, seed=facts.config.seed, draws=facts.config.draws)
     return [

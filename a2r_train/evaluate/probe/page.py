@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, Any]
 TITLE, SAID = "Will training pay?", "What the probe says"
-CURVES = {"pass": "pass@k", "maj": "maj@k", "room": "room"}
+CURVES = {"pass": "pass@k", "maj": "maj@k", "headroom": "headroom"}
 SHARES = {
     "unanimous": "all references agree",
     "unanimous_wrong": "all agree, and are wrong",
@@ -50,7 +50,7 @@ def html(found: Found) -> str:
         protocol=protocol(found),
         said=SAID,
         sentences=found["recommendation"]["reasons"][1:],
-        plots=[plot("pass@k, maj@k and the room between them", plots.by_size, found["by_k"], CURVES)],
+        plots=[plot("pass@k, maj@k and the headroom between them", plots.by_size, found["by_k"], CURVES)],
         sections=sections(found),
         correct="",
         **nothing,
@@ -115,7 +115,7 @@ def _by_k(found: Found) -> Section:
         for row in found["by_k"]
     ]
     header = ["k", *(cell for name in CURVES.values() for cell in (name, "interval")), "problems"]
-    intro = "In %, with 95 % bootstrap intervals over problems. The room is pass@k - maj@k."
+    intro = "In %, with 95 % bootstrap intervals over problems. The headroom is pass@k - maj@k."
     return Section("Room", intro, header, rows)
 
 

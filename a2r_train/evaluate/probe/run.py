@@ -128,7 +128,7 @@ def summarise(config: ProbeConfig, given: Prepared, made: dict[str, list[Synthes
     equal = found["tokens"]["equal"]
     found["cost"] = of_rollouts.cost(found["tokens"], config.k, *_sizes(config, given.rollouts))
     found["gains"] = of_rollouts.gains(facts, equal)
-    found["room"] = found["by_k"][config.k - 1]["room"]["value"]
+    found["headroom"] = found["by_k"][config.k - 1]["headroom"]["value"]
     if model:
         found["model"] = model
     greedy = model["base"]["value"] if model else None

@@ -12,7 +12,7 @@ from a2r_train.evaluate.probe.facts import next_k
 from a2r_train.evaluate.report.tables import percent
 
 Found = Mapping[str, Any]
-NO_ROOM = 0.05  # between pass@k and maj@k: evaluations of docs/probe.md with less room gained nothing
+NO_HEADROOM = 0.05  # between pass@k and maj@k: evaluations of docs/probe.md with less headroom gained nothing
 MORE = 0.05  # pass@2k above pass@k, from which more references are worth their tokens
 UNANIMOUS = 0.5  # share of the bundles
 NONE_RIGHT = 0.5
@@ -41,7 +41,7 @@ def headline(found: Found) -> str:
 def _decided(found: Found) -> tuple[str, str]:
     k, predicted = found["setup"]["k"], found["predicted"]
     row = found["by_k"][k - 1]
-    room, oracle, vote = row["room"], row["pass"], row["maj"]
+    headroom, oracle, vote = row["headroom"], row["pass"], row["maj"]
     error = predicted["error"]
     alone = found.get("model", {}).get("alone_over_pass")
     if found["unparsable"]["many"]:
@@ -59,10 +59,10 @@ def _decided(found: Found) -> tuple[str, str]:
             f"the prediction with references after training is {percent(predicted['trained']['value'])} % "
             f"(error {100 * error:.1f})."
         )
-    if room["high"] < NO_ROOM or oracle["value"] == vote["value"]:
+    if headroom["high"] < NO_HEADROOM or oracle["value"] == vote["value"]:
         return "vote", (
-            f"there is no room: pass@{k} is {percent(oracle['value'])} %, maj@{k} "
-            f"{percent(vote['value'])} %, a room of {_points(room)}."
+            f"there is no headroom: pass@{k} is {percent(oracle['value'])} %, maj@{k} "
+            f"{percent(vote['value'])} %, a headroom of {_points(headroom)}."
         )
     over, rival = _hardest(found)
     key = word_of(over["value"], error)
@@ -71,7 +71,7 @@ def _decided(found: Found) -> tuple[str, str]:
         f"of {100 * error:.1f} points: {_points(over)} over {rival}"
     )
     base = f"{_points(predicted['over_base'])} over the untrained one"
-    return key, f"{said}, and {base}; the room over maj@{k} is {_points(room)}."
+    return key, f"{said}, and {base}; the headroom over maj@{k} is {_points(headroom)}."
 
 
 def word_of(gain: float, error: float) -> str:
@@ -101,8 +101,8 @@ def _more(found: Found) -> list[str]:
     if more and more["over_k"] > MORE:
         fewer = f" (of the {more['problems']:,} problems with as many rollouts)"
         said.append(
-            f"Raise k: pass@{more['k']} is {100 * more['over_k']:.1f} points above pass@{k}, the room there "
-            f"{100 * more['room']['value']:.1f}{fewer if more['problems'] < row['problems'] else ''}."
+            f"Raise k: pass@{more['k']} is {100 * more['over_k']:.1f} points above pass@{k}, the headroom "
+            f"is {100 * more['headroom']['value']:.1f}{fewer if more['problems'] < row['problems'] else ''}."
         )
     if shares["none_right"]["value"] > NONE_RIGHT:
         said.append(

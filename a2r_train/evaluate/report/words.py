@@ -155,7 +155,7 @@ def unparsable_lines(results: Mapping[str, Any]) -> list[str]:
     name, first = next(((name, one) for name, one in rows.items() if one["sample"]), next(iter(rows.items())))
     end = " ".join(first["sample"].split())[-MOST_SHOWN:]
     sample = f'. One text of {name} ends in "{end}"' if end else ""
-    return [f"Texts without a readable answer: {shares}{sample}. To fix this: {first['mend']}."]
+    return [f"Texts without a readable answer: {shares}{sample}. To fix this: {first['remedy']}."]
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ def k_tasks(
         pools = [(bundle, extended(bundle, grouped[bundle.problem_id], k)) for bundle in bundles]
         sized = [with_references(bundle, members) for bundle, members in pools if len(members) == k]
         if sized:
-            found.append((k, replace(final, name=f"probe/k={k}", room=Fraction(k, usual)), sized))
+            found.append((k, replace(final, name=f"probe/k={k}", prompt_factor=Fraction(k, usual)), sized))
     return found
 
 

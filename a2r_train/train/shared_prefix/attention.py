@@ -211,8 +211,10 @@ def need_a_kernel(query: torch.Tensor) -> None:
     device, size, is_half = query.device, query.size(-1), query.dtype in (torch.bfloat16, torch.float16)
     if has_kernel(device, size) and (is_half or device.type == "cpu"):
         return
-    mend = "set bf16: true" if has_kernel(device, size) else "set shared_prefix: false"
-    raise InputError(f"shared_prefix: no kernel for {query.dtype} with head size {size} on {device}; {mend}")
+    remedy = "set bf16: true" if has_kernel(device, size) else "set shared_prefix: false"
+    raise InputError(
+        f"shared_prefix: no kernel for {query.dtype} with head size {size} on {device}; {remedy}"
+    )
 
 
 def has_kernel(device: torch.device, size: int) -> bool:

@@ -1,4 +1,4 @@
-"""Files as rows: every format and compression, and what is broken, named with its line and a mend."""
+"""Files as rows: every format and compression, and what is broken, named with its line and a remedy."""
 
 import csv
 import gzip
