@@ -16,6 +16,7 @@ from a2r_train.data.rollouts import judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.kept import Kept, find_evaluations, opened
 from a2r_train.evaluate.kept_bundles import NO_TEXT
+from a2r_train.evaluate.report.pairs import is_undone_by_p
 from a2r_train.evaluate.report.tables import points, span
 from a2r_train.evaluate.rows.panel import final_task, tasks
 from a2r_train.evaluate.rows.row import bundle_votes
@@ -183,11 +184,14 @@ def _of_changed_vote(one: Setting) -> str:
 
 
 def _differences(scores: Mapping[str, Scores], against: str) -> dict[str, str]:
-    """By setting, its difference from `against` with the corrected interval."""
+    """By setting, its difference from `against` with the corrected interval; with the corrected p where that
+    does not reject although the interval excludes 0.
+    """
     rivals = [name for name in scores if name != against]
     corrected = holm([paired(scores[name], scores[against]) for name in rivals])
     return {
         name: f"{points(d.difference)} ({span({'low': d.low_holm, 'high': d.high_holm, 'n': d.n})})"
+        + (f", p {d.p_holm:.3f}" if is_undone_by_p(vars(d)) else "")
         for name, d in zip(rivals, corrected, strict=True)
     }
 
@@ -205,4 +209,6 @@ def _cells(one: Setting, difference: str, most: int, with_sampled: bool) -> list
 
 
 def percent(scores: Scores) -> str:
-    return f"{100 * scores.mean():.1f}" if scores.size else ""
+    if not scores.size:
+        return ""
+    return "-" if np.isnan(scores).all() else f"{100 * scores.mean():.1f}"

@@ -240,7 +240,7 @@ def rescore(folder: Path) -> Rescored:
     results["setup"]["config"] = kept["setup"]["config"]  # it names the input files by their first paths
     if "overlap" in kept:  # what the models were trained on is recorded with them
         results["overlap"] = kept["overlap"]
-    results = _as_kept(kept, results)
+    results = _as_kept(kept, _without_later_rows(kept, results, rows, config))
     said = _listed(work.differing + differing_scores(folder, rows))
     if results_text(results).encode() != (folder / "results.json").read_bytes():
         said += _listed(differences(kept, results)) or ["results.json: the same values in other bytes"]
@@ -280,6 +280,22 @@ def _of_rollouts(
     said = [f"row {name}: {what}" for name, what in changed if what]
     others = [row["name"] for row in kept["rows"] if row["name"] not in anew]
     return Rescored([name for name, _ in changed], others, _listed(work.differing) + said)
+
+
+def _without_later_rows(kept: Json, new: Json, rows: Sequence[Row], config: EvaluateConfig) -> Json:
+    """The results without the rows that later versions add: each would change the correction of all pairs."""
+    known = {row["name"] for row in kept["rows"]}
+    if later := [row.name for row in rows if row.name not in known]:
+        parts = {
+            part: {key: value for key, value in one.items() if key not in later}
+            if isinstance(one, dict)
+            else one
+            for part, one in new["diagnostics"].items()
+        }
+        few = [row for row in rows if row.name in known]
+        made = build_results(few, setup=new["setup"], diagnostics=parts, seed=config.seed, draws=config.draws)
+        return {**new, **made}
+    return new
 
 
 def _as_kept(kept: Json, new: Json) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED, VOTED_CONTROL
+from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED, VOTED_CONTROL, is_told
 from a2r_train.evaluate.report.tables import points
 from a2r_train.evaluate.rows.row import Row, problem_ids
-from a2r_train.evaluate.statistics import ALPHA, Difference, Scores, holm, paired, smallest_told
+from a2r_train.evaluate.statistics import Difference, Scores, holm, paired, smallest_told
 from a2r_train.records import Bundle, write_text
 
 FILE = "scores.json"
-WITHOUT_VOTES = ("reference/random", "best-of-k/medoid")
+RANDOM, MEDOID = (
+    "reference/random",
+    re.compile(r"best-of-\w+/medoid"),
+)  # in place of votes where there are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,7 @@ def differing_scores(folder: Path, rows: Iterable[Row]) -> list[str]:
     if not (folder / FILE).is_file():
         return []
     kept, anew = json.loads((folder / FILE).read_text(encoding="utf-8"))["rows"], _scores(rows)
-    names = [name for name in {**kept, **anew} if kept.get(name) != anew.get(name)]
+    names = [name for name, scores in kept.items() if scores != anew.get(name)]
     return [f"{FILE}: row {name}: other scores" for name in names]
 
 
@@ -158,11 +162,20 @@ def _rivals(found: Sequence[Evaluation]) -> list[str]:
     votes.
     """
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
-    votes = [n for n in names if n.removeprefix("maj@").isdecimal() or n == "maj@equal_tokens"]
-    rivals = [n for n in (BASE, *(votes or WITHOUT_VOTES), CONTROL, VOTED_CONTROL) if n in names]
+    votes = [n for n in names if n.startswith("maj@") and n != "maj@equal_cost"]
+    instead = [n for n in names if n == RANDOM or MEDOID.fullmatch(n)]
+    rivals = [n for n in (BASE, *(votes or instead), CONTROL, VOTED_CONTROL) if n in names]
+    rivals = [
+        n for at, n in enumerate(rivals) if not any(_are_equal(found, n, other) for other in rivals[:at])
+    ]
     if not rivals:
         raise InputError("no vote and no control are in all evaluations; name the rivals with --against")
     return rivals
+
+
+def _are_equal(found: Sequence[Evaluation], a: str, b: str) -> bool:
+    """Whether two rows have the same scores in all evaluations, as a vote that found no further rollouts."""
+    return all(np.array_equal(one.rows[a], one.rows[b], equal_nan=True) for one in found)
 
 
 def _over_all(found: Sequence[Evaluation], name: str) -> Scores:
@@ -181,7 +194,7 @@ def _mean_difference(one: Evaluation, system: str, rival: str) -> str:
 
 
 def _interval(one: Difference) -> str:
-    told = "" if one.p_holm <= ALPHA and not one.low_holm <= 0 <= one.high_holm else ", not told apart"
+    told = "" if is_told(vars(one)) else ", not told apart"
     return f"{points(one.low_holm)} to {points(one.high_holm)}{told}"
 
 

@@ -37,6 +37,7 @@ from a2r_train.evaluate.pooled import write_scores
 from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
+from a2r_train.evaluate.report.pairs import VOTED_CONTROL, split
 from a2r_train.evaluate.report.write import build_results, is_written, write_report, write_results
 from a2r_train.evaluate.rows.adaptive import adaptive_row, validation_bundles
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
@@ -79,7 +80,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     output.write_config(folder, asdict(config))  # the recipe may have gained rows since the first run
     same = done and is_written(folder, results)
     write_results(folder, results)
-    write_scores(folder, bundles, rows, [one.name for one in tasks(config) if is_skipping(config, one)])
+    skipping = {one.name for one in tasks(config) if is_skipping(config, one)}
+    by_vote = [row.name for row in rows if row.name in skipping or split(row.name)[0] == VOTED_CONTROL]
+    write_scores(folder, bundles, rows, by_vote)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
@@ -137,6 +140,10 @@ def read_inputs(
     reader = read_rollouts or partial(read, Rollout)
     rollouts = list(reader(config.rollouts)) if config.rollouts else []
     if is_outside(config.bundles):
+        if config.rollouts:
+            raise InputError(
+                f"rollouts: {config.bundles} holds rollouts itself, and all of them are used; remove the key"
+            )
         bundles, rollouts, outside = load(config)
     else:
         bundles = read(Bundle, config.bundles)

@@ -6,15 +6,16 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from a2r_train.data.bundles import Bundles, are_problems
 from a2r_train.data.lengths import fingerprint
 from a2r_train.data.task import check_asked, prompt_of, task_of
+from a2r_train.data.trained_on import problem_hashes
 from a2r_train.errors import InputError
 from a2r_train.models import context_length, load_tokenizer
 from a2r_train.output import DONE
@@ -198,8 +199,8 @@ def load_validation(
         args.trust_remote_code,
         prompt=training.prompter.config,
     )
-    both_have = set(pc.unique(_in(training.bundles, validation.bundles)).to_pylist())
-    if both := [bundle.id for bundle in validation.bundles if bundle.problem in both_have]:
+    trained_on = set(chain.from_iterable(map(problem_hashes, _problems(training.bundles))))
+    if both := [b.id for b in validation.bundles if not trained_on.isdisjoint(problem_hashes(b.problem))]:
         raise InputError(
             f"{path}: {len(both)} bundles have a problem that is trained on, such as {both[0]!r}; remove them"
         )
@@ -213,10 +214,8 @@ def load_validation(
     return replace(validation, rows=validation.rows.first(whole))
 
 
-def _in(training: Bundles, validation: Bundles) -> pa.ChunkedArray:
-    """The problems of the training bundles that also occur in the validation bundles."""
-    problems = training.column("problem")
-    return problems.filter(pc.is_in(problems, value_set=validation.column("problem").combine_chunks()))
+def _problems(bundles: Bundles) -> list[str]:
+    return list(pc.unique(bundles.column("problem")).to_pylist())
 
 
 def measured_prompts(path: str, model: str, prompter: Prompter) -> dict[str, int] | None:

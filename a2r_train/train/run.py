@@ -309,7 +309,7 @@ def finish(
         bundles = open_bundles(data)
         problems = bundles.column("problem").to_pylist()
         write_trained_on(
-            folder, str(model.model_name_or_path), stage, data.bundles, problems, _chosen_on(trainer)
+            folder, str(model.model_name_or_path), stage, data.bundles, problems, _chosen_on(trainer, data)
         )
         write_text(folder / "README.md", card(trainer, data, model, stage, trained_on, _explorer(bundles[0])))
         pushed = {"pushed_to": _push(trainer, folder, stage)} if trainer.args.push_to_hub else {}
@@ -320,14 +320,15 @@ def finish(
     trainer.accelerator.end_training()
 
 
-def _chosen_on(trainer: Trainer) -> tuple[str, list[str]] | None:
+def _chosen_on(trainer: Trainer, data: BundleArguments) -> tuple[str, list[str]] | None:
     """The validation bundles that chose the best step, and their problems: to a test they are as trained on.
     None where the last step is kept.
     """
     path = str(getattr(trainer.args, "validation", ""))
     if not (path and trainer.args.load_best_model_at_end):
         return None
-    used = Bundles.open(path).first(len(trainer.eval_dataset))  # type: ignore[arg-type]
+    read = open_bundles(dataclasses.replace(data, bundles=path, max_bundles=0))
+    used = read.first(len(trainer.eval_dataset))  # type: ignore[arg-type]
     return path, used.column("problem").to_pylist()
 
 

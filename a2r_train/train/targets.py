@@ -138,6 +138,11 @@ def reference_targets(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> l
             tokens, best = min(kept, key=lambda one: one[0])
             values = {**UNSAID, "answer": best.answer, "model": best.model, "completion_tokens": tokens}
             found.append(Synthesis(bundle.id, 0, best.text, **values))
+    if not found:
+        raise InputError(
+            "targets: references: no bundle has a right reference of at most "
+            f"{args.max_target_tokens} tokens (max_target_tokens)"
+        )
     whole = verified(found, "targets: references", bundles.bundles, bundles.prompter.config, bundles.plain)
     right_ones = [replace(target, verdict=CORRECT) for target in whole]
     return select(right_ones, bundles.bundles, args.max_targets_per_problem)

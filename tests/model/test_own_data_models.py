@@ -36,6 +36,14 @@ def outside(tmp_path: Path, count: int = 12, **more: Any) -> str:
     return write_rows(tmp_path / "outside.jsonl", rows)
 
 
+def test_rollouts_beside_rollouts_made_elsewhere_are_refused(config: EvaluateConfig, tmp_path: Path) -> None:
+    given = replace(config, bundles=outside(tmp_path))
+    with pytest.raises(
+        InputError, match=r"^rollouts: .*outside\.jsonl holds rollouts itself.*remove the key$"
+    ):
+        evaluate(given)
+
+
 def test_rollouts_of_other_problems_are_refused_by_evaluate(config: EvaluateConfig) -> None:
     other = rows_of(config.rollouts, lambda row: {**row, "answer": str(int(row["answer"]) + 1)})
     with pytest.raises(

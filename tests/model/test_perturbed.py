@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Script
+from conftest import Script, bundle_row, write_rows
 
 from a2r_train.data.builder import with_references
 from a2r_train.data.read import read
@@ -18,7 +18,7 @@ from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.rows.perturbed import _halved, _permuted, _with_certain, _wrong
 from a2r_train.models import load_tokenizer
 from a2r_train.prompts import Prompter
-from a2r_train.records import Bundle, Rollout
+from a2r_train.records import Bundle, Problem, Rollout
 
 
 def probed(config: EvaluateConfig, answer: Callable[[str], str], script: Script) -> dict[str, Any]:
@@ -31,6 +31,16 @@ def probed(config: EvaluateConfig, answer: Callable[[str], str], script: Script)
         "Accuracy by votes for the most frequent answer",
     } <= shown
     return dict(results["diagnostics"])
+
+
+def test_one_reference_has_no_other_order(config: EvaluateConfig, tmp_path: Path, script: Script) -> None:
+    rows = [bundle_row(Problem(f"p{i}", f"Number {i}?", "1"), ["1"], f"b{i}") for i in range(3)]
+    path = write_rows(tmp_path / "single.jsonl", rows)
+    script(lambda _: r"\boxed{1}")
+    results = evaluate(
+        replace(config, bundles=path, rollouts="", temperature=0.0, diagnostics="order,truncated")
+    )
+    assert list(results["diagnostics"]["probes"]) == ["references cut to their first half"]
 
 
 def boxes(asked: str) -> list[str]:

@@ -410,6 +410,10 @@ def test_right_references_as_targets(files, model, capsys):
     write(rows[1:3], files / "bundles.jsonl")
     assert sft.main(arguments(files, model, "none", *QUICK, *keys)) == 2
     assert "targets: references: none of 1 targets is correct" in capsys.readouterr().err
+    write(rows[1:2], files / "bundles.jsonl")  # its right reference is too long
+    assert sft.main(arguments(files, model, "none", *QUICK, *keys)) == 2
+    says = "targets: references: no bundle has a right reference of at most 40 tokens (max_target_tokens)"
+    assert says in capsys.readouterr().err
 
 
 def test_no_correct_target_ends_the_run(files, model, capsys):

@@ -83,6 +83,16 @@ def test_the_best_on_validation_is_kept(given: dict[str, Any], shared: bool) -> 
     assert validated.problems == set().union(*map(problem_hashes, problems))
 
 
+def test_a_control_is_validated_on_plain_problems_to_its_end(given: dict[str, Any], tmp_path: Path) -> None:
+    rows = [
+        {"problem": p.problem, "answer": p.answer} for p in read(Problem, "data/tiny/validation.jsonl")[:6]
+    ]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert train({**given, "validation": str(path), "plain_share": 1.0, "max_steps": 1}) == 0
+    assert [one.stage for one in trainings(given["output_dir"])] == ["GRPO", "GRPO validation"]
+
+
 def test_validation_that_chooses_no_step_is_a_test_set_still(given: dict[str, Any]) -> None:
     assert train({**given, "max_steps": 1, "load_best_model_at_end": False}) == 0
     assert [one.stage for one in trainings(given["output_dir"])] == ["GRPO"]
@@ -219,6 +229,7 @@ def test_only_whole_batches_are_validated_on(
             "validation and eval_strategy go together",
         ),
         ({"validation": "bundles"}, "bundles have a problem that is trained on, such as 'b"),
+        ({"validation": "other words"}, "bundles have a problem that is trained on, such as 'b"),
         ({"max_completion_length": 100_000}, "the longest prompt with its completion is"),
         ({"save_steps": 2}, "make save_steps (2) and eval_steps (1) equal"),
         ({"save_strategy": "best"}, "save_strategy best saves no step to resume from"),
@@ -229,8 +240,15 @@ def test_only_whole_batches_are_validated_on(
 def test_wrong_validation_is_one_line(
     given: dict[str, Any], change: dict[str, Any], line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if change.get("validation"):
-        change = {"validation": given["bundles"]}
+    if path := change.get("validation"):
+        if path == "other words":  # the same problems in capitals, with other spaces
+            rows = [json.loads(line) for line in Path(given["bundles"]).read_text().splitlines()]
+            changed = [row | {"problem": f"  {row['problem'].upper()} "} for row in rows]
+            Path(given["bundles"]).with_name(path).write_text(
+                "".join(json.dumps(row) + "\n" for row in changed)
+            )
+            path = str(Path(given["bundles"]).with_name(path))
+        change = {"validation": given["bundles"] if path == "bundles" else path}
     assert train({**given, **change}) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")

@@ -105,6 +105,22 @@ def test_intervals_are_corrected_for_the_number_of_settings() -> None:
     assert width(comparing.table([base, *others], "base")) > width(comparing.table([base, others[0]], "base"))
 
 
+def test_what_has_no_vote_has_no_number_of_it() -> None:
+    silent = replace(setting("a", [1, 1, 1, 1]), vote=np.full(4, np.nan))
+    assert [cells(line)[1] for line in comparing.table([silent], "a")[2:]] == ["-"]
+
+
+def test_where_the_corrected_p_denies_what_the_interval_shows_it_is_beside_it() -> None:
+    """Five problems, of which four are better: the interval excludes 0."""
+    worse, better = ([0.0] * 5, [1.0, 1.0, 1.0, 1.0, 0.0])
+    few = [
+        comparing.Setting(name, list("abcde"), np.zeros(5), np.zeros(5), np.array(values), None)
+        for name, values in (("worse", worse), ("better", better))
+    ]
+    best = cells(comparing.table(few, "worse")[2])
+    assert re.fullmatch(r"\+80\.0 \(\+40\.0 to \+100\.0\), p 0\.06\d", best[5])
+
+
 def test_settings_that_never_differ_have_no_interval() -> None:
     one, same = setting("a", [0, 0, 0, 1]), setting("b", [0, 0, 0, 1])
     (line,) = [line for line in comparing.table([one, same], "a") if line.startswith("| b")]

@@ -54,6 +54,32 @@ def test_seeds_are_averaged_and_test_sets_are_joined(tmp_path: Path) -> None:
     assert "not told apart" in control
 
 
+@pytest.mark.parametrize(
+    ("given", "rivals"),
+    [
+        (["maj@k", "maj@equal_cost"], ["maj@k"]),
+        (
+            ["maj@4", "maj@equal_tokens"],
+            ["maj@4"],
+        ),  # the second is the same vote, as no further rollouts exist
+        (
+            ["reference/random", "best-of-4/medoid", "best-of-4/mbr-exec"],
+            ["reference/random", "best-of-4/medoid"],
+        ),
+    ],
+)
+def test_the_votes_or_what_replaces_them_are_rivals(
+    given: list[str], rivals: list[str], tmp_path: Path
+) -> None:
+    vote, other = RANDOM.random(200), RANDOM.random(200)
+    scores = {TRAINED: np.ones(200), CONTROL: RANDOM.random(200)}
+    scores |= {name: other if "medoid" in name or name == "maj@equal_cost" else vote for name in given}
+    bundles = [bundle_with(Problem(str(i), text, "5"), ["5"]) for i, text in enumerate(FIRST)]
+    write_scores(tmp_path, bundles, [Row(name, score, 1.0) for name, score in scores.items()])
+    lines = pool([str(tmp_path)])[4:]
+    assert [line.split("|")[1].strip() for line in lines] == [*rivals, CONTROL]
+
+
 def test_a_second_evaluation_of_the_same_answers_tells_no_more(tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "a", FIRST, 0.1)
     again = str(shutil.copytree(folder, tmp_path / "again"))

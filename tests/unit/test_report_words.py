@@ -101,6 +101,20 @@ def test_what_sft_adds_is_no_rival_in_that_sentence() -> None:
     assert sentence.endswith("and above all 2 other rivals.")
 
 
+def test_other_uses_of_the_trained_synthesizer_are_no_rivals_in_that_sentence() -> None:
+    rivals = {CONTROL: 0.5, "maj@4": 0.5, "adaptive": 0.7, "rounds": 0.7}
+    sentence = said({**BASE, "synthesizer/grpo": 0.7, **rivals})
+    assert sentence.startswith("Training paid: ")
+    assert sentence.endswith("and above all 2 other rivals.")
+
+
+def test_a_control_with_votes_stands_in_for_no_control() -> None:
+    sentence = said({**BASE, "synthesizer/grpo": 0.7, "maj@4": 0.5, f"{CONTROL}+vote": 0.5})
+    assert sentence.startswith(
+        "Training beats every rival, but without the control (synthesizer/no_references)"
+    )
+
+
 def test_where_answers_have_no_vote_random_references_stand_in() -> None:
     rivals = {CONTROL: 0.5, "reference/random": 0.5}
     assert said({**BASE, **rivals, "synthesizer/grpo": 0.7}).startswith("Training paid: ")

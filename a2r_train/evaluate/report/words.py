@@ -16,6 +16,7 @@ from a2r_train.evaluate.statistics import fewest_problems, smallest_told
 MOST_NAMED = 4  # rivals in the sentence at the top; the plot shows all
 MOST_UNREAD = 0.5  # with more texts without an answer, a row measures the format, as in `a2r probe`
 MOST_SHOWN = 100  # characters of an unparsable text
+OWN = ("synthesizer/sft", "rounds", "adaptive")  # the trained synthesizer itself, earlier or used otherwise
 VOTES = ("maj@", RANDOM)  # the second stands in for votes where answers have none
 
 
@@ -31,7 +32,7 @@ def headline(results: Mapping[str, Any]) -> str:
     right = f"{said} is right in {percent(rows[trained]['accuracy'])} % of {rows[trained]['n']:,} problems"
     if not base:
         return f"Whether training paid is not known, as there is no {BASE} row: {right}."
-    others = {name: pair for name, pair in pairs.items() if split(name)[0] not in (BASE, "synthesizer/sft")}
+    others = {name: pair for name, pair in pairs.items() if split(name)[0] not in (BASE, *OWN)}
     beaten = [rows[name] for name, pair in others.items() if told(pair) == "above"]
     unread = [row["name"] for row in beaten if _is_unread(row)]
     short = [row["name"] for row in beaten if is_short(row["note"])]
@@ -106,8 +107,11 @@ def _paid(others: Mapping[str, Mapping[str, Any]], uncounted: Sequence[str]) -> 
         return "Training beats the untrained model, and nothing else was compared"
     if any(told(pair) != "above" for pair in others.values()):
         return "Training beats the untrained model, but not every rival"
-    needed = {"a vote": VOTES, f"the control ({CONTROL})": (CONTROL,)}
-    missing = [said for said, heads in needed.items() if not any(n.startswith(heads) for n in others)]
+    needed = {
+        "a vote": any(name.startswith(VOTES) for name in others),
+        f"the control ({CONTROL})": any(split(name)[0] == CONTROL for name in others),
+    }
+    missing = [said for said, there in needed.items() if not there]
     if not missing:
         return "Training paid"
     return f"Training beats every rival, but without {' and '.join(missing)} it is not known whether it paid"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +15,14 @@ from a2r_train.data.rollouts import judged_bundles
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.kept_bundles import NO_TEXT
 from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, asked_part, by_problem, mean_over_problems
+from a2r_train.evaluate.rows.selected import no_vote
 from a2r_train.evaluate.statistics import gain_ratio, paired
 from a2r_train.inference.adaptive import Adaptive, chance_of_change
 from a2r_train.records import CORRECT, Bundle, Synthesis
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,21 @@ def adaptive_row(
 
 
 def validation_bundles(config: EvaluateConfig, bundles: Sequence[Bundle]) -> list[Bundle]:
-    """The bundles that choose the price.
+    """The bundles that choose the price. Test problems among them are a warning.
 
-    Raises InputError if a test or validation bundle has fewer references than `adaptive_first`, or references
-    without token counts, which would make every price look free.
+    Raises InputError if an answer has no vote, if a test or validation bundle has fewer references than
+    `adaptive_first`, or for references without token counts, which would make every price look free.
     """
     validation = read(Bundle, config.adaptive_validation)
+    if silent := no_vote(validation):
+        raise InputError(f"adaptive_validation: needs votes. {silent} Leave the key out")
+    validated = {b.problem for b in validation} - {NO_TEXT}
+    if both := validated & {b.problem for b in bundles}:
+        log.warning(
+            "adaptive_validation: test problems choose the price of the row adaptive, %d of %d",
+            len(both),
+            len(validated),
+        )
     k = min(len(bundle.references) for bundle in [*bundles, *validation])
     if k < config.adaptive_first:
         raise InputError(

@@ -36,9 +36,10 @@ def perturbed(
     asked = diagnostics_of(config)
     changed: dict[str, tuple[Task, list[Bundle]]] = {}
     if "order" in asked:
+        several = [b for b in bundles if len(b.references) > 1]  # one reference has no other order
         changed["other order"] = (
             replace(final, name="probe/order"),
-            [_permuted(b, config.seed) for b in bundles],
+            [_permuted(b, config.seed) for b in several],
         )
     if "text" in asked:
         for text in ("answer", "solution", "full"):
@@ -53,8 +54,11 @@ def perturbed(
             [_halved(b) for b in bundles],
         )
     plain = work.syntheses(final, bundles) if asked else []
+    answered = {synthesis.bundle_id: synthesis for synthesis in plain}
     found: Found = {
-        name: _compare(config, bundles, plain, work.syntheses(*what)) for name, what in changed.items()
+        name: _compare(config, shown, [answered[b.id] for b in shown], work.syntheses(task, shown))
+        for name, (task, shown) in changed.items()
+        if shown
     }
     if "injected" in asked:
         found |= _injected(config, work, final, bundles, by_id(rollouts), plain)

@@ -42,6 +42,8 @@ def voted_control_rows(
     if not config.skip_unanimous or not controls:
         return []
     asked, rows = _are_contested(bundles), []
+    if all(asked):  # it would repeat the control
+        return []
     contested = {bundle.id for bundle, is_asked in zip(bundles, asked, strict=True) if is_asked}
     for task in controls:
         own = [one for one in found[task.name] if one.bundle_id in contested]
