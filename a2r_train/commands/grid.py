@@ -23,8 +23,8 @@ from a2r_train.engines import ENGINE_KEYS, ENGINE_MAY_DIFFER, EngineArguments, c
 from a2r_train.errors import InputError
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.report.plots import save_png
+from a2r_train.evaluate.rows.names import ALONE, BASE, RANDOM, is_reference_vote
 from a2r_train.evaluate.rows.row import by_id
-from a2r_train.evaluate.rows.selected import RANDOM
 from a2r_train.evaluate.run import evaluate
 from a2r_train.records import Problem, write, write_text
 from a2r_train.verify import check_gold
@@ -166,16 +166,15 @@ def _evaluated(
 
 def _cell(results: dict[str, Any], explorer: str, synthesizer: str) -> dict[str, Any]:
     rows = {row["name"]: row for row in results["rows"]}
-    votes = (name for name in rows if name.startswith("maj@") and "equal" not in name)
-    vote = next(votes, RANDOM)  # without a vote, this row takes its place
-    own = rows["synthesizer/base"]
+    vote = next(filter(is_reference_vote, rows), RANDOM)  # without a vote, this row takes its place
+    own = rows[BASE]
     found = {"explorer": explorer, "synthesizer": synthesizer} | {
         key: own[key] for key in ("accuracy", "low", "high", "n")
     }
-    others = {"pass@1": "pass@1", "majority": vote, "alone": "synthesizer/alone"}
+    others = {"pass@1": "pass@1", "majority": vote, "alone": ALONE}
     found |= {key: rows[name]["accuracy"] for key, name in others.items()}
     return found | {
-        "flops": results["diagnostics"]["cost"]["synthesizer/base"]["flops"],
+        "flops": results["diagnostics"]["cost"][BASE]["flops"],
         "tokens": own["tokens"],
     }
 

@@ -18,6 +18,7 @@ from a2r_train.evaluate.kept import Kept, find_evaluations, opened
 from a2r_train.evaluate.kept_bundles import NO_TEXT
 from a2r_train.evaluate.report.pairs import is_undone_by_p
 from a2r_train.evaluate.report.tables import points, span
+from a2r_train.evaluate.rows.names import is_reference_vote
 from a2r_train.evaluate.rows.panel import final_task, tasks
 from a2r_train.evaluate.rows.row import bundle_votes
 from a2r_train.evaluate.rows.skipping import answers_to
@@ -121,8 +122,8 @@ def load(folder: Path, name: str) -> Setting:
 
 def _vote_in(results: Mapping[str, Any]) -> float:
     """The accuracy of the references' vote in kept results; NaN if they have none."""
-    rows = (row for row in results.get("rows", ()) if row["name"].startswith("maj@"))
-    return next((float(row["accuracy"]) for row in rows if "equal" not in row["name"]), math.nan)
+    rows = (row for row in results.get("rows", ()) if is_reference_vote(row["name"]))
+    return next((float(row["accuracy"]) for row in rows), math.nan)
 
 
 def _texts(bundles: Sequence[Bundle]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from a2r_train.config import check_least
 from a2r_train.engines import EngineArguments, Sampling
 from a2r_train.errors import InputError
+from a2r_train.evaluate.rows.names import GRPO, SFT_GRPO
 
 DIAGNOSTICS = ("order", "k", "text", "truncated", "injected")
 
@@ -193,7 +194,7 @@ def check(config: EvaluateConfig) -> None:
 
 def grpo_row(config: EvaluateConfig) -> str:
     """The name of the row of `grpo`; it says whether SFT came first."""
-    return "synthesizer/sft+grpo" if config.sft else "synthesizer/grpo"
+    return SFT_GRPO if config.sft else GRPO
 
 
 def diagnostics_of(config: EvaluateConfig) -> list[str]:

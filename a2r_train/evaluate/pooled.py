@@ -18,17 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED, VOTED_CONTROL, is_told
+from a2r_train.evaluate.report.pairs import is_told
 from a2r_train.evaluate.report.tables import points
+from a2r_train.evaluate.rows.names import BASE, CONTROL, EQUAL_COST, RANDOM, TRAINED, VOTED_CONTROL, is_vote
 from a2r_train.evaluate.rows.row import Row, problem_ids
 from a2r_train.evaluate.statistics import Difference, Scores, holm, paired, smallest_told
 from a2r_train.records import Bundle, write_text
 
 FILE = "scores.json"
-RANDOM, MEDOID = (
-    "reference/random",
-    re.compile(r"best-of-\w+/medoid"),
-)  # in place of votes where there are none
+MEDOID = re.compile(r"best-of-\w+/medoid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +160,7 @@ def _rivals(found: Sequence[Evaluation]) -> list[str]:
     votes.
     """
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
-    votes = [n for n in names if n.startswith("maj@") and n != "maj@equal_cost"]
+    votes = [n for n in names if is_vote(n) and n != EQUAL_COST]
     instead = [n for n in names if n == RANDOM or MEDOID.fullmatch(n)]
     rivals = [n for n in (BASE, *(votes or instead), CONTROL, VOTED_CONTROL) if n in names]
     rivals = [

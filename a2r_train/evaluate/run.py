@@ -37,10 +37,10 @@ from a2r_train.evaluate.pooled import write_scores
 from a2r_train.evaluate.probe.beside import probe_line
 from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
-from a2r_train.evaluate.report.pairs import VOTED_CONTROL, split
 from a2r_train.evaluate.report.write import build_results, is_written, write_report, write_results
 from a2r_train.evaluate.rows.adaptive import adaptive_row, validation_bundles
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
+from a2r_train.evaluate.rows.names import BASE, EQUAL_COST, EQUAL_TOKENS, VOTED_CONTROL, split
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
 from a2r_train.evaluate.rows.perturbed import k_tasks, perturbed
 from a2r_train.evaluate.rows.reward_model import best_of_row, check_classifier
@@ -91,7 +91,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         log.info("%s: done already; report.md has its table", folder)
         return results
     output.finish(folder)
-    base = found.get("synthesizer/base", [])
+    base = found.get(BASE, [])
     if not no_vote(bundles) and (said := probe_line(bundles, base, results)):
         log.info(said)
     return results
@@ -285,13 +285,13 @@ def _equal_budget_rows(
     syntheses: Sequence[Synthesis],
     parameters: Mapping[str, int],
 ) -> list[Row]:
-    rows = [majority_row("maj@equal_tokens", bundles, rollouts, equal_budget(bundles, rollouts, syntheses))]
+    rows = [majority_row(EQUAL_TOKENS, bundles, rollouts, equal_budget(bundles, rollouts, syntheses))]
     one = len({reference.model for bundle in bundles for reference in bundle.references}) == 1
     base, explorer = parameters.get(config.base), parameters.get(config.explorer)
     if one and base and explorer:  # rollouts of several explorers do not cost the same
         ratio = base / explorer
         m = equal_budget(bundles, rollouts, syntheses, token_cost=ratio)
-        rows.append(majority_row("maj@equal_cost", bundles, rollouts, m))
+        rows.append(majority_row(EQUAL_COST, bundles, rollouts, m))
     return rows
 
 

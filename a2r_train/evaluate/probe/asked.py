@@ -21,6 +21,7 @@ from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.probe.config import ProbeConfig
 from a2r_train.evaluate.probe.power import shown_pattern
 from a2r_train.evaluate.probe.selector import Selector, fit
+from a2r_train.evaluate.rows.names import ALONE, BASE
 from a2r_train.evaluate.rows.panel import chosen
 from a2r_train.evaluate.rows.row import accuracies, by_bundle
 from a2r_train.models import trust
@@ -81,13 +82,13 @@ def _pair(problem: Problem, pool: Sequence[Rollout], seed: int) -> list[tuple[Bu
 def tasks(config: ProbeConfig) -> dict[str, Task]:
     """What is asked about the bundles and, under ANSWER and NAME, about the pairs."""
     found = {
-        "base": Task("synthesizer/base", config.model),
-        "alone": Task("synthesizer/alone", config.model, "alone"),
+        "base": Task(BASE, config.model),
+        "alone": Task(ALONE, config.model, "alone"),
         ANSWER: Task(ANSWER, config.model),
         NAME: Task(NAME, config.model, "select"),
     }
     if config.temperature:
-        found["base@T"] = Task("synthesizer/base@T", config.model, sampled=True, samples=config.samples)
+        found["base@T"] = Task(f"{BASE}@T", config.model, sampled=True, samples=config.samples)
     return found
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from a2r_train.evaluate.probe.power import shares_of, shown_pattern
 from a2r_train.evaluate.probe.predict import ERROR, ERROR_ALONE
 from a2r_train.evaluate.probe.selector import Selector, fit
-from a2r_train.evaluate.report.pairs import TRAINED
 from a2r_train.evaluate.report.tables import percent, points
+from a2r_train.evaluate.rows.names import TRAINED
 from a2r_train.evaluate.rows.row import accuracies, by_bundle
 from a2r_train.evaluate.statistics import TWO_SIDED
 from a2r_train.records import VOTED, Bundle, Synthesis

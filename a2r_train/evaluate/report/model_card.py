@@ -11,10 +11,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row
 from a2r_train.evaluate.overlap import overlap_lines
-from a2r_train.evaluate.report.pairs import TRAINED
 from a2r_train.evaluate.report.tables import answers_by_vote, sections
 from a2r_train.evaluate.report.words import headline
 from a2r_train.evaluate.report.write import markdown_section
+from a2r_train.evaluate.rows.names import CONTROL, SFT, TRAINED
 from a2r_train.records import write_text
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ def write_cards(config: EvaluateConfig, results: Mapping[str, Any]) -> None:
     Cards that are left as they are (`reason_to_leave`) or cannot be written are named, each in one line.
     """
     trained = {
-        "synthesizer/sft": config.sft,
+        SFT: config.sft,
         grpo_row(config): config.grpo,
-        "synthesizer/no_references": config.no_references,
+        CONTROL: config.no_references,
     }
     for row, model in trained.items():
         if model and Path(model).is_dir():

@@ -12,9 +12,9 @@ from a2r_train.evaluate.diagnostics import FLIP_KINDS
 from a2r_train.evaluate.overlap import overlap_lines
 from a2r_train.evaluate.report import plots
 from a2r_train.evaluate.report.browser import Shown
-from a2r_train.evaluate.report.pairs import split
 from a2r_train.evaluate.report.tables import sections
 from a2r_train.evaluate.report.words import headline, sentences, trained_pairs, unparsable_lines
+from a2r_train.evaluate.rows.names import split
 from a2r_train.records import CORRECT
 
 BY_KEY = {

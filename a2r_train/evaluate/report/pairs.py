@@ -6,21 +6,28 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from a2r_train.evaluate.rows.names import (
+    ALONE,
+    BASE,
+    CONTROL,
+    GREEDY,
+    RANDOM,
+    SFT,
+    TRAINED,
+    VOTED_CONTROL,
+    is_vote,
+    split,
+)
 from a2r_train.evaluate.statistics import ALPHA
 
-TRAINED = (  # the first one present is "the trained one"
-    *("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft"),
-)
-BASE, CONTROL, GREEDY = "synthesizer/base", "synthesizer/no_references", "explorer/greedy"
-VOTED_CONTROL = f"{CONTROL}+vote"  # with `skip_unanimous`, it answers only contested bundles
 RIVALS = (  # in addition to every majority
-    *(BASE, "synthesizer/sft", "synthesizer/alone", CONTROL, VOTED_CONTROL, GREEDY),
-    *("reference/random", "universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
+    *(BASE, SFT, ALONE, CONTROL, VOTED_CONTROL, GREEDY),
+    *(RANDOM, "universal-self-consistency", "genselect", "self-refine", "rounds", "adaptive"),
     *("explorer/grpo", "monolith"),
 )
 SAMPLED = {GREEDY: "pass@1"}  # the rival of a sampled row in place of the greedy one
 KINDS = ("baseline", "untrained", "trained")
-_UNTRAINED = (BASE, "synthesizer/alone", "universal-self-consistency", "genselect", "self-refine")
+_UNTRAINED = (BASE, ALONE, "universal-self-consistency", "genselect", "self-refine")
 _FROM_TRAINING = (*TRAINED, CONTROL, VOTED_CONTROL, "explorer/grpo", "rounds", "adaptive")
 
 
@@ -32,7 +39,7 @@ def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     row.
     """
     pairs = []
-    rivals = [*RIVALS, *(name for name in names if name.startswith(("maj@", "best-of-")))]
+    rivals = [*RIVALS, *(name for name in names if is_vote(name) or name.startswith("best-of-"))]
     for suffix in dict.fromkeys(split(name)[1] for name in names if split(name)[0] in TRAINED):
         trained = next(name + suffix for name in TRAINED if name + suffix in names)
         for rival in rivals:
@@ -100,8 +107,3 @@ def kind(name: str) -> str:
     if head in _FROM_TRAINING:
         return "trained"
     return "untrained" if head in _UNTRAINED else "baseline"
-
-
-def split(name: str) -> tuple[str, str]:
-    """A row's name and its sampling suffix, "" for greedy."""
-    return (name.removesuffix("@T"), "@T") if name.endswith("@T") else (name, "")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from a2r_train.atomic import replacing
-from a2r_train.evaluate.report.pairs import KINDS, kind, split
+from a2r_train.evaluate.report.pairs import KINDS, kind
 from a2r_train.evaluate.report.words import trained_pairs
+from a2r_train.evaluate.rows.names import GREEDY, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,11 +51,11 @@ def forest(results: Mapping[str, Any], width: float = WIDE) -> str:
 
 
 def _line_name(name: str, sampled: Mapping[str, Any]) -> str:
-    return f"{name}, pass@1" if name == "explorer/greedy" and "pass@1" in sampled else name
+    return f"{name}, pass@1" if name == GREEDY and "pass@1" in sampled else name
 
 
 def _sampled_of(name: str, sampled: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    other = "pass@1" if name == "explorer/greedy" else name
+    other = "pass@1" if name == GREEDY else name
     return sampled.get(f"{other}@T") or sampled.get(other)
 
 

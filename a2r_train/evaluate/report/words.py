@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2r_train.evaluate.cost import monolith_sentences
-from a2r_train.evaluate.report.pairs import BASE, CONTROL, TRAINED, is_undone_by_p, split, told
+from a2r_train.evaluate.report.pairs import is_undone_by_p, told
 from a2r_train.evaluate.report.tables import answers_by_vote, percent, points, span
+from a2r_train.evaluate.rows.names import BASE, CONTROL, RANDOM, SFT, SFT_GRPO, TRAINED, is_vote, split
 from a2r_train.evaluate.rows.row import is_short
-from a2r_train.evaluate.rows.selected import RANDOM
 from a2r_train.evaluate.statistics import fewest_problems, smallest_told
 
 MOST_NAMED = 4  # rivals in the sentence at the top; the plot shows all
 MOST_UNREAD = 0.5  # with more texts without an answer, a row measures the format, as in `a2r probe`
 MOST_SHOWN = 100  # characters of an unparsable text
-OWN = ("synthesizer/sft", "rounds", "adaptive")  # the trained synthesizer itself, earlier or used otherwise
-VOTES = ("maj@", RANDOM)  # the second stands in for votes where answers have none
+OWN = (SFT, "rounds", "adaptive")  # the trained synthesizer itself, earlier or used otherwise
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -108,7 +107,7 @@ def _paid(others: Mapping[str, Mapping[str, Any]], uncounted: Sequence[str]) -> 
     if any(told(pair) != "above" for pair in others.values()):
         return "Training beats the untrained model, but not every rival"
     needed = {
-        "a vote": any(name.startswith(VOTES) for name in others),
+        "a vote": any(is_vote(name) or split(name)[0] == RANDOM for name in others),
         f"the control ({CONTROL})": any(split(name)[0] == CONTROL for name in others),
     }
     missing = [said for said, there in needed.items() if not there]
@@ -168,7 +167,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     for pair in results["paired"]:
         a, b, verdict = pair["a"], pair["b"], told(pair)
         numbers = f"{points(pair['difference'])} points, {_interval(pair)}"
-        if split(a)[0] == "synthesizer/sft+grpo" and split(b)[0] == "synthesizer/sft":
+        if split(a)[0] == SFT_GRPO and split(b)[0] == SFT:
             verb = {"above": "added to", "below": "took from", "": "did not measurably add to"}[verdict]
             said.append(f"GRPO {verb} SFT ({a} against {b}): {numbers}.")
         else:
@@ -200,6 +199,6 @@ def other_sentences(results: Mapping[str, Any]) -> list[str]:
             f"{outside['differing']} others right."
         )
     names = {row["name"] for row in results["rows"]}
-    if "synthesizer/sft" in names and "synthesizer/sft+grpo" not in names:
-        said.append("Whether GRPO adds to SFT is not known: there is no synthesizer/sft+grpo row.")
+    if SFT in names and SFT_GRPO not in names:
+        said.append(f"Whether GRPO adds to SFT is not known: there is no {SFT_GRPO} row.")
     return said

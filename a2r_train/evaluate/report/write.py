@@ -19,6 +19,7 @@ from a2r_train.evaluate.report.page import html
 from a2r_train.evaluate.report.pairs import default_pairs, family
 from a2r_train.evaluate.report.tables import Section, sections
 from a2r_train.evaluate.report.words import headline, sentences, unparsable_lines
+from a2r_train.evaluate.rows.names import is_vote
 from a2r_train.evaluate.rows.row import Row, is_short
 from a2r_train.evaluate.statistics import DRAWS, holm, interval, paired
 from a2r_train.records import write_text
@@ -96,7 +97,7 @@ def markdown_section(section: Section, level: int = 2) -> str:
 def _repeats(row: Row, rows: Sequence[Row]) -> bool:
     """Whether a vote found no further rollouts, so that it is maj@k again and no rival of its own."""
     return is_short(row.note) and any(
-        other.name.startswith("maj@")
+        is_vote(other.name)
         and not other.note
         and other.tokens == row.tokens
         and np.array_equal(other.scores, row.scores, equal_nan=True)

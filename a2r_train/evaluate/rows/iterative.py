@@ -9,6 +9,7 @@ from a2r_train.data.builder import extended, reference_of, with_references
 from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
+from a2r_train.evaluate.rows.names import ALONE
 from a2r_train.evaluate.rows.row import (
     EXPLORER,
     Part,
@@ -29,9 +30,9 @@ def self_refine_row(config: EvaluateConfig, work: Answers, bundles: Sequence[Bun
     """The base rewrites its own greedy solution (Self-Refine, arXiv 2303.17651, feedback and rewrite in one
     answer).
     """
-    made = work.syntheses(Task("synthesizer/alone", config.base, "alone"), bundles)
+    made = work.syntheses(Task(ALONE, config.base, "alone"), bundles)
     written = [float(s.completion_tokens) for s in made]
-    parts = [part_of(config.base, bundles, by_bundle(bundles, made), "synthesizer/alone")]
+    parts = [part_of(config.base, bundles, by_bundle(bundles, made), ALONE)]
     for turn in range(1, config.self_refine + 1):
         drafts = [with_references(bundle, [reference_of(s)]) for bundle, s in zip(bundles, made, strict=True)]
         made = work.syntheses(Task(f"self-refine/{turn}", config.base, "refine"), drafts)

@@ -10,12 +10,13 @@ from dataclasses import replace
 from a2r_train.data.unparsable import unparsable
 from a2r_train.evaluate.answers import Task
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row, numbers
+from a2r_train.evaluate.rows.names import ALONE, BASE, CONTROL, GREEDY, SFT, TRAINED
 from a2r_train.evaluate.rows.row import Row, by_bundle, part_of, reference_part, synthesis_row
 from a2r_train.records import UNPARSABLE, Bundle, Synthesis
 from a2r_train.verify import extract
 
 # The first one that the recipe has answers the diagnostics.
-FINAL = ("synthesizer/sft+grpo", "synthesizer/grpo", "synthesizer/sft", "synthesizer/base")
+FINAL = (*TRAINED, BASE)
 _LATEX = re.compile(r"\\(?:text|math)[a-z]*|\\boldsymbol|\\[,;:!]|[\\{}~*$]")  # around a number or a word
 _NUMBER = re.compile(
     r"(?:reference|solution)? ?(?:number|no\.?)? ?[#(\[]? ?([0-9]{1,3}) ?[)\].]?", re.IGNORECASE
@@ -26,20 +27,20 @@ INDEX_VIEWS = ("consistency", "select")  # the answer is the number of a referen
 def tasks(config: EvaluateConfig) -> list[Task]:
     """The rows that need one generation per bundle: greedy, sampled, prompted methods, larger budgets."""
     named = [
-        ("explorer/greedy", config.explorer, "alone"),
+        (GREEDY, config.explorer, "alone"),
         ("explorer/grpo", config.explorer_grpo, "alone"),
         ("monolith", config.monolith, "alone"),
-        ("synthesizer/alone", config.base, "alone"),
-        ("synthesizer/no_references", config.no_references, "alone"),
-        ("synthesizer/base", config.base, "references"),
-        ("synthesizer/sft", config.sft, "references"),
+        (ALONE, config.base, "alone"),
+        (CONTROL, config.no_references, "alone"),
+        (BASE, config.base, "references"),
+        (SFT, config.sft, "references"),
         (grpo_row(config), config.grpo, "references"),
     ]
     greedy = [Task(name, model, view) for name, model, view in named if model]
     sampled = [
         replace(task, name=f"{task.name}@T", sampled=True, samples=config.samples)
         for task in greedy
-        if config.temperature and task.name != "explorer/greedy"
+        if config.temperature and task.name != GREEDY
     ]
     methods = [
         Task(name, config.base, view)

@@ -18,6 +18,7 @@ import numpy as np
 from a2r_train.data.builder import extended
 from a2r_train.data.unparsable import unparsable
 from a2r_train.errors import InputError
+from a2r_train.evaluate.rows.names import is_reference_vote
 from a2r_train.evaluate.statistics import Scores, gain_ratio, pass_at_k
 from a2r_train.records import CHECK_VERDICT, CORRECT, VOTED, Bundle, Reference, Rollout, Synthesis
 from a2r_train.verify import has_vote, majority
@@ -272,7 +273,7 @@ def gains(rows: Sequence[Row], seed: int, draws: int) -> dict[str, dict[str, flo
     If "75 % better than self-consistency" in A2R (arXiv 2509.22044) refers to the gain, it means 1.75 here.
     """
     scores = {row.name: row.scores for row in rows}
-    vote = next((name for name in scores if name.startswith("maj@") and "equal" not in name), "")
+    vote = next((name for name in scores if is_reference_vote(name)), "")
     if not vote or "pass@1" not in scores:
         return {}
     found: dict[str, dict[str, float]] = {}

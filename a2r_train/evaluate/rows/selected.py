@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from a2r_train.evaluate.rows.names import RANDOM
 from a2r_train.evaluate.rows.row import (
     EXPLORER,
     Part,
@@ -24,7 +25,6 @@ from a2r_train.evaluate.statistics import Scores
 from a2r_train.records import CORRECT, Bundle, row_of
 from a2r_train.verify import has_vote, programs
 
-RANDOM = "reference/random"
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from a2r_train.evaluate.answers import Answers, Task
 from a2r_train.evaluate.config import EvaluateConfig
-from a2r_train.evaluate.report.pairs import CONTROL, VOTED_CONTROL, split
+from a2r_train.evaluate.rows.names import CONTROL, VOTED_CONTROL, split
 from a2r_train.evaluate.rows.panel import task_row, tasks
 from a2r_train.evaluate.rows.row import Row, by_problem, mean
 from a2r_train.records import VOTED, Bundle, Synthesis

@@ -1,0 +1,27 @@
+"""The names of the rows that code asks for, and what a name says of its row."""
+
+from __future__ import annotations
+
+BASE, ALONE = "synthesizer/base", "synthesizer/alone"
+SFT, GRPO, SFT_GRPO = "synthesizer/sft", "synthesizer/grpo", "synthesizer/sft+grpo"
+TRAINED = (SFT_GRPO, GRPO, SFT)  # the first one present is "the trained one"
+CONTROL = "synthesizer/no_references"
+VOTED_CONTROL = f"{CONTROL}+vote"  # with `skip_unanimous`, it answers only contested bundles
+GREEDY = "explorer/greedy"
+EQUAL_TOKENS, EQUAL_COST = "maj@equal_tokens", "maj@equal_cost"
+RANDOM = "reference/random"  # stands in for votes where answers have none
+
+
+def split(name: str) -> tuple[str, str]:
+    """A row's name and its sampling suffix, "" for greedy."""
+    return (name.removesuffix("@T"), "@T") if name.endswith("@T") else (name, "")
+
+
+def is_vote(name: str) -> bool:
+    """Whether the row is a majority vote, of the references or of an equal budget."""
+    return name.startswith("maj@")
+
+
+def is_reference_vote(name: str) -> bool:
+    """Whether the row is the majority vote of the references: `maj@4`, or `maj@k` for several sizes."""
+    return is_vote(name) and name not in (EQUAL_TOKENS, EQUAL_COST)
