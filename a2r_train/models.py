@@ -127,6 +127,14 @@ def context_length(model: str) -> int:
     return int(getattr(_config(model).get_text_config(), "max_position_embeddings", sys.maxsize))
 
 
+def known_context(model: str) -> int:
+    """`context_length`; without a config, no limit, because only the servers of the model know it."""
+    try:
+        return context_length(model)
+    except InputError:
+        return sys.maxsize
+
+
 def architectures(model: str) -> list[str]:
     """The classes that a model's config names. Raises InputError if it cannot be read."""
     return list(getattr(_config(model), "architectures", None) or ())

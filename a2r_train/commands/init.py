@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from a2r_train.data.options import are_letters, letter_unasked
 from a2r_train.data.programs import columns_of, is_program
 from a2r_train.data.read import ALIASES, FLAG, LOOKALIKES, Columns, Row, judged_by, read
 from a2r_train.data.rollouts import with_their_problems, without_program
-from a2r_train.data.task import prompt_of
+from a2r_train.data.task import prompt_of, within
 from a2r_train.data.worked import SOLUTION
 from a2r_train.engines import EngineArguments, check_engine
 from a2r_train.errors import InputError
@@ -303,13 +304,7 @@ def _test(problems: list[Problem], share: float) -> set[str]:
 
 def _prompt(model: str, completion: int) -> PromptConfig:
     """The model's own prompt or the default, shortened so that an answer fits into the context after it."""
-    prompt = prompt_of(model)
-    room = context_length(model) - completion
-    if room >= prompt.max_prompt_tokens:
-        return prompt
-    return replace(
-        prompt, max_prompt_tokens=room, max_reference_tokens=min(prompt.max_reference_tokens, room // 5)
-    )
+    return within(prompt_of(model), context_length(model) - completion)
 
 
 def _asking(prompt: PromptConfig, known: Data) -> PromptConfig:
@@ -342,9 +337,9 @@ def _values(
         **vars(sizes),
         "folder": folder.rstrip("/"),
         "runs": f"runs/{Path(folder).resolve().name}",
-        "data": json.dumps(data) if set(data) & set(":#,") else data,
-        "model": model,
-        "explorer": explorer or '""',
+        "data": _in_yaml(data),
+        "model": _in_yaml(model),
+        "explorer": _in_yaml(explorer),
         "k": min(K, known.each or K),
         "sources": _sources(folder, data, known),
         "problems": len(known.problems),
@@ -360,9 +355,14 @@ def _values(
     }
 
 
+def _in_yaml(text: str) -> str:
+    """A path or a name as YAML reads it: in quotes unless it is plain."""
+    return text if re.fullmatch(r"[\w./~][\w./~ -]*(?<! )", text) else json.dumps(text, ensure_ascii=False)
+
+
 def _sources(folder: str, data: str, known: Data) -> str:
     """Where bundle reads problems and rollouts; rows may hold both."""
-    named = json.dumps(data) if set(data) & set(":#,") else data
+    named = _in_yaml(data)
     if known.rollouts:
         return f"rollouts: {named} # also holds the problems"
     return f"problems: {named}\nrollouts: runs/{Path(folder).resolve().name}/rollouts/rollouts.jsonl"

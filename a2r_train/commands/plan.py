@@ -252,7 +252,11 @@ def _check_parts(stage: Planned) -> list[str]:
 
 
 def _check_prompt(stage: Planned) -> list[str]:
-    """The prompt must be that of the model, even if the model is still to be trained."""
+    """The prompt must be that of the model, even if the model is still to be trained; with
+    prompt_override it may be another.
+    """
+    if stage.value("prompt_override"):
+        return []
     given = stage.value("prompt")
     own = PromptConfig.load(given)
     for key in ("model_name_or_path", "sft", "grpo", "no_references"):

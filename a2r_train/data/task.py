@@ -123,6 +123,16 @@ def prompt_of(
     return prompt
 
 
+def within(prompt: PromptConfig, most_prompt_tokens: int) -> PromptConfig:
+    """The prompt with its budget cut to what a model's context leaves beside a completion; a reference may
+    take a fifth of it. Unchanged if that leaves nothing.
+    """
+    if not 0 < most_prompt_tokens < prompt.max_prompt_tokens:
+        return prompt
+    shortest = min(prompt.max_reference_tokens, max(prompt.min_reference_tokens, most_prompt_tokens // 5))
+    return replace(prompt, max_prompt_tokens=most_prompt_tokens, max_reference_tokens=shortest)
+
+
 def _brought(model: str, trained: PromptConfig | None, task: Task, override: bool) -> PromptConfig:
     """The prompt if the recipe names none: a checkpoint's own, with a warning if the data has another, or the
     data's if it is to override the checkpoint's.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FAILED = "failed"
+UNANSWERED = (FAILED, "refused")  # finish reasons of prompts that no model answered
 MOST_TOKENS_TOLD = 20  # of `next_tokens`: the most that vLLM gives by default
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -13,7 +13,6 @@ import logging
 import os
 import random
 import re
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,8 +25,8 @@ import httpx2
 from a2r_train.engines.base import FAILED, Completion, Engine, EngineArguments, Sampling, token_ids_of
 from a2r_train.errors import InputError
 from a2r_train.markers import THINK_CLOSE, THINK_OPEN
-from a2r_train.models import context_length, count_parameters, load_tokenizer
-from a2r_train.prompts import Chat, Prompter
+from a2r_train.models import count_parameters, known_context, load_tokenizer
+from a2r_train.prompts import Chat, Prompter, visible
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +84,7 @@ class OpenAIEngine(Engine):
         self._probed: set[Sampling] = set()
         self._last = {"refused": "by its content", FAILED: ""}
         self._contexts: list[int] = []
+        self._hides_thoughts = False
         self.urls = self._serving(base_urls(arguments.endpoint))
         self.context = min(self._contexts)
 
@@ -102,7 +102,24 @@ class OpenAIEngine(Engine):
                     reason,
                     self._last[reason],
                 )
+        self._warn_hidden_thoughts(found)
         return found
+
+    def _warn_hidden_thoughts(self, found: Sequence[Completion]) -> None:
+        """Once, where the chat template opens a thought that no whole answer closes: all would be read as
+        thoughts, and so have no answer.
+        """
+        whole = [c.text for c in found if c.finish_reason == "stop" and c.text.strip()]
+        if self._hides_thoughts or not whole or not self._prompter.opens_thinking:
+            return
+        self._hides_thoughts = not any(visible(self._prompter.complete(text)).strip() for text in whole)
+        if self._hides_thoughts:
+            log.warning(
+                "%s: its chat template opens a thought that no answer of the server closes, so none can be "
+                "read; let the server return the thoughts, or set chat_template_kwargs: "
+                "{enable_thinking: false}",
+                self.name,
+            )
 
     def next_tokens(self, prompts: Sequence[list[int]]) -> list[dict[str, float]]:
         """Empty: the chat protocol cannot continue in the middle of an answer."""
@@ -269,14 +286,6 @@ class OpenAIEngine(Engine):
 
     def _clean(self, text: str) -> str:
         return on_one_line(text, self._key)
-
-
-def known_context(model: str) -> int:
-    """The context by the model's config; without a config, no limit, because only its servers know."""
-    try:
-        return context_length(model)
-    except InputError:
-        return sys.maxsize
 
 
 def words_of(response: httpx2.Response, key: str) -> str:

@@ -240,7 +240,7 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 def _processors(sampling: Sampling, seeds: list[int], begins: list[int]) -> LogitsProcessorList:
     if sampling.temperature == 0:
         return LogitsProcessorList()
-    chosen: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+    chosen: list[LogitsProcessor] = [TemperatureLogitsWarper(float(sampling.temperature))]
     if sampling.top_k:
         chosen.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from a2r_train.data.task import prompt_of
+from a2r_train.data.task import prompt_of, within
 from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
+from a2r_train.engines.base import UNANSWERED
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive, check_votes
 from a2r_train.inference.rounds import Rounds
-from a2r_train.inference.work import Work
-from a2r_train.models import model_file
+from a2r_train.inference.work import SYNTHESIZER, UNANIMOUS, VOTE, Work
+from a2r_train.models import known_context, model_file
 from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, Reference, seed_of
 from a2r_train.verify import check_verifier
@@ -35,8 +36,10 @@ class Price:
 class Answer:
     """What the loop returns for one problem.
 
-    tokens: by stage, as in a report. seconds: the time of the problem's batch, divided by its number of
-    problems. cost: dollars by the price table, with the explorer's prompt counted once; 0 without a table.
+    answered_by: `synthesizer`; `unanimous`, if the references agree and it was not asked; or `vote` of the
+    references, if its prompt was refused or its request failed. tokens: by stage, as in a report. seconds:
+    the time of the problem's batch, divided by its number of problems. cost: dollars by the price table, with
+    the explorer's prompt counted once; 0 without a table.
     """
 
     problem: str
@@ -46,6 +49,7 @@ class Answer:
     tokens: dict[str, int]
     seconds: float
     cost: float
+    answered_by: str = SYNTHESIZER
 
 
 class TwoStage:
@@ -82,7 +86,8 @@ class TwoStage:
             raise InputError(f"k is {k}; expected at least 1")
         check_verifier(verifier or "math")
         self.explorer = _engine(engine, explorer, endpoint) if explorer else None
-        self.synthesizer = _engine(engine, synthesizer, endpoint)
+        both = self.explorer if isinstance(explorer, str) and explorer == synthesizer else None
+        self.synthesizer = both or _engine(engine, synthesizer, endpoint)  # one model is loaded once
         self.k, self.verifier, self.seed = k, verifier, seed
         self.exploring, self.synthesising = exploring or Sampling(), synthesising or Sampling(temperature=0.0)
         self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
@@ -91,6 +96,9 @@ class TwoStage:
             brought = model_file(self.explorer.name, "prompt.yaml")
             self._explorer_config = PromptConfig.load(brought) if brought and not prompt else config
             self._explorer_prompter = Prompter(self.explorer.tokenizer, self._explorer_config)
+        if isinstance(synthesizer, str):  # of an engine, only its owner knows the context
+            most = known_context(synthesizer) - self.synthesising.max_completion_tokens
+            config = within(config, most)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
 
     def solve(self, problem: Problem | str) -> Answer:
@@ -159,11 +167,17 @@ class TwoStage:
     def _synthesise(self, works: Sequence[Work]) -> None:
         """Synthesise where the vote of the references does not answer already."""
         if self.adaptive:
-            works = [work for work in works if not self.adaptive.skips(work.answers, work.verifier)]
+            for work in works:
+                if self.adaptive.skips(work.answers, work.verifier):
+                    work.answered_by = UNANIMOUS
+            works = [work for work in works if work.answered_by != UNANIMOUS]
         chats = [self._prompter.synthesizer(w.problem, w.references).chat for w in works]
         seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
         for work, completion in zip(works, made, strict=True):
+            if completion.finish_reason in UNANSWERED:  # the engine has warned; the references' vote answers
+                work.answered_by = VOTE
+                continue
             work.add_syntheses([self._prompter.complete(completion.text)], [completion])
 
     def _aggregate(self, works: Sequence[Work], rounds: Rounds, turn: int) -> None:
@@ -195,6 +209,7 @@ class TwoStage:
             tokens,
             seconds,
             dollars / 1e6,
+            work.answered_by,
         )
 
 

@@ -10,6 +10,8 @@ from a2r_train.prompts import PromptConfig
 from a2r_train.records import Reference
 from a2r_train.verify import extract, majority
 
+SYNTHESIZER, VOTE, UNANIMOUS = "synthesizer", "vote", "unanimous"  # who gave an answer
+
 
 @dataclass
 class Work:
@@ -23,6 +25,7 @@ class Work:
     verifier: str
     prompt: PromptConfig
     explorer_prompt: PromptConfig
+    answered_by: str = SYNTHESIZER
     references: list[Reference] = field(default_factory=list)
     syntheses: list[Reference] = field(default_factory=list)
     tokens: dict[str, int] = field(

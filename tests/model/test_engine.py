@@ -142,6 +142,15 @@ def sliding(model: str, folder: Path, window: int) -> str:
     return str(copy)
 
 
+def test_a_temperature_may_be_an_integer(tiny: str) -> None:
+    engine, chats = load_engine(tiny), [[{"role": "user", "content": "What is 2 + 3?"}]]
+    texts = [
+        engine.generate(chats, Sampling(temperature=heat, max_completion_tokens=8), [0])[0].text
+        for heat in (1, 1.0)
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_a_model_whose_state_is_no_keys_and_values_answers_too(tiny: str, tmp_path: Path) -> None:
     """As a hybrid of attention and a state space; a batch of it goes whole."""
     torch.manual_seed(0)

@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import a2r, write_rows
 
-from a2r_train.commands.init import guessed, init
+from a2r_train.commands.init import _in_yaml, guessed, init
 from a2r_train.config import load_recipe, load_yaml
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 
 STAGES = {"explore", "bundle", "sft", "grpo", "grpo-no-references", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    "text", ["*.jsonl", "[a].jsonl", "&a", "!b", "- c", "d: e", "f # g", "h,i", "ok/j k.jsonl"]
+)
+def test_a_path_is_read_from_a_recipe_as_it_was_given(text: str) -> None:
+    assert yaml.safe_load(f"problems: {_in_yaml(text)}") == {"problems": text}
 
 
 def table(path: Path, header: list[str], rows: list[list[str]]) -> str:

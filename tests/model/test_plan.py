@@ -167,6 +167,16 @@ def test_what_would_fail_is_said_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_prompt_that_overrides_may_differ(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (("one", "{problem} {references}"), ("two", "{references} {problem}")):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"synthesizer_template": text}))
+    changes = {"sft": {"prompt": "one.yaml"}, "grpo": {"prompt": "two.yaml", "prompt_override": True}}
+    assert a2r("run", folder(**changes), "--dry_run") in (0, 2)
+    assert "whose model it asks" not in capsys.readouterr().out
+
+
 def test_a_stage_that_is_done_is_not_checked_again(
     folder: Folder, tmp_path: Path, bundles: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.inference.rounds import Rounds
 from a2r_train.inference.two_stage import Answer, Price, TwoStage
+from a2r_train.models import context_length
 from a2r_train.prompts import PromptConfig, Prompter, visible
 from a2r_train.records import Problem
 
@@ -192,8 +193,34 @@ def test_each_model_is_read_by_its_own_answer_pattern(
     assert (answers_of(answer), answer.answer) == (["7"] * 3, "9")
     agreed = loop_of((explorer, written), adaptive=Adaptive(first=2, skip_unanimous=True))
     found = agreed.synthesise(PROBLEMS[1], ["Result is 7", "So Result is 7"])
-    assert (answers_of(found), found.answer) == (["7"] * 2, "7")
+    assert (answers_of(found), found.answer, found.answered_by) == (["7"] * 2, "7", "unanimous")
     assert len(written.chats) == 1
+
+
+@pytest.mark.parametrize("reason", ["refused", "failed"])
+def test_the_vote_answers_where_the_synthesizer_was_not_asked(
+    engines: tuple[Recorded, Recorded], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unanswered = [Completion("", 10, 0, reason)]
+    monkeypatch.setattr(engines[1], "generate", lambda *_: unanswered)
+    answer = loop_of(engines).synthesise(PROBLEMS[0], [r"\boxed{2}", r"\boxed{7}", r"so \boxed{7}"])
+    assert (answer.answer, answer.answered_by) == ("7", "vote")
+    assert answer.tokens["synthesis"] == 0
+
+
+def test_long_references_are_cut_to_the_context_of_the_synthesizer(tiny: str) -> None:
+    loop = TwoStage(None, tiny, synthesising=SHORT)
+
+    loop.synthesizer = Recorded(loop.synthesizer, [r"\boxed{1}"])
+    asked = loop.synthesizer.chats
+    loop.synthesise(PROBLEMS[0], [f"{'so ' * 3000}\\boxed{{{n}}}" for n in range(4)])
+    prompt = len(loop._prompter.token_ids(asked[0]))
+    assert prompt <= context_length(tiny) - SHORT.max_completion_tokens
+
+
+def test_one_model_for_both_stages_is_loaded_once(tiny: str) -> None:
+    loop = TwoStage(tiny, tiny)
+    assert loop.explorer is loop.synthesizer
 
 
 def test_no_problems_are_no_answers(engines: tuple[Recorded, Recorded]) -> None:

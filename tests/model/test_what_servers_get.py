@@ -79,6 +79,23 @@ def test_thinking_that_the_server_has_parted_is_put_back(
     assert {c.text for c in found} == {f"{opened}hm</think>so 3", f"{opened}hm"}
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"), [("so \\boxed{3}", True), ("hm</think>so \\boxed{3}", False), ("", False)]
+)
+def test_a_server_that_hides_thoughts_is_a_warning_once(
+    text: str, warned: bool, thinking_tiny: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(thinking_tiny, saying(completion(text))) as url:
+        engine = load_engine(thinking_tiny, EngineArguments(engine="openai", endpoint=url))
+        for _ in range(2):
+            engine.generate(
+                [[{"role": "user", "content": "1"}]], Sampling(0.0, max_completion_tokens=12), [0]
+            )
+    assert (
+        caplog.text.count("its chat template opens a thought that no answer of the server closes") == warned
+    )
+
+
 @pytest.mark.parametrize("thinking", [True, False])
 def test_thinking_is_put_back_once_where_an_argument_of_the_template_opens_it(
     thinking: bool, tmp_path: Path

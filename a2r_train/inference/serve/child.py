@@ -36,6 +36,7 @@ class Plan:
     base: str
     adapters: tuple[str, ...] = ()
     serves: tuple[str, ...] = ()  # explorer, synthesizer, or both
+    also_named: tuple[str, ...] = ()  # other paths of the base's folder
 
 
 @dataclass
@@ -65,22 +66,30 @@ def plans(config: ServeConfig) -> list[Plan]:
     given = {"explorer": config.explorer_url, "synthesizer": config.synthesizer_url}
     by_base: dict[str, list[str]] = {}
     for stage in (stage for stage in models if not given[stage]):
-        by_base.setdefault(base_of(models[stage]), []).append(stage)
+        by_base.setdefault(_resolved(base_of(models[stage])), []).append(stage)
     found = []
-    for base, stages in by_base.items():
+    for stages in by_base.values():
+        base = base_of(models[stages[0]])
         wanted = list(dict.fromkeys(models[stage] for stage in stages))
         for model in wanted:
             check_weights(model)
-        adapters = tuple(model for model in wanted if model != base)
-        found.append(Plan(base, adapters, tuple(stages)))
+        names = {model: _resolved(model) == _resolved(base) for model in wanted}
+        adapters = tuple(model for model, is_base in names.items() if not is_base)
+        also = tuple(model for model, is_base in names.items() if is_base and model != base)
+        found.append(Plan(base, adapters, tuple(stages), also))
     return found
+
+
+def _resolved(model: str) -> str:
+    """One name for a folder that is named by several paths."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def command(plan: Plan, port: int, on_cpu: bool, memory: float) -> list[str]:
     """The command that starts a server; each model is served under the name that it has here."""
     # The module, because the `vllm` program does not recognise the build for CPUs.
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", plan.base]
-    words += ["--served-model-name", plan.base, "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--served-model-name", plan.base, *plan.also_named, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--disable-uvicorn-access-log"]
     if plan.adapters:
         rank = lora_settings(plan.adapters)["max_lora_rank"]
@@ -99,14 +108,15 @@ def environment(on_cpu: bool, servers: int) -> dict[str, str]:
     same ones.
     """
     given = {"VLLM_LOGGING_LEVEL": "ERROR" if on_cpu else "WARNING"}
+    own = {name: value for name, value in os.environ.items() if name != "VLLM_API_KEY"}  # only we ask them
     if not on_cpu:
-        return {**given, **GPU_ENVIRONMENT, **os.environ}
+        return {**given, **GPU_ENVIRONMENT, **own}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {
         "OMP_NUM_THREADS": str(max(1, cores // (servers + 1))),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
-    return {**given, **CPU_ENVIRONMENT, **threads, **os.environ}
+    return {**given, **CPU_ENVIRONMENT, **threads, **own}
 
 
 @contextmanager
@@ -119,8 +129,10 @@ def started(config: ServeConfig) -> Iterator[list[Child]]:
     if wanted:
         check_vllm()
     with ExitStack() as stack:
-        children = [stack.enter_context(_child(plan, config, len(wanted))) for plan in wanted]
-        _await(children)
+        children = []
+        for plan in wanted:  # one after the other, as each measures the memory that is free
+            children.append(stack.enter_context(_child(plan, config, len(wanted))))
+            _await(children)
         yield children
 
 

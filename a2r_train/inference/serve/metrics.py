@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from a2r_train.inference.serve.limits import Places
-from a2r_train.inference.serve.usage import SYNTHESIZER, UNANIMOUS, VOTE, Report
+from a2r_train.inference.serve.usage import Report
+from a2r_train.inference.work import SYNTHESIZER, UNANIMOUS, VOTE
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 # 0.999 separates unanimous references from the others.

@@ -21,9 +21,9 @@ from a2r_train.inference.serve.request import Ask
 from a2r_train.inference.serve.sent import Sent
 from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.serve.upstream import Piece, Upstream, Usage
-from a2r_train.inference.serve.usage import UNANIMOUS, VOTE, Report
+from a2r_train.inference.serve.usage import Report
 from a2r_train.inference.two_stage import Price
-from a2r_train.inference.work import Work
+from a2r_train.inference.work import UNANIMOUS, VOTE, Work
 from a2r_train.prompts import Chat, visible
 from a2r_train.records import Reference, seed_of
 from a2r_train.verify import majority

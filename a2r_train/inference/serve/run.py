@@ -13,8 +13,8 @@ from types import FrameType
 import httpx2
 import uvicorn
 
-from a2r_train.data.task import prompt_of
-from a2r_train.engines.openai import api_key, base_urls, known_context
+from a2r_train.data.task import prompt_of, within
+from a2r_train.engines.openai import api_key, base_urls
 from a2r_train.errors import InputError, RunError
 from a2r_train.inference.serve.app import Endpoint
 from a2r_train.inference.serve.child import Child, started
@@ -24,7 +24,7 @@ from a2r_train.inference.serve.pair import Pair, Stage
 from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.serve.upstream import Upstream
 from a2r_train.inference.two_stage import Price
-from a2r_train.models import load_tokenizer, model_file
+from a2r_train.models import known_context, load_tokenizer, model_file
 from a2r_train.process import handling_signals
 from a2r_train.prompts import PromptConfig
 from a2r_train.verify import check_verifier, has_vote
@@ -109,6 +109,9 @@ async def paired(
             if fault := await upstream.fault():
                 raise InputError(f"{name}_url: {fault}")
             context = await upstream.context() or known_context(model)
+            if name == "synthesizer":
+                shorter = within(prompter.config, context - config.max_completion_tokens)
+                prompter = TurnPrompter(prompter.tokenizer, shorter)
             return Stage(model, upstream, prompter, context, prompter.stop_ids())
 
         explorer = await stage("explorer", made.explorer)

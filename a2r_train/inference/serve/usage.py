@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from a2r_train.inference.two_stage import Price
+from a2r_train.inference.work import SYNTHESIZER
 from a2r_train.records import Reference
-
-SYNTHESIZER, VOTE, UNANIMOUS = "synthesizer", "vote", "unanimous"
 
 
 @dataclass
