@@ -89,16 +89,28 @@ def keep_evaluation(source: Path, target: Path, inputs: dict[str, Path], answers
         check_same(key, config.get(key) or "", path)
     target.mkdir(parents=True, exist_ok=True)
     tasks = manifest["tasks"] if answers else {}
-    for name in sorted({name for names in tasks.values() for name in names}):
-        compress(source / name, target / f"{name}.xz")
+    names = sorted({name for names in tasks.values() for name in names})
+    places = {name: _place(source / name, target, f"{name}.xz") for name in names}
     for name in REPORTS:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
     write_text(target / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    manifest["tasks"] = {task: [f"{name}.xz" for name in names] for task, names in tasks.items()}
+    manifest["tasks"] = {task: [places[name] for name in names] for task, names in tasks.items()}
     manifest["inputs"] = {key: Path(os.path.relpath(path, target)).as_posix() for key, path in inputs.items()}
     write_text(target / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return target
+
+
+def _place(source: Path, target: Path, name: str) -> str:
+    """Where a manifest finds these answers: in the target folder, or in another evaluation that has them."""
+    kept = compress(source, target / name)
+    others = (path for path in target.parent.parent.glob(f"*/*/{name}") if path != kept)
+    same = next((path for path in sorted(others) if path.read_bytes() == kept.read_bytes()), None)
+    if not same:
+        return name
+    kept.unlink()
+    kept.parent.rmdir()
+    return Path(os.path.relpath(same, target)).as_posix()
 
 
 def keep_adapter(source: Path, target: Path) -> Path:

@@ -251,6 +251,17 @@ def test_an_evaluation_without_generation(config: EvaluateConfig, tmp_path: Path
     assert rescore(tmp_path / "kept/evaluation").said == ["scores.json: row pass@1: other scores"]
 
 
+def test_answers_that_another_evaluation_has_are_stored_once(config: EvaluateConfig, tmp_path: Path) -> None:
+    evaluate(replace(config, temperature=0.0))
+    first, second = keep(config, tmp_path / "first"), keep(config, tmp_path / "second")
+    assert list(first.rglob("*.xz"))
+    assert not list(second.rglob("*.xz"))
+    assert rescore(first).said == rescore(second).said == []
+    for chunk in first.rglob("*.xz"):
+        change(chunk, lambda row: row.update(verdict="timeout"))
+    assert rescore(second).said == rescore(first).said != []
+
+
 @pytest.mark.parametrize("verdict", ["correct", "unverified"])
 def test_an_answer_that_came_with_its_text_is_kept_as_the_evaluation_keeps_it(
     verdict: str, tmp_path: Path
