@@ -152,11 +152,19 @@ def init(
     leave_out_bad_golds: Annotated[
         bool, typer.Option("--leave-out-bad-golds", help="leave out problems whose gold cannot be parsed")
     ] = False,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="what the synthesizer sees of a reference: solution, or answer for its answer alone"
+        ),
+    ] = "solution",
 ) -> None:
     """Write commented recipes for your own problems and model, ready for `a2r run`."""
     from a2r_train.commands.init import init as write
 
-    sys.stdout.write(write(folder, data, model, explorer, columns, test_share, leave_out_bad_golds))
+    sys.stdout.write(
+        write(folder, data, model, explorer, columns, test_share, leave_out_bad_golds, reference)
+    )
 
 
 @app.command(context_settings=RECIPE, rich_help_panel=TRAIN)

@@ -68,6 +68,22 @@ WHOLE = """\
 # lora_target_modules: all-linear # without it only q_proj and v_proj, which learn far less
 # lora_r: 16
 # lora_alpha: 32"""
+# The prompt of docs/results/answers-alone.md: there is nothing to copy but an answer, so the model solves.
+ANSWERS_ALONE: dict[str, Any] = {
+    "reference": "answer",
+    "reference_template": "Attempt {number}: {text}",
+    "reference_separator": "\n",
+    "synthesizer_template": """\
+Solve the problem below. Several earlier attempts at it gave the answers that follow. Any of them may be \
+wrong, and all of them may be.
+
+{problem}
+
+{references}
+
+Reason step by step, and put the final answer in \\boxed{{}}.""",
+}
+REFERENCES = ("solution", "answer")
 ON_ADAPTER = "# Training continues on the adapter of SFT."
 
 
@@ -119,11 +135,13 @@ def init(
     columns: str = "{}",
     test_share: float = 0.0,
     leave_out_bad_golds: bool = False,
+    reference: str = "solution",
 ) -> str:
     """Write the recipes into a folder, and return what was guessed, in words.
 
-    Raises InputError for a folder that is not empty, data that cannot be read, and a model that cannot be
-    trained.
+    `reference` is what the synthesizer sees of each reference: its `solution`, or only its `answer`. Raises
+    InputError for a folder that is not empty, data that cannot be read, a model that cannot be trained, and
+    answers that cannot be shown alone.
     """
     place = Path(folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -136,9 +154,11 @@ def init(
     for name in {model, explorer or model}:
         check_engine(name, EngineArguments())
     kind = kind_of(model)
+    _check_reference(reference, model, known)
     prompt = _prompt(model, SIZES[kind].completion)
     if not model_file(model, "prompt.yaml"):  # a trained model only works with its own
-        prompt = _asking(prompt, known)
+        shown = replace(prompt, **ANSWERS_ALONE) if reference == "answer" else prompt
+        prompt = _asking(shown, known)
     templates = "explorer_template", "synthesizer_template"
     if says := letter_unasked(judged_by(known.verifier, known.problems), prompt, *templates):
         log.warning("the prompt of %s: %s", model, says)
@@ -305,6 +325,18 @@ def _test(problems: list[Problem], share: float) -> set[str]:
 def _prompt(model: str, completion: int) -> PromptConfig:
     """The model's own prompt or the default, shortened so that an answer fits into the context after it."""
     return within(prompt_of(model), context_length(model) - completion)
+
+
+def _check_reference(reference: str, model: str, known: Data) -> None:
+    """Raise InputError for an unknown `reference`, and where answers alone cannot be shown."""
+    if reference not in REFERENCES:
+        raise InputError(f"--reference {reference}: expected {' or '.join(REFERENCES)}")
+    if reference == "solution":
+        return
+    if model_file(model, "prompt.yaml"):
+        raise InputError(f"{model}: was trained with its own prompt.yaml; leave out --reference answer")
+    if "code" in {traits_of(known.verifier or problem.verifier).answer_in for problem in known.problems}:
+        raise InputError("--reference answer: an answer that is a program is a whole solution; leave it out")
 
 
 def _asking(prompt: PromptConfig, known: Data) -> PromptConfig:

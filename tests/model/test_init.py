@@ -15,6 +15,7 @@ from a2r_train.config import load_recipe, load_yaml
 from a2r_train.errors import InputError
 from a2r_train.prompts import PromptConfig
 
+ROOT = Path(__file__).parents[2]
 STAGES = {"explore", "bundle", "sft", "grpo", "grpo-no-references", "evaluate"}
 
 
@@ -300,6 +301,47 @@ def test_a_folder_is_written_with_comments_and_reads_as_it_is(
         assert max(map(len, text.splitlines())) <= 130
     assert load_recipe("mine/grpo-no-references.yaml")["plain_share"] == 1
     assert a2r("run", "mine", "--dry_run") == 0
+
+
+def test_references_may_be_shown_as_answers_alone(
+    tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = load_yaml(str(ROOT / "recipes/prompts/prompt-answers.yaml"))
+    monkeypatch.chdir(tmp_path)
+    names = ("reference", "reference_template", "reference_separator", "synthesizer_template")
+    tags = [{**row, "verifier": "exact"} for row in rows()]
+    for name, data, asked in (
+        ("numbers", rows(), r"put the final answer in \boxed{{}}"),
+        (
+            "letters",
+            [{**row, "answer": "ABCD"[i % 4]} for i, row in enumerate(rows())],
+            "put the letter of the",
+        ),
+        ("words", tags, r"put the final answer in \boxed{{}}"),
+    ):
+        write_rows(tmp_path / f"{name}.jsonl", data)
+        command = ("init", name, "--data", f"{name}.jsonl", "--model", tiny, "--reference", "answer")
+        assert a2r(*command) == 0
+        prompt = load_yaml(f"{name}/prompt.yaml")
+        assert asked in prompt["synthesizer_template"]
+        if name != "letters":
+            assert {key: prompt[key] for key in names} == {key: measured[key] for key in names}
+    assert a2r("run", "numbers", "--dry_run") == 0
+
+
+def test_answers_alone_that_cannot_be_shown_are_one_line(tmp_path: Path, tiny: str) -> None:
+    numbers = write_rows(tmp_path / "p.jsonl", rows())
+    code = str(ROOT / "data/code/train.jsonl")
+    trained = shutil.copytree(tiny, tmp_path / "trained")
+    (trained / "prompt.yaml").write_text(PromptConfig().dump())
+    for data, model, reference, says in (
+        (numbers, tiny, "answers", "--reference answers: expected solution or answer"),
+        (numbers, str(trained), "answer", "was trained with its own prompt.yaml"),
+        (code, tiny, "answer", "an answer that is a program is a whole solution"),
+    ):
+        with pytest.raises(InputError, match=says):
+            init(str(tmp_path / "mine"), data, model, reference=reference)
+    assert not (tmp_path / "mine").exists()
 
 
 def test_nothing_is_overwritten(tmp_path: Path, tiny: str, problems: str) -> None:
