@@ -98,7 +98,7 @@ def explore(config: ExploreConfig | None = None, **keys: Any) -> Result:
     from a2r_train.data.explore import explore as stage
 
     (config,) = _configs("explore", [ExploreConfig], [config], keys)
-    with _told():
+    with _log_shown():
         if _previewed(config):
             return Result(Path(config.output_dir) / "rollouts.jsonl")
         path = stage(config)
@@ -114,7 +114,7 @@ def bundle(config: BundleConfig | None = None, **keys: Any) -> Bundles:
 
     (config,) = _configs("bundle", [BundleConfig], [config], keys)
     path = Path(config.output_dir) / "train.jsonl"
-    with _told():
+    with _log_shown():
         if _previewed(config):
             return Bundles(path)
         stage(config)
@@ -150,7 +150,7 @@ def evaluate(config: EvaluateConfig | None = None, **keys: Any) -> Evaluation:
 
     (config,) = _configs("evaluate", [EvaluateConfig], [config], keys)
     path = Path(config.output_dir)
-    with _told():
+    with _log_shown():
         if _previewed(config):
             return Evaluation(path)
         results = stage(config)
@@ -161,7 +161,7 @@ def _trained(verb: str, trainer: Any, given: Sequence[Any], keys: dict[str, Any]
     """Train in this process. Raises KeyboardInterrupt at Ctrl-C, once the step is saved."""
     data, args, model = _configs(verb, trainer.ARGUMENTS, given, keys)
     try:
-        with _told():
+        with _log_shown():
             trainer.train(data, args, model)
     except SystemExit as ended:
         if ended.code == 130:
@@ -212,7 +212,7 @@ def _previewed(config: Any) -> bool:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _log_shown() -> Iterator[None]:
     """Show the log of the stages if logging is not set up, as in a notebook."""
     log, handler = logging.getLogger("a2r_train"), logging.StreamHandler()
     if logging.getLogger().handlers or log.handlers:

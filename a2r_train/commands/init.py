@@ -168,7 +168,7 @@ def init(
     for name, text in _recipes(values, prompt).items():
         if name != "explore" or not known.rollouts:
             write_text(place / f"{name}.yaml", text)
-    return _told(folder, data, known)
+    return _summary(folder, data, known)
 
 
 def guessed(
@@ -429,7 +429,7 @@ def _filled(name: str, values: Mapping[str, Any]) -> str:
     return Template((TEMPLATES / f"{name}.yaml").read_text(encoding="utf-8")).substitute(values)
 
 
-def _told(folder: str, data: str, known: Data) -> str:
+def _summary(folder: str, data: str, known: Data) -> str:
     held = ", ".join(f"{field} in {column!r}" for field, column in known.held.items())
     rows = sorted({problem.verifier for problem in known.problems})
     judge = known.verifier or f"{' and '.join(rows)}, as the rows say"

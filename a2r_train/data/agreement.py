@@ -34,7 +34,7 @@ class Compared:
     validation: Side
 
     @property
-    def is_told(self) -> bool:
+    def has_enough_problems(self) -> bool:
         """Whether both sides have enough problems to tell."""
         return min(self.training.problems, self.validation.problems) >= FEWEST_PROBLEMS
 
@@ -48,7 +48,9 @@ class Compared:
         one, other = self.training, self.validation
         share = (one.right * one.problems + other.right * other.problems) / (one.problems + other.problems)
         error = math.sqrt(share * (1 - share) * (1 / one.problems + 1 / other.problems))
-        return self.is_told and abs(one.right - other.right) > max(MOST_DIFFERENT, ERRORS_APART * error)
+        return self.has_enough_problems and abs(one.right - other.right) > max(
+            MOST_DIFFERENT, ERRORS_APART * error
+        )
 
     def __str__(self) -> str:
         one, other = self.training, self.validation

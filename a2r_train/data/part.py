@@ -21,7 +21,7 @@ from a2r_train.data.decontaminate import Evaluation
 from a2r_train.data.ingest import Store
 from a2r_train.data.mixture import check_vote
 from a2r_train.data.read import identity_of, judged_by, used_twice
-from a2r_train.data.rollouts import beside_another, check_same_gold, judged_anew, keys_of
+from a2r_train.data.rollouts import beside_another, check_same_gold, keys_of, rejudged_rollouts
 from a2r_train.data.shards import BUNDLE, ROLLOUT_ROWS, batches_of, bundle_cells, rollout_cells
 from a2r_train.data.spill import PROBLEM, PROBLEMS, ROLLOUTS, mark, metadata_of, read_part, write_batches
 from a2r_train.data.unparsable import unparsable
@@ -95,7 +95,9 @@ def bundle_part(task: PartTask) -> None:
     """Make the part. Raises InputError for what is wrong with its rollouts."""
     problems, rollouts, bad = load_part(task)
     golds = {problem.id: problem for _, problem in problems}
-    judged = judged_anew(rollouts, golds, task.rollouts, task.problems, task.config.verifier, task.prompt)
+    judged = rejudged_rollouts(
+        rollouts, golds, task.rollouts, task.problems, task.config.verifier, task.prompt
+    )
     pools: defaultdict[str, list[Rollout]] = defaultdict(list)
     for rollout in judged:
         pools[rollout.problem_id].append(rollout)

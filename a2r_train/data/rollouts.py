@@ -76,10 +76,10 @@ def load_rollouts(
         known, samples = kept, [sample for sample in samples if sample.problem_id not in out]
     check_gold(known, problems or rollouts, OR_LEAVE_OUT)
     by_id = {problem.id: problem for problem in known}
-    return known, judged_anew(samples, by_id, rollouts, problems, verifier, prompt)
+    return known, rejudged_rollouts(samples, by_id, rollouts, problems, verifier, prompt)
 
 
-def judged_anew(
+def rejudged_rollouts(
     samples: Sequence[Rollout],
     golds: Mapping[str, Problem],
     rollouts: str,

@@ -210,7 +210,7 @@ class Generator:
             log.info("%s: reusing answers that the server gave in an earlier run: %s", task.name, path)
         stored = read(Synthesis, str(path))
         asked = [bundle for bundle in part for _ in range(task.samples)]
-        anew = judged_anew(self.prompt(task.model), stored, asked)
+        anew = rejudged_syntheses(self.prompt(task.model), stored, asked)
         if changed := sum(a != b for a, b in zip(stored, anew, strict=True)):
             log.warning(
                 "%s: %d of %d answers get another verdict than in the previous run",
@@ -303,7 +303,7 @@ class Generator:
         return self.loaded
 
 
-def judged_anew(
+def rejudged_syntheses(
     prompt: PromptConfig, stored: Sequence[Synthesis], asked: Sequence[Bundle]
 ) -> list[Synthesis]:
     """The texts, judged by the current verifiers and prompt; `asked`: the bundle of each."""

@@ -20,7 +20,7 @@ from a2r_train.config import check_keys
 from a2r_train.data.read import read
 from a2r_train.data.rollouts import judged, judged_bundles
 from a2r_train.errors import InputError
-from a2r_train.evaluate.answers import MANIFEST, Task, judged_anew
+from a2r_train.evaluate.answers import MANIFEST, Task, rejudged_syntheses
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.kept_bundles import made_whole, rollouts_at
 from a2r_train.evaluate.pooled import differing_scores
@@ -150,7 +150,7 @@ class Kept:
         return found
 
     def _judged(self, task: Task, stored: Sequence[Synthesis], asked: Sequence[Bundle]) -> list[Synthesis]:
-        anew = judged_anew(self.prompt(task.model), stored, asked)
+        anew = rejudged_syntheses(self.prompt(task.model), stored, asked)
         places = [f"{task.name}: bundle {s.bundle_id}, sample {s.sample}" for s in stored]
         judgements = [Judgement(s.answer, s.verdict) for s in anew]
         self._compare(places, [(s.answer, s.verdict) for s in stored], judgements)

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from a2r_train.errors import InputError
-from a2r_train.evaluate.report.pairs import is_told
+from a2r_train.evaluate.report.pairs import is_significant
 from a2r_train.evaluate.report.tables import points
 from a2r_train.evaluate.rows.names import BASE, CONTROL, EQUAL_COST, RANDOM, TRAINED, VOTED_CONTROL, is_vote
 from a2r_train.evaluate.rows.row import Row, problem_ids
-from a2r_train.evaluate.statistics import Difference, Scores, holm, paired, smallest_told
+from a2r_train.evaluate.statistics import Difference, Scores, detectable_difference, holm, paired
 from a2r_train.records import Bundle, write_text
 
 FILE = "scores.json"
@@ -192,9 +192,9 @@ def _mean_difference(one: Evaluation, system: str, rival: str) -> str:
 
 
 def _interval(one: Difference) -> str:
-    told = "" if is_told(vars(one)) else ", not told apart"
-    return f"{points(one.low_holm)} to {points(one.high_holm)}{told}"
+    doubt = "" if is_significant(vars(one)) else ", not told apart"
+    return f"{points(one.low_holm)} to {points(one.high_holm)}{doubt}"
 
 
 def _smallest(one: Difference, family: int) -> str:
-    return f"{100 * smallest_told(one.low, one.high, family):.1f}"
+    return f"{100 * detectable_difference(one.low, one.high, family):.1f}"

@@ -164,7 +164,7 @@ def fewest_problems(family: int) -> int:
     return 1 + math.ceil(math.log2(max(1, family) / ALPHA))
 
 
-def smallest_told(low: float, high: float, family: int) -> float:
+def detectable_difference(low: float, high: float, family: int) -> float:
     """The smallest true difference that 80 % of evaluations like this one detect, from its 95 % interval,
     when `family` comparisons are corrected together.
     """

@@ -22,17 +22,19 @@ def agreement_checks(training: TrainingBundles, validation: TrainingBundles | No
     trained, validated = (by_pattern(one.bundles.some(MOST_COMPARED)) for one in (training, validation))
     if not trained or not validated:
         return []
-    return [_check([one for one in compared(trained, validated) if one.is_told], trained, validated)]
+    return [
+        _check([one for one in compared(trained, validated) if one.has_enough_problems], trained, validated)
+    ]
 
 
-def _check(told: Sequence[Compared], trained: Mapping[str, Side], validated: Mapping[str, Side]) -> Check:
+def _check(patterns: Sequence[Compared], trained: Mapping[str, Side], validated: Mapping[str, Side]) -> Check:
     few = f"no pattern has {FEWEST_PROBLEMS} problems in both training and validation bundles"
-    off = [one for one in told if one.is_off]
-    shown = "; ".join(map(str, off or told)) or few
+    off = [one for one in patterns if one.is_off]
+    shown = "; ".join(map(str, off or patterns)) or few
     says = f"right votes in training and in validation bundles, {shown}"
     if off:
         remedy = "bundle with mixture all or patterns, which keep the shares of the rollouts"
         return Check("agreement", False, f"{says}; {remedy}")
     if any(map(is_unanimous, validated)) and not any(map(is_unanimous, trained)):
         says += "; no unanimous bundle is trained on, so answer such problems by the vote (skip_unanimous)"
-    return Check("agreement", True, says, vacuous=not told)
+    return Check("agreement", True, says, yellow=not patterns)

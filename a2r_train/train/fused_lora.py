@@ -83,13 +83,13 @@ class FusedLinear(Linear):
         return on[0] if len(on) == 1 and not (self.disable_adapters or self.merged) else ""
 
 
-def fuse_lora(model: Any, way: str) -> int:
+def fuse_lora(model: Any, sharding: str) -> int:
     """Let the model's plain LoRA layers use this forward; returns how many there are.
 
-    `way` is how processes share the model (`way_of`). Left to PEFT: sharded weights (ZeRO-3, FSDP2), which
-    its submodules gather, and layers that are not `_is_plain`.
+    `sharding` is that of `sharding_of`. Left to PEFT: sharded weights (ZeRO-3, FSDP2), which its submodules
+    gather, and layers that are not `_is_plain`.
     """
-    if way not in ("ddp", "zero2"):
+    if sharding not in ("ddp", "zero2"):
         return 0
     layers = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
     for layer in layers:

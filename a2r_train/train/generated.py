@@ -86,9 +86,9 @@ class MatchTokens(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         if state.is_world_process_zero and self._done(state):
-            log.info("%s: %s", args.output_dir, self.says(state))
+            log.info("%s: %s", args.output_dir, self.budgets_in_words(state))
 
-    def says(self, state: TrainerState) -> str:
+    def budgets_in_words(self, state: TrainerState) -> str:
         """Both budgets in words."""
         tokens = made_by(state)["generated_tokens"]
         return (

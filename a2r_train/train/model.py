@@ -169,7 +169,7 @@ def dtype_of(args: TrainConfig | None, model: ModelArguments, adapter: bool) -> 
     merged = (
         isinstance(args, GRPOConfig)
         and (args.use_vllm and whole)
-        and (way_of(args) == "fsdp2" or not adds_plainly(peft_of(model)))
+        and (sharding_of(args) == "fsdp2" or not adds_plainly(peft_of(model)))
     )
     return "bfloat16" if adapter and not merged else "float32"
 
@@ -202,7 +202,7 @@ def saved_adapter(model: str) -> PeftConfig | None:
     return saved
 
 
-def way_of(args: TrainConfig) -> str:
+def sharding_of(args: TrainConfig) -> str:
     """How the processes share the model, according to accelerate's settings."""
     if (plugin := args.deepspeed_plugin) is not None:
         offloads = plugin.offload_param_device == "cpu"

@@ -28,7 +28,7 @@ from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.models import empty_model
 from a2r_train.prompts import Prompter
 from a2r_train.records import CORRECT, Bundle, row_of
-from a2r_train.train import vacuous
+from a2r_train.train import yellow_checks
 from a2r_train.train.arguments import (
     ModelArguments,
     TrainConfig,
@@ -42,7 +42,7 @@ from a2r_train.train.arguments import (
 )
 from a2r_train.train.attack import FEWEST_ROWS, MOST_PAID, attacked
 from a2r_train.train.bundles import TrainingBundle, TrainingBundles
-from a2r_train.train.model import peft_of, way_of
+from a2r_train.train.model import peft_of, sharding_of
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.section_rewards import are_rewarded, credits_of, section_rewards
 from a2r_train.train.watch import MOST_PASSES
@@ -77,11 +77,11 @@ class Check:
     name: str
     passed: bool
     detail: str
-    vacuous: bool = False
+    yellow: bool = False
 
     @property
     def color(self) -> str:
-        return "red" if not self.passed else "yellow" if self.vacuous else "green"
+        return "red" if not self.passed else "yellow" if self.yellow else "green"
 
 
 def require(checks: Sequence[Check]) -> None:
@@ -113,7 +113,7 @@ def preflight(
         _template(bundles),
         _end_of_turn(bundles),
         _disk(args, model, steps),
-        *(Check("verifier", True, text, True) for text in vacuous.one_sided_verifiers(shown)),
+        *(Check("verifier", True, text, True) for text in yellow_checks.one_sided_verifiers(shown)),
         *([Check("verifier", True, letters, True)] if (letters := letters_judged_as_text(shown)) else []),
         *([Check("save_only_model", True, STARTS_OVER, True)] if args.save_only_model else []),
     ]
@@ -131,7 +131,7 @@ def batches(args: TrainConfig, rows: int, what: str) -> list[Check]:
     if rows < unit:
         return [Check("batches", False, no_batch(args, rows, what))]
     says = f"{left} of {rows} {what} are left out of each epoch, because a batch takes {unit}"
-    return [Check("batches", True, says, vacuous=left > MOST_LEFT_OUT * rows)] if left else []
+    return [Check("batches", True, says, yellow=left > MOST_LEFT_OUT * rows)] if left else []
 
 
 def _rewards(bundles: TrainingBundles, shown: Sequence[Bundle]) -> list[Check]:
@@ -246,7 +246,7 @@ def _sections(args: GRPOConfig, bundles: TrainingBundles, shown: Sequence[Bundle
     )
     if not found.right:
         says += "; all references are right, or all are wrong, so verdicts earn nothing"
-    return [Check("sections", True, says, vacuous=not found.right)]
+    return [Check("sections", True, says, yellow=not found.right)]
 
 
 def _in_sections(prompter: Prompter, bundle: Bundle) -> list[dict[str, str]]:
@@ -363,9 +363,9 @@ def _signal(args: GRPOConfig, rows: Sequence[TrainingBundle]) -> list[Check]:
         f"explorer, {zero:.0%} of the groups of {group} have equal rewards and teach nothing; usually more "
         "if it is not, or if it follows its references: the line of each step says how many"
     )
-    few = vacuous.few_live_groups(zero, len(bundles))
+    few = yellow_checks.few_live_groups(zero, len(bundles))
     remedy = "; bundle problems of medium difficulty" if few else ""
-    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{remedy}", vacuous=True)]
+    return [Check("learning signal", zero < NO_SIGNAL, f"{says}{remedy}", yellow=True)]
 
 
 def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:
@@ -375,7 +375,7 @@ def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:
     says = f"{groups:.0f} groups of {bundles} bundles: each is trained on {passes:.1f} times"
     if passes <= MOST_PASSES:
         return Check("repeats", True, says)
-    return Check("repeats", True, f"{says}; bundle more problems, or make fewer steps", vacuous=True)
+    return Check("repeats", True, f"{says}; bundle more problems, or make fewer steps", yellow=True)
 
 
 def _windows(args: GRPOConfig) -> list[Check]:
@@ -397,10 +397,10 @@ def _save_steps(args: GRPOConfig) -> Check:
     cycle, every = cycle_steps(args), args.save_steps
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "no":
-        return Check("save_steps", True, "save_strategy no: a run that is killed starts over", vacuous=True)
+        return Check("save_steps", True, "save_strategy no: a run that is killed starts over", yellow=True)
     if strategy != "steps" and cycle > 1:
         detail = f"save_strategy {strategy}: a run can resume only after every {cycle} steps; set it to steps"
-        return Check("save_steps", True, detail, vacuous=True)
+        return Check("save_steps", True, detail, yellow=True)
     if strategy == "steps" and cycle > 1 and (every < 1 or every % cycle):
         detail = (
             f"{every:g} is not a multiple of {cycle}, the steps trained on one generation; "
@@ -416,7 +416,7 @@ def _disk(args: TrainConfig, model: ModelArguments, steps: int) -> Check:
     """
     trained = _trained_parameters(model)
     weights = FLOAT32_BYTES * trained
-    checkpoint = weights if args.save_only_model else CHECKPOINT_BYTES[way_of(args)] * trained
+    checkpoint = weights if args.save_only_model else CHECKPOINT_BYTES[sharding_of(args)] * trained
     kept = _checkpoints(args, steps)
     needed = weights + kept * checkpoint
     folder = Path(str(args.output_dir))

@@ -24,7 +24,7 @@ from a2r_train.errors import InputError, RunError
 from a2r_train.paths import has_data
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Bundle, write_text
-from a2r_train.train import vacuous
+from a2r_train.train import yellow_checks
 from a2r_train.train.arguments import (
     BundleArguments,
     ModelArguments,
@@ -36,7 +36,7 @@ from a2r_train.train.arguments import (
 from a2r_train.train.bundles import open_bundles, prompt_of_run
 from a2r_train.train.callbacks import AlreadyTrained, NotFinite, StopOnNotFinite, StopOnSignal
 from a2r_train.train.fused_lora import fuse_lora
-from a2r_train.train.model import way_of
+from a2r_train.train.model import sharding_of
 from a2r_train.train.model_card import card, without_signal
 from a2r_train.train.progress import show_progress
 from a2r_train.train.resume import (
@@ -199,7 +199,7 @@ def run_training(trainer: Trainer) -> None:
     finite before the first step, or if the rows do not fill a batch.
     """
     check_rows(trainer)
-    fuse_lora(trainer.model, way_of(trainer.args))  # type: ignore[arg-type]
+    fuse_lora(trainer.model, sharding_of(trainer.args))  # type: ignore[arg-type]
     stopper = StopOnSignal(trainer.accelerator, cycle_steps(trainer.args))  # type: ignore[arg-type]
     # stopper comes last: it raises AlreadyTrained, and the others must have checked the weights by then
     trainer.add_callback(StopOnNotFinite(trainer.accelerator))
@@ -223,7 +223,7 @@ def run_training(trainer: Trainer) -> None:
         stopper.restore()
     if stopper.stopped:
         _end_as_stopped(trainer, stopper)
-    if trainer.is_world_process_zero() and (few := vacuous.few_had_signal(without_signal(trainer))):
+    if trainer.is_world_process_zero() and (few := yellow_checks.few_had_signal(without_signal(trainer))):
         log.warning("%s: %s; see docs/troubleshooting.md", folder, few)
 
 

@@ -19,7 +19,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from a2r_train import process
 from a2r_train.config import parse
 from a2r_train.records import Synthesis
-from a2r_train.train import dry_run, preflight, vacuous
+from a2r_train.train import dry_run, preflight, yellow_checks
 from a2r_train.train.arguments import (
     BundleArguments,
     ModelArguments,
@@ -112,12 +112,12 @@ def checks_of(
     targets = epoch_targets(args, bundles, supplied)
     _, steps = batch_and_steps(args, trained_rows(args, targets))
     tokens = None if supplied else args.max_target_tokens
-    few = vacuous.few_targets(targets, more_targets(args, bundles, targets, bool(supplied)))
+    few = yellow_checks.few_targets(targets, more_targets(args, bundles, targets, bool(supplied)))
     few = f"at most {few}" if few and not supplied else few
     return [
         *preflight.batches(args, targets, "targets"),
         *preflight.preflight(args, model, bundles, tokens, steps),
-        *([preflight.Check("targets", True, few, vacuous=True)] if few else []),
+        *([preflight.Check("targets", True, few, yellow=True)] if few else []),
     ]
 
 
@@ -138,7 +138,7 @@ def capped(args: SynthesizerSFTConfig, bundles: TrainingBundles) -> int:
 
 def warn_few_targets(targets: int, remedy: str) -> None:
     """Warn about few targets: the preflight knew only the most that there might be."""
-    few = vacuous.few_targets(targets, remedy)
+    few = yellow_checks.few_targets(targets, remedy)
     if few and PartialState().is_main_process:
         log.warning("yellow, targets: %s", few)
 

@@ -150,8 +150,8 @@ def test_other_architectures_are_traced(kind: str) -> None:
 
 
 def test_what_stays_through_a_step_by_hand() -> None:
-    def held(size: memory.Size, way: str, processes: int) -> tuple[float, float, float]:
-        found = memory.update(size, way, processes, 1, 1)
+    def held(size: memory.Size, sharding: str, processes: int) -> tuple[float, float, float]:
+        found = memory.update(size, sharding, processes, 1, 1)
         return found.weights / N, found.gradients / N, found.optimizer / N
 
     assert held(SIZE, "ddp", 1) == (4, 4, 8)  # ZeRO (arXiv 1910.02054) counts 16 bytes a parameter, too
@@ -219,13 +219,13 @@ def test_what_generates_has_its_share() -> None:
 def test_zero3_gathers_the_model_to_generate() -> None:
     group, bfloat16 = Group(200, 400), 2 * LORA.parameters
 
-    def most(size: memory.Size, way: str, **step: Any) -> float:
-        return on_one_gpu(size, Step(group, 1, False, generates=64, **step), way, 8, 80e9).buffers
+    def most(size: memory.Size, sharding: str, **step: Any) -> float:
+        return on_one_gpu(size, Step(group, 1, False, generates=64, **step), sharding, 8, 80e9).buffers
 
-    for way in ("zero3", "zero3_offload"):
-        assert most(LORA, way, gathers=True) == most(LORA, way, merges=True) == bfloat16
-        assert most(SIZE, way, gathers=True) == 2 * SIZE.parameters
-        assert most(SIZE, way, merges=True) < bfloat16  # one weight after the other
+    for sharding in ("zero3", "zero3_offload"):
+        assert most(LORA, sharding, gathers=True) == most(LORA, sharding, merges=True) == bfloat16
+        assert most(SIZE, sharding, gathers=True) == 2 * SIZE.parameters
+        assert most(SIZE, sharding, merges=True) < bfloat16  # one weight after the other
     assert most(LORA, "zero2", gathers=True) == 0
 
 
@@ -243,7 +243,7 @@ def test_what_is_proposed_fits(tmp_path: Path) -> None:
     needed = on_one_gpu(full, step, "ddp", 1, 80e9).total
     for share in (0.9, 0.7, 0.5):
         found = next(proposals(model, step, "ddp", 1, share * needed))
-        assert on_one_gpu(found.size, found.step, found.way, 1, share * needed).total <= share * needed
+        assert on_one_gpu(found.size, found.step, found.sharding, 1, share * needed).total <= share * needed
         assert found.times * found.step.groups == 16
     assert not list(proposals(model, step, "ddp", 1, 1e4))
     group = Step(Group(2000, 400, 4, shared=True), 1, accumulates=False)
@@ -253,7 +253,7 @@ def test_what_is_proposed_fits(tmp_path: Path) -> None:
     ]
     assert [p.step.rows for p in smaller if not p.size.checkpointing][-1] == 1  # one of the four at a time
     args: Any = SimpleNamespace(gradient_accumulation_steps=3)
-    said = found.says(args)
+    said = found.in_words(args)
     assert (
         f"per_device_train_batch_size {found.step.rows}, gradient_accumulation_steps {3 * found.times}"
         in said

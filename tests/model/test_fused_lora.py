@@ -25,14 +25,14 @@ OTHER = [
 ]
 
 
-def pair(tiny: str, dtype: str = "float32", way: str = "ddp", **changes: Any) -> tuple[Any, Any, int]:
+def pair(tiny: str, dtype: str = "float32", sharding: str = "ddp", **changes: Any) -> tuple[Any, Any, int]:
     """Two equal models with an adapter, of which the second is fused, and how many layers of it are."""
     torch.manual_seed(0)
     config = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False, **changes}
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype)
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **config))
     fused = deepcopy(model)
-    return model, fused, fuse_lora(fused, way)
+    return model, fused, fuse_lora(fused, sharding)
 
 
 def ids() -> torch.Tensor:
@@ -118,9 +118,9 @@ def test_a_fused_model_is_stored_and_loaded_whole(tiny: str, tmp_path: Path) -> 
     torch.testing.assert_close(again(input_ids=ids()).logits, fused(input_ids=ids()).logits)
 
 
-@pytest.mark.parametrize("way", ["zero3", "zero3_offload", "fsdp2"])
-def test_shares_of_weights_are_left_to_peft(way: str, tiny: str) -> None:
-    assert pair(tiny, way=way)[2] == 0
+@pytest.mark.parametrize("sharding", ["zero3", "zero3_offload", "fsdp2"])
+def test_shares_of_weights_are_left_to_peft(sharding: str, tiny: str) -> None:
+    assert pair(tiny, sharding=sharding)[2] == 0
 
 
 def test_a_layers_input_is_kept_once(tiny: str) -> None:

@@ -161,7 +161,7 @@ def test_a_pattern_for_which_nothing_can_be_written_is_not_green(checks: Checks,
     prompt.write_text("answer_pattern: '[Aa]nswer: (.*)'\n")
     found = checks(prompt=prompt)
     assert red(found) == {}
-    assert [one.detail for one in found["reward"] if one.vacuous] == [
+    assert [one.detail for one in found["reward"] if one.yellow] == [
         "the gold answer was not tried: no text could be made for the prompt's answer_pattern; check that "
         "the first steps earn a reward"
     ]

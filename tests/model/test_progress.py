@@ -11,7 +11,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerControl, Trai
 
 from a2r_train.evaluate.report.model_card import BEGIN, END
 from a2r_train.records import Bundle, Reference
-from a2r_train.train import vacuous
+from a2r_train.train import yellow_checks
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.model_card import card
 from a2r_train.train.preflight import Check
@@ -159,7 +159,7 @@ def verified(verifier: str, *verdicts: str) -> Bundle:
 
 
 def test_a_verifier_of_ones_own_that_never_says_no_or_yes() -> None:
-    one, other = vacuous.one_sided_verifiers(
+    one, other = yellow_checks.one_sided_verifiers(
         [
             verified("my.always", "correct", "correct"),
             verified("my.never", "incorrect"),
@@ -168,26 +168,28 @@ def test_a_verifier_of_ones_own_that_never_says_no_or_yes() -> None:
     )
     assert one.startswith("my.always never says no on 2 references")
     assert other.startswith("my.never never says yes on 1 references")
-    assert vacuous.one_sided_verifiers([verified("my.both", "correct", "incorrect")]) == []
+    assert yellow_checks.one_sided_verifiers([verified("my.both", "correct", "incorrect")]) == []
 
 
 @pytest.mark.parametrize(
     ("no_signal", "groups", "few"), [(0.5, 100, False), (0.6, 1000, True), (0.5, 12, True), (0.1, 12, False)]
 )
 def test_few_live_groups(no_signal: float, groups: int, few: bool) -> None:
-    assert vacuous.few_live_groups(no_signal, groups) == few
+    assert yellow_checks.few_live_groups(no_signal, groups) == few
 
 
 def test_targets_and_colours() -> None:
-    assert vacuous.few_targets(32, "") == ""
-    assert vacuous.few_targets(7, "draw") == "7 targets, too few for SFT to learn anything general; draw"
-    assert vacuous.few_targets(1, "").startswith("1 target, too few")
+    assert yellow_checks.few_targets(32, "") == ""
+    assert (
+        yellow_checks.few_targets(7, "draw") == "7 targets, too few for SFT to learn anything general; draw"
+    )
+    assert yellow_checks.few_targets(1, "").startswith("1 target, too few")
 
 
 def test_a_training_of_dead_groups_says_so_at_its_end() -> None:
-    assert vacuous.few_had_signal(0.9) == ""
-    assert vacuous.few_had_signal(0.95).startswith("in 95% of all logged groups the rewards were equal")
-    assert "nothing was learnt" in vacuous.few_had_signal(1.0)
+    assert yellow_checks.few_had_signal(0.9) == ""
+    assert yellow_checks.few_had_signal(0.95).startswith("in 95% of all logged groups the rewards were equal")
+    assert "nothing was learnt" in yellow_checks.few_had_signal(1.0)
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,9 @@ def test_nothing_is_claimed_that_the_corrected_p_denies() -> None:
     (pair,) = results["paired"]
     assert pair["low_holm"] > 0
     assert pair["p_holm"] > 0.05
-    assert report.sentences(results)[0].startswith("synthesizer/sft cannot be told from maj@4: +13.3 points")
+    assert report.sentences(results)[0].startswith(
+        "synthesizer/sft cannot be told apart from maj@4: +13.3 points"
+    )
     section = next(section for section in sections(results) if section.title == "Paired differences")
     assert section.rows[0][-2] == "by the interval alone"
 

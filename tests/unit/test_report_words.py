@@ -65,7 +65,7 @@ BASE = {"synthesizer/base": 0.4}
             {**BASE, "maj@4": 0.7, "maj@equal_tokens": 0.9, "explorer/greedy": 0.2, "synthesizer/grpo": 0.7},
             "Training beats the untrained model, but not every rival: synthesizer/grpo is right in 70.0 % "
             "of 400 problems, 30.0 points above the untrained one (40.0 %). It is above 1 of 3 other rivals, "
-            "cannot be told from maj@4, and is below maj@equal_tokens.",
+            "cannot be told apart from maj@4, and is below maj@equal_tokens.",
         ),
         (
             {**BASE, "synthesizer/sft": 0.7},
@@ -74,7 +74,7 @@ BASE = {"synthesizer/base": 0.4}
         ),
         (
             {**BASE, "synthesizer/sft": 0.4},
-            "No gain from training can be told: synthesizer/sft is right in 40.0 % of 400 problems, 0.0 "
+            "No significant gain from training: synthesizer/sft is right in 40.0 % of 400 problems, 0.0 "
             "points above the untrained one (40.0 %).",
         ),
         (
@@ -134,7 +134,7 @@ def test_a_vote_below_its_budget_is_not_counted_as_beaten() -> None:
         "budget buys."
     )
     assert said_of_vote("19.5").endswith("and above all 3 other rivals.")  # the budget was rounded up
-    assert said_of_vote("8.0", 0.7).endswith("cannot be told from maj@equal_tokens.")
+    assert said_of_vote("8.0", 0.7).endswith("cannot be told apart from maj@equal_tokens.")
 
 
 def test_a_vote_without_further_rollouts_is_no_comparison_of_its_own() -> None:
@@ -176,7 +176,7 @@ def test_a_rival_that_is_not_beaten_counts_whatever_its_format() -> None:
     sentence = said_of(silent, **{"genselect": 0.7, "self-refine": 0.9, "maj@4": 0.5})
     assert sentence.startswith("Training beats the untrained model, but not every rival")
     assert sentence.endswith(
-        "It is above 1 of 3 other rivals, cannot be told from genselect, and is below self-refine."
+        "It is above 1 of 3 other rivals, cannot be told apart from genselect, and is below self-refine."
     )
 
 
@@ -190,7 +190,7 @@ def test_training_did_not_pay_by_format_alone() -> None:
 def test_many_rivals_are_not_all_named() -> None:
     rivals = dict.fromkeys((f"maj@{k}" for k in range(6)), 0.7)
     assert said({**BASE, **rivals, "synthesizer/sft": 0.7}).endswith(
-        "It is above 0 of 6 other rivals, cannot be told from maj@0, maj@1, maj@2 and 3 more."
+        "It is above 0 of 6 other rivals, cannot be told apart from maj@0, maj@1, maj@2 and 3 more."
     )
 
 
@@ -277,7 +277,9 @@ def test_where_nothing_varies_no_interval_looks_exact(problems: int, claimed: bo
     text = markdown(made)
     assert f"| synthesizer/sft | maj@4 | +0.0 | no difference in {problems} problems |" in text
     assert f"| synthesizer/sft | synthesizer/base | +100.0 | the same in {problems} problems |" in text
-    assert f"synthesizer/sft cannot be told from maj@4: +0.0 points, no difference in {problems}" in text
+    assert (
+        f"synthesizer/sft cannot be told apart from maj@4: +0.0 points, no difference in {problems}" in text
+    )
     assert f"| maj@4 | 100.0 | all the same | {problems} |" in text
     assert not re.search(r"([+-]?[0-9.]+) to \1", text)
     assert ("Training beats" in words.headline(made)) == claimed

@@ -49,7 +49,7 @@ class Facts:
         found: Floats = self.shares @ self.each(value)
         return found
 
-    def told(self, **columns: Floats) -> dict[str, Found]:
+    def with_intervals(self, **columns: Floats) -> dict[str, Found]:
         """Means of scores [problems], with intervals, by name."""
         made = intervals(
             np.stack(list(columns.values()), axis=1), seed=self.config.seed, draws=self.config.draws
@@ -101,7 +101,7 @@ def by_correct(facts: Facts) -> list[Found]:
     found = []
     for count in range(facts.k + 1):
         here = facts.each(lambda p, count=count: float(p.n_correct == count))  # type: ignore[misc]
-        share = facts.told(share=facts.shares @ here)["share"]
+        share = facts.with_intervals(share=facts.shares @ here)["share"]
         found.append({"correct": count, "share": share, "vote": _within(facts, here)})
     return found
 
@@ -117,7 +117,7 @@ def by_agreement(facts: Facts) -> list[Found]:
     for label, members in grouped.items():
         here = np.zeros(len(facts.patterns))
         here[members] = 1.0
-        share = facts.told(share=facts.shares @ here)["share"]
+        share = facts.with_intervals(share=facts.shares @ here)["share"]
         some = facts.each(lambda p: float(p.n_correct > 0))
         found.append(
             {
@@ -144,7 +144,7 @@ def shares(facts: Facts) -> dict[str, Found]:
     """Shares of bundles: unanimous, unanimous and wrong, no reference right, the majority wrong while a
     minority is right, and a tie that includes the right answer.
     """
-    return facts.told(
+    return facts.with_intervals(
         unanimous=facts.of_problems(lambda p: float(p.unanimous)),
         unanimous_wrong=facts.of_problems(lambda p: float(p.unanimous and not p.n_correct)),
         none_right=facts.of_problems(lambda p: float(not p.n_correct)),
@@ -207,7 +207,7 @@ def gains(facts: Facts, equal: int | None) -> dict[str, Found]:
     if equal:
         more = last_vote(facts, equal)[facts.kept]
         found |= {"perfect_equal": perfect - more, "selector_equal": chosen - more}
-    return facts.told(**found)
+    return facts.with_intervals(**found)
 
 
 def last_vote(facts: Facts, m: int) -> Floats:

@@ -73,14 +73,14 @@ def sections(found: Found) -> list[Section]:
             "How bundles come",
             f"In %, of bundles of {found['setup']['k']} references.",
             ["bundles", "share", "interval"],
-            [[label, *_told(found["shares"][key])] for key, label in SHARES.items()],
+            [[label, *_cells(found["shares"][key])] for key, label in SHARES.items()],
         ),
         Section(
             "By number of right references",
             "In %. P(vote right): ties count their expected accuracy.",
             ["right references", "share of bundles", "interval", "P(vote right)"],
             [
-                [str(row["correct"]), *_told(row["share"]), percent(row["vote"])]
+                [str(row["correct"]), *_cells(row["share"]), percent(row["vote"])]
                 for row in found["by_correct"]
             ],
         ),
@@ -90,7 +90,7 @@ def sections(found: Found) -> list[Section]:
             "right: bundles with a right reference.",
             ["agreement", "share of bundles", "interval", "P(vote right)", "some right"],
             [
-                [row["pattern"], *_told(row["share"]), percent(row["vote"]), percent(row["some"])]
+                [row["pattern"], *_cells(row["share"]), percent(row["vote"]), percent(row["some"])]
                 for row in found["by_agreement"]
             ],
         ),
@@ -105,13 +105,13 @@ def sections(found: Found) -> list[Section]:
     return [section for section in made if section.rows]
 
 
-def _told(told: Found) -> list[str]:
-    return [percent(told["value"]), span(told, signed=False)]
+def _cells(found: Found) -> list[str]:
+    return [percent(found["value"]), span(found, signed=False)]
 
 
 def _by_k(found: Found) -> Section:
     rows = [
-        [str(row["k"]), *(cell for key in CURVES for cell in _told(row[key])), str(row["problems"])]
+        [str(row["k"]), *(cell for key in CURVES for cell in _cells(row[key])), str(row["problems"])]
         for row in found["by_k"]
     ]
     header = ["k", *(cell for name in CURVES.values() for cell in (name, "interval")), "problems"]

@@ -37,7 +37,7 @@ def predict(facts: Facts, base: Selector, greedy: float | None, equal: int | Non
     }
     if equal:
         columns["over_equal"] = of_trained - last_vote(facts, equal)[facts.kept]
-    found: Found = dict(facts.told(**columns))
+    found: Found = dict(facts.with_intervals(**columns))
     selector = {"weight": trained.weight, "accuracy": trained.accuracy, "new": trained.new}
     untrained = {"weight": base.weight, "accuracy": base.accuracy, "new": base.new}
     return found | {

@@ -85,8 +85,8 @@ def _table(bundles: str, results: Mapping[str, Any]) -> str:
     """What a reader on the hub looks for: the sentence at the top, accuracies, and their differences."""
     chosen = [section for section in sections(results) if section.title in IN_CARDS]
     first = [f"**{headline(results)}**", *(f"**{line}**" for line in overlap_lines(results))]
-    told = f"On `{bundles}`: {results['setup'].get('protocol', '')}."
-    return "\n\n".join([*first, told, *(markdown_section(section, 3) for section in chosen)]) + "\n"
+    setup = f"On `{bundles}`: {results['setup'].get('protocol', '')}."
+    return "\n\n".join([*first, setup, *(markdown_section(section, 3) for section in chosen)]) + "\n"
 
 
 def _problems(results: Mapping[str, Any], row: str) -> int:

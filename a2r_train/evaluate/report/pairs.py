@@ -77,7 +77,7 @@ def family(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def is_told(pair: Mapping[str, Any]) -> bool:
+def is_significant(pair: Mapping[str, Any]) -> bool:
     """Whether both the corrected interval and the corrected p show a difference; with few problems the two
     may disagree.
     """
@@ -95,9 +95,9 @@ P_DECIDES = (
 )
 
 
-def told(pair: Mapping[str, Any]) -> str:
+def significant_side(pair: Mapping[str, Any]) -> str:
     """`above`, `below`, or `` if the two cannot be told apart."""
-    return ("above" if pair["low_holm"] > 0 else "below") if is_told(pair) else ""
+    return ("above" if pair["low_holm"] > 0 else "below") if is_significant(pair) else ""
 
 
 def kind(name: str) -> str:

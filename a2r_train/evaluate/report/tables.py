@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from a2r_train.evaluate.diagnostics import FLIP_KINDS
-from a2r_train.evaluate.report.pairs import is_told
+from a2r_train.evaluate.report.pairs import is_significant
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _family_intro(family: Mapping[str, Any]) -> str:
 def _paired_cells(pair: Mapping[str, Any]) -> list[str]:
     excludes = (
         "yes"
-        if is_told(pair)
+        if is_significant(pair)
         else "no"
         if pair["low_holm"] <= 0 <= pair["high_holm"]
         else "by the interval alone"
@@ -119,7 +119,7 @@ def _gain_section(gain: dict[str, dict[str, Any]]) -> Section:
     intro = (
         "The gain over pass@1 as a ratio of the majority's gain, with 95 % "
         "intervals: 1.75 is 75 % more than the majority "
-        "gains. No ratio where the majority's own gain cannot be told from 0."
+        "gains. No ratio where the majority's own gain cannot be told apart from 0."
     )
     known = [row for row in rows if row[1] != "-"]
     return Section("Gain over pass@1, in gains of the majority", intro, ["row", "ratio", "interval"], known)

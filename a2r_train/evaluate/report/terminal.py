@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from a2r_train.evaluate.overlap import overlap_lines
-from a2r_train.evaluate.report.pairs import P_DECIDES, is_undone_by_p, told
+from a2r_train.evaluate.report.pairs import P_DECIDES, is_undone_by_p, significant_side
 from a2r_train.evaluate.report.tables import Section, number, percent, points, span
 from a2r_train.evaluate.report.words import headline, other_sentences, power_lines, unparsable_lines
 
@@ -57,7 +57,7 @@ def _paired(results: Mapping[str, Any]) -> Table:
         if pair["a"] != first:
             first = pair["a"]
             _add(drawn, f"{first} against")
-        verdict = told(pair) or "not told apart"
+        verdict = significant_side(pair) or "not told apart"
         if is_undone_by_p(pair):  # else the word would contradict the interval beside it
             verdict = f"no, p {pair['p_holm']:.3f}"
         _add(drawn, f"  {pair['b']}", points(pair["difference"]), span(pair, "_holm"), verdict)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2r_train.evaluate.cost import monolith_sentences
-from a2r_train.evaluate.report.pairs import is_undone_by_p, told
+from a2r_train.evaluate.report.pairs import is_undone_by_p, significant_side
 from a2r_train.evaluate.report.tables import answers_by_vote, percent, points, span
 from a2r_train.evaluate.rows.names import BASE, CONTROL, RANDOM, SFT, SFT_GRPO, TRAINED, is_vote, split
 from a2r_train.evaluate.rows.row import is_short
-from a2r_train.evaluate.statistics import fewest_problems, smallest_told
+from a2r_train.evaluate.statistics import detectable_difference, fewest_problems
 
 MOST_NAMED = 4  # rivals in the sentence at the top; the plot shows all
 MOST_UNREAD = 0.5  # with more texts without an answer, a row measures the format, as in `a2r probe`
@@ -32,26 +32,26 @@ def headline(results: Mapping[str, Any]) -> str:
     if not base:
         return f"Whether training paid is not known, as there is no {BASE} row: {right}."
     others = {name: pair for name, pair in pairs.items() if split(name)[0] not in (BASE, *OWN)}
-    beaten = [rows[name] for name, pair in others.items() if told(pair) == "above"]
+    beaten = [rows[name] for name, pair in others.items() if significant_side(pair) == "above"]
     unread = [row["name"] for row in beaten if _is_unread(row)]
     short = [row["name"] for row in beaten if is_short(row["note"])]
     others = {name: pair for name, pair in others.items() if name not in (*unread, *short)}
     paid = _BY_FORMAT if _is_unread(rows[base["b"]]) else _paid(others, [*unread, *short])
-    lead = {"above": paid, "below": "Training did harm", "": "No gain from training can be told"}
+    lead = {"above": paid, "below": "Training did harm", "": "No significant gain from training"}
     size = f"{abs(100 * base['difference']):.1f} points {'above' if base['difference'] >= 0 else 'below'}"
     untrained = f"the untrained one ({percent(rows[base['b']]['accuracy'])} %)"
     left_out = _of_unread(unread) + _of_short(short)
-    return f"{lead[told(base)]}: {right}, {size} {untrained}{_of_others(others)}{left_out}."
+    return f"{lead[significant_side(base)]}: {right}, {size} {untrained}{_of_others(others)}{left_out}."
 
 
 def power_lines(results: Mapping[str, Any]) -> list[str]:
-    """If no gain can be told: the smallest that this many problems can show, and how many this gain needs."""
+    """Without a significant gain: the smallest that so many problems show, and how many this one needs."""
     pairs = trained_pairs(results)
     base = pairs.get(BASE) or pairs.get(f"{BASE}@T")
-    if not base or told(base):
+    if not base or significant_side(base):
         return []
     problems, gain, family = base["n"], base["difference"], len(results["paired"])
-    least, smallest = fewest_problems(family), smallest_told(base["low"], base["high"], family)
+    least, smallest = fewest_problems(family), detectable_difference(base["low"], base["high"], family)
     if problems < least:
         said = (
             f"{problems} problems are too few: with {family} comparisons corrected together, it takes "
@@ -104,7 +104,7 @@ def _paid(others: Mapping[str, Mapping[str, Any]], uncounted: Sequence[str]) -> 
         return "Training beats the untrained model, and no other rival counts"
     if not others:
         return "Training beats the untrained model, and nothing else was compared"
-    if any(told(pair) != "above" for pair in others.values()):
+    if any(significant_side(pair) != "above" for pair in others.values()):
         return "Training beats the untrained model, but not every rival"
     needed = {
         "a vote": any(is_vote(name) or split(name)[0] == RANDOM for name in others),
@@ -120,14 +120,14 @@ def _of_others(others: Mapping[str, Mapping[str, Any]]) -> str:
     """How it compares with the other rivals; those that it is not above are named."""
     if not others:
         return ""
-    verdicts = {name: told(pair) for name, pair in others.items()}
+    verdicts = {name: significant_side(pair) for name, pair in others.items()}
     above = sum(verdict == "above" for verdict in verdicts.values())
     if above == len(others):
         return f", and above all {above} other rivals" if above > 1 else f", and above {next(iter(others))}"
     said = f". It is above {above} of {len(others)} other rivals"
     same = [name for name, verdict in verdicts.items() if not verdict]
     below = [name for name, verdict in verdicts.items() if verdict == "below"]
-    said += f", cannot be told from {_named(same)}" if same else ""
+    said += f", cannot be told apart from {_named(same)}" if same else ""
     return said + (f", and is below {_named(below)}" if below else "")
 
 
@@ -162,16 +162,16 @@ def unparsable_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:
-    """What each comparison says; `above` and `below` only if `is_told`."""
+    """What each comparison says; `above` and `below` only if `is_significant`."""
     said = []
     for pair in results["paired"]:
-        a, b, verdict = pair["a"], pair["b"], told(pair)
+        a, b, verdict = pair["a"], pair["b"], significant_side(pair)
         numbers = f"{points(pair['difference'])} points, {_interval(pair)}"
         if split(a)[0] == SFT_GRPO and split(b)[0] == SFT:
             verb = {"above": "added to", "below": "took from", "": "did not measurably add to"}[verdict]
             said.append(f"GRPO {verb} SFT ({a} against {b}): {numbers}.")
         else:
-            verb = {"above": "is above", "below": "is below", "": "cannot be told from"}[verdict]
+            verb = {"above": "is above", "below": "is below", "": "cannot be told apart from"}[verdict]
             said.append(f"{a} {verb} {b}: {numbers}.")
     return said + power_lines(results) + other_sentences(results)
 

@@ -90,7 +90,7 @@ def verdict_rows(
             continue
         judged = Judged.of(bundles, found[task.name], prompt)
         words, probabilities = judged.words(), judged.probabilities()
-        details[task.name] = {**_told(judged), **within_bundles(bundles, words)}
+        details[task.name] = {**_shares(judged), **within_bundles(bundles, words)}
         if details[task.name]["unsaid"] == 1:
             log.warning(
                 "%s: no text has a verdict on a reference, so there is no vote weighted by verdicts",
@@ -150,7 +150,7 @@ def within_bundles(bundles: Sequence[Bundle], scores: Mapping[str, Sequence[floa
     return {"auc": mean(better), "pairs": len(better)}
 
 
-def _told(judged: Judged) -> dict[str, float]:
+def _shares(judged: Judged) -> dict[str, float]:
     """Shares of the syntheses that are complete, and of those whose own solution is right; of the right
     references that are called right, and of the wrong ones that are called wrong; and of references without a
     verdict.

@@ -25,7 +25,7 @@ from a2r_train.train.estimate.activations import TokenBytes, trace
 from a2r_train.train.fused_lora import fuse_lora
 from a2r_train.train.model import dtype_of, peft_of
 
-WAYS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
+SHARDINGS = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 BFLOAT16, FLOAT32 = 2, 4
 HEAD_TOKENS, HEAD_WORDS = 4096, 32768  # a tile of TRL's fused LM head, which never holds all logits
 ZERO_BUCKET = 500_000_000  # elements of each of DeepSpeed's two buckets, by default
@@ -51,11 +51,11 @@ class Size:
     sharded: TokenBytes
     checkpointing: bool
 
-    def token(self, way: str) -> TokenBytes:
+    def token(self, sharding: str) -> TokenBytes:
         """Bytes of activations; DeepSpeed and FSDP2 compute with bfloat16 weights, so the sums between layers
         are bfloat16, too.
         """
-        return self.plain if way == "ddp" else self.sharded
+        return self.plain if sharding == "ddp" else self.sharded
 
     @property
     def full(self) -> bool:
@@ -175,7 +175,7 @@ def _traced(
 
 def update(
     size: Size,
-    way: str,
+    sharding: str,
     processes: int,
     tokens: int,
     predicted: int,
@@ -189,29 +189,29 @@ def update(
     `accumulates`: several micro-batches per step, so gradients exist during the forward pass, too.
     `reference`: a second, frozen model (GRPO's `beta` above 0, without adapters).
     """
-    held = _held(size, way, processes)
+    held = _held(size, sharding, processes)
     if reference and size.full:
         held = replace(held, weights=2 * held.weights)
     before = held if accumulates else replace(held, gradients=0.0)
     moments = [
-        *_while_all_is_kept(size, way, tokens, predicted, before),
-        _end_of_backward(size, way, tokens, held),
+        *_while_all_is_kept(size, sharding, tokens, predicted, before),
+        _end_of_backward(size, sharding, tokens, held),
     ]
-    if way in ("zero2", "zero3"):  # float32 gradients of this process's shard, for the optimizer
+    if sharding in ("zero2", "zero3"):  # float32 gradients of this process's shard, for the optimizer
         moments.append(replace(held, buffers=held.buffers + FLOAT32 * size.trained / processes))
     return max(moments, key=lambda memory: memory.total)
 
 
-def _held(size: Size, way: str, processes: int) -> Memory:
+def _held(size: Size, sharding: str, processes: int) -> Memory:
     """What is held throughout the step, with all gradients."""
     frozen, trained = size.parameters - size.trained, size.trained
-    if way == "ddp":
+    if sharding == "ddp":
         each = size.weight_bytes if size.full else FLOAT32
         buckets = each * trained if processes > 1 else 0
         return Memory(
             frozen * size.weight_bytes + each * trained, each * trained, 2 * each * trained, 0, 0, buckets
         )
-    if way == "fsdp2":
+    if sharding == "fsdp2":
         layer = (size.parameters - size.embedding) / size.layers
         gathered = BFLOAT16 * (2 * layer + size.embedding * (1 if size.tied else 2)) if processes > 1 else 0
         weights = (frozen * size.weight_bytes + FLOAT32 * trained) / processes
@@ -221,21 +221,23 @@ def _held(size: Size, way: str, processes: int) -> Memory:
     weights = frozen * min(size.weight_bytes, BFLOAT16) + BFLOAT16 * trained
     optimizer, gradients = 3 * FLOAT32 * trained / processes, BFLOAT16 * trained / processes
     buckets = 2 * BFLOAT16 * min(ZERO_BUCKET, trained)
-    if way == "zero2":
+    if sharding == "zero2":
         return Memory(weights, gradients, optimizer, 0, 0, buckets)
     buckets += BFLOAT16 * min(ZERO3_LIVE, size.parameters)
-    if way == "zero3_offload":
+    if sharding == "zero3_offload":
         return Memory(0, 0, 0, 0, 0, buckets)
     return Memory(weights / processes, gradients, optimizer, 0, 0, buckets)
 
 
-def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before: Memory) -> list[Memory]:
+def _while_all_is_kept(
+    size: Size, sharding: str, tokens: int, predicted: int, before: Memory
+) -> list[Memory]:
     """While all layers keep their activations: the end of the forward pass, and the backward pass of the LM
     head and of the last layer.
     """
-    token = size.token(way)
-    kept = tokens * (size.layers * token.kept + token.once) + _frozen_copies(size, way)
-    float32 = way == "ddp" and size.full and size.weight_bytes == FLOAT32
+    token = size.token(sharding)
+    kept = tokens * (size.layers * token.kept + token.once) + _frozen_copies(size, sharding)
+    float32 = sharding == "ddp" and size.full and size.weight_bytes == FLOAT32
     copies = BFLOAT16 * size.trained if float32 else 0  # autocast's copies of the weights
     chosen = predicted * size.hidden * (FLOAT32 if float32 else BFLOAT16)
     gradient = predicted * size.hidden * (FLOAT32 if float32 else FLOAT32 + BFLOAT16)
@@ -250,23 +252,25 @@ def _while_all_is_kept(size: Size, way: str, tokens: int, predicted: int, before
     ]
 
 
-def _frozen_copies(size: Size, way: str) -> float:
+def _frozen_copies(size: Size, sharding: str) -> float:
     """Autocast's copies of a frozen float32 base: it makes them each time, and the backward pass needs
     them.
     """
-    if way != "ddp" or size.full or size.weight_bytes != FLOAT32:
+    if sharding != "ddp" or size.full or size.weight_bytes != FLOAT32:
         return 0.0
     in_layers = size.parameters - size.trained - size.embedding * (1 if size.tied else 2)
     return BFLOAT16 * in_layers / (size.layers if size.checkpointing else 1)
 
 
-def _end_of_backward(size: Size, way: str, tokens: int, held: Memory) -> Memory:
+def _end_of_backward(size: Size, sharding: str, tokens: int, held: Memory) -> Memory:
     """While the first layer computes and all gradients exist; tied embeddings get gradients from both
     ends.
     """
-    token = size.token(way)
+    token = size.token(sharding)
     activations = tokens * (token.kept + token.once + token.work)
     twice = (
-        size.embedding * (FLOAT32 if way in ("ddp", "fsdp2") else BFLOAT16) if size.full and size.tied else 0
+        size.embedding * (FLOAT32 if sharding in ("ddp", "fsdp2") else BFLOAT16)
+        if size.full and size.tied
+        else 0
     )
     return replace(held, activations=activations, buffers=held.buffers + twice)

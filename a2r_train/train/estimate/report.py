@@ -1,4 +1,4 @@
-"""What `--dry_run` says about tokens and memory: for the recipe as it is, for other ways to share the model
+"""What `--dry_run` says about tokens and memory: for the recipe as it is, for other ways to shard the model
 and other numbers of GPUs, and which settings would fit.
 """
 
@@ -16,7 +16,7 @@ from a2r_train.models import base_of
 from a2r_train.train.arguments import ModelArguments, TrainConfig, batch_and_steps
 from a2r_train.train.estimate.memory import (
     BFLOAT16,
-    WAYS,
+    SHARDINGS,
     Group,
     Memory,
     Size,
@@ -24,7 +24,7 @@ from a2r_train.train.estimate.memory import (
     size_of,
     update,
 )
-from a2r_train.train.model import peft_of, way_of
+from a2r_train.train.model import peft_of, sharding_of
 
 PROCESSES = (1, 2, 4, 8, 16)
 USUAL_GPU_BYTES = 80e9  # assumed if there is no GPU to ask
@@ -61,11 +61,11 @@ class Proposal:
 
     size: Size
     step: Step
-    way: str
+    sharding: str
     times: int
     total: float
 
-    def says(self, args: TrainConfig) -> str:
+    def in_words(self, args: TrainConfig) -> str:
         keys = {
             "per_device_train_batch_size": self.step.rows,
             "gradient_accumulation_steps": self.times * args.gradient_accumulation_steps,
@@ -75,7 +75,7 @@ class Proposal:
         if getattr(args, "shared_prefix", False):
             keys["shared_prefix"] = str(self.step.group.shared).lower()
         settings = ", ".join(f"{key} {value}" for key, value in keys.items())
-        return f"this fits, with {self.total / 1e9:.0f} GB: {settings}, {self.way}"
+        return f"this fits, with {self.total / 1e9:.0f} GB: {settings}, {self.sharding}"
 
 
 def show(
@@ -96,16 +96,22 @@ def show(
     if mixes_experts(model):
         console.print("no memory estimate: the model is a mixture of experts")
         return
-    gpu, way, processes = _gpu_bytes(), way_of(args), args.world_size
+    gpu, sharding, processes = _gpu_bytes(), sharding_of(args), args.world_size
     size = size_of(model, bool(args.activation_checkpointing), args)
     other = size_of(_other(model), size.checkpointing, args)
-    peak = memory(size, step, way, processes, gpu)
-    _print(console, f"memory: {way} on {processes} GPU(s), micro-batch {step.rows}", _breakdown(peak, gpu))
-    _print(console, "in other ways, by number of GPUs; (does not fit)", _ways(size, other, step, gpu))
+    peak = memory(size, step, sharding, processes, gpu)
+    _print(
+        console, f"memory: {sharding} on {processes} GPU(s), micro-batch {step.rows}", _breakdown(peak, gpu)
+    )
+    _print(
+        console,
+        "with other shardings, by number of GPUs; (does not fit)",
+        _by_sharding(size, other, step, gpu),
+    )
     if peak.total > USABLE * gpu:
-        proposal = next(proposals(model, step, way, processes, gpu, args), None)
+        proposal = next(proposals(model, step, sharding, processes, gpu, args), None)
         few = "no settings fit on so few GPUs: use more, with zero3 or fsdp2"
-        console.print(proposal.says(args) if proposal else few, markup=False)
+        console.print(proposal.in_words(args) if proposal else few, markup=False)
 
 
 def _print(console: Console, title: str, table: Table) -> None:
@@ -143,15 +149,15 @@ def _oversampling(args: GRPOConfig) -> int:
     return int(getattr(args, "oversampling_factor", 1))
 
 
-def memory(size: Size, step: Step, way: str, processes: int, gpu: float) -> Memory:
+def memory(size: Size, step: Step, sharding: str, processes: int, gpu: float) -> Memory:
     """The peak of a training on one GPU: of its update or of its generation."""
     tokens, predicted = step.groups * step.group.tokens, step.groups * step.group.predicted
     peak = update(
-        size, way, processes, tokens, predicted, accumulates=step.accumulates, reference=step.reference
+        size, sharding, processes, tokens, predicted, accumulates=step.accumulates, reference=step.reference
     )
     vllm = step.vllm_share * gpu
     cache = step.generates * (step.group.prompt + step.group.completion) * size.kv_bytes
-    gathers = way in ("zero3", "zero3_offload") and (step.gathers or (step.merges and not size.full))
+    gathers = sharding in ("zero3", "zero3_offload") and (step.gathers or (step.merges and not size.full))
     gathered = BFLOAT16 * size.parameters if gathers else 0.0
     idle = replace(peak, gradients=0.0, activations=0.0, head=0.0, buffers=gathered)
     generating = replace(idle, generation=vllm or float(cache))
@@ -177,15 +183,20 @@ def tokens_of(
 
 
 def proposals(
-    model: ModelArguments, step: Step, way: str, processes: int, gpu: float, args: TrainConfig | None = None
+    model: ModelArguments,
+    step: Step,
+    sharding: str,
+    processes: int,
+    gpu: float,
+    args: TrainConfig | None = None,
 ) -> Iterator[Proposal]:
     """Settings that fit, those that change least first: a smaller micro-batch, checkpointing, sharding,
     LoRA.
     """
-    ways = dict.fromkeys([way, *(["zero2", "zero3", "fsdp2"] if processes > 1 else [])])
+    shardings = dict.fromkeys([sharding, *(["zero2", "zero3", "fsdp2"] if processes > 1 else [])])
     for chosen in [model] if peft_of(model) else [model, _other(model)]:
         sizes = [size_of(chosen, checkpointing, args) for checkpointing in (False, True)]
-        for name in ways:
+        for name in shardings:
             for size in sizes:
                 for small in _smaller(step):
                     total = memory(size, small, name, processes, gpu).total
@@ -239,18 +250,18 @@ def _breakdown(peak: Memory, gpu: float) -> Table:
     return table
 
 
-def _ways(size: Size, other: Size, step: Step, gpu: float) -> Table:
-    """Memory by way and number of GPUs; what does not fit is in brackets."""
+def _by_sharding(size: Size, other: Size, step: Step, gpu: float) -> Table:
+    """Memory by sharding and number of GPUs; what does not fit is in brackets."""
     table = Table("GB of one GPU")
     for processes in PROCESSES:
         table.add_column(str(processes), justify="right")
     for one in (size, other):
-        for way in WAYS:
-            totals = [memory(one, step, way, processes, gpu).total for processes in PROCESSES]
+        for sharding in SHARDINGS:
+            totals = [memory(one, step, sharding, processes, gpu).total for processes in PROCESSES]
             cells = [
                 f"{total / 1e9:.1f}" if total <= USABLE * gpu else f"({total / 1e9:.1f})" for total in totals
             ]
-            table.add_row(f"{'full' if one.full else 'LoRA'}, {way}", *cells)
+            table.add_row(f"{'full' if one.full else 'LoRA'}, {sharding}", *cells)
     return table
 
 
