@@ -75,6 +75,13 @@ class EvaluateConfig(EngineArguments):
             "the synthesizers' rows are those of the whole system"
         },
     )
+    vote_fallback: bool = field(
+        default=False,
+        metadata={
+            "help": "rows NAME+fallback: as in solve, the vote of the references answers where a synthesis "
+            "cannot be read"
+        },
+    )
     diagnostics: str = field(
         default="", metadata={"help": f"comma-separated: {', '.join(DIAGNOSTICS)}; or all"}
     )
@@ -177,8 +184,9 @@ def check(config: EvaluateConfig) -> None:
     ):
         if asked and not config.base:
             raise InputError(f"{row}: needs a synthesizer; name it with `base:`")
-    if config.skip_unanimous and not (config.base or config.sft or config.grpo):
-        raise InputError("skip_unanimous: needs a synthesizer; name it with `base:`, `sft:` or `grpo:`")
+    for key in ("skip_unanimous", "vote_fallback"):
+        if getattr(config, key) and not (config.base or config.sft or config.grpo):
+            raise InputError(f"{key}: needs a synthesizer; name it with `base:`, `sft:` or `grpo:`")
     if config.skip_unanimous and chosen:
         raise InputError("skip_unanimous: diagnostics ask about every bundle; remove one of the two keys")
     if config.rounds and not config.temperature:

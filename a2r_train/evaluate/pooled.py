@@ -119,7 +119,14 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
     scores = {name: _over_all(found, name) for name in (system, *rivals)}
     differences = holm([paired(scores[system], scores[rival]) for rival in rivals])
     own = [[_mean_difference(one, system, rival) for one in found] for rival in rivals]
-    head = [f"{system}, against", "pooled", "interval", "p", "smallest told", *(one.name for one in found)]
+    head = [
+        f"{system}, against",
+        "pooled",
+        "interval",
+        "p",
+        "smallest detectable",
+        *(one.name for one in found),
+    ]
     lines = [
         [
             rival,

@@ -39,8 +39,9 @@ from a2r_train.evaluate.report.browser import browser
 from a2r_train.evaluate.report.model_card import write_cards
 from a2r_train.evaluate.report.write import build_results, is_written, write_report, write_results
 from a2r_train.evaluate.rows.adaptive import adaptive_row, validation_bundles
+from a2r_train.evaluate.rows.fallback import fallback_rows
 from a2r_train.evaluate.rows.iterative import first_populations, rounds_row, self_refine_row
-from a2r_train.evaluate.rows.names import BASE, EQUAL_COST, EQUAL_TOKENS, VOTED_CONTROL, split
+from a2r_train.evaluate.rows.names import BASE, EQUAL_COST, EQUAL_TOKENS, is_system
 from a2r_train.evaluate.rows.panel import INDEX_VIEWS, final_task, task_row, tasks
 from a2r_train.evaluate.rows.perturbed import k_tasks, perturbed
 from a2r_train.evaluate.rows.reward_model import best_of_row, check_classifier
@@ -81,8 +82,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     same = done and is_written(folder, results)
     write_results(folder, results)
     skipping = {one.name for one in tasks(config) if is_skipping(config, one)}
-    by_vote = [row.name for row in rows if row.name in skipping or split(row.name)[0] == VOTED_CONTROL]
-    write_scores(folder, bundles, rows, by_vote)
+    write_scores(folder, bundles, rows, [row.name for row in rows if is_system(row.name, skipping)])
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
@@ -189,7 +189,7 @@ def _check_inputs(
         first_populations(config, bundles, rollouts)
     if config.adaptive_validation:
         validation_bundles(config, bundles)
-    for key in ("adaptive_validation", "skip_unanimous"):
+    for key in ("adaptive_validation", "skip_unanimous", "vote_fallback"):
         if getattr(config, key) and (silent := no_vote(bundles)):
             raise InputError(f"{key}: needs votes. {silent} Leave the key out")
     if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
@@ -230,7 +230,7 @@ def summarise(
         made = found[task.name]
         note = config.methods_note if task.view in INDEX_VIEWS else note_of(bundles, made)
         rows.append(task_row(task, bundles, made, note))
-    rows += voted_control_rows(config, bundles, found)
+    rows += voted_control_rows(config, bundles, found) + fallback_rows(config, bundles, found)
     swept: list[Row] = []
     judged_rows, verdicts = verdict_rows(config, work, bundles, found)
     chained, details = _chained_rows(config, work, final, bundles, rollouts)

@@ -37,9 +37,9 @@ class Answer:
     """What the loop returns for one problem.
 
     answered_by: `synthesizer`; `unanimous`, if the references agree and it was not asked; or `vote` of the
-    references, if its prompt was refused or its request failed. tokens: by stage, as in a report. seconds:
-    the time of the problem's batch, divided by its number of problems. cost: dollars by the price table, with
-    the explorer's prompt counted once; 0 without a table.
+    references, if its prompt was refused, its request failed, or its answer cannot be read.
+    tokens: by stage, as in a report. seconds: the time of the problem's batch, divided by its number of
+    problems. cost: dollars by the price table, with the explorer's prompt counted once; 0 without a table.
     """
 
     problem: str

@@ -74,9 +74,16 @@ class Work:
         self.tokens["references"] += reference.tokens
 
     def add_syntheses(self, texts: list[str], completions: Sequence[Completion]) -> None:
-        self.syntheses = [
+        """Take the syntheses of a round. If none of them can be read, the population before stays, if it can:
+        that of the last round, or the references, whose vote then answers.
+        """
+        made = [
             self._read(text, completion.completion_tokens, self.prompt)
             for text, completion in zip(texts, completions, strict=True)
         ]
+        if any(one.answer for one in made) or not self.groups():
+            self.answered_by, self.syntheses = SYNTHESIZER, made
+        elif not self.syntheses:
+            self.answered_by = VOTE
         self.tokens["synthesizer_prompt"] += sum(c.prompt_tokens for c in completions)
         self.tokens["synthesis"] += sum(c.completion_tokens for c in completions)

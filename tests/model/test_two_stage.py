@@ -208,6 +208,39 @@ def test_the_vote_answers_where_the_synthesizer_was_not_asked(
     assert answer.tokens["synthesis"] == 0
 
 
+@pytest.mark.parametrize(
+    ("written", "references", "says"),
+    [
+        ("so it may well be", [r"\boxed{2}", r"\boxed{7}", r"so \boxed{7}"], ("7", "vote", r"\boxed{7}")),
+        ("so it may well be", ["none", "neither"], ("", "synthesizer", "so it may well be")),
+        (r"\boxed{2}", [r"\boxed{7}", r"\boxed{7}"], ("2", "synthesizer", r"\boxed{2}")),
+    ],
+)
+def test_the_vote_answers_where_the_synthesis_cannot_be_read(
+    engines: tuple[Recorded, Recorded], written: str, references: list[str], says: tuple[str, str, str]
+) -> None:
+    loop = loop_of((engines[0], Recorded(engines[1].engine, [written])))
+    answer = loop.synthesise(PROBLEMS[0], references)
+    assert (answer.answer, answer.answered_by, answer.text) == says
+    assert answer.tokens["synthesis"] == 5  # it was written, and is paid for
+
+
+def test_a_round_that_cannot_be_read_leaves_the_population_before_it(
+    engines: tuple[Recorded, Recorded],
+) -> None:
+    explorer = Recorded(engines[0].engine, [r"\boxed{7}", r"\boxed{7}", r"\boxed{2}"])
+    rounds = Rounds(rounds=2, population=3, subset=2)
+    for texts, says in (
+        (["hm"] * 6, ("7", "vote")),
+        (["hm"] * 3 + [r"\boxed{9}"] * 3, ("9", "synthesizer")),
+        ([r"\boxed{9}"] * 3 + ["hm"] * 3, ("9", "synthesizer")),
+    ):
+        explorer.texts = [r"\boxed{7}", r"\boxed{7}", r"\boxed{2}"]
+        written = Recorded(engines[1].engine, texts)
+        answer = loop_of((explorer, written), rounds=rounds).solve(PROBLEMS[0])
+        assert (answer.answer, answer.answered_by) == says
+
+
 def test_long_references_are_cut_to_the_context_of_the_synthesizer(tiny: str) -> None:
     loop = TwoStage(None, tiny, synthesising=SHORT)
 

@@ -42,7 +42,10 @@ def test_seeds_are_averaged_and_test_sets_are_joined(tmp_path: Path) -> None:
     ]
     said, _, head, _, vote, control = pool(folders)
     assert said.endswith("of 300 problems, the mean of 4 evaluations.")
-    assert head == f"| {TRAINED}, against | pooled | interval | p | smallest told | {' | '.join(folders)} |"
+    assert (
+        head
+        == f"| {TRAINED}, against | pooled | interval | p | smallest detectable | {' | '.join(folders)} |"
+    )
     rows = [read_scores(folder).rows for folder in folders]
     own = [100 * float(np.mean(one[TRAINED] - one[VOTE])) for one in rows]
     mean = (200 * np.mean(own[:2]) + 100 * np.mean(own[2:])) / 300

@@ -10,6 +10,7 @@ from a2r_train.evaluate.rows.names import (
     ALONE,
     BASE,
     CONTROL,
+    FALLBACK,
     GREEDY,
     RANDOM,
     SFT,
@@ -102,7 +103,7 @@ def significant_side(pair: Mapping[str, Any]) -> str:
 
 def kind(name: str) -> str:
     """One of KINDS. Rows that use no model of the training are baselines."""
-    head = split(name.partition(" ")[0])[0]
+    head = split(name.partition(" ")[0])[0].removesuffix(FALLBACK)
     head = head if head in (*_UNTRAINED, *_FROM_TRAINING) else head.rpartition("/")[0] or head
     if head in _FROM_TRAINING:
         return "trained"

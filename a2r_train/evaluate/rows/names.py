@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 BASE, ALONE = "synthesizer/base", "synthesizer/alone"
 SFT, GRPO, SFT_GRPO = "synthesizer/sft", "synthesizer/grpo", "synthesizer/sft+grpo"
 TRAINED = (SFT_GRPO, GRPO, SFT)  # the first one present is "the trained one"
 CONTROL = "synthesizer/no_references"
 VOTED_CONTROL = f"{CONTROL}+vote"  # with `skip_unanimous`, it answers only contested bundles
+FALLBACK = "+fallback"  # ends the name of a row in which the vote answers what cannot be read
 GREEDY = "explorer/greedy"
 EQUAL_TOKENS, EQUAL_COST = "maj@equal_tokens", "maj@equal_cost"
 RANDOM = "reference/random"  # stands in for votes where answers have none
@@ -25,3 +28,12 @@ def is_vote(name: str) -> bool:
 def is_reference_vote(name: str) -> bool:
     """Whether the row is the majority vote of the references: `maj@4`, or `maj@k` for several sizes."""
     return is_vote(name) and name not in (EQUAL_TOKENS, EQUAL_COST)
+
+
+def is_system(name: str, skipping: Collection[str]) -> bool:
+    """Whether unanimous bundles of the row are answered by their vote; `skipping` are the synthesizers'."""
+    row, suffix = split(name)
+    model = row.removesuffix(FALLBACK)
+    return (
+        model + suffix in skipping or row == VOTED_CONTROL or (bool(skipping) and row == CONTROL + FALLBACK)
+    )

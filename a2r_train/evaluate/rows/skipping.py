@@ -41,16 +41,29 @@ def voted_control_rows(
     controls = [task for task in tasks(config) if split(task.name)[0] == CONTROL]
     if not config.skip_unanimous or not controls:
         return []
-    asked, rows = _are_contested(bundles), []
-    if all(asked):  # it would repeat the control
+    if all(_are_contested(bundles)):  # it would repeat the control
         return []
-    contested = {bundle.id for bundle, is_asked in zip(bundles, asked, strict=True) if is_asked}
-    for task in controls:
-        own = [one for one in found[task.name] if one.bundle_id in contested]
-        made = _with_votes(task, bundles, asked, own)
-        row = task_row(replace(task, view="references"), bundles, made, note_of(bundles, made))
-        rows.append(replace(row, name=VOTED_CONTROL + split(task.name)[1]))
+    rows = []
+    for control in controls:
+        task, made = in_the_synthesizers_place(config, control, bundles, found[control.name])
+        row = task_row(task, bundles, made, note_of(bundles, made))
+        rows.append(replace(row, name=VOTED_CONTROL + split(control.name)[1]))
     return rows
+
+
+def in_the_synthesizers_place(
+    config: EvaluateConfig, control: Task, bundles: Sequence[Bundle], made: Sequence[Synthesis]
+) -> tuple[Task, list[Synthesis]]:
+    """The no-reference control as stage 2 of the system: its task, and its answers, of which, with
+    `skip_unanimous`, those to unanimous bundles are the votes'.
+    """
+    task = replace(control, view="references")
+    if not config.skip_unanimous:
+        return task, list(made)
+    asked = _are_contested(bundles)
+    contested = {bundle.id for bundle, is_asked in zip(bundles, asked, strict=True) if is_asked}
+    own = [one for one in made if one.bundle_id in contested]
+    return task, _with_votes(task, bundles, asked, own)
 
 
 def _are_contested(bundles: Sequence[Bundle]) -> list[bool]:
