@@ -200,8 +200,8 @@ def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -
 HEAD = """\
 # Reliability
 
-If a run stops, run the same command again. It continues from what is on disk, and its result is that of an
-undisturbed run.
+If a run stops, run the same command again. It continues from what is on disk. On a CPU its result is that of an
+undisturbed run. On a GPU, completions that are made again [may differ](scaling.md#what-seeds-promise).
 
 | what happened | what you see | what to do |
 |---|---|---|
@@ -216,7 +216,7 @@ undisturbed run.
 ## What was tested
 
 Made by `python scripts/proofs/fault_table.py --kills {kills} --seed {seed}` ({packages}; {system}).
-Every run is a separate process, with a one-layer model. Each cell shows how many of the injected faults the
+Every run is a process of its own, with a one-layer model. Each cell shows how many of the injected faults the
 stage survived.
 
 | fault | explore | bundle | sft | grpo | evaluate |
@@ -224,19 +224,19 @@ stage survived.
 MIDDLE = """
 *Survived* means:
 
-- **explore, bundle, evaluate** (transformers engine, float32, CPU): after the same command the files are
-  identical byte for byte, except for timings.
-- **sft, grpo**: after the same command the loss of every step agrees within 1e-5.
-- **read-only output, two runs on one folder**: the run is refused, as in the table above. The first run
-  finishes undisturbed.
+- **explore, bundle, evaluate** (transformers engine, float32, CPU): after the same command, the files have the
+  same bytes as those of an undisturbed run, except for timings.
+- **sft, grpo**: after the same command, the loss of every step is that of an undisturbed run, within 1e-5.
+- **read-only output**: the run is refused, as in the table above.
+- **two runs on one folder**: the second run is refused. The first run finishes undisturbed.
 
 How the faults are injected:
 
 - **SIGKILL**: one kill in five comes between start and first output, the other four between first output and
   end. No worker outlived a killed process.
 - **Full disk**: a limit on file size, which fails the same way.
-- **Files removed by hand**: a chunk, a split, or the last file of the newest checkpoint, from a finished
-  folder.
+- **Files removed by hand**: a chunk, a split, or the last file of the newest checkpoint is removed from the folder
+  of a finished run.
 
 ## Bad input
 
