@@ -27,7 +27,8 @@ class Measure:
 class Group:
     """Several answers. kind: `,` for a list, `{` a set, `:` a ratio of three or more, `=` the named parts of
     a tuple, else a pair of brackets such as `(]`. `join` is the word between the parts of a list. `decimal`
-    is what `3,5` is if its comma is that of a decimal. `x = y = 1` has the kind and the join `=`.
+    is what `3,5` is if its comma is that of a decimal. `x = y = 1` has the kind and the join `=`, and
+    `01:10:20`, which is no ratio, the join `time`.
     """
 
     kind: str

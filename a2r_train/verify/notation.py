@@ -34,6 +34,10 @@ _ORDER = re.compile(r"\\mathcal\s*(?:O|\{\s*O\s*\})(?=\s*\()")
 _FEET = re.compile(r"(\d+)' ?(\d+(?:\.\d+)?)''")
 _POINTS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){2,})(?:,(\d+))?(?![\d.,])")
 _UNSEEN = re.compile(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|\w)")
+_DONE = re.compile(
+    r"(?<=\S)\s*(?:\\(?:checkmark|blacksquare|qed|qedsymbol|nonumber|notag)(?![A-Za-z])|\\tag\*?\s*\{[^{}]*\}"
+    r"|\\label\s*\{[^{}]*\}|[✓✔✅∎■])\s*$"
+)  # a mark behind an answer
 _STRUCK = re.compile(r"~~[^~]+~~")  # in Markdown; inside a text, ~ is a space of TeX
 _GOES_ON = re.compile(r"([,;])\s*\.\.\.$")
 
@@ -42,6 +46,8 @@ def rewritten(text: str) -> str:
     """The text in the notation that the other rules know."""
     if text[:1] == "~" and _STRUCK.fullmatch(text):
         return ""
+    if "\\" in text or not text.isascii():
+        text = _DONE.sub("", text)
     if "\\" in text:
         if over := _DIGITS_OVERLINED.fullmatch(text):
             return over[1]

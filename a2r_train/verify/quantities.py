@@ -161,7 +161,7 @@ def _time(sides: list[str]) -> Reading | None:
     tail = Tail(mark=":")
     if len(nodes) == 2:
         return Quantity(Node("div", (nodes[0], nodes[1])), tail)
-    return Group(":", tuple(Quantity(node) for node in nodes))
+    return Group(":", tuple(Quantity(node) for node in nodes), "time")
 
 
 def read_sum(text: str) -> Reading | None:

@@ -27,7 +27,7 @@ from a2r_train.verify.expression import (
     number,
     parse,
 )
-from a2r_train.verify.inequalities import ascending, combined, ray, solved
+from a2r_train.verify.inequalities import NEAR, ascending, combined, ray, solved
 from a2r_train.verify.kinds import (
     EMPTY,
     INFINITY,
@@ -86,6 +86,7 @@ _ALL_WORDS = {
     "the set of real numbers",
 }
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
+_NEW_LINE = r"\\\\(?![A-Za-z]{2})"  # where words are in quotes; `\\\\frac` is a backslash too many
 _IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![A-Za-z])")
 _UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
 _NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}))+")
@@ -178,6 +179,8 @@ def _read(text: str) -> Reading:
         return _read(group[1])
     if r"\begin" in text and (rows := system(text)):
         return _read(rows)
+    if "\\\\" in text and r"\begin" not in text and len(lines := split(text, _NEW_LINE)[0]) > 1:
+        return _read(", ".join(lines))
     if said in _EMPTY_WORDS or text in (r"\emptyset", r"\{\}", "{}"):
         return EMPTY
     if said in _ALL_WORDS:
@@ -216,7 +219,9 @@ def _approximate(text: str) -> Reading:
     if a is None or b is None:
         raise Unreadable(text)
     place = digits(rounded.node)
-    return exact if abs(a - b) <= (10.0 ** place[1] if place else 0.5) else False_()
+    step = 10.0 ** place[1] if place else 1.0
+    is_cut = 0 <= abs(a) - abs(b) < step and a * b >= 0
+    return exact if is_cut or abs(a - b) <= step * (0.5 + NEAR) else False_()
 
 
 def _with_thousands(text: str) -> str:
@@ -401,6 +406,8 @@ def _relation(text: str, signs: list[str]) -> Reading:
 
 def _equation(sides: list[str]) -> Reading:
     """A name and its value, a chain whose last part counts, or an equation between two sides."""
+    if any("\\\\" in side and r"\begin" not in side for side in sides):
+        raise Unreadable("=".join(sides))
     sides = [_BOLD_NAME.sub(r"\1", side) if side[:1] == "{" else side for side in map(str.strip, sides)]
     first, last = sides[0], sides[-1]
     if len(sides) == 2 and NAME.fullmatch(last) and not NAME.fullmatch(first) and not mentions(first, last):
