@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import Protocol
 
+from a2r_train.verify.chains import value_of_terms
 from a2r_train.verify.exact import FLOAT_DIGITS, MIN_DIGITS, digits, rounds_to, value
 from a2r_train.verify.expression import Node, number
 from a2r_train.verify.kinds import (
@@ -23,12 +24,15 @@ from a2r_train.verify.kinds import (
     Matrix,
     Measure,
     Named,
+    Piece,
+    Pieces,
     Quantity,
     Reading,
     Region,
     Relation,
     Vector,
     Words,
+    as_product,
     as_region,
     decimal_comma,
     has_symbol,
@@ -36,7 +40,9 @@ from a2r_train.verify.kinds import (
     linked,
 )
 from a2r_train.verify.letters import figure, is_double, is_product, letters
-from a2r_train.verify.measures import based, same_amount, same_time
+from a2r_train.verify.matrices import rows_of
+from a2r_train.verify.measures import angles_of, based, same_amount, same_time
+from a2r_train.verify.piecewise import by_numbers
 from a2r_train.verify.renaming import constant_in, mentions, period_in, renamed, symbols
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail, is_temperature, may_be_same
@@ -68,6 +74,10 @@ class Leaves(Protocol):
         """Whether two regions hold the same numbers."""
         ...
 
+    def same_pieces(self, a: Pieces, b: Pieces, /) -> bool:
+        """Whether two functions whose pieces belong to regions are the same."""
+        ...
+
 
 class Unasked:
     """Leaves that leave everything to the worker."""
@@ -84,6 +94,9 @@ class Unasked:
     def same_points(self, _a: Region, _b: Region, /) -> bool:
         raise Undecided
 
+    def same_pieces(self, _a: Pieces, _b: Pieces, /) -> bool:
+        raise Undecided
+
 
 @dataclass(frozen=True)
 class Equality:
@@ -98,8 +111,11 @@ class Equality:
         if a == b:
             return True
         a, b = linked(a, b) or a, linked(b, a) or b
+        a, b = as_product(a, b), as_product(b, a)
         if isinstance(a, Named) or isinstance(b, Named):
             return self._named(a, b)
+        if isinstance(a, Pieces) or isinstance(b, Pieces):
+            return self._pieces(a, b)
         if isinstance(a, Region) or isinstance(b, Region):
             return self._regions(as_region(a), as_region(b))
         if isinstance(a, Vector) or isinstance(b, Vector):
@@ -110,8 +126,8 @@ class Equality:
             return self._groups(a, b)
         if (pair := decimal_comma(a, b)) is not None:
             return self._quantities(*pair)
-        if isinstance(a, Relation) and isinstance(b, Relation):
-            return self._relations(a, b)
+        if isinstance(a, Relation) or isinstance(b, Relation):
+            return self._related(a, b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):
             return self._matrices(a, b)
         if isinstance(a, Clock) or isinstance(b, Clock):
@@ -173,7 +189,7 @@ class Equality:
         if s.percent != t.percent and (s.unit.dimensions or t.unit.dimensions):
             return False
         ratio = t.multiplier / s.multiplier
-        if (angles := _angles(a, b)) is not None:
+        if (angles := angles_of(a, b)) is not None:
             return self.equal(*angles) or (
                 not (s.unit.dimensions and t.unit.dimensions) and self.equal(a.node, b.node, ratio)
             )
@@ -303,6 +319,28 @@ class Equality:
         flags = (a.with_low, a.with_high) == (b.with_low, b.with_high)
         return flags and self.equal(a.low, b.low) and self.equal(a.high, b.high)
 
+    def _pieces(self, a: Reading, b: Reading) -> bool:
+        """Functions by their pieces; a plain one has one piece."""
+        one, other = _as_pieces(a), _as_pieces(b)
+        if one is None or other is None:
+            return False
+        if by_numbers(one) or by_numbers(other):
+            return self.leaves.same_pieces(one, other)
+        left = list(other.items)
+        for piece in one.items:
+            like = next((p for p in left if p.when == piece.when and self.same(p.value, piece.value)), None)
+            if like is None:
+                return False
+            left.remove(like)
+        return not left
+
+    def _related(self, a: Reading, b: Reading) -> bool:
+        if isinstance(a, Relation) and isinstance(b, Relation):
+            return self._relations(a, b)
+        relation, other = (a, b) if isinstance(a, Relation) else (b, a)
+        asked = value_of_terms(relation) if isinstance(relation, Relation) else None
+        return asked is not None and isinstance(other, Quantity) and self._quantities(Quantity(asked), other)
+
     def _relations(self, a: Relation, b: Relation) -> bool:
         if a.sign != b.sign:
             return False
@@ -345,7 +383,7 @@ class Equality:
         return self._matrices(vector, other)
 
     def _matrices(self, a: Reading, b: Reading) -> bool:
-        one, other = _rows(a), _rows(b)
+        one, other = rows_of(a), rows_of(b)
         if one is None or other is None or [len(row) for row in one] != [len(row) for row in other]:
             return False
         pairs = zip((x for row in one for x in row), (y for row in other for y in row), strict=True)
@@ -389,25 +427,6 @@ def _same_argument(a: Named, b: Named) -> Quantity | None:
     return replace(b.what, node=renamed(b.what.node, other[2], one[2]))
 
 
-def _angles(a: Quantity, b: Quantity) -> tuple[Node, Node] | None:
-    """Both as numbers of radians, if one is in degrees and the other in radians, or a bare number."""
-    units = [dict(q.tail.unit.dimensions) for q in (a, b)]
-    if {"degree": 1} not in units or not all(u in ({}, {"degree": 1}, {"radian": 1}) for u in units):
-        return None
-    if units[0] == units[1] or a.tail.percent or b.tail.percent:
-        return None
-    if {} in units and value(a.node) is not None and value(b.node) is not None:
-        return None  # radians are multiples of pi
-    one, other = (_radians(q) if u == {"degree": 1} else q.node for q, u in zip((a, b), units, strict=True))
-    return one, other
-
-
-def _radians(angle: Quantity) -> Node:
-    degrees = Fraction(180) / angle.tail.unit.factor / angle.tail.multiplier
-    parts = (number(degrees.numerator), number(degrees.denominator))
-    return Node("div", (Node("mul", (angle.node, Node("sym", text=r"\pi"))), Node("div", parts)))
-
-
 def _as_relation(named: Named) -> Relation | None:
     what = named.what.plain if isinstance(named.what, Vector) else named.what
     if named.tree is None or not isinstance(what, Quantity) or what.tail != Tail():
@@ -422,6 +441,12 @@ def _sides(relation: Relation) -> tuple[Node, Node]:
 
 def _is_residue(relation: Relation) -> bool:
     return relation.sign.startswith("mod ")
+
+
+def _as_pieces(reading: Reading) -> Pieces | None:
+    if isinstance(reading, Quantity) and reading.tail == Tail():
+        return Pieces((Piece(reading, None),))
+    return reading if isinstance(reading, Pieces) else None
 
 
 def _names(group: Group) -> list[str] | None:
@@ -453,24 +478,3 @@ def _other_join(a: Group, b: Group) -> bool:
     )
     unknowns = {item.name for item in (*a.items, *b.items) if isinstance(item, Named)}
     return (words or len(unknowns) > 1) and ("or" in (a.join, b.join)) and a.join != b.join
-
-
-def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
-    """The rows of a matrix; a tuple is a column, as is a sum of unit vectors; `[[1, 2], [3, 4]]` has rows."""
-    if isinstance(reading, Vector):
-        return tuple((component.node,) for component in reading.components)
-    if isinstance(reading, Matrix):
-        return reading.rows
-    if not isinstance(reading, Group):
-        return None
-    if reading.kind == "()":
-        column = _entries(reading)
-        return tuple((node,) for node in column) if column else None
-    rows = [_entries(row) for row in reading.items if isinstance(row, Group) and row.kind == "[]"]
-    found = tuple(row for row in rows if row)
-    return found if reading.kind == "[]" and len(found) == len(reading.items) else None
-
-
-def _entries(group: Group) -> tuple[Node, ...] | None:
-    nodes = tuple(item.node for item in group.items if isinstance(item, Quantity))
-    return nodes if len(nodes) == len(group.items) else None

@@ -27,6 +27,8 @@ _SIZE = r"(?:\{(\d+|[a-z])\}|(\d+|[a-z](?![a-z])))"
 _KIND = r"(?:\\mathrm ?)?\{?([CP])\}? ?"
 _SELECTED = re.compile(rf"(?<![\w)}}]) ?(?:\{{ ?\}})?[\^_] ?{_SIZE} ?{_KIND}_ ?{_SIZE}")
 _SELECTED_BELOW = re.compile(r"(?<![A-Za-z\\])\{?C\}? ?_ ?(?:\{(\d+)\}|(\d)) ?\^ ?(?:\{(\d+)\}|(\d))")
+_CHOSEN = re.compile(r"(?<![A-Za-z\\}_])C ?\( ?(\d+|\d*[nmN](?:[-+]\d+)?) ?, ?(\d+|[jkmr](?:[-+]\d+)?) ?\)")
+_OTHER_POINT = re.compile(r"(?<![A-Za-z\\])[ABD-Z]'? ?\(|\) ?=|\(\d+, ?\d+\)$")
 _APOSTROPHES = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
 _UNDERSCORES = re.compile(r"(?<![\w.])\d{1,3}(?:\\?_\d{3})+(?![\w{])")
 _DIGITS_OVERLINED = re.compile(r"\\overline\s*\{(\d{2,20})\}")  # of a whole number, as for its letters
@@ -58,6 +60,8 @@ def rewritten(text: str) -> str:
         if _DIFFERENTIAL.search(text):
             text = _UPRIGHT.sub("d", text)
         text = _DOTTED.sub(r"\1\\overline{\2\3\4}", text)
+    if "C" in text and "," in text and not _OTHER_POINT.search(text):
+        text = _CHOSEN.sub(r"\\binom{\1}{\2}", text)
     if "_" in text:
         text = _UNDERSCORES.sub(lambda m: re.sub(r"\\?_", "", m.group()), text)
         text = _SELECTED_BELOW.sub(_binomial, _SELECTED.sub(_selection, text))

@@ -393,6 +393,8 @@ def _run(text: str, match: re.Match[str]) -> str:
     alone = before[-1:] in ("", " ", ",", "(", '"') and after[:1] in ("", " ", ",", ".", ":", ")", '"', "'")
     if low in _SHORT_ANYWHERE and (alone or before[-1:].isdigit() or before.endswith(("}", ")"))):
         return f' "{low}" '
+    if run == "in" and before[-1:].isdigit() and re.fullmatch(r"\s*(?:\^\s*\{?[23]\}?\s*)?", after):
+        return '"in"'
     if low in _SHORT or (len(run) == 2 and low in ("in", "as")):
         return f'"{run}"' if alone or (low in ("am", "pm") and behind_number) else run
     if len(run) <= 3 and is_unit(run):
