@@ -96,9 +96,9 @@ class Algebra:
         }
         x, y = x.subs(constants), y.subs(constants)
         symbols = sorted((x - y).free_symbols, key=str)
-        found = (_at(x - y, point) for point in (*_points(symbols), *_small_points(symbols)))
+        found = (value_at(x - y, point) for point in (*points_for(symbols), *_small_points(symbols)))
         apart = next((number for number in found if number is not None and _is_real(number)), None)
-        return apart is not None and _same(x, y if _is_zero(apart, DEPTHS[:1]) else y + apart)
+        return apart is not None and _same(x, y if is_zero(apart, DEPTHS[:1]) else y + apart)
 
     def proportional(self, a: Node, b: Node, positive: bool) -> bool:
         x, y = expression(a), expression(b)
@@ -110,18 +110,18 @@ class Algebra:
         if x.free_symbols != y.free_symbols:
             return _same(x, y)
         factor = None
-        for point in _points(symbols):
-            top, bottom = _at(x, point), _at(y, point)
-            if top is not None and bottom is not None and bottom != 0 and not _is_zero(bottom):
+        for point in points_for(symbols):
+            top, bottom = value_at(x, point), value_at(y, point)
+            if top is not None and bottom is not None and bottom != 0 and not is_zero(bottom):
                 factor = sympy.nsimplify(top / bottom) if (top / bottom).is_Rational else top / bottom
                 break
-        if factor is None or _is_zero(factor) or (positive and not factor.is_positive):
+        if factor is None or is_zero(factor) or (positive and not factor.is_positive):
             return False
         return _same(x, factor * y)
 
     def same_points(self, a: Region, b: Region) -> bool:
         try:
-            one, other = _set(a), _set(b)
+            one, other = set_of(a), set_of(b)
             return bool(one == other) or bool(one.symmetric_difference(other) == sympy.S.EmptySet)
         except MISHAPS:
             return False
@@ -247,18 +247,18 @@ def _same(x: Any, y: Any) -> bool:
         return False
     difference = x - y
     if not difference.free_symbols:
-        return _is_zero(difference)
+        return is_zero(difference)
     return _vanishes(x, y, sorted(x.free_symbols | y.free_symbols, key=str))
 
 
 def _vanishes(x: Any, y: Any, symbols: list[Any]) -> bool:
     """Whether two expressions agree at points where both have a real value; the symbols fix most points."""
-    points = _points(symbols)
+    points = points_for(symbols)
     met = _agreements(x, y, points[:DEEP] + points[len(SIGNS) :], points[DEEP : len(SIGNS)])
-    if met is not None and _has_pieces(x - y):
+    if met is not None and has_pieces(x - y):
         met = _and_more(met, _agreements(x, y, _far_points(symbols, x - y), []))
-    if met and _has_pieces(x - y):  # only now, because most wrong answers have differed
-        windows = window_points(x - y, points[0], min(_largest(x - y), FARTHEST[False]))
+    if met and has_pieces(x - y):  # only now, because most wrong answers have differed
+        windows = window_points(x - y, points[0], min(largest_in(x - y), FARTHEST[False]))
         met = _and_more(met, _agreements(x, y, [], windows))
     if met is not None and met < 2:  # as for arcsin, which is real only near zero
         met = _and_more(met, _agreements(x, y, _small_points(symbols), []))
@@ -276,11 +276,11 @@ def _agreements(x: Any, y: Any, deep: list[dict[Any, Any]], others: list[dict[An
     depths = [DEPTHS] * len(deep) + [DEPTHS[:1]] * len(others)
     met = 0
     for point, to in zip([*deep, *others], depths, strict=True):
-        a, b = _at(x, point), _at(y, point)
+        a, b = value_at(x, point), value_at(y, point)
         if a is None or b is None or not (x.has(sympy.I) or y.has(sympy.I) or (_is_real(a) and _is_real(b))):
             continue
         met += 1
-        if not _is_zero(a - b, to):
+        if not is_zero(a - b, to):
             return None
     return met
 
@@ -295,7 +295,7 @@ def _is_real(x: Any) -> bool:
         return False
 
 
-def _points(symbols: list[Any]) -> list[dict[Any, Any]]:
+def points_for(symbols: list[Any]) -> list[dict[Any, Any]]:
     seeded = random.Random(len(symbols))
     points = []
     for number in range(len(SIGNS) + (MIXED if len(symbols) > 1 else 0)):
@@ -319,11 +319,12 @@ def _small_points(symbols: list[Any]) -> list[dict[Any, Any]]:
     if all(symbol.is_integer for symbol in symbols):
         return []  # they would be the same points
     return [
-        {s: n if s.is_integer else n / (1 + abs(n)) for s, n in point.items()} for point in _points(symbols)
+        {s: n if s.is_integer else n / (1 + abs(n)) for s, n in point.items()}
+        for point in points_for(symbols)
     ]
 
 
-def _has_pieces(x: Any) -> bool:
+def has_pieces(x: Any) -> bool:
     """Whether it may follow one formula near zero and another one far from it, as |x - 10| does.
 
     Towers of powers are left out, as their values far from zero are never computed.
@@ -338,7 +339,7 @@ def _has_pieces(x: Any) -> bool:
 def _far_points(symbols: list[Any], x: Any) -> list[dict[Any, Any]]:
     """Points of both signs and both orders of the symbols, beyond all numbers that are written in x."""
     grows = x.has(sympy.binomial, sympy.factorial) or any(p.exp.free_symbols for p in x.atoms(sympy.Pow))
-    size = min(max(2 * _largest(x), NEAREST_FAR), FARTHEST[grows])
+    size = min(max(2 * largest_in(x), NEAREST_FAR), FARTHEST[grows])
     points = []
     for ordered, beside in ((symbols, 1), (symbols[::-1], 0)):  # 0: multiples of a number that is written
         for sign in (1, -1):
@@ -350,7 +351,7 @@ def _far_points(symbols: list[Any], x: Any) -> list[dict[Any, Any]]:
     return points
 
 
-def _largest(x: Any) -> int:
+def largest_in(x: Any) -> int:
     """The largest number that is written in x, also as a divisor: x/1000 is large far beyond 1000."""
     largest = 0
     for part in sympy.preorder_traversal(x):
@@ -362,7 +363,7 @@ def _largest(x: Any) -> int:
     return int(largest)
 
 
-def _at(x: Any, point: dict[Any, Any]) -> Any:
+def value_at(x: Any, point: dict[Any, Any]) -> Any:
     """The value at a point; None if there is none."""
     try:
         if not x.has(sympy.I) and not all(_is_defined(part, point) for part in x.atoms(*_PARTIAL)):
@@ -386,7 +387,7 @@ def _is_defined(part: Any, point: dict[Any, Any]) -> bool:
     return part.subs(point).is_real is not False
 
 
-def _is_zero(x: Any, depths: tuple[int, ...] = DEPTHS) -> bool:
+def is_zero(x: Any, depths: tuple[int, ...] = DEPTHS) -> bool:
     """False if a nonzero digit is proven; true if the number is zero, or none is found down to `depths`."""
     if x.is_Rational:
         return bool(x == 0)
@@ -428,10 +429,10 @@ def _rounded(decimal: Node, x: Any, other: Node, y: Any) -> bool:
     return bool(is_cut or abs(exact - x) * 2 <= place)
 
 
-def _set(region: Region) -> Any:
+def set_of(region: Region) -> Any:
     whole = sympy.Union(*map(_points_of, region.parts))
     for other in region.within:
-        whole = whole.intersect(_set(other))
+        whole = whole.intersect(set_of(other))
     for taken in region.without:
         whole -= _points_of(taken) if isinstance(taken, Interval) else sympy.FiniteSet(expression(taken))
     return whole

@@ -10,15 +10,17 @@ from fractions import Fraction
 
 from a2r_train.verify.exact import value
 from a2r_train.verify.expression import Node, Unreadable
-from a2r_train.verify.kinds import False_, Group, Named, Quantity, Reading, Words
+from a2r_train.verify.kinds import False_, Group, Named, Quantity, Reading, Relation, Words, has_symbol
 from a2r_train.verify.naming import called
 from a2r_train.verify.quantities import read_quantity, read_sum, without_money
+from a2r_train.verify.renaming import symbols
 
 _ROWS = re.compile(
     r"(?:\\\{ ?)?\\begin ?\{(cases|aligned|array|align\*?|gathered|matrix)\}(?: ?\{[lcr| ]*\})?"
     r"(.*?)\\end ?\{\1\}"
 )
 _UNKNOWN = re.compile(r"(?:[A-Za-z]|\\[a-z]+ ?)(?:_(?:\w|\{\w+\}))?'*")  # no function of another one
+_TERMS = set("abcdfghjklmnopqrstuvw")  # letters of numbers that are asked for, not of an unknown or a point
 _CONSTANTS = {"e", "i", r"\pi", r"\infty", r"\emptyset"}
 
 
@@ -72,6 +74,24 @@ def equal_names(names: list[str], last: Reading | None) -> Reading | None:
     if last is None:
         return Words("=".join(sorted(names))) if len(names) > 2 else None
     return Group("=", tuple(called(name, last) for name in names), "=") if len(names) > 1 else None
+
+
+def value_of_terms(equation: Relation) -> Node | None:
+    """7 for `m+n = 7`, which says what an expression of several letters is; None for other equations, such as
+    `2x = 14` and lines in x and y.
+    """
+    if equation.sign != "=" or equation.node.kind != "add" or len(equation.node.parts) != 2:
+        return None
+    left, right = equation.node.parts[0], equation.node.parts[1].parts[0]
+    terms, result = (left, right) if has_symbol(left) else (right, left)
+    names = symbols(terms)
+    if len(names) < 2 or not names <= _TERMS or not _is_arithmetic(terms) or value(result) is None:
+        return None
+    return result
+
+
+def _is_arithmetic(node: Node) -> bool:
+    return node.kind in ("num", "sym", "add", "neg", "mul", "div") and all(map(_is_arithmetic, node.parts))
 
 
 def _is_unknown(name: str) -> bool:

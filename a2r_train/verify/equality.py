@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import Protocol
 
+from a2r_train.verify.chains import value_of_terms
 from a2r_train.verify.exact import FLOAT_DIGITS, MIN_DIGITS, digits, rounds_to, value
 from a2r_train.verify.expression import Node, number
 from a2r_train.verify.kinds import (
@@ -23,12 +24,15 @@ from a2r_train.verify.kinds import (
     Matrix,
     Measure,
     Named,
+    Piece,
+    Pieces,
     Quantity,
     Reading,
     Region,
     Relation,
     Vector,
     Words,
+    as_product,
     as_region,
     decimal_comma,
     has_symbol,
@@ -36,13 +40,14 @@ from a2r_train.verify.kinds import (
     linked,
 )
 from a2r_train.verify.letters import figure, is_double, is_product, letters
-from a2r_train.verify.measures import based, same_amount, same_time
+from a2r_train.verify.matrices import rows_of
+from a2r_train.verify.measures import angles_of, based, same_amount, same_time
+from a2r_train.verify.piecewise import by_numbers
+from a2r_train.verify.renaming import constant_in, mentions, period_in, renamed, symbols
 from a2r_train.verify.spelling import GREEK_ORDER
 from a2r_train.verify.units import Tail, is_temperature, may_be_same
 
 _UNIT_LETTERS = {"i", "j", "k"}
-_WHOLE = {"k", "m", "n"}  # letters for any whole number
-_VARIABLES = ("x", "t", "u", "v", "w", "y", "z", "r", "s", r"\theta")  # of integration
 Same = Callable[[Reading, Reading], bool]
 
 
@@ -69,6 +74,10 @@ class Leaves(Protocol):
         """Whether two regions hold the same numbers."""
         ...
 
+    def same_pieces(self, a: Pieces, b: Pieces, /) -> bool:
+        """Whether two functions whose pieces belong to regions are the same."""
+        ...
+
 
 class Unasked:
     """Leaves that leave everything to the worker."""
@@ -85,6 +94,9 @@ class Unasked:
     def same_points(self, _a: Region, _b: Region, /) -> bool:
         raise Undecided
 
+    def same_pieces(self, _a: Pieces, _b: Pieces, /) -> bool:
+        raise Undecided
+
 
 @dataclass(frozen=True)
 class Equality:
@@ -99,8 +111,11 @@ class Equality:
         if a == b:
             return True
         a, b = linked(a, b) or a, linked(b, a) or b
+        a, b = as_product(a, b), as_product(b, a)
         if isinstance(a, Named) or isinstance(b, Named):
             return self._named(a, b)
+        if isinstance(a, Pieces) or isinstance(b, Pieces):
+            return self._pieces(a, b)
         if isinstance(a, Region) or isinstance(b, Region):
             return self._regions(as_region(a), as_region(b))
         if isinstance(a, Vector) or isinstance(b, Vector):
@@ -111,8 +126,8 @@ class Equality:
             return self._groups(a, b)
         if (pair := decimal_comma(a, b)) is not None:
             return self._quantities(*pair)
-        if isinstance(a, Relation) and isinstance(b, Relation):
-            return self._relations(a, b)
+        if isinstance(a, Relation) or isinstance(b, Relation):
+            return self._related(a, b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):
             return self._matrices(a, b)
         if isinstance(a, Clock) or isinstance(b, Clock):
@@ -127,12 +142,12 @@ class Equality:
         """Whether a is ratio times b, by the rule for numbers."""
         if a == b and ratio == 1:
             return True
-        ends = _constant(a), _constant(b)
+        ends = constant_in(a), constant_in(b)
         if ratio == 1 and "C" in ends and None not in ends:
-            return self.leaves.constant_apart(a, _renamed(b, ends[1] or "", ends[0] or ""))
-        periods = _period(a), _period(b)
+            return self.leaves.constant_apart(a, renamed(b, ends[1] or "", ends[0] or ""))
+        periods = period_in(a), period_in(b)
         if ratio == 1 and None not in periods and periods[0] != periods[1]:
-            b = _renamed(b, periods[1] or "", periods[0] or "")
+            b = renamed(b, periods[1] or "", periods[0] or "")
         if (named := figure(a) or figure(b)) and named in (letters(a), letters(b)):
             return ratio == 1
         x, y = value(a), value(b)
@@ -174,7 +189,7 @@ class Equality:
         if s.percent != t.percent and (s.unit.dimensions or t.unit.dimensions):
             return False
         ratio = t.multiplier / s.multiplier
-        if (angles := _angles(a, b)) is not None:
+        if (angles := angles_of(a, b)) is not None:
             return self.equal(*angles) or (
                 not (s.unit.dimensions and t.unit.dimensions) and self.equal(a.node, b.node, ratio)
             )
@@ -193,6 +208,8 @@ class Equality:
 
     def _groups(self, a: Group, b: Group) -> bool:
         if a.kind == b.kind == ":":
+            if "time" in (a.join, b.join):
+                return self._in_order(a.items, b.items)
             return len(a.items) == len(b.items) and self._in_proportion(a.items, b.items)
         if {a.kind, b.kind} <= {",", "{", "="}:
             one, other = _names(a), _names(b)
@@ -203,6 +220,8 @@ class Equality:
             named, plain = (a, b) if one else (b, a)
             if (one is None) != (other is None) and not any(isinstance(i, Named) for i in plain.items):
                 return self._in_order(_by_name(named), plain.items)  # x = 1, y = 2 beside 1, 2
+            if (one is None) != (other is None) and len(_names(named) or ()) > 1:
+                return False  # x = 1, 2 are two values of x, and not x = 1, y = 2
             return not _other_join(a, b) and self._paired(a.items, b.items)
         for named, plain in ((a, b), (b, a)):
             if _names(named) and plain.kind in ("()", "[]"):
@@ -279,12 +298,48 @@ class Equality:
     def _regions(self, a: Region | None, b: Region | None) -> bool:
         if a is None or b is None or (a.name and b.name and a.name != b.name):
             return False
-        if len(a.parts) == len(b.parts) == 1 and a.is_union and b.is_union:
-            one, other = a.parts[0], b.parts[0]
-            if isinstance(one, Interval) and isinstance(other, Interval):
-                flags = (one.with_low, one.with_high) == (other.with_low, other.with_high)
-                return flags and self.equal(one.low, other.low) and self.equal(one.high, other.high)
+        if len(a.parts) == len(b.parts) and a.is_union and b.is_union:
+            one, other = _intervals(a), _intervals(b)
+            alike = len(one) == len(other) == len(a.parts) and self._same_intervals(one, other)
+            if alike or len(one) == len(other) == len(a.parts) == 1:
+                return alike
         return self.leaves.same_points(a, b)
+
+    def _same_intervals(self, a: list[Interval], b: list[Interval]) -> bool:
+        """Whether each interval of one union is one of the other; the ends may be irrational."""
+        left = list(b)
+        for one in a:
+            like = next((other for other in left if self._same_interval(one, other)), None)
+            if like is None:
+                return False
+            left.remove(like)
+        return True
+
+    def _same_interval(self, a: Interval, b: Interval) -> bool:
+        flags = (a.with_low, a.with_high) == (b.with_low, b.with_high)
+        return flags and self.equal(a.low, b.low) and self.equal(a.high, b.high)
+
+    def _pieces(self, a: Reading, b: Reading) -> bool:
+        """Functions by their pieces; a plain one has one piece."""
+        one, other = _as_pieces(a), _as_pieces(b)
+        if one is None or other is None:
+            return False
+        if by_numbers(one) or by_numbers(other):
+            return self.leaves.same_pieces(one, other)
+        left = list(other.items)
+        for piece in one.items:
+            like = next((p for p in left if p.when == piece.when and self.same(p.value, piece.value)), None)
+            if like is None:
+                return False
+            left.remove(like)
+        return not left
+
+    def _related(self, a: Reading, b: Reading) -> bool:
+        if isinstance(a, Relation) and isinstance(b, Relation):
+            return self._relations(a, b)
+        relation, other = (a, b) if isinstance(a, Relation) else (b, a)
+        asked = value_of_terms(relation) if isinstance(relation, Relation) else None
+        return asked is not None and isinstance(other, Quantity) and self._quantities(Quantity(asked), other)
 
     def _relations(self, a: Relation, b: Relation) -> bool:
         if a.sign != b.sign:
@@ -320,15 +375,15 @@ class Equality:
         if not isinstance(vector, Vector):
             return False
         if isinstance(other, Quantity):
-            plain = not any(_symbols(one.node) & _UNIT_LETTERS for one in vector.components)
-            several = len(_symbols(other.node) & _UNIT_LETTERS) > 1  # 3i alone may be imaginary
+            plain = not any(symbols(one.node) & _UNIT_LETTERS for one in vector.components)
+            several = len(symbols(other.node) & _UNIT_LETTERS) > 1  # 3i alone may be imaginary
             return plain and several and self._quantities(vector.plain, other)
         if isinstance(other, Group):
             return other.kind == "()" and self._in_order(vector.components, other.items)
         return self._matrices(vector, other)
 
     def _matrices(self, a: Reading, b: Reading) -> bool:
-        one, other = _rows(a), _rows(b)
+        one, other = rows_of(a), rows_of(b)
         if one is None or other is None or [len(row) for row in one] != [len(row) for row in other]:
             return False
         pairs = zip((x for row in one for x in row), (y for row in other for y in row), strict=True)
@@ -336,6 +391,10 @@ class Equality:
 
     def _measures(self, a: Reading, b: Reading) -> bool:
         return same_amount(a, b)
+
+
+def _intervals(region: Region) -> list[Interval]:
+    return [part for part in region.parts if isinstance(part, Interval)]
 
 
 def agrees(decimal: Node, x: Fraction, other: Node, y: Fraction) -> bool:
@@ -358,66 +417,14 @@ def _in_thousands(node: Node) -> Fraction | None:
     return first * size if size and first is not None else None
 
 
-def _constant(node: Node) -> str | None:
-    """The constant of integration in a sum."""
-    found = [part for part in node.parts if part.kind == "sym" and part.text in ("C", "c", "K")]
-    if node.kind != "add" or len(found) != 1:
-        return None
-    others, name = Node("add", tuple(part for part in node.parts if part is not found[0])), found[0].text
-    of_variable = any(_mentions(others, variable) for variable in _VARIABLES)
-    return name if of_variable and not _mentions(others, name) else None
-
-
-def _period(node: Node) -> str | None:
-    """The letter that counts the periods, as n in `2 pi n`; None unless it is the only letter besides pi."""
-    letters = _symbols(node)
-    found = letters - {r"\pi"}
-    return found.pop() if r"\pi" in letters and len(found) == 1 and found <= _WHOLE else None
-
-
-def _symbols(node: Node) -> set[str]:
-    """All symbols of a tree, and its opaque parts as text."""
-    own = {node.text} if node.kind in ("sym", "opaque") else set[str]()
-    return own.union(*map(_symbols, node.parts))
-
-
-def _mentions(node: Node, name: str) -> bool:
-    return node.text == name or node.kind == "opaque" or any(_mentions(part, name) for part in node.parts)
-
-
-def _renamed(node: Node, old: str, new: str) -> Node:
-    if node.kind == "sym":
-        return Node("sym", text=new) if node.text == old else node
-    return Node(node.kind, tuple(_renamed(part, old, new) for part in node.parts), node.text)
-
-
 def _same_argument(a: Named, b: Named) -> Quantity | None:
     """The value of b, written in the letter of a, as for `f(t) = 2t + 1` and `f(x) = 2x + 1`."""
     one, other = (re.fullmatch(r"([A-Za-z]'*)\(([a-z])\)", named.name) for named in (a, b))
     if not one or not other or one[1] != other[1] or not isinstance(b.what, Quantity):
         return None
-    if _mentions(b.what.node, one[2]):
+    if mentions(b.what.node, one[2]):
         return None
-    return replace(b.what, node=_renamed(b.what.node, other[2], one[2]))
-
-
-def _angles(a: Quantity, b: Quantity) -> tuple[Node, Node] | None:
-    """Both as numbers of radians, if one is in degrees and the other in radians, or a bare number."""
-    units = [dict(q.tail.unit.dimensions) for q in (a, b)]
-    if {"degree": 1} not in units or not all(u in ({}, {"degree": 1}, {"radian": 1}) for u in units):
-        return None
-    if units[0] == units[1] or a.tail.percent or b.tail.percent:
-        return None
-    if {} in units and value(a.node) is not None and value(b.node) is not None:
-        return None  # radians are multiples of pi
-    one, other = (_radians(q) if u == {"degree": 1} else q.node for q, u in zip((a, b), units, strict=True))
-    return one, other
-
-
-def _radians(angle: Quantity) -> Node:
-    degrees = Fraction(180) / angle.tail.unit.factor / angle.tail.multiplier
-    parts = (number(degrees.numerator), number(degrees.denominator))
-    return Node("div", (Node("mul", (angle.node, Node("sym", text=r"\pi"))), Node("div", parts)))
+    return replace(b.what, node=renamed(b.what.node, other[2], one[2]))
 
 
 def _as_relation(named: Named) -> Relation | None:
@@ -434,6 +441,12 @@ def _sides(relation: Relation) -> tuple[Node, Node]:
 
 def _is_residue(relation: Relation) -> bool:
     return relation.sign.startswith("mod ")
+
+
+def _as_pieces(reading: Reading) -> Pieces | None:
+    if isinstance(reading, Quantity) and reading.tail == Tail():
+        return Pieces((Piece(reading, None),))
+    return reading if isinstance(reading, Pieces) else None
 
 
 def _names(group: Group) -> list[str] | None:
@@ -465,24 +478,3 @@ def _other_join(a: Group, b: Group) -> bool:
     )
     unknowns = {item.name for item in (*a.items, *b.items) if isinstance(item, Named)}
     return (words or len(unknowns) > 1) and ("or" in (a.join, b.join)) and a.join != b.join
-
-
-def _rows(reading: Reading) -> tuple[tuple[Node, ...], ...] | None:
-    """The rows of a matrix; a tuple is a column, as is a sum of unit vectors; `[[1, 2], [3, 4]]` has rows."""
-    if isinstance(reading, Vector):
-        return tuple((component.node,) for component in reading.components)
-    if isinstance(reading, Matrix):
-        return reading.rows
-    if not isinstance(reading, Group):
-        return None
-    if reading.kind == "()":
-        column = _entries(reading)
-        return tuple((node,) for node in column) if column else None
-    rows = [_entries(row) for row in reading.items if isinstance(row, Group) and row.kind == "[]"]
-    found = tuple(row for row in rows if row)
-    return found if reading.kind == "[]" and len(found) == len(reading.items) else None
-
-
-def _entries(group: Group) -> tuple[Node, ...] | None:
-    nodes = tuple(item.node for item in group.items if isinstance(item, Quantity))
-    return nodes if len(nodes) == len(group.items) else None

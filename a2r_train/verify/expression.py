@@ -21,6 +21,7 @@ _INVERSES |= {"arccosec": "csc"}
 _OTHER_NAMES = {"cosec": "csc", "cosech": "csch"}
 NAMED_FUNCTIONS = {*_INVERSES, *_HYPERBOLIC, *_OTHER_NAMES}  # besides those that plain TeX has
 FUNCTIONS = NAMED_FUNCTIONS | vocabulary("sin cos tan cot sec csc cis log ln exp lg det gcd lcm max min")
+_OF_SETS = vocabulary("max min gcd lcm")  # of the numbers in braces; elsewhere {x} may be a fractional part
 GREEK = vocabulary(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon "
     "phi chi psi omega "
@@ -388,13 +389,13 @@ class _Reader:
         inverted = _INVERSES.get(name)
         if power == Node("neg", (number(1),)) and name in _CIRCULAR | _HYPERBOLIC:
             inverted, power = name, None
-        arguments = self.function_arguments(base)
+        arguments = self.function_arguments(base, name in _OF_SETS)
         node = _inverse(inverted, arguments) if inverted else _direct(name, arguments)
         return node if power is None else Node("pow", (node, power))
 
-    def function_arguments(self, base: Node | None) -> tuple[Node, ...]:
-        if self.peek() in ("(", "{"):
-            close = {"(": ")", "{": "}"}[self.take()]
+    def function_arguments(self, base: Node | None, of_set: bool) -> tuple[Node, ...]:
+        if self.peek() in ("(", "{") or (of_set and self.peek() == r"\{"):
+            close = {"(": ")", "{": "}", r"\{": r"\}"}[self.take()]
             arguments = [self.sum()]
             while self.peek() == ",":
                 self.take()

@@ -10,10 +10,13 @@ from a2r_train.verify.units import Tail
 
 @dataclass(frozen=True)
 class Quantity:
-    """An expression and what follows it. `3:4` is a quantity too, as it is also written as a fraction."""
+    """An expression and what follows it. `3:4` is a quantity too, as it is also written as a fraction.
+    `product` is what `3nm` is if its letters are no unit.
+    """
 
     node: Node
     tail: Tail = field(default_factory=Tail)
+    product: Node | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Measure:
 class Group:
     """Several answers. kind: `,` for a list, `{` a set, `:` a ratio of three or more, `=` the named parts of
     a tuple, else a pair of brackets such as `(]`. `join` is the word between the parts of a list. `decimal`
-    is what `3,5` is if its comma is that of a decimal. `x = y = 1` has the kind and the join `=`.
+    is what `3,5` is if its comma is that of a decimal. `x = y = 1` has the kind and the join `=`, and
+    `01:10:20`, which is no ratio, the join `time`.
     """
 
     kind: str
@@ -119,12 +123,39 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """The value of a function where a condition holds; without one, wherever those of the others do not."""
+
+    value: Quantity
+    when: Reading | None
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A function by its pieces, as `cases` gives it."""
+
+    items: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
 class False_:
     """A chain of equations that does not hold, such as `5 = 6`; it equals nothing."""
 
 
 Reading = (
-    Quantity | Measure | Group | Named | Relation | Region | Matrix | Vector | Based | Clock | Words | False_
+    Quantity
+    | Measure
+    | Group
+    | Named
+    | Relation
+    | Region
+    | Matrix
+    | Vector
+    | Based
+    | Clock
+    | Words
+    | Pieces
+    | False_
 )
 INFINITY = Node("sym", text=r"\infty")
 MINUS_INFINITY = Node("neg", (INFINITY,))
@@ -213,6 +244,14 @@ def linked(group: Reading, other: Reading) -> Reading | None:
     name = other.name if isinstance(other, Named) else ""
     same = (item for item in group.items if isinstance(item, Named) and item.name == name)
     return next(same, group.items[0])
+
+
+def as_product(a: Reading, b: Reading) -> Reading:
+    """`3nm` as a product if the other is one of letters, such as `3mn`; otherwise as it is."""
+    if not isinstance(a, Quantity) or a.product is None:
+        return a
+    letters = isinstance(b, Quantity) and b.product is None and b.tail == Tail() and has_symbol(b.node)
+    return Quantity(a.product) if letters else a
 
 
 def decimal_comma(a: Reading, b: Reading) -> tuple[Quantity, Quantity] | None:

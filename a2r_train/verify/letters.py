@@ -26,10 +26,14 @@ def _factors(node: Node) -> str:
 
 
 def figure(node: Node) -> str:
-    r"""The letters of `\overline{AB}`, `\angle B`; an answer may leave the sign out."""
+    r"""The letters of `\overline{AB}`, `\angle B`; an answer may leave the sign out. `\overline{A}` is not A:
+    it may be a complement or a mean.
+    """
     if node.kind != "sym" or not node.text.startswith(("\\overline ", "\\angle ", "\\triangle ")):
         return ""
-    letters = node.text.partition(" ")[2]
+    sign, _, letters = node.text.partition(" ")
+    if sign == r"\overline" and len(letters) == 1:
+        return ""
     return letters if letters.isupper() and letters.isalpha() else ""
 
 

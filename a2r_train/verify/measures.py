@@ -1,11 +1,11 @@
-"""Whether two amounts in several units, two times of day, or two numbers in a base are the same."""
+"""Whether two amounts in several units, times of day, angles, or numbers in a base are the same."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 from a2r_train.verify.exact import value
-from a2r_train.verify.expression import number
+from a2r_train.verify.expression import Node, number
 from a2r_train.verify.kinds import Based, Clock, Measure, Quantity, Reading
 from a2r_train.verify.units import Tail
 
@@ -62,3 +62,22 @@ def based(based: Reading, other: Reading) -> bool:
         return False
     node = other.node
     return node.kind == "num" and (node.text.lstrip("0") or "0") == based.digits
+
+
+def angles_of(a: Quantity, b: Quantity) -> tuple[Node, Node] | None:
+    """Both as numbers of radians, if one is in degrees and the other in radians, or a bare number."""
+    units = [dict(q.tail.unit.dimensions) for q in (a, b)]
+    if {"degree": 1} not in units or not all(u in ({}, {"degree": 1}, {"radian": 1}) for u in units):
+        return None
+    if units[0] == units[1] or a.tail.percent or b.tail.percent:
+        return None
+    if {} in units and value(a.node) is not None and value(b.node) is not None:
+        return None  # radians are multiples of pi
+    one, other = (_radians(q) if u == {"degree": 1} else q.node for q, u in zip((a, b), units, strict=True))
+    return one, other
+
+
+def _radians(angle: Quantity) -> Node:
+    degrees = Fraction(180) / angle.tail.unit.factor / angle.tail.multiplier
+    parts = (number(degrees.numerator), number(degrees.denominator))
+    return Node("div", (Node("mul", (angle.node, Node("sym", text=r"\pi"))), Node("div", parts)))

@@ -27,6 +27,8 @@ _SIZE = r"(?:\{(\d+|[a-z])\}|(\d+|[a-z](?![a-z])))"
 _KIND = r"(?:\\mathrm ?)?\{?([CP])\}? ?"
 _SELECTED = re.compile(rf"(?<![\w)}}]) ?(?:\{{ ?\}})?[\^_] ?{_SIZE} ?{_KIND}_ ?{_SIZE}")
 _SELECTED_BELOW = re.compile(r"(?<![A-Za-z\\])\{?C\}? ?_ ?(?:\{(\d+)\}|(\d)) ?\^ ?(?:\{(\d+)\}|(\d))")
+_CHOSEN = re.compile(r"(?<![A-Za-z\\}_])C ?\( ?(\d+|\d*[nmN](?:[-+]\d+)?) ?, ?(\d+|[jkmr](?:[-+]\d+)?) ?\)")
+_OTHER_POINT = re.compile(r"(?<![A-Za-z\\])[ABD-Z]'? ?\(|\) ?=|\(\d+, ?\d+\)$")
 _APOSTROPHES = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
 _UNDERSCORES = re.compile(r"(?<![\w.])\d{1,3}(?:\\?_\d{3})+(?![\w{])")
 _DIGITS_OVERLINED = re.compile(r"\\overline\s*\{(\d{2,20})\}")  # of a whole number, as for its letters
@@ -34,6 +36,10 @@ _ORDER = re.compile(r"\\mathcal\s*(?:O|\{\s*O\s*\})(?=\s*\()")
 _FEET = re.compile(r"(\d+)' ?(\d+(?:\.\d+)?)''")
 _POINTS = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d{3}){2,})(?:,(\d+))?(?![\d.,])")
 _UNSEEN = re.compile(r"\\[hv]?phantom\s*(?:\{[^{}]*\}|\w)")
+_DONE = re.compile(
+    r"(?<=\S)\s*(?:\\(?:checkmark|blacksquare|qed|qedsymbol|nonumber|notag)(?![A-Za-z])|\\tag\*?\s*\{[^{}]*\}"
+    r"|\\label\s*\{[^{}]*\}|[✓✔✅∎■])\s*$"
+)  # a mark behind an answer
 _STRUCK = re.compile(r"~~[^~]+~~")  # in Markdown; inside a text, ~ is a space of TeX
 _GOES_ON = re.compile(r"([,;])\s*\.\.\.$")
 
@@ -42,6 +48,8 @@ def rewritten(text: str) -> str:
     """The text in the notation that the other rules know."""
     if text[:1] == "~" and _STRUCK.fullmatch(text):
         return ""
+    if "\\" in text or not text.isascii():
+        text = _DONE.sub("", text)
     if "\\" in text:
         if over := _DIGITS_OVERLINED.fullmatch(text):
             return over[1]
@@ -52,6 +60,8 @@ def rewritten(text: str) -> str:
         if _DIFFERENTIAL.search(text):
             text = _UPRIGHT.sub("d", text)
         text = _DOTTED.sub(r"\1\\overline{\2\3\4}", text)
+    if "C" in text and "," in text and not _OTHER_POINT.search(text):
+        text = _CHOSEN.sub(r"\\binom{\1}{\2}", text)
     if "_" in text:
         text = _UNDERSCORES.sub(lambda m: re.sub(r"\\?_", "", m.group()), text)
         text = _SELECTED_BELOW.sub(_binomial, _SELECTED.sub(_selection, text))

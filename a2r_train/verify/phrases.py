@@ -46,6 +46,15 @@ _OPERATION = re.compile(rf'(-?{_TERM}) ?"(plus|minus|times|over|divided)" ?("by"
 _OPERATORS = {"plus": "+", "minus": "-", "times": r"\cdot ", "over": "/", "divided": "/"}
 _SHARE = re.compile(r'(\d+) ?(?:"?out"? "of"|"in") ?(\d+)')
 _PERCENT_OF = re.compile(rf'({_NUMBER}) ?(?:%|"percent") ?"of" \$?({_NUMBER})', re.I)
+_FRACTION = r"\\frac ?(?:\{\d+\}\{\d+\}|\d ?\d)|\d+/\d+|0?\.\d+"
+_SHARE_OF_NUMBER = re.compile(rf'^({_FRACTION}) ?"of" ?(\d+)$')
+_SHARE_OF = re.compile(
+    rf'^({_FRACTION}|{_NUMBER} ?(?:%|"percent")) ?"of" (?:(?:a|"an"|"the"|"all") )*'
+    r'((?:"[A-Za-z-]+" ?){1,3})$'
+)
+_HALF_OF_DAY = re.compile(
+    r"^(\d{1,2}(?::\d\d)?) ?(?:o'\"clock\" )?\"in\" \"the\" \"(morning|afternoon|evening)\"$", re.I
+)
 # A remark in brackets that says why or how exactly, and one that is the unit.
 _REMARK = re.compile(
     r'(.*[\w)}%]) ?\( ?"(?:(?:since|because|rounded)"[^()]*'
@@ -114,6 +123,8 @@ def plain(text: str) -> str:
         return rf"\R \setminus \{{{points}\}}"
     text = re.sub(r'(?<=\d) ?"per" "cent"', "%", text)
     text = re.sub(r"^(\d{1,2}) o'\"clock\"$", r"\1", text)
+    text = _HALF_OF_DAY.sub(lambda m: f'{m[1]} "{"am" if m[2].lower() == "morning" else "pm"}"', text)
+    text = _SHARE_OF.sub(r"\1 \2", _SHARE_OF_NUMBER.sub(r"\1\\cdot \2", text))
     if (spoken := _written_twice(text) or _in_digits(words)) is not None:
         return spoken
     text = _ARTICLE.sub("", _HEDGE.sub("", _without_remark(text), count=1), count=1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 from a2r_train.verify.expression import Node, Unreadable, number, parse
-from a2r_train.verify.kinds import Based, Clock, Group, Matrix, Measure, Quantity, Reading
+from a2r_train.verify.kinds import Based, Clock, Group, Measure, Quantity, Reading
 from a2r_train.verify.splitting import split, top_level
 from a2r_train.verify.units import Tail, named, number_word, read_tail, times
 
@@ -29,6 +28,7 @@ _PIECE = re.compile(
     r'?(?:"(?!and"|or")[^"]*"(?:\^\d)?|\\deg))+)'
     r'(?:,? ?"and" ?|, ?| |$)?'
 )
+_LETTERS_LAST = re.compile(r'(.*[\d})])"([a-z]{2,3})"(\^ ?(?:\d|\{\d+\}))?')  # without a space
 _SIGN = re.compile(r'(?:[+]|(?<=["}\d])-|(?<=["}\d] )-|\\cdot)(?= ?[\d(\\])')
 _CLOCK = re.compile(r'(\d{1,2})(?::(\d\d))? ?(?:o\'"clock" ?)?"([ap]m)"', re.IGNORECASE)
 _BASED = re.compile(r"(-?)\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)? ?_ ?(?:\{([^{}]*)\}|(\d))")
@@ -45,8 +45,6 @@ _BASE_WORDS = {
     "ten": 10,
 }
 _BASE_WORDS |= {"twelve": 12, "sixteen": 16}
-_TRANSPOSE = re.compile(r"(.*[)\]}]) ?\^(?: ?\{)* ?(?:T|\\top|\\intercal) ?(?:\} ?)*")
-_MATRIX = re.compile(r"\\begin ?\{([pbBs]?(?:mall)?matrix|array)\}")
 
 
 def read_pieces(text: str) -> Reading | None:
@@ -71,34 +69,6 @@ def read_pieces(text: str) -> Reading | None:
     if re.search(r",\s|,$", text) and '"and"' not in text and len(found) == 2:
         return None
     return Group(",", tuple(items))
-
-
-def read_matrix(text: str) -> Reading | None:
-    match = _MATRIX.search(text)
-    if not match:
-        return None
-    node, scale = parse(text), []
-    while node.kind in ("mul", "neg"):
-        scale.append(node.parts[0] if node.kind == "mul" else number(-1))
-        node = node.parts[-1]
-    if node.kind != "matrix":
-        return None
-    rows = [row.parts for row in node.parts]
-    for factor in scale:
-        rows = [tuple(Node("mul", (factor, entry)) for entry in row) for row in rows]
-    return Matrix(tuple(rows))
-
-
-def read_transpose(text: str, read: Callable[[str], Reading]) -> Reading | None:
-    """The columns of `(1, 2)^T` and of a matrix; None for anything else."""
-    match = _TRANSPOSE.fullmatch(text)
-    if not match:
-        return None
-    found = read(match[1])
-    if isinstance(found, Group) and found.kind in ("()", "[]"):
-        nodes = tuple((item.node,) for item in found.items if isinstance(item, Quantity))
-        return Matrix(nodes) if len(nodes) == len(found.items) else None
-    return Matrix(tuple(zip(*found.rows, strict=True))) if isinstance(found, Matrix) else None
 
 
 def read_based(text: str) -> Reading | None:
@@ -161,7 +131,7 @@ def _time(sides: list[str]) -> Reading | None:
     tail = Tail(mark=":")
     if len(nodes) == 2:
         return Quantity(Node("div", (nodes[0], nodes[1])), tail)
-    return Group(":", tuple(Quantity(node) for node in nodes))
+    return Group(":", tuple(Quantity(node) for node in nodes), "time")
 
 
 def read_sum(text: str) -> Reading | None:
@@ -216,7 +186,8 @@ def read_quantity(text: str) -> Reading:
     if is_symbol and not all(word in ("/", "per", "degree") or named(word) for word, _ in items):
         raise Unreadable(text)
     node = parse(head.strip())
-    tail = read_tail([*([(money, 1)] if money and not items else []), *items], node.text == "1")
+    single = node.text == "1" or _is_part(node)
+    tail = read_tail([*([(money, 1)] if money and not items else []), *items], single)
     if tail is None:
         raise Unreadable(text)
     if money and items:
@@ -231,7 +202,23 @@ def read_quantity(text: str) -> Reading:
         if tail.unit.dimensions not in ((), ((base, 1),)):
             raise Unreadable(text)
         tail = replace(tail, unit=replace(tail.unit, factor=factor, dimensions=((base, 1),)))
-    return Quantity(node, tail)
+    return Quantity(node, tail, None if money else product_of(text))
+
+
+def _is_part(node: Node) -> bool:
+    """Whether it is a fraction below 1: `3/4 pizza`."""
+    if node.kind != "div" or any(part.kind != "num" or not part.text.isdigit() for part in node.parts):
+        return False
+    return 0 < int(node.parts[0].text) < int(node.parts[1].text)
+
+
+def product_of(text: str) -> Node | None:
+    """`3nm` as a product of letters; None for `3 nm` and for longer words."""
+    match = _LETTERS_LAST.fullmatch(text)
+    try:
+        return parse("".join(match.groups(""))) if match else None
+    except Unreadable:
+        return None
 
 
 def without_tail(text: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
+from a2r_train.verify.builders import read_builder
 from a2r_train.verify.chains import equal_amounts, equal_names, holds, members, named_parts, system
 from a2r_train.verify.chemistry import formula
 from a2r_train.verify.congruences import read_congruence
@@ -27,7 +28,7 @@ from a2r_train.verify.expression import (
     number,
     parse,
 )
-from a2r_train.verify.inequalities import ascending, combined, ray, solved
+from a2r_train.verify.inequalities import NEAR, ascending, combined, ray, solved
 from a2r_train.verify.kinds import (
     EMPTY,
     INFINITY,
@@ -46,20 +47,20 @@ from a2r_train.verify.kinds import (
     points_in,
 )
 from a2r_train.verify.lists import each_named, flat, with_comma
+from a2r_train.verify.matrices import read_matrix, read_transpose
 from a2r_train.verify.naming import NAME, called, mentions
 from a2r_train.verify.phrases import plain
+from a2r_train.verify.piecewise import read_piecewise
 from a2r_train.verify.products import is_word
 from a2r_train.verify.quantifiers import family_in, unquantified
 from a2r_train.verify.quantities import (
     CURRENCY,
     read_based,
     read_clock,
-    read_matrix,
     read_pieces,
     read_quantity,
     read_ratio,
     read_sum,
-    read_transpose,
     without_money,
 )
 from a2r_train.verify.signs import each_sign
@@ -86,15 +87,14 @@ _ALL_WORDS = {
     "the set of real numbers",
 }
 _RELATIONS = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
+_UNIT_BEHIND = re.compile(r'(?<=[\d})])"([a-z]{2,3})"')
+_NEW_LINE = r"\\\\(?![A-Za-z]{2})"  # where words are in quotes; `\\\\frac` is a backslash too many
 _IMPLIES = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|iff|Leftrightarrow)(?![A-Za-z])")
-_UNIONS = re.compile(r"\\(?:cup|setminus)(?![A-Za-z])")
+_UNIONS = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])")
 _NAMES_OF_RATIO = re.compile(r"(?:[A-Za-z]|[A-Z]{2})(?: ?: ?(?:[A-Za-z]|[A-Z]{2}))+")
 _POSITIVE = re.compile(r"\\R ?(?:\^ ?\{?\+\}?|_ ?\{?(?:\+|>0)\}?)")
 _BOLD_NAME = re.compile(r"^\{([A-Za-z])\}(?=$|\()")
 _CHOICE = re.compile(r"\(?([A-E])(?:\)|\.) (?=[\d$]|\\frac|\\sqrt)(.+)")
-_BUILDER = re.compile(
-    r'([a-z]) ?(?:\\in ?\\R ?)? ?(?:\\mid ?|\||:) ?(?:\1 ?\\in ?\\R ?(?:[,;]|"and"|\|) ?)?(.*)'
-)
 _POINT = re.compile(r"([A-Z])(\([-\d./]+(?:, ?[-\d./]+)+\))")
 _LABEL = re.compile(
     r'(?:"the" )?(?:"final" )?"(?:answer|ans|solution|result)"(?: "is")? ?[:=]? ?', re.IGNORECASE
@@ -120,6 +120,8 @@ _PLAIN = re.compile(r"""[\w\s\u0900-\u0dff\u0e00-\u0e7f"'.,:;!?()&%$£€/#+<>=*
 @lru_cache(maxsize=20_000)
 def read(text: str) -> Reading:
     """What a normal form says. Raises Unreadable unless it is mathematics or words, TooLarge as `value`."""
+    if r"\begin" in text and (pieces := read_piecewise(text, read)):
+        return pieces
     text = plain(text)
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) and _LABEL.sub("", text, count=1) else text
     text = unquantified(text)
@@ -134,7 +136,17 @@ def read(text: str) -> Reading:
     try:
         return _read(text)
     except Unreadable:
+        if (products := _UNIT_BEHIND.sub(r"\1", text)) != text:
+            return _or_words(products, text)
         text = ascending(text)
+        return _words(text) or _formula(text)
+
+
+def _or_words(products: str, text: str) -> Reading:
+    """`2nm+1` with nm as a product, as no unit stands there; otherwise the text as words."""
+    try:
+        return _read(products)
+    except Unreadable:
         return _words(text) or _formula(text)
 
 
@@ -178,6 +190,8 @@ def _read(text: str) -> Reading:
         return _read(group[1])
     if r"\begin" in text and (rows := system(text)):
         return _read(rows)
+    if "\\\\" in text and r"\begin" not in text and len(lines := split(text, _NEW_LINE)[0]) > 1:
+        return _read(", ".join(lines))
     if said in _EMPTY_WORDS or text in (r"\emptyset", r"\{\}", "{}"):
         return EMPTY
     if said in _ALL_WORDS:
@@ -216,7 +230,9 @@ def _approximate(text: str) -> Reading:
     if a is None or b is None:
         raise Unreadable(text)
     place = digits(rounded.node)
-    return exact if abs(a - b) <= (10.0 ** place[1] if place else 0.5) else False_()
+    step = 10.0 ** place[1] if place else 1.0
+    is_cut = 0 <= abs(a) - abs(b) < step and a * b >= 0
+    return exact if is_cut or abs(a - b) <= step * (0.5 + NEAR) else False_()
 
 
 def _with_thousands(text: str) -> str:
@@ -350,13 +366,8 @@ def _set(inner: str) -> Reading:
         return EMPTY
     if family := family_in(inner):
         return _read(family)
-    if builder := _BUILDER.fullmatch(inner):
-        found = _read(unquantified(builder[2]))
-        if isinstance(found, Region) and found.name == builder[1]:
-            return replace(found, name="")
-        if isinstance(found, Named) and found.name == builder[1] and (points := points_in(found.what)):
-            return Group("{", tuple(map(Quantity, points)))
-        raise Unreadable(inner)
+    if found := read_builder(inner, _read):
+        return found
     parts, _ = split(inner, "[,;]")
     words = [said for part in parts if (said := _words_alone(part))]
     if len(words) == len(parts) > 1:
@@ -401,6 +412,8 @@ def _relation(text: str, signs: list[str]) -> Reading:
 
 def _equation(sides: list[str]) -> Reading:
     """A name and its value, a chain whose last part counts, or an equation between two sides."""
+    if any("\\\\" in side and r"\begin" not in side for side in sides):
+        raise Unreadable("=".join(sides))
     sides = [_BOLD_NAME.sub(r"\1", side) if side[:1] == "{" else side for side in map(str.strip, sides)]
     first, last = sides[0], sides[-1]
     if len(sides) == 2 and NAME.fullmatch(last) and not NAME.fullmatch(first) and not mentions(first, last):
@@ -442,6 +455,11 @@ def _equal_names(sides: list[str]) -> Reading | None:
 
 
 def _region(text: str) -> Region:
+    first, *others = split_at(text, r"\cap")
+    if others:
+        if top_level(re.compile(r"\\(?:cup|setminus)(?![A-Za-z])"), text):
+            raise Unreadable(text)
+        return replace(_region_alone(first), within=tuple(map(_region_alone, others)))
     before, *after = split_at(text, r"\setminus")
     parts: list[Interval | Group] = []
     for part in split_at(before, r"\cup"):
@@ -451,6 +469,13 @@ def _region(text: str) -> Region:
             raise Unreadable(text)
         parts += region.parts
     return Region(tuple(parts), tuple(taken for part in after for taken in _taken(part)))
+
+
+def _region_alone(text: str) -> Region:
+    found = as_region(_single(text))
+    if found is None:
+        raise Unreadable(text)
+    return found
 
 
 def _taken(text: str) -> tuple[Node | Interval, ...]:

@@ -66,7 +66,7 @@ _CHARACTERS = {
     "∧": ' "and" ', "∖": r"\setminus ", "ℝ": r"\R ", "ℤ": r"\Z ", "ℚ": r"\Q ", "ℕ": r"\N ", "ℂ": r"\C ",
     "′": "'", "’": "'", "‘": "'", "″": "''", "“": "", "”": "", '"': "''", "⟨": r"\langle ", "⟩": r"\rangle ",
     "∠": r"\angle ", "△": r"\triangle ", "…": r"\ldots ", "∣": "|", "∥": r"\parallel ", "⊥": r"\perp ",
-    "→": r"\to ",
+    "→": r"\to ", "⇒": r"\implies ", "⟹": r"\implies ", **dict.fromkeys("⇔⟺↔", r"\iff "), "¬": r"\neg ",
     "∫": r"\int ", "∑": r"\sum ", "。": ".", "、": ", ", "￥": "¥", "￡": "£", "∶": ":",
     **dict.fromkeys("\u00c5\u212b", ' "angstrom" '), "\u212a": "K", "\u00b5": r" \mu ",  # that of units
     "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
@@ -143,7 +143,10 @@ _SAME = {
     "bar": "overline",
     "textasciitilde": "sim", "textendash": "-", "minus": "-", "cent": "¢", "textcent": "¢",
     "approxeq": "approx", "AA": '"angstrom"',
-    "simeq": "approx", "measuredangle": "angle",
+    "simeq": "approx", "measuredangle": "angle", "lnot": "neg",
+    **dict.fromkeys(["rightarrow", "longrightarrow"], "to"),
+    **dict.fromkeys(["Rightarrow", "Longrightarrow"], "implies"),
+    **dict.fromkeys(["leftrightarrow", "longleftrightarrow", "Leftrightarrow", "Longleftrightarrow"], "iff"),
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
 _RAISED_WORD = r"\\(?:text(?:rm|normal|superscript)?|mathrm|mbox|rm)(?![A-Za-z])\s*"
@@ -390,6 +393,8 @@ def _run(text: str, match: re.Match[str]) -> str:
     alone = before[-1:] in ("", " ", ",", "(", '"') and after[:1] in ("", " ", ",", ".", ":", ")", '"', "'")
     if low in _SHORT_ANYWHERE and (alone or before[-1:].isdigit() or before.endswith(("}", ")"))):
         return f' "{low}" '
+    if run == "in" and before[-1:].isdigit() and re.fullmatch(r"\s*(?:\^\s*\{?[23]\}?\s*)?", after):
+        return '"in"'
     if low in _SHORT or (len(run) == 2 and low in ("in", "as")):
         return f'"{run}"' if alone or (low in ("am", "pm") and behind_number) else run
     if len(run) <= 3 and is_unit(run):

@@ -16,17 +16,18 @@ import sys
 from typing import Any
 
 from a2r_train.records import CORRECT, INCORRECT, UNPARSABLE, Verdict
-from a2r_train.verify.algebra import Algebra, expression
+from a2r_train.verify.algebra import expression
 from a2r_train.verify.equality import Equality
 from a2r_train.verify.exact import MAX_BITS, TooLarge, limit
 from a2r_train.verify.expression import Node, Unreadable, parse
 from a2r_train.verify.kinds import nodes_of
+from a2r_train.verify.pieces_algebra import PiecesAlgebra
 from a2r_train.verify.reading import read
 
 MAX_DEADLINE_S = 600  # that a custom verifier may ask for
 FORM = "form"  # pool.FORM, in place of a context
 MEMORY_BYTES = 4 * 2**30  # of address space: a runaway power must not take the machine with it
-EQUALITY = Equality(Algebra())
+EQUALITY = Equality(PiecesAlgebra())
 
 
 def compare(answer: str, gold: str) -> Verdict:
