@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -276,7 +277,7 @@ def solve(
     """Answer one question and show the references, or a file of problems with one JSON line each."""
     from rich.console import Console
 
-    from a2r_train.data.read import Columns
+    from a2r_train.data.read import FLAG, Columns
     from a2r_train.data.task import prompt_of
     from a2r_train.engines import Sampling
     from a2r_train.inference.adaptive import Adaptive
@@ -289,7 +290,8 @@ def solve(
         explorer, synthesizer = TINY_PAIR
     explorer = explorer or synthesizer  # never mix the toy with the user's own model
     synthesizer = synthesizer or explorer
-    questions = read_questions(file, Columns.parse(columns, ("references",))) if file else []
+    named = replace(Columns.parse(columns, ("references",)), key=FLAG)
+    questions = read_questions(file, named) if file else []
     loop = TwoStage(
         None if questions and questions[0].references else explorer,
         synthesizer,

@@ -114,9 +114,7 @@ def is_done(
     folder = Path(folder)
     if not (folder / DONE).exists() or not (folder / CONFIG).exists():
         return False
-    before = digests_of(folder)
-    changed = _changed(_digests(config, inputs, before), before, _sets(config, inputs))
-    return not changed and not _changes(folder, _resolved(config), ignore)
+    return not changed_inputs(folder, config, inputs) and not _changes(folder, _resolved(config), ignore)
 
 
 def note(folder: str | Path, verifiers: Iterable[str]) -> None:
@@ -225,6 +223,12 @@ def _changed(digests: Mapping[str, str], before: Mapping[str, str], sets: Sequen
             changed |= dict.fromkeys(here - there, "has been added")
             changed |= dict.fromkeys(there - here, "has been removed")
     return dict(sorted(changed.items()))
+
+
+def changed_inputs(folder: Path, config: Mapping[str, Any], inputs: Sequence[str]) -> dict[str, str]:
+    """What has happened to each input of a folder's run since it began; only what has changed is there."""
+    before = digests_of(folder)
+    return _changed(_digests(config, inputs, before), before, _sets(config, inputs))
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from a2r_train.config import check_keys, load_yaml
-from a2r_train.errors import InputError
+from a2r_train.errors import InputError, PromptTooLong
 from a2r_train.markers import (
     OF_THINKING,
     THINK_CLOSE,
@@ -260,7 +260,7 @@ class Prompter:
         `template` replaces the configured one if a baseline asks something else about the references; if it
         is longer, the prompt may be longer by as much.
 
-        Raises InputError if the prompt cannot be made to fit max_prompt_tokens.
+        Raises PromptTooLong if it cannot be made to fit max_prompt_tokens.
         """
         shown = [self.shown(reference.text, reference.answer) for reference in references]
         lengths = list(map(len, ids := [self.ids(text) for text in shown]))
@@ -276,10 +276,10 @@ class Prompter:
                 return Rendered(chat, length, sum(n > cap for n in lengths))
             longest = min(cap, max(lengths, default=0))
             if longest <= self.config.min_reference_tokens:
-                raise InputError(
+                raise PromptTooLong(
                     f"prompt of {length} tokens over the budget of {most} with references cut to "
-                    f"{self.config.min_reference_tokens} tokens: raise "
-                    f"max_prompt_tokens or lower k ({problem[:40]!r})"
+                    f"{self.config.min_reference_tokens} tokens",
+                    f"raise max_prompt_tokens or lower k ({problem[:40]!r})",
                 )
             still_long = sum(n >= longest for n in lengths)
             cap = max(self.config.min_reference_tokens, longest - max(1, -(-over // still_long)))

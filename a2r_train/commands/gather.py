@@ -8,7 +8,10 @@ from pathlib import Path
 
 from a2r_train import output
 from a2r_train.config import load_yaml
+from a2r_train.data.asked import FILE as ASKED
+from a2r_train.data.asked import write_asked
 from a2r_train.data.explore import (
+    INPUTS,
     MAY_DIFFER,
     ExploreConfig,
     checked_chunks,
@@ -21,12 +24,14 @@ from a2r_train.data.explore import (
 from a2r_train.data.task import FILE as TASK
 from a2r_train.errors import InputError
 
+READ_AGAIN = ("problems", "prompt")  # inputs of explore; the model need not be on this machine
+
 
 def gather(shards: Sequence[str], output_dir: str) -> Path:
     """Join the output folders of shards into one complete folder, and return the path of its rollouts.jsonl.
 
-    Raises InputError for folders of different runs, or of one whose input has changed between two shards, and
-    for a chunk that is missing, in two folders, or not of its problems.
+    Raises InputError for folders of different runs, or of one whose input has changed since a shard was
+    explored, and for a chunk that is missing, in two folders, or not of its problems.
     """
     first, *others = configs = [_config_of(shard) for shard in shards]
     for shard, config in zip(shards[1:], others, strict=True):
@@ -37,21 +42,28 @@ def gather(shards: Sequence[str], output_dir: str) -> Path:
                     f"({key}: {getattr(config, key)!r}, not {value!r})"
                 )
     _check_inputs(shards)
+    for shard, config in zip(shards, configs, strict=True):
+        for what, how in output.changed_inputs(Path(shard), asdict(config), ("problems", "prompt")).items():
+            raise InputError(
+                f"{shard}: {what} {how} since this shard was explored; restore it, or explore again"
+            )
     config = replace(configs[0], shard="0/1", output_dir=output_dir)
-    chunks = chunks_of(config, load_problems(config))
+    problems = load_problems(config)
+    chunks = chunks_of(config, problems)
     paths = [_only(shards, i, len(chunks)) for i in range(len(chunks))]
     if extra := {p for shard in shards for p in Path(shard).glob("chunks/*.jsonl")} - {*paths}:
         raise InputError(
             f"{min(extra)}: one chunk more than {config.problems} has; expected the problems of the shards"
         )
     folder = Path(output_dir)
-    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER):
+    if output.prepare(folder, asdict(config), ignore=MAY_DIFFER, inputs=INPUTS):
         return folder / "rollouts.jsonl"
     try:
         write_task(config, folder)
+        write_asked(folder, problems)
         return finish(config, folder, checked_chunks(config, chunks, paths), paths)
     except InputError:
-        output.abandon(folder, files=(TASK,))
+        output.abandon(folder, files=(TASK, ASKED))
         raise
 
 

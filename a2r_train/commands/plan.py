@@ -181,12 +181,12 @@ def _missing(stage: Planned, written: dict[str, Planned]) -> list[str]:
     return said
 
 
-def _check(stage: Planned, _written: dict[str, Planned]) -> list[str]:
+def _check(stage: Planned, written: dict[str, Planned]) -> list[str]:
     """What the stage itself would report; if inputs are still to come, what the others report."""
     if stage.errors:
         return []
     if stage.coming:
-        return [*_check_parts(stage), *_check_prompt(stage), *_check_k(stage)]
+        return [*_check_parts(stage), *_check_prompt(stage), *_check_k(stage, written)]
     config = stage.configs[0]
     if stage.verb == "merge":
         check_merge(config)
@@ -276,15 +276,16 @@ def prompt_to_come(stage: Planned) -> PromptConfig:
     return PromptConfig.load(model_file(model, "prompt.yaml"))
 
 
-def _check_k(stage: Planned) -> list[str]:
-    """A bundle needs as many rollouts as it has references."""
+def _check_k(stage: Planned, written: dict[str, Planned]) -> list[str]:
+    """A bundle needs as many rollouts as it has references; those of several files add up."""
     said = []
     for key in ROLLOUTS if stage.verb == "bundle" else ():
-        maker = stage.coming.get(str(stage.value(key)))
+        makers = [written.get(os.path.normpath(path)) for path in paths_in(str(stage.value(key)))]
         least = stage.value("k_min") or stage.value("k")
-        samples = maker.value("samples_per_problem") if maker else 0
-        if maker and samples and samples < least:
-            said.append(
-                f"{stage.path}: k {least}, but {maker.path} makes {samples} samples per problem; lower k"
-            )
+        known = [(maker, maker.value("samples_per_problem")) for maker in makers if maker]
+        samples = sum(count for _, count in known if count)
+        if known and len(known) == len(makers) and all(count for _, count in known) and samples < least:
+            first, *others = [str(maker.path) for maker, _ in known]
+            makes = f"{first} makes" + (f", together with {' and '.join(others)}," if others else "")
+            said.append(f"{stage.path}: k {least}, but {makes} {samples} samples per problem; lower k")
     return said

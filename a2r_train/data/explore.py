@@ -27,6 +27,7 @@ from a2r_train import output
 from a2r_train.atomic import part_of
 from a2r_train.config import check_least
 from a2r_train.data import gym
+from a2r_train.data.asked import write_asked
 from a2r_train.data.options import letter_unasked, letters_judged_as_text
 from a2r_train.data.processes import Rate
 from a2r_train.data.read import Columns, judged_by, read
@@ -152,6 +153,7 @@ def explore(config: ExploreConfig) -> Path:
     if left := sum(not path.exists() for path in paths):
         log.info("%s: shard %s done; %d chunks are left for other shards", folder, config.shard, left)
         return folder / "chunks"
+    write_asked(folder, problems)
     return finish(config, folder, checked_chunks(config, chunks, paths), paths)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from a2r_train.data.asked import Asked
 from a2r_train.data.choices import Choices, note_choice
 from a2r_train.data.files import Slice, rows_of, slices
 from a2r_train.data.processes import Rate, mapped
@@ -128,7 +129,7 @@ def ingest(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if problems and not (folder / "problems.json").exists():
-        _spill_problems(problems, columns, folder, parts, verifier)
+        _spill_problems(problems, columns, folder, parts, verifier, Asked(rollouts))
     if problems:
         seen = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
         columns.met.update(seen["columns"])
@@ -286,9 +287,11 @@ def _problem_cells(problem: Problem, identity: str | None) -> tuple[object, ...]
     )  # fmt: skip
 
 
-def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verifier: str) -> None:
-    """Read the problem files in order. Raises InputError for a repeated id, and for a repeated problem with
-    another gold.
+def _spill_problems(
+    path: str, columns: Columns, folder: Path, parts: int, verifier: str, asked: Asked
+) -> None:
+    """Read the problem files in order. Raises InputError for a repeated id, for a repeated problem with
+    another gold, and for one that had another id when it was `asked`.
     """
     keys: list[np.ndarray] = []
     texts: list[int] = []
@@ -298,9 +301,11 @@ def _spill_problems(path: str, columns: Columns, folder: Path, parts: int, verif
         for at, (_, problem) in chain([first], islice(found, PROBLEMS_A_PILE - 1)):
             some.append(key_of(problem.id))
             texts.append(_text_key(problem.problem))
+            asked.add(problem.id, problem.problem, path)
             pile.add((some[-1], at, -1, 0, *_problem_cells(problem, problem.id)), len(problem.problem))
         pile.write(folder / f"problems-{number:06d}.arrow", parts)
         keys.append(np.array(some, dtype=np.uint64))
+    asked.warn(path)
     several = _repeated(np.concatenate(keys))
     if len(several):
         raise _second_use(path, columns, set(several.tolist()))

@@ -245,7 +245,8 @@ def read(
 
 def used_twice(place: str, identity: Any, first: str) -> InputError:
     """The error for an id that an earlier row has."""
-    return InputError(f"{place}: id {identity!r} was already used at {first}; ids must be unique")
+    number = " (a row without one has its number)" if isinstance(identity, str) and identity.isdigit() else ""
+    return InputError(f"{place}: id {identity!r} was already used at {first}; ids must be unique{number}")
 
 
 def stream(kind: type[Record], path: str, columns: Columns | None = None) -> Iterator[tuple[str, Record]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from a2r_train.data.asked import check_same_problems
 from a2r_train.data.builder import bundle_of, problem_in, unfound
 from a2r_train.data.choices import Choices, note_choice
 from a2r_train.data.options import without_options
@@ -67,6 +68,7 @@ def load_rollouts(
     if problems:
         known, samples = read(Problem, problems, columns), read(Rollout, rollouts, columns)
         check_beside(rollouts, columns, {problem.id: problem for problem in known})
+        check_same_problems(rollouts, ((problem.id, problem.problem) for problem in known), problems)
     else:
         known, samples = with_their_problems(rollouts, columns)
     known = judged_by(verifier, known)

@@ -56,7 +56,7 @@ def task_of(*data: str) -> Task:
     Raises InputError if two of the files have different tasks.
     """
     first = Task()
-    for folder in dict.fromkeys(_folder(file) for value in data for file in _files(value)):
+    for folder in folders_of(*data):
         found = _in(folder)
         if found.place and not first.place:
             first = found
@@ -198,6 +198,11 @@ def parse_mapping(value: str | Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _files(value: str) -> list[str]:
     return [file for path in paths_in(value) for file in shards(path) if Path(file).is_file()]
+
+
+def folders_of(*data: str) -> list[Path]:
+    """The folders that data files, comma-separated, were written to."""
+    return list(dict.fromkeys(_folder(file) for value in data for file in _files(value)))
 
 
 def _folder(file: str) -> Path:

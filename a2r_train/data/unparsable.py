@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from a2r_train.records import UNPARSABLE, VOTED, Reference, Rollout, Synthesis
 from a2r_train.verify import extract
+from a2r_train.verify.slips import BACKSPACED
 
 MANY = 0.05  # share of the texts above which one of them is shown
 MAX_SHOWN_CHARACTERS = 300
@@ -16,6 +17,9 @@ PROMPT_REMEDY = (
 MARKED_REMEDY = (
     "the answers are there, but none is what the verifier reads; ask for that in the prompt (multiple_choice "
     "reads the letter or the text of an option: ask for the letter)"
+)
+ESCAPED_REMEDY = (
+    "the backslashes of the file were read as escapes: in JSON and Python, write `\\\\boxed` with two of them"
 )
 CUT_REMEDY = "raise max_completion_tokens, as most of them were cut"
 
@@ -44,6 +48,8 @@ class Unparsable:
     def remedy(self) -> str:
         if 2 * self.cut > self.count:
             return CUT_REMEDY
+        if BACKSPACED.search(self.sample):
+            return ESCAPED_REMEDY
         return MARKED_REMEDY if 2 * self.marked > self.count else PROMPT_REMEDY
 
     def __add__(self, other: Unparsable) -> Unparsable:

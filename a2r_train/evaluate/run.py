@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from a2r_train import output
+from a2r_train.data.asked import check_same_problems
 from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import (
     check_beside,
@@ -121,6 +122,8 @@ def prepared(config: EvaluateConfig) -> tuple[Generator, list[Bundle], list[Roll
     golds = {bundle.problem_id: bundle for bundle in bundles}
     if config.rollouts:
         check_beside(config.rollouts, Columns(), golds)
+        texts = ((one.problem_id, one.problem) for one in golds.values() if one.problem != NO_TEXT)
+        check_same_problems(config.rollouts, texts, config.bundles)
     check_right(stored, golds, config.rollouts, config.bundles)
     rollouts = judged(stored, golds, prompt)
     load_prices(config.prices)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+from a2r_train.data.files import literal
 from a2r_train.data.options import options_of, with_options
-from a2r_train.data.read import Columns, Row
+from a2r_train.data.programs import is_program, program_of
+from a2r_train.data.read import Columns, Row, used_twice
 from a2r_train.errors import InputError
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.paths import paths_in
-from a2r_train.records import Problem
+from a2r_train.records import Problem, Reference
 from a2r_train.verify import check_verifier
+from a2r_train.verify.compare import warn_doubts
+from a2r_train.verify.slips import doubts
 
 BATCH = 256  # questions; the output lines of a batch are written together
 
@@ -28,33 +32,63 @@ class Question:
 
 def read_questions(path: str, columns: Columns) -> list[Question]:
     """Read rows of `problem` and, if present, `id`, `verifier` and `references`; the id defaults to the row
-    number.
+    number. References are texts, or those of bundles.
 
-    Raises InputError for a missing file or column, a wrong type, an unknown verifier, or references in only
-    some of the rows.
+    Raises InputError for a missing file or column, a wrong type, an id that is there twice, an unknown
+    verifier, or references in only some of the rows.
     """
-    questions = [
-        _question(row, str(number))
-        for number, row in enumerate(chain.from_iterable(map(columns.rows, paths_in(path))))
-    ]
+    questions, places, verifiers = list[Question](), dict[str, str](), set[str]()
+    for number, row in enumerate(chain.from_iterable(map(columns.rows, paths_in(path)))):
+        question = _question(row, str(number))
+        problem = question.problem
+        if problem.id in places:
+            raise used_twice(row.place, problem.id, places[problem.id])
+        places[problem.id] = row.place
+        if problem.verifier not in verifiers:
+            _check_verifier(problem.verifier, row.place)
+            verifiers.add(problem.verifier)
+        if questions and bool(question.references) != bool(questions[0].references):
+            has = "has references" if question.references else "has no references"
+            raise InputError(
+                f"{row.place}: {has}, unlike earlier rows; expected them in all rows, or in none"
+            )
+        questions.append(question)
     columns.check_met()
     if not questions:
         raise InputError(f"{path}: no rows; expected at least one problem")
-    for verifier in {question.problem.verifier for question in questions}:
-        check_verifier(verifier)
-    if len({bool(question.references) for question in questions}) > 1:
-        raise InputError(f"{path}: only some rows have references; expected them in all rows, or in none")
+    whole = (replace(q.problem, problem="\n".join([q.problem.problem, *q.references])) for q in questions)
+    warn_doubts(doubts(whole), path)
     return questions
 
 
+def _check_verifier(verifier: str, place: str) -> None:
+    try:
+        check_verifier(verifier)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
 def _question(row: Row, number: str) -> Question:
+    references = _references(row)
+    if is_program(row.values) and (program := program_of(row.values, number, "", row.place)):
+        return Question(replace(program, answer=""), references)
     text, verifier = row.required_text("problem"), row.text("verifier")
     if options := options_of(row.values, row.names.get("options", ""), row.place):
         text, verifier = with_options(text, options), verifier or "multiple_choice"
     return Question(
         Problem(row.text("id") or number, text, "", verifier or "math"),
-        row.value("references", "list[str]") or [],
+        references,
     )
+
+
+def _references(row: Row) -> list[str]:
+    """The texts, of objects such as a bundle's too."""
+    given = row.values.get(row.column("references"))
+    given = literal(given) if isinstance(given, str) else given
+    if isinstance(given, list) and given and isinstance(given[0], dict):
+        found: list[Reference] = row.value("references", "list[Reference]")
+        return [reference.text for reference in found]
+    return row.value("references", "list[str]") or []
 
 
 def answers(loop: TwoStage, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ answer = TwoStage("path/of/explorer", "path/of/synthesizer", k=4).solve("How man
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from a2r_train.data.task import prompt_of, within
 from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
 from a2r_train.engines.base import UNANSWERED
-from a2r_train.errors import InputError
+from a2r_train.errors import InputError, PromptTooLong
 from a2r_train.inference.adaptive import Adaptive, check_votes
 from a2r_train.inference.rounds import Rounds
 from a2r_train.inference.work import SYNTHESIZER, UNANIMOUS, VOTE, Work
 from a2r_train.models import known_context, model_file
-from a2r_train.prompts import PromptConfig, Prompter
+from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Problem, Reference, seed_of
 from a2r_train.verify import check_verifier
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,10 @@ class Answer:
     """What the loop returns for one problem.
 
     answered_by: `synthesizer`; `unanimous`, if the references agree and it was not asked; or `vote` of the
-    references, if its prompt was refused, its request failed, or its answer cannot be read.
-    tokens: by stage, as in a report. seconds: the time of the problem's batch, divided by its number of
-    problems. cost: dollars by the price table, with the explorer's prompt counted once; 0 without a table.
+    references, if its prompt was refused, its request failed, or its answer cannot be read. error: that the
+    synthesizer's prompt does not fit, and why; "" if it does. tokens: by stage, as in a report. seconds: the
+    time of the problem's batch, divided by its number of problems. cost: dollars by the price table, with the
+    explorer's prompt counted once; 0 without a table.
     """
 
     problem: str
@@ -50,6 +54,7 @@ class Answer:
     seconds: float
     cost: float
     answered_by: str = SYNTHESIZER
+    error: str = ""
 
 
 class TwoStage:
@@ -96,17 +101,24 @@ class TwoStage:
             brought = model_file(self.explorer.name, "prompt.yaml")
             self._explorer_config = PromptConfig.load(brought) if brought and not prompt else config
             self._explorer_prompter = Prompter(self.explorer.tokenizer, self._explorer_config)
+        self._by_context = False  # whether the context sets the prompt's budget
         if isinstance(synthesizer, str):  # of an engine, only its owner knows the context
             most = known_context(synthesizer) - self.synthesising.max_completion_tokens
+            self._by_context = 0 < most < config.max_prompt_tokens
             config = within(config, most)
         self._prompter = Prompter(self.synthesizer.tokenizer, config)
 
     def solve(self, problem: Problem | str) -> Answer:
-        """Solve one problem."""
-        return self.solve_all([problem])[0]
+        """Solve one problem. Raises InputError if its prompt does not fit the synthesizer."""
+        return _fitting(self._solved([problem])[0])
 
     def solve_all(self, problems: Sequence[Problem | str]) -> list[Answer]:
-        """Solve problems in one batch per stage; answers come in the order of the problems."""
+        """Solve problems in one batch per stage; answers come in the order of the problems. One whose prompt
+        does not fit the synthesizer gets an `error`, and the vote of its references.
+        """
+        return _told(self._solved(problems))
+
+    def _solved(self, problems: Sequence[Problem | str]) -> list[Answer]:
         began = time.monotonic()
         works = [self._work(problem) for problem in problems]
         self._explore(works)
@@ -115,17 +127,23 @@ class TwoStage:
                 self._aggregate(works, self.rounds, turn)
         else:
             self._synthesise(works)
-        seconds = (time.monotonic() - began) / max(1, len(works))
-        return [self._answer(work, seconds) for work in works]
+        return self._answers(works, began)
 
     def synthesise(self, problem: Problem | str, references: Sequence[str]) -> Answer:
-        """Answer one problem from existing references."""
-        return self.synthesise_all([problem], [references])[0]
+        """Answer one problem from existing references. Raises InputError if they do not fit."""
+        return _fitting(self._synthesised([problem], [references])[0])
 
     def synthesise_all(
         self, problems: Sequence[Problem | str], references: Sequence[Sequence[str]]
     ) -> list[Answer]:
-        """Answer problems in one batch, each from its own references, whose tokens are not counted."""
+        """Answer problems in one batch, each from its own references, whose tokens are not counted; what does
+        not fit gets an `error`, as in `solve_all`.
+        """
+        return _told(self._synthesised(problems, references))
+
+    def _synthesised(
+        self, problems: Sequence[Problem | str], references: Sequence[Sequence[str]]
+    ) -> list[Answer]:
         began = time.monotonic()
         works = [self._work(problem) for problem in problems]
         for work, texts in zip(works, references, strict=True):
@@ -133,8 +151,7 @@ class TwoStage:
                 raise InputError(f"{work.problem[:60]!r}: no references; expected at least one")
             work.references += [work.reference(text) for text in texts]
         self._synthesise(works)
-        seconds = (time.monotonic() - began) / max(1, len(works))
-        return [self._answer(work, seconds) for work in works]
+        return self._answers(works, began)
 
     def _work(self, problem: Problem | str) -> Work:
         text, verifier = (
@@ -171,7 +188,8 @@ class TwoStage:
                 if self.adaptive.skips(work.answers, work.verifier):
                     work.answered_by = UNANIMOUS
             works = [work for work in works if work.answered_by != UNANIMOUS]
-        chats = [self._prompter.synthesizer(w.problem, w.references).chat for w in works]
+        fitting = [(work, chats[0]) for work in works if (chats := self._chats(work, [work.references]))]
+        works, chats = [work for work, _ in fitting], [chat for _, chat in fitting]
         seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
         for work, completion in zip(works, made, strict=True):
@@ -180,18 +198,36 @@ class TwoStage:
                 continue
             work.add_syntheses([self._prompter.complete(completion.text)], [completion])
 
+    def _chats(self, work: Work, groups: Sequence[Sequence[Reference]]) -> list[Chat]:
+        """The synthesizer's chat for each group of references; [] and an error if one does not fit."""
+        try:
+            return [self._prompter.synthesizer(work.problem, group).chat for group in groups]
+        except PromptTooLong as error:
+            remedy = (
+                "shorten the question, lower k, or lower max_completion_tokens to leave more of the context"
+            )
+            work.error = f"{error.says}: {remedy}" if self._by_context else str(error)
+            work.answered_by = VOTE
+            return []
+
     def _aggregate(self, works: Sequence[Work], rounds: Rounds, turn: int) -> None:
         """One round: each member of the next population is a synthesis of a subset of this one."""
-        chats, seeds = [], []
+        chats, seeds, fitting = list[Chat](), list[int](), list[Work]()
         for work in works:
-            for at, members in enumerate(rounds.subsets(self.seed, work.problem, turn)):
-                chosen = [work.population[i] for i in members]
-                chats.append(self._prompter.synthesizer(work.problem, chosen).chat)
-                seeds.append(seed_of(self.seed, "round", turn, at, work.problem))
+            subsets = rounds.subsets(self.seed, work.problem, turn)
+            chosen = [[work.population[i] for i in members] for members in subsets]
+            if not work.error and (asked := self._chats(work, chosen)):
+                fitting.append(work)
+                chats += asked
+                seeds += [seed_of(self.seed, "round", turn, at, work.problem) for at in range(len(asked))]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if chats else []
-        for i, work in enumerate(works):
+        for i, work in enumerate(fitting):
             part = made[i * rounds.population : (i + 1) * rounds.population]
             work.add_syntheses([self._prompter.complete(c.text) for c in part], part)
+
+    def _answers(self, works: Sequence[Work], began: float) -> list[Answer]:
+        seconds = (time.monotonic() - began) / max(1, len(works))
+        return [self._answer(work, seconds) for work in works]
 
     def _answer(self, work: Work, seconds: float) -> Answer:
         """The majority of the last texts: of the single synthesis, or of the last population."""
@@ -210,7 +246,28 @@ class TwoStage:
             seconds,
             dollars / 1e6,
             work.answered_by,
+            work.error,
         )
+
+
+def _told(answers: list[Answer]) -> list[Answer]:
+    """The answers; logs how many have an error."""
+    wrong = [answer for answer in answers if answer.error]
+    if wrong:
+        log.warning(
+            "%d of %d problems do not fit the synthesizer, and have an `error`; the first, %r: %s",
+            len(wrong),
+            len(answers),
+            wrong[0].problem[:40],
+            wrong[0].error,
+        )
+    return answers
+
+
+def _fitting(answer: Answer) -> Answer:
+    if answer.error:
+        raise InputError(answer.error)
+    return answer
 
 
 def _engine(kind: str, model: Engine | str, endpoint: str) -> Engine:

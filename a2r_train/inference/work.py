@@ -26,6 +26,7 @@ class Work:
     prompt: PromptConfig
     explorer_prompt: PromptConfig
     answered_by: str = SYNTHESIZER
+    error: str = ""
     references: list[Reference] = field(default_factory=list)
     syntheses: list[Reference] = field(default_factory=list)
     tokens: dict[str, int] = field(

@@ -11,6 +11,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from a2r_train.data.asked import check_same_problems
 from a2r_train.data.builder import problem_in
 from a2r_train.data.bundles import Bundles
 from a2r_train.data.files import rows
@@ -76,6 +77,7 @@ def _right(path: str, bundles: Bundles, prompt: PromptConfig) -> dict[str, list[
         for rollout in read(Rollout, path)
         if rollout.problem_id in golds and rollout.finish_reason != "length" and rollout.verdict in asked
     ]
+    check_same_problems(path, ((one.id, one.problem) for one in golds.values()), bundles.path)
     check_right(found, golds, path, bundles.path)
     right = defaultdict(list)
     for rollout in judged(found, golds, prompt):

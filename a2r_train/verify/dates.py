@@ -16,7 +16,9 @@ _DAYS = in_order("monday tuesday wednesday thursday friday saturday")
 _ALONE = _MONTHS | {"may": "may"} | {name[:size]: name for name in _DAYS for size in (3, 4, 5, len(name))}
 _ALONE["sunday"] = "sunday"  # the sun is no day
 _NAME_ALONE = re.compile(r'(?:"?(?:[Oo]n|[Ii]n)"? )?"?([A-Z][a-z]{2,8})"?\.?')
-_ISO = re.compile(r"(\d{4})([-/])(\d\d)\2(\d\d)")
+_YEAR_FIRST = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})")
+_YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
+_YEARS = re.compile(r"([12]\d{3}) ?[-–] ?([12]\d{3})")
 
 
 def in_one_order(said: str) -> str | None:
@@ -30,7 +32,8 @@ def in_one_order(said: str) -> str | None:
 
 
 def date_alone(text: str) -> str | None:
-    """`2015-03-14` and `25 Dec`, which would be arithmetic otherwise, as words, and `Tue` as Tuesday.
+    """`2015-03-14`, `14/3/2015`, `1914-1918` and `25 Dec`, which would be arithmetic otherwise, as words, and
+    `Tue` as Tuesday.
 
     None for anything else.
     """
@@ -40,7 +43,27 @@ def date_alone(text: str) -> str | None:
         words = re.sub('[",.]', " ", text).casefold().split()
         if all(word in _MONTHS or word in _BETWEEN or re.fullmatch(r"\d{1,4}", word) for word in words):
             return in_one_order(" ".join(words))
-    match = _ISO.fullmatch(text)
-    if not match or not (1 <= int(match[3]) <= 12 and 1 <= int(match[4]) <= 31):
+    text = text[1:-1] if text[:1] + text[-1:] == "()" else text
+    if (years := _YEARS.fullmatch(text)) and years[1] < years[2]:
+        return f"{years[1]} to {years[2]}"
+    return _in_numbers(text)
+
+
+def _in_numbers(text: str) -> str | None:
+    """A date without words; where either number may be the month, and no point says that the day is first, it
+    equals only the same numbers.
+    """
+    if match := _YEAR_FIRST.fullmatch(text):
+        return _named(int(match[4]), int(match[3]), match[1])
+    if not (match := _YEAR_LAST.fullmatch(text)):
         return None
-    return f"{_NAMES[int(match[3]) - 1]} {int(match[4])} {match[1]}"
+    first, second, year = int(match[1]), int(match[3]), match[4]
+    if match[2] == "." or first > 12:
+        return _named(first, second, year)
+    if second > 12 or first == second:
+        return _named(second, first, year)
+    return f"{first}/{second}/{year}" if first and second else None
+
+
+def _named(day: int, month: int, year: str) -> str | None:
+    return f"{_NAMES[month - 1]} {day} {year}" if 1 <= month <= 12 and 1 <= day <= 31 else None

@@ -32,6 +32,7 @@ _CONTROL = re.compile(r"[\x07\x08\x0b\x0c]")
 _TAB = r"\t(?:imes|ext[a-z]*|heta|frac|au|an|anh|ilde|riangle|herefore|op|o)"
 _RETURN = r"\r(?:ho|ight[a-z]*|angle|m|floor|ceil)"
 _FEED = r"\n(?:u|eq?|abla|mid|ot|otin|subseteq|less|geq|leq)"
+BACKSPACED = re.compile(r"\x08oxed|\x0crac|\x08egin")  # what JSON makes of `\boxed`
 _MACRO = re.compile(rf"{_CONTROL.pattern}|(?:{_TAB}|{_RETURN}|{_FEED})(?![A-Za-z])")
 _IN_TEXT = re.compile(
     rf"{_CONTROL.pattern}|(?:\t(?:imes|ext(?=\{{)|heta|frac(?=\{{))|\r(?:ho|ight|angle))(?![A-Za-z])"

@@ -10,12 +10,13 @@ from typing import Any
 import accelerate
 import explore as script
 import pytest
-from conftest import Scripted, files_of
+from conftest import Scripted, files_of, write_rows
 from rich.console import Console
 
 from a2r_train.atomic import HOST
 from a2r_train.commands.dry_run import preview
 from a2r_train.commands.gather import gather
+from a2r_train.data.bundle import BundleConfig, bundle
 from a2r_train.data.explore import ExploreConfig, explore, prepared
 from a2r_train.data.read import read
 from a2r_train.engines import load_engine
@@ -281,3 +282,29 @@ def test_shards_of_another_input_under_the_same_name_are_not_gathered(
     with pytest.raises(InputError, match=f"two: {named} has changed since .*one; explore this shard again"):
         gather(folders, str(tmp_path / "again"))
     assert not (tmp_path / "again").exists()
+
+
+def test_problems_that_changed_after_the_shards_are_not_gathered(
+    config: ExploreConfig, shards: list[str], tmp_path: Path
+) -> None:
+    """The ids are the same, so nothing else would tell that rows were moved, or golds corrected."""
+    lines = Path(config.problems).read_text().splitlines(keepends=True)
+    Path(config.problems).write_text("".join(lines).replace('"answer": "', '"answer": "1'))
+    says = f"{shards[0]}: {config.problems} has changed since this shard was explored; restore it, or explore"
+    with pytest.raises(InputError, match=says):
+        gather(shards, str(tmp_path / "all"))
+    assert not (tmp_path / "all").exists()
+    Path(config.problems).write_text("".join(lines))
+    target = gather(shards, str(tmp_path / "all"))
+    Path(config.problems).write_text("".join(lines).replace('"answer": "', '"answer": "1'))
+    with pytest.raises(InputError, match=f"all: {config.problems} has changed since this run"):
+        explore(replace(config, output_dir=str(target.parent)))
+
+
+def test_rows_that_were_moved_after_exploring_are_refused(config: ExploreConfig, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(config.problems).read_text().splitlines()]
+    problems = write_rows(tmp_path / "own.jsonl", [{**row, "id": None} for row in rows])
+    rollouts = explore(replace(config, problems=problems))
+    write_rows(tmp_path / "own.jsonl", [{**row, "id": None} for row in (rows[1], rows[0], *rows[2:])])
+    with pytest.raises(InputError, match=r"own\.jsonl: problem '0' is the one that was '1' when"):
+        bundle(BundleConfig(str(rollouts), str(tmp_path / "bundles"), problems, k=2))

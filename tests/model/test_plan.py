@@ -167,6 +167,22 @@ def test_what_would_fail_is_said_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_samples_of_several_explorers_add_up_to_k(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = "runs/rollouts/rollouts.jsonl,runs/more/rollouts.jsonl"
+    place = folder(explore={"samples_per_problem": 3}, bundle={"rollouts": both})
+    recipe = yaml.safe_load(Path(place, "explore.yaml").read_text())
+    Path(place, "explore-more.yaml").write_text(yaml.safe_dump(recipe | {"output_dir": "runs/more"}))
+    assert a2r("run", place, "--dry_run") == 0
+    change("mine/explore.yaml", samples_per_problem=2)
+    change("mine/explore-more.yaml", samples_per_problem=1)
+    capsys.readouterr()
+    assert a2r("run", place, "--dry_run") == 2
+    says = "makes, together with mine/explore-more.yaml, 3 samples per problem; lower k"
+    assert f"fails: mine/bundle.yaml: k 4, but mine/explore.yaml {says}" in capsys.readouterr().out
+
+
 def test_a_prompt_that_overrides_may_differ(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

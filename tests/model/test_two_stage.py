@@ -251,6 +251,39 @@ def test_long_references_are_cut_to_the_context_of_the_synthesizer(tiny: str) ->
     assert prompt <= context_length(tiny) - SHORT.max_completion_tokens
 
 
+@pytest.mark.parametrize("rounds", [None, Rounds(population=3, subset=2, rounds=2)])
+def test_a_problem_that_does_not_fit_gets_an_error_and_leaves_the_others_alone(
+    engines: tuple[Recorded, Recorded], rounds: Rounds | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    long, prompt = "word " * 300, PromptConfig(max_prompt_tokens=400)
+    loop = loop_of(engines, prompt=prompt, rounds=rounds)
+    asked = [PROBLEMS[0], long, PROBLEMS[1]]
+    answers = loop.solve_all(asked)
+    alone = loop_of(engines, prompt=prompt, rounds=rounds).solve_all(PROBLEMS[:2])
+    assert [a.problem for a in answers] == asked
+    assert [(a.error, a.text, a.answered_by) for a in (answers[0], answers[2])] == [
+        ("", a.text, "synthesizer") for a in alone
+    ]
+    assert "over the budget of 400" in answers[1].error
+    assert (answers[1].answered_by, answers[1].tokens["synthesis"]) == ("vote", 0)
+    assert "1 of 3 problems do not fit the synthesizer, and have an `error`; the first, 'word" in caplog.text
+    with pytest.raises(InputError, match="over the budget of 400"):
+        loop.solve(long)
+    if not rounds:
+        votes = [r"\boxed{7}", r"\boxed{2}", r"so \boxed{7}"]
+        (voted,) = loop.synthesise_all([long], [votes])
+        assert voted.answer == "7"
+        assert voted.error
+        with pytest.raises(InputError, match="over the budget of 400"):
+            loop.synthesise(long, votes)
+
+
+def test_where_the_context_sets_the_budget_the_error_says_what_would_help(tiny: str) -> None:
+    loop = TwoStage(None, tiny, synthesising=SHORT)
+    with pytest.raises(InputError, match="shorten the question, lower k, or lower max_completion_tokens"):
+        loop.synthesise("word " * 3000, ["1"])
+
+
 def test_one_model_for_both_stages_is_loaded_once(tiny: str) -> None:
     loop = TwoStage(tiny, tiny)
     assert loop.explorer is loop.synthesizer

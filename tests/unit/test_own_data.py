@@ -21,9 +21,10 @@ from a2r_train.data.files import literal
 from a2r_train.data.options import letters_judged_as_text
 from a2r_train.data.read import Columns, read
 from a2r_train.data.rollouts import check_references, load_rollouts, other_explorer
+from a2r_train.data.unparsable import unparsable
 from a2r_train.errors import InputError
 from a2r_train.inference.solve import read_questions
-from a2r_train.records import Bundle, Problem, Reference
+from a2r_train.records import Bundle, Problem, Reference, Rollout, as_row
 
 
 def near(answer: str, gold: str) -> bool:
@@ -305,13 +306,21 @@ def test_the_mend_is_that_of_the_reason(changes: dict[str, Any], says: str, tmp_
     ("rows", "says"),
     [
         ([{"text": "1?"}], r":1: no column 'problem'; the columns are text \(is it 'text'\? then set "),
-        ([{"problem": "1?"}, {"problem": "2?", "references": ["2"]}], "only some rows have references"),
+        (
+            [{"problem": "1?"}, {"problem": "2?", "references": ["2"]}],
+            "q.jsonl:2: has references, unlike earlier rows; expected them in all rows, or in none",
+        ),
+        (
+            [{"problem": "1?"}, {"problem": "2?", "id": "0"}],
+            r"q.jsonl:2: id '0' was already used at .*q.jsonl:1; ids must be unique \(a row without",
+        ),
+        ([{"problem": "1?", "references": [{"answer": "2"}]}], "q.jsonl:1: .*a reference without text"),
         ([], "no rows; expected at least one problem"),
         ([{"problem": " "}], ":1: field 'problem' is empty; every problem needs one"),
         ([{"problem": "1?", "references": ["2", None]}], ":1: field 'references': null; expected text"),
         (
             [{"problem": "1?", "verifier": "maths"}],
-            "verifier 'maths': expected math, math_last_number, exact, multiple_choice",
+            "q.jsonl:1: verifier 'maths': expected math, math_last_number, exact, multiple_choice",
         ),
         ([{"problem": "1?", "verifier": "nowhere.check"}], "verifier 'nowhere.check': ModuleNotFoundError"),
     ],
@@ -321,6 +330,28 @@ def test_a_file_of_questions_that_cannot_be_read(
 ) -> None:
     with pytest.raises(InputError, match=says):
         read_questions(write_rows(tmp_path / "q.jsonl", rows), Columns())
+
+
+def test_questions_may_be_bundles_or_programs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A bundle's references are objects, and a program is shown as in training: with its signature."""
+    bundle = bundle_of(Problem("p", "2+3?", "5"), [Reference("so 5", "5", "correct", 1)], "p/0")
+    (question,) = read_questions(write_rows(tmp_path / "b.jsonl", [as_row(bundle)]), Columns())
+    assert (question.problem, question.references) == (Problem("p/0", "2+3?", ""), ["so 5"])
+    program = {"text": "Add.", "code": "def add(a, b): return a + b", "test_list": ["assert add(1, 2) == 3"]}
+    (question,) = read_questions(write_rows(tmp_path / "p.jsonl", [program]), Columns())
+    assert (question.problem.problem, question.problem.verifier) == (
+        "Add.\n\nThe function is `add(a, b)`.",
+        "python_tests",
+    )
+    assert not caplog.text
+    escaped = {"problem": "2?", "references": ["so \boxed{2}"]}
+    read_questions(write_rows(tmp_path / "e.jsonl", [escaped]), Columns())
+    assert "1 problem(s) whose text holds control characters where a macro was meant" in caplog.text
+
+
+def test_texts_whose_backslashes_were_read_as_escapes_are_told_apart() -> None:
+    lost = unparsable([Rollout("p", at, "so \boxed{7}", verdict="unparsable") for at in range(3)])
+    assert "write `\\\\boxed` with two of them" in str(lost)
 
 
 def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
