@@ -200,8 +200,8 @@ def document(rows: Sequence[Row], said: Sequence[Said], kills: int, seed: int) -
 HEAD = """\
 # Reliability
 
-If a run stops, run the same command again. It continues from what is on disk. On a CPU its result is that of an
-undisturbed run. On a GPU, completions that are made again [may differ](scaling.md#what-seeds-promise).
+If a run stops, run the same command again. It continues from what is on disk. On a CPU its result is that of
+an undisturbed run. On a GPU, completions that are made again [may differ](scaling.md#what-seeds-promise).
 
 | what happened | what you see | what to do |
 |---|---|---|
@@ -224,8 +224,8 @@ stage survived.
 MIDDLE = """
 *Survived* means:
 
-- **explore, bundle, evaluate** (transformers engine, float32, CPU): after the same command, the files have the
-  same bytes as those of an undisturbed run, except for timings.
+- **explore, bundle, evaluate** (transformers engine, float32, CPU): after the same command, the files have
+  the same bytes as those of an undisturbed run, except for timings.
 - **sft, grpo**: after the same command, the loss of every step is that of an undisturbed run, within 1e-5.
 - **read-only output**: the run is refused, as in the table above.
 - **two runs on one folder**: the second run is refused. The first run finishes undisturbed.
@@ -235,8 +235,8 @@ How the faults are injected:
 - **SIGKILL**: one kill in five comes between start and first output, the other four between first output and
   end. No worker outlived a killed process.
 - **Full disk**: a limit on file size, which fails the same way.
-- **Files removed by hand**: a chunk, a split, or the last file of the newest checkpoint is removed from the folder
-  of a finished run.
+- **Files removed by hand**: a chunk, a split, or the last file of the newest checkpoint is removed from the
+  folder of a finished run.
 
 ## Bad input
 
