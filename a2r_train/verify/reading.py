@@ -206,6 +206,8 @@ def _read(text: str) -> Reading:
         return read_congruence(text)
     if r"\approx" in text:
         return _approximate(text)
+    if (match := _CHOICE.fullmatch(text)) and text[0] != "(":  # its bracket has no other one
+        return Named(f"({match[1]})", _single(match[2]))
     pieces = read_pieces(text)
     if pieces:
         return pieces
@@ -230,7 +232,8 @@ def _approximate(text: str) -> Reading:
     if a is None or b is None:
         raise Unreadable(text)
     place = digits(rounded.node)
-    step = 10.0 ** place[1] if place else 1.0
+    share = 0.01 if rounded.tail.percent and not inner.tail.percent else 1.0
+    step, b = share * (10.0 ** place[1] if place else 1.0), share * b
     is_cut = 0 <= abs(a) - abs(b) < step and a * b >= 0
     return exact if is_cut or abs(a - b) <= step * (0.5 + NEAR) else False_()
 
