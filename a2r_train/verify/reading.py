@@ -66,7 +66,7 @@ from a2r_train.verify.quantities import (
 from a2r_train.verify.signs import each_sign
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
-from a2r_train.verify.units import NO_UNIT, number_word, vocabulary
+from a2r_train.verify.units import NO_UNIT, is_unit, number_word, vocabulary
 from a2r_train.verify.vectors import BOLD, read_vector
 
 _EMPTY_WORDS = {
@@ -136,7 +136,7 @@ def read(text: str) -> Reading:
     try:
         return _read(text)
     except Unreadable:
-        if (products := _UNIT_BEHIND.sub(r"\1", text)) != text:
+        if (products := _UNIT_BEHIND.sub(lambda m: m[1] if is_unit(m[1]) else m[0], text)) != text:
             return _or_words(products, text)
         text = ascending(text)
         return _words(text) or _formula(text)
@@ -234,7 +234,7 @@ def _approximate(text: str) -> Reading:
     place = digits(rounded.node)
     share = 0.01 if rounded.tail.percent and not inner.tail.percent else 1.0
     step, b = share * (10.0 ** place[1] if place else 1.0), share * b
-    is_cut = 0 <= abs(a) - abs(b) < step and a * b >= 0
+    is_cut = place is not None and 0 <= abs(a) - abs(b) < step and a * b >= 0
     return exact if is_cut or abs(a - b) <= step * (0.5 + NEAR) else False_()
 
 
