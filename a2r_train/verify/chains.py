@@ -111,8 +111,9 @@ def equal_amounts(sides: list[str], mark: str) -> Reading | None:
         return None
     last = known[-1]
     sizes = {_size(one) for one in known if one.tail.unit.dimensions}
+    counts = {value(one.node) for one in known if one.tail.unit.dimensions}
     bare = {value(one.node) for one in known if not one.tail.unit.dimensions}
-    if any(one.tail.multiplier != 1 for one in known) or not bare <= {value(last.node)} or len(sizes) != 1:
+    if any(one.tail.multiplier != 1 for one in known) or not bare <= counts or len(sizes) != 1:
         return False_()
     return last if last.tail.unit.dimensions else replace(last, tail=known[0].tail)
 

@@ -124,6 +124,9 @@ class Equality:
             return self._quantities(a, b)
         if isinstance(a, Group) and isinstance(b, Group):
             return self._groups(a, b)
+        if (several := _alternatives(a) or _alternatives(b)) is not None:
+            single = b if _alternatives(a) else a
+            return all(self.same(one, single) for one in several)
         if (pair := decimal_comma(a, b)) is not None:
             return self._quantities(*pair)
         if isinstance(a, Relation) or isinstance(b, Relation):
@@ -325,7 +328,9 @@ class Equality:
         if one is None or other is None:
             return False
         if by_numbers(one) or by_numbers(other):
-            return self.leaves.same_pieces(one, other)
+            plain = [pieces for pieces in (one, other) if not by_numbers(pieces)]
+            comparable = all(len(pieces.items) == 1 for pieces in plain)
+            return comparable and self.leaves.same_pieces(one, other)
         left = list(other.items)
         for piece in one.items:
             like = next((p for p in left if p.when == piece.when and self.same(p.value, piece.value)), None)
@@ -391,6 +396,13 @@ class Equality:
 
     def _measures(self, a: Reading, b: Reading) -> bool:
         return same_amount(a, b)
+
+
+def _alternatives(reading: Reading) -> tuple[Reading, ...] | None:
+    """The parts of `1/2 or 0.5`, each of which must be the other answer; None for anything else."""
+    if not isinstance(reading, Group) or reading.join != "or":
+        return None
+    return reading.items if all(isinstance(item, Quantity) for item in reading.items) else None
 
 
 def _intervals(region: Region) -> list[Interval]:

@@ -10,7 +10,7 @@ from a2r_train.verify.kinds import Group, Matrix, Quantity, Reading, Vector
 
 _TRANSPOSE = re.compile(r"(.*[)\]}]) ?\^(?: ?\{)* ?(?:T|\\top|\\intercal) ?(?:\} ?)*")
 _MATRIX = re.compile(r"\\begin ?\{([pbBs]?(?:mall)?matrix|array)\}")
-_MOST_FACTORS, _MOST_ROWS = 8, 6  # of a power, and of the factors of a product
+_MOST_NODES = 4000  # of a product
 Rows = tuple[tuple[Node, ...], ...]
 
 
@@ -38,7 +38,7 @@ def _combined(node: Node) -> Rows | None:
         return _scaled(node.parts[1] if found[0] else node.parts[0], known[0])
     if node.kind == "div" and found[0] and not found[1]:
         return _scaled(Node("div", (number(1), node.parts[1])), found[0])
-    if node.kind == "pow" and found[0] and node.parts[1].text.isdigit():
+    if node.kind == "pow" and found[0] and re.fullmatch(r"\d\d?", node.parts[1].text):
         return _power(found[0], int(node.parts[1].text))
     return None
 
@@ -58,7 +58,8 @@ def _sum(terms: list[Rows]) -> Rows | None:
 
 
 def _product(a: Rows, b: Rows) -> Rows | None:
-    if len(a[0]) != len(b) or max(len(a), len(b), len(b[0])) > _MOST_ROWS:
+    """Their product, but no larger than trees may be, because each factor multiplies their size."""
+    if len(a[0]) != len(b) or len(a) * _size(b) + len(b[0]) * _size(a) > _MOST_NODES:
         return None
     return tuple(
         tuple(
@@ -69,12 +70,19 @@ def _product(a: Rows, b: Rows) -> Rows | None:
     )
 
 
+def _size(rows: Rows) -> int:
+    return sum(_nodes(entry) for row in rows for entry in row)
+
+
+def _nodes(node: Node) -> int:
+    return 1 + sum(map(_nodes, node.parts))
+
+
 def _power(rows: Rows, exponent: int) -> Rows | None:
-    if not 1 <= exponent <= _MOST_FACTORS or (exponent > 2 and len(rows) > 3):
-        return None
-    found: Rows | None = rows
+    found: Rows | None = rows if exponent else None
     for _ in range(exponent - 1):
-        found = found and _product(found, rows)
+        if not (found := _product(found, rows) if found else None):
+            return None
     return found
 
 

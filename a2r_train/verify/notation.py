@@ -27,6 +27,8 @@ _SIZE = r"(?:\{(\d+|[a-z])\}|(\d+|[a-z](?![a-z])))"
 _KIND = r"(?:\\mathrm ?)?\{?([CP])\}? ?"
 _SELECTED = re.compile(rf"(?<![\w)}}]) ?(?:\{{ ?\}})?[\^_] ?{_SIZE} ?{_KIND}_ ?{_SIZE}")
 _SELECTED_BELOW = re.compile(r"(?<![A-Za-z\\])\{?C\}? ?_ ?(?:\{(\d+)\}|(\d)) ?\^ ?(?:\{(\d+)\}|(\d))")
+_BLACKBOARD_NAME = re.compile(r"\\mathbb\s*(?:\{\s*([EP])\s*\}|([EP]))\s*(?=[(\[]|\\left)")
+_EXPECTED = re.compile(r"^(E)\s*(?:\\left\s*)?\[([^\[\]]*?)(?:\\right\s*)?\](?=\s*=)")  # E[X] = 3
 _CHOSEN = re.compile(r"(?<![A-Za-z\\}_])C ?\( ?(\d+|\d*[nmN](?:[-+]\d+)?) ?, ?(\d+|[jkmr](?:[-+]\d+)?) ?\)")
 _OTHER_POINT = re.compile(r"(?<![A-Za-z\\])[ABD-Z]'? ?\(|\) ?=|\(\d+, ?\d+\)$")
 _APOSTROPHES = re.compile(r"(?<![\d.,'])\d{1,3}(?:'\d{3})+(?![\d'])")
@@ -40,12 +42,16 @@ _DONE = re.compile(
     r"(?<=\S)\s*(?:\\(?:checkmark|blacksquare|qed|qedsymbol|nonumber|notag)(?![A-Za-z])|\\tag\*?\s*\{[^{}]*\}"
     r"|\\label\s*\{[^{}]*\}|[✓✔✅∎■])\s*$"
 )  # a mark behind an answer
+# `$x=2$ or $x=3$`
+_EACH_IN_DOLLARS = re.compile(r"\$[^$]+\$(?:(?:\s*[,;]\s*|\s+)(?:(?:and|or)\s+)?\$[^$]+\$)+\.?")
 _STRUCK = re.compile(r"~~[^~]+~~")  # in Markdown; inside a text, ~ is a space of TeX
 _GOES_ON = re.compile(r"([,;])\s*\.\.\.$")
 
 
 def rewritten(text: str) -> str:
     """The text in the notation that the other rules know."""
+    if text.count("$") > 3 and _EACH_IN_DOLLARS.fullmatch(text):
+        text = text.replace("$", " ")
     if text[:1] == "~" and _STRUCK.fullmatch(text):
         return ""
     if "\\" in text or not text.isascii():
@@ -60,6 +66,9 @@ def rewritten(text: str) -> str:
         if _DIFFERENTIAL.search(text):
             text = _UPRIGHT.sub("d", text)
         text = _DOTTED.sub(r"\1\\overline{\2\3\4}", text)
+    if "E" in text or "P" in text:
+        text = _BLACKBOARD_NAME.sub(lambda m: m[1] or m[2], text)
+        text = _EXPECTED.sub(r"\1(\2)", text.strip())
     if "C" in text and "," in text and not _OTHER_POINT.search(text):
         text = _CHOSEN.sub(r"\\binom{\1}{\2}", text)
     if "_" in text:

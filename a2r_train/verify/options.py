@@ -197,9 +197,11 @@ def option_named(answer: str, problem: str, clean: Callable[[str], str]) -> str:
     options = options_in(problem) if answer else {}
     if not options or answer.strip("()").rstrip(".").upper() in options:
         return ""
-    if (both := _LINE.fullmatch(answer)) and _same_text(both[2], clean(options.get(both[1], ""))):
+    both = _LINE.fullmatch(answer)
+    if both and _same_text(both[2], clean(options.get(both[1], ""))):
         return both[1]
-    for same in (_same_text, _same_number):
+    lettered = both is not None and both[1] in options  # the letter says it, whatever number stands behind it
+    for same in (_same_text,) if lettered else (_same_text, _same_number):
         if equal := [letter for letter, text in options.items() if same(answer, clean(text))]:
             return equal[0] if len(equal) == 1 else ""
     return ""

@@ -15,7 +15,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _TERM = (
     rf"(?:{_NUMBER}|\\frac ?(?:\{{\d+\}}\{{\d+\}}|\d\d)|(?:{_NUMBER})?\\sqrt ?(?:\{{\d+\}}|\d)|\\pi ?|[a-z])"
 )
-_STARTS = r"(?=[-$\d(.]|\\[a-z])"  # what a number or formula starts with
+_STARTS = r"(?=[-$\d(.\[]|\\[a-z{])"  # what a number or formula starts with
 _LABEL = re.compile(rf'(^|[,;] ?)((?:"[A-Za-z]+" ?){{1,3}}) ?: ?{_STARTS}')
 _BEFORE_SIGN = re.compile(rf'((?:"[A-Za-z]+" ?){{1,3}})(?:[:=]|"(?:is|are|was|were)")+ ?{_STARTS}')
 _NAMED = re.compile(rf'((?:[A-Za-z]|(?:"[A-Za-z]+" ?){{1,4}})) ?"is" ?{_STARTS}')

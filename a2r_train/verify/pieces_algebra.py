@@ -1,11 +1,12 @@
 """Comparison of functions by their pieces with sympy, only in the worker.
 
-Two are the same if they are defined for the same numbers, and each piece of one has the values of each piece
-of the other wherever both apply.
+Two are the same if they are defined for the same numbers, and any two of their pieces have the same values
+wherever both apply. A function that has two values somewhere equals nothing.
 """
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from typing import Any
 
 import sympy
@@ -42,20 +43,22 @@ class PiecesAlgebra(Algebra):
             one, other = _parts_of(a), _parts_of(b)
             if not _same_set(_all(one), _all(other)):
                 return False
-            return all(_agree(x, y, name) for x in one for y in other)
+            pairs = [*combinations(one, 2), *combinations(other, 2), *product(one, other)]
+            return all(_agree(x, y, name) for x, y in pairs)
         except MISHAPS:
             return False
 
 
 def _parts_of(pieces: Pieces) -> list[_Part]:
-    """Each value with the numbers where it applies; an earlier piece counts before a later one."""
-    taken, parts = sympy.S.EmptySet, []
+    """Each value with the numbers where it applies."""
     known = sympy.Union(*(set_of(p.when) for p in pieces.items if isinstance(p.when, Region)))
-    for piece in pieces.items:
-        where = set_of(piece.when) if isinstance(piece.when, Region) else sympy.S.Reals - known
-        parts.append((where - taken, expression(piece.value.node)))
-        taken = taken.union(where)
-    return parts
+    return [
+        (
+            set_of(piece.when) if isinstance(piece.when, Region) else sympy.S.Reals - known,
+            expression(piece.value.node),
+        )
+        for piece in pieces.items
+    ]
 
 
 def _all(parts: list[_Part]) -> Any:

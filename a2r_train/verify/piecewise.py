@@ -31,6 +31,7 @@ _WHERE = re.compile(r'^[ ,;&]*(?:"(?:if|for|when|where)" ?)?')
 _BEFORE_CONDITION = re.compile(r'(?P<value>.+?)[ ,]*(?="(?:if|for|when|where|otherwise|else)")')
 _OTHERWISE = re.compile(r'"(?:otherwise|else|elsewhere)"', re.IGNORECASE)
 _PARITY = re.compile(r"([a-z]) (?:is )?(?:an )?(even|odd)(?: integer)?")
+_MOST_PIECES = 10
 _OTHER_PARITY = {"even": "odd", "odd": "even"}
 
 
@@ -45,7 +46,7 @@ def read_piecewise(text: str, read: Callable[[str], Reading]) -> Reading | None:
     except Unreadable:
         return None
     others = [piece for piece in pieces.items if piece.when is None]
-    if len(pieces.items) < 2 or len(others) > 1:
+    if not 2 <= len(pieces.items) <= _MOST_PIECES or len(others) > 1:
         return None
     return called(match["name"], pieces) if match["name"] else pieces
 

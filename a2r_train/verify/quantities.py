@@ -178,7 +178,7 @@ def read_quantity(text: str) -> Reading:
     if (
         tail_match
         and r"\deg" in tail_match.group()
-        and re.search(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![A-Za-z])", head)
+        and re.search(r"\\(?:sin|cos|tan|cot|sec|csc|cis|deg)(?![A-Za-z])", head)
     ):
         return Quantity(parse(text))
     items = _tail_items(tail_match.group()) if tail_match else []
@@ -236,6 +236,8 @@ def _spoken(text: str) -> Quantity | None:
     if text.lstrip()[:1] == "-":
         return None
     words = [match[1].lower() for match in _TAIL_ITEM.finditer(text) if match[1]]
+    if re.search(r'" ?\^', text):  # six^2
+        return None
     for n in (2, 1):
         found = number_word(words[:n])
         if found is not None and len(words) >= n and '"/"' not in text:

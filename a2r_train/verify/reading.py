@@ -66,7 +66,7 @@ from a2r_train.verify.quantities import (
 from a2r_train.verify.signs import each_sign
 from a2r_train.verify.spelling import words_of
 from a2r_train.verify.splitting import CLOSING, OPENING, bracket_parts, split, split_at, top_level
-from a2r_train.verify.units import NO_UNIT, number_word, vocabulary
+from a2r_train.verify.units import NO_UNIT, is_unit, number_word, vocabulary
 from a2r_train.verify.vectors import BOLD, read_vector
 
 _EMPTY_WORDS = {
@@ -136,7 +136,7 @@ def read(text: str) -> Reading:
     try:
         return _read(text)
     except Unreadable:
-        if (products := _UNIT_BEHIND.sub(r"\1", text)) != text:
+        if (products := _UNIT_BEHIND.sub(lambda m: m[1] if is_unit(m[1]) else m[0], text)) != text:
             return _or_words(products, text)
         text = ascending(text)
         return _words(text) or _formula(text)
@@ -206,6 +206,8 @@ def _read(text: str) -> Reading:
         return read_congruence(text)
     if r"\approx" in text:
         return _approximate(text)
+    if (match := _CHOICE.fullmatch(text)) and text[0] != "(":  # its bracket has no other one
+        return Named(f"({match[1]})", _single(match[2]))
     pieces = read_pieces(text)
     if pieces:
         return pieces
@@ -230,8 +232,9 @@ def _approximate(text: str) -> Reading:
     if a is None or b is None:
         raise Unreadable(text)
     place = digits(rounded.node)
-    step = 10.0 ** place[1] if place else 1.0
-    is_cut = 0 <= abs(a) - abs(b) < step and a * b >= 0
+    share = 0.01 if rounded.tail.percent and not inner.tail.percent else 1.0
+    step, b = share * (10.0 ** place[1] if place else 1.0), share * b
+    is_cut = place is not None and 0 <= abs(a) - abs(b) < step and a * b >= 0
     return exact if is_cut or abs(a - b) <= step * (0.5 + NEAR) else False_()
 
 

@@ -297,9 +297,9 @@ def _layout(text: str) -> str:
     text = _BLACKBOARD.sub(lambda m: rf"\{m[1] or m[2]} ", text)
     text = re.sub(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}", text)
+    text = re.sub(r"(?<!\\)\\\|", "|", text)  # but not in a row that begins with one
     return (
-        text.replace(r"\|", "|")
-        .replace(r"\%", "%")
+        text.replace(r"\%", "%")
         .replace(r"\$", "$")
         .replace(r"\#", "")
         .replace(r"\_", " ")

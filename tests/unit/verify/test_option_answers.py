@@ -27,6 +27,8 @@ PROBLEM = with_options("Which one?", {"A": "8", "B": "16", "C": "a dog", "D": "1
         (r"\boxed{(b)}", "B"),
         (r"\boxed{B. 16}", "B"),
         (r"\boxed{D) 16}", "D"),  # the letter says it, whatever stands behind it
+        (r"\boxed{D. 16}", "D"),
+        (r"\boxed{(D) 16}", "D"),
         (r"\boxed{16} and \boxed{B}", "B"),
         (r"\boxed{17}", ""),
         (r"\boxed{16, 8}", ""),
