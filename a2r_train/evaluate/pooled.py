@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ MEDOID = re.compile(r"best-of-\w+/medoid")
 class Evaluation:
     """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `keys` of the
     problems are the same in every evaluation that has them. `by_vote` are the rows of systems that answer
-    unanimous bundles by their vote (`skip_unanimous`).
+    unanimous bundles by their vote (`skip_unanimous`). `golds` are the answers of the problems; [] in a file
+    of an earlier version.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Evaluation:
     verifiers: list[str]
     rows: dict[str, Scores]
     by_vote: list[str] = field(default_factory=list)
+    golds: list[str] = field(default_factory=list)
 
 
 def write_scores(
@@ -48,10 +51,12 @@ def write_scores(
 ) -> None:
     """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
+    golds = {bundle.problem_id: bundle.answer for bundle in bundles}
     problems, scores = problem_ids(bundles), _scores(rows)
     keys = _keys([texts[problem] for problem in problems])
     verifiers = sorted({bundle.verifier for bundle in bundles})
-    content = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
+    content: dict[str, Any] = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
+    content["golds"] = [golds[problem] for problem in problems]
     content |= {"by_vote": list(by_vote)} if by_vote else {}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
 
@@ -93,13 +98,15 @@ def read_scores(folder: str) -> Evaluation:
             "run the same `a2r evaluate` again, which writes it from the kept answers"
         )
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    return Evaluation(folder, content["keys"], content["verifiers"], rows, content.get("by_vote", []))
+    more = content.get("by_vote", []), content.get("golds", [])
+    return Evaluation(folder, content["keys"], content["verifiers"], rows, *more)
 
 
 def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
     """The lines of a Markdown table: the compared row, and its difference to each rival over all evaluations.
 
-    The rivals are one family, corrected together (Holm 1979). Raises InputError if an evaluation lacks a row.
+    The rivals are one family, corrected together (Holm 1979). Raises InputError if an evaluation lacks a row,
+    or if two were judged by other verifiers or golds.
     """
     places = [Path(folder).resolve() for folder in folders]
     if again := next((one for at, one in enumerate(folders) if places[at] in places[:at]), ""):
@@ -110,6 +117,7 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
             f"{other.name} was judged by {', '.join(other.verifiers)}, and {found[0].name} by "
             f"{', '.join(found[0].verifiers)}; evaluate both with the same verifier"
         )
+    _check_golds(found)
     system = row or _first(found)
     rivals = list(against) or _rivals(found)
     for name in (system, *rivals):
@@ -135,6 +143,19 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
     evaluations = f"{len(found)} evaluation{'s' * (len(found) > 1)}"
     said = f"{system} is right in {100 * mean:.1f} % of {size} problems, the mean of {evaluations}."
     return [said, "", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))]
+
+
+def _check_golds(found: Sequence[Evaluation]) -> None:
+    """Raise InputError if a problem has another gold in a second evaluation: one of them must be wrong."""
+    known: dict[str, tuple[str, str]] = {}
+    for one in found:
+        for key, gold in zip(one.keys, one.golds, strict=bool(one.golds)):
+            first, other = known.setdefault(key, (gold, one.name))
+            if first != gold:
+                raise InputError(
+                    f"{one.name}: a problem has the answer {gold[:40]!r}, and in {other} {first[:40]!r}; "
+                    "correct one, and evaluate again"
+                )
 
 
 def _check_same_kind(found: Sequence[Evaluation], name: str) -> None:
