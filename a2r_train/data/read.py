@@ -107,7 +107,8 @@ class Columns:
             if name not in self.met:
                 near = difflib.get_close_matches(name, sorted(self.met), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"{self.key or KEY} none of the files has a column {name!r}{hint}")
+                key = (self.key or KEY).rstrip(":")
+                raise InputError(f"{key}: none of the files has a column {name!r}{hint}")
 
 
 def lacks_column(place: str, name: str) -> InputError:

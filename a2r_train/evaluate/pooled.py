@@ -119,7 +119,9 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
         )
     _check_golds(found)
     system = row or _first(found)
-    rivals = list(against) or _rivals(found)
+    rivals = list(against) or _rivals(found, system)
+    if system in rivals:
+        raise InputError(f"--against {system}: is the compared row itself; name others")
     for name in (system, *rivals):
         if lacking := next((one.name for one in found if name not in one.rows), ""):
             raise InputError(f"{lacking}: no row {name!r}; expected it in all evaluations")
@@ -176,14 +178,14 @@ def _first(found: Sequence[Evaluation]) -> str:
     return name
 
 
-def _rivals(found: Sequence[Evaluation]) -> list[str]:
+def _rivals(found: Sequence[Evaluation], system: str) -> list[str]:
     """The untrained synthesizer, the votes or the rows that replace them, and the control, alone and with
-    votes.
+    votes, but for the compared row itself.
     """
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
     votes = [n for n in names if is_vote(n) and n != EQUAL_COST]
     instead = [n for n in names if n == RANDOM or MEDOID.fullmatch(n)]
-    rivals = [n for n in (BASE, *(votes or instead), CONTROL, VOTED_CONTROL) if n in names]
+    rivals = [n for n in (BASE, *(votes or instead), CONTROL, VOTED_CONTROL) if n in names and n != system]
     rivals = [
         n for at, n in enumerate(rivals) if not any(_are_equal(found, n, other) for other in rivals[:at])
     ]

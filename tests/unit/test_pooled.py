@@ -174,3 +174,10 @@ def test_golds_that_differ_are_refused(tmp_path: Path) -> None:
     del old["golds"]
     path.write_text(json.dumps(old))
     assert pool(folders)
+
+
+def test_a_row_is_not_compared_with_itself(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "a", FIRST, 0.3)
+    assert [line.split(" | ")[0] for line in pool([folder], CONTROL)[4:]] == [f"| {VOTE}"]
+    with pytest.raises(InputError, match="--against maj@4: is the compared row itself"):
+        pool([folder], VOTE, [CONTROL, VOTE])
