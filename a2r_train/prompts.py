@@ -279,7 +279,7 @@ class Prompter:
                 raise PromptTooLong(
                     f"prompt of {length} tokens over the budget of {most} with references cut to "
                     f"{self.config.min_reference_tokens} tokens",
-                    f"raise max_prompt_tokens or lower k ({problem[:40]!r})",
+                    f"raise max_prompt_tokens, lower k, or leave the problem out ({problem[:40]!r})",
                 )
             still_long = sum(n >= longest for n in lengths)
             cap = max(self.config.min_reference_tokens, longest - max(1, -(-over // still_long)))

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from a2r_train.commands.dry_run import rows_of
 from a2r_train.data.build import CONTAMINATED, REMEDIES, Built
-from a2r_train.data.bundle import BundleConfig, ids_of_test, task_to_carry
+from a2r_train.data.bundle import BundleConfig, ids_of_test, prompter_of, task_to_carry
 from a2r_train.data.decontaminate import Evaluation, Method
 from a2r_train.data.explore import ExploreConfig
 from a2r_train.data.read import judged_by
-from a2r_train.errors import InputError
+from a2r_train.errors import InputError, PromptTooLong
 from a2r_train.evaluate.config import EvaluateConfig
 from a2r_train.evaluate.probe.power import Spread
 from a2r_train.inference.synthesise import synthesizer_chat
@@ -76,6 +76,7 @@ def to_bundle(
     problems = sets["problems"]
     if config.leave_out_bad_golds:
         problems = left_out(judged_by(config.verifier, problems), config.problems)
+    check_longest(config, problems)
     tests = ids_of_test(problems, config) if config.test_share else set()
     train = [problem for problem in problems if problem.id not in tests]
     held = [problem for problem in problems if problem.id in tests]
@@ -91,6 +92,23 @@ def to_bundle(
     share += f"; {len(alike)} {CONTAMINATED} will be left out" if alike else ""
     each = f"{config.bundles_per_problem} bundles of {config.k} references per problem"
     return list(filter(None, [f"{len(problems)} problems{share}; at most {each}", few_tests(len(tests))]))
+
+
+def check_longest(config: BundleConfig, problems: Sequence[Problem]) -> None:
+    """Raise InputError if the longest problem alone is over the budget of a prompt, as bundle would say once
+    all of them are explored.
+    """
+    prompter = prompter_of(config)
+    longest = max(problems, key=lambda problem: len(problem.problem))
+    try:
+        if prompter:
+            prompter.synthesizer(longest.problem, [])
+    except PromptTooLong as error:
+        says = error.says.partition(" with references")[0]
+        raise InputError(
+            f"{config.problems}: problem {longest.id!r} alone is a {says}; leave it out, or raise "
+            "max_prompt_tokens in the prompt file"
+        ) from None
 
 
 def few_tests(count: int) -> str:

@@ -20,7 +20,7 @@ from a2r_train.config import load_yaml, parse
 from a2r_train.data import bundle as bundling
 from a2r_train.data import explore as exploring
 from a2r_train.data.bundles import Bundles
-from a2r_train.data.read import Columns, read
+from a2r_train.data.read import Columns, questions, read
 from a2r_train.data.task import prompt_of
 from a2r_train.engines import EngineArguments, check_engine
 from a2r_train.errors import InputError
@@ -50,7 +50,8 @@ CHECK_FOLDER: dict[str, Callable[..., None]] = {
     "grpo": grpo.check_folder,
     "evaluate": evaluating.check_folder,
 }
-PROBLEMS = ("problems", "test_problems", "decontaminate_against")
+AGAINST = "decontaminate_against"  # of whose problems the answers need not be known
+PROBLEMS = ("problems", "test_problems", AGAINST)
 ROLLOUTS = ("rollouts", "test_rollouts")
 BUNDLES = ("bundles", "validation", "adaptive_validation")
 ASKED = ("model", "tokenizer", "model_name_or_path", "base", "sft", "grpo", "no_references")  # with `prompt`
@@ -226,7 +227,10 @@ def _check_parts(stage: Planned) -> list[str]:
         stage.says.append(counts.to_evaluate(config))
     columns = Columns.parse(stage.value("columns") or "{}")
     there = {key: stage.value(key) for key, _ in stage.inputs(PROBLEMS)}
-    problems = {key: read(Problem, paths, columns) for key, paths in there.items()}
+    problems = {
+        key: questions(paths, columns) if key == AGAINST else read(Problem, paths, columns)
+        for key, paths in there.items()
+    }
     if stage.verb == "bundle" and "problems" in problems:
         stage.says.extend(counts.to_bundle(config, problems, columns.sources))
     for _, path in stage.inputs(ROLLOUTS):

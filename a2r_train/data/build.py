@@ -30,10 +30,9 @@ from a2r_train.data.part import (
     problems_in,
 )
 from a2r_train.data.processes import Rate, cores, mapped
-from a2r_train.data.read import Columns, read
+from a2r_train.data.read import Columns, questions
 from a2r_train.data.splits import Split, split_of
 from a2r_train.errors import InputError
-from a2r_train.paths import paths_in
 from a2r_train.prompts import PromptConfig
 from a2r_train.records import Problem
 from a2r_train.verify import check_left_out, warn_doubts
@@ -149,7 +148,8 @@ def _evaluation(
     """The problems that training must not contain: the test problems, then those of other files. One file
     serves all parts.
     """
-    others = [p for file in paths_in(config.decontaminate_against) for p in read(Problem, file, columns)]
+    named = config.decontaminate_against
+    others = questions(named, columns) if named else []
     columns.check_met()
     if not path.exists():
         tests: Sequence[Problem] = []

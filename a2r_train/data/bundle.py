@@ -143,7 +143,7 @@ def bundle(config: BundleConfig) -> Path:
     """
     folder = Path(config.output_dir)
     check(config)
-    prompter = _prompter(config)  # before hours of building, whose parts a wrong name must not cost
+    prompter = prompter_of(config)  # before hours of building, whose parts a wrong name must not cost
     if output.prepare(folder, asdict(config), MAY_DIFFER, inputs=INPUTS):
         log.info("%s: done already", folder)
         return folder
@@ -217,7 +217,7 @@ def _prompt(config: BundleConfig, model: str) -> PromptConfig:
 def built(config: BundleConfig) -> Iterator[Built]:
     """What a run would make, in a temporary folder. Raises InputError as `bundle` does."""
     with TemporaryDirectory() as folder:
-        prompter = _prompter(config)
+        prompter = prompter_of(config)
         made = build(config, Path(folder))
         measure(prompter, made, Path(folder))
         yield made
@@ -255,7 +255,7 @@ def _tell_prompt(config: BundleConfig, made: Built, prompt: PromptConfig) -> Non
         log.warning("the prompt of %s: %s", config.prompt or config.tokenizer, says)
 
 
-def _prompter(config: BundleConfig) -> Prompter | None:
+def prompter_of(config: BundleConfig) -> Prompter | None:
     """What measures prompts; None without a tokenizer. Raises InputError for one that cannot be loaded."""
     if not config.tokenizer:
         return None

@@ -107,7 +107,8 @@ class Columns:
             if name not in self.met:
                 near = difflib.get_close_matches(name, sorted(self.met), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"{self.key or KEY} none of the files has a column {name!r}{hint}")
+                key = (self.key or KEY).rstrip(":")
+                raise InputError(f"{key}: none of the files has a column {name!r}{hint}")
 
 
 def lacks_column(place: str, name: str) -> InputError:
@@ -293,6 +294,32 @@ def problem_of(row: Row, identity: str) -> Problem:
         given = {"verifier": "multiple_choice", **given}
     metadata = row.value("metadata", "dict") or {}
     return Problem(row.text("id") or identity, text, gold, **given, metadata=metadata)
+
+
+def question_of(row: Row, identity: str) -> Problem:
+    """The same without the answer, which need not be known."""
+    if is_program(row.values) and (program := program_of(row.values, identity, "", row.place)):
+        return replace(program, answer="")
+    text = row.required_text("problem")
+    given: dict[str, Any] = {n: value for n in ("verifier", "source") if (value := row.text(n))}
+    if options := options_of(row.values, row.names.get("options", ""), row.place):
+        text, given = with_options(text, options), {"verifier": "multiple_choice", **given}
+    return Problem(row.text("id") or identity, text, "", **given)
+
+
+def questions(path: str, columns: Columns) -> list[Problem]:
+    """The problems of the files, without their answers. Raises InputError as `read` does, but not for golds
+    and ids.
+    """
+    found = [
+        question_of(row, str(number))
+        for file in paths_in(path)
+        for number, row in enumerate(columns.rows(file))
+        if not is_untested(row)
+    ]
+    if not found:
+        raise InputError(f"{path}: no rows; expected at least one problem")
+    return found
 
 
 def is_untested(row: Row) -> bool:

@@ -249,7 +249,8 @@ def check_same_gold(known: Problem, problem: Problem, place: str, first: str) ->
         equivalent(problem.answer, known.answer, known.verifier) != CORRECT
     ):
         raise InputError(
-            f"{place}: answer {problem.answer!r}, but {first} has {known.answer!r} for the same problem"
+            f"{place}: answer {problem.answer!r}, but {first} has {known.answer!r} for the same problem; "
+            "correct one, or leave it out"
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import fields
-from datetime import date, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -97,6 +97,10 @@ def _text(value: Any, hint: str, place: str) -> str:
         raise InputError(
             f"{place}: {value!r}; expected {', '.join(VERDICTS)}, or no column: `a2r bundle` judges"
         )
+    if isinstance(value, datetime) and value.time() == time.min:  # how pandas keeps a date
+        value = value.date()
+    if isinstance(value, time) and value.second == value.microsecond == 0:
+        value = value.strftime("%H:%M")
     if isinstance(value, float) and value.is_integer():  # pandas writes 3 so in a column with missing values
         value = int(value)
     if isinstance(value, float | Decimal) and math.isfinite(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from a2r_train.markers import THINK_CLOSE, THINK_OPEN
 from a2r_train.records import UNPARSABLE, VOTED, Reference, Rollout, Synthesis
 from a2r_train.verify import extract
 from a2r_train.verify.slips import BACKSPACED
@@ -26,7 +27,8 @@ CUT_REMEDY = "raise max_completion_tokens, as most of them were cut"
 
 @dataclass(frozen=True)
 class Unparsable:
-    """How many texts have no readable answer; `cut`: those that ran out of tokens; `marked`: those with an
+    """How many texts have no readable answer; `cut`: those that ran out of tokens, as a
+    thought that never ends has, whoever sampled it; `marked`: those with an
     answer that their verifier does not accept, such as a number instead of a letter.
     """
 
@@ -71,7 +73,11 @@ def unparsable(texts: Iterable[Rollout | Reference | Synthesis]) -> Unparsable:
     """
     judged = [text for text in texts if getattr(text, "finish_reason", "") != VOTED]
     without = [text for text in judged if text.verdict == UNPARSABLE]
-    cut = sum(getattr(text, "finish_reason", "") == "length" for text in without)
+    cut = sum(getattr(text, "finish_reason", "") == "length" or _only_thinks(text.text) for text in without)
     sample = next((text.text.strip()[-MAX_SHOWN_CHARACTERS:] for text in without if text.text.strip()), "")
     marked = sum(bool(extract(text.text, "exact")) for text in without)
     return Unparsable(len(without), len(judged), cut, sample, marked)
+
+
+def _only_thinks(text: str) -> bool:
+    return text.lstrip().startswith(THINK_OPEN) and THINK_CLOSE not in text

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ MEDOID = re.compile(r"best-of-\w+/medoid")
 class Evaluation:
     """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `keys` of the
     problems are the same in every evaluation that has them. `by_vote` are the rows of systems that answer
-    unanimous bundles by their vote (`skip_unanimous`).
+    unanimous bundles by their vote (`skip_unanimous`). `golds` are the answers of the problems; [] in a file
+    of an earlier version.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Evaluation:
     verifiers: list[str]
     rows: dict[str, Scores]
     by_vote: list[str] = field(default_factory=list)
+    golds: list[str] = field(default_factory=list)
 
 
 def write_scores(
@@ -48,10 +51,12 @@ def write_scores(
 ) -> None:
     """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
+    golds = {bundle.problem_id: bundle.answer for bundle in bundles}
     problems, scores = problem_ids(bundles), _scores(rows)
     keys = _keys([texts[problem] for problem in problems])
     verifiers = sorted({bundle.verifier for bundle in bundles})
-    content = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
+    content: dict[str, Any] = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
+    content["golds"] = [golds[problem] for problem in problems]
     content |= {"by_vote": list(by_vote)} if by_vote else {}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
 
@@ -93,13 +98,15 @@ def read_scores(folder: str) -> Evaluation:
             "run the same `a2r evaluate` again, which writes it from the kept answers"
         )
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    return Evaluation(folder, content["keys"], content["verifiers"], rows, content.get("by_vote", []))
+    more = content.get("by_vote", []), content.get("golds", [])
+    return Evaluation(folder, content["keys"], content["verifiers"], rows, *more)
 
 
 def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> list[str]:
     """The lines of a Markdown table: the compared row, and its difference to each rival over all evaluations.
 
-    The rivals are one family, corrected together (Holm 1979). Raises InputError if an evaluation lacks a row.
+    The rivals are one family, corrected together (Holm 1979). Raises InputError if an evaluation lacks a row,
+    or if two were judged by other verifiers or golds.
     """
     places = [Path(folder).resolve() for folder in folders]
     if again := next((one for at, one in enumerate(folders) if places[at] in places[:at]), ""):
@@ -110,8 +117,11 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
             f"{other.name} was judged by {', '.join(other.verifiers)}, and {found[0].name} by "
             f"{', '.join(found[0].verifiers)}; evaluate both with the same verifier"
         )
+    _check_golds(found)
     system = row or _first(found)
-    rivals = list(against) or _rivals(found)
+    rivals = list(against) or _rivals(found, system)
+    if system in rivals:
+        raise InputError(f"--against {system}: is the compared row itself; name others")
     for name in (system, *rivals):
         if lacking := next((one.name for one in found if name not in one.rows), ""):
             raise InputError(f"{lacking}: no row {name!r}; expected it in all evaluations")
@@ -144,6 +154,19 @@ def pool(folders: Sequence[str], row: str = "", against: Sequence[str] = ()) -> 
     return [said, "", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))]
 
 
+def _check_golds(found: Sequence[Evaluation]) -> None:
+    """Raise InputError if a problem has another gold in a second evaluation: one of them must be wrong."""
+    known: dict[str, tuple[str, str]] = {}
+    for one in found:
+        for key, gold in zip(one.keys, one.golds, strict=bool(one.golds)):
+            first, other = known.setdefault(key, (gold, one.name))
+            if first != gold:
+                raise InputError(
+                    f"{one.name}: a problem has the answer {gold[:40]!r}, and in {other} {first[:40]!r}; "
+                    "correct one, and evaluate again"
+                )
+
+
 def _check_same_kind(found: Sequence[Evaluation], name: str) -> None:
     """Raise InputError if a row is a model's in one evaluation, and a system's in another."""
     skips = {name in one.by_vote: one.name for one in found}
@@ -162,14 +185,14 @@ def _first(found: Sequence[Evaluation]) -> str:
     return name
 
 
-def _rivals(found: Sequence[Evaluation]) -> list[str]:
+def _rivals(found: Sequence[Evaluation], system: str) -> list[str]:
     """The untrained synthesizer, the votes or the rows that replace them, and the control, alone and with
-    votes.
+    votes, but for the compared row itself.
     """
     names = [name for name in found[0].rows if all(name in one.rows for one in found)]
     votes = [n for n in names if is_vote(n) and n != EQUAL_COST]
     instead = [n for n in names if n == RANDOM or MEDOID.fullmatch(n)]
-    rivals = [n for n in (BASE, *(votes or instead), CONTROL, VOTED_CONTROL) if n in names]
+    rivals = [n for n in (BASE, *(votes or instead), CONTROL, VOTED_CONTROL) if n in names and n != system]
     rivals = [
         n for at, n in enumerate(rivals) if not any(_are_equal(found, n, other) for other in rivals[:at])
     ]

@@ -8,9 +8,7 @@ from itertools import chain
 from typing import Any
 
 from a2r_train.data.files import literal
-from a2r_train.data.options import options_of, with_options
-from a2r_train.data.programs import is_program, program_of
-from a2r_train.data.read import Columns, Row, used_twice
+from a2r_train.data.read import Columns, Row, question_of, used_twice
 from a2r_train.errors import InputError
 from a2r_train.inference.two_stage import TwoStage
 from a2r_train.paths import paths_in
@@ -69,16 +67,7 @@ def _check_verifier(verifier: str, place: str) -> None:
 
 
 def _question(row: Row, number: str) -> Question:
-    references = _references(row)
-    if is_program(row.values) and (program := program_of(row.values, number, "", row.place)):
-        return Question(replace(program, answer=""), references)
-    text, verifier = row.required_text("problem"), row.text("verifier")
-    if options := options_of(row.values, row.names.get("options", ""), row.place):
-        text, verifier = with_options(text, options), verifier or "multiple_choice"
-    return Question(
-        Problem(row.text("id") or number, text, "", verifier or "math"),
-        references,
-    )
+    return Question(question_of(row, number), _references(row))
 
 
 def _references(row: Row) -> list[str]:

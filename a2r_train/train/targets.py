@@ -39,6 +39,7 @@ from a2r_train.verify import judge_all
 
 log = logging.getLogger(__name__)
 
+MOST_SHOWN = 80  # characters of a text in an error
 REFERENCES = "references"  # the value of `targets` that takes them from the bundles
 # Fields that a row of targets may omit; the verdict is always computed again.
 UNSAID: dict[str, Any] = {
@@ -199,6 +200,8 @@ def verified(
     whole = with_sections(correct, by_id, prompt, plain)
     if not whole:
         missing = f"; {len(correct)} are, but lack sections of the prompt" if correct else ""
+        unread = [s.text for s, one in zip(targets, judged, strict=True) if one.verdict == UNPARSABLE]
+        missing += _unread(unread)
         raise InputError(
             f"{source}: none of {len(targets)} targets is correct{missing}; SFT needs verified ones"
         )
@@ -256,7 +259,9 @@ def sample_targets(
     if not targets:
         raise InputError(
             f"{teacher}: none of {len(samples)} sampled targets is correct"
-            f"{' and has all sections' if by_id else ''}; name a stronger `teacher`, supply `targets`"
+            f"{' and has all sections' if by_id else ''}"
+            f"{_unread([s.text for s in samples if s.verdict == UNPARSABLE])}"
+            "; name a stronger `teacher`, supply `targets`"
             f"{_or_references(bundles)}, or skip SFT and let GRPO start from the base"
         )
     correct = sum(s.verdict == CORRECT for s in samples)
@@ -267,6 +272,12 @@ def sample_targets(
         write(targets, path)
     state.wait_for_everyone()
     return targets
+
+
+def _unread(texts: Sequence[str]) -> str:
+    """What an error adds about texts without a readable answer; "" if there are none."""
+    shown = next((text.strip()[-MOST_SHOWN:] for text in texts if text.strip()), "")
+    return f"; {len(texts)} have no answer that can be read, such as {shown!r}" if texts else ""
 
 
 def _or_references(bundles: TrainingBundles) -> str:

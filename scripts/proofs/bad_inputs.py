@@ -203,7 +203,10 @@ def folder_of_another_run(folder: Path, _: Keys) -> Keys:
 NO_WEIGHTS = "no weights (*.safetensors) in this folder; name a finished checkpoint"
 NO_TEMPLATE = "the tokenizer has no chat template; use an instruct model"
 TWO_GENERATIONS = "3 is not a multiple of 2, the steps trained on one generation; a run can resume only there"
-OVER_BUDGET = "over the budget of 40 with references cut to 16 tokens: raise max_prompt_tokens or lower k"
+OVER_BUDGET = (
+    "over the budget of 40 with references cut to 16 tokens: raise max_prompt_tokens, lower k, or leave the "
+    "problem out"
+)
 SMALL_PROMPT = file("prompt.yaml", "max_prompt_tokens: 40\n", prompt="prompt.yaml")
 NOT_OURS = "out: holds files of something else (no config.yaml); name another output folder"
 OF_ANOTHER_RUN = "here); name another output folder, or remove this one"

@@ -183,6 +183,18 @@ def test_the_samples_of_several_explorers_add_up_to_k(
     assert f"fails: mine/bundle.yaml: k 4, but mine/explore.yaml {says}" in capsys.readouterr().out
 
 
+def test_a_problem_that_fits_no_prompt_is_said_before_it_is_explored(
+    folder: Folder, tiny: str, problems: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in Path(problems).read_text().splitlines()]
+    rows[2]["problem"] += " and" * 20000
+    write_rows(Path(problems), rows)
+    assert a2r("run", folder(bundle={"tokenizer": tiny}), "--dry_run") == 2
+    said = capsys.readouterr().out
+    assert f"fails: {problems}: problem {rows[2]['id']!r} alone is a prompt of " in said
+    assert "tokens over the budget of 16384; leave it out, or raise max_prompt_tokens" in said
+
+
 def test_a_prompt_that_overrides_may_differ(
     folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

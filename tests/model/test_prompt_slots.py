@@ -110,7 +110,7 @@ def test_a_prompt_fits_the_budget_or_is_refused(tokenizer: Any, lengths: list[in
     references = [Reference("7 " * n, "7 " * n) for n in lengths]
     smallest = Prompter(tokenizer, PromptConfig(max_reference_tokens=16)).synthesizer("x", references)
     if smallest.prompt_tokens > budget:
-        with pytest.raises(InputError, match="raise max_prompt_tokens or lower k"):
+        with pytest.raises(InputError, match="raise max_prompt_tokens, lower k, or leave the problem out"):
             prompter.synthesizer("x", references)
     else:
         rendered = prompter.synthesizer("x", references)

@@ -420,7 +420,8 @@ def test_no_correct_target_ends_the_run(files, model, capsys):
     argv = arguments(files, model, "sft", *QUICK, "--target_samples", "1", "--max_target_tokens", "12")
     assert sft.main(argv) == 2
     error = capsys.readouterr().err
-    assert "none of 4 sampled targets is correct; name a stronger `teacher`, supply `targets` (" in error
+    assert "none of 4 sampled targets is correct; 4 have no answer that can be read, such as " in error
+    assert "; name a stronger `teacher`, supply `targets` (" in error
     assert "(`targets: references` takes a right reference of 4 bundles), or skip SFT" in error
 
 

@@ -161,7 +161,7 @@ def test_a_trained_synthesizer_brings_its_prompt(tiny: str, other_tiny: str, tmp
     assert engines[1].chats[0][-1]["content"].startswith("OWN What is")
     assert engines[0].chats[0] == Prompter(engines[0].tokenizer, own).explorer(PROBLEMS[0])
     tight = PromptConfig(max_prompt_tokens=40)
-    with pytest.raises(InputError, match="raise max_prompt_tokens or lower k"):
+    with pytest.raises(InputError, match="raise max_prompt_tokens, lower k, or leave the problem out"):
         loop_of(engines, prompt=tight).solve(PROBLEMS[0])
 
 

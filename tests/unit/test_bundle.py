@@ -327,6 +327,18 @@ def test_contaminated_problems_are_dropped_and_listed(problems: str, rollouts: s
     assert "| problem(s) like one of an evaluation set | 1 |" in (folder / "README.md").read_text()
 
 
+def test_problems_to_keep_out_need_no_answers(problems: str, rollouts: str, tmp_path: Path) -> None:
+    """A benchmark's questions are often there without them."""
+    asked = write_rows(tmp_path / "e.jsonl", [{"question": "what is 5 + 10 ?"}])
+    again = write_rows(tmp_path / "f.jsonl", [{"problem": "What is 6 + 12?", "answer": None}])
+    config = config_of(
+        tmp_path, "out", rollouts=rollouts, problems=problems, decontaminate_against=f"{asked},{again}"
+    )
+    folder = bundle(config)
+    dropped = [json.loads(line)["problem_id"] for line in (folder / "dropped.jsonl").open()]
+    assert dropped == ["p5", "p6"]
+
+
 def test_the_test_set_itself_is_decontaminated_against(problems: str, rollouts: str, tmp_path: Path) -> None:
     options = {
         "rollouts": rollouts,

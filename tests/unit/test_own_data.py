@@ -354,6 +354,14 @@ def test_texts_whose_backslashes_were_read_as_escapes_are_told_apart() -> None:
     assert "write `\\\\boxed` with two of them" in str(lost)
 
 
+def test_thoughts_that_never_end_were_cut() -> None:
+    """Rollouts made elsewhere have no finish_reason."""
+    texts = [f"<think>{at} maybe" for at in range(3)] + ["<think>7</think> done"]
+    lost = unparsable([Rollout("p", at, text, verdict="unparsable") for at, text in enumerate(texts)])
+    assert (lost.count, lost.cut) == (4, 3)
+    assert "raise max_completion_tokens" in str(lost)
+
+
 def test_a_right_reference_has_the_answer_of_its_bundle() -> None:
     """As where the answers of a problem file were changed, and the bundles kept."""
     references = [Reference("1", "5.0", "correct", 1), Reference("2", "7", "incorrect", 1)]

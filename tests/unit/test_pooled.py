@@ -19,7 +19,12 @@ VOTE, CONTROL, TRAINED = "maj@4", "synthesizer/no_references", "synthesizer/grpo
 
 
 def evaluated(
-    folder: Path, texts: Sequence[str], gain: float, verifier: str = "math", **rows: np.ndarray
+    folder: Path,
+    texts: Sequence[str],
+    gain: float,
+    verifier: str = "math",
+    gold: str = "5",
+    **rows: np.ndarray,
 ) -> str:
     """An evaluation whose trained synthesizer is that much above its vote, and as good as its control. The id
     of a problem is its place.
@@ -27,7 +32,7 @@ def evaluated(
     vote = RANDOM.integers(0, 2, len(texts)).astype(float)
     gains = (RANDOM.random(len(texts)) < gain).astype(float)
     scores = {VOTE: vote, TRAINED: np.maximum(vote, gains), CONTROL: np.maximum(vote, gains[::-1]), **rows}
-    bundles = [bundle_with(Problem(str(i), text, "5", verifier), ["5"]) for i, text in enumerate(texts)]
+    bundles = [bundle_with(Problem(str(i), text, gold, verifier), ["5"]) for i, text in enumerate(texts)]
     write_scores(folder, bundles, [Row(name, score, 1.0) for name, score in scores.items()])
     return str(folder)
 
@@ -160,3 +165,22 @@ def test_what_is_compared_can_be_named(tmp_path: Path, capsys: pytest.CaptureFix
         pool([folders[0], other])
     with pytest.raises(InputError, match="no row 'maj@8'"):
         pool(folders, against=["maj@8"])
+
+
+def test_golds_that_differ_are_refused(tmp_path: Path) -> None:
+    """As where a gold was corrected between the two; a file of an earlier version tells no golds."""
+    folders = [evaluated(tmp_path / "a", FIRST, 0.3), evaluated(tmp_path / "b", FIRST, 0.3, gold="6")]
+    with pytest.raises(InputError, match=r"b: a problem has the answer '6', and in .*a '5'; correct one"):
+        pool(folders)
+    path = tmp_path / "b" / "scores.json"
+    old = json.loads(path.read_text())
+    del old["golds"]
+    path.write_text(json.dumps(old))
+    assert pool(folders)
+
+
+def test_a_row_is_not_compared_with_itself(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "a", FIRST, 0.3)
+    assert [line.split(" | ")[0] for line in pool([folder], CONTROL)[4:]] == [f"| {VOTE}"]
+    with pytest.raises(InputError, match="--against maj@4: is the compared row itself"):
+        pool([folder], VOTE, [CONTROL, VOTE])

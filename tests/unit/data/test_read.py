@@ -377,6 +377,17 @@ def test_a_mapped_column_goes_before_the_own_name(tmp_path: Path) -> None:
     ]
 
 
+def test_dates_and_times_of_parquet_are_as_one_writes_them(tmp_path: Path) -> None:
+    """pandas keeps a date as its midnight, and a time of day has seconds that no answer names."""
+    midnight = datetime(2020, 1, 2, tzinfo=UTC)
+    golds = [midnight, midnight + timedelta(hours=3), midnight.date(), midnight.replace(hour=17).time()]
+    found = []
+    for gold in golds:
+        (problem,) = read(Problem, save(tmp_path / "a.parquet", [{"problem": "When?", "answer": gold}]))
+        found.append(problem.answer)
+    assert found == ["2020-01-02", "2020-01-02 03:00:00+00:00", "2020-01-02", "17:00"]
+
+
 def test_questions_may_come_with_references_in_any_format(tmp_path: Path) -> None:
     for kind in KINDS.values():
         path = save(tmp_path / f"a.{kind}", [{"question": "1?", "references": ["a", "b"], "id": "x"}])
