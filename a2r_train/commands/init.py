@@ -84,6 +84,10 @@ wrong, and all of them may be.
 Reason step by step, and put the final answer in \\boxed{{}}.""",
 }
 REFERENCES = ("solution", "answer")
+PLAIN = """\
+plain_share: 1.0 # every bundle is shown as its problem alone
+# match_tokens_of: {run} # continues until it has generated as many tokens as this run
+"""
 ON_ADAPTER = "# Training continues on the adapter of SFT."
 
 
@@ -414,7 +418,7 @@ def _recipes(values: Mapping[str, Any], prompt: PromptConfig) -> dict[str, str]:
         "grpo_name": "grpo-no-references",
         "grpo_title": "The control: the same GRPO on the same problems, without references and without SFT.",
         "grpo_model": values["model"],
-        "plain": "plain_share: 1.0 # every bundle is shown as its problem alone\n",
+        "plain": PLAIN.format(run=f"{values['runs']}/grpo"),
         "grpo_weights": lora,
     }
     more = {"prompt": prompt.dump().rstrip()}

@@ -33,6 +33,7 @@ from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Problem, Rollout
 from a2r_train.train import grpo, sft
 from a2r_train.train import run as training
+from a2r_train.train.generated import budget_of
 
 ARGUMENTS: dict[str, list[Any]] = {
     "merge": [MergeConfig],
@@ -59,6 +60,7 @@ MODELS = (
     *ASKED,
     *("teacher", "explorer", "explorer_grpo", "monolith", "reward_model"),
 )
+MATCHED = "match_tokens_of"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def _planned(verb: str, path: Path, written: dict[str, Planned]) -> Planned:
     done = (Path(stage.value("output_dir")) / "done.json").is_file()
     coming = {
         part: maker
-        for key in (*PROBLEMS, *ROLLOUTS, *BUNDLES, *MODELS)
+        for key in (*PROBLEMS, *ROLLOUTS, *BUNDLES, *MODELS, MATCHED)
         for part in paths_in(str(stage.value(key)))
         if (maker := written.get(os.path.normpath(part))) and not maker.done
     }
@@ -237,6 +239,8 @@ def _check_parts(stage: Planned) -> list[str]:
         read(Rollout, path, columns)
     for _, path in stage.inputs(BUNDLES):
         Bundles.open(path, or_problems=getattr(config, "plain_share", 0) == 1)
+    for _, path in stage.inputs([MATCHED]):
+        budget_of(path, int(stage.value("max_steps") or 0))
     columns.check_met()
     engine = config if isinstance(config, EngineArguments) else EngineArguments()
     for key, model in stage.inputs(MODELS):

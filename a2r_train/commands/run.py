@@ -117,11 +117,16 @@ def wait(command_line: Sequence[str]) -> int:
 
 
 def stages(folder: str) -> list[tuple[str, Path]]:
-    """(verb, recipe) in order: `merge.yaml` and `merge-NAME.yaml`, then explore, and so on."""
+    """(verb, recipe) in order: `merge.yaml` and `merge-NAME.yaml`, then explore, and so on. A training that
+    matches the tokens of another comes after the others, which must have generated theirs.
+    """
     return [
         (verb, path)
         for verb in ORDER
-        for path in sorted([*Path(folder).glob(f"{verb}.yaml"), *Path(folder).glob(f"{verb}-*.yaml")])
+        for path in sorted(
+            [*Path(folder).glob(f"{verb}.yaml"), *Path(folder).glob(f"{verb}-*.yaml")],
+            key=lambda path: ("match_tokens_of" in _keys_of(path), path),
+        )
     ]
 
 

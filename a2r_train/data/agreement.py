@@ -39,8 +39,13 @@ class Compared:
         return min(self.training.problems, self.validation.problems) >= FEWEST_PROBLEMS
 
     @property
+    def is_far(self) -> bool:
+        """Whether the shares differ by more than MOST_DIFFERENT."""
+        return self.has_enough_problems and abs(self.training.right - self.validation.right) > MOST_DIFFERENT
+
+    @property
     def is_off(self) -> bool:
-        """Whether the shares differ by more than MOST_DIFFERENT, and by more than chance explains.
+        """Whether the shares are far apart, and by more than chance explains.
 
         The standard error assumes equal shares. It counts problems, not bundles, because bundles of one
         problem are alike.
@@ -48,9 +53,7 @@ class Compared:
         one, other = self.training, self.validation
         share = (one.right * one.problems + other.right * other.problems) / (one.problems + other.problems)
         error = math.sqrt(share * (1 - share) * (1 / one.problems + 1 / other.problems))
-        return self.has_enough_problems and abs(one.right - other.right) > max(
-            MOST_DIFFERENT, ERRORS_APART * error
-        )
+        return self.is_far and abs(one.right - other.right) > ERRORS_APART * error
 
     def __str__(self) -> str:
         one, other = self.training, self.validation

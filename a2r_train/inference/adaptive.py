@@ -46,7 +46,9 @@ class Adaptive:
 def check_votes(verifier: str) -> None:
     """Raise InputError if answers of the verifier have no vote."""
     if not has_vote(verifier):
-        raise InputError(f"adaptive: it stops by votes, but answers of {verifier} have none; remove it")
+        raise InputError(
+            f"adaptive and skip_unanimous need votes, but answers of {verifier} have none; remove them"
+        )
 
 
 def chance_of_change(answers: Sequence[str], verifier: str) -> float:

@@ -13,7 +13,8 @@ MOST_COMPARED = 4000  # bundles of a set, spread over it, because each needs sev
 
 
 def agreement_checks(training: TrainingBundles, validation: TrainingBundles | None) -> list[Check]:
-    """Red if the vote of some pattern is right far more often in one of the two sets.
+    """Red if the vote of some pattern is right far more often in one of the two sets; yellow if that may be
+    chance.
 
     No line without validation bundles or votes, nor for the control, which reads no references.
     """
@@ -35,6 +36,8 @@ def _check(patterns: Sequence[Compared], trained: Mapping[str, Side], validated:
     if off:
         remedy = "bundle with mixture all or patterns, which keep the shares of the rollouts"
         return Check("agreement", False, f"{says}; {remedy}")
+    if far := [one.pattern for one in patterns if one.is_far]:
+        says += f"; over 10 points apart in {', '.join(far)}, which with so few problems may be chance"
     if any(map(is_unanimous, validated)) and not any(map(is_unanimous, trained)):
         says += "; no unanimous bundle is trained on, so answer such problems by the vote (skip_unanimous)"
-    return Check("agreement", True, says, yellow=not patterns)
+    return Check("agreement", True, says, yellow=bool(far) or not patterns)

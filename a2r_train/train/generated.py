@@ -85,8 +85,15 @@ class MatchTokens(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if state.is_world_process_zero and self._done(state):
-            log.info("%s: %s", args.output_dir, self.budgets_in_words(state))
+        if not (state.is_world_process_zero and self._done(state)):
+            return
+        log.info("%s: %s", args.output_dir, self.budgets_in_words(state))
+        if made_by(state)["generated_tokens"] < self.budget.tokens:
+            log.warning(
+                "%s: its tokens do not match even after %d times the steps, the most that are made",
+                args.output_dir,
+                MOST_LONGER,
+            )
 
     def budgets_in_words(self, state: TrainerState) -> str:
         """Both budgets in words."""

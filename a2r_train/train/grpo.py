@@ -152,8 +152,12 @@ def checks_of(
     bundles: TrainingBundles,
     validation: TrainingBundles | None,
 ) -> list[preflight.Check]:
-    """The preflight of what was loaded."""
+    """The preflight of what was loaded. Raises InputError if the tokens of no finished training are to be
+    matched.
+    """
     _, steps = batch_and_steps(args, epoch_completions(args, bundles))
+    if args.match_tokens_of:
+        steps = budget_of(args.match_tokens_of, args.max_steps).steps
     more = preflight.batches(args, len(bundles.rows), "bundles")
     more += shared_prefix.checks(args, model) if args.shared_prefix else []
     more += weight_sync.checks(model) if args.use_vllm else []

@@ -3,15 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import bundle_with, options
+from transformers import TrainerControl, TrainerState
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from a2r_train.data.read import read
 from a2r_train.records import CORRECT, INCORRECT, Problem, write
 from a2r_train.train import grpo, rewards
+from a2r_train.train.generated import Budget, MatchTokens, made_by
 from a2r_train.train.rewards import VerifiableReward
 from a2r_train.train.sampling import EpochGRPOTrainer
 
@@ -160,7 +163,9 @@ def test_the_control_goes_on_until_its_tokens_match(
     trained = train({**given, "oversampling_factor": 3})
     tokens = trained["stateful_callbacks"]["a2r_train"]["generated_tokens"]
     control = {**given, "match_tokens_of": given["output_dir"], "output_dir": tmp_path / "control"}
+    control["max_steps"] = -1  # as if the recipe did not set it
     state = train(control)
+    assert "repeats: 8 groups of 16 bundles" in caplog.text, "of two steps, as the run that it matches"
     made = state["stateful_callbacks"]["a2r_train"]["generated_tokens"]
     steps = state["global_step"]
     assert steps > 2
@@ -180,6 +185,19 @@ def test_the_control_goes_on_until_its_tokens_match(
         shutil.rmtree(tmp_path / f"control/checkpoint-{step}")
     assert train(control)["global_step"] == steps
     assert (tmp_path / "control/model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(("tokens", "warned"), [(99, 1), (100, 0)])
+def test_a_control_whose_tokens_do_not_match_in_ten_times_the_steps_says_so(
+    tokens: int, warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, args, flow = TrainerState(global_step=20), SimpleNamespace(output_dir="control"), TrainerControl()
+    made_by(state)["generated_tokens"] = tokens
+    matching: Any = MatchTokens(Budget("trained", steps=2, tokens=100), cycle_steps=1)
+    matching.on_step_end(args, state, flow)
+    assert flow.should_training_stop
+    matching.on_train_end(args, state, flow)
+    assert len([one for one in caplog.records if one.levelname == "WARNING"]) == warned
 
 
 @pytest.mark.parametrize(("more", "says"), [

@@ -300,6 +300,9 @@ def test_a_folder_is_written_with_comments_and_reads_as_it_is(
         assert load_recipe(f"mine/{stage}.yaml")["output_dir"].startswith("runs/mine/")
         assert max(map(len, text.splitlines())) <= 130
     assert load_recipe("mine/grpo-no-references.yaml")["plain_share"] == 1
+    control = Path("mine/grpo-no-references.yaml").read_text()
+    Path("mine/grpo-no-references.yaml").write_text(control.replace("# match_tokens_of:", "match_tokens_of:"))
+    assert load_recipe("mine/grpo-no-references.yaml")["match_tokens_of"] == "runs/mine/grpo"
     assert a2r("run", "mine", "--dry_run") == 0
 
 

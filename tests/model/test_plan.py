@@ -93,6 +93,23 @@ def test_a_folder_that_would_run_has_no_error(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_control_that_matches_tokens_comes_after_the_run_that_generates_them(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folder()
+    control = yaml.safe_load(Path("mine/grpo.yaml").read_text())
+    control |= {"output_dir": "runs/control", "match_tokens_of": "runs/grpo", "plain_share": 1.0}
+    control["lr_scheduler_type"] = "constant"
+    Path("mine/grpo-no-references.yaml").write_text(yaml.safe_dump(control))
+    names = [path.name for _, path in stages(place)]
+    assert names.index("grpo-no-references.yaml") == names.index("grpo.yaml") + 1
+    assert a2r("run", place, "--dry_run") == 0
+    assert "waits for runs/grpo, which mine/grpo.yaml writes" in capsys.readouterr().out
+    change("mine/grpo-no-references.yaml", match_tokens_of="runs/gpro")
+    assert a2r("run", place, "--dry_run") == 2
+    assert "fails: match_tokens_of: runs/gpro is not a finished training" in capsys.readouterr().out
+
+
 INPUTS = {"explore": exploring.INPUTS, "bundle": bundling.INPUTS, "evaluate": ()}
 
 

@@ -286,6 +286,9 @@ def test_a_majority_that_deserves_less_trust_in_training_is_red(
     assert check(plain_share=1.0) == []  # the control reads no references
     (same,) = check(bundles=agreeing(tmp_path / "s.jsonl", "data/tiny/train.jsonl", 0.85))
     assert (same.color, "2: 85 % of 40 and 90 % of 40" in same.detail) == ("green", True)
+    (chance,) = check(bundles=agreeing(tmp_path / "c.jsonl", "data/tiny/train.jsonl", 0.7))
+    assert chance.color == "yellow"
+    assert "70 % of 40 and 90 % of 40; over 10 points apart in 2, which with so few" in chance.detail
     (few,) = check(bundles=given["bundles"])
     assert few.color == "yellow"
     assert "no pattern has 30 problems" in few.detail

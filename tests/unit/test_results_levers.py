@@ -74,3 +74,12 @@ def test_the_accuracies_over_eight_references_are_those_of_the_bundles() -> None
         f"untrained model has {right['untrained']} %, *none* {right['none-0']}, *2 to 8 references* "
         f"{right['range']} and *answers alone* {right['answers-0']}. The vote of eight has {right['vote']}."
     ) in text
+
+
+def test_the_entropies_are_those_of_the_curves() -> None:
+    logged = rows_of(FOLDER / "equal-seconds-curves.jsonl")
+    answers, none = (
+        fmean(row["entropy"] for row in logged if row["arm"].startswith(arm)) for arm in ("answers", "none")
+    )
+    text = " ".join((ROOT / PAGE).read_text(encoding="utf-8").split())
+    assert f"the mean entropy is {answers:.2f} instead of {none:.2f}." in text
