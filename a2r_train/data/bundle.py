@@ -319,6 +319,8 @@ def _check_mixture(config: BundleConfig) -> None:
 
 def _check_patterns(config: BundleConfig) -> None:
     """Raise InputError for shares that nothing draws, or that another key would change."""
+    if config.contested_only and config.k == 1:
+        raise InputError("contested_only: one reference has nothing to disagree with; k must be at least 2")
     shares = shares_in(config.pattern_shares, config.sizes)
     if bool(shares) != (config.mixture == "patterns"):
         raise InputError("mixture patterns and pattern_shares go together: give both, or neither")

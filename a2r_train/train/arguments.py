@@ -309,6 +309,10 @@ class SynthesizerSFTConfig(SFTConfig):
                     f"{key} is for sampled targets, but `targets` names them; remove one of the two"
                 )
         check_hint(self.rationalised_hint)
+        if self.rationalised_hint != HINT and not self.rationalised_share:
+            raise InputError(
+                "rationalised_hint is not used without rationalised_share; set that share above 0"
+            )
 
 
 def set_defaults(args: TrainConfig) -> None:

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import Trainer
 
 from a2r_train.models import base_of
+from a2r_train.prompts import PromptConfig
 from a2r_train.train.arguments import BundleArguments, ModelArguments
 from a2r_train.train.generated import STATE, budget_of
 
@@ -37,7 +38,7 @@ def card(
     """
     folder, name = Path(str(trainer.args.output_dir)), str(model.model_name_or_path)
     adapter = (folder / "adapter_config.json").exists()
-    base = base_of(name)
+    base, answers_alone = base_of(name), _prompt_in(folder).reference == "answer"
     head = ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
@@ -60,8 +61,9 @@ def card(
         rewards=_rewards(trainer),
         trained_on=trained_on,
         bundles=data.bundles,
-        shown=_shown(data),
+        shown=_shown(data, answers_alone),
         reads_references=data.plain_share < 1,
+        answers_alone=answers_alone,
         paper=PAPER,
         tokens=_tokens(trainer),
     )
@@ -109,8 +111,15 @@ def _generated(trainer: Trainer) -> str:
     return f"{tokens:,}, to match the {budget.tokens:,} of the {budget.steps} steps of `{other}`"
 
 
-def _shown(data: BundleArguments) -> str:
-    references = "the problem with the references of its bundle"
+def _prompt_in(folder: Path) -> PromptConfig:
+    """The prompt that the model was trained with."""
+    path = folder / "prompt.yaml"
+    return PromptConfig.load(str(path)) if path.is_file() else PromptConfig()
+
+
+def _shown(data: BundleArguments, answers_alone: bool) -> str:
+    seen = "answers of the references" if answers_alone else "references"
+    references = f"the problem with the {seen} of its bundle"
     if not data.plain_share:
         return references
     if data.plain_share == 1:

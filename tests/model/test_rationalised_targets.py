@@ -99,6 +99,7 @@ def test_none_is_made_by_default(given: dict[str, Any], tiny: str, monkeypatch: 
         ({"rationalised_share": 1.0}, "expected 0 or more, and less than 1"),
         ({"rationalised_share": 0.2, "targets": "t.jsonl"}, "remove one"),
         ({"rationalised_hint": "no slot"}, "lacks {answer}; add it where"),
+        ({"rationalised_hint": "It is {answer}."}, "not used without rationalised_share"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

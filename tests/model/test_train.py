@@ -19,7 +19,7 @@ from a2r_train.data.read import read
 from a2r_train.engines import Completion, Engine, Sampling
 from a2r_train.errors import InputError
 from a2r_train.inference.synthesise import syntheses_of
-from a2r_train.prompts import Prompter
+from a2r_train.prompts import PromptConfig, Prompter
 from a2r_train.records import Bundle, Problem, Reference, Synthesis, write
 from a2r_train.train import grpo, sft
 from a2r_train.train.arguments import BundleArguments, ModelArguments
@@ -329,6 +329,17 @@ def test_half_of_the_prompts_are_plain(files, model):
     log = json.loads((files / "x" / "trainer_state.json").read_text())["log_history"]
     assert {key for entry in log for key in entry} >= {"reward/plain", "reward/n_correct=1"}
     assert "the problem alone in 50% of the bundles" in (files / "x" / "README.md").read_text()
+
+
+def test_the_card_of_answers_alone_does_not_say_that_it_chooses(files, model):
+    write([bundle(i) for i in range(8)], files / "bundles.jsonl")
+    (files / "answers.yaml").write_text(PromptConfig(reference="answer").dump())
+    argv = arguments(files, model, "alone", "--prompt", str(files / "answers.yaml"))
+    assert grpo.main([*argv, *GRPO, "--max_steps", "1"]) == 0
+    card = (files / "alone" / "README.md").read_text()
+    assert "the problem with the answers of the references of its bundle" in card
+    assert "It sees only the answers of its references" in card
+    assert "tends to choose" not in card
 
 
 class Scripted(Engine):

@@ -242,6 +242,7 @@ def test_the_stage_draws_by_patterns_and_its_card_says_what_came(
         ({"pattern_shares": '{"4": 0.1}'}, "go together"),
         ({"mixture": "patterns", "pattern_shares": '{"4": 0.1}', "max_all_wrong": 0.5}, "remove one of them"),
         ({"mixture": "patterns", "pattern_shares": '{"4": 0.1}', "contested_only": True}, "leaves out"),
+        ({"contested_only": True, "k": 1}, "k must be at least 2"),
         ({"mixture": "patterns", "pattern_shares": '{"2-1": 0.1}'}, "is not a pattern of 4 references"),
     ],
 )
