@@ -178,7 +178,9 @@ def test_a_prompt_of_the_model_that_asks_for_no_letter_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny, "trained")
-    asked = PromptConfig(explorer_template="{problem}", max_prompt_tokens=256, max_reference_tokens=32)
+    lengths = {"max_prompt_tokens": 256, "max_reference_tokens": 32}
+    second = "{problem}\n{references}\nPut the letter of the right option in \\boxed{{}}."
+    asked = PromptConfig(explorer_template="{problem}", synthesizer_template=second, **lengths)
     Path("trained/prompt.yaml").write_text(asked.dump())
     init("mine", choices(tmp_path / "p.csv"), "trained")
     assert "its explorer_template does not ask for a letter" in caplog.text
