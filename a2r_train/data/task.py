@@ -123,6 +123,14 @@ def prompt_of(
     return prompt
 
 
+def explorer_prompt_of(explorer: str, synthesizer: PromptConfig, is_given: bool) -> PromptConfig:
+    """The prompt of the explorer in a pair: its own, or the synthesizer's if it has none, as in its training,
+    or if that one is given by the user.
+    """
+    brought = None if is_given else model_file(explorer, "prompt.yaml")
+    return PromptConfig.load(brought) if brought else synthesizer
+
+
 def within(prompt: PromptConfig, most_prompt_tokens: int) -> PromptConfig:
     """The prompt with its budget cut to what a model's context leaves beside a completion; a reference may
     take a fifth of it. Unchanged if that leaves nothing.

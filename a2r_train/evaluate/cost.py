@@ -19,7 +19,7 @@ from a2r_train.errors import InputError
 from a2r_train.evaluate.answers import Answers
 from a2r_train.evaluate.rows.names import BASE, GRPO, SFT, SFT_GRPO
 from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, mean
-from a2r_train.inference.two_stage import Price
+from a2r_train.inference.price import Price
 from a2r_train.models import Size
 from a2r_train.records import Bundle, Rollout
 

@@ -12,27 +12,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from a2r_train.data.task import prompt_of, within
-from a2r_train.engines import Engine, EngineArguments, Sampling, load_engine
+from a2r_train.data.task import explorer_prompt_of, prompt_of, within
+from a2r_train.engines import Completion, Engine, EngineArguments, Sampling, load_engine
 from a2r_train.engines.base import UNANSWERED
 from a2r_train.errors import InputError, PromptTooLong
 from a2r_train.inference.adaptive import Adaptive, check_votes
+from a2r_train.inference.price import Price, dollars
 from a2r_train.inference.rounds import Rounds
-from a2r_train.inference.work import SYNTHESIZER, UNANIMOUS, VOTE, Work
-from a2r_train.models import known_context, model_file
+from a2r_train.inference.work import SYNTHESIZER, VOTE, Work
+from a2r_train.models import known_context
 from a2r_train.prompts import Chat, PromptConfig, Prompter
 from a2r_train.records import Problem, Reference, seed_of
 from a2r_train.verify import check_verifier
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Price:
-    """Dollars per million tokens that one model reads and writes."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +91,7 @@ class TwoStage:
         self.prices, self.adaptive, self.rounds = dict(prices or {}), adaptive, rounds
         self._explorer_config = config = prompt or prompt_of(self.synthesizer.name)
         if self.explorer:
-            brought = model_file(self.explorer.name, "prompt.yaml")
-            self._explorer_config = PromptConfig.load(brought) if brought and not prompt else config
+            self._explorer_config = explorer_prompt_of(self.explorer.name, config, prompt is not None)
             self._explorer_prompter = Prompter(self.explorer.tokenizer, self._explorer_config)
         self._by_context = False  # whether the context sets the prompt's budget
         if isinstance(synthesizer, str):  # of an engine, only its owner knows the context
@@ -183,20 +175,20 @@ class TwoStage:
 
     def _synthesise(self, works: Sequence[Work]) -> None:
         """Synthesise where the vote of the references does not answer already."""
-        if self.adaptive:
-            for work in works:
-                if self.adaptive.skips(work.answers, work.verifier):
-                    work.answered_by = UNANIMOUS
-            works = [work for work in works if work.answered_by != UNANIMOUS]
+        works = [work for work in works if not work.skips(self.adaptive)]
         fitting = [(work, chats[0]) for work in works if (chats := self._chats(work, [work.references]))]
         works, chats = [work for work, _ in fitting], [chat for _, chat in fitting]
         seeds = [seed_of(self.seed, "synthesis", w.problem) for w in works]
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if works else []
         for work, completion in zip(works, made, strict=True):
-            if completion.finish_reason in UNANSWERED:  # the engine has warned; the references' vote answers
-                work.answered_by = VOTE
+            if completion.finish_reason in UNANSWERED:  # the engine has warned
+                work.syntheses = work.settle([None])
                 continue
-            work.add_syntheses([self._prompter.complete(completion.text)], [completion])
+            work.syntheses = work.settle([self._read(work, completion)])
+            work.count_syntheses([completion])
+
+    def _read(self, work: Work, completion: Completion) -> Reference:
+        return work.synthesis(self._prompter.complete(completion.text), completion.completion_tokens)
 
     def _chats(self, work: Work, groups: Sequence[Sequence[Reference]]) -> list[Chat]:
         """The synthesizer's chat for each group of references; [] and an error if one does not fit."""
@@ -223,7 +215,8 @@ class TwoStage:
         made = self.synthesizer.generate(chats, self.synthesising, seeds) if chats else []
         for i, work in enumerate(fitting):
             part = made[i * rounds.population : (i + 1) * rounds.population]
-            work.add_syntheses([self._prompter.complete(c.text) for c in part], part)
+            work.add_round([self._read(work, completion) for completion in part])
+            work.count_syntheses(part)
 
     def _answers(self, works: Sequence[Work], began: float) -> list[Answer]:
         seconds = (time.monotonic() - began) / max(1, len(works))
@@ -232,19 +225,15 @@ class TwoStage:
     def _answer(self, work: Work, seconds: float) -> Answer:
         """The majority of the last texts: of the single synthesis, or of the last population."""
         best = work.population[work.best(work.groups())]
-        first = self.prices.get(self.explorer.name, Price()) if self.explorer else Price()
-        second = self.prices.get(self.synthesizer.name, Price())
-        tokens = work.tokens
-        dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
-        dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
+        explorer = self.explorer.name if self.explorer else ""
         return Answer(
             work.problem,
             best.answer,
             best.text,
             work.references,
-            tokens,
+            work.tokens,
             seconds,
-            dollars / 1e6,
+            dollars(work.tokens, self.prices, explorer, self.synthesizer.name),
             work.answered_by,
             work.error,
         )

@@ -1,4 +1,4 @@
-"""Functions by their pieces: `\begin{cases} x & x \ge 0 \\ -x & \text{otherwise} \end{cases}`."""
+r"""Functions by their pieces: `\begin{cases} x & x \ge 0 \\ -x & \text{otherwise} \end{cases}`."""
 
 from __future__ import annotations
 

@@ -31,9 +31,10 @@ import psutil
 from faulty_upstream import FAULTS, FaultyUpstream, forwarding
 
 from a2r_train.inference.serve.child import Child, started
-from a2r_train.inference.serve.config import TINY, ServeConfig
+from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.inference.serve.run import Prompters, prompters
 from a2r_train.inference.work import Work
+from a2r_train.paths import TINY_PAIR
 
 ROOT = Path(__file__).parents[2]
 K, MOST_TOKENS = 4, 112
@@ -102,16 +103,16 @@ class ByHand:
 
     async def _references(self, problem: str, seed: int) -> Work:
         chat = self.made.explorer.explorer(problem)
-        body = {"model": TINY[0], "messages": list(chat), "n": K, "temperature": 1.0, "seed": seed,
+        body = {"model": TINY_PAIR[0], "messages": list(chat), "n": K, "temperature": 1.0, "seed": seed,
                 "max_tokens": MOST_TOKENS}  # fmt: skip
         answer = await self.client.post(f"{self.urls['explorer']}/chat/completions", json=body)
-        work = Work(problem, "math", self.made.synthesizer.config)
+        work = Work(problem, "math", self.made.synthesizer.config, self.made.explorer.config)
         work.references += [work.reference(c["message"]["content"]) for c in answer.json()["choices"]]
         return work
 
     def _second(self, problem: str, work: Work, seed: int) -> dict[str, Any]:
         chat = self.made.synthesizer.synthesizer(problem, work.references).chat
-        return {"model": TINY[1], "messages": list(chat), "temperature": 0.0, "seed": seed,
+        return {"model": TINY_PAIR[1], "messages": list(chat), "temperature": 0.0, "seed": seed,
                 "max_tokens": MOST_TOKENS}  # fmt: skip
 
 
@@ -199,7 +200,7 @@ async def faulty(
     async with httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=None)) as client:
         made = {
             stage: FaultyUpstream(model, forwarding(urls[stage], client), fault, stall_s)
-            for stage, model in zip(("explorer", "synthesizer"), TINY, strict=True)
+            for stage, model in zip(("explorer", "synthesizer"), TINY_PAIR, strict=True)
         }
         for upstream in made.values():
             await upstream.start()

@@ -10,8 +10,9 @@ import pytest
 from a2r_train.engines import Completion, Engine, Sampling, load_engine
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
+from a2r_train.inference.price import Price
 from a2r_train.inference.rounds import Rounds
-from a2r_train.inference.two_stage import Answer, Price, TwoStage
+from a2r_train.inference.two_stage import Answer, TwoStage
 from a2r_train.models import context_length
 from a2r_train.prompts import PromptConfig, Prompter, visible
 from a2r_train.records import Problem

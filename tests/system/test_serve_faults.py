@@ -103,7 +103,8 @@ def test_a_reference_that_is_still_being_read_at_the_deadline_changes_no_vote(
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_server_that_writes_one_synthesis_whatever_n_is_is_asked_for_the_others(stream: bool) -> None:
     def write(body: Body) -> Any:
-        return saying(lambda body: [f"by {body['seed']}", "nobody's"][: 2 if body["n"] == 2 else 1])(body)
+        texts = [rf"\boxed{{{body['seed']}}}", r"\boxed{0}"]
+        return saying(lambda body: texts[: 2 if body["n"] == 2 else 1])(body)
 
     with served(synthesizer=write, tries=2) as pair:
         pair.synthesizer.fault = faults("", "503")
@@ -112,7 +113,7 @@ def test_a_server_that_writes_one_synthesis_whatever_n_is_is_asked_for_the_other
         assert [body["n"] for body in asked] == [4, 3, 3, 2]
         assert asked[1]["seed"] == asked[2]["seed"]
         texts = texts_of(answer) if stream else [c["message"]["content"] for c in answer.json()["choices"]]
-        assert texts == [f"by {asked[i]['seed']}" for i in (0, 1, 3)] + ["nobody's"]
+        assert texts == [rf"\boxed{{{asked[i]['seed']}}}" for i in (0, 1, 3)] + [r"\boxed{0}"]
         assert len(set(texts)) == 4
 
 
@@ -198,11 +199,11 @@ def test_one_of_two_servers_may_be_wrong_or_smaller() -> None:
 
 def test_who_reads_no_stream_gets_the_whole_text_of_another_try() -> None:
     turn = itertools.count()
-    other = saying(lambda body: [f"{'AB'[min(1, next(turn))]} b c d e f"] * body["n"])
+    other = saying(lambda body: [rf"{'AB'[min(1, next(turn))]} b c d e \boxed{{6}}"] * body["n"])
     with served(synthesizer=other) as pair:
         pair.synthesizer.fault = faults("cut")
         answer = post(pair).json()
-        assert answer["choices"][0]["message"]["content"] == "B b c d e f"
+        assert answer["choices"][0]["message"]["content"] == r"B b c d e \boxed{6}"
         assert (answer["a2r"]["answered_by"], answer["a2r"]["warnings"]) == ("synthesizer", [])
     with served(tries=1) as pair:  # and of the vote
         pair.synthesizer.fault = faults("cut")
@@ -210,15 +211,15 @@ def test_who_reads_no_stream_gets_the_whole_text_of_another_try() -> None:
 
     async def one_of_two(_: Body) -> Any:
         if len(pair.synthesizer.seen) == 1:
-            for row in (chunk(0, "first", "stop"), chunk(1, "half"), chunk(1, " of it")):
+            for row in (chunk(0, r"\boxed{1}", "stop"), chunk(1, "half"), chunk(1, " of it")):
                 yield row
         yield chunk(0, "again", "stop")
-        yield chunk(1, "second", "stop")
+        yield chunk(1, r"\boxed{2}", "stop")
 
     with served(synthesizer=one_of_two) as pair:  # what had ended before stays
         pair.synthesizer.fault = faults("cut")
         choices = post(pair, n=2, temperature=1.0).json()["choices"]
-        assert [choice["message"]["content"] for choice in choices] == ["first", "second"]
+        assert [choice["message"]["content"] for choice in choices] == [r"\boxed{1}", r"\boxed{2}"]
 
 
 def text_of(answer: httpx2.Response) -> str:

@@ -10,7 +10,7 @@ from pairs import Served, forever, references, served
 from playwright.sync_api import expect
 from test_browser import CHROMIUM, chromium
 
-from a2r_train.inference.two_stage import Price
+from a2r_train.inference.price import Price
 
 pytestmark = [pytest.mark.skipif(not CHROMIUM, reason="no chromium here: apt-get install chromium")]
 __all__ = ["chromium"]  # the fixture

@@ -15,7 +15,7 @@ from a2r_train.evaluate.report import plots
 from a2r_train.evaluate.rows import reward_model
 from a2r_train.evaluate.rows.panel import task_row
 from a2r_train.evaluate.rows.row import EXPLORER, Part, Row, bundle_votes, reference_rows
-from a2r_train.inference.two_stage import Price
+from a2r_train.inference.price import Price
 from a2r_train.models import Size
 from a2r_train.records import VOTED, Bundle, Problem, Reference, Rollout, Synthesis
 

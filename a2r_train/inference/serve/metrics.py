@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from a2r_train.inference.price import COUNTED
 from a2r_train.inference.serve.limits import Places
 from a2r_train.inference.serve.usage import Report
 from a2r_train.inference.work import SYNTHESIZER, UNANIMOUS, VOTE
@@ -32,7 +33,7 @@ class Metrics:
         )
         for answered_by in (SYNTHESIZER, VOTE, UNANIMOUS):  # a rate needs the series to exist from the start
             self._answers.labels(answered_by)
-        for stage in Report(1, 0).tokens:
+        for stage in COUNTED:
             self._tokens.labels(stage)
         for stage in ("wait", "explore", "first_token", "synthesise", "all"):
             self._seconds.labels(stage)
@@ -51,10 +52,10 @@ class Metrics:
         self._errors.labels(code).inc()
 
     def answered(self, report: Report) -> None:
-        self._answers.labels(report.answered_by).inc()
+        self._answers.labels(report.work.answered_by).inc()
         self._degraded.inc(bool(report.warnings))
         self._agreement.observe(report.agreement)
-        for stage, count in report.tokens.items():
+        for stage, count in report.work.tokens.items():
             self._tokens.labels(stage).inc(count)
         for stage, seconds in report.seconds.items():
             self._seconds.labels(stage).observe(seconds)

@@ -15,6 +15,7 @@ from a2r_train.engines import Sampling
 from a2r_train.engines.openai import chat_keys, decoding_keys, sampling_keys, with_thinking
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
+from a2r_train.inference.price import Price, no_tokens
 from a2r_train.inference.serve.config import ServeConfig
 from a2r_train.inference.serve.errors import UpstreamError, invalid
 from a2r_train.inference.serve.request import Ask
@@ -22,11 +23,10 @@ from a2r_train.inference.serve.sent import Sent
 from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.serve.upstream import Piece, Upstream, Usage
 from a2r_train.inference.serve.usage import Report
-from a2r_train.inference.two_stage import Price
-from a2r_train.inference.work import UNANIMOUS, VOTE, Work
+from a2r_train.inference.work import UNANIMOUS, Work
 from a2r_train.prompts import Chat, visible
 from a2r_train.records import Reference, seed_of
-from a2r_train.verify import majority
+from a2r_train.verify import majority, traits_of
 from a2r_train.verify.pool import WORKERS
 
 # If nobody reads the stream, vLLM sends this many tokens at a time; other servers do not know the key.
@@ -66,8 +66,8 @@ class Stage:
 @dataclass
 class _Run:
     """One request under way; `deadline` is in the time of the event loop. `places` are those of the
-    references in the order asked, as they may finish in another. `uncounted` are texts of stage 2 whose
-    tokens no server has counted.
+    references in the order asked, as they may finish in another. `prompt_tokens` are those of a stage's
+    prompt by our own count, and `uncounted` texts of stage 2, for servers that count no tokens.
     """
 
     ask: Ask
@@ -81,6 +81,7 @@ class _Run:
     adaptive: Adaptive | None
     places: list[int] = field(default_factory=list)
     votes: asyncio.Future[list[list[int]]] | None = None
+    prompt_tokens: dict[str, int] = field(default_factory=no_tokens)
     uncounted: list[str] = field(default_factory=list)
 
 
@@ -100,19 +101,19 @@ class Pair:
 
         Raises ApiError if there is no answer at all, or if the request does not fit the models.
         """
-        run = self._begin(ask, path, deadline, emit)
-        await self._explore(run)
-        explored = asyncio.get_running_loop().time()
-        if await self._skips(run):
-            run.report.answered_by = UNANIMOUS
-            groups = await self._voted(run.work.groups)
-            await self._give(run, groups, Sent(ask.n, ask.stream))
-        else:
-            groups = await self._synthesise(run)
+        run, sent = self._begin(ask, path, deadline, emit), Sent(ask.n, ask.stream)
+        try:
+            await self._explore(run)
+            explored = asyncio.get_running_loop().time()
+            if not await self._skips(run):
+                await self._synthesise(run, sent)
+            run.report.groups = await self._vote(run)
+            await self._end(run, sent)
+        finally:
+            if run.votes:
+                run.votes.cancel()
+        await self._count_where_nobody_did(run)
         run.report.seconds["synthesise"] = asyncio.get_running_loop().time() - explored
-        references = run.work.references
-        run.report.references = references
-        run.report.votes = [(references[group[0]].answer, len(group)) for group in groups]
         run.report.price(self.prices, self.explorer.model, self.synthesizer.model)
         return run.report
 
@@ -129,17 +130,9 @@ class Pair:
             raise _too_long("max_tokens", f"{ask.max_tokens}", self.synthesizer.context)
         seed = ask.seed if ask.seed is not None else secrets.randbits(31)
         first, second = self.explorer.prompter, self.synthesizer.prompter
-        return _Run(
-            ask,
-            path,
-            emit,
-            deadline,
-            first,
-            second,
-            Work(ask.problem, self.config.verifier, second.config, first.config),
-            Report(ask.k, seed),
-            self.config.adaptive_for(ask.k),
-        )
+        work = Work(ask.problem, self.config.verifier, second.config, first.config)
+        adaptive = self.config.adaptive_for(ask.k)
+        return _Run(ask, path, emit, deadline, first, second, work, Report(ask.k, seed, work), adaptive)
 
     # Stage 1
 
@@ -170,16 +163,14 @@ class Pair:
         return await self._voted(adaptive.stops, run.work.answers, run.work.verifier)
 
     async def _skips(self, run: _Run) -> bool:
-        if not run.adaptive:
-            return False
-        return await self._voted(run.adaptive.skips, run.work.answers, run.work.verifier)
+        return await self._voted(run.work.skips, run.adaptive) if run.adaptive else False
 
     def _explorer_chat(self, run: _Run) -> tuple[Chat, int]:
         """The chat, and how many tokens each reference may have."""
         run.explorer = run.explorer.after(run.ask.system, run.ask.earlier)
         run.synthesizer = run.synthesizer.after(run.ask.system, run.ask.earlier)
         chat = run.explorer.explorer(run.ask.problem)
-        prompt = run.work.tokens["explorer_prompt"] = len(run.explorer.token_ids(chat))
+        prompt = run.prompt_tokens["explorer_prompt"] = len(run.explorer.token_ids(chat))
         room = self.explorer.context - prompt
         if room < 1:
             raise _too_long("messages", f"{prompt} tokens", self.explorer.context)
@@ -233,13 +224,13 @@ class Pair:
                     await self._arrive(run, texts.pop(piece.index), shares[piece.index], new)
         finally:
             await pieces.aclose()
-            read = counted.prompt_tokens or (run.work.tokens["explorer_prompt"] if new else 0)
-            run.report.tokens["explorer_prompt"] += read
+            read = counted.prompt_tokens or (run.prompt_tokens["explorer_prompt"] if new else 0)
+            run.work.tokens["explorer_prompt"] += read
             if counted.completion_tokens is None:  # the server reports no count, or broke off
                 written = sum(run.explorer.count(reference.text) + 1 for reference in new)
-                run.report.tokens["references"] += written
+                run.work.tokens["references"] += written
             else:
-                run.report.tokens["references"] += counted.completion_tokens
+                run.work.tokens["references"] += counted.completion_tokens
 
     async def _arrive(
         self, run: _Run, parts: list[Piece], places: Sequence[int], new: list[Reference]
@@ -249,8 +240,7 @@ class Pair:
         It is read in a thread, which goes on where a deadline ends the wait. So the thread changes nothing.
         """
         thinking, text = "".join(part.thinking for part in parts), "".join(part.text for part in parts)
-        prompter = self.explorer.prompter  # which looks its special tokens up once, for all requests
-        said = prompter.decoded(with_thinking(thinking, text, prompter.opens_thinking))
+        said = _said(self.explorer.prompter, thinking, text)
         if not said.strip():
             return
 
@@ -263,34 +253,25 @@ class Pair:
         for place in places:
             at = bisect(run.places, place)
             run.places.insert(at, place)
-            run.work.add_reference(reference, run.work.tokens["explorer_prompt"], at)
+            run.work.references.insert(at, reference)
             run.emit(Arrived(place, reference))
 
     # Stage 2
 
-    async def _synthesise(self, run: _Run) -> list[list[int]]:
-        """Write the syntheses, or answer with the vote if that fails; returns the groups of the vote."""
-        sent, error = Sent(run.ask.n, run.ask.stream), None
+    async def _synthesise(self, run: _Run, sent: Sent) -> None:
+        """Write the syntheses; what fails leaves some of them open."""
         try:
             async with asyncio.timeout_at(run.deadline):
                 await self._write(run, sent)
-            groups = await self._vote(run)
         except TimeoutError:
             error = UpstreamError("timeout", f"not done within {self.config.deadline_s:g} s")
         except UpstreamError as failed:
             if failed.kind in ("refused", "loop"):
                 raise failed.as_api_error("synthesizer") from None
             error = failed
-        finally:
-            if error is None and run.votes:
-                run.votes.cancel()
-        if error:
-            groups = await self._vote(run)
-            run.report.answered_by = VOTE
-            run.report.warnings.append(f"synthesizer: no answer, so the vote answered ({error})")
-            await self._give(run, groups, sent)
-        await self._count_where_nobody_did(run)
-        return groups
+        else:
+            return
+        run.report.warnings.append(f"synthesizer: no answer, so the vote answered ({error})")
 
     def _vote(self, run: _Run) -> asyncio.Future[list[list[int]]]:
         """The groups of the vote, which starts when they are first asked for."""
@@ -318,7 +299,7 @@ class Pair:
         """One call, of whose completions each is the synthesis in some places, tried again where it fails
         before their end.
         """
-        loop, upstream, tokens = asyncio.get_running_loop(), self.synthesizer.upstream, run.report.tokens
+        loop, upstream, tokens = asyncio.get_running_loop(), self.synthesizer.upstream, run.work.tokens
         home = upstream.home()
         for number in range(upstream.tries):
             sent.again(place for share in shares for place in share)
@@ -342,7 +323,7 @@ class Pair:
                 await upstream.wait(error, number)
             finally:
                 await pieces.aclose()
-                read = counted.prompt_tokens or (run.work.tokens["synthesizer_prompt"] if heard else 0)
+                read = counted.prompt_tokens or (run.prompt_tokens["synthesizer_prompt"] if heard else 0)
                 tokens["synthesizer_prompt"] += read
                 tokens["synthesis"] += counted.completion_tokens or 0
                 if counted.completion_tokens is None:  # the server reports no count, or broke off
@@ -351,7 +332,7 @@ class Pair:
     async def _count_where_nobody_did(self, run: _Run) -> None:
         texts = run.uncounted
         if texts:
-            run.report.tokens["synthesis"] += await self._rendered(
+            run.work.tokens["synthesis"] += await self._rendered(
                 lambda run: sum(run.synthesizer.count(text) + 1 for text in texts), run, sum(map(len, texts))
             )
 
@@ -361,7 +342,7 @@ class Pair:
             rendered = run.synthesizer.synthesizer(ask.problem, run.work.references)
         except InputError as error:
             raise invalid("messages", str(error), "context_length_exceeded") from None
-        run.work.tokens["synthesizer_prompt"] = rendered.prompt_tokens
+        run.prompt_tokens["synthesizer_prompt"] = rendered.prompt_tokens
         room = self.synthesizer.context - rendered.prompt_tokens
         if room < 1:
             raise _too_long("messages", f"{rendered.prompt_tokens} tokens", self.synthesizer.context)
@@ -377,21 +358,53 @@ class Pair:
         }
         return {**body, "stop": list(ask.stop)} if ask.stop else body
 
-    # The vote
+    # The end: syntheses that can be read, and the vote in place of the others
 
-    async def _give(self, run: _Run, groups: list[list[int]], sent: Sent) -> None:
-        """Emit the vote's text as the answer; after a partial synthesis, as a new paragraph."""
-        best = run.work.references[run.work.best(groups)]
-        whole = visible(best.text) or (rf"\boxed{{{best.answer}}}" if best.answer else "")
-        text, reason = await self._rendered(lambda run: self._cut(run, whole), run, len(whole))
-        for index in sent.open():
-            before = "\n\n" if sent.began(index) else ""
-            run.emit(Piece(index, text=before + text, finish_reason=reason))
+    async def _end(self, run: _Run, sent: Sent) -> None:
+        """Emit the end of each choice: of its synthesis, or of the vote in its place."""
+        groups = run.report.groups
+        written = [sent.written(index) for index in range(run.ask.n)]
+        length = sum(len(piece.thinking) + len(piece.text) for piece in written if piece)
+        made = await self._rendered(lambda run: self._read(run, written), run, length)
+        vote = run.work.references[run.work.best(groups)]
+        settled: Sequence[Reference] = [vote] * run.ask.n
+        if run.work.answered_by != UNANIMOUS:
+            settled = await self._voted(run.work.settle, made, groups)
+        text, reason = "", ""
+        if any(one is vote for one in settled):
+            text, reason = await self._rendered(lambda run: self._cut(run, vote), run, len(vote.text))
+        for index, (piece, answer) in enumerate(zip(written, settled, strict=True)):
+            if answer is vote:
+                before = "\n\n" if sent.began(index) else ""
+                run.emit(Piece(index, text=before + text, finish_reason=reason))
+            elif piece:
+                run.emit(replace(piece, thinking="", text="") if run.ask.stream else piece)
+        if unread := {at: piece for at, piece in enumerate(written) if piece and settled[at] is vote}:
+            run.report.warnings.append(_unreadable(unread, run.ask.n))
 
-    def _cut(self, run: _Run, text: str) -> tuple[str, str]:
-        """The text cut at `stop` and `max_tokens`, and its finish reason."""
-        text = text[: min((at for stop in run.ask.stop if (at := text.find(stop)) >= 0), default=len(text))]
-        return run.synthesizer.first_tokens(text, run.ask.max_tokens or len(text) + 1)
+    def _read(self, run: _Run, written: Sequence[Piece | None]) -> list[Reference | None]:
+        """The syntheses with their answers; None for one that has no end."""
+        prompter = self.synthesizer.prompter
+        return [
+            run.work.synthesis(prompter.complete(_said(prompter, piece.thinking, piece.text)))
+            if piece
+            else None
+            for piece in written
+        ]
+
+    def _cut(self, run: _Run, answer: Reference) -> tuple[str, str]:
+        """The text of a reference cut at `stop` and `max_tokens`, and its finish reason. If that cuts its
+        answer off, the answer alone, if it fits.
+        """
+
+        def cut(text: str) -> tuple[str, str]:
+            at = min((at for stop in run.ask.stop if (at := text.find(stop)) >= 0), default=len(text))
+            return run.synthesizer.first_tokens(text[:at], run.ask.max_tokens or len(text) + 1)
+
+        whole, alone = visible(answer.text), _stated(answer.answer, run.work.verifier)
+        text, reason = cut(whole or alone)
+        lost = text != whole and answer.answer and not run.work.reference(text).answer
+        return (alone, "stop") if lost and cut(alone)[0] == alone else (text, reason)
 
     async def _rendered(self, function: Callable[[_Run], T], run: _Run, length: int) -> T:
         """Run a function that needs a tokenizer: directly for a short text, otherwise in a thread; `length`
@@ -420,6 +433,29 @@ def _shares(temperature: float, places: Sequence[int]) -> list[Sequence[int]]:
     completions are equal and vLLM refuses to write more than one.
     """
     return [[place] for place in places] if temperature > 0 else [places]
+
+
+def _said(prompter: TurnPrompter, thinking: str, text: str) -> str:
+    """A completion as the model wrote it. The prompter is the stage's own, which looks its special tokens up
+    once for all requests.
+    """
+    return prompter.decoded(with_thinking(thinking, text, prompter.opens_thinking))
+
+
+def _stated(answer: str, verifier: str) -> str:
+    """An answer where its verifier looks for it; "" stays ""."""
+    if not answer:
+        return ""
+    tagged = traits_of(verifier).answer_in == "tags"
+    return f"<answer>{answer}</answer>" if tagged else rf"\boxed{{{answer}}}"
+
+
+def _unreadable(pieces: Mapping[int, Piece], n: int) -> str:
+    """The warning about syntheses, by their places, of which no answer can be read."""
+    which = f"the answer of choice {', '.join(map(str, pieces))}" if n > 1 else "its answer"
+    cut = any(piece.finish_reason == "length" for piece in pieces.values())
+    why = " (cut at the token limit)" if cut else ""
+    return f"synthesizer: {which} cannot be read{why}, so the vote answered"
 
 
 def _length(ask: Ask) -> int:

@@ -13,9 +13,11 @@ from types import FrameType
 import httpx2
 import uvicorn
 
-from a2r_train.data.task import prompt_of, within
+from a2r_train.data.task import explorer_prompt_of, prompt_of, within
 from a2r_train.engines.openai import api_key, base_urls
 from a2r_train.errors import InputError, RunError
+from a2r_train.inference.adaptive import check_votes
+from a2r_train.inference.price import Price
 from a2r_train.inference.serve.app import Endpoint
 from a2r_train.inference.serve.child import Child, started
 from a2r_train.inference.serve.config import ServeConfig
@@ -23,11 +25,9 @@ from a2r_train.inference.serve.limits import endpoint_key
 from a2r_train.inference.serve.pair import Pair, Stage
 from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.serve.upstream import Upstream
-from a2r_train.inference.two_stage import Price
-from a2r_train.models import known_context, load_tokenizer, model_file
+from a2r_train.models import known_context, load_tokenizer
 from a2r_train.process import handling_signals
-from a2r_train.prompts import PromptConfig
-from a2r_train.verify import check_verifier, has_vote
+from a2r_train.verify import check_verifier
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,10 @@ def prompters(config: ServeConfig) -> Prompters:
     """
     config.check()
     check_verifier(config.verifier)
-    if (config.adaptive or config.skip_unanimous) and not has_vote(config.verifier):
-        raise InputError(
-            f"adaptive and skip_unanimous need votes, but answers of {config.verifier} have none; remove them"
-        )
+    if config.adaptive or config.skip_unanimous:
+        check_votes(config.verifier)
     second = prompt_of(config.synthesizer, config.prompt)
-    brought = model_file(config.explorer, "prompt.yaml")
-    first = PromptConfig.load(brought) if brought and not config.prompt else second
+    first = explorer_prompt_of(config.explorer, second, bool(config.prompt))
     return Prompters(
         TurnPrompter(load_tokenizer(config.explorer), first),
         TurnPrompter(load_tokenizer(config.synthesizer), second),

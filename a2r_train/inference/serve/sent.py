@@ -5,7 +5,7 @@ off; who reads no stream gets the whole text of one try.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from a2r_train.inference.serve.errors import UpstreamError
 from a2r_train.inference.serve.upstream import Piece
@@ -38,15 +38,16 @@ class _Channel:
 
 
 class Sent:
-    """The n syntheses of a request, as far as they have been sent. If not `streamed`, each is sent at its
-    end, and what a broken try wrote of it is forgotten.
+    """The n syntheses of a request, as far as they have been written. If not `streamed`, nothing of them is
+    sent before the end, and what a broken try wrote is forgotten. Their ends are not sent from here: the vote
+    may answer in their place.
     """
 
     def __init__(self, n: int, streamed: bool) -> None:
         self._streamed = streamed
         self._thinking = [_Channel() for _ in range(n)]
         self._text = [_Channel() for _ in range(n)]
-        self._ended = [False] * n
+        self._ended = [""] * n  # the finish reasons
 
     def again(self, places: Iterable[int]) -> None:
         """Another try of the syntheses in these places begins."""
@@ -58,7 +59,7 @@ class Sent:
                 self._thinking[place], self._text[place] = _Channel(), _Channel()
 
     def take(self, piece: Piece) -> Piece | None:
-        """The part of a piece that is still to be sent. Raises UpstreamError if it does not match what was
+        """The text of a piece that is still to be sent. Raises UpstreamError if it does not match what was
         sent.
         """
         if not self._streamed and self._ended[piece.index]:
@@ -69,14 +70,15 @@ class Sent:
             return None
         if piece.finish_reason and (self._thinking[piece.index].held or self._text[piece.index].held):
             raise UpstreamError("diverged", "another try ends before the end of what was already sent")
-        self._ended[piece.index] = bool(piece.finish_reason)
-        if not self._streamed:
-            thinking, text = (
-                "".join(self._thinking[piece.index].parts),
-                "".join(self._text[piece.index].parts),
-            )
-        new = replace(piece, thinking=thinking, text=text)
-        return new if piece.finish_reason or (self._streamed and (thinking or text)) else None
+        self._ended[piece.index] = piece.finish_reason
+        return Piece(piece.index, thinking, text) if self._streamed and (thinking or text) else None
+
+    def written(self, index: int) -> Piece | None:
+        """A whole synthesis with its finish reason; None if it has not ended."""
+        if not self._ended[index]:
+            return None
+        thinking, text = "".join(self._thinking[index].parts), "".join(self._text[index].parts)
+        return Piece(index, thinking, text, self._ended[index])
 
     def open(self) -> list[int]:
         """The syntheses that have not ended."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from a2r_train.inference.two_stage import Price
-from a2r_train.inference.work import SYNTHESIZER
+from a2r_train.inference.price import Price, dollars
+from a2r_train.inference.work import Work
 from a2r_train.records import Reference
 
 
@@ -15,42 +15,37 @@ from a2r_train.records import Reference
 class Report:
     """What is reported about an answer, gathered while it is made.
 
-    tokens: by stage, over all calls, as the servers count them, or by our own count where they do not.
-    seconds: by stage; `first_token` is from the end of stage 1 to the first token of stage 2. votes: (answer,
-    count), the most frequent first.
+    The tokens of `work` are over all calls, as the servers count them, or by our own count where they do not.
+    seconds: by stage; `first_token` is from the end of stage 1 to the first token of stage 2. groups: those
+    of the vote.
     """
 
     k: int
     seed: int
-    references: list[Reference] = field(default_factory=list)
-    votes: list[tuple[str, int]] = field(default_factory=list)
-    answered_by: str = SYNTHESIZER
+    work: Work
+    groups: list[list[int]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    tokens: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("explorer_prompt", "references", "synthesizer_prompt", "synthesis"), 0
-        )
-    )
     dollars: float | None = None
+
+    @property
+    def votes(self) -> list[tuple[str, int]]:
+        """Answers and their counts, the most frequent first."""
+        return [(self.work.references[group[0]].answer, len(group)) for group in self.groups]
 
     @property
     def agreement(self) -> float:
         """The share of the references that have the most frequent answer; 0 if none has an answer."""
-        return self.votes[0][1] / len(self.references) if self.votes else 0.0
+        return self.votes[0][1] / len(self.work.references) if self.votes else 0.0
 
     def price(self, prices: Mapping[str, Price], explorer: str, synthesizer: str) -> None:
-        """Set the dollars from a price table; a model that is not in it costs nothing."""
+        """Set the dollars, if there is a price table."""
         if prices:
-            first, second = prices.get(explorer, Price()), prices.get(synthesizer, Price())
-            tokens = self.tokens
-            dollars = tokens["explorer_prompt"] * first.prompt + tokens["references"] * first.completion
-            dollars += tokens["synthesizer_prompt"] * second.prompt + tokens["synthesis"] * second.completion
-            self.dollars = dollars / 1e6
+            self.dollars = dollars(self.work.tokens, prices, explorer, synthesizer)
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's usage block, summed over both stages; the references count as reasoning."""
-        tokens = self.tokens
+        tokens = self.work.tokens
         prompt = tokens["explorer_prompt"] + tokens["synthesizer_prompt"]
         completion = tokens["references"] + tokens["synthesis"]
         return {
@@ -62,24 +57,24 @@ class Report:
 
     def said(self) -> dict[str, Any]:
         """What a client always gets: who answered, and what went wrong."""
-        return {"answered_by": self.answered_by, "warnings": self.warnings}
+        return {"answered_by": self.work.answered_by, "warnings": self.warnings}
 
     def block(self, with_references: bool) -> dict[str, Any]:
         """The whole report, under the key `a2r`."""
         found: dict[str, Any] = {
             **self.said(),
             "k": self.k,
-            "references_used": len(self.references),
+            "references_used": len(self.work.references),
             "agreement": round(self.agreement, 4),
             "votes": [{"answer": answer, "count": count} for answer, count in self.votes],
-            "tokens": self.tokens,
+            "tokens": self.work.tokens,
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
             "seed": self.seed,
         }
         if self.dollars is not None:
             found["dollars"] = self.dollars
         if with_references:
-            found["references"] = [shown(reference) for reference in self.references]
+            found["references"] = [shown(reference) for reference in self.work.references]
         return found
 
 
