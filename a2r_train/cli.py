@@ -269,9 +269,10 @@ def solve(
     prompt: Annotated[
         str, typer.Option(help="a prompt file; empty: the checkpoint's own, or else the default")
     ] = "",
-    skip_unanimous: Annotated[
-        bool, typer.Option("--skip-unanimous", help="if all references agree, give their answer")
-    ] = False,
+    skip_agreement: Annotated[
+        float,
+        typer.Option(help="if at least this share of the references agrees, give their answer; 0: never"),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
 ) -> None:
     """Answer one question and show the references, or a file of problems with one JSON line each."""
@@ -302,7 +303,7 @@ def solve(
         exploring=Sampling(temperature, max_completion_tokens=max_completion_tokens),
         synthesising=Sampling(0.0, max_completion_tokens=max_completion_tokens),
         seed=seed,
-        adaptive=Adaptive(first=k, skip_unanimous=True) if skip_unanimous else None,
+        adaptive=Adaptive(first=k, skip_agreement=skip_agreement) if skip_agreement else None,
     )
     for row in answers(loop, questions):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")

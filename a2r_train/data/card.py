@@ -43,7 +43,7 @@ def card(
     if config.mixture == "patterns":
         mixture += f", `pattern_shares: {config.pattern_shares}`"
     if config.contested_only:
-        mixture += ", `contested_only` (`skip_unanimous` answers the unanimous ones by their vote)"
+        mixture += ", `contested_only` (`skip_agreement: 1` answers the unanimous ones by their vote)"
     parts = [head, f"Rollouts: `{config.rollouts}`. Mixture: {mixture}. Seed: {config.seed}.\n"]
     for name, split in (("train", train), ("test", test)):
         if split.count:

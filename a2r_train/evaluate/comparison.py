@@ -43,7 +43,7 @@ class Setting:
     sampled: Scores | None
     texts: str = ""  # a hash of the texts of the problems; "" if they are not kept
     told: float = math.nan  # the accuracy of the vote in its own table, if that has one
-    by_vote: bool = False  # whether unanimous bundles are answered by their vote (skip_unanimous)
+    skip_agreement: float = 0.0  # from this share of agreeing references on, their vote answers; 0: never
 
     def right(self, with_sampled: bool) -> Scores:
         """How often the synthesizer is right, [n_bundles]: greedy, or the mean of greedy and sampled."""
@@ -117,7 +117,7 @@ def load(folder: Path, name: str) -> Setting:
     greedy, sampled = scores[final.name], scores.get(f"{final.name}@T")
     votes, told = bundle_votes(bundles), _vote_in(results)
     texts = _texts(bundles)
-    return Setting(name, problems, counts, votes, greedy, sampled, texts, told, config.skip_unanimous)
+    return Setting(name, problems, counts, votes, greedy, sampled, texts, told, config.skip_agreement)
 
 
 def _vote_in(results: Mapping[str, Any]) -> float:
@@ -162,10 +162,9 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
     if greedy_only and len(greedy_only) < len(settings):
         names = ", ".join(greedy_only)
         notes.append(f"Only greedy answers are compared, because there are no sampled ones in {names}.")
-    systems = [one.name for one in settings if one.by_vote]
-    if systems and len(systems) < len(settings):
-        names = ", ".join(systems)
-        notes.append(f"Unanimous bundles are answered by their vote (skip_unanimous) only in {names}.")
+    if len({one.skip_agreement for one in settings}) > 1:
+        said_of = ", ".join(f"{one.skip_agreement:g} in {one.name}" for one in settings)
+        notes.append(f"They differ in when the vote answers agreeing references (skip_agreement): {said_of}.")
     return [head_line, "|---" * len(head) + "|", *others, *(line for note in notes for line in ("", note))]
 
 

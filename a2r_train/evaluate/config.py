@@ -9,6 +9,7 @@ from a2r_train.config import check_least
 from a2r_train.engines import EngineArguments, Sampling
 from a2r_train.errors import InputError
 from a2r_train.evaluate.rows.names import GRPO, SFT_GRPO
+from a2r_train.verify.vote import check_agreement
 
 DIAGNOSTICS = ("order", "k", "text", "truncated", "injected")
 
@@ -65,14 +66,15 @@ class EvaluateConfig(EngineArguments):
         default="", metadata={"help": "bundles on which the row adaptive finds its threshold"}
     )
     adaptive_first: int = field(default=2, metadata={"help": "rollouts before the row adaptive may stop"})
-    adaptive_skip_unanimous: bool = field(
-        default=True, metadata={"help": "the row adaptive makes no synthesis where all references agree"}
+    adaptive_skip_agreement: float = field(
+        default=1.0,
+        metadata={"help": "the row adaptive makes no synthesis where this share of the references agrees"},
     )
-    skip_unanimous: bool = field(
-        default=False,
+    skip_agreement: float = field(
+        default=0.0,
         metadata={
-            "help": "as in solve and serve, bundles whose references all agree are answered by their vote: "
-            "the synthesizers' rows are those of the whole system"
+            "help": "as in solve and serve: where at least this share of the references agrees, their vote "
+            "answers, and the synthesizers' rows are those of the whole system; 0: never"
         },
     )
     vote_fallback: bool = field(
@@ -160,7 +162,7 @@ _FIXED = (
         "chat_template_kwargs",
         "engine",
     ),
-    *("dtype", "chunk_bundles", "seed", "k", "label", "skip_unanimous", "leave_out_bad_golds"),
+    *("dtype", "chunk_bundles", "seed", "k", "label", "skip_agreement", "leave_out_bad_golds"),
 )
 MAY_DIFFER = tuple(f.name for f in fields(EvaluateConfig) if f.name not in _FIXED)
 
@@ -184,11 +186,13 @@ def check(config: EvaluateConfig) -> None:
     ):
         if asked and not config.base:
             raise InputError(f"{row}: needs a synthesizer; name it with `base:`")
-    for key in ("skip_unanimous", "vote_fallback"):
+    for key in ("adaptive_skip_agreement", "skip_agreement"):
+        check_agreement(key, getattr(config, key))
+    for key in ("skip_agreement", "vote_fallback"):
         if getattr(config, key) and not (config.base or config.sft or config.grpo):
             raise InputError(f"{key}: needs a synthesizer; name it with `base:`, `sft:` or `grpo:`")
-    if config.skip_unanimous and chosen:
-        raise InputError("skip_unanimous: diagnostics ask about every bundle; remove one of the two keys")
+    if config.skip_agreement and chosen:
+        raise InputError("skip_agreement: diagnostics ask about every bundle; remove one of the two keys")
     if config.rounds and not config.temperature:
         raise InputError("rounds: its syntheses are sampled; expected a temperature above 0")
     if "k" in chosen and not config.rollouts:

@@ -70,7 +70,7 @@ class Kept:
             files = self._of("tasks", task.name)
             stored = [s for file in files for s in read(Synthesis, str(self.folder / file))]
             if is_skipping(self.config, task):
-                stored = self._of_contested(task, stored, bundles)
+                stored = self._of_asked(task, stored, bundles)
             elif self.config.max_bundles:
                 stored = stored[: len(bundles) * task.samples]
             if [(s.bundle_id, s.sample) for s in stored] != [
@@ -84,10 +84,11 @@ class Kept:
             self._found[task.name] = self._judged(task, stored, asked)
         return self._found[task.name]
 
-    def _of_contested(
+    def _of_asked(
         self, task: Task, stored: Sequence[Synthesis], bundles: Sequence[Bundle]
     ) -> list[Synthesis]:
-        """The answers to the bundles that are contested by today's verifier, which need not be those of then.
+        """The answers to the bundles in which too few references agree by today's verifier, which need not be
+        those of then.
 
         Raises InputError for one that nobody was asked about.
         """
@@ -99,7 +100,7 @@ class Kept:
                 if (bundle.id, sample) not in have:
                     raise InputError(
                         f"{self.folder}: no answer of {task.name} to bundle {bundle.id}, sample {sample}; if "
-                        "its references agreed at that time, it is contested now: evaluate again"
+                        "its references agreed at that time, they do not agree now: evaluate again"
                     )
         return found
 

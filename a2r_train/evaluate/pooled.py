@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,21 +33,24 @@ MEDOID = re.compile(r"best-of-\w+/medoid")
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """Scores [n_problems] in 0..1 of each row of an evaluation; NaN if a problem has none. `keys` of the
-    problems are the same in every evaluation that has them. `by_vote` are the rows of systems that answer
-    unanimous bundles by their vote (`skip_unanimous`). `golds` are the answers of the problems; [] in a file
-    of an earlier version.
+    problems are the same in every evaluation that has them. `by_vote` are the rows of systems in which the
+    vote answers where enough references agree, with that share (`skip_agreement`). `golds` are the answers of
+    the problems; [] in a file of an earlier version.
     """
 
     name: str
     keys: list[str]
     verifiers: list[str]
     rows: dict[str, Scores]
-    by_vote: list[str] = field(default_factory=list)
+    by_vote: Mapping[str, float] = field(default_factory=dict)
     golds: list[str] = field(default_factory=list)
 
 
 def write_scores(
-    folder: str | Path, bundles: Sequence[Bundle], rows: Iterable[Row], by_vote: Sequence[str] = ()
+    folder: str | Path,
+    bundles: Sequence[Bundle],
+    rows: Iterable[Row],
+    by_vote: Mapping[str, float] | None = None,
 ) -> None:
     """Write the score of each problem in each row to a file beside the results."""
     texts = {bundle.problem_id: bundle.problem for bundle in bundles}
@@ -57,7 +60,7 @@ def write_scores(
     verifiers = sorted({bundle.verifier for bundle in bundles})
     content: dict[str, Any] = {"keys": keys, "verifiers": verifiers, "problems": problems, "rows": scores}
     content["golds"] = [golds[problem] for problem in problems]
-    content |= {"by_vote": list(by_vote)} if by_vote else {}
+    content |= {"by_vote": dict(by_vote)} if by_vote else {}
     write_text(Path(folder) / FILE, json.dumps(content) + "\n")
 
 
@@ -98,7 +101,7 @@ def read_scores(folder: str) -> Evaluation:
             "run the same `a2r evaluate` again, which writes it from the kept answers"
         )
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    more = content.get("by_vote", []), content.get("golds", [])
+    more = content.get("by_vote", {}), content.get("golds", [])
     return Evaluation(folder, content["keys"], content["verifiers"], rows, *more)
 
 
@@ -168,13 +171,13 @@ def _check_golds(found: Sequence[Evaluation]) -> None:
 
 
 def _check_same_kind(found: Sequence[Evaluation], name: str) -> None:
-    """Raise InputError if a row is a model's in one evaluation, and a system's in another."""
-    skips = {name in one.by_vote: one.name for one in found}
-    if len(skips) > 1:
-        raise InputError(
-            f"{skips[True]}: {name} answers unanimous bundles by their vote (skip_unanimous), and in "
-            f"{skips[False]} it does not; evaluate both in the same way"
-        )
+    """Raise InputError if a row is a model's in one evaluation and a system's in another, or if its systems
+    ask their synthesizers at different agreement.
+    """
+    shares = {one.by_vote.get(name, 0.0): one.name for one in found}
+    if len(shares) > 1:
+        said = ", ".join(f"{share:g} in {one}" for share, one in shares.items())
+        raise InputError(f"{name}: skip_agreement is {said}; evaluate all in the same way")
 
 
 def _first(found: Sequence[Evaluation]) -> str:

@@ -83,7 +83,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     same = done and is_written(folder, results)
     write_results(folder, results)
     skipping = {one.name for one in tasks(config) if is_skipping(config, one)}
-    write_scores(folder, bundles, rows, [row.name for row in rows if is_system(row.name, skipping)])
+    systems = {row.name: config.skip_agreement for row in rows if is_system(row.name, skipping)}
+    write_scores(folder, bundles, rows, systems)
     write_report(folder, results, browser(bundles, bundle_votes(bundles), _with_references(config, found)))
     if config.cards:
         write_cards(config, results)
@@ -192,7 +193,7 @@ def _check_inputs(
         first_populations(config, bundles, rollouts)
     if config.adaptive_validation:
         validation_bundles(config, bundles)
-    for key in ("adaptive_validation", "skip_unanimous", "vote_fallback"):
+    for key in ("adaptive_validation", "skip_agreement", "vote_fallback"):
         if getattr(config, key) and (silent := no_vote(bundles)):
             raise InputError(f"{key}: needs votes. {silent} Leave the key out")
     if "k" in diagnostics_of(config) and (final := final_task(tasks(config))):
@@ -312,7 +313,8 @@ def _protocol(config: EvaluateConfig, bundles: Sequence[Bundle]) -> str:
     sizes = sorted(Counter(bundle.problem_id for bundle in bundles).values())
     spread = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     sampled = f", {config.samples} at T={config.temperature:g}" if config.temperature else ""
-    voted = "; unanimous bundles are answered by their vote (skip_unanimous)" if config.skip_unanimous else ""
+    skipped = f"; where the references agree (skip_agreement {config.skip_agreement:g}), their vote answers"
+    voted = skipped if config.skip_agreement else ""
     return (
         f"{len(sizes)} problems x {spread} bundles x 1 greedy synthesis{sampled}{voted}; "
         "intervals resample problems"

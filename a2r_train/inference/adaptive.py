@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from a2r_train.errors import InputError
 from a2r_train.verify import has_vote, majority
-from a2r_train.verify.vote import agreement_of, is_unanimous
+from a2r_train.verify.vote import agreed, check_agreement
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,18 @@ class Adaptive:
 
     Another rollout can gain at most the chance that the runner-up overtakes the leading answer: with a and b
     votes, P(p < 1/2) with p ~ Beta(a + 1, b + 1) (Adaptive-Consistency, arXiv 2305.11860). Exploring stops
-    where that chance is at most `price`, the cost of a rollout in right answers. skip_unanimous: if all
-    rollouts agree, their answer is returned directly.
+    where that chance is at most `price`, the cost of a rollout in right answers. skip_agreement: if at least
+    this share of the rollouts agrees, their answer is returned directly; 0 for never.
     """
 
     price: float = 0.1
     first: int = 2
-    skip_unanimous: bool = False
+    skip_agreement: float = 0.0
 
     def __post_init__(self) -> None:
         if self.first < 1 or not 0 <= self.price <= 1:
             raise InputError(f"adaptive: {self} is out of range; expected first >= 1 and 0 <= price <= 1")
+        check_agreement("skip_agreement", self.skip_agreement)
 
     def sizes(self, k: int) -> list[int]:
         """How many rollouts each call samples, if nothing stops it before k."""
@@ -37,17 +38,15 @@ class Adaptive:
         return len(answers) >= self.first and chance_of_change(answers, verifier) <= self.price
 
     def skips(self, answers: Sequence[str], verifier: str) -> bool:
-        """Whether the answers, two or more, are complete and unanimous, and such answers are to be
-        skipped.
-        """
-        return self.skip_unanimous and is_unanimous(agreement_of(answers, verifier))
+        """Whether so many of the answers, two or more, agree that no synthesis is to be made."""
+        return self.skip_agreement > 0 and agreed([(answers, verifier)], self.skip_agreement) != [None]
 
 
 def check_votes(verifier: str) -> None:
     """Raise InputError if answers of the verifier have no vote."""
     if not has_vote(verifier):
         raise InputError(
-            f"adaptive and skip_unanimous need votes, but answers of {verifier} have none; remove them"
+            f"adaptive and skip_agreement need votes, but answers of {verifier} have none; remove them"
         )
 
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class Answer:
     """What the loop returns for one problem.
 
-    answered_by: `synthesizer`; `unanimous`, if the references agree and it was not asked; or `vote` of the
+    answered_by: `synthesizer`; `agreement`, if the references agree and it was not asked; or `vote` of the
     references, if its prompt was refused, its request failed, or its answer cannot be read. error: that the
     synthesizer's prompt does not fit, and why; "" if it does. tokens: by stage, as in a report. seconds: the
     time of the problem's batch, divided by its number of problems. cost: dollars by the price table, with the

@@ -14,7 +14,7 @@ from a2r_train.prompts import PromptConfig
 from a2r_train.records import Reference
 from a2r_train.verify import extract, majority
 
-SYNTHESIZER, VOTE, UNANIMOUS = "synthesizer", "vote", "unanimous"  # who gave an answer
+SYNTHESIZER, VOTE, AGREEMENT = "synthesizer", "vote", "agreement"  # who gave an answer
 
 
 @dataclass
@@ -76,10 +76,10 @@ class Work:
         self.tokens["references"] += completion.completion_tokens
 
     def skips(self, adaptive: Adaptive | None) -> bool:
-        """Whether the references answer without a synthesis, as all of them agree."""
+        """Whether the references answer without a synthesis, as enough of them agree."""
         if adaptive and adaptive.skips(self.answers, self.verifier):
-            self.answered_by = UNANIMOUS
-        return self.answered_by == UNANIMOUS
+            self.answered_by = AGREEMENT
+        return self.answered_by == AGREEMENT
 
     def settle(
         self, syntheses: Sequence[Reference | None], groups: list[list[int]] | None = None

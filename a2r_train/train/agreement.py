@@ -39,5 +39,5 @@ def _check(patterns: Sequence[Compared], trained: Mapping[str, Side], validated:
     if far := [one.pattern for one in patterns if one.is_far]:
         says += f"; over 10 points apart in {', '.join(far)}, which with so few problems may be chance"
     if any(map(is_unanimous, validated)) and not any(map(is_unanimous, trained)):
-        says += "; no unanimous bundle is trained on, so answer such problems by the vote (skip_unanimous)"
+        says += "; no unanimous bundle is trained on, so answer such problems by the vote (skip_agreement 1)"
     return Check("agreement", True, says, yellow=bool(far) or not patterns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from a2r_train.errors import InputError
 from a2r_train.records import CORRECT
 from a2r_train.verify import own, pool
 from a2r_train.verify.compare import VERIFIERS, compare_all
@@ -64,6 +65,26 @@ def agreements(votes: Sequence[tuple[Sequence[str], str]]) -> list[str]:
     sizes = [[len(group) for group in found.groups] for found in majorities(votes)]
     silent = [len(answers) - sum(some) for (answers, _), some in zip(votes, sizes, strict=True)]
     return ["-".join(map(str, some + [1] * ones)) for some, ones in zip(sizes, silent, strict=True)]
+
+
+def agreed(votes: Sequence[tuple[Sequence[str], str]], share: float) -> list[int | None]:
+    """For each (answers, verifier): the first of two or more equal answers that are at least `share` of all,
+    as an index; None if no answers agree so far. A missing answer counts among all.
+    """
+    leading = [(found.groups or [[]])[0] for found in majorities(votes)]
+    return [
+        group[0] if len(group) > 1 and len(group) >= share * len(answers) else None
+        for group, (answers, _) in zip(leading, votes, strict=True)
+    ]
+
+
+def check_agreement(name: str, share: float) -> None:
+    """Raise InputError unless it is 0, or a share that only one answer can have."""
+    if share != 0 and not 0.5 < share <= 1:
+        raise InputError(
+            f"{name} is {share:g}; expected the share of the references that must agree, above 0.5 and at "
+            "most 1, or 0 to ask the synthesizer always"
+        )
 
 
 def is_unanimous(agreement: str) -> bool:

@@ -363,20 +363,20 @@ def test_unanimous_bundles_are_answered_by_their_vote(
         return r"\boxed{1}"
 
     script(answer)
-    config = replace(config, bundles=path, rollouts="", samples=2, skip_unanimous=True)
+    config = replace(config, bundles=path, rollouts="", samples=2, skip_agreement=1.0)
     config = replace(config, no_references=config.base)
     results = evaluate(config)
     assert not any(f"Number {i}?" in prompt and "Reference 1" in prompt for prompt in asked for i in (0, 1))
     for name in ("synthesizer/base", "synthesizer/base@T"):
         row = rows_of(results)[name]
-        assert (row["accuracy"], row["note"]) == (0.75, "50 % unanimous, answered by their vote")
+        assert (row["accuracy"], row["note"]) == (0.75, "50 % agree, answered by their vote")
         assert row["tokens"] == 40 + 107 / 2
     assert rows_of(results)["synthesizer/alone"]["accuracy"] == 1.0
     assert rows_of(results)["synthesizer/alone"]["note"] == ""
     for end in ("", "@T"):  # the control has the same answers, so it is wrong where the vote is
         alone, voted = (rows_of(results)[f"synthesizer/no_references{name}{end}"] for name in ("", "+vote"))
         assert (alone["accuracy"], voted["accuracy"]) == (1.0, 0.75)
-        assert voted["note"] == "50 % unanimous, answered by their vote"
+        assert voted["note"] == "50 % agree, answered by their vote"
         assert voted["tokens"] == 40 + 107 / 2
     stages = results["diagnostics"]["tokens_by_stage"]["synthesizer/base"]
     assert stages["references"] == 40
@@ -386,8 +386,8 @@ def test_unanimous_bundles_are_answered_by_their_vote(
         (folder / name).write_text(without_later_rows(json.loads((folder / name).read_text())))
     assert rescore(folder).said == []
     load(folder, "it")  # what `a2r compare` reads
-    with pytest.raises(InputError, match=r"belongs to another run \(skip_unanimous"):
-        evaluate(replace(config, skip_unanimous=False))
+    with pytest.raises(InputError, match=r"belongs to another run \(skip_agreement"):
+        evaluate(replace(config, skip_agreement=0.0))
 
 
 def test_without_contested_bundles_no_synthesizer_is_asked(
@@ -396,13 +396,13 @@ def test_without_contested_bundles_no_synthesizer_is_asked(
     rows = [bundle_row(Problem(f"p{i}", f"Number {i}?", "1"), ["1", "1"], f"b{i}") for i in range(3)]
     path = write_rows(tmp_path / "agreed.jsonl", rows)
     script(lambda prompt: pytest.fail(prompt) if "Reference 1" in prompt else r"\boxed{2}")
-    results = evaluate(replace(config, bundles=path, rollouts="", temperature=0.0, skip_unanimous=True))
+    results = evaluate(replace(config, bundles=path, rollouts="", temperature=0.0, skip_agreement=1.0))
     assert rows_of(results)["synthesizer/base"]["accuracy"] == 1.0
     assert rescore(Path(config.output_dir)).said == []
 
 
-def test_what_skip_unanimous_refuses(config: EvaluateConfig) -> None:
-    with pytest.raises(InputError, match="skip_unanimous: needs a synthesizer"):
-        evaluate(replace(config, base="", skip_unanimous=True))
-    with pytest.raises(InputError, match="skip_unanimous: diagnostics ask about every bundle"):
-        evaluate(replace(config, diagnostics="order", skip_unanimous=True))
+def test_what_skip_agreement_refuses(config: EvaluateConfig) -> None:
+    with pytest.raises(InputError, match="skip_agreement: needs a synthesizer"):
+        evaluate(replace(config, base="", skip_agreement=1.0))
+    with pytest.raises(InputError, match="skip_agreement: diagnostics ask about every bundle"):
+        evaluate(replace(config, diagnostics="order", skip_agreement=1.0))

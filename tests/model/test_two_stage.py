@@ -192,9 +192,9 @@ def test_each_model_is_read_by_its_own_answer_pattern(
     written = Recorded(engines[1].engine, ["so \\boxed{9}"])
     answer = loop_of((explorer, written)).solve(PROBLEMS[1])
     assert (answers_of(answer), answer.answer) == (["7"] * 3, "9")
-    agreed = loop_of((explorer, written), adaptive=Adaptive(first=2, skip_unanimous=True))
+    agreed = loop_of((explorer, written), adaptive=Adaptive(first=2, skip_agreement=1.0))
     found = agreed.synthesise(PROBLEMS[1], ["Result is 7", "So Result is 7"])
-    assert (answers_of(found), found.answer, found.answered_by) == (["7"] * 2, "7", "unanimous")
+    assert (answers_of(found), found.answer, found.answered_by) == (["7"] * 2, "7", "agreement")
     assert len(written.chats) == 1
 
 
@@ -316,7 +316,7 @@ def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(
         Recorded(engines[0].engine, drawn),
         Recorded(engines[1].engine, ["so \\boxed{7}", "so \\boxed{11}"]),
     )
-    loop = loop_of(scripted, k=4, adaptive=Adaptive(price=0.32, first=2, skip_unanimous=True))
+    loop = loop_of(scripted, k=4, adaptive=Adaptive(price=0.32, first=2, skip_agreement=1.0))
     answers = loop.solve_all(PROBLEMS)
     assert [answers_of(a) for a in answers] == [["3", "3"], ["7", "8", "7"], ["1", "2", "4", "5"]]
     assert [a.answer for a in answers] == ["3", "7", "11"]
@@ -332,7 +332,7 @@ def test_adaptive_exploring_stops_where_another_rollout_is_not_worth_it(
 
 def test_given_references_that_all_agree_need_no_synthesis(engines: tuple[Recorded, Recorded]) -> None:
     written = Recorded(engines[1].engine, ["so \\boxed{9}"])
-    loop = loop_of((engines[0], written), k=2, adaptive=Adaptive(first=2, skip_unanimous=True))
+    loop = loop_of((engines[0], written), k=2, adaptive=Adaptive(first=2, skip_agreement=1.0))
     agreed, contested = ["a \\boxed{3}", "b \\boxed{3.0}"], ["a \\boxed{3}", "none"]
     answers = loop.synthesise_all(PROBLEMS[:2], [agreed, contested])
     assert [(answer.answer, answer.tokens["synthesis"] > 0) for answer in answers] == [

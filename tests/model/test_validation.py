@@ -292,7 +292,7 @@ def test_a_majority_that_deserves_less_trust_in_training_is_red(
     (few,) = check(bundles=given["bundles"])
     assert few.color == "yellow"
     assert "no pattern has 30 problems" in few.detail
-    assert few.detail.endswith("answer such problems by the vote (skip_unanimous)")
+    assert few.detail.endswith("answer such problems by the vote (skip_agreement 1)")
 
 
 def test_validation_is_shown_as_the_training_bundles_are(given: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Script
-from test_skip_unanimous import AGREED, CONTESTED, bundles_of
+from test_skip_agreement import AGREED, CONTESTED, bundles_of
 
 from a2r_train.errors import InputError
 from a2r_train.evaluate import EvaluateConfig, evaluate
@@ -56,14 +56,14 @@ def test_the_system_leaves_unanimous_bundles_to_the_vote_as_well(
     falling: EvaluateConfig, script: Script
 ) -> None:
     script(unreadable_of_p1_and_p3)
-    system = replace(falling, skip_unanimous=True, output_dir=f"{falling.output_dir}-system")
+    system = replace(falling, skip_agreement=1.0, output_dir=f"{falling.output_dir}-system")
     rows = rows_of(evaluate(system))
     assert rows["synthesizer/base"][0] == rows["synthesizer/no_references+vote"][0] == 0.25
     assert rows["synthesizer/base+fallback"][0] == rows["synthesizer/no_references+fallback"][0] == 0.5
     evaluate(falling)
     for row in ("synthesizer/base+fallback", "synthesizer/no_references+fallback"):
         assert "right in 50.0 %" in pool([system.output_dir], row, ["maj@4"])[0]
-        with pytest.raises(InputError, match=r"answers unanimous bundles by their vote"):
+        with pytest.raises(InputError, match=r"skip_agreement is "):
             pool([system.output_dir, falling.output_dir], row, ["maj@4"])
 
 

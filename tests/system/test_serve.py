@@ -261,11 +261,11 @@ def test_adaptive_exploring_stops_early_and_unanimous_references_need_no_synthes
     with served(adaptive=True, first=2, price=0.0, k=4) as pair:
         assert post(pair).json()["a2r"]["references_used"] == 4
         assert [seen.body["n"] for seen in pair.explorer.seen] == [2, 1, 1]
-    with served(saying(lambda body: [r"it is \boxed{9}"] * body["n"]), skip_unanimous=True) as pair:
+    with served(saying(lambda body: [r"it is \boxed{9}"] * body["n"]), skip_agreement=1.0) as pair:
         for stream in (False, True):
             answer = post(pair, stream=stream)
             assert r"\boxed{9}" in answer.text
-            assert '"answered_by":"unanimous"' in answer.text
+            assert '"answered_by":"agreement"' in answer.text
         assert pair.synthesizer.seen == []
         assert post(pair, stop="boxed").json()["choices"][0]["message"]["content"] == "it is \\"
         cut = post(pair, max_tokens=2).json()["choices"][0]

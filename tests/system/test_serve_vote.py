@@ -55,7 +55,7 @@ class Scripted(Engine):
         (references({"n": 4}), LOST, "math", "vote"),
         (references({"n": 4}), "", "math", "vote"),
         (["who knows", "not I", "nor I", "ask him"], LOST, "math", "synthesizer"),
-        ([rf"one \boxed{{{n}}}" for n in "3333"], LOST, "math", "unanimous"),
+        ([rf"one \boxed{{{n}}}" for n in "3333"], LOST, "math", "agreement"),
         (PROGRAMS, "I cannot say", "python_tests", "synthesizer"),
         (["<answer>a</answer>", "<answer>b</answer>"] * 2, LOST, "reasoning_gym", "vote"),
     ],
@@ -68,12 +68,12 @@ def test_the_endpoint_answers_as_the_loop_does(
         Scripted(EXPLORER, explored),
         Scripted(SYNTHESIZER, [written]),
         prices=PRICES,
-        adaptive=Adaptive(first=4, skip_unanimous=True) if skips else None,
+        adaptive=Adaptive(first=4, skip_agreement=1.0) if skips else None,
     )
     expected = loop.solve(Problem("p", "How many?", "", verifier))
     assert expected.answered_by == answered_by
     upstreams = saying(lambda _: explored), saying(lambda _: [written])
-    with served(*upstreams, prices=PRICES, verifier=verifier, skip_unanimous=skips) as pair:
+    with served(*upstreams, prices=PRICES, verifier=verifier, skip_agreement=float(skips)) as pair:
         answer = post(pair, stream=stream, **({"stream_options": {"include_usage": True}} if stream else {}))
     if stream:
         *rows, last = rows_of(answer)

@@ -1,5 +1,6 @@
 """The table of docs/results/answers-alone.md where the vote answers what cannot be read."""
 
+import pytest
 from test_results import ROOT, table_of
 
 from a2r_train.evaluate.pooled import pool
@@ -16,6 +17,10 @@ COLUMNS = {
     "MATH": (MATH, ("maj@4", CONTROL, VOTED, BASE)),
     "GSM8K and MATH": ([*GSM8K, *MATH], ("maj@4", CONTROL, VOTED, BASE)),
 }
+TABLES = {  # by the head of their first column: what is added to the folders' names
+    "both, unreadable ones by vote, against": "",
+    "both, agreeing and unreadable ones by vote, against": "-agreement",
+}
 
 
 def pooled(folders: list[str], rivals: tuple[str, ...]) -> dict[str, str]:
@@ -29,9 +34,14 @@ def pooled(folders: list[str], rivals: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def test_the_table_with_the_fallback_is_that_of_the_pooled_scores() -> None:
-    heads, lines = table_of(PAGE, "both, unreadable ones by vote, against")
+@pytest.mark.parametrize("head", TABLES)
+def test_the_tables_with_the_fallback_are_those_of_the_pooled_scores(head: str) -> None:
+    heads, lines = table_of(PAGE, head)
     assert heads[1:] == list(COLUMNS)
     for place, (folders, rivals) in enumerate(COLUMNS.values(), 1):
-        found = pooled(folders, rivals)
+        of_table = [
+            f"{name.removesuffix('-seed-1')}{TABLES[head]}" + "-seed-1" * ("-seed-1" in name)
+            for name in folders
+        ]
+        found = pooled(of_table, rivals)
         assert [line[place] for line in lines] == [found.get(rival, "") for rival in RIVALS]

@@ -115,5 +115,5 @@ def test_what_goes_by_votes_is_refused() -> None:
         check_vote("hard_plus_easy", "python_tests")
     check_vote("balanced", "python_tests")
     check_vote("hard_plus_easy", "math")
-    with pytest.raises(InputError, match="adaptive and skip_unanimous need votes"):
+    with pytest.raises(InputError, match="adaptive and skip_agreement need votes"):
         Adaptive().stops(["double", "square"], "python_tests")

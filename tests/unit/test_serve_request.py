@@ -218,7 +218,7 @@ def test_how_exploring_stops_early() -> None:
     adaptive = ServeConfig(adaptive=True, first=3).adaptive_for(2)
     assert adaptive
     assert adaptive.sizes(2) == [2]
-    skips = ServeConfig(skip_unanimous=True).adaptive_for(4)
+    skips = ServeConfig(skip_agreement=1.0).adaptive_for(4)
     assert skips
     assert skips.sizes(4) == [4]
     assert skips.skips(["1", "1"], "math")

@@ -10,7 +10,7 @@ from a2r_train.evaluate.statistics import Scores
 from a2r_train.records import VOTED, Bundle, Synthesis
 
 MAX_SHOWN_CHARACTERS = 4000
-OF_THE_VOTE = "[the vote of the references, which all agree; no synthesis was made]"
+OF_THE_VOTE = "[the vote of the references, which agree; no synthesis was made]"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from a2r_train.evaluate.config import EvaluateConfig, grpo_row
 from a2r_train.evaluate.overlap import overlap_lines
-from a2r_train.evaluate.report.tables import answers_by_vote, sections
+from a2r_train.evaluate.report.tables import sections, skip_agreement_of
 from a2r_train.evaluate.report.words import headline
 from a2r_train.evaluate.report.write import markdown_section
 from a2r_train.evaluate.rows.names import CONTROL, SFT, TRAINED
@@ -96,7 +96,8 @@ def _problems(results: Mapping[str, Any], row: str) -> int:
 def _eval_results(row: str, bundles: str, results: Mapping[str, Any]) -> list[EvalResult]:
     """Accuracy in %, greedy and at the recipe's temperature."""
     name = "/".join(Path(bundles.removesuffix(".xz")).with_suffix("").parts[-2:])
-    of_system = " with skip_unanimous" if answers_by_vote(results) and row in TRAINED else ""
+    share = skip_agreement_of(results)
+    of_system = f" with skip_agreement {share:g}" if share and row in TRAINED else ""
     return [
         EvalResult(
             task_type="text-generation",

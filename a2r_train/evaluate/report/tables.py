@@ -55,7 +55,7 @@ def sections(results: Mapping[str, Any]) -> list[Section]:
         _cells_section("votes for the most frequent answer", diagnostics.get("by_majority", {})),
         _cells_section("source", diagnostics.get("by_source", {})),
         _explorer_section(diagnostics.get("by_explorer", {})),
-        _synthesizer_section(diagnostics, answers_by_vote(results)),
+        _synthesizer_section(diagnostics, skip_agreement_of(results) > 0),
         _verdicts_section(diagnostics.get("verdicts", {})),
         _perturbed_section(diagnostics.get("probes", {})),
         _sweep_section(diagnostics.get("k_sweep", [])),
@@ -235,9 +235,11 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def answers_by_vote(results: Mapping[str, Any]) -> bool:
-    """Whether unanimous bundles are answered by their vote, so that the synthesizers' rows are of systems."""
-    return bool((results.get("setup", {}).get("config") or {}).get("skip_unanimous"))
+def skip_agreement_of(results: Mapping[str, Any]) -> float:
+    """The share of agreeing references from which on their vote answers, so that the synthesizers' rows are
+    of systems; 0 if it never does.
+    """
+    return float((results.get("setup", {}).get("config") or {}).get("skip_agreement") or 0)
 
 
 def _synthesizer_section(diagnostics: Mapping[str, Any], by_vote: bool) -> Section:
@@ -261,7 +263,7 @@ def _synthesizer_section(diagnostics: Mapping[str, Any], by_vote: bool) -> Secti
         "rate: % of answers that are the majority's."
     )
     if by_vote:
-        intro += " Answers to unanimous bundles, which are their votes, count in all but the copy rate."
+        intro += " Answers that are votes, because the references agree, count in all but the copy rate."
     return Section("Flips against the majority", intro, header, rows)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from a2r_train.evaluate.cost import monolith_sentences
 from a2r_train.evaluate.report.pairs import is_undone_by_p, significant_side
-from a2r_train.evaluate.report.tables import answers_by_vote, percent, points, span
+from a2r_train.evaluate.report.tables import percent, points, skip_agreement_of, span
 from a2r_train.evaluate.rows.names import BASE, CONTROL, RANDOM, SFT, SFT_GRPO, TRAINED, is_vote, split
 from a2r_train.evaluate.rows.row import is_short
 from a2r_train.evaluate.statistics import detectable_difference, fewest_problems
@@ -27,7 +27,8 @@ def headline(results: Mapping[str, Any]) -> str:
     if not trained:
         return "Whether training pays is not known: no trained synthesizer was evaluated."
     base = pairs.get(BASE) or pairs.get(f"{BASE}@T")
-    said = f"{trained} with skip_unanimous" if answers_by_vote(results) else trained
+    share = skip_agreement_of(results)
+    said = f"{trained} with skip_agreement {share:g}" if share else trained
     right = f"{said} is right in {percent(rows[trained]['accuracy'])} % of {rows[trained]['n']:,} problems"
     if not base:
         return f"Whether training paid is not known, as there is no {BASE} row: {right}."

@@ -116,7 +116,7 @@ def _stops(
     config: EvaluateConfig, work: Answers, asked: Task, bundles: Sequence[Bundle]
 ) -> tuple[list[list[Stop]], list[Stop]]:
     """By bundle: the stops at each number of references up to its own, and the full answer."""
-    rule = Adaptive(0.0, config.adaptive_first, config.adaptive_skip_unanimous)
+    rule = Adaptive(0.0, config.adaptive_first, config.adaptive_skip_agreement)
     sizes = [len(bundle.references) for bundle in bundles]
     found: list[list[Stop]] = [[] for _ in bundles]
     full: dict[int, Stop] = {}

@@ -8,7 +8,7 @@ BASE, ALONE = "synthesizer/base", "synthesizer/alone"
 SFT, GRPO, SFT_GRPO = "synthesizer/sft", "synthesizer/grpo", "synthesizer/sft+grpo"
 TRAINED = (SFT_GRPO, GRPO, SFT)  # the first one present is "the trained one"
 CONTROL = "synthesizer/no_references"
-VOTED_CONTROL = f"{CONTROL}+vote"  # with `skip_unanimous`, it answers only contested bundles
+VOTED_CONTROL = f"{CONTROL}+vote"  # with `skip_agreement`, it answers only where too few agree
 FALLBACK = "+fallback"  # ends the name of a row in which the vote answers what cannot be read
 GREEDY = "explorer/greedy"
 EQUAL_TOKENS, EQUAL_COST = "maj@equal_tokens", "maj@equal_cost"
@@ -31,7 +31,7 @@ def is_reference_vote(name: str) -> bool:
 
 
 def is_system(name: str, skipping: Collection[str]) -> bool:
-    """Whether unanimous bundles of the row are answered by their vote; `skipping` are the synthesizers'."""
+    """Whether the vote answers bundles of the row that agree; `skipping` are the synthesizers'."""
     row, suffix = split(name)
     model = row.removesuffix(FALLBACK)
     return (

@@ -33,7 +33,7 @@ SURE = NOTE + ", as sure as it was of them"
 @dataclass(frozen=True)
 class Judged:
     """The syntheses of one row, split into parts, with their bundles: one entry per synthesis. Bundles that
-    `skip_unanimous` left to their vote have none.
+    `skip_agreement` left to their vote have none.
     """
 
     bundles: list[Bundle]

@@ -43,7 +43,9 @@ class ServeConfig:
     adaptive: bool = _key(False, "explore `first` references, then one at a time while another is worth it")
     first: int = _key(2, "with adaptive: references to start with")
     price: float = _key(0.1, "with adaptive: cost of a reference, in right answers")
-    skip_unanimous: bool = _key(False, "if all references agree, return their answer without stage 2")
+    skip_agreement: float = _key(
+        0.0, "if at least this share of the references agrees, return their answer without stage 2; 0: never"
+    )
     prices: str = _key("", "a YAML file of prices, as in evaluate; if empty, no dollars are shown")
     tries: int = _key(6, "tries of a request upstream before it counts as failed")
     request_deadline_s: float = _key(120.0, "seconds of silence after which a try upstream counts as lost")
@@ -86,6 +88,6 @@ class ServeConfig:
 
     def adaptive_for(self, k: int) -> Adaptive | None:
         """How exploring stops early in a request for k references; None if it does not."""
-        if not (self.adaptive or self.skip_unanimous):
+        if not (self.adaptive or self.skip_agreement):
             return None
-        return Adaptive(self.price, min(self.first, k) if self.adaptive else k, self.skip_unanimous)
+        return Adaptive(self.price, min(self.first, k) if self.adaptive else k, self.skip_agreement)

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from a2r_train.inference.price import COUNTED
 from a2r_train.inference.serve.limits import Places
 from a2r_train.inference.serve.usage import Report
-from a2r_train.inference.work import SYNTHESIZER, UNANIMOUS, VOTE
+from a2r_train.inference.work import AGREEMENT, SYNTHESIZER, VOTE
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 # 0.999 separates unanimous references from the others.
@@ -31,7 +31,7 @@ class Metrics:
         self._agreement = Histogram(
             "a2r_agreement", "share of the leading answer", buckets=SHARES, registry=registry
         )
-        for answered_by in (SYNTHESIZER, VOTE, UNANIMOUS):  # a rate needs the series to exist from the start
+        for answered_by in (SYNTHESIZER, VOTE, AGREEMENT):  # a rate needs the series to exist from the start
             self._answers.labels(answered_by)
         for stage in COUNTED:
             self._tokens.labels(stage)

@@ -23,7 +23,7 @@ from a2r_train.inference.serve.sent import Sent
 from a2r_train.inference.serve.turns import TurnPrompter
 from a2r_train.inference.serve.upstream import Piece, Upstream, Usage
 from a2r_train.inference.serve.usage import Report
-from a2r_train.inference.work import UNANIMOUS, Work
+from a2r_train.inference.work import AGREEMENT, Work
 from a2r_train.prompts import Chat, visible
 from a2r_train.records import Reference, seed_of
 from a2r_train.verify import majority, traits_of
@@ -368,7 +368,7 @@ class Pair:
         made = await self._rendered(lambda run: self._read(run, written), run, length)
         vote = run.work.references[run.work.best(groups)]
         settled: Sequence[Reference] = [vote] * run.ask.n
-        if run.work.answered_by != UNANIMOUS:
+        if run.work.answered_by != AGREEMENT:
             settled = await self._voted(run.work.settle, made, groups)
         text, reason = "", ""
         if any(one is vote for one in settled):

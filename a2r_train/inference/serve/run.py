@@ -50,7 +50,7 @@ def prompters(config: ServeConfig) -> Prompters:
     """
     config.check()
     check_verifier(config.verifier)
-    if config.adaptive or config.skip_unanimous:
+    if config.adaptive or config.skip_agreement:
         check_votes(config.verifier)
     second = prompt_of(config.synthesizer, config.prompt)
     first = explorer_prompt_of(config.explorer, second, bool(config.prompt))

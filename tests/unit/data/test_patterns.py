@@ -35,7 +35,7 @@ def test_a_pattern_is_of_equivalent_answers_and_of_texts_without_one(answers: li
     assert (
         is_unanimous(pattern) == (len(answers) > 1 and len(groups) == 1 and "" not in answers) or not answers
     )
-    assert Adaptive(skip_unanimous=True).skips(answers, "math") == (bool(answers) and is_unanimous(pattern))
+    assert Adaptive(skip_agreement=1.0).skips(answers, "math") == (bool(answers) and is_unanimous(pattern))
     assert agreements([(answers, "math"), (["1"], "math")]) == [pattern, "1"]
 
 

@@ -1,4 +1,4 @@
-"""`skip_unanimous` in all that is made from the answers: a vote's answer is none of the synthesizer's."""
+"""`skip_agreement` in all that is made from the answers: a vote's answer is none of the synthesizer's."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def bundles_of(path: Path, answers: Sequence[Sequence[str]]) -> str:
 def skipping(config: EvaluateConfig, tmp_path: Path) -> EvaluateConfig:
     """Three unanimous bundles of four."""
     path = bundles_of(tmp_path / "some.jsonl", [AGREED, AGREED, ["2"] * 4, CONTESTED])
-    return replace(config, bundles=path, rollouts="", temperature=0.0, skip_unanimous=True)
+    return replace(config, bundles=path, rollouts="", temperature=0.0, skip_agreement=1.0)
 
 
 def test_a_model_that_cannot_be_read_is_not_hidden_by_the_votes(
@@ -60,22 +60,41 @@ def test_a_system_is_never_taken_for_its_model(
     script(lambda _: r"\boxed{1}")
     trained = str(copytree(skipping.base, tmp_path / "trained"))
     system = replace(skipping, grpo=trained, cards=True, output_dir=str(tmp_path / "system"))
-    model = replace(system, skip_unanimous=False, output_dir=str(tmp_path / "model"))
+    model = replace(system, skip_agreement=0.0, output_dir=str(tmp_path / "model"))
     name = f"{tmp_path}/trained/README.md"
-    for config, accuracy, said in ((model, 100.0, "grpo"), (system, 75.0, "grpo with skip_unanimous")):
+    for config, accuracy, said in ((model, 100.0, "grpo"), (system, 75.0, "grpo with skip_agreement 1")):
         results = evaluate(config)
         card = Path(name).read_text()
         assert f"value: {accuracy}\n      name: accuracy of synthesizer/{said} in %" in card
         assert f"synthesizer/{said} is right in {accuracy} % of 4 problems" in card
-        assert ("by their vote (skip_unanimous)" in results["setup"]["protocol"]) is config.skip_unanimous
+        assert ("(skip_agreement 1), their vote answers" in results["setup"]["protocol"]) is (
+            config.skip_agreement > 0
+        )
         page = (Path(config.output_dir) / "report.html").read_text()
-        assert page.count(OF_THE_VOTE) == 6 * config.skip_unanimous  # three bundles, base and trained
-    (note,) = [line for line in compare([model.output_dir, system.output_dir]) if "skip_unanimous" in line]
-    assert note.endswith(f"only in {system.output_dir}.")
-    with pytest.raises(InputError, match=r"system: synthesizer/grpo answers unanimous.*model it does not"):
+        assert page.count(OF_THE_VOTE) == 6 * (config.skip_agreement > 0)  # three bundles, base and trained
+    (note,) = [line for line in compare([model.output_dir, system.output_dir]) if "skip_agreement" in line]
+    assert note.endswith(f"(skip_agreement): 0 in {model.output_dir}, 1 in {system.output_dir}.")
+    with pytest.raises(
+        InputError, match=r"grpo: skip_agreement is 0 in .*model, 1 in .*system; evaluate all"
+    ):
         pool([model.output_dir, system.output_dir])
     assert pool([model.output_dir, system.output_dir], "maj@4", ["explorer/greedy"])
     assert pool([system.output_dir])[0].startswith("synthesizer/grpo is right in 75.0 %")
+
+
+def test_three_of_four_references_are_enough_from_075_on(
+    skipping: EvaluateConfig, script: Script, tmp_path: Path
+) -> None:
+    """The vote answers 3-1; of 2-1 with an unreadable fourth, the model is asked. The leader answers."""
+    script(lambda _: r"\boxed{5}")
+    answers = [AGREED, ["2", "1", "1", "1"], ["1", "1", "2", ""], ["1", "", "1", "1"], ["1", "1", "2", "2"]]
+    config = replace(skipping, bundles=bundles_of(tmp_path / "five.jsonl", answers), skip_agreement=0.75)
+    results = evaluate(config)
+    row = next(one for one in results["rows"] if one["name"] == "synthesizer/base")
+    assert (row["accuracy"], row["note"]) == (0.6, "60 % agree, answered by their vote")
+    at_half = replace(config, skip_agreement=0.5, output_dir=str(tmp_path / "half"))
+    with pytest.raises(InputError, match=r"skip_agreement is 0\.5; expected .* above 0\.5 and at most 1"):
+        evaluate(at_half)
 
 
 def test_bundles_judged_by_another_verifier_since_are_regenerated(
@@ -105,6 +124,6 @@ def test_answers_that_a_verifier_asks_for_since_are_missed(skipping: EvaluateCon
     first, *others = before.splitlines(keepends=True)
     path.write_text(first.replace(r"\boxed{1}", r"\boxed{2}", 1) + "".join(others))
     with pytest.raises(
-        InputError, match=r"no answer of synthesizer/base to bundle b0, sample 0.*contested now"
+        InputError, match=r"no answer of synthesizer/base to bundle b0, sample 0.*do not agree now"
     ):
         rescore(folder)
