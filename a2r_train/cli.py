@@ -270,8 +270,7 @@ def solve(
         str, typer.Option(help="a prompt file; empty: the checkpoint's own, or else the default")
     ] = "",
     skip_agreement: Annotated[
-        float,
-        typer.Option(help="if at least this share of the references agrees, give their answer; 0: never"),
+        float, typer.Option(help="if this share of the references agrees, give their answer; 0: never")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
 ) -> None:

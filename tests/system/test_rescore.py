@@ -1,6 +1,6 @@
 """`a2r rescore`: kept tables come out the same again, without a model and without a text.
 
-One of each kind is made again here. `a2r rescore data/results` makes all 55: CONTRIBUTING.md.
+One of each kind is made again here. `a2r rescore data/results` makes all 61: CONTRIBUTING.md.
 """
 
 import re
@@ -20,6 +20,7 @@ WITH_ANSWERS = {
     "gsm8k-levers-1.5b/unsolved-explorer",
     "gsm8k-levers-1.5b/unsolved-synthesizer",
 }
+SHARING = {f"gsm8k-answers/{name}-agreement{end}" for name in SETS for end in ("", "-seed-1")}
 TABLES = (
     *("mawps", "mbpp", "gsm8k-levers/validation/", "gsm8k-levers-1.5b/"),
     "gsm8k-trained/two-bundles",
@@ -35,14 +36,14 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def test_what_is_kept_of_each_shipped_result() -> None:
-    """All answers of twelve, rollouts of ten others and of the votes, and the tables of the rest."""
+    """Answers of twelve, which six share, rollouts of ten and of the votes, and the tables of the rest."""
     found = {str(path.relative_to("data/results")) for path in find_evaluations("data/results")}
-    assert len(found) == 55
+    assert len(found) == 61
     judged = {name for name in found if Path("data/results", name, "manifest.json").is_file()}
     votes = {name for name in found if "/votes-" in name}
     assert {name for name in judged if Path("data/results", name, "syntheses").is_dir()} == WITH_ANSWERS
-    assert WITH_ANSWERS | votes <= judged
-    assert len(judged - WITH_ANSWERS - votes) == 10
+    assert WITH_ANSWERS | SHARING | votes <= judged
+    assert len(judged - WITH_ANSWERS - SHARING - votes) == 10
     assert all(name.startswith(TABLES) for name in found - judged)
 
 

@@ -96,7 +96,7 @@ def test_what_an_evaluation_names_is_there() -> None:
         ]
         assert all((path.parent / name).is_file() for name in named), path
         complete += bool(manifest["tasks"])
-    assert complete == 12
+    assert complete == 18
     files = [path for path in (ROOT / "data").rglob("*") if path.is_file() and path.suffix != ".safetensors"]
     assert sum(path.stat().st_size for path in files) < 36e6
 
