@@ -375,12 +375,15 @@ def _show(answer: Answer, console: Console) -> None:
     from rich.markup import escape
     from rich.panel import Panel
 
+    from a2r_train.inference.work import SYNTHESIZER
+
     panels = [
         Panel(escape(reference.text), title=f"reference {number}", subtitle=escape(reference.answer))
         for number, reference in enumerate(answer.references, 1)
     ]
     console.print(Columns(panels))
-    console.print(Panel(escape(answer.text), title="synthesis", subtitle=escape(answer.answer)))
+    title = "synthesis" if answer.answered_by == SYNTHESIZER else "vote of the references"
+    console.print(Panel(escape(answer.text), title=title, subtitle=escape(answer.answer)))
     tokens = ", ".join(f"{stage} {count}" for stage, count in answer.tokens.items())
     console.print(f"[bold]{escape(answer.answer)}[/bold]   tokens: {tokens}   {answer.seconds:.1f} s")
 

@@ -241,3 +241,13 @@ def test_solve_with_the_prompt_of_the_recipe(tmp_path: Path, capfd: pytest.Captu
     assert [a["problem"] for a in answers] == [p.problem for p in problems]
     assert all(re.fullmatch(r"\d+", a["answer"]) and len(a["references"]) == 4 for a in answers)
     assert re.search(rf"^{answers[0]['answer']} +tokens", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("k", "panel"), [("1", "synthesis"), ("2", "vote of the references")])
+def test_solve_says_who_gave_the_answer(k: str, panel: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two greedy references agree, so their vote answers; a single one has no vote."""
+    question = "Ada has 3 times as many books as Ben and 12 more. Ada has 57. How many has Ben?"
+    assert a2r("solve", question, "--k", k, "--skip-agreement", "0.75", "--temperature", "0") == 0
+    shown = capfd.readouterr().out
+    titles = re.findall(r"─ ([a-z ]+[a-z]) ─", shown)
+    assert titles[-1] == panel
