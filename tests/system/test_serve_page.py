@@ -101,6 +101,19 @@ def test_a_key_and_an_error_are_said(chromium: Any) -> None:
         expect(page.locator("#error")).to_contain_text("injected 503")
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.75, "the references agree, so their answer stands"), (1.0, "the vote answered")],
+)
+def test_the_page_says_when_the_synthesizer_did_not_answer(chromium: Any, share: float, said: str) -> None:
+    """Three of four references agree; the synthesizer's text has no answer."""
+    with served(synthesizer=saying(lambda body: ["No idea"] * body["n"]), skip_agreement=share) as pair:
+        opened = Opened(chromium, f"{pair.url}/")
+        opened.ask("How many?")
+        expect(opened.page.locator("#state")).to_have_text(said, timeout=20000)
+        assert opened.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(chromium: Any, scheme: str) -> None:
     with served() as pair:
