@@ -372,7 +372,8 @@ def _repeats(args: GRPOConfig, bundles: int, steps: int) -> Check:
     """How often a bundle is trained on; yellow if too often to learn anything new."""
     groups = steps * batch_and_steps(args, 0)[0] / int(args.num_generations or 1)
     passes = groups / bundles
-    says = f"{groups:.0f} groups of {bundles} bundles: each is trained on {passes:.1f} times"
+    drawn = " on average" if getattr(args, "oversampling_factor", 1) > 1 else ""
+    says = f"{groups:.0f} groups of {bundles} bundles: each is trained on {passes:.1f} times{drawn}"
     if passes <= MOST_PASSES:
         return Check("repeats", True, says)
     return Check("repeats", True, f"{says}; bundle more problems, or make fewer steps", yellow=True)

@@ -201,7 +201,15 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         dropped = np.delete(np.reshape(tokens, (len(groups), -1)), kept, axis=0)
         self.made["dropped_tokens"] = self.made.get("dropped_tokens", 0) + int(dropped.sum())
         self._log_choice(alive, kept, float(np.nanmean(total)), float(verified[: len(kept)].mean()))
+        self._count_trained([ids[at] for at in kept])
         return kept
+
+    def _count_trained(self, ids: Sequence[str]) -> None:
+        """Count how often each bundle is trained on, which epochs do not tell: some are drawn more often."""
+        trained: dict[str, int] = self.made.setdefault("trained", {})
+        for identity in ids:
+            trained[identity] = trained.get(identity, 0) + int(self.num_iterations)
+        self._metrics["train"]["dynamic_sampling/most_trained"] = [max(trained.values())]
 
     def _log_choice(self, alive: Any, kept: Sequence[int], reward: float, right: float) -> None:
         """Log this generation's figures, and the dropped tokens of all so far. `alive` (groups,) marks groups

@@ -30,6 +30,7 @@ LENGTH, DEAD, CUT = "completions/length_ratio", "frac_reward_zero_std", "complet
 RIGHT, UNREAD = "right_rate", "unparsable_rate"  # of all completions, as the verified reward counts them
 HELD_OUT = "eval_right_rate"
 OF_SAMPLER = "dynamic_sampling/sampler_right_rate"  # which problems are drawn changes with the pass rates
+MOST_TRAINED = "dynamic_sampling/most_trained"  # times that the bundle was trained on that came most often
 
 
 class Watch(TrainerCallback):
@@ -40,6 +41,7 @@ class Watch(TrainerCallback):
         self.seen: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOGS))
         self.rates: list[float] = []  # accuracy in training, of each logging step
         self.evaluations: list[tuple[int, float]] = []  # how many of them came before, and the accuracy
+        self.most_trained = 0.0  # with dynamic sampling
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -69,6 +71,7 @@ class Watch(TrainerCallback):
             for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
                 self.seen[name].append(float(logs.get(name, missing)))
             self.rates.append(float(logs.get(OF_SAMPLER, self.seen[RIGHT][-1])))
+            self.most_trained = float(logs.get(MOST_TRAINED, 0.0))
         if HELD_OUT in logs:
             self.evaluations.append((len(self.rates), float(logs[HELD_OUT])))
 
@@ -78,15 +81,16 @@ class Watch(TrainerCallback):
         if (ratio := self._mean(LENGTH, 1.0)) < SHORT:
             found["length"] = (
                 f"answers are down to {ratio:.0%} of their first length; the model may forget how to solve: "
-                "show only answers (reference: answer in the prompt), keep the best validation step "
-                "(load_best_model_at_end), or train with plain_share: 0.5"
+                "show only answers (reference: answer in the prompt), or keep the best validation step "
+                "(load_best_model_at_end)"
             )
         if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
             found["dead"] = f"{dead:.0%} of the groups have no signal; {self._remedy(args)}"
-        if (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
-            found["passes"] = (
-                f"each bundle was trained on {passes:.1f} times; bundle more problems, or stop earlier"
-            )
+        remedy = "bundle more problems, or stop earlier"
+        if self.most_trained > MOST_PASSES:
+            found["passes"] = f"a bundle was trained on {self.most_trained:.0f} times; {remedy}"
+        elif (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
+            found["passes"] = f"each bundle was trained on {passes:.1f} times; {remedy}"
         if memorised := self._memorised():
             found["memorised"] = memorised
         return found
@@ -123,7 +127,10 @@ class Watch(TrainerCallback):
             return f"{right:.1%} of the answers are right: bundle harder problems"
         if right >= NEARLY:
             factor = args.oversampling_factor + 1
-            return f"set oversampling_factor: {factor}, or bundle problems of medium difficulty"
+            return (
+                "bundle problems of medium difficulty, show only answers (reference: answer in the prompt), "
+                f"or set oversampling_factor: {factor}"
+            )
         says = f"{right:.1%} of the answers are right"
         if cut > HALF:
             return f"{says}, and {cut:.0%} are cut: raise max_completion_length"

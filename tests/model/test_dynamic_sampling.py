@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,23 @@ def test_groups_without_signal_give_way_with_all_that_belongs_to_them(
         by_bundle = {(at, tuple(ids)) for at, ids in zip(ids, prompt_ids, strict=True)}
         assert len(by_bundle) == 4
     assert [row["frac_reward_zero_std"] for row in state["log_history"] if "loss" in row] == [0, 0]
+
+
+def test_how_often_a_bundle_is_trained_on_is_counted(
+    given: dict[str, Any], watched: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is kept: an epoch does not tell, as bundles are drawn unequally. Ten groups of 16 bundles."""
+    monkeypatch.setattr(Alternating, "every", 2)
+    state = train(given | {"max_steps": 5, "oversampling_factor": 2})
+    counted: Counter[str] = Counter()
+    most = []
+    for generation in watched:
+        counted.update(dict.fromkeys((row["bundle_id"] for row in generation["rows"]), 1))
+        most.append(max(counted.values()))
+    logged = [row["dynamic_sampling/most_trained"] for row in state["log_history"] if "loss" in row]
+    assert logged == most
+    assert state["stateful_callbacks"]["a2r_train"]["trained"] == dict(counted)
+    assert sum(counted.values()) == 5 * 4
 
 
 def test_dead_groups_fill_a_batch_with_too_few_others(

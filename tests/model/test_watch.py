@@ -46,12 +46,21 @@ def test_each_warning_is_given_once_with_its_remedy(caplog: pytest.LogCaptureFix
     assert [warning.split(":")[0] for warning in warnings] == ["step 1", "step 3", "step 3"]
     assert "trained on 4.5 times; bundle more problems" in warnings[0]
     assert "30% of their first length" in warnings[1]
-    assert "plain_share: 0.5" in warnings[1]
-    assert "70% of the groups have no signal; set oversampling_factor: 2" in warnings[2]
+    assert "reference: answer" in warnings[1]
+    assert "70% of the groups have no signal; bundle problems of medium difficulty" in warnings[2]
+    assert warnings[2].endswith("or set oversampling_factor: 2")
 
 
 def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert "oversampling_factor: 3" in said(caplog, *[entry(dead=0.7)] * 3, factor=2)[0]
+
+
+def test_with_dynamic_sampling_the_bundle_that_came_most_often_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    often = [entry() | {"dynamic_sampling/most_trained": float(most)} for most in (3, 4, 5, 6)]
+    (warning,) = said(caplog, *often, epoch=1.6, factor=2)
+    assert warning.startswith("step 3: a bundle was trained on 5 times; bundle more problems")
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,19 @@ def test_the_settings_took_what_their_curves_say() -> None:
     logged = rows_of(FOLDER / "equal-seconds-curves.jsonl")
     _, lines = table_of(PAGE, r"setting \| bundles")
     assert [line[0] for line in lines] == list(CURVES)
-    for name, _, steps, tokens, silent, lengths, reward in lines:
+    for name, _, seconds, steps, tokens, silent, lengths, reward in lines:
         curve = [row for row in logged if row["arm"] == CURVES[name]]
         length = [row["completions/mean_length"] for row in curve]
         unsolved = [row["reward/n_correct=0"] for row in curve if "reward/n_correct=0" in row]
+        assert int(seconds) == curve[-1]["train_seconds"]
         assert (int(steps), tokens) == (len(curve), f"{curve[-1]['generated_tokens'] / 1e6:.2f}M")
-        assert silent == f"{100 * fmean(row['frac_reward_zero_std'] for row in curve):.0f} %"
+        if name == "dynamic sampling":
+            dropped = curve[-1]["dynamic_sampling/dropped_tokens"] / curve[-1]["generated_tokens"]
+            assert round(dropped, 1) == 0.5
+            made = 1 - fmean(row["dynamic_sampling/signal"] for row in curve)
+            assert silent == f"{100 * made:.0f} % of those made"
+        else:
+            assert silent == f"{100 * fmean(row['frac_reward_zero_std'] for row in curve):.0f} %"
         assert lengths == f"{fmean(length[:3]):.0f}, {fmean(length[-3:]):.0f}"
         assert reward == f"{fmean(unsolved):.2f}"
 
@@ -120,8 +127,9 @@ def test_verdicts_and_own_solutions_are_those_of_the_bundles() -> None:
     assert aucs == [50, 50]
     text = " ".join((ROOT / PAGE).read_text(encoding="utf-8").split())
     assert f"is right in {own[0]} % of the bundles after SFT, and in {own[1]} after GRPO." in text
-    assert f"right references in {right_called_right[1]} % instead of {right_called_right[0]}" in text
-    assert f"wrong ones in {wrong_called_right[1]} % instead of {wrong_called_right[0]}." in text
+    first, then = zip(right_called_right, wrong_called_right, strict=True)
+    assert f"it calls {first[0]} % of the right references right, and {first[1]} % of the wrong ones." in text
+    assert f"everything right: {then[0]} % of the right references and {then[1]} % of the wrong ones." in text
 
 
 def test_contested_bundles_alone_are_read_as_the_page_says() -> None:
