@@ -270,7 +270,7 @@ def solve(
         str, typer.Option(help="a prompt file; empty: the checkpoint's own, or else the default")
     ] = "",
     skip_agreement: Annotated[
-        float, typer.Option(help="if this share of the references agrees, give their answer; 0: never")
+        float, typer.Option(help="if at least this share of references agrees, give their answer; 0: never")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
 ) -> None:
@@ -382,7 +382,7 @@ def _show(answer: Answer, console: Console) -> None:
         for number, reference in enumerate(answer.references, 1)
     ]
     console.print(Columns(panels))
-    title = "synthesis" if answer.answered_by == SYNTHESIZER else "vote of the references"
+    title = "synthesis" if answer.answered_by == SYNTHESIZER else "answer of the references"
     console.print(Panel(escape(answer.text), title=title, subtitle=escape(answer.answer)))
     tokens = ", ".join(f"{stage} {count}" for stage, count in answer.tokens.items())
     console.print(f"[bold]{escape(answer.answer)}[/bold]   tokens: {tokens}   {answer.seconds:.1f} s")

@@ -163,8 +163,8 @@ def table(settings: Sequence[Setting], against: str) -> list[str]:
         names = ", ".join(greedy_only)
         notes.append(f"Only greedy answers are compared, because there are no sampled ones in {names}.")
     if len({one.skip_agreement for one in settings}) > 1:
-        said_of = ", ".join(f"{one.skip_agreement:g} in {one.name}" for one in settings)
-        notes.append(f"They differ in when the vote answers agreeing references (skip_agreement): {said_of}.")
+        systems = [f"{one.name} ({one.skip_agreement:g})" for one in settings if one.skip_agreement]
+        notes.append(f"Only in {', '.join(systems)} the vote answers agreeing references (skip_agreement).")
     return [head_line, "|---" * len(head) + "|", *others, *(line for note in notes for line in ("", note))]
 
 

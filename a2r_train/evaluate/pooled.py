@@ -101,7 +101,10 @@ def read_scores(folder: str) -> Evaluation:
             "run the same `a2r evaluate` again, which writes it from the kept answers"
         )
     rows = {name: np.array(scores, dtype=float) for name, scores in content["rows"].items()}
-    more = content.get("by_vote", {}), content.get("golds", [])
+    by_vote = content.get("by_vote", {})
+    if isinstance(by_vote, list):  # of an earlier version, in which all references had to agree
+        by_vote = dict.fromkeys(by_vote, 1.0)
+    more = by_vote, content.get("golds", [])
     return Evaluation(folder, content["keys"], content["verifiers"], rows, *more)
 
 

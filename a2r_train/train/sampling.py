@@ -19,6 +19,7 @@ from a2r_train.train.generated import made_by
 from a2r_train.train.one_pass import OnePassGRPOTrainer
 from a2r_train.train.pass_rates import Bank, Known
 from a2r_train.train.preflight import Check
+from a2r_train.train.watch import MOST_PASSES
 
 
 class EpochSampler(RepeatSampler):
@@ -209,7 +210,8 @@ class EpochGRPOTrainer(OnePassGRPOTrainer):
         trained: dict[str, int] = self.made.setdefault("trained", {})
         for identity in ids:
             trained[identity] = trained.get(identity, 0) + int(self.num_iterations)
-        self._metrics["train"]["dynamic_sampling/most_trained"] = [max(trained.values())]
+        often = sum(count > MOST_PASSES for count in trained.values()) / len(trained)
+        self._metrics["train"]["dynamic_sampling/often_trained"] = [often]
 
     def _log_choice(self, alive: Any, kept: Sequence[int], reward: float, right: float) -> None:
         """Log this generation's figures, and the dropped tokens of all so far. `alive` (groups,) marks groups

@@ -18,6 +18,7 @@ SHORT = 1 / 3  # of the length of the first answers
 MOSTLY_DEAD = 0.6  # share of groups without signal
 HALF = 0.5  # share of the completions
 MOST_PASSES = 4  # times that a bundle is trained on
+MANY = 0.1  # share of the bundles
 LOGS = 3  # logging steps to average over, because a single step is noisy
 
 MOST_AHEAD = 0.2  # of accuracy, that training may gain over validation
@@ -30,7 +31,9 @@ LENGTH, DEAD, CUT = "completions/length_ratio", "frac_reward_zero_std", "complet
 RIGHT, UNREAD = "right_rate", "unparsable_rate"  # of all completions, as the verified reward counts them
 HELD_OUT = "eval_right_rate"
 OF_SAMPLER = "dynamic_sampling/sampler_right_rate"  # which problems are drawn changes with the pass rates
-MOST_TRAINED = "dynamic_sampling/most_trained"  # times that the bundle was trained on that came most often
+OFTEN = (
+    "dynamic_sampling/often_trained"  # share of the bundles so far, trained on more than MOST_PASSES times
+)
 
 
 class Watch(TrainerCallback):
@@ -41,7 +44,7 @@ class Watch(TrainerCallback):
         self.seen: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOGS))
         self.rates: list[float] = []  # accuracy in training, of each logging step
         self.evaluations: list[tuple[int, float]] = []  # how many of them came before, and the accuracy
-        self.most_trained = 0.0  # with dynamic sampling
+        self.often = math.nan  # share of the bundles trained on too often; known with dynamic sampling only
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -71,7 +74,7 @@ class Watch(TrainerCallback):
             for name, missing in ((LENGTH, 1.0), (DEAD, 1.0), (CUT, 0.0), (RIGHT, 0.5), (UNREAD, 0.0)):
                 self.seen[name].append(float(logs.get(name, missing)))
             self.rates.append(float(logs.get(OF_SAMPLER, self.seen[RIGHT][-1])))
-            self.most_trained = float(logs.get(MOST_TRAINED, 0.0))
+            self.often = float(logs.get(OFTEN, math.nan))
         if HELD_OUT in logs:
             self.evaluations.append((len(self.rates), float(logs[HELD_OUT])))
 
@@ -87,9 +90,11 @@ class Watch(TrainerCallback):
         if (dead := self._mean(DEAD, 0.0)) > MOSTLY_DEAD:
             found["dead"] = f"{dead:.0%} of the groups have no signal; {self._remedy(args)}"
         remedy = "bundle more problems, or stop earlier"
-        if self.most_trained > MOST_PASSES:
-            found["passes"] = f"a bundle was trained on {self.most_trained:.0f} times; {remedy}"
-        elif (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
+        if self.often > MANY:
+            found["passes"] = (
+                f"{self.often:.0%} of the bundles were trained on more than {MOST_PASSES} times; {remedy}"
+            )
+        elif math.isnan(self.often) and (passes := (state.epoch or 0) * args.num_iterations) > MOST_PASSES:
             found["passes"] = f"each bundle was trained on {passes:.1f} times; {remedy}"
         if memorised := self._memorised():
             found["memorised"] = memorised

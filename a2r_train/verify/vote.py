@@ -11,6 +11,8 @@ from a2r_train.verify import own, pool
 from a2r_train.verify.compare import VERIFIERS, compare_all
 from a2r_train.verify.traits import traits_of
 
+ROUNDED = 0.005  # a share of two decimals is off by at most this
+
 
 @dataclass(frozen=True)
 class Majority:
@@ -69,11 +71,12 @@ def agreements(votes: Sequence[tuple[Sequence[str], str]]) -> list[str]:
 
 def agreed(votes: Sequence[tuple[Sequence[str], str]], share: float) -> list[int | None]:
     """For each (answers, verifier): the first of two or more equal answers that are at least `share` of all,
-    as an index; None if no answers agree so far. A missing answer counts among all.
+    as an index; None if no answers agree so far. A missing answer counts among all. A share may be rounded to
+    two decimals: two of three are enough for 0.67.
     """
     leading = [(found.groups or [[]])[0] for found in majorities(votes)]
     return [
-        group[0] if len(group) > 1 and len(group) >= share * len(answers) else None
+        group[0] if len(group) > 1 and len(group) >= (share - ROUNDED) * len(answers) else None
         for group, (answers, _) in zip(leading, votes, strict=True)
     ]
 

@@ -132,18 +132,20 @@ def test_groups_without_signal_give_way_with_all_that_belongs_to_them(
 def test_how_often_a_bundle_is_trained_on_is_counted(
     given: dict[str, Any], watched: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what is kept: an epoch does not tell, as bundles are drawn unequally. Ten groups of 16 bundles."""
+    """By what is kept, as bundles are drawn unequally; each group counts for every iteration over it."""
     monkeypatch.setattr(Alternating, "every", 2)
-    state = train(given | {"max_steps": 5, "oversampling_factor": 2})
+    keys = {"num_iterations": 2, "save_steps": 2, "oversampling_factor": 2}
+    state = train(given | keys | {"max_steps": 10})
     counted: Counter[str] = Counter()
-    most = []
+    often = []
     for generation in watched:
-        counted.update(dict.fromkeys((row["bundle_id"] for row in generation["rows"]), 1))
-        most.append(max(counted.values()))
-    logged = [row["dynamic_sampling/most_trained"] for row in state["log_history"] if "loss" in row]
-    assert logged == most
+        counted.update(dict.fromkeys((row["bundle_id"] for row in generation["rows"]), 2))
+        often.append(sum(count > 4 for count in counted.values()) / len(counted))
+    logged = [row.get("dynamic_sampling/often_trained") for row in state["log_history"] if "loss" in row]
+    assert [one for one in logged if one is not None] == pytest.approx(often)
+    assert often[-1] > 0
     assert state["stateful_callbacks"]["a2r_train"]["trained"] == dict(counted)
-    assert sum(counted.values()) == 5 * 4
+    assert sum(counted.values()) == 10 * 4
 
 
 def test_dead_groups_fill_a_batch_with_too_few_others(

@@ -243,7 +243,7 @@ def test_solve_with_the_prompt_of_the_recipe(tmp_path: Path, capfd: pytest.Captu
     assert re.search(rf"^{answers[0]['answer']} +tokens", shown, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("k", "panel"), [("1", "synthesis"), ("2", "vote of the references")])
+@pytest.mark.parametrize(("k", "panel"), [("1", "synthesis"), ("2", "answer of the references")])
 def test_solve_says_who_gave_the_answer(k: str, panel: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Two greedy references agree, so their vote answers; a single one has no vote."""
     question = "Ada has 3 times as many books as Ben and 12 more. Ada has 57. How many has Ben?"

@@ -55,12 +55,12 @@ def test_with_dynamic_sampling_a_larger_factor_is_named(caplog: pytest.LogCaptur
     assert "oversampling_factor: 3" in said(caplog, *[entry(dead=0.7)] * 3, factor=2)[0]
 
 
-def test_with_dynamic_sampling_the_bundle_that_came_most_often_counts(
+def test_with_dynamic_sampling_the_bundles_that_came_often_count(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    often = [entry() | {"dynamic_sampling/most_trained": float(most)} for most in (3, 4, 5, 6)]
-    (warning,) = said(caplog, *often, epoch=1.6, factor=2)
-    assert warning.startswith("step 3: a bundle was trained on 5 times; bundle more problems")
+    often = [entry() | {"dynamic_sampling/often_trained": share} for share in (0.0, 0.02, 0.1, 0.12, 0.2)]
+    (warning,) = said(caplog, *often, epoch=4.5, factor=2)
+    assert warning.startswith("step 4: 12% of the bundles were trained on more than 4 times; bundle more")
 
 
 @pytest.mark.parametrize(

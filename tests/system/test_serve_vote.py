@@ -1,5 +1,6 @@
 """Who answers a request where its synthesis cannot be read; the endpoint decides as the loop does."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -125,6 +126,18 @@ def test_of_several_choices_the_vote_answers_only_those_that_cannot_be_read(stre
     assert texts == [r"it is \boxed{4}", f"{LOST}\n\n" * stream + r"so \boxed{3}", r"\boxed{5}"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_synthesis_that_has_ended_stands_whatever_comes_late_after_it(stream: bool) -> None:
+    async def ended_but_open(_: Body) -> AsyncIterator[dict[str, Any]]:
+        yield chunk(0, r"\boxed{4}", "stop")
+        await asyncio.sleep(30)
+
+    with served(synthesizer=ended_but_open, deadline_s=1.5) as pair:
+        answer = post(pair, stream=stream)
+    block = (rows_of(answer)[-1] if stream else answer.json())["a2r"]
+    assert (block["answered_by"], block["warnings"]) == ("synthesizer", [])
+
+
 def test_where_another_choice_fails_one_that_cannot_be_read_is_left_to_the_vote_too() -> None:
     async def two_of_three(_: Body) -> AsyncIterator[dict[str, Any]]:
         for row in (chunk(0, r"\boxed{4}", "stop"), chunk(1, LOST, "stop"), chunk(2, "half"), chunk(2, " x")):
@@ -140,12 +153,17 @@ def test_where_another_choice_fails_one_that_cannot_be_read_is_left_to_the_vote_
 
 @pytest.mark.parametrize(
     ("verifier", "text", "alone"),
-    [("math", r"\boxed{3}", r"\boxed{3}"), ("reasoning_gym", "<answer>3</answer>", "<answer>3</answer>")],
+    [
+        ("math", r"\boxed{3}", r"\boxed{3}"),
+        ("math", r"not \boxed{2}, \boxed{3}", r"\boxed{3}"),
+        ("reasoning_gym", "<answer>3</answer>", "<answer>3</answer>"),
+    ],
 )
 def test_of_a_vote_that_would_be_cut_before_its_answer_the_answer_alone_is_given(
     verifier: str, text: str, alone: str
 ) -> None:
-    long = f"{'so ' * 60}END {text}"
+    first, _, last = text.rpartition(" ")  # an earlier answer, which a cut would leave
+    long = f"{first} {'so ' * 60}END {last}".lstrip()
     with served(saying(lambda body: [long] * body["n"]), saying(lambda _: [LOST]), verifier=verifier) as pair:
         for cut in ({"max_tokens": 40}, {"stop": ["END"]}):
             (choice,) = post(pair, **cut).json()["choices"]

@@ -177,6 +177,10 @@ def test_golds_that_differ_are_refused(tmp_path: Path) -> None:
     del old["golds"]
     path.write_text(json.dumps(old))
     assert pool(folders)
+    for by_vote in ([VOTE], {VOTE: 1.0}):  # an earlier version named the rows alone
+        path.write_text(json.dumps(old | {"by_vote": by_vote}))
+        with pytest.raises(InputError, match=rf"{VOTE}: skip_agreement is 0 in .*a, 1 in .*b; evaluate all"):
+            pool(folders)
 
 
 def test_a_row_is_not_compared_with_itself(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_settings_took_what_their_curves_say() -> None:
         assert (int(steps), tokens) == (len(curve), f"{curve[-1]['generated_tokens'] / 1e6:.2f}M")
         if name == "dynamic sampling":
             dropped = curve[-1]["dynamic_sampling/dropped_tokens"] / curve[-1]["generated_tokens"]
-            assert round(dropped, 1) == 0.5
+            assert 0.49 < dropped < 0.51
             made = 1 - fmean(row["dynamic_sampling/signal"] for row in curve)
             assert silent == f"{100 * made:.0f} % of those made"
         else:

@@ -271,7 +271,9 @@ class Pair:
             error = failed
         else:
             return
-        run.report.warnings.append(f"synthesizer: no answer, so the vote answered ({error})")
+        if open_ := sent.open():  # the others are whole, whatever came after them
+            which = f"no answer of choice {', '.join(map(str, open_))}" if run.ask.n > 1 else "no answer"
+            run.report.warnings.append(f"synthesizer: {which}, so the vote answered ({error})")
 
     def _vote(self, run: _Run) -> asyncio.Future[list[list[int]]]:
         """The groups of the vote, which starts when they are first asked for."""
@@ -403,7 +405,7 @@ class Pair:
 
         whole, alone = visible(answer.text), _stated(answer.answer, run.work.verifier)
         text, reason = cut(whole or alone)
-        lost = text != whole and answer.answer and not run.work.reference(text).answer
+        lost = text != whole and answer.answer and run.work.reference(text).answer != answer.answer
         return (alone, "stop") if lost and cut(alone)[0] == alone else (text, reason)
 
     async def _rendered(self, function: Callable[[_Run], T], run: _Run, length: int) -> T:
@@ -443,11 +445,11 @@ def _said(prompter: TurnPrompter, thinking: str, text: str) -> str:
 
 
 def _stated(answer: str, verifier: str) -> str:
-    """An answer where its verifier looks for it; "" stays ""."""
-    if not answer:
+    """An answer where its verifier looks for it; "" for none, and for a program, which is its own text."""
+    place = traits_of(verifier).answer_in
+    if not answer or place == "code":
         return ""
-    tagged = traits_of(verifier).answer_in == "tags"
-    return f"<answer>{answer}</answer>" if tagged else rf"\boxed{{{answer}}}"
+    return f"<answer>{answer}</answer>" if place == "tags" else rf"\boxed{{{answer}}}"
 
 
 def _unreadable(pieces: Mapping[int, Piece], n: int) -> str:

@@ -19,7 +19,7 @@ from a2r_train.data.read import read
 from a2r_train.errors import InputError
 from a2r_train.inference.adaptive import Adaptive
 from a2r_train.records import CORRECT, Bundle, Problem
-from a2r_train.verify.vote import agreement_of, agreements, is_unanimous
+from a2r_train.verify.vote import agreed, agreement_of, agreements, is_unanimous
 
 PATTERNS = ("4", "3-1", "2-2", "2-1-1", "1-1-1-1")
 
@@ -37,6 +37,22 @@ def test_a_pattern_is_of_equivalent_answers_and_of_texts_without_one(answers: li
     )
     assert Adaptive(skip_agreement=1.0).skips(answers, "math") == (bool(answers) and is_unanimous(pattern))
     assert agreements([(answers, "math"), (["1"], "math")]) == [pattern, "1"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "share", "at"),
+    [
+        (["2", "1", "1", "1.0"], 0.75, 1),
+        (["2", "1", "1", ""], 0.75, None),
+        (["1", "1", "2"], 0.67, 0),  # rounded
+        (["1", "1", "2"], 0.68, None),
+        (["1"] * 14 + ["2"] * 11, 0.56, 0),  # 0.56 * 25 is above 14 in floating point
+        (["1"], 0.75, None),
+        ([], 1.0, None),
+    ],
+)
+def test_enough_references_agree(answers: list[str], share: float, at: int | None) -> None:
+    assert agreed([(answers, "math"), (answers, "python_tests")], share) == [at, None]
 
 
 def drawn(count: int, seed: int, problems: int = 400) -> list[Bundle]:
