@@ -160,8 +160,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", help="name of the setting, and of its folder below runs/levers")
-    for verb in ("explore", "bundle", "sft", "grpo", "control", "evaluate"):
-        parser.add_argument(f"--{verb}", nargs="*", default=[], metavar="KEY=VALUE")
+    for option in ("--explore", "--bundle", "--sft", "--grpo", "--control", "--evaluate"):
+        parser.add_argument(option, nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--match", action="store_true", help="let the control generate as many tokens")
     parser.add_argument("--no_control", action="store_true", help="skip the training without references")
