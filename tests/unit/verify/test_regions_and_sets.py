@@ -425,7 +425,15 @@ DIFFERENT_THOUSANDS = [
 
 
 @pytest.mark.parametrize(
-    "pairs", [EQUAL_HOLES, EQUAL_WINDOWS, EQUAL_SETS, EQUAL_SIGNS, EQUAL_CANCELLED, EQUAL_THOUSANDS]
+    "pairs",
+    [
+        EQUAL_HOLES,
+        EQUAL_WINDOWS,
+        EQUAL_SETS,
+        EQUAL_SIGNS,
+        *(EQUAL_CANCELLED[start::3] for start in range(3)),  # slow: each part within a test's budget
+        EQUAL_THOUSANDS,
+    ],
 )
 def test_right_answers_are_paid_in_both_directions(pairs: list[tuple[str, str]]) -> None:
     assert _refused(pairs) == []
