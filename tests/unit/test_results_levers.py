@@ -1,10 +1,15 @@
 """The tables of docs/results/levers-1.5b.md at equal GPU-seconds have the figures of their files."""
 
+import re
+from collections import defaultdict
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 from test_results import ROOT, rows_of, table_of
+
+from a2r_train.evaluate.statistics import paired
 
 PAGE = "docs/results/levers-1.5b.md"
 FOLDER = ROOT / "data/results/gsm8k-levers-1.5b"
@@ -70,8 +75,15 @@ def test_the_accuracies_are_those_of_the_bundles() -> None:
         assert float(accuracy) == shown(100 * fmean(row[model] for row in read))
         assert float(unsolved) == shown(100 * fmean(row[model] for row in read if row["n_correct"] == 0))
         if against:
-            difference = 100 * fmean(row[model] - row[rival] for row in read)
-            assert float(against.split()[0]) == shown(difference)
+            by_problem: defaultdict[str, list[int]] = defaultdict(list)
+            for row in read:
+                by_problem[row["bundle_id"].rpartition("/")[0]].append(row[model] - row[rival])
+            differences = np.array([fmean(some) for some in by_problem.values()])
+            found = paired(differences, np.zeros(len(differences)))
+            interval = [100 * value for value in (found.difference, found.low, found.high)]
+            said = [float(number) for number in re.findall(r"[+-][\d.]+", against)]
+            assert said[0] == shown(interval[0])
+            assert said[1:] == pytest.approx(interval[1:], abs=0.25)  # of another bootstrap
 
 
 def test_the_accuracies_over_more_references_are_those_of_the_bundles() -> None:
